@@ -1,0 +1,41 @@
+# `make mini` and `make test` are all that a fresh Linux machine with Python 3.11 or newer needs.
+
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+VENV := .venv
+BIN := $(VENV)/bin
+PINS := envs/requirements.txt envs/requirements-dev.txt
+READY := $(VENV)/.ready
+
+.PHONY: env mini test test-all check clean-env
+
+env: $(READY)
+
+# The environment is made in one go: an interrupted installation leaves no $(READY) and is done again.
+$(READY): $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is older than Python 3.11; say which to use: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(addprefix -r ,$(PINS))
+	@touch $@
+
+mini: env
+	$(BIN)/snakemake --cores $(CORES) results/tiny/table1.csv results/tiny/figure2.png
+	@cat results/tiny/table1.md
+
+test: env
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: env
+	$(BIN)/python -m pytest
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+
+clean-env:
+	rm -rf $(VENV)

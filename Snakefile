@@ -1,0 +1,42 @@
+# Every table and figure of the paper, and of every study, as a target:
+#
+#   snakemake -c2 results/tiny/table1.csv           the tests' study
+#   snakemake --profile slurm results/table1.csv    the paper's
+#
+# A study is a file in config/studies/; its products lie in results/STUDY/, the paper's own in results/.
+# All other artefacts lie in runs/STAGE/SLUG-DIGEST/, where the digest is taken over everything that decides them.
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)
+# Scripts run in processes of their own, on this machine or on a node that parses this file again.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+from corelib.workflow import Catalogue
+
+catalogue = Catalogue(Path(workflow.basedir) / "config", ancient)
+
+
+wildcard_constraints:
+    place=r"results(/[A-Za-z0-9_-]+)?",
+    product=r"(table|figure)\w+",
+    run=r"[a-z0-9_-]+-[0-9a-f]{12}",
+    shard=r"\d{4}",
+    shards=r"\d{4}",
+
+
+onstart:
+    catalogue.write_specifications()
+
+
+include: "rules/world.smk"
+include: "rules/slices.smk"
+include: "rules/unlearning.smk"
+include: "rules/sampling.smk"
+include: "rules/evaluation.smk"
+include: "rules/tables.smk"
+include: "rules/reports.smk"

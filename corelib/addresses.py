@@ -1,0 +1,221 @@
+"""The address of a result is its content.
+
+A run lies in `runs/STAGE/SLUG-DIGEST/`. The digest is taken over the leaves that the stage reads, its thread count,
+the code it imports, the versions of the numerical packages that this code uses, and the addresses of what it builds
+on. Code counts as its unparsed syntax tree without docstrings: comments and formatting are not content.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from corelib.artefacts import MANIFEST, sha256_of_text
+from corelib.settings.section import Section
+
+RUNS = Path("runs")
+SPECIFICATION = "specification.json"
+LIBRARY = "corelib"
+
+HARNESS = frozenset({"corelib.jobs"})
+"""What every script imports only to find its specification, log and record provenance. It computes no number, so it is
+no content; what a stage itself imports of it would still count."""
+
+NUMERICAL_PACKAGES = {
+    "PIL": "pillow",
+    "accelerate": "accelerate",
+    "cleanfid": "clean-fid",
+    "diffusers": "diffusers",
+    "numpy": "numpy",
+    "pandas": "pandas",
+    "pyarrow": "pyarrow",
+    "safetensors": "safetensors",
+    "scipy": "scipy",
+    "timm": "timm",
+    "tokenizers": "tokenizers",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "transformers": "transformers",
+}
+"""Import names and distributions whose version can change a number."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stage of the study with everything that decides its result.
+
+    Attributes:
+        stage: the name of the stage, and of its folder below `runs/`.
+        script: the script of its rule, whose import closure is the stage's code.
+        slug: what it is, in words; part of the address for people, not of the digest.
+        settings: the leaves that the stage reads.
+        threads: CPU threads it computes with.
+        inputs: the runs it builds on, by role.
+        execution: how its work is cut and saved; no content.
+    """
+
+    stage: str
+    script: Path
+    slug: str
+    settings: Section
+    threads: int
+    inputs: Mapping[str, Run] = field(default_factory=dict)
+    execution: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """Exactly what the digest is taken over."""
+        return {
+            "stage": self.stage,
+            "settings": self.settings.model_dump(mode="json"),
+            "threads": self.threads,
+            "code": code_of(self.script),
+            "packages": packages_of(self.script),
+            "inputs": {role: run.digest for role, run in self.inputs.items()},
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """The content's sha256, hexadecimal."""
+        return digest_of(self.content)
+
+    @cached_property
+    def name(self) -> str:
+        """`STAGE/SLUG-DIGEST`, below `runs/`."""
+        return f"{self.stage}/{slugged(self.slug)}-{self.digest[:12]}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies, relative to the working directory."""
+        return RUNS / self.name
+
+    @property
+    def manifest(self) -> Path:
+        """The file that exists if and only if the run is complete."""
+        return self.folder / MANIFEST
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        """What the run's job reads, alone, from `specification.json` in its folder."""
+        return {
+            **self.content,
+            "slug": self.slug,
+            "digest": self.digest,
+            "builds_on": {role: run.name for role, run in self.inputs.items()},
+            "execution": dict(self.execution),
+        }
+
+    def with_all_inputs(self) -> dict[str, Run]:
+        """This run and every run below it, by name."""
+        found = {self.name: self}
+        for run in self.inputs.values():
+            if run.name not in found:
+                found |= run.with_all_inputs()
+        return found
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """The sha256 of a specification's content in canonical JSON."""
+    kept = {key: content[key] for key in ("stage", "settings", "threads", "code", "packages", "inputs")}
+    return sha256_of_text(json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True))
+
+
+def slugged(text: str) -> str:
+    """A text as part of a path: lower case, other characters than letters, digits and `_` become hyphens."""
+    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
+
+
+@functools.cache
+def code_of(script: Path) -> dict[str, str]:
+    """The digest of a script and of each library module in its import closure."""
+    modules = _closure(script)
+    return {name: sha256_of_text(ast.unparse(_without_docstrings(_tree(path)))) for name, path in modules.items()}
+
+
+@functools.cache
+def packages_of(script: Path) -> dict[str, str]:
+    """The versions of the numerical packages that a script's import closure names, without local build tags."""
+    imported = {name.split(".")[0] for path in _closure(script).values() for name in _imports(path)}
+    distributions = sorted(NUMERICAL_PACKAGES[name] for name in imported & NUMERICAL_PACKAGES.keys())
+    return {name: importlib.metadata.version(name).split("+")[0] for name in distributions}
+
+
+@functools.cache
+def _closure(script: Path) -> dict[str, Path]:
+    """The script (under its file name) and every library module that it reaches, sorted by name."""
+    library = Path(__file__).resolve().parent
+    found: dict[str, Path] = {script.name: script}
+    queue = [script]
+    while queue:
+        for name in _imports(queue.pop()):
+            path = _module_file(name, library)
+            if path is not None and name not in found and name not in HARNESS:
+                found[name] = path
+                queue.append(path)
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def _imports(path: Path) -> frozenset[str]:
+    """Every module that a file may import, wherever the statement stands; `from a import b` names `a` and `a.b`.
+
+    Imports for type checkers alone never run, so they do not count.
+    """
+    names: set[str] = set()
+    for node in _walk_without_type_checking(_tree(path)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            raise SyntaxError(f"{path}: a relative import, which the import closure does not follow")
+    return frozenset(names)
+
+
+def _walk_without_type_checking(tree: ast.AST) -> list[ast.AST]:
+    found = [tree]
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            continue
+        found += _walk_without_type_checking(child)
+    return found
+
+
+def _module_file(name: str, library: Path) -> Path | None:
+    parts = name.split(".")
+    if parts[0] != LIBRARY:
+        return None
+    path = library.joinpath(*parts[1:])
+    module, package = path.with_suffix(".py"), path / "__init__.py"
+    return module if len(parts) > 1 and module.is_file() else package if package.is_file() else None
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    bare = ast.parse(ast.unparse(tree))
+    for node in ast.walk(bare):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [statement for statement in node.body if not _is_text(statement)] or [ast.Pass()]
+    return bare
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """A string standing alone: a docstring, or the description below an attribute."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

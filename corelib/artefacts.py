@@ -1,0 +1,140 @@
+"""Files that appear whole or not at all, and the manifests that vouch for them.
+
+A stage writes its files into its own folder and last of all `manifest.json`, which holds the sha256 of each of them.
+Manifests are the edges of the workflow: small, compared by content, and safe for Snakemake to delete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corelib.errors import ArtefactError
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """An empty temporary folder beside `path` that takes its place when the block ends well, and vanishes if not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises `ArtefactError` if it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtefactError(f"{path}: the file is missing; ask for the target again to rebuild it.") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ArtefactError(
+            f"{path}: not readable as JSON ({error}); delete it and ask for the target again."
+        ) from None
+
+
+def sha256_of_text(text: str) -> str:
+    """Hexadecimal sha256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file, or of a folder: over the sorted relative paths and hashes of its files."""
+    if path.is_dir():
+        lines = (f"{file.relative_to(path).as_posix()} {sha256_of(file)}" for file in files_below(path))
+        return sha256_of_text("\n".join(lines))
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file below `folder` in a fixed order, temporary ones (with a leading dot) left out."""
+    return sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a stage made: its folder, the hashes of its files, and the facts that later stages read."""
+
+    folder: Path
+    stage: str
+    digest: str
+    files: Mapping[str, str]
+    facts: Mapping[str, Any]
+
+    def file(self, name: str) -> Path:
+        """The path of one of the stage's files, after checking that its bytes are the ones vouched for."""
+        path = self.folder / name
+        if name not in self.files:
+            raise ArtefactError(
+                f"{self.folder / MANIFEST}: it vouches for no file `{name}`, only {sorted(self.files)}."
+            )
+        if not path.exists():
+            raise ArtefactError(f"{path}: the file is missing; delete {self.folder} and ask for the target again.")
+        if (found := sha256_of(path)) != self.files[name]:
+            raise ArtefactError(
+                f"{path}: its sha256 is {found[:12]}, but its manifest expects {self.files[name][:12]}; "
+                f"the file is damaged: delete {self.folder} and ask for the target again."
+            )
+        return path
+
+
+def write_manifest(
+    path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
+) -> None:
+    """Hash the named files (or folders) of a stage and vouch for them in `path`; the last thing that a stage does."""
+    hashes = {name: sha256_of(folder / name) for name in files}
+    write_json(path, {"stage": stage, "digest": digest, "files": hashes, "facts": dict(facts)})
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file. Raises `ArtefactError` if it is missing or malformed."""
+    content = read_json(path)
+    try:
+        return Manifest(path.parent, content["stage"], content["digest"], content["files"], content["facts"])
+    except (KeyError, TypeError):
+        raise ArtefactError(f"{path}: not a manifest; delete it and ask for the target again.") from None

@@ -1,0 +1,87 @@
+"""Training batches: cached latents and embeddings turned into noisy pairs, each a function of an address."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from corelib.artefacts import Manifest
+from corelib.concepts import Prompts
+from corelib.embeddings import EmbeddingCache
+from corelib.latents import LatentCache
+from corelib.objectives import NoisyPairs
+from corelib.randomness import generator
+from corelib.slices import Pair
+
+
+class Material:
+    """What noisy pairs are made of.
+
+    Args:
+        inputs: the manifests of latents and embeddings.
+        prompts: how concepts are captioned.
+        alphas_cumprod: the base model's noise schedule, (timesteps,).
+        device: where the pairs are needed.
+    """
+
+    def __init__(
+        self, inputs: Mapping[str, Manifest], prompts: Prompts, alphas_cumprod: Tensor, device: torch.device
+    ) -> None:
+        self._latents = LatentCache(inputs["latents"])
+        self._embeddings = EmbeddingCache(inputs["embeddings"])
+        self._prompts = prompts
+        self._alphas_cumprod = alphas_cumprod
+        self._device = device
+
+    def noisy_pairs(
+        self, images: list[Pair], prompted: list[Pair], address: tuple[str | int, ...], anchors: list[str] | None = None
+    ) -> NoisyPairs:
+        """Noisy versions of `images`, to be predicted under the prompts of `prompted`.
+
+        Args:
+            images: whose latents are noised; the prompted pairs themselves except in equation 6.
+            prompted: whose concepts are the pairs' own prompts.
+            address: names the draws of t, of the noise and of the latents.
+            anchors: alternative styles, one for each pair.
+        """
+        shape = (len(images), *self._latents.shape)
+        posterior_noise = torch.randn(shape, generator=generator(*address, "posterior"))
+        noise = torch.randn(shape, generator=generator(*address, "noise"))
+        count = len(self._alphas_cumprod)
+        timesteps = torch.randint(count, (len(images),), generator=generator(*address, "timesteps"))
+        latents = self._latents.draw(images, posterior_noise)
+        kept = self._alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
+        uniform = None
+        if anchors is not None:
+            uniform = torch.rand(shape, generator=generator(*address, "uniform")).to(self._device)
+        return NoisyPairs(
+            noisy=noisy.to(self._device),
+            timesteps=timesteps.to(self._device),
+            noise=noise.to(self._device),
+            own=self._embedded([pair.style for pair in prompted], prompted),
+            anchor=None if anchors is None else self._embedded(anchors, prompted),
+            uniform=uniform,
+        )
+
+    def _embedded(self, styles: list[str], pairs: list[Pair]) -> Tensor:
+        prompts = [self._prompts.in_training(style, pair.object) for style, pair in zip(styles, pairs, strict=True)]
+        return self._embeddings.of(prompts).to(self._device)
+
+
+def turn(pairs: list[Pair], position: int, count: int, address: tuple[str | int, ...]) -> list[Pair]:
+    """`count` pairs from `position` on in an endless row of passes over `pairs`, each pass in an order of its own."""
+    chosen = []
+    for place in range(position, position + count):
+        number, within = divmod(place, len(pairs))
+        chosen.append(pairs[_order(len(pairs), (*address, number))[within]])
+    return chosen
+
+
+@functools.lru_cache(maxsize=8)
+def _order(count: int, address: tuple[str | int, ...]) -> list[int]:
+    order: list[int] = torch.randperm(count, generator=generator(*address)).tolist()
+    return order

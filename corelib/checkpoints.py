@@ -1,0 +1,108 @@
+"""Resumable training state: outside the outputs, written whole, gone when the work is done.
+
+Because every draw is addressed (`corelib.randomness`), tensors and a step number are all there is to save.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from corelib.artefacts import written_whole
+from corelib.errors import ArtefactError, Interrupted
+
+log = logging.getLogger(__name__)
+
+State = Mapping[str, Any]
+
+
+class Checkpoint:
+    """The saved state of one run of a training loop.
+
+    Args:
+        path: where the state lies between attempts.
+        owner: the digest of the run; the state of any other run is refused.
+        seconds_between: how often `offer` really writes.
+    """
+
+    def __init__(self, path: Path, owner: str, seconds_between: float) -> None:
+        self.path = path
+        self.owner = owner
+        self.seconds_between = seconds_between
+        self._last_written = time.monotonic()
+        self._asked_to_end = False
+
+    def load(self) -> State | None:
+        """The state of an earlier attempt, or None. Raises `ArtefactError` if it belongs to another run."""
+        if not self.path.exists():
+            return None
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            owner, state = content["owner"], content["state"]
+        except Exception as error:  # torch raises many kinds for damaged files
+            log.warning("%s: not readable (%s); starting from the beginning.", self.path, type(error).__name__)
+            return None
+        if owner != self.owner:
+            raise ArtefactError(
+                f"{self.path}: saved by run {owner[:12]}, but this is run {self.owner[:12]}; delete it to start afresh."
+            )
+        return state  # type: ignore[no-any-return]
+
+    def offer(self, state: Callable[[], State]) -> None:
+        """Save if enough time has passed, or at once and raise `Interrupted` if the job was asked to end."""
+        if self._asked_to_end:
+            self.save(state())
+            raise Interrupted(f"asked to end; the state is saved in {self.path}")
+        if time.monotonic() - self._last_written >= self.seconds_between:
+            self.save(state())
+
+    def save(self, state: State) -> None:
+        """Write the state whole."""
+        with written_whole(self.path) as temporary:
+            torch.save({"owner": self.owner, "state": dict(state)}, temporary)
+        self._last_written = time.monotonic()
+
+    def remove(self) -> None:
+        """Forget the state: the work is done."""
+        self.path.unlink(missing_ok=True)
+
+    @contextmanager
+    def watching_for_the_end(self) -> Iterator[None]:
+        """While the block runs, SIGTERM makes the next `offer` save and stop instead of killing the process."""
+
+        def remember(_signal: int, _frame: FrameType | None) -> None:
+            self._asked_to_end = True
+
+        previous = signal.signal(signal.SIGTERM, remember)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+
+class Progress:
+    """Logs step, loss, rate and time left at most every `seconds_between` seconds."""
+
+    def __init__(self, name: str, total: int, start: int = 0, seconds_between: float = 10.0) -> None:
+        self.name, self.total, self.start = name, total, start
+        self.seconds_between = seconds_between
+        self._began = self._last = time.monotonic()
+
+    def report(self, done: int, loss: float | None = None) -> None:
+        """Say where the work stands after `done` of `total` steps."""
+        now = time.monotonic()
+        if done < self.total and now - self._last < self.seconds_between:
+            return
+        self._last = now
+        rate = (done - self.start) / max(now - self._began, 1e-9)
+        left = (self.total - done) / max(rate, 1e-9)
+        shown_loss = "" if loss is None else f", loss {loss:.5f}"
+        log.info("%s %d/%d%s, %.1f/s, %d s left", self.name, done, self.total, shown_loss, rate, left)

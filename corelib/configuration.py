@@ -1,0 +1,411 @@
+"""A study, typed: the whole of `config/config.yaml` after an overlay, and every check that needs more than one leaf.
+
+The sections that stages read live in `corelib.settings`; here they are put together and related to each other.
+Loading and merging the files is `corelib.studies`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from corelib.concepts import EMPTY_CONCEPT, Prompts
+from corelib.settings.evaluation import FID, Classification
+from corelib.settings.miniature import Autoencoder, Classifier, Denoiser, TextEncoder
+from corelib.settings.precision import Precision
+from corelib.settings.sampling import Sampling
+from corelib.settings.section import Section
+from corelib.settings.slicing import Encoding
+from corelib.settings.unlearn_canvas import Assets
+from corelib.settings.unlearning import Adam, Length, Objective
+
+ORIGINAL = "original"
+"""The row of the model before any unlearning."""
+
+Scheme = Literal["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_to_five"]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""What a style, object, task, method or table may be called: names become parts of paths."""
+
+
+class Contradiction(Exception):
+    """A leaf that is well formed but does not go with the others: where, what it is, what was expected."""
+
+    def __init__(self, key: str, value: object, expected: str) -> None:
+        super().__init__(f"{key} is {value!r}, expected {expected}")
+        self.key, self.value, self.expected = key, value, expected
+
+
+class UnlearnCanvasWorld(Section):
+    """The paper's world: the user's assets."""
+
+    kind: Literal["unlearn_canvas"]
+    styles: list[str]
+    objects: list[str]
+    images_per_cell: PositiveInt
+    assets: Assets
+
+
+class MiniatureWorld(Section):
+    """A world that renders its own benchmark and trains its own models."""
+
+    kind: Literal["miniature"]
+    styles: list[str]
+    objects: list[str]
+    images_per_cell: PositiveInt
+    seed: int = Field(ge=0)
+    resolution: PositiveInt
+    jpeg_quality: int = Field(ge=1, le=100)
+    autoencoder: Autoencoder
+    text_encoder: TextEncoder
+    denoiser: Denoiser
+    classifier: Classifier
+
+
+World = Annotated[UnlearnCanvasWorld | MiniatureWorld, Field(discriminator="kind")]
+
+
+class Evaluation(Section):
+    """Which images judge a task: every listed style x object x seed."""
+
+    retain: list[str]
+    objects: Literal["all"] | list[str]
+    seeds: list[int] = Field(min_length=1)
+
+
+class Task(Section):
+    """What is forgotten, what is held on to, and what is looked at afterwards.
+
+    Attributes:
+        forget: the forget styles, in the order in which anchors are paired with them.
+        retain: the training retain set D_r: "rest" is every style that is not forgotten, "evaluated" the retain styles
+            of the evaluation, or a list.
+        photos_in_retain: whether the photos also belong to D_r, captioned `prompts.photo_in_training`.
+        objects: the objects of the training images.
+    """
+
+    forget: list[str] = Field(min_length=1)
+    retain: Literal["rest", "evaluated"] | list[str]
+    photos_in_retain: bool
+    objects: Literal["all"] | list[str]
+    evaluation: Evaluation
+
+
+class Anchoring(Section):
+    """How the schemes of Table 4 choose alternative concepts (protocol, section 6).
+
+    Attributes:
+        base: the base style of all-to-one: "first_retain", a style, or "" for the empty prompt.
+        group: the size of the groups of five-to-one and one-to-five.
+        draw: where a scheme is random, whether every pair of a step draws its own anchor or a step draws one.
+        one_to_one: "in_order", or an explicit mapping from forget style to anchor style.
+    """
+
+    base: str
+    group: PositiveInt
+    draw: Literal["pair", "step"]
+    one_to_one: Literal["in_order"] | dict[str, str]
+
+
+class TrainingProtocol(Section):
+    """What all unlearning runs share."""
+
+    images: list[PositiveInt] = Field(min_length=1)
+    epoch_counts: Literal["forget", "both"]
+    reduction: Literal["mean", "sum"]
+    optimizer: Adam
+    precision: Precision
+    seed: int = Field(ge=0)
+
+
+class Saliency(Section):
+    """SalUn's mask: only the fraction `keep` of the trained weights with the largest gradients may change."""
+
+    keep: float = Field(gt=0, le=1)
+
+
+class Method(Section):
+    """One way of unlearning: an entry of this kind is all that a new method needs."""
+
+    title: str
+    objective: Objective
+    saliency: Saliency | None
+    learning_rate: PositiveFloat
+    batch: PositiveInt
+    length: dict[str, Length]
+    anchors: dict[str, Scheme]
+
+
+class Row(Section):
+    """A row of a table that departs from its method's own anchors or title."""
+
+    name: str
+    method: str
+    anchors: Scheme | None = None
+    title: str | None = None
+
+
+class Table(Section):
+    """A table is a query over runs: for each task, the named rows."""
+
+    tasks: list[str] = Field(min_length=1)
+    rows: list[str | Row] = Field(min_length=1)
+    published: str | None
+
+
+class Figure(Section):
+    """A grid of sampled images: rows are prompts, columns are methods, all of one task and one seed."""
+
+    task: str
+    prompts: list[list[str]] = Field(min_length=1)
+    columns: list[str | Row] = Field(min_length=1)
+    seed: int
+    pixels: PositiveInt
+
+
+class Threads(Section):
+    """CPU threads per stage; results are equal to the bit only at equal thread counts."""
+
+    world: PositiveInt
+    unlearning: PositiveInt
+    sampling: PositiveInt
+    evaluation: PositiveInt
+
+
+class Execution(Section):
+    """How the work is cut and saved; changes no result and no address."""
+
+    batches_per_shard: PositiveInt
+    checkpoint_seconds: PositiveFloat
+
+
+class Study(Section):
+    """Everything that decides a set of tables and figures."""
+
+    world: World
+    prompts: Prompts
+    tasks: dict[str, Task]
+    training: TrainingProtocol
+    encoding: Encoding
+    anchoring: Anchoring
+    methods: dict[str, Method]
+    sampling: Sampling
+    sampling_precision: Precision
+    classification: Classification
+    fid: FID
+    tables: dict[str, Table]
+    figures: dict[str, Figure]
+    threads: Threads
+    execution: Execution
+
+    @model_validator(mode="after")
+    def _leaves_go_together(self) -> Study:
+        for contradiction in contradictions_of(self):
+            raise contradiction
+        return self
+
+    # What the leaves say, spelt out
+
+    def objects_of(self, objects: Literal["all"] | list[str]) -> list[str]:
+        """The objects that a leaf names, in label order."""
+        return self.world.objects if objects == "all" else sorted(objects, key=self.world.objects.index)
+
+    def styles_in_label_order(self, styles: list[str]) -> list[str]:
+        """The same styles in the order of the classifier's classes."""
+        return sorted(styles, key=self.world.styles.index)
+
+    def retain_styles(self, task: Task) -> list[str]:
+        """The styles of D_r from which anchors may be chosen, in label order; the photos are never among them."""
+        if task.retain == "rest":
+            styles = [style for style in self.world.styles if style not in task.forget]
+        elif task.retain == "evaluated":
+            styles = task.evaluation.retain
+        else:
+            styles = task.retain
+        return [style for style in self.styles_in_label_order(styles) if style != self.prompts.photo_style]
+
+    def retain_set(self, task: Task) -> list[str]:
+        """All styles of D_r, the photos included if the task says so."""
+        photos = [self.prompts.photo_style] if task.photos_in_retain else []
+        return self.styles_in_label_order(self.retain_styles(task) + photos)
+
+    def rows_of(self, rows: list[str | Row]) -> list[Row]:
+        """Rows written as a method's name alone, spelt out."""
+        return [Row(name=row, method=row) if isinstance(row, str) else row for row in rows]
+
+    def title_of(self, row: Row) -> str:
+        """What a row is called in a table or figure."""
+        if row.title is not None:
+            return row.title
+        return "Original" if row.method == ORIGINAL else self.methods[row.method].title
+
+
+def contradictions_of(study: Study) -> Iterator[Contradiction]:
+    """Every pair of leaves that cannot both be meant, in the order of the file."""
+    yield from _contradictions_of_the_world(study)
+    for name, task in study.tasks.items():
+        yield from _contradictions_of_a_task(study, f"tasks.{name}", task)
+    yield from _contradictions_of_training(study)
+    for name, method in study.methods.items():
+        yield from _contradictions_of_a_method(study, f"methods.{name}", name, method)
+    for name, table in study.tables.items():
+        yield from _not_a_name(f"tables.{name}", name, r"table\w+", "a name such as `table1`")
+        yield from _unknown(f"tables.{name}.tasks", table.tasks, list(study.tasks), "task")
+        yield from _repeated(f"tables.{name}.tasks", table.tasks)
+        yield from _repeated(f"tables.{name}.rows", [row.name for row in study.rows_of(table.rows)])
+        for row in study.rows_of(table.rows):
+            yield from _contradictions_of_a_row(study, f"tables.{name}.rows", row, table.tasks)
+    for name, figure in study.figures.items():
+        yield from _not_a_name(f"figures.{name}", name, r"figure\w+", "a name such as `figure2`")
+        yield from _contradictions_of_a_figure(study, f"figures.{name}", figure)
+
+
+def _contradictions_of_the_world(study: Study) -> Iterator[Contradiction]:
+    world = study.world
+    for key, names in (("world.styles", world.styles), ("world.objects", world.objects)):
+        yield from _repeated(key, names)
+        for name in names:
+            yield from _not_a_name(key, name, NAME.pattern, "names of letters, digits, `_` and `-`")
+    yield from _unknown("prompts.photo_style", [study.prompts.photo_style], world.styles, "style of the world")
+    if world.kind == "miniature":
+        if world.images_per_cell <= world.classifier.held_out_per_cell:
+            yield Contradiction(
+                "world.classifier.held_out_per_cell",
+                world.classifier.held_out_per_cell,
+                f"fewer than world.images_per_cell ({world.images_per_cell})",
+            )
+        for key, resolution in (("encoding", study.encoding.resolution), ("sampling", study.sampling.resolution)):
+            if resolution != world.resolution:
+                yield Contradiction(
+                    f"{key}.resolution", resolution, f"the miniature's own world.resolution ({world.resolution})"
+                )
+
+
+def _contradictions_of_a_task(study: Study, key: str, task: Task) -> Iterator[Contradiction]:
+    yield from _not_a_name(key, key.split(".")[-1], NAME.pattern, "a name of letters, digits, `_` and `-`")
+    styles, objects = study.world.styles, study.world.objects
+    retain = [] if isinstance(task.retain, str) else task.retain
+    named = {"forget": task.forget, "retain": retain, "evaluation.retain": task.evaluation.retain}
+    for leaf, names in named.items():
+        yield from _unknown(f"{key}.{leaf}", names, styles, "style of the world")
+        yield from _repeated(f"{key}.{leaf}", names)
+    if study.prompts.photo_style in task.forget:
+        yield Contradiction(f"{key}.forget", study.prompts.photo_style, "styles other than the photos")
+    if study.prompts.photo_style in retain:
+        yield Contradiction(f"{key}.retain", study.prompts.photo_style, "`photos_in_retain: true` for the photos")
+    for leaf in ("retain", "evaluation.retain"):
+        if overlap := [style for style in named[leaf] if style in task.forget]:
+            yield Contradiction(f"{key}.{leaf}", overlap[0], f"styles that {key}.forget does not name")
+    for leaf, chosen in (("objects", task.objects), ("evaluation.objects", task.evaluation.objects)):
+        if chosen != "all":
+            yield from _unknown(f"{key}.{leaf}", list(chosen), objects, "object of the world")
+            yield from _repeated(f"{key}.{leaf}", list(chosen))
+        if not chosen:
+            yield Contradiction(f"{key}.{leaf}", chosen, "`all` or at least one object")
+    if not task.evaluation.retain:
+        yield Contradiction(f"{key}.evaluation.retain", [], "at least one style")
+    if not study.retain_styles(task):
+        yield Contradiction(f"{key}.retain", task.retain, "at least one style that is not forgotten")
+    yield from _repeated(f"{key}.evaluation.seeds", task.evaluation.seeds)
+
+
+def _contradictions_of_training(study: Study) -> Iterator[Contradiction]:
+    count = study.world.images_per_cell
+    for key, images in (
+        ("training.images", study.training.images),
+        ("fid.reference_images", study.fid.reference_images),
+    ):
+        yield from _repeated(key, images)
+        if beyond := [index for index in images if index > count]:
+            yield Contradiction(key, beyond[0], f"indices up to world.images_per_cell ({count})")
+    if study.anchoring.base not in ("first_retain", EMPTY_CONCEPT):
+        yield from _unknown("anchoring.base", [study.anchoring.base], study.world.styles, "style of the world")
+    if study.anchoring.one_to_one != "in_order":
+        for forget, anchor in study.anchoring.one_to_one.items():
+            key = f"anchoring.one_to_one.{forget}"
+            yield from _unknown(key, [forget, anchor], study.world.styles, "style of the world")
+            if forget == anchor:
+                yield Contradiction(key, anchor, "a style other than the forget style itself")
+
+
+def _contradictions_of_a_method(study: Study, key: str, name: str, method: Method) -> Iterator[Contradiction]:
+    yield from _not_a_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+    if name == ORIGINAL:
+        yield Contradiction("methods", ORIGINAL, "another name: this one is the model before unlearning")
+    for leaf, tasks in (("length", list(method.length)), ("anchors", list(method.anchors))):
+        yield from _unknown(f"{key}.{leaf}", tasks, list(study.tasks), "task")
+
+
+def _contradictions_of_a_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[Contradiction]:
+    yield from _not_a_name(key, row.name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+    yield from _unknown(key, [row.method], [ORIGINAL, *study.methods], "method")
+    if row.method == ORIGINAL:
+        if row.anchors is not None:
+            yield Contradiction(key, row.anchors, "no anchors for the original model")
+        return
+    method = study.methods[row.method]
+    for task in tasks:
+        if task not in method.length:
+            yield Contradiction(f"methods.{row.method}.length", sorted(method.length), f"an entry for {task} ({key})")
+        if task not in method.anchors and row.anchors is None:
+            yield Contradiction(f"methods.{row.method}.anchors", sorted(method.anchors), f"an entry for {task} ({key})")
+        scheme = row.anchors or method.anchors[task]
+        yield from _contradictions_of_anchors(study, scheme, study.tasks[task], f"methods.{row.method}.anchors.{task}")
+
+
+def _contradictions_of_anchors(study: Study, scheme: Scheme, task: Task, key: str) -> Iterator[Contradiction]:
+    base, pairs = study.anchoring.base, study.anchoring.one_to_one
+    if scheme == "all_to_one" and base in task.forget:
+        yield Contradiction("anchoring.base", base, f"a style that is not its own forget style ({key})")
+    if scheme == "one_to_one" and pairs != "in_order":
+        if missing := [style for style in task.forget if style not in pairs]:
+            yield Contradiction("anchoring.one_to_one", sorted(pairs), f"an anchor for {missing[0]} ({key})")
+        anchors = [pairs[style] for style in task.forget]
+        if repeated := {anchor for anchor in anchors if anchors.count(anchor) > 1}:
+            yield Contradiction(
+                "anchoring.one_to_one", min(repeated), f"distinct anchors for the forget styles ({key})"
+            )
+    if scheme == "one_to_one" and pairs == "in_order" and len(task.forget) == 1 and not study.retain_styles(task):
+        yield Contradiction(key, scheme, "at least one retain style")
+
+
+def _contradictions_of_a_figure(study: Study, key: str, figure: Figure) -> Iterator[Contradiction]:
+    yield from _unknown(f"{key}.task", [figure.task], list(study.tasks), "task")
+    for row in study.rows_of(figure.columns):
+        yield from _contradictions_of_a_row(study, f"{key}.columns", row, [figure.task])
+    evaluation = study.tasks[figure.task].evaluation
+    if figure.seed not in evaluation.seeds:
+        yield Contradiction(f"{key}.seed", figure.seed, f"one of the seeds of {figure.task}: {evaluation.seeds}")
+    styles = study.tasks[figure.task].forget + evaluation.retain
+    for prompt in figure.prompts:
+        if len(prompt) != 2:
+            yield Contradiction(f"{key}.prompts", prompt, "pairs of a style and an object")
+        yield from _unknown(f"{key}.prompts", prompt[:1], styles, f"style that {figure.task} evaluates")
+        yield from _unknown(
+            f"{key}.prompts", prompt[1:], study.objects_of(evaluation.objects), f"object that {figure.task} evaluates"
+        )
+
+
+def _unknown(key: str, names: list[str], known: list[str], kind: str) -> Iterator[Contradiction]:
+    for name in names:
+        if name not in known:
+            yield Contradiction(key, name, f"a {kind}: {_listed(known)}")
+
+
+def _repeated(key: str, values: list[str] | list[int]) -> Iterator[Contradiction]:
+    for value in values:
+        if list(values).count(value) > 1:
+            yield Contradiction(key, value, "each entry once")
+
+
+def _not_a_name(key: str, name: str, pattern: str, expected: str) -> Iterator[Contradiction]:
+    if not re.fullmatch(pattern, name):
+        yield Contradiction(key, name, expected)
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown}, ... ({len(names)} in all)"

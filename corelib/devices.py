@@ -1,0 +1,33 @@
+"""On which device and in which floating-point format a model computes; through accelerate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+
+from corelib.settings.precision import Precision
+
+MIXED_PRECISION: dict[str, Literal["no", "bf16", "fp16"]] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+class Device:
+    """The device that this process was given, with autocast to the precision asked for on it."""
+
+    def __init__(self, precision: Precision) -> None:
+        name = precision.gpu if torch.cuda.is_available() else precision.cpu
+        self._accelerator = Accelerator(mixed_precision=MIXED_PRECISION[name], cpu=not torch.cuda.is_available())
+        self.torch_device: torch.device = self._accelerator.device
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute in the chosen precision.
+
+        One block per forward pass: autocast caches the cast of a trained weight, and a cast made without gradients
+        must not serve a pass that needs them.
+        """
+        with self._accelerator.autocast():
+            yield

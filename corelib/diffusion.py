@@ -1,0 +1,146 @@
+"""The base model: a diffusers pipeline, its noise predictor as student and teacher, and deltas to its cross-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.func import functional_call
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from corelib.artefacts import Manifest, written_whole
+from corelib.devices import Device
+from corelib.errors import ArtefactError, AssetError
+
+DELTA = "delta.safetensors"
+DELTA_FORMAT = "corelib delta 1"
+CROSS_ATTENTION = "attn2"
+"""What diffusers calls the cross-attention of a transformer block; every such tensor is trained (Appendix B)."""
+
+
+class BaseModel:
+    """The parts of the base model, each loaded from disk when it is asked for, in fp32 and without gradients."""
+
+    def __init__(self, world: Manifest) -> None:
+        self.folder = world.folder / world.facts["pipeline"]
+        self.identity: str = world.facts["unet_sha256"]
+        self._unet_folder: str = world.facts["unet"]
+
+    def unet(self) -> UNet2DConditionModel:
+        """The noise predictor eps_theta*."""
+        return self._load(UNet2DConditionModel, self._unet_folder)
+
+    def autoencoder(self) -> AutoencoderKL:
+        """The latent autoencoder (E and D of section 2)."""
+        return self._load(AutoencoderKL, "vae")
+
+    def text_encoder(self) -> CLIPTextModel:
+        """The text encoder."""
+        return self._load(CLIPTextModel, "text_encoder")
+
+    def tokenizer(self) -> CLIPTokenizer:
+        """The tokenizer of the text encoder."""
+        return self._load(CLIPTokenizer, "tokenizer")
+
+    def scheduler(self, **switches: Any) -> DDIMScheduler:
+        """DDIM over the base model's own noise schedule, whatever scheduler its folder names by default."""
+        return self._load(DDIMScheduler, "scheduler", **switches)
+
+    def _load(self, kind: Any, part: str, **switches: Any) -> Any:
+        folder = self.folder / part
+        if not folder.is_dir():
+            raise AssetError(f"{folder}: the folder is missing, expected a part of a diffusers pipeline.")
+        try:
+            loaded = kind.from_pretrained(str(folder), local_files_only=True, **switches)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise AssetError(f"{folder}: not loadable as {kind.__name__} ({str(error).splitlines()[0]}).") from None
+        if isinstance(loaded, torch.nn.Module):
+            loaded.float().eval().requires_grad_(False)
+        return loaded
+
+
+class StudentAndTeacher:
+    """One U-Net as two noise predictors: the student in training, and the frozen pre-trained teacher.
+
+    The teacher is the same module called with saved copies of the cross-attention tensors, so that a second U-Net need
+    not be kept; swapping the tensors in place would corrupt a pending backward pass.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, device: Device) -> None:
+        self.device = device
+        self.unet = unet.to(device.torch_device).requires_grad_(False)
+        self.trained = cross_attention(unet)
+        for parameter in self.trained.values():
+            parameter.requires_grad_(True)
+        self._frozen = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
+
+    def student(self, noisy: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
+        """eps_theta(x_t, p): noise of shape (batch, channels, h, w) in fp32."""
+        with self.device.autocast():
+            answer: Tensor = self.unet(noisy, timesteps, encoder_hidden_states=prompts).sample
+        return answer.float()
+
+    @torch.no_grad()
+    def teacher(self, noisy: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
+        """eps_theta*(x_t, p): as `student`, with the pre-trained weights and without gradients."""
+        with self.device.autocast():
+            asked = {"sample": noisy, "timestep": timesteps, "encoder_hidden_states": prompts}
+            answer: Tensor = functional_call(self.unet, self._frozen, args=(), kwargs=asked).sample
+        return answer.float()
+
+
+def cross_attention(unet: UNet2DConditionModel) -> dict[str, torch.nn.Parameter]:
+    """The trained tensors: every parameter with `attn2` in its name, in a fixed order."""
+    trained = {name: parameter for name, parameter in sorted(unet.named_parameters()) if CROSS_ATTENTION in name}
+    if not trained:
+        raise AssetError("the U-Net has no cross-attention: no parameter has `attn2` in its name.")
+    return trained
+
+
+def save_delta(path: Path, tensors: Mapping[str, Tensor], base: str, run: str) -> None:
+    """Write the trained tensors with the identity of the base model they belong to."""
+    kept = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
+    with written_whole(path) as temporary:
+        save_file(kept, temporary, metadata={"format": DELTA_FORMAT, "base": base, "run": run})
+
+
+def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
+    """Put a delta's tensors into the U-Net it was trained from.
+
+    Raises `ArtefactError` if the file is damaged, was made for another base model, or names other tensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != DELTA_FORMAT:
+                raise ArtefactError(f"{path}: not a delta, expected the format {DELTA_FORMAT!r} in its header.")
+            if metadata["base"] != base:
+                raise ArtefactError(
+                    f"{path}: made for the base model {metadata['base'][:12]}, "
+                    f"but the base model here is {base[:12]}, expected the same."
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+    except (SafetensorError, OSError) as error:
+        raise ArtefactError(
+            f"{path}: the delta is damaged ({error}); delete it and ask for the target again."
+        ) from None
+    trained = cross_attention(unet)
+    if differing := sorted(trained.keys() ^ tensors.keys()):
+        raise ArtefactError(
+            f"{path}: its tensors are not the cross-attention's; the first that differs: {differing[0]}."
+        )
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            if parameter.shape != tensors[name].shape:
+                raise ArtefactError(
+                    f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {tuple(parameter.shape)}."
+                )
+            parameter.copy_(tensors[name])

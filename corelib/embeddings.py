@@ -1,0 +1,64 @@
+"""Cached text embeddings: what the noise predictor is conditioned on for every prompt of the study."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from corelib.artefacts import Manifest, read_json, write_json, written_whole
+from corelib.devices import Device
+from corelib.diffusion import BaseModel
+from corelib.errors import ArtefactError, AssetError
+from corelib.settings.precision import Precision
+from corelib.settings.slicing import EmbeddingsStage
+from corelib.work import Outcome, Work
+
+FILE, PROMPTS = "embeddings.safetensors", "prompts.json"
+BATCH = 32
+
+
+def prompts_of(settings: EmbeddingsStage) -> list[str]:
+    """Every prompt that training or sampling may ask for, each once, in a fixed order."""
+    prompts = {"", settings.negative_prompt}
+    for style in settings.styles:
+        for object_ in settings.objects:
+            prompts.add(settings.prompts.in_training(style, object_))
+            prompts.add(settings.prompts.in_evaluation(style, object_))
+    return sorted(prompts)
+
+
+def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
+    """Stage: the text encoder's last hidden state for every prompt, (prompts, tokens, width) in fp32."""
+    base = BaseModel(work.inputs["pipeline"])
+    device = Device(Precision(gpu="fp32", cpu="fp32"))
+    tokenizer, encoder = base.tokenizer(), base.text_encoder().to(device.torch_device)
+    prompts = prompts_of(settings)
+    tokens = tokenizer(prompts, padding="max_length", truncation=False, max_length=tokenizer.model_max_length)
+    for prompt, row in zip(prompts, tokens["input_ids"], strict=True):
+        if len(row) > tokenizer.model_max_length:
+            raise AssetError(
+                f"the prompt {prompt!r} has {len(row)} tokens, expected at most {tokenizer.model_max_length}."
+            )
+    ids = torch.tensor(tokens["input_ids"])
+    with torch.no_grad():
+        embeddings = torch.cat([encoder(part.to(device.torch_device))[0].cpu() for part in ids.split(BATCH)])
+    with written_whole(work.folder / FILE) as temporary:
+        save_file({"embeddings": embeddings.contiguous()}, temporary)
+    write_json(work.folder / PROMPTS, prompts)
+    return Outcome([FILE, PROMPTS], {"prompts": len(prompts), "tokens": embeddings.shape[1]})
+
+
+class EmbeddingCache:
+    """Text embeddings by prompt."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._embeddings = load_file(manifest.file(FILE))["embeddings"]
+        self._rows = {prompt: row for row, prompt in enumerate(read_json(manifest.file(PROMPTS)))}
+        self._source = manifest.folder
+
+    def of(self, prompts: list[str]) -> Tensor:
+        """The embeddings of some prompts, (len(prompts), tokens, width)."""
+        if unknown := [prompt for prompt in prompts if prompt not in self._rows]:
+            raise ArtefactError(f"{self._source}: no embedding of {unknown[0]!r}, expected one of the study's prompts.")
+        return self._embeddings[torch.tensor([self._rows[prompt] for prompt in prompts])]

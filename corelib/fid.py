@@ -1,0 +1,122 @@
+"""Frechet distance between sampled and real images, with clean-fid's image handling and features.
+
+The distance itself is computed from the nuclear norm of the cross-product of the two centred feature matrices: faster
+than a matrix square root, and right where there are fewer images than features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from cleanfid.fid import get_files_features
+from cleanfid.inception_torchscript import InceptionV3W
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from corelib.artefacts import Manifest, written_whole
+from corelib.classification import ImageClassifier
+from corelib.devices import Device
+from corelib.errors import AssetError
+from corelib.gathering import sampled_images
+from corelib.settings.evaluation import FID, FIDStage, ReferenceStage
+from corelib.settings.precision import Precision
+from corelib.slices import pairs_of
+from corelib.work import Outcome, Work
+from corelib.worlds.images import ImageFolder, read_image
+
+FILE = "features.safetensors"
+
+
+def summarize_reference(settings: ReferenceStage, work: Work) -> Outcome:
+    """Stage: the features of the real images of the retain cells, (images, d)."""
+    images = ImageFolder(work.inputs["images"])
+    pairs = pairs_of(settings.styles, settings.objects, settings.fid.reference_images)
+    for pair in pairs:
+        images.read(pair.style, pair.object, pair.index)
+    features = features_of([images.path(pair.style, pair.object, pair.index) for pair in pairs], settings.fid, work)
+    with written_whole(work.folder / FILE) as temporary:
+        save_file({"features": features.contiguous()}, temporary)
+    return Outcome([FILE], {"images": len(pairs), "dimensions": features.shape[1]})
+
+
+def measure_fid(settings: FIDStage, work: Work) -> Outcome:
+    """Stage: the distance of the sampled images of some cells to the reference."""
+    paths = sampled_images(work.inputs["samples"])
+    chosen = [paths[image] for image in settings.grid]
+    for path in chosen:
+        read_image(path)
+    features = features_of(chosen, settings.fid, work)
+    reference = load_file(work.inputs["reference"].file(FILE))["features"]
+    return Outcome([], {"fid": frechet_distance(features, reference), "images": len(chosen)})
+
+
+def features_of(paths: list[Path], fid: FID, work: Work) -> Tensor:
+    """Features of image files through clean-fid's loader, (images, d) in fp64.
+
+    The paper's world has Inception features of images resized to 299 pixels; the miniature those of its own two
+    classifiers, side by side, of images as they are.
+    """
+    device = Device(Precision(gpu="fp32", cpu="fp32"))
+    if "inception" in work.inputs:
+        extractor, resize = _inception(work.inputs["inception"], fid, device), None
+    else:
+        extractor, resize = _own_features(work, device), _as_it_is
+    features = get_files_features(
+        [str(path) for path in paths],
+        model=extractor,
+        num_workers=0,
+        batch_size=fid.batch,
+        device=device.torch_device,
+        mode=fid.mode,
+        custom_fn_resize=resize,
+        verbose=False,
+    )
+    return torch.from_numpy(features).double()
+
+
+def frechet_distance(sampled: Tensor, real: Tensor) -> float:
+    """||mu_1 - mu_2||^2 + tr(S_1) + tr(S_2) - 2 tr((S_1 S_2)^(1/2)) of two feature sets, (n, d) each in fp64.
+
+    With A and B the centred features over sqrt(n - 1), S_1 = A'A and S_2 = B'B, the last trace is the nuclear norm of
+    A B'. Raises `AssetError` for fewer than two images.
+    """
+    if min(len(sampled), len(real)) < 2:
+        raise AssetError(f"FID of {len(sampled)} sampled and {len(real)} real images, expected at least two of each.")
+    means = sampled.mean(dim=0), real.mean(dim=0)
+    first, second = (_centred(features, mean) for features, mean in zip((sampled, real), means, strict=True))
+    overlap = torch.linalg.svdvals(_reduced(first) @ _reduced(second).T).sum()
+    distance = (means[0] - means[1]).square().sum() + first.square().sum() + second.square().sum() - 2 * overlap
+    return max(0.0, float(distance))
+
+
+def _centred(features: Tensor, mean: Tensor) -> Tensor:
+    return (features - mean) / (len(features) - 1) ** 0.5
+
+
+def _reduced(features: Tensor) -> Tensor:
+    """A matrix with the same F'F and at most d rows; it has the same nuclear norms in products."""
+    return torch.linalg.qr(features, mode="r").R if len(features) > features.shape[1] else features
+
+
+def _inception(world: Manifest, fid: FID, device: Device) -> Callable[[Tensor], Tensor]:
+    path = world.folder / world.facts["inception"]
+    try:
+        network = InceptionV3W(str(path.parent), download=False, resize_inside=fid.mode == "legacy_tensorflow")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise AssetError(f"{path}: not loadable as TorchScript ({str(error).splitlines()[0]}).") from None
+    return network.eval().to(device.torch_device)  # type: ignore[no-any-return]
+
+
+def _own_features(work: Work, device: Device) -> Callable[[Tensor], Tensor]:
+    classifiers = [ImageClassifier(work.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")]
+
+    def extract(pixels: Tensor) -> Tensor:
+        return torch.cat([classifier.features(pixels) for classifier in classifiers], dim=1)
+
+    return extract
+
+
+def _as_it_is(image: object) -> object:
+    return image

@@ -1,0 +1,60 @@
+"""Where the images of a run lie, how they are cut into batches, and vouching for all of them together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from corelib.artefacts import Manifest, read_json, sha256_of
+from corelib.errors import ArtefactError
+from corelib.settings.sampling import SamplesStage
+from corelib.work import Outcome, Work
+
+IMAGES, BATCHES = "images", "batches"
+
+SampledImage = tuple[str, str, int]
+"""Style, object, seed."""
+
+
+def image_name(style: str, object_: str, seed: int) -> str:
+    """The file name that the benchmark's evaluator expects."""
+    return f"{style}_{object_}_seed{seed}.jpg"
+
+
+def record_path(number: int) -> Path:
+    """The record of a batch below a run's folder: it exists if and only if the batch is whole."""
+    return Path(BATCHES) / f"{number:05d}.json"
+
+
+def batches_of(settings: SamplesStage) -> list[list[SampledImage]]:
+    """The grid cut into batches, the last one possibly short."""
+    size = settings.sampling.batch
+    return [settings.grid[start : start + size] for start in range(0, len(settings.grid), size)]
+
+
+def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
+    """Stage: check that every image of the grid is there with the bytes its batch vouches for.
+
+    Raises `ArtefactError` for the first one that is not.
+    """
+    flagged: list[str] = []
+    for number, images in enumerate(batches_of(settings)):
+        record = read_json(work.folder / record_path(number))
+        for image in images:
+            path = work.folder / IMAGES / image_name(*image)
+            if not path.exists() or sha256_of(path) != record["images"].get(path.name):
+                raise ArtefactError(
+                    f"{path}: the image is missing or damaged; delete {work.folder} and ask for the target again."
+                )
+        flagged += record["flagged"]
+    delta = work.inputs.get("delta")
+    diverged_at = delta.facts["diverged_at"] if delta else None
+    return Outcome([IMAGES], {"grid": settings.grid, "flagged": sorted(flagged), "diverged_at": diverged_at})
+
+
+def sampled_images(samples: Manifest) -> dict[SampledImage, Path]:
+    """The path of every image of a run, in the order of its grid, after checking that all bytes are as vouched for."""
+    folder = samples.file(IMAGES)
+    return {
+        (style, object_, seed): folder / image_name(style, object_, seed)
+        for style, object_, seed in samples.facts["grid"]
+    }

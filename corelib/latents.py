@@ -1,0 +1,89 @@
+"""Cached latents: the moments of the autoencoder's posterior for every training image.
+
+Caching moments and sampling z at each step has the same distribution as encoding the image at each step.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from corelib.artefacts import Manifest, written_whole
+from corelib.checkpoints import Progress
+from corelib.devices import Device
+from corelib.diffusion import BaseModel
+from corelib.settings.precision import Precision
+from corelib.settings.slicing import Encoding, LatentsStage
+from corelib.slices import Pair, pairs_of
+from corelib.work import Outcome, Work
+from corelib.worlds.images import ImageFolder
+
+FILE = "moments.safetensors"
+
+
+def encode_images(settings: LatentsStage, work: Work) -> Outcome:
+    """Stage: encode every style x object x image into the mean and standard deviation of its latent, (n, c, h, w) each."""
+    images, base = ImageFolder(work.inputs["images"]), BaseModel(work.inputs["pipeline"])
+    device = Device(Precision(gpu="fp32", cpu="fp32"))
+    autoencoder = base.autoencoder().to(device.torch_device)
+    pairs = pairs_of(settings.styles, settings.objects, settings.images)
+    progress = Progress("images", len(pairs))
+    means, deviations = [], []
+    for start in range(0, len(pairs), settings.encoding.batch):
+        batch = pairs[start : start + settings.encoding.batch]
+        pixels = torch.stack([prepared(images.read(p.style, p.object, p.index), settings.encoding) for p in batch])
+        with torch.no_grad():
+            posterior = autoencoder.encode(pixels.to(device.torch_device)).latent_dist
+        means.append(posterior.mean.cpu())
+        deviations.append(posterior.std.cpu())
+        progress.report(start + len(batch))
+    moments = {"mean": torch.cat(means), "deviation": torch.cat(deviations)}
+    with written_whole(work.folder / FILE) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in moments.items()}, temporary)
+    return Outcome(
+        [FILE],
+        {
+            "styles": settings.styles,
+            "objects": settings.objects,
+            "images": settings.images,
+            "scaling_factor": autoencoder.config["scaling_factor"],
+        },
+    )
+
+
+def prepared(image: Image.Image, encoding: Encoding) -> Tensor:
+    """An image as the autoencoder takes it: central square, resized, (3, side, side) in [-1, 1]."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    if side != encoding.resolution:
+        filter_ = Image.Resampling[encoding.interpolation.upper()]
+        square = square.resize((encoding.resolution, encoding.resolution), filter_)
+    return torch.from_numpy(np.asarray(square, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1.0
+
+
+class LatentCache:
+    """Latents of training images, drawn from their cached moments.
+
+    Raises `KeyError` for an image that was not encoded.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        moments = load_file(manifest.file(FILE))
+        self.mean, self.deviation = moments["mean"], moments["deviation"]  # (n, c, h, w)
+        self.scaling_factor = float(manifest.facts["scaling_factor"])
+        pairs = pairs_of(manifest.facts["styles"], manifest.facts["objects"], manifest.facts["images"])
+        self._rows = {pair: row for row, pair in enumerate(pairs)}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one latent, (c, h, w)."""
+        return tuple(self.mean.shape[1:])
+
+    def draw(self, pairs: list[Pair], posterior_noise: Tensor) -> Tensor:
+        """Latents z = scale (mean + deviation * noise), (len(pairs), c, h, w)."""
+        rows = torch.tensor([self._rows[pair] for pair in pairs])
+        return self.scaling_factor * (self.mean[rows] + self.deviation[rows] * posterior_noise)

@@ -1,0 +1,194 @@
+"""Objectives: equations 5 and 6 with a retain term, composed from the configuration.
+
+    L(theta) = weight_f * E ||eps_theta(x_t, p_f) - y_f||^2  +  weight_r * E ||eps_theta(x_t, p_r) - y_r||^2
+
+The target noises y are what the methods differ in. All questions to one noise predictor are asked in one forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from corelib.settings.unlearning import (
+    CurrentModel,
+    FrozenModel,
+    GaussianNoise,
+    GuidedModel,
+    Objective,
+    Target,
+    UniformNoise,
+)
+
+NoisePredictor = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x_t, t, prompt embeddings) -> predicted noise, batch first."""
+
+
+@dataclass(frozen=True)
+class NoisyPairs:
+    """Noisy images with their prompts; all tensors batch first.
+
+    Attributes:
+        noisy: x_t, (batch, c, h, w).
+        timesteps: t, (batch,).
+        noise: the Gaussian vector that made x_t, (batch, c, h, w).
+        own: embeddings of the pairs' own prompts (p_f or p_r), (batch, tokens, width).
+        anchor: embeddings of the alternative prompts p_a, (batch, tokens, width); None for retain pairs.
+        uniform: draws from U[0, 1), (batch, c, h, w); None for retain pairs.
+    """
+
+    noisy: Tensor
+    timesteps: Tensor
+    noise: Tensor
+    own: Tensor
+    anchor: Tensor | None = None
+    uniform: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step looks at."""
+
+    forget: NoisyPairs
+    retain: NoisyPairs | None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of one step, a scalar with gradients, and its two terms as plain numbers."""
+
+    total: Tensor
+    unlearn: float
+    retain: float
+
+
+Side = Literal["forget", "retain"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a noise predictor is asked: which predictor, about which pairs, with which of their prompts."""
+
+    predictor: Literal["student", "detached student", "teacher"]
+    side: Side
+    prompt: Literal["own", "anchor"]
+
+
+Answers = Mapping[Question, Tensor]
+
+
+def evaluate(
+    objective: Objective,
+    student: NoisePredictor,
+    teacher: NoisePredictor,
+    batch: Batch,
+    reduction: Literal["mean", "sum"],
+) -> Loss:
+    """The loss of an objective at one batch (equations 2-4 and 8-12, by composition).
+
+    Args:
+        objective: its terms.
+        student: eps_theta, with gradients.
+        teacher: eps_theta*, the pre-trained predictor.
+        batch: forget pairs, and retain pairs if the objective has a retain term.
+        reduction: of the squared norm over a latent's dimensions.
+    """
+    asked = [Question("student", "forget", "own"), *_questions(objective.unlearn.target, "forget")]
+    if objective.retain is not None:
+        asked += [Question("student", "retain", "own"), *_questions(objective.retain.target, "retain")]
+    answers = _answers(asked, student, teacher, batch)
+
+    prediction = answers[Question("student", "forget", "own")]
+    target = _target_noise(objective.unlearn.target, "forget", answers, batch)
+    distances = _squared_norms(prediction - target, reduction)
+    if objective.unlearn.distance == "norm":
+        distances = distances.sqrt()
+    unlearn = distances.mean()
+    if objective.retain is None:
+        return Loss(objective.unlearn.weight * unlearn, float(unlearn.detach()), 0.0)
+
+    prediction = answers[Question("student", "retain", "own")]
+    target = _target_noise(objective.retain.target, "retain", answers, batch)
+    retain = _squared_norms(prediction - target, reduction).mean()
+    total = objective.unlearn.weight * unlearn + objective.retain.weight * retain
+    return Loss(total, float(unlearn.detach()), float(retain.detach()))
+
+
+def _questions(target: Target, side: Side) -> list[Question]:
+    """What has to be asked to know a target noise."""
+    match target:
+        case FrozenModel(prompt=prompt):
+            return [Question("teacher", side, prompt)]
+        case CurrentModel(prompt=prompt, gradient="through"):
+            return [Question("student", side, prompt)]
+        case CurrentModel(prompt=prompt):
+            return [Question("detached student", side, prompt)]
+        case GuidedModel():
+            return [Question("teacher", side, "anchor"), Question("teacher", side, "own")]
+        case GaussianNoise() | UniformNoise():
+            return []
+
+
+def _target_noise(target: Target, side: Side, answers: Answers, batch: Batch) -> Tensor:
+    """The target noise y of equations 5 and 6, (batch, c, h, w)."""
+    pairs = _pairs(batch, side)
+    match target:
+        case FrozenModel() | CurrentModel():
+            return answers[_questions(target, side)[0]]
+        case GuidedModel(eta=eta):
+            base, own = (answers[question] for question in _questions(target, side))
+            return base - eta * (own - base)  # equation 8
+        case GaussianNoise():
+            return pairs.noise
+        case UniformNoise(low=low, high=high):
+            assert pairs.uniform is not None
+            return low + (high - low) * pairs.uniform
+
+
+def _answers(asked: list[Question], student: NoisePredictor, teacher: NoisePredictor, batch: Batch) -> Answers:
+    """Ask each predictor all its questions in one pass."""
+    answers: dict[Question, Tensor] = {}
+    for name, predictor, with_gradients in (
+        ("detached student", student, False),
+        ("teacher", teacher, False),
+        ("student", student, True),
+    ):
+        questions = list(dict.fromkeys(question for question in asked if question.predictor == name))
+        if questions:
+            with torch.set_grad_enabled(with_gradients):
+                answers |= _asked_together(questions, predictor, batch)
+    return answers
+
+
+def _asked_together(questions: list[Question], predictor: NoisePredictor, batch: Batch) -> Answers:
+    pairs = [_pairs(batch, question.side) for question in questions]
+    prompts = [_prompt(batch, question) for question in questions]
+    together = predictor(
+        torch.cat([asked.noisy for asked in pairs]),
+        torch.cat([asked.timesteps for asked in pairs]),
+        torch.cat(prompts),
+    )
+    return dict(zip(questions, together.split([len(asked.noisy) for asked in pairs]), strict=True))
+
+
+def _pairs(batch: Batch, side: Side) -> NoisyPairs:
+    pairs = batch.forget if side == "forget" else batch.retain
+    assert pairs is not None, "an objective with a retain term was given no retain pairs"
+    return pairs
+
+
+def _prompt(batch: Batch, question: Question) -> Tensor:
+    pairs = _pairs(batch, question.side)
+    prompt = pairs.own if question.prompt == "own" else pairs.anchor
+    assert prompt is not None, "retain pairs have no anchor"
+    return prompt
+
+
+def _squared_norms(difference: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
+    """||difference||^2 of each pair, (batch,), or its mean over the dimensions."""
+    squares = difference.square().flatten(start_dim=1)
+    return squares.sum(dim=1) if reduction == "sum" else squares.mean(dim=1)

@@ -1,0 +1,369 @@
+"""From a study to its runs: which stages have to exist for a table or a figure, and what each of them reads.
+
+Nothing here computes a result or looks at the disk; torch is never imported. Equal runs of different rows, tables and
+studies are equal values with equal addresses, so they are built once.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from corelib import anchors
+from corelib.addresses import Run, slugged
+from corelib.configuration import ORIGINAL, Scheme, Study, Task
+from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
+from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
+from corelib.settings.reporting import FigureStage, TableRow, TableStage
+from corelib.settings.sampling import SamplesStage
+from corelib.settings.section import Section
+from corelib.settings.slicing import EmbeddingsStage, LatentsStage, SliceStage
+from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.settings.unlearning import SaliencyStage, UnlearningStage
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "workflow_scripts"
+
+Image = tuple[str, str, int]
+"""A sampled image: style, object, seed."""
+
+
+class Plan:
+    """The runs of one study. Every method answers with the same value when asked again.
+
+    Args:
+        name: what the study is called.
+        study: what it says.
+        published: the paper's numbers, as (table, task, row, metric, value, k, n).
+    """
+
+    def __init__(self, name: str, study: Study, published: list[list[str]]) -> None:
+        self.name = name
+        self.study = study
+        self.published = published
+
+    # What the user asks for
+
+    @functools.cache  # noqa: B019 (a plan lives as long as the process)
+    def table(self, name: str) -> Run:
+        """A table over the cells of its rows."""
+        table = self.study.tables[name]
+        rows, inputs = [], {}
+        for task in table.tasks:
+            for row in self.study.rows_of(table.rows):
+                role = f"{task}/{row.name}"
+                inputs[role] = self.cells(task, row.method, row.anchors)
+                rows.append(TableRow(task=task, row=row.name, title=self.study.title_of(row), cells=role))
+        settings = TableStage(
+            name=name,
+            rows=rows,
+            published=table.published,
+            published_values=[line for line in self.published if line[0] == table.published],
+            comparable=self.study.world.kind == "unlearn_canvas",
+        )
+        return self._run("tables", "tabulate.py", f"{self.name}-{name}", settings, 1, inputs)
+
+    @functools.cache  # noqa: B019
+    def figure(self, name: str) -> Run:
+        """A grid of images over the samples of its columns."""
+        figure = self.study.figures[name]
+        rows = self.study.rows_of(figure.columns)
+        settings = FigureStage(
+            name=name,
+            rows=[(style, object_) for style, object_ in figure.prompts],
+            row_titles=[self.study.prompts.in_evaluation(style, object_) for style, object_ in figure.prompts],
+            columns=[(row.name, self.study.title_of(row)) for row in rows],
+            seed=figure.seed,
+            pixels=figure.pixels,
+        )
+        inputs = {row.name: self.samples(figure.task, row.method, row.anchors) for row in rows}
+        return self._run("figures", "draw.py", f"{self.name}-{name}", settings, 1, inputs)
+
+    def products(self) -> dict[str, Run]:
+        """Every table and figure of the study, by name."""
+        tables = {name: self.table(name) for name in self.study.tables}
+        return tables | {name: self.figure(name) for name in self.study.figures}
+
+    # Evaluation
+
+    @functools.cache  # noqa: B019
+    def cells(self, task: str, method: str, scheme: Scheme | None) -> Run:
+        """The counts and values of one model on one task."""
+        evaluation = self.study.tasks[task].evaluation
+        settings = CellsStage(
+            forget=self.study.styles_in_label_order(self.study.tasks[task].forget),
+            retain=self.study.styles_in_label_order(evaluation.retain),
+            objects=self.study.objects_of(evaluation.objects),
+            seeds=sorted(evaluation.seeds),
+        )
+        inputs = {
+            "predictions": self.predictions(task, method, scheme),
+            "fid": self.fid(task, method, scheme),
+            "fid_of_original": self.fid(task, ORIGINAL, None),
+        }
+        return self._run("cells", "count.py", self._slug(task, method, scheme), settings, 1, inputs)
+
+    @functools.cache  # noqa: B019
+    def fid(self, task: str, method: str, scheme: Scheme | None) -> Run:
+        """The distance of one model's retain images to the real ones."""
+        retain = set(self.study.tasks[task].evaluation.retain)
+        settings = FIDStage(fid=self.study.fid, grid=[image for image in self.grid_of(task) if image[0] in retain])
+        inputs = {
+            "samples": self.samples(task, method, scheme),
+            "reference": self.reference(task),
+            **self._feature_extractors(),
+        }
+        return self._run("fid", "measure_fid.py", self._slug(task, method, scheme), settings, self._evaluating, inputs)
+
+    @functools.cache  # noqa: B019
+    def reference(self, task: str) -> Run:
+        """The feature statistics of the real images of a task's retain cells."""
+        evaluation = self.study.tasks[task].evaluation
+        settings = ReferenceStage(
+            fid=self.study.fid,
+            styles=self.study.styles_in_label_order(evaluation.retain),
+            objects=self.study.objects_of(evaluation.objects),
+        )
+        inputs = {"images": self.images(), **self._feature_extractors()}
+        return self._run("reference", "summarize_reference.py", task, settings, self._evaluating, inputs)
+
+    @functools.cache  # noqa: B019
+    def predictions(self, task: str, method: str, scheme: Scheme | None) -> Run:
+        """Style and object of every sampled image of one model."""
+        settings = PredictionsStage(classification=self.study.classification)
+        inputs = {
+            "samples": self.samples(task, method, scheme),
+            "style_classifier": self.classifier("style"),
+            "object_classifier": self.classifier("object"),
+        }
+        slug = self._slug_of_samples(task, method, scheme)
+        return self._run("predictions", "classify.py", slug, settings, self._evaluating, inputs)
+
+    # Models and their images
+
+    @functools.cache  # noqa: B019
+    def samples(self, task: str, method: str, scheme: Scheme | None) -> Run:
+        """The images of one model: an unlearned one on its task's grid, the original once for all tasks."""
+        study = self.study
+        settings = SamplesStage(
+            sampling=study.sampling,
+            precision=study.sampling_precision,
+            prompts=study.prompts,
+            grid=self.grid_of_all_tasks() if method == ORIGINAL else self.grid_of(task),
+        )
+        inputs = {"pipeline": self.pipeline(), "embeddings": self.embeddings()}
+        if method != ORIGINAL:
+            inputs["delta"] = self.unlearning(task, method, scheme)
+        slug = self._slug_of_samples(task, method, scheme)
+        return self._run("samples", "sample.py", slug, settings, study.threads.sampling, inputs)
+
+    @functools.cache  # noqa: B019
+    def unlearning(self, task: str, method: str, scheme: Scheme | None) -> Run:
+        """The delta of one method on one task."""
+        study, chosen, recipe = self.study, self.study.tasks[task], self.study.methods[method]
+        settings = UnlearningStage(
+            objective=recipe.objective,
+            candidates=self.candidates(chosen, scheme or recipe.anchors[task]),
+            draw=study.anchoring.draw,
+            learning_rate=recipe.learning_rate,
+            batch=recipe.batch,
+            length=recipe.length[task],
+            epoch_counts=study.training.epoch_counts,
+            reduction=study.training.reduction,
+            optimizer=study.training.optimizer,
+            prompts=study.prompts,
+            precision=study.training.precision,
+            seed=study.training.seed,
+        )
+        inputs = self._material(task)
+        if recipe.saliency is not None:
+            inputs["saliency"] = self.saliency(task, method)
+        return self._run(
+            "unlearning", "unlearn.py", self._slug(task, method, scheme), settings, study.threads.unlearning, inputs
+        )
+
+    @functools.cache  # noqa: B019
+    def saliency(self, task: str, method: str) -> Run:
+        """The mask of the weights that a method may change."""
+        study, recipe = self.study, self.study.methods[method]
+        assert recipe.saliency is not None
+        settings = SaliencyStage(
+            keep=recipe.saliency.keep,
+            batch=recipe.batch,
+            prompts=study.prompts,
+            precision=study.training.precision,
+            seed=study.training.seed,
+        )
+        slug = f"{method}-{task}-s{study.training.seed}"
+        return self._run("saliency", "find_salient.py", slug, settings, study.threads.unlearning, self._material(task))
+
+    def _material(self, task: str) -> dict[str, Run]:
+        return {
+            "pipeline": self.pipeline(),
+            "slice": self.slice(task),
+            "latents": self.latents(),
+            "embeddings": self.embeddings(),
+        }
+
+    def candidates(self, task: Task, scheme: Scheme) -> dict[str, list[str]]:
+        """The anchors of each forget style of a task."""
+        anchoring = self.study.anchoring
+        retain = self.study.retain_styles(task)
+        return anchors.candidates(scheme, task.forget, retain, anchoring.base, anchoring.group, anchoring.one_to_one)
+
+    # Data
+
+    @functools.cache  # noqa: B019
+    def slice(self, task: str) -> Run:
+        """The forget and the retain set of a task."""
+        chosen = self.study.tasks[task]
+        settings = SliceStage(
+            forget=chosen.forget,
+            retain=self.study.retain_set(chosen),
+            objects=self.study.objects_of(chosen.objects),
+            images=sorted(self.study.training.images),
+        )
+        return self._run("slices", "slice.py", task, settings, 1, {"images": self.images()})
+
+    @functools.cache  # noqa: B019
+    def latents(self) -> Run:
+        """The latent moments of every image that any task may train on."""
+        study = self.study
+        settings = LatentsStage(
+            styles=study.world.styles,
+            objects=study.world.objects,
+            images=sorted(study.training.images),
+            encoding=study.encoding,
+        )
+        inputs = {"images": self.images(), "pipeline": self.pipeline()}
+        return self._run("latents", "encode.py", study.world.kind, settings, study.threads.world, inputs)
+
+    @functools.cache  # noqa: B019
+    def embeddings(self) -> Run:
+        """The text embeddings of every concept."""
+        study = self.study
+        settings = EmbeddingsStage(
+            styles=study.world.styles,
+            objects=study.world.objects,
+            prompts=study.prompts,
+            negative_prompt=study.sampling.negative_prompt,
+        )
+        inputs = {"pipeline": self.pipeline()}
+        return self._run("embeddings", "embed.py", study.world.kind, settings, study.threads.world, inputs)
+
+    # The world: the only place that knows which one it is
+
+    @functools.cache  # noqa: B019
+    def images(self) -> Run:
+        """The benchmark's images."""
+        world = self.study.world
+        if world.kind == "unlearn_canvas":
+            return self._adoption()
+        settings = Rendering(
+            styles=world.styles,
+            objects=world.objects,
+            photo_style=self.study.prompts.photo_style,
+            images_per_cell=world.images_per_cell,
+            resolution=world.resolution,
+            jpeg_quality=world.jpeg_quality,
+            seed=world.seed,
+        )
+        return self._run("images", "render.py", world.kind, settings, 1, {})
+
+    @functools.cache  # noqa: B019
+    def pipeline(self) -> Run:
+        """The base model, a diffusers pipeline."""
+        world, prompts = self.study.world, self.study.prompts
+        if world.kind == "unlearn_canvas":
+            return self._adoption()
+        captions = {
+            style: {object_: prompts.in_training(style, object_) for object_ in world.objects} for style in world.styles
+        }
+        asked = [prompts.in_evaluation(style, object_) for style in world.styles for object_ in world.objects]
+        words = {word for prompt in asked for word in prompt.split()}
+        words |= {word for caption in captions.values() for prompt in caption.values() for word in prompt.split()}
+        settings = PipelineStage(
+            text_encoder=world.text_encoder,
+            denoiser=world.denoiser,
+            prompts=captions,
+            vocabulary=sorted(words),
+            seed=world.seed,
+        )
+        inputs = {"images": self.images(), "autoencoder": self._autoencoder()}
+        return self._run("pipeline", "train_pipeline.py", world.kind, settings, self.study.threads.world, inputs)
+
+    @functools.cache  # noqa: B019
+    def classifier(self, label: str) -> Run:
+        """The classifier of styles or of objects."""
+        world = self.study.world
+        if world.kind == "unlearn_canvas":
+            return self._adoption()
+        settings = ClassifierStage(
+            label=label,
+            classes=world.styles if label == "style" else world.objects,
+            classifier=world.classifier,
+            seed=world.seed,
+        )
+        slug = f"{world.kind}-{label}"
+        return self._run(
+            "classifier", "train_classifier.py", slug, settings, self.study.threads.world, {"images": self.images()}
+        )
+
+    def _feature_extractors(self) -> dict[str, Run]:
+        if self.study.world.kind == "unlearn_canvas":
+            return {"inception": self._adoption()}
+        return {"style_classifier": self.classifier("style"), "object_classifier": self.classifier("object")}
+
+    @functools.cache  # noqa: B019
+    def _autoencoder(self) -> Run:
+        world = self.study.world
+        assert world.kind == "miniature"
+        settings = AutoencoderStage(autoencoder=world.autoencoder, resolution=world.resolution, seed=world.seed)
+        inputs = {"images": self.images()}
+        return self._run("autoencoder", "train_autoencoder.py", world.kind, settings, self.study.threads.world, inputs)
+
+    @functools.cache  # noqa: B019
+    def _adoption(self) -> Run:
+        world = self.study.world
+        assert world.kind == "unlearn_canvas"
+        settings = AdoptionStage(
+            assets=world.assets, styles=world.styles, objects=world.objects, images_per_cell=world.images_per_cell
+        )
+        return self._run("assets", "adopt_assets.py", world.kind, settings, 1, {})
+
+    # Grids
+
+    def grid_of(self, task: str) -> list[Image]:
+        """The evaluation grid of a task in label order."""
+        chosen = self.study.tasks[task]
+        styles = self.study.styles_in_label_order(chosen.forget + chosen.evaluation.retain)
+        objects = self.study.objects_of(chosen.evaluation.objects)
+        return [
+            (style, object_, seed)
+            for style in styles
+            for object_ in objects
+            for seed in sorted(chosen.evaluation.seeds)
+        ]
+
+    def grid_of_all_tasks(self) -> list[Image]:
+        """The grids of all tasks together, each image once, in label order."""
+        images = {image for task in self.study.tasks for image in self.grid_of(task)}
+        world = self.study.world
+        return sorted(images, key=lambda image: (world.styles.index(image[0]), world.objects.index(image[1]), image[2]))
+
+    # Names
+
+    def _slug(self, task: str, method: str, scheme: Scheme | None) -> str:
+        if method == ORIGINAL:
+            return f"{ORIGINAL}-{task}"
+        return f"{method}-{task}-{scheme or self.study.methods[method].anchors[task]}-s{self.study.training.seed}"
+
+    def _slug_of_samples(self, task: str, method: str, scheme: Scheme | None) -> str:
+        return ORIGINAL if method == ORIGINAL else self._slug(task, method, scheme)
+
+    @property
+    def _evaluating(self) -> int:
+        return self.study.threads.evaluation
+
+    def _run(self, stage: str, script: str, slug: str, settings: Section, threads: int, inputs: dict[str, Run]) -> Run:
+        execution = self.study.execution.model_dump()
+        return Run(stage, SCRIPTS / script, slugged(slug), settings, threads, inputs, execution)

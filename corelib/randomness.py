@@ -1,0 +1,30 @@
+"""Addressed randomness: a draw is a function of what it is for, never of what was drawn before it.
+
+`seed_of("noise", 188, "Van_Gogh", "Dogs")` is the same number in every process, order and machine, so images do not
+depend on shards, training steps do not depend on interruptions, and nothing has to be saved to resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def seed_of(*address: str | int) -> int:
+    """A 63-bit seed that names `address`, for instance `("noise", 188, style, object)`."""
+    text = json.dumps(address, ensure_ascii=True, separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(*address: str | int) -> torch.Generator:
+    """A CPU generator at the start of the stream that `address` names.
+
+    Always on the CPU: the streams of GPUs differ between models, and the draws are small.
+    """
+    import torch  # here, so that stages which only render or slice never pay for importing it
+
+    return torch.Generator().manual_seed(seed_of(*address))

@@ -1,0 +1,58 @@
+"""What classification, FID and the cells of a table read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from corelib.settings.section import Section
+
+
+class Classification(Section):
+    """How many images both classifiers see at once."""
+
+    batch: PositiveInt
+
+
+class FID(Section):
+    """Frechet distance between sampled and real images of the retain cells.
+
+    Attributes:
+        mode: clean-fid's image handling; "clean" resizes in floating point with anti-aliasing.
+        reference_images: the indices of the real images of each retain cell.
+    """
+
+    mode: Literal["clean", "legacy_tensorflow"]
+    reference_images: list[PositiveInt]
+    batch: PositiveInt
+
+
+class PredictionsStage(Section):
+    """Everything that classification reads besides images and classifiers."""
+
+    classification: Classification
+
+
+class ReferenceStage(Section):
+    """The real images whose feature statistics FID compares with."""
+
+    fid: FID
+    styles: list[str]
+    objects: list[str]
+
+
+class FIDStage(Section):
+    """The sampled images (the retain cells of one task) whose distance to the reference is measured."""
+
+    fid: FID
+    grid: list[tuple[str, str, int]]
+
+
+class CellsStage(Section):
+    """The evaluation grid of one task."""
+
+    forget: list[str]
+    retain: list[str]
+    objects: list[str]
+    seeds: list[int]

@@ -1,0 +1,93 @@
+"""What the stages that make the miniature world read: rendering, autoencoder, denoiser, classifiers."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from corelib.settings.section import Section
+
+
+class Rendering(Section):
+    """A rendered benchmark in UnlearnCanvas' layout: STYLE/OBJECT/INDEX.jpg."""
+
+    styles: list[str]
+    objects: list[str]
+    photo_style: str
+    images_per_cell: PositiveInt
+    resolution: PositiveInt
+    jpeg_quality: int = Field(ge=1, le=100)
+    seed: int = Field(ge=0)
+
+
+class Training(Section):
+    """Length and step size of one of the world's own trainings (Adam)."""
+
+    steps: PositiveInt
+    batch: PositiveInt
+    learning_rate: PositiveFloat
+
+
+class Autoencoder(Section):
+    """A small AutoencoderKL: one level per entry of `channels`, each but the last halving the image."""
+
+    channels: list[PositiveInt]
+    latent_channels: PositiveInt
+    kl_weight: PositiveFloat
+    training: Training
+
+
+class TextEncoder(Section):
+    """A small CLIP text encoder with a vocabulary built from the world's own prompts."""
+
+    width: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+
+
+class Denoiser(Section):
+    """A small U-Net with cross-attention at every level, trained together with the text encoder."""
+
+    channels: list[PositiveInt]
+    layers_per_block: PositiveInt
+    attention_head_width: PositiveInt
+    caption_dropout: float = Field(ge=0, lt=1)
+    ema_decay: float = Field(ge=0, lt=1)
+    training: Training
+
+
+class Classifier(Section):
+    """A small convolutional timm model, one for styles and one for objects."""
+
+    architecture: str
+    training: Training
+    held_out_per_cell: PositiveInt
+
+
+class AutoencoderStage(Section):
+    """Everything that the autoencoder's training reads."""
+
+    autoencoder: Autoencoder
+    resolution: PositiveInt
+    seed: int
+
+
+class PipelineStage(Section):
+    """Everything that the training of text encoder and U-Net reads.
+
+    `prompts` maps a style and an object to the caption that the images of that cell are trained with.
+    """
+
+    text_encoder: TextEncoder
+    denoiser: Denoiser
+    prompts: dict[str, dict[str, str]]
+    vocabulary: list[str]
+    seed: int
+
+
+class ClassifierStage(Section):
+    """Everything that one classifier's training reads; `classes` is the order of its outputs."""
+
+    label: str = Field(pattern="^(style|object)$")
+    classes: list[str]
+    classifier: Classifier
+    seed: int

@@ -1,0 +1,11 @@
+"""The base of every typed section of the configuration."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """An immutable group of leaves; unknown keys and silently converted types are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

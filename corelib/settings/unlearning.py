@@ -1,0 +1,154 @@
+"""What an unlearning run reads: the composition of its objective, its anchors, its optimiser and its length.
+
+An objective is the paper's equations 5 and 6 taken at their word: which images, which target noise, which sign and
+weight, and which retain target. The vocabulary of target noises is closed; a method is a choice from it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from corelib.concepts import Prompts
+from corelib.settings.precision import Precision
+from corelib.settings.section import Section
+
+
+class FrozenModel(Section):
+    """The pre-trained noise predictor's answer at the same noisy image: eps_theta*(x_t, prompt)."""
+
+    kind: Literal["frozen_model"]
+    prompt: Literal["anchor", "own"]
+
+
+class CurrentModel(Section):
+    """The noise predictor in training at the same noisy image: eps_theta(x_t, prompt)."""
+
+    kind: Literal["current_model"]
+    prompt: Literal["anchor", "own"]
+    gradient: Literal["detached", "through"]
+
+
+class GaussianNoise(Section):
+    """The standard Gaussian vector that made x_t."""
+
+    kind: Literal["gaussian_noise"]
+
+
+class UniformNoise(Section):
+    """A vector of independent draws from U[low, high), unrelated to x_t."""
+
+    kind: Literal["uniform_noise"]
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _is_an_interval(self) -> UniformNoise:
+        if self.low >= self.high:
+            raise ValueError("an interval with low < high")
+        return self
+
+
+class GuidedModel(Section):
+    """Equation 8: e_0 - eta (e_f - e_0) of the frozen model, where e_0 is its answer at the anchor (base) concept."""
+
+    kind: Literal["guided_model"]
+    eta: float
+
+
+Target = Annotated[FrozenModel | CurrentModel | GaussianNoise | UniformNoise | GuidedModel, Field(discriminator="kind")]
+
+
+class UnlearnTerm(Section):
+    """What pushes eps_theta(x_t, p_f) away from the forget concept.
+
+    Attributes:
+        images: x_0 from the forget pair (equation 5), or the image of the anchor style with the same object and index
+            (equation 6).
+        target: the target noise y.
+        weight: lambda with its sign; -1 ascends.
+        distance: squared error, or its root (equations 11 and 12 as printed).
+    """
+
+    images: Literal["forget", "anchor"]
+    target: Target
+    weight: float
+    distance: Literal["squared", "norm"]
+
+
+class RetainTerm(Section):
+    """What holds eps_theta(x_t, p_r) on retain pairs; `weight` is alpha, beta or lambda of the paper."""
+
+    target: Target
+    weight: PositiveFloat
+
+    @model_validator(mode="after")
+    def _needs_no_anchor(self) -> RetainTerm:
+        if self.target.kind == "guided_model" or getattr(self.target, "prompt", "own") == "anchor":
+            raise ValueError("a target that needs no anchor: retain pairs have none")
+        return self
+
+
+class Objective(Section):
+    """A method's loss: equation 5 or 6 plus a retain term."""
+
+    unlearn: UnlearnTerm
+    retain: RetainTerm | None
+
+
+class Length(Section):
+    """How long a run trains: a number of epochs or of steps."""
+
+    epochs: PositiveFloat | None = None
+    steps: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _is_said_once(self) -> Length:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("either `epochs` or `steps`")
+        return self
+
+
+class Adam(Section):
+    """The optimiser of every method (Appendix B: Adam with a constant learning rate)."""
+
+    betas: list[float] = Field(min_length=2, max_length=2)
+    epsilon: PositiveFloat
+    weight_decay: float = Field(ge=0)
+
+
+class UnlearningStage(Section):
+    """Everything that one unlearning run reads besides its slice, latents, embeddings and base model.
+
+    Attributes:
+        candidates: for each forget style, the anchor styles that may be drawn for it; one entry means no draw.
+        draw: where there are several, whether each pair of a step draws its own or a step draws once.
+        epoch_counts: whether `batch` is the number of forget pairs in a step ("forget"), or of forget and retain
+            pairs together ("both").
+        reduction: of the squared norms over the dimensions of the latents; "sum" is the printed equation, "mean" its
+            multiple by 1/d, to which Adam is indifferent up to its epsilon.
+    """
+
+    objective: Objective
+    candidates: dict[str, list[str]]
+    draw: Literal["pair", "step"]
+    learning_rate: PositiveFloat
+    batch: PositiveInt
+    length: Length
+    epoch_counts: Literal["forget", "both"]
+    reduction: Literal["mean", "sum"]
+    optimizer: Adam
+    prompts: Prompts
+    precision: Precision
+    seed: int
+
+
+class SaliencyStage(Section):
+    """Everything that a saliency mask reads: `keep` is the fraction of trained weights that may change."""
+
+    keep: float = Field(gt=0, le=1)
+    batch: PositiveInt
+    prompts: Prompts
+    precision: Precision
+    seed: int

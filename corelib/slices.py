@@ -1,0 +1,66 @@
+"""Data slicing: the forget set D_f and the retain set D_r of a task, as lists of vouched-for images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from corelib.artefacts import read_json, sha256_of, write_json
+from corelib.errors import ConfigurationError
+from corelib.settings.slicing import SliceStage
+from corelib.work import Outcome, Work
+from corelib.worlds.images import ImageFolder
+
+FILE = "slice.json"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A training image and, by its style and object, the concept it shows: (x_0, p) of the paper."""
+
+    style: str
+    object: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The forget and the retain set of one task."""
+
+    forget: list[Pair]
+    retain: list[Pair]
+
+
+def pairs_of(styles: Sequence[str], objects: Sequence[str], images: Sequence[int]) -> list[Pair]:
+    """Every style x object x image, styles first."""
+    return [Pair(style, object_, index) for style in styles for object_ in objects for index in images]
+
+
+def slice_images(settings: SliceStage, work: Work) -> Outcome:
+    """Stage: list a task's forget and retain pairs with the sha256 of each image, after decoding every one of them.
+
+    Raises `AssetError` for the first image that is missing, damaged or no image, `ConfigurationError` if the sets overlap.
+    """
+    if overlap := sorted(set(settings.forget) & set(settings.retain)):
+        raise ConfigurationError(f"{overlap[0]} is both in the forget and in the retain set, expected disjoint sets.")
+    images = ImageFolder(work.inputs["images"])
+
+    def entry(pair: Pair) -> list[str | int]:
+        images.read(pair.style, pair.object, pair.index)
+        return [pair.style, pair.object, pair.index, sha256_of(images.path(pair.style, pair.object, pair.index))]
+
+    with ThreadPoolExecutor() as pool:
+        listed = {
+            "forget": list(pool.map(entry, pairs_of(settings.forget, settings.objects, settings.images))),
+            "retain": list(pool.map(entry, pairs_of(settings.retain, settings.objects, settings.images))),
+        }
+    write_json(work.folder / FILE, listed)
+    return Outcome([FILE], {name: len(pairs) for name, pairs in listed.items()})
+
+
+def read_slice(path: Path) -> Slice:
+    """The slice in a file that `slice_images` wrote."""
+    listed = read_json(path)
+    return Slice(*([Pair(*entry[:3]) for entry in listed[name]] for name in ("forget", "retain")))

@@ -1,0 +1,154 @@
+"""Tables: queries over evaluated runs, in the paper's columns, with everything behind each number beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from scipy.stats import fisher_exact
+
+from corelib.artefacts import Manifest, read_json, write_text
+from corelib.metrics import ACCURACIES, FILE, Count, rounded, scaled_fid, total
+from corelib.settings.reporting import TableRow, TableStage
+from corelib.work import Outcome, Work
+
+METRICS = (*ACCURACIES, "SFID", "Total")
+COLUMNS = ("Task", "Algorithm", *METRICS)
+CELL_COLUMNS = (
+    "task", "row", "metric", "k", "n", "value", "low", "high", "published", "published_k", "published_n", "verdict", "run",
+)  # fmt: skip
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One line of a table."""
+
+    row: TableRow
+    run: str
+    counts: Mapping[str, Count]
+    sfid: Decimal
+    remark: str
+
+    @property
+    def values(self) -> dict[str, Decimal]:
+        """What the line says under each metric, as the paper rounds it."""
+        values = {name: count.percent for name, count in self.counts.items()} | {"SFID": self.sfid}
+        return values | {"Total": total(values.values())}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number of the paper, and the count behind it where it is an accuracy."""
+
+    value: str
+    count: Count | None
+
+
+def tabulate(settings: TableStage, work: Work) -> Outcome:
+    """Stage: write a table as CSV and Markdown, and its cells with counts, intervals and published values."""
+    lines = [evaluated(row, work.inputs[row.cells]) for row in settings.rows]
+    published = read_published(settings.published_values, settings.published)
+    contents = {
+        f"{settings.name}.csv": as_csv(lines),
+        f"{settings.name}.md": as_markdown(lines),
+        f"{settings.name}.cells.csv": as_cells(lines, published, settings.comparable),
+    }
+    for name, content in contents.items():
+        write_text(work.folder / name, content)
+    return Outcome(sorted(contents))
+
+
+def evaluated(row: TableRow, cells: Manifest) -> Evaluated:
+    """A line from the counts of its run."""
+    found = read_json(cells.file(FILE))
+    remarks = []
+    if found["diverged_at"] is not None:
+        remarks.append(f"diverged at step {found['diverged_at']}")
+    if found["flagged"]:
+        remarks.append(f"{found['flagged']} images constant or not finite")
+    counts = {name: Count(**found[name]) for name in ACCURACIES}
+    sfid = rounded(scaled_fid(found["FID_of_original"], found["FID"]))
+    return Evaluated(row, cells.folder.name, counts, sfid, "; ".join(remarks))
+
+
+def as_csv(lines: list[Evaluated]) -> str:
+    """The table in the paper's columns."""
+    return _csv([COLUMNS, *([line.row.task, line.row.title, *map(_shown, line.values.values())] for line in lines)])
+
+
+def as_markdown(lines: list[Evaluated]) -> str:
+    """The table for people, task by task, the best Total of each in bold."""
+    parts = []
+    for task in dict.fromkeys(line.row.task for line in lines):
+        own = [line for line in lines if line.row.task == task]
+        best = max(line.values["Total"] for line in own)
+        header = ["Algorithm", *(f"{metric} (↑)" for metric in METRICS)]
+        rows = [header, ["---", *["---:"] * len(METRICS)]]
+        for line in own:
+            values = [_shown(value) for value in line.values.values()]
+            if line.values["Total"] == best:
+                values[-1] = f"**{values[-1]}**"
+            rows.append([f"{line.row.title} ({line.remark})" if line.remark else line.row.title, *values])
+        parts.append(f"### {task}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def as_cells(lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published], comparable: bool) -> str:
+    """Every number of the table with its count, 95 % interval, published counterpart and verdict."""
+    return _csv([CELL_COLUMNS, *(cell for line in lines for cell in _cells(line, published, comparable))])
+
+
+def _cells(
+    line: Evaluated, published: Mapping[tuple[str, str, str], Published], comparable: bool
+) -> Iterator[list[object]]:
+    for metric, value in line.values.items():
+        count = line.counts.get(metric)
+        theirs = published.get((line.row.task, line.row.row, metric))
+        low, high = count.interval() if count else ("", "")
+        yield [
+            line.row.task,
+            line.row.row,
+            metric,
+            count.k if count else "",
+            count.n if count else "",
+            _shown(value),
+            f"{low:.2f}" if count else "",
+            f"{high:.2f}" if count else "",
+            theirs.value if theirs else "",
+            theirs.count.k if theirs and theirs.count else "",
+            theirs.count.n if theirs and theirs.count else "",
+            verdict(count, theirs, comparable),
+            line.run,
+        ]
+
+
+def verdict(count: Count | None, published: Published | None, comparable: bool) -> str:
+    """Whether an accuracy and its published value may be equal: Fisher's exact test of two proportions at 5 %."""
+    if not comparable or count is None or published is None or published.count is None:
+        return "not comparable"
+    ours, theirs = count, published.count
+    table = [[ours.k, ours.n - ours.k], [theirs.k, theirs.n - theirs.k]]
+    return "compatible" if fisher_exact(table).pvalue >= SIGNIFICANCE else "differs"
+
+
+def read_published(rows: list[list[str]], table: str | None) -> dict[tuple[str, str, str], Published]:
+    """The paper's numbers of one table, by (task, row, metric); `rows` are (table, task, row, metric, value, k, n)."""
+    found = {}
+    for name, task, row, metric, value, k, n in rows:
+        if name == table:
+            found[task, row, metric] = Published(value, Count(int(k), int(n)) if k and n else None)
+    return found
+
+
+def _shown(value: Decimal) -> str:
+    return f"{value:.2f}"
+
+
+def _csv(rows: list[object]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)  # type: ignore[arg-type]
+    return buffer.getvalue()

@@ -1,0 +1,144 @@
+"""The unlearning loop: one trainer for every method, scheme and task.
+
+A step is a function of (seed, step) and of the trained tensors alone, so an interrupted run goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import torch
+
+from corelib.batches import Material, turn
+from corelib.checkpoints import Checkpoint, Progress
+from corelib.devices import Device
+from corelib.diffusion import DELTA, BaseModel, StudentAndTeacher, save_delta
+from corelib.objectives import Batch, NoisyPairs, evaluate
+from corelib.randomness import generator
+from corelib.saliency import load_masks
+from corelib.settings.unlearning import UnlearningStage
+from corelib.slices import FILE as SLICE
+from corelib.slices import Pair, Slice, read_slice
+from corelib.work import Outcome, Work
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
+    """Stage: train the cross-attention by the objective and save it as a delta.
+
+    A loss that is not finite ends the training; the tensors of the last finite step are the result, marked `diverged`.
+    """
+    base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision)
+    models = StudentAndTeacher(base.unet(), device)
+    material = Material(work.inputs, settings.prompts, base.scheduler().alphas_cumprod, device.torch_device)
+    batches = Batches(settings, read_slice(work.inputs["slice"].file(SLICE)), material)
+    masks = load_masks(work.inputs.get("saliency"), models.trained)
+    optimizer = torch.optim.Adam(
+        models.trained.values(),
+        lr=settings.learning_rate,
+        betas=(settings.optimizer.betas[0], settings.optimizer.betas[1]),
+        eps=settings.optimizer.epsilon,
+        weight_decay=settings.optimizer.weight_decay,
+    )
+
+    checkpoint = Checkpoint(work.folder / CHECKPOINT, work.digest, work.checkpoint_seconds)
+    first_step = _resume(checkpoint, models, optimizer)
+    progress = Progress("steps", batches.steps, first_step)
+    diverged_at = None
+    with checkpoint.watching_for_the_end():
+        for step in range(first_step, batches.steps):
+            loss = evaluate(settings.objective, models.student, models.teacher, batches.at(step), settings.reduction)
+            if not math.isfinite(loss.total.item()):
+                log.warning("the loss is %s at step %d: the run diverged", loss.total.item(), step)
+                diverged_at = step
+                break
+            optimizer.zero_grad(set_to_none=True)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            for name, mask in masks.items():
+                gradient = models.trained[name].grad
+                assert gradient is not None
+                gradient.mul_(mask)
+            optimizer.step()
+            progress.report(step + 1, loss.total.item())
+            checkpoint.offer(lambda done=step + 1: _state(done, models, optimizer))  # type: ignore[misc]
+
+    save_delta(work.folder / DELTA, models.trained, base.identity, work.digest)
+    checkpoint.remove()
+    return Outcome(
+        [DELTA],
+        {
+            "base": base.identity,
+            "steps": batches.steps,
+            "diverged_at": diverged_at,
+        },
+    )
+
+
+class Batches:
+    """The training batches of a run, each a function of its step."""
+
+    def __init__(self, settings: UnlearningStage, chosen: Slice, material: Material) -> None:
+        self._settings = settings
+        self._slice = chosen
+        self._material = material
+        halves = 2 if settings.epoch_counts == "both" and settings.objective.retain is not None else 1
+        self._size = settings.batch // halves
+
+    @property
+    def steps(self) -> int:
+        """The length of the run: as said, or so many passes over the forget pairs."""
+        length = self._settings.length
+        if length.steps is not None:
+            return length.steps
+        assert length.epochs is not None
+        return math.ceil(length.epochs * len(self._slice.forget) / self._size)
+
+    def at(self, step: int) -> Batch:
+        """The batch of a step: forget pairs, and as many retain pairs if the objective has a retain term."""
+        retain = None
+        if self._settings.objective.retain is not None:
+            pairs = turn(self._slice.retain, step * self._size, self._size, self._address("retain order"))
+            retain = self._material.noisy_pairs(pairs, pairs, self._address("retain", step))
+        return Batch(forget=self._forget_pairs(step), retain=retain)
+
+    def _forget_pairs(self, step: int) -> NoisyPairs:
+        pairs = turn(self._slice.forget, step * self._size, self._size, self._address("forget order"))
+        anchors = self._anchors(pairs, step)
+        images = pairs
+        if self._settings.objective.unlearn.images == "anchor":  # equation 6
+            images = [Pair(anchor, pair.object, pair.index) for anchor, pair in zip(anchors, pairs, strict=True)]
+        return self._material.noisy_pairs(images, pairs, self._address("forget", step), anchors)
+
+    def _anchors(self, pairs: list[Pair], step: int) -> list[str]:
+        """The anchor style of each forget pair, drawn among its candidates."""
+        draws = torch.rand(len(pairs), generator=generator(*self._address("anchors", step)), dtype=torch.float64)
+        if self._settings.draw == "step":
+            draws = draws[:1].expand(len(pairs))
+        candidates = [self._settings.candidates[pair.style] for pair in pairs]
+        return [styles[int(draw * len(styles))] for styles, draw in zip(candidates, draws.tolist(), strict=True)]
+
+    def _address(self, *what: str | int) -> tuple[str | int, ...]:
+        return ("unlearning", self._settings.seed, *what)
+
+
+def _resume(checkpoint: Checkpoint, models: StudentAndTeacher, optimizer: torch.optim.Optimizer) -> int:
+    """Put back the state of an earlier attempt; the step to go on from."""
+    state = checkpoint.load()
+    if state is None:
+        return 0
+    with torch.no_grad():
+        for name, parameter in models.trained.items():
+            parameter.copy_(state["trained"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    log.info("going on from step %d", state["step"])
+    return int(state["step"])
+
+
+def _state(step: int, models: StudentAndTeacher, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    trained = {name: parameter.detach() for name, parameter in models.trained.items()}
+    return {"step": step, "trained": trained, "optimizer": optimizer.state_dict()}

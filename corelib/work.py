@@ -1,0 +1,35 @@
+"""What every stage is given and gives back: `stage(settings, work) -> Outcome`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corelib.artefacts import Manifest
+
+
+@dataclass(frozen=True)
+class Work:
+    """One stage of one run, as its job sees it.
+
+    Attributes:
+        folder: where the stage writes its files; everything in it that no manifest names is unfinished state.
+        digest: the address of the run, which names its unfinished state.
+        inputs: the manifests it builds on, by role (`"images"`, `"pipeline"`, ...).
+        checkpoint_seconds: how often unfinished state is saved; changes no result.
+    """
+
+    folder: Path
+    digest: str
+    inputs: Mapping[str, Manifest]
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage made: files and folders (relative to its own) to vouch for, and facts for later stages."""
+
+    files: list[str]
+    facts: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,196 @@
+"""What the Snakefile asks: which files a job needs, and whether a published table is still what its study says.
+
+A job's specification is looked up in the plans of the studies that were asked for, and otherwise in its own folder, so
+a job that is already queued does not notice that the configuration has been edited. Nothing is read, planned or
+checked before a target asks for it.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
+from corelib.artefacts import MANIFEST, read_json, sha256_of, write_json
+from corelib.errors import ArtefactError, ConfigurationError, UserError
+from corelib.plan import Plan
+from corelib.studies import PAPER, load_study
+
+Asked = ParamSpec("Asked")
+Answer = TypeVar("Answer")
+
+RESULTS = Path("results")
+BOOKKEEPING = Path(".snakemake/corelib")
+"""Where requests to publish lie; in Snakemake's own folder, and as dispensable as the rest of it."""
+
+
+def _in_one_sentence(function: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
+    """Let Snakemake stop with a user error's sentence instead of a traceback through its own code."""
+
+    @functools.wraps(function)
+    def guarded(*args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            _stop(str(error))
+
+    return guarded
+
+
+@functools.cache  # Snakemake may ask again while it is already stopping; one sentence is enough
+def _say(sentence: str) -> None:
+    print(f"\nError: {sentence}\n", file=sys.stderr, flush=True)
+
+
+def _stop(sentence: str) -> NoReturn:
+    _say(sentence)
+    raise SystemExit(1)
+
+
+class Catalogue:
+    """Every run that the targets of this invocation may need.
+
+    Args:
+        configuration: the folder of `config.yaml` and `studies/`.
+        ancient: Snakemake's flag for inputs whose age does not matter; all addressed inputs carry it.
+    """
+
+    def __init__(self, configuration: Path, ancient: Callable[[str], str]) -> None:
+        self.configuration = configuration
+        self.ancient = ancient
+        self._planned: dict[str, Run] = {}
+
+    # For addressed runs
+
+    def inputs_of(self, stage: str) -> Callable[[Any], list[str]]:
+        """The input function of a stage's rule: the manifests that the run named by `{run}` builds on."""
+
+        @_in_one_sentence
+        def inputs(wildcards: Any) -> list[str]:
+            names = self.specification(stage, wildcards.run)["builds_on"].values()
+            return [self.ancient(str(RUNS / name / MANIFEST)) for name in sorted(set(names))]
+
+        return inputs
+
+    def threads_of(self, stage: str) -> Callable[[Any], int]:
+        """The threads function of a stage's rule."""
+
+        @_in_one_sentence
+        def threads(wildcards: Any) -> int:
+            return int(self.specification(stage, wildcards.run)["threads"])
+
+        return threads
+
+    @_in_one_sentence
+    def shards_of(self, wildcards: Any) -> list[str]:
+        """The manifests of the shards that together are a run's samples: whole batches each."""
+        specification = self.specification("samples", wildcards.run)
+        settings = specification["settings"]
+        batches = math.ceil(len(settings["grid"]) / settings["sampling"]["batch"])
+        shards = math.ceil(batches / specification["execution"]["batches_per_shard"])
+        folder = RUNS / "samples" / wildcards.run / "shards"
+        return [self.ancient(str(folder / f"{shard:04d}-of-{shards:04d}.json")) for shard in range(shards)]
+
+    def specification(self, stage: str, run: str) -> dict[str, Any]:
+        """The specification of a run: as planned now, or as written when it was planned."""
+        name = f"{stage}/{run}"
+        if name in self._planned:
+            return self._planned[name].specification
+        path = RUNS / name / SPECIFICATION
+        if not path.exists():
+            raise ConfigurationError(
+                f"{path}: there is no such run; runs come from tables and figures, so ask for one of those "
+                "(for instance results/tiny/table1.csv)."
+            )
+        specification: dict[str, Any] = read_json(path)
+        try:
+            found = digest_of(specification)
+        except (KeyError, TypeError):
+            found = "not a specification"
+        if not run.endswith(found[:12]):
+            raise ArtefactError(f"{path}: its content does not belong to its address (digest {found[:12]}); delete it.")
+        return specification
+
+    def write_specifications(self) -> None:
+        """Write the specification of every planned run that has none yet; before the first job starts."""
+        for run in self._planned.values():
+            path = run.folder / SPECIFICATION
+            if not path.exists() or read_json(path) != run.specification:
+                try:
+                    write_json(path, run.specification)
+                except OSError as error:
+                    _stop(f"{path}: cannot be written ({error.strerror}), expected a writable folder.")
+
+    # For tables and figures at stable names
+
+    @_in_one_sentence
+    def inputs_of_product(self, wildcards: Any) -> list[str]:
+        """What a table or figure is made from, and a request that is newer than it if it has to be made again."""
+        run = self._product(wildcards.place, wildcards.product)
+        manifests = sorted({str(below.manifest) for below in run.inputs.values()})
+        request, is_new = _request(Path(wildcards.place), wildcards.product, run)
+        return [self.ancient(path) for path in manifests] + [str(request) if is_new else self.ancient(str(request))]
+
+    @_in_one_sentence
+    def specification_of_product(self, wildcards: Any) -> str:
+        """The path of the specification of a table or figure."""
+        return str(self._product(wildcards.place, wildcards.product).folder / SPECIFICATION)
+
+    def _product(self, place: str, product: str) -> Run:
+        study = PAPER if Path(place) == RESULTS else Path(place).name
+        products = self._products(study)
+        if product not in products:
+            raise ConfigurationError(
+                f"{place}/{product}: study {study!r} has no such table or figure, expected one of {', '.join(products)}."
+            )
+        run = products[product]
+        self._planned.update(run.with_all_inputs())
+        return run
+
+    @functools.cache  # noqa: B019 (one catalogue per process)
+    def _products(self, study: str) -> dict[str, Run]:
+        with (self.configuration / "published.csv").open(newline="", encoding="utf-8") as stream:
+            published = list(csv.reader(stream))[1:]
+        return Plan(study, load_study(study, self.configuration), published).products()
+
+
+def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:
+    """The input that decides whether a product at a stable name is made again, and whether it has to be.
+
+    Snakemake knows only ages, and forgets everything else with its metadata. A product's own manifest says which run
+    it is and vouches for its bytes; when that is no longer true, the request becomes newer than the product.
+    """
+    request, manifest = BOOKKEEPING / place / product, place / f"{product}.json"
+    if _is_current(manifest, run):
+        _touch(request, only_if_missing=True)
+        return request, False
+    newest = max((path.stat().st_mtime for path in place.glob(f"{product}.*")), default=0.0)
+    _touch(request, at_least=newest + 1)
+    return request, True
+
+
+def _is_current(manifest: Path, run: Run) -> bool:
+    if not manifest.exists():
+        return False
+    try:
+        content = read_json(manifest)
+        files = content["files"].items()
+        return content["digest"] == run.digest and all(sha256_of(manifest.parent / name) == sha for name, sha in files)
+    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _touch(path: Path, only_if_missing: bool = False, at_least: float = 0.0) -> None:
+    if only_if_missing and path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    moment = max(time.time(), at_least)
+    os.utime(path, (moment, moment))

@@ -1,0 +1,47 @@
+"""Reading a benchmark's images by style, object and index, with errors that name the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from corelib.artefacts import Manifest
+from corelib.errors import AssetError
+
+MOST_PIXELS = 64_000_000
+"""No image of a benchmark is larger; a header that claims so is not read further."""
+
+
+class ImageFolder:
+    """Images in UnlearnCanvas' layout, STYLE/OBJECT/INDEX.jpg, INDEX from 1."""
+
+    def __init__(self, world: Manifest) -> None:
+        self.root = world.folder / world.facts["images"]
+
+    def path(self, style: str, object_: str, index: int) -> Path:
+        """Where an image lies."""
+        return self.root / style / object_ / f"{index}.jpg"
+
+    def read(self, style: str, object_: str, index: int) -> Image.Image:
+        """An image in RGB. Raises `AssetError` if it is missing, truncated or not an image."""
+        path = self.path(style, object_, index)
+        if not path.is_file():
+            there = sorted(file.name for file in path.parent.glob("*")) if path.parent.is_dir() else []
+            raise AssetError(f"{path}: the image is missing, expected it beside the {len(there)} files of its cell.")
+        return read_image(path)
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image file in RGB, decoded whole. Raises `AssetError` if it is truncated, too large or not an image."""
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise AssetError(
+                    f"{path}: {image.width} x {image.height} pixels, expected at most {MOST_PIXELS // 1_000_000} million."
+                )
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise AssetError(f"{path}: not an image, expected a JPEG file.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise AssetError(f"{path}: the image is damaged ({error}), expected a whole JPEG file.") from None

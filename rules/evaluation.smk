@@ -1,0 +1,80 @@
+# Evaluation: what the images show.
+# In:  samples, classifiers, real images
+# Out: runs/{predictions,reference,fid,cells}/RUN/manifest.json
+
+
+localrules:
+    count_cells,
+
+
+rule classify_images:
+    """Name the style and the object of every sampled image."""
+    input:
+        catalogue.inputs_of("predictions"),
+    output:
+        manifest="runs/predictions/{run}/manifest.json",
+    log:
+        "logs/predictions/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("predictions")
+    resources:
+        gpu=1,
+    params:
+        specification="runs/predictions/{run}/specification.json",
+    script:
+        "../workflow_scripts/classify.py"
+
+
+rule summarize_reference:
+    """Feature statistics of the real images of the retain cells."""
+    input:
+        catalogue.inputs_of("reference"),
+    output:
+        manifest="runs/reference/{run}/manifest.json",
+    log:
+        "logs/reference/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("reference")
+    resources:
+        gpu=1,
+    params:
+        specification="runs/reference/{run}/specification.json",
+    script:
+        "../workflow_scripts/summarize_reference.py"
+
+
+rule measure_fid:
+    """Distance of the sampled retain images to the real ones."""
+    input:
+        catalogue.inputs_of("fid"),
+    output:
+        manifest="runs/fid/{run}/manifest.json",
+    log:
+        "logs/fid/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("fid")
+    resources:
+        gpu=1,
+    params:
+        specification="runs/fid/{run}/specification.json",
+    script:
+        "../workflow_scripts/measure_fid.py"
+
+
+rule count_cells:
+    """Count what a table needs: k of n for UA, IRA and CRA, and SFID."""
+    input:
+        catalogue.inputs_of("cells"),
+    output:
+        manifest="runs/cells/{run}/manifest.json",
+    log:
+        "logs/cells/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification="runs/cells/{run}/specification.json",
+    script:
+        "../workflow_scripts/count.py"

@@ -1,0 +1,43 @@
+# Sampling: images of the original and of every unlearned model, in shards of whole batches.
+# In:  base model, delta, embeddings
+# Out: runs/samples/RUN/manifest.json, which vouches for the images beside it
+
+
+localrules:
+    gather_samples,
+
+
+rule sample_shard:
+    """Sample a share of a run's batches."""
+    input:
+        catalogue.inputs_of("samples"),
+    output:
+        manifest="runs/samples/{run}/shards/{shard}-of-{shards}.json",
+    log:
+        "logs/samples/{run}/{shard}-of-{shards}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("samples")
+    resources:
+        gpu=1,
+    params:
+        specification="runs/samples/{run}/specification.json",
+        folder="runs/samples/{run}",
+    script:
+        "../workflow_scripts/sample.py"
+
+
+rule gather_samples:
+    """Vouch for all images of a run together, however they were shared out."""
+    input:
+        catalogue.shards_of,
+    output:
+        manifest="runs/samples/{run}/manifest.json",
+    log:
+        "logs/samples/{run}/gather.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification="runs/samples/{run}/specification.json",
+    script:
+        "../workflow_scripts/gather.py"

@@ -1,0 +1,58 @@
+# Slices: which images are forgotten and retained, and what the model sees of them.
+# In:  images, base model
+# Out: runs/{slices,latents,embeddings}/RUN/manifest.json
+
+
+rule slice_images:
+    """Choose a task's forget and retain set and check every image of them."""
+    input:
+        catalogue.inputs_of("slices"),
+    output:
+        manifest="runs/slices/{run}/manifest.json",
+    log:
+        "logs/slices/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("slices")
+    params:
+        specification="runs/slices/{run}/specification.json",
+    script:
+        "../workflow_scripts/slice.py"
+
+
+rule encode_images:
+    """Cache the latent moments of the training images."""
+    input:
+        catalogue.inputs_of("latents"),
+    output:
+        manifest="runs/latents/{run}/manifest.json",
+    log:
+        "logs/latents/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("latents")
+    resources:
+        gpu=1,
+    params:
+        specification="runs/latents/{run}/specification.json",
+    script:
+        "../workflow_scripts/encode.py"
+
+
+rule embed_prompts:
+    """Cache the text embeddings of all prompts."""
+    input:
+        catalogue.inputs_of("embeddings"),
+    output:
+        manifest="runs/embeddings/{run}/manifest.json",
+    log:
+        "logs/embeddings/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("embeddings")
+    resources:
+        gpu=1,
+    params:
+        specification="runs/embeddings/{run}/specification.json",
+    script:
+        "../workflow_scripts/embed.py"

@@ -1,0 +1,28 @@
+# Tables: queries over evaluated runs, at stable names.
+# In:  the cells of the table's rows
+# Out: results/[STUDY/]TABLE.csv, .md and .cells.csv
+
+
+localrules:
+    tabulate,
+
+
+rule tabulate:
+    """Put a study's table together."""
+    input:
+        catalogue.inputs_of_product,
+    output:
+        "{place}/{product}.csv",
+        "{place}/{product}.md",
+        "{place}/{product}.cells.csv",
+        manifest="{place}/{product}.json",
+    log:
+        "logs/{place}/{product}.log",
+    wildcard_constraints:
+        product=r"table\w+",
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification=catalogue.specification_of_product,
+    script:
+        "../workflow_scripts/tabulate.py"

@@ -1,0 +1,41 @@
+# Unlearning: one job per method, task and anchor scheme.
+# In:  slice, latents, embeddings, base model
+# Out: runs/unlearning/RUN/manifest.json, which vouches for the delta beside it
+
+
+rule find_salient_weights:
+    """Mark the trained weights that a method with a saliency mask may change."""
+    input:
+        catalogue.inputs_of("saliency"),
+    output:
+        manifest="runs/saliency/{run}/manifest.json",
+    log:
+        "logs/saliency/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("saliency")
+    resources:
+        gpu=1,
+    params:
+        specification="runs/saliency/{run}/specification.json",
+    script:
+        "../workflow_scripts/find_salient.py"
+
+
+rule unlearn:
+    """Train the cross-attention by a method's objective."""
+    input:
+        catalogue.inputs_of("unlearning"),
+    output:
+        manifest="runs/unlearning/{run}/manifest.json",
+    log:
+        "logs/unlearning/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("unlearning")
+    resources:
+        gpu=1,
+    params:
+        specification="runs/unlearning/{run}/specification.json",
+    script:
+        "../workflow_scripts/unlearn.py"

@@ -1,0 +1,97 @@
+# The world: images, base model and classifiers. The only rules that know which world it is.
+# In:  a study's `world` (config/), or the user's assets
+# Out: runs/{assets,images,autoencoder,pipeline,classifier}/RUN/manifest.json
+
+
+localrules:
+    adopt_assets,
+
+
+rule adopt_assets:
+    """Check that the paper's assets are there and whole, and vouch for them."""
+    input:
+        catalogue.inputs_of("assets"),
+    output:
+        manifest="runs/assets/{run}/manifest.json",
+    log:
+        "logs/assets/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification="runs/assets/{run}/specification.json",
+    script:
+        "../workflow_scripts/adopt_assets.py"
+
+
+rule render_images:
+    """Render the miniature's images."""
+    input:
+        catalogue.inputs_of("images"),
+    output:
+        manifest="runs/images/{run}/manifest.json",
+    log:
+        "logs/images/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("images")
+    params:
+        specification="runs/images/{run}/specification.json",
+    script:
+        "../workflow_scripts/render.py"
+
+
+rule train_autoencoder:
+    """Train the miniature's autoencoder."""
+    input:
+        catalogue.inputs_of("autoencoder"),
+    output:
+        manifest="runs/autoencoder/{run}/manifest.json",
+    log:
+        "logs/autoencoder/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("autoencoder")
+    resources:
+        gpu=1,
+    params:
+        specification="runs/autoencoder/{run}/specification.json",
+    script:
+        "../workflow_scripts/train_autoencoder.py"
+
+
+rule train_pipeline:
+    """Train the miniature's text encoder and U-Net."""
+    input:
+        catalogue.inputs_of("pipeline"),
+    output:
+        manifest="runs/pipeline/{run}/manifest.json",
+    log:
+        "logs/pipeline/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("pipeline")
+    resources:
+        gpu=1,
+    params:
+        specification="runs/pipeline/{run}/specification.json",
+    script:
+        "../workflow_scripts/train_pipeline.py"
+
+
+rule train_classifier:
+    """Train the miniature's classifier of styles or of objects."""
+    input:
+        catalogue.inputs_of("classifier"),
+    output:
+        manifest="runs/classifier/{run}/manifest.json",
+    log:
+        "logs/classifier/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("classifier")
+    resources:
+        gpu=1,
+    params:
+        specification="runs/classifier/{run}/specification.json",
+    script:
+        "../workflow_scripts/train_classifier.py"

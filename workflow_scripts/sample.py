@@ -1,0 +1,8 @@
+from functools import partial
+
+from corelib.jobs import run_job
+from corelib.sampling import sample_shard
+from corelib.settings.sampling import SamplesStage
+
+share = partial(sample_shard, shard=int(snakemake.wildcards.shard), shards=int(snakemake.wildcards.shards))  # noqa: F821
+run_job(snakemake, share, SamplesStage)  # noqa: F821

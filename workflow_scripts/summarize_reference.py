@@ -1,0 +1,5 @@
+from corelib.fid import summarize_reference
+from corelib.jobs import run_job
+from corelib.settings.evaluation import ReferenceStage
+
+run_job(snakemake, summarize_reference, ReferenceStage)  # noqa: F821
