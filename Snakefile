@@ -6,19 +6,14 @@
 # A study is a file in config/studies/; its products lie in results/STUDY/, the paper's own in results/.
 # All other artefacts lie in runs/STAGE/SLUG-DIGEST/, where the digest is taken over everything that decides them.
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-# Scripts run in processes of their own, on this machine or on a node that parses this file again.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])]
-)
 
 from corelib.workflow import Catalogue
 
-catalogue = Catalogue(Path(workflow.basedir) / "config", ancient)
+catalogue = Catalogue(Path(workflow.basedir), ancient)
 
 
 wildcard_constraints:

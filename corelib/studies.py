@@ -1,6 +1,7 @@
 """Reading a study: `config/config.yaml`, overlays that name their `base:`, and errors that name their file.
 
-An overlay replaces leaves and lists and merges sections; `null` in place of a section removes it.
+An overlay replaces leaves and lists and merges sections. `null` for a task, method, table or figure, or for what a
+method says of a task, removes it; with a task goes what the methods say of it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,16 @@ from corelib.errors import ConfigurationError
 
 PAPER = "paper"
 """The study that `config/config.yaml` itself is; its tables lie in `results/` and not in `results/paper/`."""
+
+REMOVABLE = {
+    ("tasks",),
+    ("methods",),
+    ("tables",),
+    ("figures",),
+    ("methods", "*", "length"),
+    ("methods", "*", "anchors"),
+}
+"""Sections whose entries have names of the study's own choosing."""
 
 Key = tuple[str, ...]
 
@@ -90,7 +101,21 @@ def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, A
         if not isinstance(base_name, str):
             raise ConfigurationError(f"{file}: base is {base_name!r}, expected the name of a study.")
         base, origins = _merged(base_name, folder, (*seen, name))
-    return _overlaid(base, content, (), file, origins), origins
+    merged = _overlaid(base, content, (), file, origins)
+    tasks = _section(content, "tasks")
+    for method in _section(merged, "methods"):
+        for leaf in ("length", "anchors"):
+            said = _section(merged["methods"], method).get(leaf)
+            if isinstance(said, dict):
+                merged["methods"][method][leaf] = {
+                    task: value for task, value in said.items() if task not in tasks or tasks[task] is not None
+                }
+    return merged, origins
+
+
+def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = content.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -119,11 +144,15 @@ def _overlaid(
         below = merged.get(name)
         if isinstance(value, dict) and isinstance(below, dict) and not _is_another_kind(below, value):
             merged[name] = _overlaid(below, value, here, file, origins)
-        elif value is None and isinstance(below, dict):
-            del merged[name]
+        elif value is None and _is_removable(key):
+            merged.pop(name, None)
         else:
             merged[name] = _overlaid({}, value, here, file, origins) if isinstance(value, dict) else value
     return merged
+
+
+def _is_removable(key: Key) -> bool:
+    return key in REMOVABLE or (key[:1] == ("methods",) and ("methods", "*", *key[2:]) in REMOVABLE)
 
 
 def _is_another_kind(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:

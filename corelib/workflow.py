@@ -54,17 +54,24 @@ def _stop(sentence: str) -> NoReturn:
     raise SystemExit(1)
 
 
+def _let_scripts_import_from(repository: Path) -> None:
+    """Scripts run in processes of their own, on this machine or on a node that parses the Snakefile again."""
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(repository), *(path for path in others if path)])
+
+
 class Catalogue:
     """Every run that the targets of this invocation may need.
 
     Args:
-        configuration: the folder of `config.yaml` and `studies/`.
+        repository: the folder of the Snakefile.
         ancient: Snakemake's flag for inputs whose age does not matter; all addressed inputs carry it.
     """
 
-    def __init__(self, configuration: Path, ancient: Callable[[str], str]) -> None:
-        self.configuration = configuration
+    def __init__(self, repository: Path, ancient: Callable[[str], str]) -> None:
+        self.configuration = repository / "config"
         self.ancient = ancient
+        _let_scripts_import_from(repository)
         self._planned: dict[str, Run] = {}
 
     # For addressed runs
@@ -167,7 +174,9 @@ def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:
     Snakemake knows only ages, and forgets everything else with its metadata. A product's own manifest says which run
     it is and vouches for its bytes; when that is no longer true, the request becomes newer than the product.
     """
-    request, manifest = BOOKKEEPING / place / product, place / f"{product}.json"
+    # Snakemake remembers which folders it has looked into, parents included unless the path is absolute: a request has a
+    # folder of its own, so that it is seen however late it is made.
+    request, manifest = Path.cwd() / BOOKKEEPING / place / product / "request", place / f"{product}.json"
     if _is_current(manifest, run):
         _touch(request, only_if_missing=True)
         return request, False

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from corelib.artefacts import folder_written_whole
 from corelib.randomness import generator
@@ -15,6 +16,7 @@ from corelib.work import Outcome, Work
 from corelib.worlds.training import drawn_batch, initialisation, load_world_images, scaled, train
 
 ENCODING_BATCH = 256
+FIRST_LOGVAR = -6.0  # posteriors start narrow, else their noise drowns the latents for the first hundred steps
 
 
 def train_autoencoder(settings: AutoencoderStage, work: Work) -> Outcome:
@@ -50,7 +52,7 @@ def train_autoencoder(settings: AutoencoderStage, work: Work) -> Outcome:
 def build_autoencoder(settings: Autoencoder, resolution: int) -> AutoencoderKL:
     """An untrained autoencoder with one residual block a level."""
     levels = len(settings.channels)
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -58,9 +60,22 @@ def build_autoencoder(settings: Autoencoder, resolution: int) -> AutoencoderKL:
         block_out_channels=tuple(settings.channels),
         layers_per_block=1,
         latent_channels=settings.latent_channels,
-        norm_num_groups=math.gcd(8, *settings.channels),
+        norm_num_groups=normalisation_groups(settings.channels),
         sample_size=resolution,
         force_upcast=False,
+    )
+    nn.init.constant_(vae.quant_conv.bias[settings.latent_channels :].detach(), FIRST_LOGVAR)
+    return vae
+
+
+def normalisation_groups(channels: Sequence[int]) -> int:
+    """How many groups the group norms have: of eight channels or more, as in the large models.
+
+    Smaller groups normalise away an image's mean colour.
+    """
+    width = math.gcd(*channels)
+    return max(
+        groups for groups in range(1, width + 1) if width % groups == 0 and (width // groups >= 8 or groups == 1)
     )
 
 

@@ -26,7 +26,7 @@ def train_classifier(settings: ClassifierStage, work: Work) -> Outcome:
     """Train on `work.inputs["images"]` less the last `held_out_per_cell` of each cell; save `classifier.pth`.
 
     The file holds `{"model_state_dict": ...}`, as the benchmark's does; images are normalised by `Normalize(0.5, 0.5)`.
-    Facts: label, classes, architecture, accuracy on the held-out images (0 to 1) and resolution.
+    Facts: what is needed to build the network again, and its accuracy on the held-out images (0 to 1).
     Raises `ConfigurationError` if an image's label is no class or nothing is left to train on, `UserError` if the loss
     stops being finite.
     """
@@ -49,13 +49,14 @@ def train_classifier(settings: ClassifierStage, work: Work) -> Outcome:
     torch.save({"model_state_dict": model.state_dict()}, content)
     with written_whole(work.folder / "classifier.pth") as temporary:
         temporary.write_bytes(content.getvalue())
-    facts = {
-        "label": settings.label,
-        "classes": settings.classes,
+    network = {
+        "weights": "classifier.pth",
         "architecture": settings.classifier.architecture,
-        "held_out_accuracy": accuracy,
+        "options": {},
+        "classes": settings.classes,
         "resolution": world.pixels.shape[-1],
     }
+    facts = {"classifiers": {settings.label: network}, "held_out_accuracy": accuracy}
     return Outcome(files=["classifier.pth"], facts=facts)
 
 

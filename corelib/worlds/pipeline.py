@@ -6,7 +6,6 @@ the autoencoder as an ordinary `StableDiffusionPipeline` folder.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -18,15 +17,15 @@ from tokenizers import pre_tokenizers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from corelib.artefacts import folder_written_whole
+from corelib.artefacts import folder_written_whole, sha256_of
 from corelib.errors import ConfigurationError
 from corelib.randomness import generator
 from corelib.settings.miniature import Denoiser, PipelineStage, TextEncoder
 from corelib.work import Outcome, Work
-from corelib.worlds.autoencoder import encoded
+from corelib.worlds.autoencoder import encoded, normalisation_groups
 from corelib.worlds.training import MovingAverage, WorldImages, drawn_batch, initialisation, load_world_images, train
 
-PROMPT_TOKENS = 16  # with start and end; every prompt of the world has ten or so
+PROMPT_TOKENS = 12  # with start and end; the prompts of the world have ten
 END_OF_WORD = "</w>"
 START_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 
@@ -34,7 +33,7 @@ START_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 def train_pipeline(settings: PipelineStage, work: Work) -> Outcome:
     """Train U-Net and text encoder on `work.inputs["images"]` through `work.inputs["autoencoder"]`; save `pipeline`.
 
-    Facts: the final loss and the number of parameters of U-Net and text encoder. Raises `ConfigurationError` if a cell
+    Facts: where pipeline and U-Net lie, the U-Net's sha256, the final loss and the number of parameters of U-Net and text encoder. Raises `ConfigurationError` if a cell
     of the images has no prompt or a prompt is not spelt in the vocabulary, `UserError` if the loss stops being finite.
     """
     world = load_world_images(work.inputs["images"].folder / "images")
@@ -69,6 +68,9 @@ def train_pipeline(settings: PipelineStage, work: Work) -> Outcome:
     with folder_written_whole(work.folder / "pipeline") as folder:
         save_pipeline(folder, vae, text_encoder, tokenizer, unet, scheduler)
     facts = {
+        "pipeline": "pipeline",
+        "unet": "unet",
+        "unet_sha256": sha256_of(work.folder / "pipeline" / "unet"),
         "final_loss": final_loss,
         "unet_parameters": unet.num_parameters(),
         "text_encoder_parameters": text_encoder.num_parameters(),
@@ -125,7 +127,7 @@ def build_unet(settings: Denoiser, text_width: int, latent_channels: int, latent
         cross_attention_dim=text_width,
         # under this name diffusers expects the number of heads, not their width
         attention_head_dim=tuple(channels // settings.attention_head_width for channels in settings.channels),
-        norm_num_groups=math.gcd(8, *settings.channels),
+        norm_num_groups=normalisation_groups(settings.channels),
     )
 
 

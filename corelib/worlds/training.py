@@ -128,7 +128,7 @@ def train(
     The learning rate rises linearly for a twentieth of the steps and falls to zero along a cosine. Returns the mean of
     the recent losses. Raises `UserError` if the loss stops being finite, `Interrupted` if the job is asked to end.
     """
-    optimizer = torch.optim.Adam(module.parameters(), lr=training.learning_rate)
+    optimizer = torch.optim.Adam(module.parameters(), lr=training.learning_rate, fused=True)
     checkpoint = Checkpoint(work.folder / f".{name.replace(' ', '_')}.pt", work.digest, work.checkpoint_seconds)
     done, recent_loss = 0, math.nan
     if (state := checkpoint.load()) is not None:

@@ -1,0 +1,260 @@
+"""The miniature world: its pictures, its tokenizer, and trainings that reach the same bits however they get there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from torch.nn import functional
+from transformers import CLIPTokenizer
+
+from corelib.artefacts import Manifest, read_manifest, sha256_of, write_manifest
+from corelib.checkpoints import Checkpoint, Interrupted, State
+from corelib.errors import ConfigurationError, UserError
+from corelib.settings.miniature import (
+    Autoencoder,
+    AutoencoderStage,
+    Classifier,
+    ClassifierStage,
+    Denoiser,
+    PipelineStage,
+    Rendering,
+    TextEncoder,
+    Training,
+)
+from corelib.work import Outcome, Work
+from corelib.worlds.autoencoder import train_autoencoder
+from corelib.worlds.classifier import train_classifier
+from corelib.worlds.pipeline import build_tokenizer, train_pipeline
+from corelib.worlds.rendering import OBJECTS, STYLES, render_image, render_world
+
+PHOTOS = "Seed_Images"
+FEW_STYLES = ["Amber_Stripes", "Cobalt_Checks", PHOTOS]
+FEW_OBJECTS = ["Circles", "Stars"]
+SHORT = Training(steps=6, batch=4, learning_rate=0.001)
+
+
+def pixels_of(style: str, object_: str, index: int = 1) -> np.ndarray:
+    return np.asarray(render_image(style, object_, index, seed=0, resolution=32, photo_style=PHOTOS))
+
+
+def prompt_of(style: str, object_: str) -> str:
+    return f"A {object_} image in {style.replace('_', ' ')} style."
+
+
+def rendering(styles: list[str]) -> Rendering:
+    return Rendering(
+        styles=styles,
+        objects=FEW_OBJECTS,
+        photo_style=PHOTOS,
+        images_per_cell=3,
+        resolution=32,
+        jpeg_quality=90,
+        seed=0,
+    )
+
+
+AUTOENCODER = AutoencoderStage(
+    autoencoder=Autoencoder(channels=[8, 8, 8], latent_channels=4, kl_weight=0.001, training=SHORT),
+    resolution=32,
+    seed=0,
+)
+PIPELINE = PipelineStage(
+    text_encoder=TextEncoder(width=16, layers=1, heads=2),
+    denoiser=Denoiser(
+        channels=[8, 16],
+        layers_per_block=1,
+        attention_head_width=8,
+        caption_dropout=0.2,
+        ema_decay=0.9,
+        training=SHORT,
+    ),
+    prompts={style: {object_: prompt_of(style, object_) for object_ in FEW_OBJECTS} for style in FEW_STYLES},
+    vocabulary=sorted({word for style in FEW_STYLES for o in FEW_OBJECTS for word in prompt_of(style, o).split()}),
+    seed=0,
+)
+CLASSIFIER = ClassifierStage(
+    label="style",
+    classes=FEW_STYLES,
+    classifier=Classifier(architecture="test_resnet", training=SHORT, held_out_per_cell=1),
+    seed=0,
+)
+
+
+def vouched_for(folder: Path, outcome: Outcome) -> Manifest:
+    write_manifest(folder / "manifest.json", folder, "stage", "digest", outcome.files, outcome.facts)
+    return read_manifest(folder / "manifest.json")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    folder = tmp_path_factory.mktemp("images")
+    return vouched_for(folder, render_world(rendering(FEW_STYLES), Work(folder, "images", {})))
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory, images: Manifest) -> Manifest:
+    folder = tmp_path_factory.mktemp("autoencoder")
+    return vouched_for(folder, train_autoencoder(AUTOENCODER, Work(folder, "autoencoder", {"images": images})))
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory, images: Manifest, autoencoder: Manifest) -> Manifest:
+    folder = tmp_path_factory.mktemp("pipeline")
+    inputs = {"images": images, "autoencoder": autoencoder}
+    return vouched_for(folder, train_pipeline(PIPELINE, Work(folder, "pipeline", inputs)))
+
+
+def test_the_vocabulary_has_fifty_styles_and_twenty_objects_in_alphabetical_order() -> None:
+    assert len(STYLES) == 50 and list(STYLES) == sorted(set(STYLES))
+    assert len(OBJECTS) == 20 and list(OBJECTS) == sorted(set(OBJECTS))
+
+
+def test_an_image_does_not_depend_on_which_others_are_rendered(tmp_path: Path, images: Manifest) -> None:
+    render_world(rendering(["Cobalt_Checks"]), Work(tmp_path, "images", {}))
+    for object_ in FEW_OBJECTS:
+        for index in (3, 1, 2):
+            name = Path("images", "Cobalt_Checks", object_, f"{index}.jpg")
+            assert (tmp_path / name).read_bytes() == (images.folder / name).read_bytes()
+
+
+def test_every_style_and_object_is_drawn_and_no_two_cells_look_the_same() -> None:
+    cells = {(style, object_): pixels_of(style, object_) for style in (*STYLES, PHOTOS) for object_ in OBJECTS}
+    assert all(pixels.std() > 10 for pixels in cells.values())
+    assert len({pixels.tobytes() for pixels in cells.values()}) == 51 * 20
+
+
+def test_an_unknown_style_or_object_stops_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="style `Amber_Zigzags`: cannot be drawn"):
+        render_world(rendering(["Amber_Zigzags"]), Work(tmp_path, "images", {}))
+    with pytest.raises(ConfigurationError, match="object `Unicorns`: cannot be drawn"):
+        pixels_of("Amber_Stripes", "Unicorns")
+    assert not (tmp_path / "images").exists()
+
+
+def test_mean_colour_alone_names_few_styles_and_hardly_any_object() -> None:
+    styles = (*STYLES, PHOTOS)
+    cells = [(s, o, i) for i in (1, 2, 3) for s in styles for o in OBJECTS]
+    colours = torch.tensor(np.stack([pixels_of(*cell).mean((0, 1)) for cell in cells]), dtype=torch.float32)
+    colours = (colours - colours.mean(0)) / colours.std(0)
+    style_labels = torch.tensor([styles.index(style) for style, _, _ in cells])
+    object_labels = torch.tensor([OBJECTS.index(object_) for _, object_, _ in cells])
+    assert accuracy_of_linear_probe(colours, style_labels) <= 0.40
+    assert accuracy_of_linear_probe(colours, object_labels) <= 0.15
+
+
+def accuracy_of_linear_probe(features: torch.Tensor, labels: torch.Tensor) -> float:
+    """Multinomial logistic regression on the first two thirds, accuracy on the last third."""
+    seen = len(features) * 2 // 3
+    probe = torch.nn.Linear(features.shape[1], int(labels.max()) + 1)
+    torch.nn.init.zeros_(probe.weight)
+    torch.nn.init.zeros_(probe.bias)
+    optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(probe(features[:seen]), labels[:seen])
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return (probe(features[seen:]).argmax(1) == labels[seen:]).double().mean().item()
+
+
+def test_every_word_of_every_prompt_is_one_known_token_before_and_after_saving(tmp_path: Path) -> None:
+    prompts = [prompt_of(style, object_) for style in (*STYLES, PHOTOS) for object_ in OBJECTS]
+    tokenizer = build_tokenizer(sorted({word for prompt in prompts for word in prompt.split()}))
+    tokenizer.save_pretrained(tmp_path)
+    loaded = CLIPTokenizer.from_pretrained(tmp_path)
+    for prompt in prompts:
+        ids = loaded(prompt).input_ids
+        assert ids == tokenizer(prompt).input_ids
+        words = prompt.lower().replace(".", " .").split()
+        assert loaded.convert_ids_to_tokens(ids[1:-1]) == [f"{word}</w>" for word in words]
+        assert loaded.unk_token_id not in ids[:-1]
+    assert loaded.model_max_length >= max(len(loaded(prompt).input_ids) for prompt in prompts)
+
+
+def test_the_pipeline_is_an_ordinary_stable_diffusion_folder_and_generates(pipeline: Manifest) -> None:
+    loaded = StableDiffusionPipeline.from_pretrained(
+        pipeline.file("pipeline"), safety_checker=None, feature_extractor=None, local_files_only=True
+    )
+    loaded.set_progress_bar_config(disable=True)
+    timesteps = loaded.scheduler.timesteps
+    assert (loaded.scheduler.config.prediction_type, len(timesteps)) == ("epsilon", 1000)
+    prompts = [prompt_of(style, "Stars") for style in FEW_STYLES]
+    generated = loaded(prompts, num_inference_steps=3, guidance_scale=3.0, output_type="np").images
+    assert generated.shape == (3, 32, 32, 3)
+    assert np.isfinite(generated).all() and generated.std() > 0
+    blocks = {name.split(".")[0] for name, _ in loaded.unet.named_parameters() if "attn2" in name}
+    assert blocks == {"down_blocks", "mid_block", "up_blocks"}
+    assert not any(str(pipeline.folder) in path.read_text() for path in pipeline.folder.rglob("*.json"))
+
+
+def test_latents_have_unit_deviation_after_scaling(images: Manifest, autoencoder: Manifest) -> None:
+    from diffusers import AutoencoderKL
+
+    from corelib.worlds.autoencoder import encoded
+    from corelib.worlds.training import load_world_images
+
+    vae = AutoencoderKL.from_pretrained(autoencoder.file("vae"))
+    means, deviations = encoded(vae, load_world_images(images.folder / "images").pixels).unbind(1)
+    latents = (means + deviations * torch.randn(means.shape)) * vae.config.scaling_factor
+    assert latents.std().item() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "pipeline", "classifier"])
+def test_an_interrupted_training_ends_with_the_same_bits(
+    stage: str, tmp_path: Path, images: Manifest, autoencoder: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, settings = {
+        "autoencoder": (train_autoencoder, AUTOENCODER),
+        "pipeline": (train_pipeline, PIPELINE),
+        "classifier": (train_classifier, CLASSIFIER),
+    }[stage]
+    inputs = {"images": images, "autoencoder": autoencoder}
+    undisturbed = train(settings, Work(tmp_path / "undisturbed", "run", inputs))
+
+    def save_and_stop(checkpoint: Checkpoint, state: Callable[[], State]) -> None:
+        if state()["done"] == 3:
+            checkpoint.save(state())
+            raise Interrupted("by the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "offer", save_and_stop)
+        with pytest.raises(Interrupted):
+            train(settings, Work(tmp_path / "resumed", "run", inputs))
+    assert not any((tmp_path / "resumed" / name).exists() for name in undisturbed.files)
+    torch.manual_seed(1)  # the stream of torch itself plays no part
+    resumed = train(settings, Work(tmp_path / "resumed", "run", inputs))
+
+    assert resumed == undisturbed
+    for name in undisturbed.files:
+        assert sha256_of(tmp_path / "resumed" / name) == sha256_of(tmp_path / "undisturbed" / name)
+    assert sorted(path.name for path in (tmp_path / "resumed").iterdir()) == sorted(undisturbed.files)
+
+
+def test_a_loss_that_is_not_finite_stops_in_one_sentence(tmp_path: Path, images: Manifest) -> None:
+    wild = Training(steps=30, batch=4, learning_rate=1e30)
+    settings = AUTOENCODER.model_copy(
+        update={"autoencoder": AUTOENCODER.autoencoder.model_copy(update={"training": wild})}
+    )
+    with pytest.raises(UserError, match=r"the loss is .* expected a finite number"):
+        train_autoencoder(settings, Work(tmp_path, "run", {"images": images}))
+    assert not (tmp_path / "vae").exists()
+
+
+def test_an_image_without_a_class_or_a_prompt_stops_in_one_sentence(
+    tmp_path: Path, images: Manifest, autoencoder: Manifest
+) -> None:
+    inputs = {"images": images, "autoencoder": autoencoder}
+    with pytest.raises(ConfigurationError, match="style `Seed_Images`"):
+        train_classifier(CLASSIFIER.model_copy(update={"classes": FEW_STYLES[:2]}), Work(tmp_path, "run", inputs))
+    with pytest.raises(ConfigurationError, match="none for style `Amber_Stripes`"):
+        train_pipeline(PIPELINE.model_copy(update={"prompts": {}}), Work(tmp_path, "run", inputs))
+    with pytest.raises(ConfigurationError, match="`amber` is missing"):
+        train_pipeline(PIPELINE.model_copy(update={"vocabulary": ["image"]}), Work(tmp_path, "run", inputs))
