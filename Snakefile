@@ -25,7 +25,7 @@ wildcard_constraints:
 
 
 onstart:
-    catalogue.write_specifications()
+    catalogue.begin()
 
 
 include: "rules/world.smk"

@@ -54,7 +54,7 @@ class Checkpoint:
             raise ArtefactError(
                 f"{self.path}: saved by run {owner[:12]}, but this is run {self.owner[:12]}; delete it to start afresh."
             )
-        return state  # type: ignore[no-any-return]
+        return state
 
     def offer(self, state: Callable[[], State]) -> None:
         """Save if enough time has passed, or at once and raise `Interrupted` if the job was asked to end."""

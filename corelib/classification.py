@@ -57,7 +57,7 @@ class ImageClassifier:
     def features(self, pixels: Tensor) -> Tensor:
         """The pooled features before the last layer of images (n, 3, side, side) in [0, 255], (n, d)."""
         normalised = (pixels.to(self.device.torch_device) / 255.0 - 0.5) / 0.5
-        return self.model.forward_head(self.model.forward_features(normalised), pre_logits=True)  # type: ignore[no-any-return]
+        return self.model.forward_head(self.model.forward_features(normalised), pre_logits=True)
 
 
 def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:

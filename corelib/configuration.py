@@ -6,11 +6,12 @@ Loading and merging the files is `corelib.studies`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from corelib.concepts import EMPTY_CONCEPT, Prompts
 from corelib.settings.evaluation import FID, Classification
@@ -73,7 +74,7 @@ class Evaluation(Section):
 
     retain: list[str]
     objects: Literal["all"] | list[str]
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[NonNegativeInt] = Field(min_length=1)
 
 
 class Task(Section):
@@ -162,7 +163,7 @@ class Figure(Section):
     task: str
     prompts: list[list[str]] = Field(min_length=1)
     columns: list[str | Row] = Field(min_length=1)
-    seed: int
+    seed: NonNegativeInt
     pixels: PositiveInt
 
 
@@ -245,8 +246,10 @@ class Study(Section):
 
 def contradictions_of(study: Study) -> Iterator[Contradiction]:
     """Every pair of leaves that cannot both be meant, in the order of the file."""
+    yield from _not_finite((), study.model_dump())
     yield from _contradictions_of_the_world(study)
     for name, task in study.tasks.items():
+        yield from _not_a_name(f"tasks.{name}", name, NAME.pattern, "a name of letters, digits, `_` and `-`")
         yield from _contradictions_of_a_task(study, f"tasks.{name}", task)
     yield from _contradictions_of_training(study)
     for name, method in study.methods.items():
@@ -269,23 +272,52 @@ def _contradictions_of_the_world(study: Study) -> Iterator[Contradiction]:
         yield from _repeated(key, names)
         for name in names:
             yield from _not_a_name(key, name, NAME.pattern, "names of letters, digits, `_` and `-`")
+        if not names:
+            yield Contradiction(key, names, "at least one name")
     yield from _unknown("prompts.photo_style", [study.prompts.photo_style], world.styles, "style of the world")
     if world.kind == "miniature":
-        if world.images_per_cell <= world.classifier.held_out_per_cell:
-            yield Contradiction(
-                "world.classifier.held_out_per_cell",
-                world.classifier.held_out_per_cell,
-                f"fewer than world.images_per_cell ({world.images_per_cell})",
-            )
-        for key, resolution in (("encoding", study.encoding.resolution), ("sampling", study.sampling.resolution)):
-            if resolution != world.resolution:
-                yield Contradiction(
-                    f"{key}.resolution", resolution, f"the miniature's own world.resolution ({world.resolution})"
-                )
+        yield from _contradictions_of_the_miniature(study, world)
+    shrinks = 2 ** (len(world.autoencoder.channels) - 1) if world.kind == "miniature" else 8
+    for key, resolution in _resolutions(study).items():
+        if resolution % shrinks:
+            yield Contradiction(key, resolution, f"a multiple of {shrinks}, by which the autoencoder divides it")
+
+
+def _contradictions_of_the_miniature(study: Study, world: MiniatureWorld) -> Iterator[Contradiction]:
+    from corelib.worlds.rendering import OBJECTS, STYLES  # here: the paper's world needs no renderer
+
+    drawn = [style for style in world.styles if style != study.prompts.photo_style]
+    yield from _unknown("world.styles", drawn, list(STYLES), "style that can be drawn")
+    yield from _unknown("world.objects", world.objects, list(OBJECTS), "object that can be drawn")
+    if world.images_per_cell <= world.classifier.held_out_per_cell:
+        yield Contradiction(
+            "world.classifier.held_out_per_cell",
+            world.classifier.held_out_per_cell,
+            f"fewer than world.images_per_cell ({world.images_per_cell})",
+        )
+    for part, channels in (("autoencoder", world.autoencoder.channels), ("denoiser", world.denoiser.channels)):
+        if not channels:
+            yield Contradiction(f"world.{part}.channels", channels, "at least one level")
+    width, heads = world.text_encoder.width, world.text_encoder.heads
+    if width % heads:
+        yield Contradiction("world.text_encoder.heads", heads, f"a divisor of world.text_encoder.width ({width})")
+    head_width = world.denoiser.attention_head_width
+    if any(channels % head_width for channels in world.denoiser.channels):
+        yield Contradiction(
+            "world.denoiser.attention_head_width",
+            head_width,
+            f"a divisor of every entry of world.denoiser.channels ({world.denoiser.channels})",
+        )
+    for key, resolution in _resolutions(study).items():
+        if resolution != world.resolution:
+            yield Contradiction(key, resolution, f"the miniature's own world.resolution ({world.resolution})")
+
+
+def _resolutions(study: Study) -> dict[str, int]:
+    return {"encoding.resolution": study.encoding.resolution, "sampling.resolution": study.sampling.resolution}
 
 
 def _contradictions_of_a_task(study: Study, key: str, task: Task) -> Iterator[Contradiction]:
-    yield from _not_a_name(key, key.split(".")[-1], NAME.pattern, "a name of letters, digits, `_` and `-`")
     styles, objects = study.world.styles, study.world.objects
     retain = [] if isinstance(task.retain, str) else task.retain
     named = {"forget": task.forget, "retain": retain, "evaluation.retain": task.evaluation.retain}
@@ -307,6 +339,11 @@ def _contradictions_of_a_task(study: Study, key: str, task: Task) -> Iterator[Co
             yield Contradiction(f"{key}.{leaf}", chosen, "`all` or at least one object")
     if not task.evaluation.retain:
         yield Contradiction(f"{key}.evaluation.retain", [], "at least one style")
+    cells = len(task.evaluation.retain) * len(study.objects_of(task.evaluation.objects))
+    if cells * min(len(task.evaluation.seeds), len(study.fid.reference_images)) == 1:
+        yield Contradiction(
+            f"{key}.evaluation.retain", task.evaluation.retain, "at least two images in the retain cells, for FID"
+        )
     if not study.retain_styles(task):
         yield Contradiction(f"{key}.retain", task.retain, "at least one style that is not forgotten")
     yield from _repeated(f"{key}.evaluation.seeds", task.evaluation.seeds)
@@ -319,8 +356,13 @@ def _contradictions_of_training(study: Study) -> Iterator[Contradiction]:
         ("fid.reference_images", study.fid.reference_images),
     ):
         yield from _repeated(key, images)
+        if not images:
+            yield Contradiction(key, images, "at least one index")
         if beyond := [index for index in images if index > count]:
             yield Contradiction(key, beyond[0], f"indices up to world.images_per_cell ({count})")
+    betas = study.training.optimizer.betas
+    if beyond_one := [beta for beta in betas if not 0 <= beta < 1]:
+        yield Contradiction("training.optimizer.betas", beyond_one[0], "numbers from 0 to below 1")
     if study.anchoring.base not in ("first_retain", EMPTY_CONCEPT):
         yield from _unknown("anchoring.base", [study.anchoring.base], study.world.styles, "style of the world")
     if study.anchoring.one_to_one != "in_order":
@@ -337,6 +379,10 @@ def _contradictions_of_a_method(study: Study, key: str, name: str, method: Metho
         yield Contradiction("methods", ORIGINAL, "another name: this one is the model before unlearning")
     for leaf, tasks in (("length", list(method.length)), ("anchors", list(method.anchors))):
         yield from _unknown(f"{key}.{leaf}", tasks, list(study.tasks), "task")
+    if study.training.epoch_counts == "both" and method.objective.retain is not None and method.batch % 2:
+        yield Contradiction(
+            f"{key}.batch", method.batch, "an even number: half of it are retain pairs (training.epoch_counts: both)"
+        )
 
 
 def _contradictions_of_a_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[Contradiction]:
@@ -353,23 +399,27 @@ def _contradictions_of_a_row(study: Study, key: str, row: Row, tasks: list[str])
         if task not in method.anchors and row.anchors is None:
             yield Contradiction(f"methods.{row.method}.anchors", sorted(method.anchors), f"an entry for {task} ({key})")
         scheme = row.anchors or method.anchors[task]
-        yield from _contradictions_of_anchors(study, scheme, study.tasks[task], f"methods.{row.method}.anchors.{task}")
+        yield from _contradictions_of_anchors(study, scheme, method, task, f"{key}, row {row.name}")
 
 
-def _contradictions_of_anchors(study: Study, scheme: Scheme, task: Task, key: str) -> Iterator[Contradiction]:
-    base, pairs = study.anchoring.base, study.anchoring.one_to_one
-    if scheme == "all_to_one" and base in task.forget:
-        yield Contradiction("anchoring.base", base, f"a style that is not its own forget style ({key})")
+def _contradictions_of_anchors(
+    study: Study, scheme: Scheme, method: Method, task: str, asked_by: str
+) -> Iterator[Contradiction]:
+    base, pairs, forget = study.anchoring.base, study.anchoring.one_to_one, study.tasks[task].forget
+    if scheme == "all_to_one" and base in forget:
+        yield Contradiction("anchoring.base", base, f"a style that tasks.{task}.forget does not name ({asked_by})")
+    if scheme == "all_to_one" and base == EMPTY_CONCEPT and method.objective.unlearn.images == "anchor":
+        yield Contradiction(
+            "anchoring.base", base, f"a style: the method trains on its images, `images: anchor` ({asked_by})"
+        )
     if scheme == "one_to_one" and pairs != "in_order":
-        if missing := [style for style in task.forget if style not in pairs]:
-            yield Contradiction("anchoring.one_to_one", sorted(pairs), f"an anchor for {missing[0]} ({key})")
-        anchors = [pairs[style] for style in task.forget]
+        if missing := [style for style in forget if style not in pairs]:
+            yield Contradiction("anchoring.one_to_one", sorted(pairs), f"an anchor for {missing[0]} ({asked_by})")
+        anchors = [pairs[style] for style in forget]
         if repeated := {anchor for anchor in anchors if anchors.count(anchor) > 1}:
             yield Contradiction(
-                "anchoring.one_to_one", min(repeated), f"distinct anchors for the forget styles ({key})"
+                "anchoring.one_to_one", min(repeated), f"distinct anchors for the forget styles ({asked_by})"
             )
-    if scheme == "one_to_one" and pairs == "in_order" and len(task.forget) == 1 and not study.retain_styles(task):
-        yield Contradiction(key, scheme, "at least one retain style")
 
 
 def _contradictions_of_a_figure(study: Study, key: str, figure: Figure) -> Iterator[Contradiction]:
@@ -389,10 +439,20 @@ def _contradictions_of_a_figure(study: Study, key: str, figure: Figure) -> Itera
         )
 
 
+def _not_finite(key: tuple[str, ...], leaf: object) -> Iterator[Contradiction]:
+    """Numbers such as `.inf`, which no stage can work with."""
+    if isinstance(leaf, float) and not math.isfinite(leaf):
+        yield Contradiction(".".join(key), leaf, "a finite number")
+    below = leaf.items() if isinstance(leaf, dict) else enumerate(leaf) if isinstance(leaf, list) else ()
+    for name, value in below:
+        yield from _not_finite((*key, str(name)), value)
+
+
 def _unknown(key: str, names: list[str], known: list[str], kind: str) -> Iterator[Contradiction]:
+    article = "an" if kind[0] in "aeiou" else "a"
     for name in names:
         if name not in known:
-            yield Contradiction(key, name, f"a {kind}: {_listed(known)}")
+            yield Contradiction(key, name, f"{article} {kind}: {_listed(known)}")
 
 
 def _repeated(key: str, values: list[str] | list[int]) -> Iterator[Contradiction]:

@@ -1,4 +1,4 @@
-"""The base model: a diffusers pipeline, its noise predictor as student and teacher, and deltas to its cross-attention."""
+"""The base model, a diffusers pipeline: its noise predictor as student and teacher, deltas to its cross-attention."""
 
 from __future__ import annotations
 

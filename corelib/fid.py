@@ -106,7 +106,7 @@ def _inception(world: Manifest, fid: FID, device: Device) -> Callable[[Tensor], 
         network = InceptionV3W(str(path.parent), download=False, resize_inside=fid.mode == "legacy_tensorflow")
     except (OSError, ValueError, RuntimeError) as error:
         raise AssetError(f"{path}: not loadable as TorchScript ({str(error).splitlines()[0]}).") from None
-    return network.eval().to(device.torch_device)  # type: ignore[no-any-return]
+    return network.eval().to(device.torch_device)
 
 
 def _own_features(work: Work, device: Device) -> Callable[[Tensor], Tensor]:

@@ -25,7 +25,7 @@ FILE = "moments.safetensors"
 
 
 def encode_images(settings: LatentsStage, work: Work) -> Outcome:
-    """Stage: encode every style x object x image into the mean and standard deviation of its latent, (n, c, h, w) each."""
+    """Stage: the mean and standard deviation of the latent of every style x object x image, (n, c, h, w) each."""
     images, base = ImageFolder(work.inputs["images"]), BaseModel(work.inputs["pipeline"])
     device = Device(Precision(gpu="fp32", cpu="fp32"))
     autoencoder = base.autoencoder().to(device.torch_device)

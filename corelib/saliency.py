@@ -36,7 +36,7 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
         pairs = forget[start : start + settings.batch]
         noisy = material.noisy_pairs(pairs, pairs, ("saliency", settings.seed, start))
         prediction = models.student(noisy.noisy, noisy.timesteps, noisy.own)
-        (prediction - noisy.noise).square().mean(dim=(1, 2, 3)).sum().backward()  # type: ignore[no-untyped-call]
+        (prediction - noisy.noise).square().mean(dim=(1, 2, 3)).sum().backward()
         progress.report(start + len(pairs))
     gradients = {name: parameter.grad for name, parameter in models.trained.items() if parameter.grad is not None}
     masks = largest(gradients, settings.keep)

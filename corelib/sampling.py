@@ -23,7 +23,7 @@ from corelib.embeddings import EmbeddingCache
 from corelib.errors import ArtefactError
 from corelib.gathering import IMAGES, batches_of, image_name, record_path
 from corelib.randomness import generator
-from corelib.settings.sampling import DDIM, Sampling, SamplesStage
+from corelib.settings.sampling import DDIM, SamplesStage, Sampling
 from corelib.work import Outcome, Work
 
 log = logging.getLogger(__name__)

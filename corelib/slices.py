@@ -41,7 +41,8 @@ def pairs_of(styles: Sequence[str], objects: Sequence[str], images: Sequence[int
 def slice_images(settings: SliceStage, work: Work) -> Outcome:
     """Stage: list a task's forget and retain pairs with the sha256 of each image, after decoding every one of them.
 
-    Raises `AssetError` for the first image that is missing, damaged or no image, `ConfigurationError` if the sets overlap.
+    Raises `AssetError` for the first image that is missing, damaged or no image, `ConfigurationError` if the sets
+    overlap.
     """
     if overlap := sorted(set(settings.forget) & set(settings.retain)):
         raise ConfigurationError(f"{overlap[0]} is both in the forget and in the retain set, expected disjoint sets.")

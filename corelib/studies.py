@@ -6,11 +6,13 @@ method says of a task, removes it; with a task goes what the methods say of it.
 
 from __future__ import annotations
 
+import csv
 import difflib
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -31,16 +33,43 @@ REMOVABLE = {
 }
 """Sections whose entries have names of the study's own choosing."""
 
+EXPECTATIONS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "`true` or `false`",
+    "list_type": "a list",
+    "dict_type": "a section of keys",
+    "model_type": "a section of keys",
+    "model_attributes_type": "a section of keys",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "literal_error": "{expected}",
+}
+"""What a fault of each pydantic type asks for, in words."""
+
+MERGE = "tag:yaml.org,2002:merge"
+
 Key = tuple[str, ...]
 
 
 class _Loader(yaml.SafeLoader):
     """YAML in which `1e-5` is a number, as everyone expects, and a key that is written twice is an error."""
 
+    def construct_document(self, node: yaml.Node) -> Any:
+        """At once and not piece by piece, so that a section that contains itself is an error."""
+        return self.construct_object(node, deep=True)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key_node.tag == MERGE:
+                continue
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is not text, expected quotes around it", key_node.start_mark
@@ -53,7 +82,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"),
     list("-+0123456789"),
@@ -67,12 +96,17 @@ def load_study(name: str, folder: Path) -> Study:
     """
     merged, origins = _merged(name, folder, seen=())
     try:
-        return Study.model_validate(merged)
+        study = Study.model_validate(merged)
     except Contradiction as contradiction:
-        origin = _origin(tuple(contradiction.key.split(".")), origins)
-        raise ConfigurationError(f"{origin}: {contradiction}.") from None
+        raise _error(_origin(tuple(contradiction.key.split(".")), origins), str(contradiction)) from None
     except ValidationError as error:
-        raise ConfigurationError(_sentence(error, merged, origins)) from None
+        raise _error(*_fault(error, merged, origins)) from None
+    for name, table in study.tables.items():
+        if table.published is not None and table.published not in (known := _published_tables(folder)):
+            key = ("tables", name, "published")
+            expected = f"null or a table of {folder / 'published.csv'}: {', '.join(known)}"
+            raise _error(_origin(key, origins), f"{'.'.join(key)} is {table.published!r}, expected {expected}")
+    return study
 
 
 def study_file(name: str, folder: Path) -> Path:
@@ -85,21 +119,32 @@ def study_names(folder: Path) -> list[str]:
     return [PAPER, *sorted(file.stem for file in (folder / "studies").glob("*.yaml"))]
 
 
+def _published_tables(folder: Path) -> list[str]:
+    """The tables of the paper whose numbers are at hand."""
+    try:
+        with (folder / "published.csv").open(newline="", encoding="utf-8") as stream:
+            return list(dict.fromkeys(row["table"] for row in csv.DictReader(stream)))
+    except (OSError, KeyError) as error:
+        raise _error(folder / "published.csv", f"not readable ({error}), expected the paper's numbers") from None
+
+
 def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:
     """The leaves of a study over those of its base, and for each key the file that said it last."""
     file = study_file(name, folder)
     if name in seen:
-        raise ConfigurationError(f"{file}: base is {name!r}, expected a study that is not built on this one.")
-    if not file.is_file():
-        asked_by = f"{study_file(seen[-1], folder)}: base is {name!r}" if seen else f"{file}: there is no such study"
-        raise ConfigurationError(f"{asked_by}, expected one of {', '.join(study_names(folder))}.")
+        raise _error(study_file(seen[-1], folder), f"base is {name!r}, expected a study that is not built on this one")
+    if name not in study_names(folder):
+        known = f"expected one of {', '.join(study_names(folder))}"
+        if seen:
+            raise _error(study_file(seen[-1], folder), f"base is {name!r}, {known}")
+        raise _error(file, f"there is no such study, {known}")
     content = _read_yaml(file)
-    if name == PAPER:
-        base, origins = {}, {}
-    else:
+    base: dict[str, Any] = {}
+    origins: dict[Key, Path] = {(): file}
+    if name != PAPER:
         base_name = content.pop("base", PAPER)
         if not isinstance(base_name, str):
-            raise ConfigurationError(f"{file}: base is {base_name!r}, expected the name of a study.")
+            raise _error(file, f"base is {base_name!r}, expected the name of a study")
         base, origins = _merged(base_name, folder, (*seen, name))
     merged = _overlaid(base, content, (), file, origins)
     tasks = _section(content, "tasks")
@@ -120,17 +165,19 @@ def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigurationError(f"{file}{where}: not readable as YAML: {error.problem}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{file}: not readable as YAML: {error}.") from None
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        raise _error(f"{file}{where}", f"not readable as YAML: {problem}") from None
+    except (OSError, RecursionError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _error(file, f"not readable as YAML: {error}") from None
+    except (ValueError, KeyError, AttributeError) as error:  # of a value that its YAML type cannot take
+        raise _error(file, f"not readable as YAML: a value is not what it looks like ({error})") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{file}: the whole file is {content!r:.60}, expected sections such as `methods:`.")
+        raise _error(file, f"the whole file is {_shown(content)}, expected sections such as `methods:`")
     return content
 
 
@@ -140,12 +187,20 @@ def _overlaid(
     merged = dict(base)
     for name, value in overlay.items():
         here = (*key, name)
-        origins[here] = file
         below = merged.get(name)
         if isinstance(value, dict) and isinstance(below, dict) and not _is_another_kind(below, value):
+            origins[here] = file
             merged[name] = _overlaid(below, value, here, file, origins)
-        elif value is None and _is_removable(key):
-            merged.pop(name, None)
+            continue
+        if value is None and _is_removable(key) and name not in merged:
+            nearest = _nearest(name, list(merged))
+            raise _error(file, f"{'.'.join(here)} is null, which removes an entry, but there is none{nearest}")
+        if isinstance(below, dict):
+            for old in [old for old in origins if old[: len(here)] == here]:
+                del origins[old]
+        origins[here] = file
+        if value is None and _is_removable(key):
+            del merged[name]
         else:
             merged[name] = _overlaid({}, value, here, file, origins) if isinstance(value, dict) else value
     return merged
@@ -165,77 +220,111 @@ def _is_another_kind(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool
     return {"epochs", "steps"} >= {*below, *value}
 
 
-def _origin(key: Key, origins: Mapping[Key, Path]) -> Path | str:
-    for length in range(len(key), 0, -1):
-        if key[:length] in origins:
-            return origins[key[:length]]
-    return "config/config.yaml"
+def _error(place: Path | str, what: str) -> ConfigurationError:
+    """One sentence on one line, whatever the user's names and values contain."""
+    return ConfigurationError(" ".join(f"{place}: {what}.".split()))
 
 
-def _sentence(error: ValidationError, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> str:
-    """The first fault of a validation in one sentence."""
-    fault = min(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
-    key = _path_in_file(fault["loc"], merged)
-    file = _origin(key, origins)
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _origin(key: Key, origins: Mapping[Key, Path]) -> Path:
+    """The file that says a key, or else the section where it is missing."""
+    return next(origins[key[:length]] for length in range(len(key), -1, -1) if key[:length] in origins)
+
+
+def _fault(error: ValidationError, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> tuple[Path, str]:
+    """The file of the first fault of a validation, and what is wrong there."""
+    faults = [(_path_in_file(fault, merged), fault) for fault in error.errors(include_url=False)]
+    faults.sort(key=lambda found: found[1]["type"] != "extra_forbidden")
+    first = faults[0][0]
+    # where several types may stand, the one that fits furthest is meant
+    key = max((path for path, _ in faults if path[: len(first)] == first), key=len)
+    alternatives = [fault for path, fault in faults if path == key]
+    fault = alternatives[0]
     name = ".".join(key)
     if fault["type"] == "extra_forbidden":
-        return f"{file}: {name} is not a known key{_nearest(key, fault['loc'])}."
+        return _origin(key, origins), f"{name} is not a known key{_nearest(key[-1], _keys_at(fault['loc'][:-1]))}"
     if fault["type"] == "missing":
-        return f"{file}: {name} is missing, expected a value."
-    expected = fault["msg"]
-    for prefix in ("Input should be ", "Value error, ", "Input tag "):
-        expected = expected.removeprefix(prefix)
-    if fault["type"] == "union_tag_invalid":
-        name += ".kind"
-        expected = f"one of {fault['ctx']['expected_tags']}"
-        return f"{file}: {name} is {fault['ctx']['tag']!r}, expected {expected}."
+        return _origin(key, origins), f"{name} is missing, expected a value"
     if fault["type"] == "union_tag_not_found":
-        return f"{file}: {name} has no `kind`, expected one."
-    value = repr(fault["input"])
-    return f"{file}: {name} is {value if len(value) <= 80 else value[:77] + '...'}, expected {expected}."
+        return _origin(key, origins), f"{name}.kind is missing, expected one of {', '.join(_kinds_at(fault['loc']))}"
+    if fault["type"] == "union_tag_invalid":
+        value, kinds = _shown(fault["input"]["kind"]), ", ".join(_kinds_at(fault["loc"]))
+        return _origin((*key, "kind"), origins), f"{name}.kind is {value}, expected one of {kinds}"
+    expected = " or ".join(dict.fromkeys(_expectation(fault) for fault in alternatives))
+    return _origin(key, origins), f"{name} is {_shown(fault['input'])}, expected {expected}"
 
 
-def _path_in_file(location: Iterable[str | int], merged: Mapping[str, Any]) -> Key:
-    """A pydantic location without the names of union members, which stand in no file."""
+def _expectation(fault: Mapping[str, Any]) -> str:
+    if fault["type"] in EXPECTATIONS:
+        return EXPECTATIONS[fault["type"]].format(**fault.get("ctx", {}))
+    message: str = fault["msg"]
+    return message.removeprefix("Value error, ").removeprefix("Input should be ")
+
+
+def _path_in_file(fault: Mapping[str, Any], merged: Mapping[str, Any]) -> Key:
+    """Where a fault lies, without the names of union members that pydantic's locations contain."""
     key: list[str] = []
     here: Any = merged
-    parts = list(location)
-    for position, part in enumerate(parts):
-        if isinstance(here, list) and isinstance(part, int) and part < len(here):
+    for part in fault["loc"]:
+        if (isinstance(here, list) and isinstance(part, int)) or (isinstance(here, dict) and part in here):
             here = here[part]
-        elif isinstance(here, dict) and part in here:
-            here = here[part]
-        elif position < len(parts) - 1 or not isinstance(here, dict):
-            continue
-        key.append(str(part))
+            key.append(str(part))
+    if fault["type"] == "missing":
+        key.append(str(fault["loc"][-1]))
     return tuple(key)
 
 
-def _nearest(key: Key, location: Iterable[str | int]) -> str:
-    """What the user may have meant by an unknown key."""
-    model: Any = Study
-    for part in list(location)[:-1]:
-        model = _below(model, part)
-    fields = list(getattr(model, "model_fields", {}))
-    if near := difflib.get_close_matches(key[-1], fields, n=1):
+def _nearest(name: str, known: list[str]) -> str:
+    """What the user may have meant by an unknown name."""
+    if near := difflib.get_close_matches(name, known, n=1):
         return f", expected `{near[0]}`"
-    return f", expected one of {', '.join(fields)}" if fields else ""
+    return f", expected one of {', '.join(known)}" if known else ""
 
 
-def _below(model: Any, part: str | int) -> Any:
-    """The section that a part of a pydantic location leads to, or None."""
-    from typing import get_args
+def _keys_at(location: Iterable[str | int]) -> list[str]:
+    """The keys of the section at a pydantic location."""
+    return list(getattr(_type_at(location), "model_fields", {}))
 
-    fields = getattr(model, "model_fields", None)
-    annotation = fields[part].annotation if fields and part in fields else model
-    if fields and part not in fields:
-        return model
-    candidates = [annotation]
-    while candidates:
-        candidate = candidates.pop()
-        if hasattr(candidate, "model_fields"):
-            kind = candidate.model_fields.get("kind")
-            if kind is None or part in fields or part in get_args(kind.annotation):  # type: ignore[operator]
-                return candidate
-        candidates.extend(get_args(candidate))
-    return None
+
+def _kinds_at(location: Iterable[str | int]) -> list[str]:
+    """What `kind` may be in the section at a pydantic location."""
+    return [kind for member in _members(_type_at(location)) for kind in _kinds(member)]
+
+
+def _type_at(location: Iterable[str | int]) -> Any:
+    """The type that the configuration expects at a pydantic location."""
+    here: Any = Study
+    for part in location:
+        here = _type_below(here, part)
+    return here
+
+
+def _type_below(annotation: Any, part: str | int) -> Any:
+    for member in _members(annotation):
+        if part in _kinds(member) or part == getattr(member, "__name__", None):
+            return member
+        if part in getattr(member, "model_fields", {}):
+            return member.model_fields[part].annotation
+        if get_origin(member) in (list, dict):
+            return get_args(member)[-1]
+    return annotation
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """The members of a union, or a type itself."""
+    if get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    elif get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    else:
+        yield annotation
+
+
+def _kinds(member: Any) -> tuple[str, ...]:
+    kind = getattr(member, "model_fields", {}).get("kind")
+    return get_args(kind.annotation) if kind else ()

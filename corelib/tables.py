@@ -18,7 +18,8 @@ from corelib.work import Outcome, Work
 METRICS = (*ACCURACIES, "SFID", "Total")
 COLUMNS = ("Task", "Algorithm", *METRICS)
 CELL_COLUMNS = (
-    "task", "row", "metric", "k", "n", "value", "low", "high", "published", "published_k", "published_n", "verdict", "run",
+    "task", "row", "metric", "k", "n", "value", "low", "high",
+    "published", "published_k", "published_n", "verdict", "run",
 )  # fmt: skip
 SIGNIFICANCE = 0.05
 

@@ -58,7 +58,7 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
                 diverged_at = step
                 break
             optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()  # type: ignore[no-untyped-call]
+            loss.total.backward()
             for name, mask in masks.items():
                 gradient = models.trained[name].grad
                 assert gradient is not None

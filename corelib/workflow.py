@@ -73,6 +73,7 @@ class Catalogue:
         self.ancient = ancient
         _let_scripts_import_from(repository)
         self._planned: dict[str, Run] = {}
+        self._places: set[Path] = {RUNS}
 
     # For addressed runs
 
@@ -125,8 +126,15 @@ class Catalogue:
             raise ArtefactError(f"{path}: its content does not belong to its address (digest {found[:12]}); delete it.")
         return specification
 
-    def write_specifications(self) -> None:
-        """Write the specification of every planned run that has none yet; before the first job starts."""
+    def begin(self) -> None:
+        """Before the first job starts: check that there is room for results, and write what the jobs will read.
+
+        Every planned run gets its specification, unless it has it already.
+        """
+        for place in sorted(self._places):
+            existing = next(path for path in (place, *place.parents) if path.exists())
+            if not os.access(existing, os.W_OK):
+                _stop(f"{place}: cannot be written to, expected a writable folder.")
         for run in self._planned.values():
             path = run.folder / SPECIFICATION
             if not path.exists() or read_json(path) != run.specification:
@@ -155,10 +163,12 @@ class Catalogue:
         products = self._products(study)
         if product not in products:
             raise ConfigurationError(
-                f"{place}/{product}: study {study!r} has no such table or figure, expected one of {', '.join(products)}."
+                f"{place}/{product}: study {study!r} has no such table or figure, "
+                f"expected one of {', '.join(products)}."
             )
         run = products[product]
         self._planned.update(run.with_all_inputs())
+        self._places.add(Path(place))
         return run
 
     @functools.cache  # noqa: B019 (one catalogue per process)
@@ -174,8 +184,8 @@ def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:
     Snakemake knows only ages, and forgets everything else with its metadata. A product's own manifest says which run
     it is and vouches for its bytes; when that is no longer true, the request becomes newer than the product.
     """
-    # Snakemake remembers which folders it has looked into, parents included unless the path is absolute: a request has a
-    # folder of its own, so that it is seen however late it is made.
+    # Snakemake remembers which folders it has looked into, parents included unless the path is absolute: a request has
+    # a folder of its own, so that it is seen however late it is made.
     request, manifest = Path.cwd() / BOOKKEEPING / place / product / "request", place / f"{product}.json"
     if _is_current(manifest, run):
         _touch(request, only_if_missing=True)

@@ -37,9 +37,8 @@ def read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise AssetError(
-                    f"{path}: {image.width} x {image.height} pixels, expected at most {MOST_PIXELS // 1_000_000} million."
-                )
+                size = f"{image.width} x {image.height}"
+                raise AssetError(f"{path}: {size} pixels, expected at most {MOST_PIXELS // 1_000_000} million.")
             return image.convert("RGB")
     except UnidentifiedImageError:
         raise AssetError(f"{path}: not an image, expected a JPEG file.") from None

@@ -1,0 +1,91 @@
+"""What tests share: a small world of random weights, and checkouts in which Snakemake really runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+WORKFLOW = ["Snakefile", "rules", "workflow_scripts", "corelib", "config", "envs", "profiles", "slurm"]
+
+sys.path.insert(0, str(REPOSITORY / "tests"))
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the workflow in a folder of its own."""
+
+    folder: Path
+
+    @classmethod
+    def at(cls, folder: Path) -> Checkout:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in WORKFLOW:
+            source, target = REPOSITORY / name, folder / name
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target)
+        return cls(folder)
+
+    def snakemake(self, *arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake here; its output is that of both streams together."""
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+
+    def planned(self, *targets: str) -> dict[str, int]:
+        """How many jobs of each rule a dry run would execute."""
+        done = self.snakemake("--dry-run", *targets)
+        assert done.returncode == 0, done.stdout
+        if "Nothing to be done" in done.stdout:
+            return {}
+        lines = done.stdout.split("Job stats:")[-1].splitlines()[3:]
+        counts = {}
+        for line in lines:
+            if not line.strip() or line.startswith("total"):
+                break
+            rule, count = line.split()
+            counts[rule] = int(count)
+        return counts
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace the one occurrence of a text in a file."""
+        path = self.folder / name
+        content = path.read_text()
+        assert content.count(old) == 1, f"{name} has {content.count(old)} times {old!r}"
+        path.write_text(content.replace(old, new))
+
+
+TINY = ("results/tiny/table1.csv", "results/tiny/figure2.png")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which the tiny study has been built; tests that change it work on a copy."""
+    checkout = Checkout.at(tmp_path_factory.mktemp("built") / "clone")
+    done = checkout.snakemake("--cores", "2", *TINY)
+    assert done.returncode == 0, done.stdout[-6000:]
+    return checkout
+
+
+@pytest.fixture
+def checkout(built: Checkout, tmp_path: Path) -> Checkout:
+    """A fresh clone beside the results of the tiny study, without Snakemake's own memory."""
+    clone = Checkout.at(tmp_path / "clone")
+    for name in ("runs", "results"):
+        shutil.copytree(built.folder / name, clone.folder / name)
+    return clone

@@ -1,0 +1,154 @@
+"""A world of random images and random weights, complete enough for every stage after it; made in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
+
+from corelib.artefacts import MANIFEST, Manifest, read_manifest, sha256_of, write_manifest
+from corelib.concepts import Prompts
+from corelib.embeddings import embed_prompts
+from corelib.latents import encode_images
+from corelib.settings.miniature import TextEncoder
+from corelib.settings.precision import Precision
+from corelib.settings.sampling import DDIM, SamplesStage, Sampling
+from corelib.settings.slicing import EmbeddingsStage, Encoding, LatentsStage, SliceStage
+from corelib.settings.unlearning import Adam, Length, Objective, UnlearningStage
+from corelib.slices import slice_images
+from corelib.work import Outcome, Work
+from corelib.worlds.pipeline import build_text_encoder, build_tokenizer, save_pipeline
+
+STYLES = ["Amber", "Blue", "Cream", "Seed_Images"]
+OBJECTS = ["Cats", "Dogs"]
+PIXELS = 16
+FP32 = Precision(gpu="fp32", cpu="fp32")
+PROMPTS = Prompts(
+    template="A {object} image in {style} style.",
+    photo_style="Seed_Images",
+    photo_in_training="Photo",
+    photo_in_evaluation="Seed Images",
+)
+
+
+def finish(folder: Path, stage: str, outcome: Outcome) -> Manifest:
+    """What a job does after its stage."""
+    write_manifest(folder / MANIFEST, folder, stage, stage, outcome.files, outcome.facts)
+    return read_manifest(folder / MANIFEST)
+
+
+def make_images(folder: Path, styles: list[str] = STYLES, per_cell: int = 3) -> Manifest:
+    """Random JPEGs in UnlearnCanvas' layout."""
+    rng = np.random.default_rng(0)
+    for style in styles:
+        for object_ in OBJECTS:
+            cell = folder / "images" / style / object_
+            cell.mkdir(parents=True)
+            for index in range(1, per_cell + 1):
+                coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+                Image.fromarray(coarse).resize((PIXELS, PIXELS)).save(cell / f"{index}.jpg", quality=95)
+    return finish(folder, "images", Outcome(["images"], {"images": "images"}))
+
+
+def make_pipeline(folder: Path, seed: int = 0) -> Manifest:
+    """A base model of random weights: 16 pixels, latents of 4 x 8 x 8, two levels with cross-attention."""
+    torch.manual_seed(seed)
+    autoencoder = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+    )
+    tokenizer = build_tokenizer(["A", "image", "in", "style.", "Photo", "Seed", "Images", *STYLES, *OBJECTS])
+    encoder = build_text_encoder(TextEncoder(width=16, layers=1, heads=2), tokenizer)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    )
+    root = folder / "pipeline"
+    save_pipeline(root, autoencoder, encoder, tokenizer, unet, DDIMScheduler(beta_schedule="scaled_linear"))
+    facts = {"pipeline": "pipeline", "unet": "unet", "unet_sha256": sha256_of(root / "unet")}
+    return finish(folder, "pipeline", Outcome(["pipeline"], facts))
+
+
+def make_classifier(folder: Path, label: str, classes: list[str]) -> Manifest:
+    """A classifier of random weights."""
+    torch.manual_seed(1)
+    model = timm.create_model("test_resnet", num_classes=len(classes))
+    folder.mkdir(parents=True)
+    torch.save({"model_state_dict": model.state_dict()}, folder / "classifier.pth")
+    network = {
+        "weights": "classifier.pth",
+        "architecture": "test_resnet",
+        "options": {},
+        "classes": classes,
+        "resolution": PIXELS,
+    }
+    return finish(folder, "classifier", Outcome(["classifier.pth"], {"classifiers": {label: network}}))
+
+
+def make_material(folder: Path) -> dict[str, Manifest]:
+    """Everything that unlearning builds on: images, pipeline, slice, latents and embeddings."""
+    images, pipeline = make_images(folder / "images"), make_pipeline(folder / "pipeline")
+    slice_settings = SliceStage(forget=["Amber"], retain=["Blue", "Cream"], objects=OBJECTS, images=[1, 2, 3])
+    latents_settings = LatentsStage(
+        styles=STYLES,
+        objects=OBJECTS,
+        images=[1, 2, 3],
+        encoding=Encoding(resolution=PIXELS, interpolation="bicubic", batch=4),
+    )
+    embeddings_settings = EmbeddingsStage(styles=STYLES, objects=OBJECTS, prompts=PROMPTS, negative_prompt="")
+    stages: Mapping[str, Any] = {
+        "slice": (slice_images, slice_settings),
+        "latents": (encode_images, latents_settings),
+        "embeddings": (embed_prompts, embeddings_settings),
+    }
+    found = {"images": images, "pipeline": pipeline}
+    for name, (stage, settings) in stages.items():
+        work = Work(folder=folder / name, digest=name, inputs=found)
+        work.folder.mkdir()
+        found[name] = finish(work.folder, name, stage(settings, work))
+    return found
+
+
+def unlearning_settings(objective: Objective, **changes: Any) -> UnlearningStage:
+    """A short run that forgets Amber."""
+    leaves: dict[str, Any] = {
+        "objective": objective,
+        "candidates": {"Amber": ["Blue", "Cream"]},
+        "draw": "pair",
+        "learning_rate": 1e-3,
+        "batch": 2,
+        "length": Length(steps=6),
+        "epoch_counts": "forget",
+        "reduction": "mean",
+        "optimizer": Adam(betas=[0.9, 0.999], epsilon=1e-8, weight_decay=0.0),
+        "prompts": PROMPTS,
+        "precision": FP32,
+        "seed": 0,
+    }
+    return UnlearningStage(**(leaves | changes))
+
+
+def samples_settings(grid: list[tuple[str, str, int]], batch: int = 2) -> SamplesStage:
+    """A few DDIM steps of a small grid."""
+    scheduler = DDIM(
+        steps=3, eta=0.0, steps_offset=1, set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading"
+    )
+    sampling = Sampling(
+        scheduler=scheduler, guidance_scale=3.0, negative_prompt="", resolution=PIXELS, batch=batch, jpeg_quality=75
+    )
+    return SamplesStage(sampling=sampling, precision=FP32, prompts=PROMPTS, grid=grid)

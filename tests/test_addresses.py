@@ -1,0 +1,90 @@
+"""Addresses: what counts as content and what does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corelib.addresses import Run, code_of, digest_of, packages_of, slugged
+from corelib.plan import Plan
+from corelib.settings.evaluation import Classification, PredictionsStage
+from corelib.studies import load_study
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SCRIPT = REPOSITORY / "workflow_scripts/classify.py"
+
+
+def run(batch: int = 1, threads: int = 1, slug: str = "slug", stage: str = "predictions", **inputs: Run) -> Run:
+    settings = PredictionsStage(classification=Classification(batch=batch))
+    return Run(stage, SCRIPT, slug, settings, threads, inputs, {"checkpoint_seconds": 1.0})
+
+
+def test_everything_that_decides_a_result_is_in_its_digest() -> None:
+    digests = [
+        run().digest,
+        run(batch=2).digest,
+        run(threads=2).digest,
+        run(stage="other").digest,
+        run(samples=run()).digest,
+        run(samples=run(batch=2)).digest,
+        run(images=run()).digest,
+        Run("predictions", REPOSITORY / "workflow_scripts/sample.py", "slug", run().settings, 1).digest,
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+def test_names_and_ways_of_working_are_no_content() -> None:
+    assert run(slug="one").digest == run(slug="other").digest
+    hasty = Run("predictions", SCRIPT, "slug", run().settings, 1, {}, {"checkpoint_seconds": 9.0})
+    assert hasty.digest == run().digest
+
+
+def test_a_specification_has_the_digest_of_its_run() -> None:
+    specification = json.loads(json.dumps(run(samples=run()).specification))
+    assert digest_of(specification) == run(samples=run()).digest
+
+
+def test_the_import_closure_is_followed_and_the_frame_of_jobs_left_out() -> None:
+    modules = code_of(SCRIPT)
+    assert {"classify.py", "corelib.classification", "corelib.artefacts", "corelib.settings.section"} <= modules.keys()
+    assert "corelib.jobs" not in modules
+    assert {"torch", "timm", "pillow"} <= packages_of(SCRIPT).keys()
+
+
+def test_slugs_are_parts_of_paths() -> None:
+    assert slugged("CA_model-Forget06/../x y") == "ca_model-forget06-x-y"
+
+
+@pytest.mark.parametrize("study", ["paper", "tiny"])
+def test_addresses_do_not_depend_on_where_the_clone_lies(study: str, tmp_path: Path) -> None:
+    here = names(REPOSITORY, study)
+    for name in ("corelib", "workflow_scripts", "config"):
+        shutil.copytree(REPOSITORY / name, tmp_path / "elsewhere" / name)
+    assert names(tmp_path / "elsewhere", study) == here
+
+
+def names(repository: Path, study: str) -> list[str]:
+    program = (
+        "from pathlib import Path; from corelib.plan import Plan; from corelib.studies import load_study\n"
+        f"plan = Plan({study!r}, load_study({study!r}, Path('config')), [])\n"
+        "print(*sorted({name for run in plan.products().values() for name in run.with_all_inputs()}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(repository), "PYTHONHASHSEED": "random"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_equal_runs_of_different_tables_are_one_run() -> None:
+    plan = Plan("paper", load_study("paper", REPOSITORY / "config"), [])
+    assert plan.unlearning("Forget25", "core", "one_to_one").name == plan.unlearning("Forget25", "core", None).name
+    one = plan.samples("Forget01", "original", None)
+    assert one is not plan.samples("Forget25", "original", None)
+    assert one.name == plan.samples("Forget25", "original", None).name

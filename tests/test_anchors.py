@@ -1,0 +1,144 @@
+"""Alternative concepts: what the schemes of Table 4 promise, for every size of forget and retain set."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corelib.anchors import candidates
+from corelib.concepts import EMPTY_CONCEPT
+from corelib.errors import ConfigurationError
+from corelib.plan import Plan
+from corelib.studies import load_study
+
+SCHEMES = ["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_to_five"]
+CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
+
+sizes = st.integers(min_value=1, max_value=60)
+groups = st.integers(min_value=1, max_value=8)
+
+
+def forget_styles(count: int) -> list[str]:
+    return [f"forgotten{number}" for number in range(count)]
+
+
+def retain_styles(count: int) -> list[str]:
+    return [f"kept{number}" for number in range(count)]
+
+
+def chosen(scheme: str, forget: int, retain: int, base: str = "first_retain", group: int = 5) -> dict[str, list[str]]:
+    return candidates(scheme, forget_styles(forget), retain_styles(retain), base, group, "in_order")
+
+
+@given(forget=sizes, retain=sizes)
+def test_one_to_one_pairs_the_forget_styles_in_order_with_distinct_retain_styles_where_these_suffice(forget, retain):
+    found = chosen("one_to_one", min(forget, retain), max(forget, retain))
+    anchors = [anchor for styles in found.values() for anchor in styles]
+    assert list(found) == forget_styles(min(forget, retain))
+    assert anchors == retain_styles(max(forget, retain))[: len(found)]
+    assert len(set(anchors)) == len(found)
+
+
+@given(retain=sizes, more=sizes)
+def test_one_to_one_is_a_derangement_of_the_forget_styles_where_retain_styles_are_too_few(retain, more):
+    forget = retain + more
+    found = chosen("one_to_one", forget, retain)
+    assert all(len(styles) == 1 for styles in found.values())
+    anchors = [styles[0] for styles in found.values()]
+    assert sorted(anchors) == sorted(forget_styles(forget)) == sorted(found)
+    assert all(anchor != style for style, anchor in zip(found, anchors, strict=True))
+
+
+@given(forget=sizes, retain=sizes, base=st.sampled_from(["first_retain", "Some_Style", EMPTY_CONCEPT]))
+def test_all_to_one_gives_every_forget_style_the_same_single_base(forget, retain, base):
+    expected = retain_styles(retain)[0] if base == "first_retain" else base
+    assert chosen("all_to_one", forget, retain, base) == {style: [expected] for style in forget_styles(forget)}
+
+
+@given(forget=sizes, retain=sizes, group=groups)
+def test_groups_of_consecutive_forget_styles_share_the_base_at_their_groups_place(forget, retain, group):
+    found = chosen("five_to_one", forget, retain, group=group)
+    styles = forget_styles(forget)
+    for number, start in enumerate(range(0, forget, group)):
+        expected = [retain_styles(retain)[number % retain]]
+        assert [found[style] for style in styles[start : start + group]] == [expected] * len(
+            styles[start : start + group]
+        )
+    assert len({found[style][0] for style in styles}) == min(-(-forget // group), retain)
+
+
+@given(forget=sizes, retain=sizes)
+def test_one_to_all_gives_every_forget_style_every_retain_style(forget, retain):
+    assert chosen("one_to_all", forget, retain) == {style: retain_styles(retain) for style in forget_styles(forget)}
+
+
+@given(forget=sizes, retain=sizes, group=groups)
+def test_one_to_five_gives_the_next_five_distinct_retain_styles_going_round(forget, retain, group):
+    found = chosen("one_to_five", forget, retain, group=group)
+    names = retain_styles(retain)
+    for number, style in enumerate(forget_styles(forget)):
+        assert len(found[style]) == len(set(found[style])) == min(group, retain)
+        places = [names.index(anchor) for anchor in found[style]]
+        assert places[0] == number % retain
+        assert all(after == (before + 1) % retain for before, after in pairwise(places))
+
+
+@given(scheme=st.sampled_from(SCHEMES), forget=sizes, retain=sizes, group=groups)
+def test_no_scheme_makes_a_forget_style_its_own_anchor_or_leaves_one_without(scheme, forget, retain, group):
+    found = chosen(scheme, forget, retain, group=group)
+    assert list(found) == forget_styles(forget)
+    assert all(anchors and style not in anchors for style, anchors in found.items())
+
+
+@given(pairs=st.permutations(retain_styles(6)))
+def test_an_explicit_mapping_is_taken_as_it_stands(pairs):
+    mapping = dict(zip(forget_styles(6), pairs, strict=True))
+    found = candidates("one_to_one", forget_styles(6), retain_styles(2), "first_retain", 5, mapping)
+    assert found == {style: [anchor] for style, anchor in mapping.items()}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "forget", "retain", "base", "pairs"),
+    [
+        ("all_to_one", ["Monet"], ["Rust"], "Monet", "in_order"),
+        ("one_to_one", ["Monet"], ["Rust"], "first_retain", {"Monet": "Monet"}),
+        ("one_to_one", ["Monet"], [], "first_retain", "in_order"),
+        ("one_to_all", ["Monet"], [], "first_retain", "in_order"),
+        ("one_to_five", ["Monet"], ["Monet"], "first_retain", "in_order"),
+        ("two_to_one", ["Monet"], ["Rust"], "first_retain", "in_order"),
+    ],
+)
+def test_a_style_that_would_be_its_own_anchor_or_have_none_is_refused(scheme, forget, retain, base, pairs):
+    with pytest.raises(ConfigurationError, match=r"^anchors: "):
+        candidates(scheme, forget, retain, base, 5, pairs)
+
+
+@pytest.mark.parametrize("photos_in_retain", [False, True])
+@pytest.mark.parametrize("retain", ["rest", "evaluated"])
+def test_the_photos_are_never_an_anchor_even_where_they_are_retained(retain, photos_in_retain):
+    study = load_study("paper", CONFIGURATION)
+    plan = Plan("paper", study, [])
+    for task in study.tasks.values():
+        varied = task.model_copy(update={"retain": retain, "photos_in_retain": photos_in_retain})
+        assert ("Seed_Images" in study.retain_set(varied)) == photos_in_retain
+        for scheme in SCHEMES:
+            found = plan.candidates(varied, scheme)
+            assert list(found) == varied.forget
+            assert "Seed_Images" not in {anchor for anchors in found.values() for anchor in anchors}
+
+
+def test_forget25_has_the_five_schemes_that_table_4_compares():
+    study = load_study("paper", CONFIGURATION)
+    plan, task = Plan("paper", study, []), study.tasks["Forget25"]
+    distinct = {
+        scheme: len({anchor for anchors in plan.candidates(task, scheme).values() for anchor in anchors})
+        for scheme in SCHEMES
+    }
+    assert distinct == {"one_to_one": 25, "all_to_one": 1, "five_to_one": 5, "one_to_all": 25, "one_to_five": 25}
+    assert plan.candidates(task, "one_to_five")["Liquid_Dreams"] == [
+        "Winter", "Magic_Cube", "Meta_Physics", "Meteor_Shower", "Monet",
+    ]  # fmt: skip

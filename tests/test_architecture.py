@@ -1,0 +1,118 @@
+"""The rooms: small, in order, and without doors that lead back."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corelib.addresses import code_of, packages_of
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MODULES = sorted((REPOSITORY / "corelib").rglob("*.py"))
+SCRIPTS = sorted((REPOSITORY / "workflow_scripts").glob("*.py"))
+RULE_FILES = sorted((REPOSITORY / "rules").glob("*.smk"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("corelib"):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("corelib")}
+    return found & {name_of(module) for module in MODULES}
+
+
+def test_no_circle_of_imports() -> None:
+    below = {name_of(module): imports_of(module) for module in MODULES}
+    left = dict(below)
+    while left:
+        free = {name for name, needed in left.items() if not needed & left.keys()}
+        assert free, f"a circle among {sorted(left)}"
+        left = {name: needed for name, needed in left.items() if name not in free}
+
+
+def test_packages_open_into_empty_rooms() -> None:
+    assert [path for path in MODULES if path.name == "__init__.py" and path.read_text()] == []
+
+
+@pytest.mark.parametrize("word", ["utils", "helpers", "common", "misc"])
+def test_no_room_for_odds_and_ends(word: str) -> None:
+    assert [path for path in [*MODULES, *RULE_FILES, *SCRIPTS] if word in path.stem] == []
+
+
+def test_the_snakefile_can_be_read_at_a_glance() -> None:
+    assert len((REPOSITORY / "Snakefile").read_text().splitlines()) < 80
+
+
+@pytest.mark.parametrize("path", RULE_FILES, ids=lambda path: path.stem)
+def test_a_rule_file_holds_one_stage_and_says_what_comes_in_and_goes_out(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 150
+    assert re.match(r"# .+\n# In:  .+\n(# .+\n)*# Out: .+\n", text)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_is_imports_and_one_call(path: Path) -> None:
+    statements = ast.parse(path.read_text()).body
+    work = [node for node in statements if not isinstance(node, ast.Import | ast.ImportFrom)]
+    assert len(work) <= 2
+    assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If | ast.For) for node in work)
+
+
+def test_every_script_belongs_to_a_rule_and_every_rule_to_a_script() -> None:
+    named = set(re.findall(r'"\.\./workflow_scripts/(\w+)\.py"', "".join(path.read_text() for path in RULE_FILES)))
+    assert named == {path.stem for path in SCRIPTS}
+
+
+def test_planning_never_imports_torch() -> None:
+    probe = "import sys; import corelib.workflow, corelib.plan; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_no_stage_depends_on_how_studies_are_read_or_planned(path: Path) -> None:
+    """Else a new key in the configuration would train every model again."""
+    modules = set(code_of(path))
+    assert not modules & {
+        "corelib.plan",
+        "corelib.configuration",
+        "corelib.studies",
+        "corelib.workflow",
+        "corelib.jobs",
+    }
+
+
+def test_tables_depend_on_no_training_code() -> None:
+    modules = set(code_of(REPOSITORY / "workflow_scripts/tabulate.py"))
+    assert not modules & {"corelib.unlearning", "corelib.sampling", "corelib.objectives", "corelib.diffusion"}
+    assert "torch" not in packages_of(REPOSITORY / "workflow_scripts/tabulate.py")
+
+
+def test_every_public_function_says_what_it_is_for() -> None:
+    silent = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            if is_public and ast.get_docstring(node) is None and not _is_local(node, path):
+                silent.append(f"{name_of(path)}.{node.name}")
+    assert silent == []
+
+
+def _is_local(node: ast.AST, path: Path) -> bool:
+    """Whether a function is defined inside another one."""
+    for other in ast.walk(ast.parse(path.read_text())):
+        if isinstance(other, ast.FunctionDef):
+            for child in ast.walk(other):
+                if child is not other and getattr(child, "lineno", None) == getattr(node, "lineno", -1):
+                    return True
+    return False

@@ -1,0 +1,246 @@
+"""Tables: the paper's columns and row order, verdicts, Markdown, and the cells behind every number."""
+
+from __future__ import annotations
+
+import csv
+import io
+from decimal import Decimal
+from math import comb
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corelib.artefacts import Manifest, sha256_of, write_json
+from corelib.metrics import FILE, Count
+from corelib.plan import Plan
+from corelib.settings.reporting import TableRow, TableStage
+from corelib.studies import load_study
+from corelib.tables import (
+    Published,
+    as_csv,
+    as_markdown,
+    evaluated,
+    read_published,
+    tabulate,
+    verdict,
+)
+from corelib.work import Work
+
+CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
+PUBLISHED = [
+    ["table1", "Forget01", "esd", "UA", "100.00", "30", "30"],
+    ["table1", "Forget01", "esd", "IRA", "66.00", "99", "150"],
+    ["table1", "Forget01", "esd", "CRA", "96.11", "173", "180"],
+    ["table1", "Forget01", "esd", "SFID", "96.95", "", ""],
+    ["table1", "Forget01", "esd", "Total", "359.06", "", ""],
+    ["table2", "Forget01", "esd", "UA", "1.00", "1", "100"],
+]
+ESD = {"UA": (29, 30), "IRA": (140, 150), "CRA": (170, 180), "FID": 40.0, "FID_of_original": 30.0}
+CORE = {"UA": (28, 30), "IRA": (147, 150), "CRA": (173, 180), "FID": 30.0, "FID_of_original": 30.0}
+
+
+def cells(folder: Path, said: dict, flagged: int = 0, diverged_at: int | None = None) -> Manifest:
+    """The manifest of an evaluated run in `folder`."""
+    counts = {name: {"k": said[name][0], "n": said[name][1]} for name in ("UA", "IRA", "CRA")}
+    distances = {name: said[name] for name in ("FID", "FID_of_original")}
+    write_json(folder / FILE, {**counts, **distances, "flagged": flagged, "diverged_at": diverged_at})
+    return Manifest(folder, "cells", "0" * 64, {FILE: sha256_of(folder / FILE)}, {})
+
+
+def row(name: str, title: str, task: str = "Forget01") -> TableRow:
+    return TableRow(task=task, row=name, title=title, cells=f"{task}/{name}")
+
+
+def table(folder: Path, comparable: bool = True, published: str | None = "table1", **evaluations: Manifest) -> Work:
+    """Tabulate ESD and CORE of two tasks, CORE of the second one diverged."""
+    rows = [
+        row("esd", "ESD"),
+        row("core", "CORE (ours)"),
+        row("esd", "ESD", "Forget06"),
+        row("core", "CORE (ours)", "Forget06"),
+    ]
+    inputs = {
+        "Forget01/esd": cells(folder / "esd-forget01-aaaa", ESD),
+        "Forget01/core": cells(folder / "core-forget01-bbbb", CORE),
+        "Forget06/esd": cells(folder / "esd-forget06-cccc", CORE, flagged=3),
+        "Forget06/core": cells(folder / "core-forget06-dddd", ESD, flagged=2, diverged_at=71),
+    }
+    settings = TableStage(
+        name="table1", rows=rows, published=published, published_values=PUBLISHED, comparable=comparable
+    )
+    work = Work(folder / "table", "0" * 64, inputs | evaluations)
+    work.folder.mkdir()
+    assert tabulate(settings, work).files == ["table1.cells.csv", "table1.csv", "table1.md"]
+    return work
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def fisher(k: int, n: int, m: int, o: int) -> float:
+    """The two-sided p value of Fisher's exact test, summed from the hypergeometric distribution in whole numbers."""
+    successes = k + m
+    weights = {hits: comb(n, hits) * comb(o, successes - hits) for hits in range(max(0, successes - o), min(n, successes) + 1)}  # fmt: skip
+    return sum(weight for weight in weights.values() if weight <= weights[k]) / comb(n + o, successes)
+
+
+# The table
+
+
+def test_a_table_has_the_papers_columns_and_its_rows_in_the_order_asked_for(tmp_path):
+    text = (table(tmp_path).folder / "table1.csv").read_text()
+    assert text == (
+        "Task,Algorithm,UA,IRA,CRA,SFID,Total\n"
+        "Forget01,ESD,96.67,93.33,94.44,75.00,359.44\n"
+        "Forget01,CORE (ours),93.33,98.00,96.11,100.00,387.44\n"
+        "Forget06,ESD,93.33,98.00,96.11,100.00,387.44\n"
+        "Forget06,CORE (ours),96.67,93.33,94.44,75.00,359.44\n"
+    )
+
+
+def test_table_1_of_the_paper_lists_its_methods_task_by_task():
+    settings = Plan("paper", load_study("paper", CONFIGURATION), []).table("table1").settings
+    methods = ["original", "ediff", "ca_model", "ca_noise", "salun", "esd", "core"]
+    assert [(line.task, line.row) for line in settings.rows] == [
+        (task, method) for task in ("Forget01", "Forget06", "Forget25") for method in methods
+    ]
+    titles = ["Original", "Ediff", "CA-model", "CA-noise", "SalUn", "ESD", "CORE (ours)"]
+    assert [line.title for line in settings.rows] == titles * 3
+
+
+def test_every_row_of_every_table_of_the_paper_meets_its_published_numbers():
+    with (CONFIGURATION / "published.csv").open(newline="") as stream:
+        published = list(csv.reader(stream))[1:]
+    plan = Plan("paper", load_study("paper", CONFIGURATION), published)
+    for name in ("table1", "table2", "table3", "table4"):
+        settings = plan.table(name).settings
+        asked = {(line.task, line.row, metric) for line in settings.rows for metric in ("UA", "IRA", "CRA", "SFID", "Total")}  # fmt: skip
+        assert set(read_published(settings.published_values, settings.published)) == asked
+
+
+def test_a_title_with_a_comma_stays_one_column(tmp_path):
+    line = evaluated(row("esd", 'ESD, "guided"'), cells(tmp_path / "run", ESD))
+    assert list(csv.reader(io.StringIO(as_csv([line]))))[1][:2] == ["Forget01", 'ESD, "guided"']
+
+
+def test_the_total_is_the_sum_of_the_printed_values(tmp_path):
+    for line in read_csv(table(tmp_path).folder / "table1.csv"):
+        assert Decimal(line["Total"]) == sum(Decimal(line[name]) for name in ("UA", "IRA", "CRA", "SFID"))
+
+
+def test_markdown_has_a_section_for_each_task_and_the_best_total_in_bold(tmp_path):
+    text = (table(tmp_path).folder / "table1.md").read_text()
+    assert text == (
+        "### Forget01\n"
+        "\n"
+        "| Algorithm | UA (↑) | IRA (↑) | CRA (↑) | SFID (↑) | Total (↑) |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "| ESD | 96.67 | 93.33 | 94.44 | 75.00 | 359.44 |\n"
+        "| CORE (ours) | 93.33 | 98.00 | 96.11 | 100.00 | **387.44** |\n"
+        "\n"
+        "### Forget06\n"
+        "\n"
+        "| Algorithm | UA (↑) | IRA (↑) | CRA (↑) | SFID (↑) | Total (↑) |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "| ESD (3 images constant or not finite) | 93.33 | 98.00 | 96.11 | 100.00 | **387.44** |\n"
+        "| CORE (ours) (diverged at step 71; 2 images constant or not finite) "
+        "| 96.67 | 93.33 | 94.44 | 75.00 | 359.44 |\n"
+    )
+
+
+def test_equal_best_totals_are_both_bold(tmp_path):
+    lines = [evaluated(row(name, name), cells(tmp_path / name, CORE)) for name in ("first", "second")]
+    assert as_markdown(lines).count("**387.44**") == 2
+
+
+def test_a_run_that_diverged_at_its_first_step_is_remarked_on(tmp_path):
+    assert evaluated(row("esd", "ESD"), cells(tmp_path / "run", ESD, diverged_at=0)).remark == "diverged at step 0"
+
+
+# The cells behind it
+
+
+def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
+    lines = read_csv(table(tmp_path).folder / "table1.cells.csv")
+    assert list(lines[0]) == [
+        "task", "row", "metric", "k", "n", "value", "low", "high",
+        "published", "published_k", "published_n", "verdict", "run",
+    ]  # fmt: skip
+    assert [(line["task"], line["row"], line["metric"]) for line in lines] == [
+        (task, name, metric)
+        for task in ("Forget01", "Forget06")
+        for name in ("esd", "core")
+        for metric in ("UA", "IRA", "CRA", "SFID", "Total")
+    ]
+    assert [line["run"] for line in lines[::5]] == [
+        "esd-forget01-aaaa", "core-forget01-bbbb", "esd-forget06-cccc", "core-forget06-dddd",
+    ]  # fmt: skip
+
+
+def test_cells_hold_counts_intervals_published_numbers_and_verdicts(tmp_path):
+    text = (table(tmp_path).folder / "table1.cells.csv").read_text()
+    assert text.splitlines()[1:6] == [
+        "Forget01,esd,UA,29,30,96.67,83.33,99.41,100.00,30,30,compatible,esd-forget01-aaaa",
+        "Forget01,esd,IRA,140,150,93.33,88.16,96.34,66.00,99,150,differs,esd-forget01-aaaa",
+        "Forget01,esd,CRA,170,180,94.44,90.07,96.95,96.11,173,180,compatible,esd-forget01-aaaa",
+        "Forget01,esd,SFID,,,75.00,,,96.95,,,not comparable,esd-forget01-aaaa",
+        "Forget01,esd,Total,,,359.44,,,359.06,,,not comparable,esd-forget01-aaaa",
+    ]
+
+
+def test_a_row_that_the_paper_does_not_have_is_not_comparable(tmp_path):
+    lines = read_csv(table(tmp_path).folder / "table1.cells.csv")
+    core = [line for line in lines if line["row"] == "core"]
+    assert len(core) == 10
+    assert {(line["published"], line["published_k"], line["verdict"]) for line in core} == {("", "", "not comparable")}
+
+
+@pytest.mark.parametrize(
+    ("comparable", "published", "has_numbers"), [(False, "table1", True), (True, None, False), (False, None, False)]
+)
+def test_nothing_is_comparable_outside_the_papers_world_or_without_a_published_table(
+    tmp_path, comparable, published, has_numbers
+):
+    lines = read_csv(table(tmp_path, comparable, published).folder / "table1.cells.csv")
+    assert {line["verdict"] for line in lines} == {"not comparable"}
+    assert any(line["published"] for line in lines) == has_numbers
+
+
+def test_published_numbers_are_those_of_the_named_table_alone():
+    assert read_published(PUBLISHED, "table2") == {("Forget01", "esd", "UA"): Published("1.00", Count(1, 100))}
+    assert read_published(PUBLISHED, "table1")["Forget01", "esd", "SFID"] == Published("96.95", None)
+    assert read_published(PUBLISHED, None) == {}
+
+
+# Verdicts
+
+
+@given(
+    n=st.integers(min_value=1, max_value=80),
+    o=st.integers(min_value=1, max_value=80),
+    shares=st.tuples(st.floats(min_value=0, max_value=1), st.floats(min_value=0, max_value=1)),
+)
+def test_the_verdict_is_fishers_exact_test_at_five_percent(n, o, shares):
+    k, m = round(shares[0] * n), round(shares[1] * o)
+    expected = "compatible" if fisher(k, n, m, o) >= 0.05 else "differs"
+    assert verdict(Count(k, n), Published("", Count(m, o)), comparable=True) == expected
+    assert verdict(Count(m, o), Published("", Count(k, n)), comparable=True) == expected
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 30), (30, 30), (13, 500), (260, 520)])
+def test_a_result_is_compatible_with_itself(k, n):
+    assert verdict(Count(k, n), Published("", Count(k, n)), comparable=True) == "compatible"
+
+
+@pytest.mark.parametrize(
+    ("n", "noise"),
+    [(30, 12.6), (60, 10.8), (500, 3.5)],
+)
+def test_forget_accuracies_differ_only_beyond_the_protocols_noise(n, noise):
+    least = next(k for k in range(n, -1, -1) if fisher(k, n, n, n) < 0.05)
+    assert verdict(Count(least, n), Published("100.00", Count(n, n)), comparable=True) == "differs"
+    assert verdict(Count(least + 1, n), Published("100.00", Count(n, n)), comparable=True) == "compatible"

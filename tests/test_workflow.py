@@ -1,0 +1,365 @@
+"""The workflow as a user drives it: one command, nothing done twice, and exactly what a change calls for."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Checkout
+from PIL import Image
+
+from corelib.artefacts import MANIFEST, read_manifest, sha256_of
+
+AFTER_UNLEARNING = {"sample_shard", "gather_samples", "classify_images", "measure_fid", "count_cells"}
+CORES_RUNS = {
+    "unlearn": 2,
+    "sample_shard": 4,
+    "gather_samples": 2,
+    "classify_images": 2,
+    "measure_fid": 2,
+    "count_cells": 2,
+    "tabulate": 1,
+    "draw": 1,
+}
+"""CORE has a run in each of the tiny study's two tasks; 18 and 20 images in batches of 16 are two shards each."""
+
+
+def hashes_below(folder: Path) -> dict[str, str]:
+    """Every file of a results folder but records of who made it when."""
+    return {
+        str(path.relative_to(folder)): sha256_of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "provenance" not in path.name
+    }
+
+
+# The products
+
+
+def test_the_tiny_study_ends_with_a_table_in_the_papers_columns(built: Checkout) -> None:
+    with (built.folder / "results/tiny/table1.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["Task", "Algorithm", "UA", "IRA", "CRA", "SFID", "Total"]
+    assert [(row["Task"], row["Algorithm"]) for row in rows] == [
+        (task, title) for task in ("Forget01", "Forget02") for title in ("Original", "ESD", "CORE (ours)")
+    ]
+    assert all(row["SFID"] == "100.00" for row in rows if row["Algorithm"] == "Original")
+
+
+def test_every_cell_stands_for_as_many_images_as_its_grid_has(built: Checkout) -> None:
+    with (built.folder / "results/tiny/table1.cells.csv").open() as stream:
+        cells = {(row["task"], row["row"], row["metric"]): row for row in csv.DictReader(stream)}
+    for row in ("original", "esd", "core"):
+        # Forget01: 1 + 2 styles x 3 objects x 2 seeds; Forget02: 2 + 3 styles x 4 objects x 1 seed
+        assert [int(cells["Forget01", row, metric]["n"]) for metric in ("UA", "IRA", "CRA")] == [6, 12, 18]
+        assert [int(cells["Forget02", row, metric]["n"]) for metric in ("UA", "IRA", "CRA")] == [8, 12, 20]
+
+
+def test_the_figure_has_a_row_a_prompt_and_a_column_a_model(built: Checkout) -> None:
+    with Image.open(built.folder / "results/tiny/figure2.png") as picture:
+        width, height = picture.size
+        colours = len(picture.convert("RGB").getcolors(1 << 24) or [])
+    assert width > 3 * 96 and height > 5 * 96
+    assert colours > 500
+
+
+def test_the_miniature_knows_its_world(built: Checkout) -> None:
+    """Not a claim about methods: a base model that could not draw its styles would make every row below it void."""
+    with (built.folder / "results/tiny/table1.cells.csv").open() as stream:
+        cells = {(row["task"], row["row"], row["metric"]): float(row["value"]) for row in csv.DictReader(stream)}
+    assert cells["Forget02", "original", "UA"] <= 25
+    assert cells["Forget02", "original", "IRA"] >= 75
+    assert cells["Forget02", "original", "CRA"] >= 75
+
+
+def test_beside_every_manifest_lies_a_provenance_record_that_belongs_to_it(built: Checkout) -> None:
+    manifests = list((built.folder / "runs").glob(f"*/*/{MANIFEST}"))
+    assert len(manifests) > 40
+    for path in manifests:
+        record = json.loads(path.with_suffix(".provenance.json").read_text())
+        manifest = read_manifest(path)
+        assert record["specification"]["digest"] == manifest.digest
+        assert record["device"] and record["host"] and record["wall_seconds"] >= 0
+        assert record["threads"] == record["specification"]["threads"]
+        assert path.parent.name.endswith(manifest.digest[:12])
+        for name in manifest.files:
+            manifest.file(name)
+
+
+def test_no_unfinished_state_is_left(built: Checkout) -> None:
+    left = [
+        path for path in (built.folder / "runs").rglob("*") if path.name.startswith(".") or "checkpoint" in path.name
+    ]
+    assert left == []
+
+
+# Asking again
+
+
+def test_asking_again_runs_nothing(built: Checkout) -> None:
+    assert built.planned(*TINY) == {}
+
+
+def test_a_fresh_clone_beside_the_old_results_runs_nothing(checkout: Checkout) -> None:
+    assert not (checkout.folder / ".snakemake").exists()
+    assert checkout.planned(*TINY) == {}
+
+
+@pytest.mark.parametrize("order", ["forwards", "backwards"])
+def test_touching_every_file_runs_nothing(order: str, checkout: Checkout) -> None:
+    files = sorted(path for path in checkout.folder.rglob("*") if path.is_file())
+    moment = time.time()
+    for age, path in enumerate(files if order == "forwards" else reversed(files)):
+        os.utime(path, (moment - age, moment - age))
+    assert checkout.planned(*TINY) == {}
+
+
+def test_other_numbers_of_cores_and_shards_and_the_cluster_profile_run_nothing(checkout: Checkout) -> None:
+    assert checkout.planned("--cores", "7", *TINY) == {}
+    assert checkout.planned("--profile", "slurm", *TINY) == {}
+    checkout.edit(
+        "config/studies/tiny.yaml",
+        "batches_per_shard: 1, checkpoint_seconds: 20.0",
+        "batches_per_shard: 3, checkpoint_seconds: 7.0",
+    )
+    assert checkout.planned(*TINY) == {}
+
+
+# Changes
+
+
+def test_changing_cores_learning_rate_builds_cores_runs_and_changing_it_back_nothing(checkout: Checkout) -> None:
+    old, new = "  core:\n    learning_rate: 1.0e-3", "  core:\n    learning_rate: 2.0e-3"
+    table = checkout.folder / "results/tiny/table1.csv"
+    before, products = table.read_text(), hashes_below(checkout.folder / "results")
+    checkout.edit("config/studies/tiny.yaml", old, new)
+    assert checkout.planned(*TINY) == CORES_RUNS
+    done = checkout.snakemake("--cores", "2", *TINY)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert checkout.planned(*TINY) == {}
+    changed = table.read_text()
+    unchanged_rows = [row for row in before.splitlines() if "CORE" not in row]
+    assert [row for row in changed.splitlines() if "CORE" not in row] == unchanged_rows
+
+    # back: every run is still there; only the products at their stable names are put together again
+    checkout.edit("config/studies/tiny.yaml", new, old)
+    shutil.rmtree(checkout.folder / ".snakemake")
+    assert checkout.planned(*TINY) == {"tabulate": 1, "draw": 1}
+    assert checkout.snakemake("--cores", "1", *TINY).returncode == 0
+    assert hashes_below(checkout.folder / "results") == products
+    assert checkout.planned(*TINY) == {}
+
+
+def test_changing_it_back_before_anything_was_built_builds_nothing(checkout: Checkout) -> None:
+    old, new = "  core:\n    learning_rate: 1.0e-3", "  core:\n    learning_rate: 2.0e-3"
+    checkout.edit("config/studies/tiny.yaml", old, new)
+    assert checkout.planned(*TINY) == CORES_RUNS
+    checkout.edit("config/studies/tiny.yaml", new, old)
+    assert checkout.planned(*TINY) == {}
+
+
+def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(checkout: Checkout) -> None:
+    checkout.edit(
+        "corelib/objectives.py",
+        '"""What one training step looks at."""',
+        '"""Something else\n\n    altogether.\n    """\n    # a comment',
+    )
+    checkout.edit(
+        "corelib/objectives.py",
+        "return base - eta * (own - base)  # equation 8",
+        "return (base\n                    - eta * (own - base))",
+    )
+    assert checkout.planned(*TINY) == {}
+
+
+def test_changing_the_loss_builds_everything_that_was_trained_with_it(checkout: Checkout) -> None:
+    checkout.edit("corelib/objectives.py", "unlearn = distances.mean()", "unlearn = 2 * distances.mean()")
+    planned = checkout.planned(*TINY)
+    assert planned["unlearn"] == 4
+    assert planned.keys() >= AFTER_UNLEARNING
+    assert not planned.keys() & {"render_images", "train_pipeline", "train_classifier", "slice_images"}
+
+
+def test_changing_how_a_table_is_laid_out_trains_nothing(checkout: Checkout) -> None:
+    checkout.edit("corelib/tables.py", 'header = ["Algorithm",', 'header = ["Method",')
+    assert checkout.planned(*TINY) == {"tabulate": 1}
+
+
+def test_a_changed_guidance_scale_samples_anew_but_trains_nothing(checkout: Checkout) -> None:
+    checkout.edit("config/studies/tiny.yaml", "guidance_scale: 3.0", "guidance_scale: 4.0")
+    planned = checkout.planned(*TINY)
+    assert planned.keys() == AFTER_UNLEARNING | {"tabulate", "draw"}
+
+
+def test_a_table_that_was_changed_by_hand_is_put_together_again(checkout: Checkout) -> None:
+    table = checkout.folder / "results/tiny/table1.csv"
+    content = table.read_text()
+    table.write_text(content.replace("CORE (ours)", "CORE (mine)"))
+    assert checkout.planned(*TINY) == {"tabulate": 1}
+    assert checkout.snakemake("--cores", "1", *TINY).returncode == 0
+    assert table.read_text() == content
+
+
+def test_a_study_of_two_lines_shares_every_run_it_does_not_change(checkout: Checkout) -> None:
+    (checkout.folder / "config/studies/faster.yaml").write_text("base: tiny\nmethods: {core: {learning_rate: 2e-3}}\n")
+    planned = checkout.planned("results/faster/table1.csv")
+    assert planned == {rule: count for rule, count in CORES_RUNS.items() if rule != "draw"}
+
+
+def test_a_queued_job_does_not_notice_that_the_configuration_was_edited(checkout: Checkout) -> None:
+    runs = sorted((checkout.folder / "runs/unlearning").iterdir())
+    (checkout.folder / "config/studies/tiny.yaml").write_text("this: [is, no, study")
+    for run in runs:
+        assert checkout.planned(f"runs/unlearning/{run.name}/{MANIFEST}") == {}
+
+
+# The same bits
+
+
+def test_the_same_study_built_again_gives_the_same_bits(checkout: Checkout) -> None:
+    """From the base model on, with one core and other shards; whatever the stages keep as their results."""
+    before = hashes_below(checkout.folder / "runs"), hashes_below(checkout.folder / "results")
+    for stage in ("slices", "latents", "unlearning", "samples", "predictions", "fid", "cells"):
+        shutil.rmtree(checkout.folder / "runs" / stage)
+    shutil.rmtree(checkout.folder / "results")
+    checkout.edit("config/studies/tiny.yaml", "batches_per_shard: 1", "batches_per_shard: 2")
+    done = checkout.snakemake("--cores", "1", *TINY)
+    assert done.returncode == 0, done.stdout[-4000:]
+    after = hashes_below(checkout.folder / "runs"), hashes_below(checkout.folder / "results")
+    assert after[1] == before[1]
+    kept = {name: sha for name, sha in before[0].items() if "/shards/" not in name and "specification" not in name}
+    assert {name: after[0].get(name) for name in kept} == kept
+
+
+# Errors
+
+
+def test_the_papers_study_is_planned_without_its_assets(tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path)
+    planned = clone.planned("results/table1.csv")
+    assert planned["adopt_assets"] == 1
+    assert planned["unlearn"] == 18
+    assert clone.planned("--profile", "slurm", "results/table1.csv") == planned
+
+
+def test_a_real_run_without_assets_stops_within_seconds_and_says_what_is_expected_where(tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path)
+    began = time.monotonic()
+    done = clone.snakemake("--cores", "2", "results/table1.csv")
+    assert done.returncode != 0
+    assert time.monotonic() - began < 30
+    sentence = next(line for line in done.stdout.splitlines() if "Error:" in line and "assets" in line)
+    assert "assets/UnlearnCanvas/ (folder with STYLE/OBJECT/INDEX.jpg)" in sentence
+    assert "Traceback" not in done.stdout
+
+
+def test_a_bad_study_stops_before_any_job_with_one_sentence(checkout: Checkout) -> None:
+    checkout.edit("config/studies/tiny.yaml", "guidance_scale: 3.0", "guidance_scale: strong")
+    done = checkout.snakemake("--cores", "1", *TINY)
+    assert done.returncode != 0
+    assert done.stdout.count("sampling.guidance_scale is 'strong', expected a valid number") == 1
+    assert "Traceback" not in done.stdout
+    assert "rule " not in done.stdout
+
+
+def test_an_unknown_table_is_refused_by_name(checkout: Checkout) -> None:
+    done = checkout.snakemake("--dry-run", "results/tiny/table7.csv")
+    assert done.returncode != 0
+    assert "study 'tiny' has no such table or figure, expected one of table1, figure2" in done.stdout
+
+
+def test_an_unknown_study_is_refused_by_name(checkout: Checkout) -> None:
+    done = checkout.snakemake("--dry-run", "results/huge/table1.csv")
+    assert done.returncode != 0
+    assert "there is no such study, expected one of paper, tiny" in done.stdout
+
+
+def test_code_that_changes_while_a_job_waits_is_noticed_by_the_job(checkout: Checkout) -> None:
+    run = next((checkout.folder / "runs/unlearning").glob("core-forget01*"))
+    (run / MANIFEST).unlink()
+    checkout.edit("corelib/objectives.py", "unlearn = distances.mean()", "unlearn = 2 * distances.mean()")
+    done = checkout.snakemake("--cores", "1", f"runs/unlearning/{run.name}/{MANIFEST}")
+    assert done.returncode != 0
+    assert "module corelib.objectives has changed since this run was planned" in done.stdout
+
+
+def damaged(image: Path) -> None:
+    image.write_bytes(image.read_bytes()[:300])
+
+
+def not_an_image(image: Path) -> None:
+    image.write_text("not an image")
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (damaged, "2.jpg: the image is damaged"),
+        (not_an_image, "2.jpg: not an image, expected a JPEG file."),
+        (Path.unlink, "2.jpg: the image is missing, expected it beside the 9 files of its cell."),
+    ],
+)
+def test_a_bad_image_in_a_cell_stops_slicing_in_one_sentence(
+    damage: Callable[[Path], None], sentence: str, checkout: Checkout
+) -> None:
+    world = next((checkout.folder / "runs/images").iterdir())
+    damage(world / "images/Cobalt_Stripes/Circles/2.jpg")
+    for stage in ("slices", "latents", "unlearning", "samples", "predictions", "fid", "cells"):
+        shutil.rmtree(checkout.folder / "runs" / stage)
+    shutil.rmtree(checkout.folder / "results")
+    done = checkout.snakemake("--cores", "1", "results/tiny/table1.csv")
+    assert done.returncode != 0
+    assert f"Cobalt_Stripes/Circles/{sentence}" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_read_only_results_folder_is_named_before_anything_is_computed(checkout: Checkout) -> None:
+    checkout.edit("config/studies/tiny.yaml", "guidance_scale: 3.0", "guidance_scale: 4.0")
+    results = checkout.folder / "results"
+    before = hashes_below(results)
+    if os.geteuid() == 0:  # root writes through permissions, but not to a read-only mount
+        mounted = "mount --bind results results && mount -o remount,ro,bind results && exec "
+        command = f"{mounted} {sys.executable} -m snakemake --cores 1 {TINY[0]}"
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", command],
+            cwd=checkout.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        output = done.stdout + done.stderr
+    else:
+        (results / "tiny").chmod(0o555)
+        done = checkout.snakemake("--cores", "1", TINY[0])
+        (results / "tiny").chmod(0o755)
+        output = done.stdout
+    assert done.returncode != 0
+    assert "results/tiny: cannot be written to, expected a writable folder." in output
+    assert "Traceback" not in output
+    assert "rule " not in output
+    assert hashes_below(results) == before
+
+
+# The entrance
+
+
+def test_lint_has_nothing_to_say_but_what_is_named_here(tmp_path: Path) -> None:
+    done = Checkout.at(tmp_path).snakemake("--lint")
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_repository_names_no_machine() -> None:
+    repository = Path(__file__).resolve().parent.parent
+    if not (repository / ".git").exists():
+        pytest.skip("not a checkout")
+    words = "|".join(["/[w]ork/", "--(extra-)?[i]ndex-url", "--find-[l]inks", "[b]ash_jobs"])
+    found = subprocess.run(["git", "grep", "-nIE", words], cwd=repository, capture_output=True, text=True, check=False)
+    assert found.stdout == ""
