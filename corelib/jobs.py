@@ -118,6 +118,7 @@ def _use_threads(count: int) -> None:
 
         torch.set_num_threads(count)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a slow safeguard
 
 
 def _provenance(specification: dict[str, Any], began: float) -> dict[str, Any]:

@@ -33,8 +33,9 @@ START_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 def train_pipeline(settings: PipelineStage, work: Work) -> Outcome:
     """Train U-Net and text encoder on `work.inputs["images"]` through `work.inputs["autoencoder"]`; save `pipeline`.
 
-    Facts: where pipeline and U-Net lie, the U-Net's sha256, the final loss and the number of parameters of U-Net and text encoder. Raises `ConfigurationError` if a cell
-    of the images has no prompt or a prompt is not spelt in the vocabulary, `UserError` if the loss stops being finite.
+    Facts: where pipeline and U-Net lie, the U-Net's sha256, the final loss and the number of parameters of U-Net
+    and text encoder. Raises `ConfigurationError` if a cell of the images has no prompt or a prompt is not spelt in the
+    vocabulary, `UserError` if the loss stops being finite.
     """
     world = load_world_images(work.inputs["images"].folder / "images")
     vae = AutoencoderKL.from_pretrained(work.inputs["autoencoder"].file("vae")).eval()
