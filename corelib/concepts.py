@@ -30,7 +30,7 @@ class Prompts(Section):
     def _has_both_fields(cls, template: str) -> str:
         try:
             words = template.format(object="OBJECT", style="STYLE")
-        except (KeyError, IndexError, ValueError):
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError):
             words = ""
         if "OBJECT" not in words or "STYLE" not in words:
             raise ValueError("a text with the fields {object} and {style} and no others")

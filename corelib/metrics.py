@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
@@ -60,22 +60,29 @@ def scaled_fid(fid_of_original: float, fid: float) -> float:
     return 100.0 if fid <= fid_of_original else 100.0 * fid_of_original / fid
 
 
+def images_of(predictions: pd.DataFrame, cells: CellsStage, styles: Sequence[str]) -> pd.DataFrame:
+    """The predictions of some styles on a task's grid, a row an image.
+
+    Raises `ArtefactError` if an image of the grid is missing or there twice: skipping it would change a metric.
+    """
+    asked = [(style, object_, seed) for style in styles for object_ in cells.objects for seed in cells.seeds]
+    by_image = predictions.set_index(["style", "object", "seed"])
+    known = set(by_image.index)
+    if missing := [image for image in asked if image not in known]:
+        raise ArtefactError(f"the predictions lack the image {missing[0]}, expected every image of the grid.")
+    if len(known) < len(by_image):
+        repeated = by_image.index[by_image.index.duplicated()][0]
+        raise ArtefactError(f"the predictions have the image {repeated} twice, expected every image once.")
+    return by_image.loc[asked].reset_index()
+
+
 def counts_of(predictions: pd.DataFrame, cells: CellsStage) -> dict[str, Count]:
     """UA, IRA and CRA on a task's grid.
 
     UA: images asked for in a forget style that are not seen in that style. IRA: images asked for in a retain style that
-    are. CRA: images of the whole grid, forgotten styles included, in which the object asked for is seen. Every image of
-    the grid counts, one that is missing is an `ArtefactError`.
+    are. CRA: images of the whole grid, forgotten styles included, in which the object asked for is seen.
     """
-    by_image = predictions.set_index(["style", "object", "seed"])
-    grids = {
-        side: [(style, object_, seed) for style in styles for object_ in cells.objects for seed in cells.seeds]
-        for side, styles in (("forget", cells.forget), ("retain", cells.retain))
-    }
-    known = set(by_image.index)
-    if missing := [image for grid in grids.values() for image in grid if image not in known]:
-        raise ArtefactError(f"the predictions lack the image {missing[0]}, expected every image of the grid.")
-    forget, retain = (by_image.loc[grid].reset_index() for grid in grids.values())
+    forget, retain = (images_of(predictions, cells, styles) for styles in (cells.forget, cells.retain))
     style_is_seen = [int((part["predicted_style"] == part["style"]).sum()) for part in (forget, retain)]
     object_is_seen = [int((part["predicted_object"] == part["object"]).sum()) for part in (forget, retain)]
     return {
@@ -90,12 +97,12 @@ def count_cells(settings: CellsStage, work: Work) -> Outcome:
     predictions = read_predictions(work.inputs["predictions"])
     counts = counts_of(predictions, settings)
     fid, fid_of_original = (float(work.inputs[role].facts["fid"]) for role in ("fid", "fid_of_original"))
-    grid = predictions["style"].isin([*settings.forget, *settings.retain])
+    grid = images_of(predictions, settings, [*settings.forget, *settings.retain])
     cells: Mapping[str, Any] = {
         **{name: {"k": count.k, "n": count.n} for name, count in counts.items()},
         "FID": fid,
         "FID_of_original": fid_of_original,
-        "flagged": int(predictions.loc[grid, "flagged"].sum()),
+        "flagged": int(grid["flagged"].sum()),
         "diverged_at": work.inputs["predictions"].facts["diverged_at"],
     }
     write_json(work.folder / FILE, cells)

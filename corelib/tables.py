@@ -93,7 +93,8 @@ def as_markdown(lines: list[Evaluated]) -> str:
             values = [_shown(value) for value in line.values.values()]
             if line.values["Total"] == best:
                 values[-1] = f"**{values[-1]}**"
-            rows.append([f"{line.row.title} ({line.remark})" if line.remark else line.row.title, *values])
+            title = f"{line.row.title} ({line.remark})" if line.remark else line.row.title
+            rows.append([" ".join(title.replace("|", "\\|").split()), *values])
         parts.append(f"### {task}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
     return "\n\n".join(parts) + "\n"
 

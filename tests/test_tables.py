@@ -9,7 +9,7 @@ from math import comb
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corelib.artefacts import Manifest, sha256_of, write_json
@@ -221,6 +221,7 @@ def test_published_numbers_are_those_of_the_named_table_alone():
 # Verdicts
 
 
+@settings(deadline=None)
 @given(
     n=st.integers(min_value=1, max_value=80),
     o=st.integers(min_value=1, max_value=80),
