@@ -2,7 +2,8 @@
 
 A run lies in `runs/STAGE/SLUG-DIGEST/`. The digest is taken over the leaves that the stage reads, its thread count,
 the code it imports, the versions of the numerical packages that this code uses, and the addresses of what it builds
-on. Code counts as its unparsed syntax tree without docstrings: comments and formatting are not content.
+on. Code counts as its syntax tree without docstrings: comments and formatting are not content, and no version of Python
+writes the tree in another way.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def slugged(text: str) -> str:
 def code_of(script: Path) -> dict[str, str]:
     """The digest of a script and of each library module in its import closure."""
     modules = _closure(script)
-    return {name: sha256_of_text(ast.unparse(_without_docstrings(_tree(path)))) for name, path in modules.items()}
+    return {name: sha256_of_text(_written_out(_tree(path))) for name, path in modules.items()}
 
 
 @functools.cache
@@ -204,18 +205,21 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    bare = ast.parse(ast.unparse(tree))
-    for node in ast.walk(bare):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [statement for statement in node.body if not _is_text(statement)] or [ast.Pass()]
-    return bare
+def _written_out(node: Any) -> str:
+    """A syntax tree as text, without docstrings.
+
+    `ast.unparse` writes f-strings in another way since Python 3.12, and `ast.dump` knows fields that are new in some
+    version; here a field that says nothing is left out.
+    """
+    if isinstance(node, list):
+        return "[" + ",".join(_written_out(entry) for entry in node if not _is_text(entry)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name != "kind")
+    said = ",".join(f"{name}={_written_out(value)}" for name, value in fields)
+    return f"{type(node).__name__}({said})"
 
 
-def _is_text(statement: ast.stmt) -> bool:
+def _is_text(entry: Any) -> bool:
     """A string standing alone: a docstring, or the description below an attribute."""
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
+    return isinstance(entry, ast.Expr) and isinstance(entry.value, ast.Constant) and isinstance(entry.value.value, str)

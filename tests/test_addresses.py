@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from corelib.addresses import Run, code_of, digest_of, packages_of, slugged
+from corelib.addresses import Run, _written_out, code_of, digest_of, packages_of, slugged
 from corelib.plan import Plan
 from corelib.settings.evaluation import Classification, PredictionsStage
 from corelib.studies import load_study
@@ -88,3 +89,25 @@ def test_equal_runs_of_different_tables_are_one_run() -> None:
     one = plan.samples("Forget01", "original", None)
     assert one is not plan.samples("Forget25", "original", None)
     assert one.name == plan.samples("Forget25", "original", None).name
+
+
+@pytest.mark.parametrize(
+    ("code", "written"),
+    [
+        ("x = 1", "Module(body=[Assign(targets=[Name(id='x',ctx=Store())],value=Constant(value=1))])"),
+        (
+            "f'{a!r:>{w}}' 'b'",
+            "Module(body=[Expr(value=JoinedStr(values=[FormattedValue(value=Name(id='a',ctx=Load()),conversion=114,"
+            "format_spec=JoinedStr(values=[Constant(value='>'),FormattedValue(value=Name(id='w',ctx=Load()),"
+            "conversion=-1)])),Constant(value='b')]))])",
+        ),
+        (
+            "def f(): 'docstring'\nclass C:\n    a: int\n    'about a'",
+            "Module(body=[FunctionDef(name='f',args=arguments(),body=[]),ClassDef(name='C',body=[AnnAssign("
+            "target=Name(id='a',ctx=Store()),annotation=Name(id='int',ctx=Load()),simple=1)])])",
+        ),
+    ],
+)
+def test_code_is_written_out_alike_by_every_version_of_python(code: str, written: str) -> None:
+    """Seen to be equal on 3.11, 3.12 and 3.13, where `ast.unparse` and `ast.dump` are not."""
+    assert _written_out(ast.parse(code)) == written
