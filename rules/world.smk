@@ -15,6 +15,7 @@ rule adopt_assets:
         manifest="runs/assets/{run}/manifest.json",
     log:
         "logs/assets/{run}.log",
+    retries: 0  # what is missing does not appear by trying again
     conda:
         "../envs/core.yaml"
     params:

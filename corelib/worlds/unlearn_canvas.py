@@ -69,9 +69,11 @@ def missing_assets(settings: AdoptionStage) -> list[str]:
             for object_ in settings.objects
             if not (images / style / object_).is_dir()
         ][:3]
-    for part in (assets.unet, *PIPELINE_PARTS):
-        if not (Path(assets.pipeline) / part).is_dir():
-            missing.append(f"{Path(assets.pipeline) / part}/ (part of the fine-tuned diffusers pipeline)")
+    pipeline, parts = Path(assets.pipeline), (assets.unet, *PIPELINE_PARTS)
+    if not pipeline.is_dir():
+        missing.append(f"{pipeline}/ (the fine-tuned diffusers pipeline: {', '.join(parts)})")
+    else:
+        missing += [f"{pipeline / part}/ (part of the pipeline)" for part in parts if not (pipeline / part).is_dir()]
     for path, what in _single_files(assets):
         if not Path(path).is_file():
             missing.append(f"{path} ({what})")
