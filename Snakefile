@@ -28,6 +28,12 @@ onstart:
     catalogue.begin()
 
 
+rule all:
+    """Every table and figure of the paper."""
+    input:
+        catalogue.files_of_paper,
+
+
 include: "rules/world.smk"
 include: "rules/slices.smk"
 include: "rules/unlearning.smk"

@@ -194,7 +194,6 @@ class Study(Section):
     anchoring: Anchoring
     methods: dict[str, Method]
     sampling: Sampling
-    sampling_precision: Precision
     classification: Classification
     fid: FID
     tables: dict[str, Table]

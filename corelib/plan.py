@@ -23,6 +23,9 @@ from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "workflow_scripts"
 
+once = functools.cache
+"""Plans live as long as the process, so what their methods answered may too."""
+
 Image = tuple[str, str, int]
 """A sampled image: style, object, seed."""
 
@@ -43,7 +46,7 @@ class Plan:
 
     # What the user asks for
 
-    @functools.cache  # noqa: B019 (a plan lives as long as the process)
+    @once
     def table(self, name: str) -> Run:
         """A table over the cells of its rows."""
         table = self.study.tables[name]
@@ -62,7 +65,7 @@ class Plan:
         )
         return self._run("tables", "tabulate.py", f"{self.name}-{name}", settings, 1, inputs)
 
-    @functools.cache  # noqa: B019
+    @once
     def figure(self, name: str) -> Run:
         """A grid of images over the samples of its columns."""
         figure = self.study.figures[name]
@@ -85,7 +88,7 @@ class Plan:
 
     # Evaluation
 
-    @functools.cache  # noqa: B019
+    @once
     def cells(self, task: str, method: str, scheme: Scheme | None) -> Run:
         """The counts and values of one model on one task."""
         evaluation = self.study.tasks[task].evaluation
@@ -102,7 +105,7 @@ class Plan:
         }
         return self._run("cells", "count.py", self._slug(task, method, scheme), settings, 1, inputs)
 
-    @functools.cache  # noqa: B019
+    @once
     def fid(self, task: str, method: str, scheme: Scheme | None) -> Run:
         """The distance of one model's retain images to the real ones."""
         retain = set(self.study.tasks[task].evaluation.retain)
@@ -114,7 +117,7 @@ class Plan:
         }
         return self._run("fid", "measure_fid.py", self._slug(task, method, scheme), settings, self._evaluating, inputs)
 
-    @functools.cache  # noqa: B019
+    @once
     def reference(self, task: str) -> Run:
         """The feature statistics of the real images of a task's retain cells."""
         evaluation = self.study.tasks[task].evaluation
@@ -126,7 +129,7 @@ class Plan:
         inputs = {"images": self.images(), **self._feature_extractors()}
         return self._run("reference", "summarize_reference.py", task, settings, self._evaluating, inputs)
 
-    @functools.cache  # noqa: B019
+    @once
     def predictions(self, task: str, method: str, scheme: Scheme | None) -> Run:
         """Style and object of every sampled image of one model."""
         settings = PredictionsStage(classification=self.study.classification)
@@ -140,13 +143,12 @@ class Plan:
 
     # Models and their images
 
-    @functools.cache  # noqa: B019
+    @once
     def samples(self, task: str, method: str, scheme: Scheme | None) -> Run:
         """The images of one model: an unlearned one on its task's grid, the original once for all tasks."""
         study = self.study
         settings = SamplesStage(
             sampling=study.sampling,
-            precision=study.sampling_precision,
             prompts=study.prompts,
             grid=self.grid_of_all_tasks() if method == ORIGINAL else self.grid_of(task),
         )
@@ -156,7 +158,7 @@ class Plan:
         slug = self._slug_of_samples(task, method, scheme)
         return self._run("samples", "sample.py", slug, settings, study.threads.sampling, inputs)
 
-    @functools.cache  # noqa: B019
+    @once
     def unlearning(self, task: str, method: str, scheme: Scheme | None) -> Run:
         """The delta of one method on one task."""
         study, chosen, recipe = self.study, self.study.tasks[task], self.study.methods[method]
@@ -181,7 +183,7 @@ class Plan:
             "unlearning", "unlearn.py", self._slug(task, method, scheme), settings, study.threads.unlearning, inputs
         )
 
-    @functools.cache  # noqa: B019
+    @once
     def saliency(self, task: str, method: str) -> Run:
         """The mask of the weights that a method may change."""
         study, recipe = self.study, self.study.methods[method]
@@ -212,7 +214,7 @@ class Plan:
 
     # Data
 
-    @functools.cache  # noqa: B019
+    @once
     def slice(self, task: str) -> Run:
         """The forget and the retain set of a task."""
         chosen = self.study.tasks[task]
@@ -224,7 +226,7 @@ class Plan:
         )
         return self._run("slices", "slice.py", task, settings, 1, {"images": self.images()})
 
-    @functools.cache  # noqa: B019
+    @once
     def latents(self) -> Run:
         """The latent moments of every image that any task may train on."""
         study = self.study
@@ -237,7 +239,7 @@ class Plan:
         inputs = {"images": self.images(), "pipeline": self.pipeline()}
         return self._run("latents", "encode.py", study.world.kind, settings, study.threads.world, inputs)
 
-    @functools.cache  # noqa: B019
+    @once
     def embeddings(self) -> Run:
         """The text embeddings of every concept."""
         study = self.study
@@ -252,7 +254,7 @@ class Plan:
 
     # The world: the only place that knows which one it is
 
-    @functools.cache  # noqa: B019
+    @once
     def images(self) -> Run:
         """The benchmark's images."""
         world = self.study.world
@@ -269,7 +271,7 @@ class Plan:
         )
         return self._run("images", "render.py", world.kind, settings, 1, {})
 
-    @functools.cache  # noqa: B019
+    @once
     def pipeline(self) -> Run:
         """The base model, a diffusers pipeline."""
         world, prompts = self.study.world, self.study.prompts
@@ -291,7 +293,7 @@ class Plan:
         inputs = {"images": self.images(), "autoencoder": self._autoencoder()}
         return self._run("pipeline", "train_pipeline.py", world.kind, settings, self.study.threads.world, inputs)
 
-    @functools.cache  # noqa: B019
+    @once
     def classifier(self, label: str) -> Run:
         """The classifier of styles or of objects."""
         world = self.study.world
@@ -313,7 +315,7 @@ class Plan:
             return {"inception": self._adoption()}
         return {"style_classifier": self.classifier("style"), "object_classifier": self.classifier("object")}
 
-    @functools.cache  # noqa: B019
+    @once
     def _autoencoder(self) -> Run:
         world = self.study.world
         assert world.kind == "miniature"
@@ -321,7 +323,7 @@ class Plan:
         inputs = {"images": self.images()}
         return self._run("autoencoder", "train_autoencoder.py", world.kind, settings, self.study.threads.world, inputs)
 
-    @functools.cache  # noqa: B019
+    @once
     def _adoption(self) -> Run:
         world = self.study.world
         assert world.kind == "unlearn_canvas"

@@ -55,7 +55,7 @@ class Sampler:
         base = BaseModel(work.inputs["pipeline"])
         self.settings = settings
         self.folder = work.folder
-        self.device = Device(settings.precision)
+        self.device = Device(settings.sampling.precision)
         self.unet = base.unet()
         self.is_original = "delta" not in work.inputs
         if not self.is_original:
@@ -82,7 +82,7 @@ class Sampler:
         if flagged and self.is_original:
             raise ArtefactError(
                 f"{self.folder / IMAGES / flagged[0]}: the original model sampled a constant or non-finite image, "
-                "expected a picture; check the base model and `sampling_precision`."
+                "expected a picture; check the base model and `sampling.precision`."
             )
         write_json(self.folder / record_path(number), {"images": hashes, "flagged": flagged})
 

@@ -101,8 +101,9 @@ def load_study(name: str, folder: Path) -> Study:
         raise _error(_origin(tuple(contradiction.key.split(".")), origins), str(contradiction)) from None
     except ValidationError as error:
         raise _error(*_fault(error, merged, origins)) from None
+    known = dict.fromkeys(table for table, *_ in load_published(folder))
     for name, table in study.tables.items():
-        if table.published is not None and table.published not in (known := _published_tables(folder)):
+        if table.published is not None and table.published not in known:
             key = ("tables", name, "published")
             expected = f"null or a table of {folder / 'published.csv'}: {', '.join(known)}"
             raise _error(_origin(key, origins), f"{'.'.join(key)} is {table.published!r}, expected {expected}")
@@ -119,13 +120,15 @@ def study_names(folder: Path) -> list[str]:
     return [PAPER, *sorted(file.stem for file in (folder / "studies").glob("*.yaml"))]
 
 
-def _published_tables(folder: Path) -> list[str]:
-    """The tables of the paper whose numbers are at hand."""
+def load_published(folder: Path) -> list[list[str]]:
+    """The paper's numbers, as (table, task, row, metric, value, k, n)."""
+    file = folder / "published.csv"
     try:
-        with (folder / "published.csv").open(newline="", encoding="utf-8") as stream:
-            return list(dict.fromkeys(row["table"] for row in csv.DictReader(stream)))
-    except (OSError, KeyError) as error:
-        raise _error(folder / "published.csv", f"not readable ({error}), expected the paper's numbers") from None
+        with file.open(newline="", encoding="utf-8") as stream:
+            _, *lines = csv.reader(stream)
+    except (OSError, ValueError, csv.Error) as error:
+        raise _error(file, f"not readable ({error}), expected the paper's numbers") from None
+    return lines
 
 
 def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:

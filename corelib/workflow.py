@@ -7,7 +7,6 @@ checked before a target asks for it.
 
 from __future__ import annotations
 
-import csv
 import functools
 import math
 import os
@@ -21,7 +20,7 @@ from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
 from corelib.artefacts import MANIFEST, read_json, sha256_of, write_json
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.plan import Plan
-from corelib.studies import PAPER, load_study
+from corelib.studies import PAPER, load_published, load_study
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
@@ -154,6 +153,12 @@ class Catalogue:
         return [self.ancient(path) for path in manifests] + [str(request) if is_new else self.ancient(str(request))]
 
     @_in_one_sentence
+    def files_of_paper(self, _: Any) -> list[str]:
+        """Every table and figure of the paper's own study."""
+        endings = {"tables": "csv", "figures": "png"}
+        return [str(RESULTS / f"{name}.{endings[run.stage]}") for name, run in self._products(PAPER).items()]
+
+    @_in_one_sentence
     def specification_of_product(self, wildcards: Any) -> str:
         """The path of the specification of a table or figure."""
         return str(self._product(wildcards.place, wildcards.product).folder / SPECIFICATION)
@@ -173,9 +178,8 @@ class Catalogue:
 
     @functools.cache  # noqa: B019 (one catalogue per process)
     def _products(self, study: str) -> dict[str, Run]:
-        with (self.configuration / "published.csv").open(newline="", encoding="utf-8") as stream:
-            published = list(csv.reader(stream))[1:]
-        return Plan(study, load_study(study, self.configuration), published).products()
+        loaded = load_study(study, self.configuration)
+        return Plan(study, loaded, load_published(self.configuration)).products()
 
 
 def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:

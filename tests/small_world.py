@@ -149,6 +149,12 @@ def samples_settings(grid: list[tuple[str, str, int]], batch: int = 2) -> Sample
         steps=3, eta=0.0, steps_offset=1, set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading"
     )
     sampling = Sampling(
-        scheduler=scheduler, guidance_scale=3.0, negative_prompt="", resolution=PIXELS, batch=batch, jpeg_quality=75
+        scheduler=scheduler,
+        guidance_scale=3.0,
+        negative_prompt="",
+        resolution=PIXELS,
+        batch=batch,
+        jpeg_quality=75,
+        precision=FP32,
     )
-    return SamplesStage(sampling=sampling, precision=FP32, prompts=PROMPTS, grid=grid)
+    return SamplesStage(sampling=sampling, prompts=PROMPTS, grid=grid)

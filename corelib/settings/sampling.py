@@ -35,6 +35,7 @@ class Sampling(Section):
     resolution: PositiveInt
     batch: PositiveInt
     jpeg_quality: int = Field(ge=1, le=100)
+    precision: Precision
 
 
 class SamplesStage(Section):
@@ -44,6 +45,5 @@ class SamplesStage(Section):
     """
 
     sampling: Sampling
-    precision: Precision
     prompts: Prompts
     grid: list[tuple[str, str, int]]

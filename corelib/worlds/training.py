@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from corelib.checkpoints import Checkpoint, Progress
@@ -22,6 +21,7 @@ from corelib.errors import ArtefactError, UserError
 from corelib.randomness import generator, seed_of
 from corelib.settings.miniature import Training
 from corelib.work import Work
+from corelib.worlds.images import read_image
 
 GRADIENT_NORM = 1.0  # gradients are clipped to it
 RECENT = 0.98  # decay of the reported mean of the loss
@@ -54,8 +54,7 @@ def load_world_images(folder: Path) -> WorldImages:
         raise ArtefactError(f"{folder}: no images; expected STYLE/OBJECT/INDEX.jpg below it.")
     arrays = []
     for path in paths:
-        with Image.open(path) as image:
-            arrays.append(np.asarray(image.convert("RGB")))
+        arrays.append(np.asarray(read_image(path)))
         if arrays[-1].shape != arrays[0].shape:
             raise ArtefactError(
                 f"{path}: {arrays[-1].shape[1]} x {arrays[-1].shape[0]} pixels; expected "
