@@ -48,6 +48,19 @@ NUMERICAL_PACKAGES = {
 }
 """Import names and distributions whose version can change a number."""
 
+COMPUTES_WITH = {
+    "accelerate": ("torch",),
+    "clean-fid": ("numpy", "pillow", "scipy", "torch", "torchvision"),
+    "diffusers": ("numpy", "pillow", "safetensors", "torch"),
+    "pandas": ("numpy", "pyarrow"),
+    "scipy": ("numpy",),
+    "timm": ("torch", "torchvision"),
+    "torch": ("numpy",),
+    "torchvision": ("numpy", "pillow", "torch"),
+    "transformers": ("numpy", "safetensors", "tokenizers", "torch"),
+}
+"""The packages among them that others of them compute with."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -143,10 +156,16 @@ def code_of(script: Path) -> dict[str, str]:
 
 @functools.cache
 def packages_of(script: Path) -> dict[str, str]:
-    """The versions of the numerical packages that a script's import closure names, without local build tags."""
+    """The versions of the numerical packages that a script's code computes with, without local build tags."""
     imported = {name.split(".")[0] for path in _closure(script).values() for name in _imports(path)}
-    distributions = sorted(NUMERICAL_PACKAGES[name] for name in imported & NUMERICAL_PACKAGES.keys())
-    return {name: importlib.metadata.version(name).split("+")[0] for name in distributions}
+    queue = [NUMERICAL_PACKAGES[name] for name in imported & NUMERICAL_PACKAGES.keys()]
+    found: set[str] = set()
+    while queue:
+        name = queue.pop()
+        if name not in found:
+            found.add(name)
+            queue.extend(COMPUTES_WITH.get(name, ()))
+    return {name: importlib.metadata.version(name).split("+")[0] for name in sorted(found)}
 
 
 @functools.cache

@@ -21,6 +21,10 @@ from corelib.errors import ArtefactError
 
 MANIFEST = "manifest.json"
 
+UMASK = os.umask(0)
+"""What this process takes away from permissions; temporary files are made with fewer than that."""
+os.umask(UMASK)
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -33,7 +37,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~UMASK)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -46,7 +50,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield temporary
-        temporary.chmod(0o755)
+        temporary.chmod(0o777 & ~UMASK)
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
@@ -105,6 +109,21 @@ class Manifest:
     digest: str
     files: Mapping[str, str]
     facts: Mapping[str, Any]
+
+    def outside(self, path: str, sha256: str) -> Path:
+        """The path of something that the stage vouches for by a fact, an asset say, after checking its bytes.
+
+        `path` is relative to the stage's folder or absolute. Raises `ArtefactError` if the bytes are other ones.
+        """
+        found = self.folder / path
+        if not found.exists():
+            raise ArtefactError(f"{found}: missing, expected what {self.folder / MANIFEST} vouches for.")
+        if (sha := sha256_of(found)) != sha256:
+            raise ArtefactError(
+                f"{found}: its sha256 is {sha[:12]}, expected {sha256[:12]} as when it was taken into use; put the old "
+                f"content back, or delete {self.folder} to take the new one into use under every run that needs it."
+            )
+        return found
 
     def file(self, name: str) -> Path:
         """The path of one of the stage's files, after checking that its bytes are the ones vouched for."""

@@ -14,14 +14,15 @@ from corelib.embeddings import EmbeddingCache
 from corelib.latents import LatentCache
 from corelib.objectives import NoisyPairs
 from corelib.randomness import generator
-from corelib.slices import Pair
+from corelib.slices import FILE as SLICE
+from corelib.slices import Pair, read_slice
 
 
 class Material:
     """What noisy pairs are made of.
 
     Args:
-        inputs: the manifests of latents and embeddings.
+        inputs: the manifests of slice, latents and embeddings.
         prompts: how concepts are captioned.
         alphas_cumprod: the base model's noise schedule, (timesteps,).
         device: where the pairs are needed.
@@ -30,7 +31,9 @@ class Material:
     def __init__(
         self, inputs: Mapping[str, Manifest], prompts: Prompts, alphas_cumprod: Tensor, device: torch.device
     ) -> None:
+        self.slice = read_slice(inputs["slice"].file(SLICE))
         self._latents = LatentCache(inputs["latents"])
+        self._latents.check(self.slice)
         self._embeddings = EmbeddingCache(inputs["embeddings"])
         self._prompts = prompts
         self._alphas_cumprod = alphas_cumprod

@@ -1,4 +1,4 @@
-"""Resumable training state: outside the outputs, written whole, gone when the work is done.
+"""Resumable training state: outside the outputs, written whole, removed by the job once its manifest is written.
 
 Because every draw is addressed (`corelib.randomness`), tensors and a step number are all there is to save.
 """
@@ -70,10 +70,6 @@ class Checkpoint:
             torch.save({"owner": self.owner, "state": dict(state)}, temporary)
         self._last_written = time.monotonic()
 
-    def remove(self) -> None:
-        """Forget the state: the work is done."""
-        self.path.unlink(missing_ok=True)
-
     @contextmanager
     def watching_for_the_end(self) -> Iterator[None]:
         """While the block runs, SIGTERM makes the next `offer` save and stop instead of killing the process."""
@@ -86,23 +82,3 @@ class Checkpoint:
             yield
         finally:
             signal.signal(signal.SIGTERM, previous)
-
-
-class Progress:
-    """Logs step, loss, rate and time left at most every `seconds_between` seconds."""
-
-    def __init__(self, name: str, total: int, start: int = 0, seconds_between: float = 10.0) -> None:
-        self.name, self.total, self.start = name, total, start
-        self.seconds_between = seconds_between
-        self._began = self._last = time.monotonic()
-
-    def report(self, done: int, loss: float | None = None) -> None:
-        """Say where the work stands after `done` of `total` steps."""
-        now = time.monotonic()
-        if done < self.total and now - self._last < self.seconds_between:
-            return
-        self._last = now
-        rate = (done - self.start) / max(now - self._began, 1e-9)
-        left = (self.total - done) / max(rate, 1e-9)
-        shown_loss = "" if loss is None else f", loss {loss:.5f}"
-        log.info("%s %d/%d%s, %.1f/s, %d s left", self.name, done, self.total, shown_loss, rate, left)

@@ -374,6 +374,9 @@ def _contradictions_of_training(study: Study) -> Iterator[Contradiction]:
 
 def _contradictions_of_a_method(study: Study, key: str, name: str, method: Method) -> Iterator[Contradiction]:
     yield from _not_a_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+    decay = study.training.optimizer.weight_decay
+    if method.saliency is not None and decay > 0:  # decay moves the weights that a mask keeps
+        yield Contradiction("training.optimizer.weight_decay", decay, f"0.0, since {key} has a saliency mask")
     if name == ORIGINAL:
         yield Contradiction("methods", ORIGINAL, "another name: this one is the model before unlearning")
     for leaf, tasks in (("length", list(method.length)), ("anchors", list(method.anchors))):

@@ -14,10 +14,18 @@ from corelib.settings.precision import Precision
 MIXED_PRECISION: dict[str, Literal["no", "bf16", "fp16"]] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
+def compute_with(threads: int) -> None:
+    """Make this process compute reproducibly: with so many CPU threads, and with deterministic algorithms."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a slow safeguard
+
+
 class Device:
     """The device that this process was given, with autocast to the precision asked for on it."""
 
-    def __init__(self, precision: Precision) -> None:
+    def __init__(self, precision: Precision, threads: int) -> None:
+        compute_with(threads)
         name = precision.gpu if torch.cuda.is_available() else precision.cpu
         self._accelerator = Accelerator(mixed_precision=MIXED_PRECISION[name], cpu=not torch.cuda.is_available())
         self.torch_device: torch.device = self._accelerator.device

@@ -27,16 +27,22 @@ CROSS_ATTENTION = "attn2"
 
 
 class BaseModel:
-    """The parts of the base model, each loaded from disk when it is asked for, in fp32 and without gradients."""
+    """The parts of the base model, each checked and loaded when it is asked for, in fp32 and without gradients."""
 
     def __init__(self, world: Manifest) -> None:
         self.folder = world.folder / world.facts["pipeline"]
-        self.identity: str = world.facts["unet_sha256"]
-        self._unet_folder: str = world.facts["unet"]
+        self._world = world
+        self._unet: str = world.facts["unet"]
+        self._sha256: Mapping[str, str] = world.facts["parts"]
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of the U-Net, to which deltas belong."""
+        return self._sha256[self._unet]
 
     def unet(self) -> UNet2DConditionModel:
         """The noise predictor eps_theta*."""
-        return self._load(UNet2DConditionModel, self._unet_folder)
+        return self._load(UNet2DConditionModel, self._unet)
 
     def autoencoder(self) -> AutoencoderKL:
         """The latent autoencoder (E and D of section 2)."""
@@ -55,9 +61,7 @@ class BaseModel:
         return self._load(DDIMScheduler, "scheduler", **switches)
 
     def _load(self, kind: Any, part: str, **switches: Any) -> Any:
-        folder = self.folder / part
-        if not folder.is_dir():
-            raise AssetError(f"{folder}: the folder is missing, expected a part of a diffusers pipeline.")
+        folder = self._world.outside(f"{self._world.facts['pipeline']}/{part}", self._sha256[part])
         try:
             loaded = kind.from_pretrained(str(folder), local_files_only=True, **switches)
         except (OSError, ValueError, SafetensorError) as error:

@@ -31,7 +31,7 @@ def prompts_of(settings: EmbeddingsStage) -> list[str]:
 def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
     """Stage: the text encoder's last hidden state for every prompt, (prompts, tokens, width) in fp32."""
     base = BaseModel(work.inputs["pipeline"])
-    device = Device(Precision(gpu="fp32", cpu="fp32"))
+    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     tokenizer, encoder = base.tokenizer(), base.text_encoder().to(device.torch_device)
     prompts = prompts_of(settings)
     tokens = tokenizer(prompts, padding="max_length", truncation=False, max_length=tokenizer.model_max_length)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from cleanfid.fid import get_files_features
 from cleanfid.inception_torchscript import InceptionV3W
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from corelib.artefacts import Manifest, written_whole
-from corelib.classification import ImageClassifier
+from corelib.classifiers import ImageClassifier
 from corelib.devices import Device
 from corelib.errors import AssetError
 from corelib.gathering import sampled_images
@@ -35,6 +36,7 @@ def summarize_reference(settings: ReferenceStage, work: Work) -> Outcome:
     pairs = pairs_of(settings.styles, settings.objects, settings.fid.reference_images)
     for pair in pairs:
         images.read(pair.style, pair.object, pair.index)
+    images.check()
     features = features_of([images.path(pair.style, pair.object, pair.index) for pair in pairs], settings.fid, work)
     with written_whole(work.folder / FILE) as temporary:
         save_file({"features": features.contiguous()}, temporary)
@@ -58,7 +60,7 @@ def features_of(paths: list[Path], fid: FID, work: Work) -> Tensor:
     The paper's world has Inception features of images resized to 299 pixels; the miniature those of its own two
     classifiers, side by side, of images as they are.
     """
-    device = Device(Precision(gpu="fp32", cpu="fp32"))
+    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     if "inception" in work.inputs:
         extractor, resize = _inception(work.inputs["inception"], fid, device), None
     else:
@@ -73,6 +75,8 @@ def features_of(paths: list[Path], fid: FID, work: Work) -> Tensor:
         custom_fn_resize=resize,
         verbose=False,
     )
+    if not np.isfinite(features).all():
+        raise AssetError(f"{paths[int(np.argmin(np.isfinite(features).all(axis=1)))]}: its features are not finite.")
     return torch.from_numpy(features).double()
 
 
@@ -100,10 +104,21 @@ def _reduced(features: Tensor) -> Tensor:
     return torch.linalg.qr(features, mode="r").R if len(features) > features.shape[1] else features
 
 
+class _Inception(InceptionV3W):  # type: ignore[misc]
+    """clean-fid's network from any file; its own constructor knows one file name only, and may download it."""
+
+    def __init__(self, path: Path, resize_inside: bool) -> None:
+        torch.nn.Module.__init__(self)
+        self.base = torch.jit.load(path, map_location="cpu").eval()
+        self.layers = self.base.layers
+        self.resize_inside = resize_inside
+
+
 def _inception(world: Manifest, fid: FID, device: Device) -> Callable[[Tensor], Tensor]:
-    path = world.folder / world.facts["inception"]
+    facts = world.facts["inception"]
+    path = world.outside(facts["weights"], facts["sha256"])
     try:
-        network = InceptionV3W(str(path.parent), download=False, resize_inside=fid.mode == "legacy_tensorflow")
+        network = _Inception(path, resize_inside=fid.mode == "legacy_tensorflow")
     except (OSError, ValueError, RuntimeError) as error:
         raise AssetError(f"{path}: not loadable as TorchScript ({str(error).splitlines()[0]}).") from None
     return network.eval().to(device.torch_device)

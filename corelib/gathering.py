@@ -9,7 +9,7 @@ from corelib.errors import ArtefactError
 from corelib.settings.sampling import SamplesStage
 from corelib.work import Outcome, Work
 
-IMAGES, BATCHES = "images", "batches"
+IMAGES, BATCHES, SHARDS = "images", "batches", "shards"
 
 SampledImage = tuple[str, str, int]
 """Style, object, seed."""
@@ -34,21 +34,33 @@ def batches_of(settings: SamplesStage) -> list[list[SampledImage]]:
 def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
     """Stage: check that every image of the grid is there with the bytes its batch vouches for.
 
-    Raises `ArtefactError` for the first one that is not.
+    Raises `ArtefactError` for the first one that is not, after marking its batch to be sampled again.
     """
     flagged: list[str] = []
     for number, images in enumerate(batches_of(settings)):
-        record = read_json(work.folder / record_path(number))
-        for image in images:
-            path = work.folder / IMAGES / image_name(*image)
-            if not path.exists() or sha256_of(path) != record["images"].get(path.name):
-                raise ArtefactError(
-                    f"{path}: the image is missing or damaged; delete {work.folder} and ask for the target again."
-                )
-        flagged += record["flagged"]
+        record = work.folder / record_path(number)
+        if not is_whole(record):
+            record.unlink(missing_ok=True)
+            for shard in (work.folder / SHARDS).glob("*.json"):
+                shard.unlink()
+            names = f"{image_name(*images[0])} to {image_name(*images[-1])}"
+            raise ArtefactError(
+                f"{record}: an image of its batch ({names}) is missing or damaged, expected all of them whole; "
+                "ask for the target again: that batch alone will be sampled again."
+            )
+        flagged += read_json(record)["flagged"]
     delta = work.inputs.get("delta")
     diverged_at = delta.facts["diverged_at"] if delta else None
     return Outcome([IMAGES], {"grid": settings.grid, "flagged": sorted(flagged), "diverged_at": diverged_at})
+
+
+def is_whole(record: Path) -> bool:
+    """Whether the record of a batch is there, and every image it vouches for."""
+    try:
+        images = read_json(record)["images"].items()
+        return all(sha256_of(record.parent.parent / IMAGES / name) == sha for name, sha in images)
+    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def sampled_images(samples: Manifest) -> dict[SampledImage, Path]:

@@ -6,6 +6,7 @@ have changed since it was planned: its result would lie at an address that does 
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import logging
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=Section)
 
+NO_ROOM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Faults of the place and not of the code."""
+
 INTERRUPTED = 75
 """Exit status of a job that was asked to end and has saved its state (EX_TEMPFAIL: try again)."""
 
@@ -53,13 +57,10 @@ def run_job(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings
     except UserError as error:
         log.error("Error: %s", error)
         sys.exit(1)
-    except OSError as error:
-        if error.filename is None:
-            log.error("Error: %s\n%s", error, traceback.format_exc())
-        else:
-            log.error("Error: %s: %s, expected a place that can be read and written.", error.filename, error.strerror)
-        sys.exit(1)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            log.error("Error: %s: %s, expected a place with room to write.", error.filename, error.strerror)
+            sys.exit(1)
         log.error("%s", traceback.format_exc())
         sys.exit(1)
 
@@ -74,13 +75,14 @@ def _work(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: 
         folder=Path(snakemake.params.get("folder", manifest.parent)),
         digest=specification["digest"],
         inputs=inputs,
+        threads=specification["threads"],
         checkpoint_seconds=specification["execution"]["checkpoint_seconds"],
     )
-    _use_threads(specification["threads"])
     log.info("%s %s on %s", specification["stage"], specification["slug"], platform.node())
     outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
     write_json(manifest.with_suffix(".provenance.json"), _provenance(specification, began))
     write_manifest(manifest, work.folder, specification["stage"], work.digest, outcome.files, outcome.facts)
+    work.checkpoint.unlink(missing_ok=True)
     log.info("done in %.1f s", time.monotonic() - began)
 
 
@@ -109,16 +111,6 @@ def _check_that_it_is_still_meant(path: Path, specification: dict[str, Any], scr
                 f"{path}: {kind} {differing[0]} has changed since this run was planned, expected the same code; "
                 "ask for the target again to plan it anew."
             )
-
-
-def _use_threads(count: int) -> None:
-    """Compute with exactly this many threads, since sums depend on how they are split."""
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(count)
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a slow safeguard
 
 
 def _provenance(specification: dict[str, Any], began: float) -> dict[str, Any]:

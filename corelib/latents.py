@@ -11,23 +11,24 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from corelib.artefacts import Manifest, written_whole
-from corelib.checkpoints import Progress
+from corelib.artefacts import Manifest, read_json, sha256_of, write_json, written_whole
 from corelib.devices import Device
 from corelib.diffusion import BaseModel
+from corelib.errors import ArtefactError
+from corelib.progress import Progress
 from corelib.settings.precision import Precision
 from corelib.settings.slicing import Encoding, LatentsStage
-from corelib.slices import Pair, pairs_of
+from corelib.slices import Pair, Slice, pairs_of
 from corelib.work import Outcome, Work
 from corelib.worlds.images import ImageFolder
 
-FILE = "moments.safetensors"
+FILE, IMAGES = "moments.safetensors", "images.json"
 
 
 def encode_images(settings: LatentsStage, work: Work) -> Outcome:
     """Stage: the mean and standard deviation of the latent of every style x object x image, (n, c, h, w) each."""
     images, base = ImageFolder(work.inputs["images"]), BaseModel(work.inputs["pipeline"])
-    device = Device(Precision(gpu="fp32", cpu="fp32"))
+    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     autoencoder = base.autoencoder().to(device.torch_device)
     pairs = pairs_of(settings.styles, settings.objects, settings.images)
     progress = Progress("images", len(pairs))
@@ -40,11 +41,14 @@ def encode_images(settings: LatentsStage, work: Work) -> Outcome:
         means.append(posterior.mean.cpu())
         deviations.append(posterior.std.cpu())
         progress.report(start + len(batch))
+    images.check()
+    hashes = [sha256_of(images.path(pair.style, pair.object, pair.index)) for pair in pairs]
+    write_json(work.folder / IMAGES, hashes)
     moments = {"mean": torch.cat(means), "deviation": torch.cat(deviations)}
     with written_whole(work.folder / FILE) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in moments.items()}, temporary)
     return Outcome(
-        [FILE],
+        [FILE, IMAGES],
         {
             "styles": settings.styles,
             "objects": settings.objects,
@@ -77,6 +81,17 @@ class LatentCache:
         self.scaling_factor = float(manifest.facts["scaling_factor"])
         pairs = pairs_of(manifest.facts["styles"], manifest.facts["objects"], manifest.facts["images"])
         self._rows = {pair: row for row, pair in enumerate(pairs)}
+        self._sha256 = read_json(manifest.file(IMAGES))
+        self._source = manifest.folder
+
+    def check(self, chosen: Slice) -> None:
+        """Raise `ArtefactError` if an image was another one when it was encoded than when it was sliced."""
+        for pair, sha256 in chosen.sha256.items():
+            if self._sha256[self._rows[pair]] != sha256:
+                raise ArtefactError(
+                    f"{self._source}: {pair.style}/{pair.object}/{pair.index}.jpg had other bytes when it was encoded "
+                    f"than when it was sliced; delete {self._source} and the slice, and ask for the target again."
+                )
 
     @property
     def shape(self) -> tuple[int, ...]:

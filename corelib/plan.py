@@ -43,6 +43,7 @@ class Plan:
         self.name = name
         self.study = study
         self.published = published
+        self._runs: dict[str, Run] = {}
 
     # What the user asks for
 
@@ -368,4 +369,5 @@ class Plan:
 
     def _run(self, stage: str, script: str, slug: str, settings: Section, threads: int, inputs: dict[str, Run]) -> Run:
         execution = self.study.execution.model_dump()
-        return Run(stage, SCRIPTS / script, slugged(slug), settings, threads, inputs, execution)
+        run = Run(stage, SCRIPTS / script, slugged(slug), settings, threads, inputs, execution)
+        return self._runs.setdefault(run.digest, run)  # equal runs under two names are the one named first

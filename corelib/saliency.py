@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from corelib.artefacts import Manifest, written_whole
+from corelib.artefacts import written_whole
 from corelib.batches import Material
-from corelib.checkpoints import Progress
 from corelib.devices import Device
 from corelib.diffusion import BaseModel, StudentAndTeacher
+from corelib.masks import MASKS
+from corelib.progress import Progress
 from corelib.settings.unlearning import SaliencyStage
-from corelib.slices import FILE as SLICE
-from corelib.slices import read_slice
 from corelib.work import Outcome, Work
-
-FILE = "mask.safetensors"
 
 
 def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
@@ -27,10 +24,10 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
     The gradient is that of the untouched model; ones mark the fraction `keep` with the largest magnitudes under one
     threshold over all trained tensors.
     """
-    base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision)
+    base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
     models = StudentAndTeacher(base.unet(), device)
     material = Material(work.inputs, settings.prompts, base.scheduler().alphas_cumprod, device.torch_device)
-    forget = read_slice(work.inputs["slice"].file(SLICE)).forget
+    forget = material.slice.forget
     progress = Progress("pairs", len(forget))
     for start in range(0, len(forget), settings.batch):
         pairs = forget[start : start + settings.batch]
@@ -40,10 +37,10 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
         progress.report(start + len(pairs))
     gradients = {name: parameter.grad for name, parameter in models.trained.items() if parameter.grad is not None}
     masks = largest(gradients, settings.keep)
-    with written_whole(work.folder / FILE) as temporary:
+    with written_whole(work.folder / MASKS) as temporary:
         save_file({name: mask.cpu().contiguous() for name, mask in masks.items()}, temporary)
     kept = sum(int(mask.sum()) for mask in masks.values())
-    return Outcome([FILE], {"kept": kept, "weights": sum(mask.numel() for mask in masks.values())})
+    return Outcome([MASKS], {"kept": kept, "weights": sum(mask.numel() for mask in masks.values())})
 
 
 def largest(gradients: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
@@ -52,11 +49,3 @@ def largest(gradients: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
     kept = max(1, round(keep * magnitudes.numel()))
     threshold = magnitudes.sort(descending=True).values[kept - 1]
     return {name: gradient.abs() >= threshold for name, gradient in gradients.items()}
-
-
-def load_masks(saliency: Manifest | None, trained: Mapping[str, torch.nn.Parameter]) -> dict[str, Tensor]:
-    """The masks of the trained tensors, ones and zeros of their shapes; none where a method has no mask."""
-    if saliency is None:
-        return {}
-    masks = load_file(saliency.file(FILE))
-    return {name: masks[name].to(parameter.device, parameter.dtype) for name, parameter in trained.items()}

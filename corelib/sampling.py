@@ -6,22 +6,22 @@ shards nor an interruption changes what is computed together, and no bit of any 
 
 from __future__ import annotations
 
-import io
 import logging
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from corelib.artefacts import read_json, sha256_of, write_json, written_whole
-from corelib.checkpoints import Progress
+from corelib.artefacts import sha256_of, write_json, written_whole
 from corelib.devices import Device
 from corelib.diffusion import DELTA, BaseModel, load_delta
 from corelib.embeddings import EmbeddingCache
 from corelib.errors import ArtefactError
-from corelib.gathering import IMAGES, batches_of, image_name, record_path
+from corelib.gathering import IMAGES, batches_of, image_name, is_whole, record_path
+from corelib.progress import Progress
 from corelib.randomness import generator
 from corelib.settings.sampling import DDIM, SamplesStage, Sampling
 from corelib.work import Outcome, Work
@@ -37,7 +37,7 @@ def sample_shard(settings: SamplesStage, work: Work, shard: int, shards: int) ->
     """
     batches = batches_of(settings)
     mine = list(range(shard, len(batches), shards))
-    missing = [number for number in mine if not _is_whole(work.folder, number)]
+    missing = [number for number in mine if not is_whole(work.folder / record_path(number))]
     log.info("%d of %d batches are to be sampled", len(missing), len(mine))
     if missing:
         sampler = Sampler(settings, work)
@@ -55,7 +55,7 @@ class Sampler:
         base = BaseModel(work.inputs["pipeline"])
         self.settings = settings
         self.folder = work.folder
-        self.device = Device(settings.sampling.precision)
+        self.device = Device(settings.sampling.precision, work.threads)
         self.unet = base.unet()
         self.is_original = "delta" not in work.inputs
         if not self.is_original:
@@ -69,15 +69,16 @@ class Sampler:
         """Sample a batch, write its images, and last its record."""
         size = self.settings.sampling.batch
         padded = images + [images[-1]] * (size - len(images))
-        pixels = self.pixels_of(padded)[: len(images)]
+        sampled = self.images_of(padded)[: len(images)]
         flagged = []
         hashes = {}
-        for image, values in zip(images, pixels, strict=True):
+        for image, values in zip(images, sampled, strict=True):
             name = image_name(*image)
-            if not torch.isfinite(values).all() or values.max() == values.min():
+            pixels = as_pixels(values)
+            if not torch.isfinite(values).all() or (pixels == pixels[0, 0]).all():
                 flagged.append(name)
             with written_whole(self.folder / IMAGES / name) as temporary:
-                temporary.write_bytes(as_jpeg(values, self.settings.sampling.jpeg_quality))
+                Image.fromarray(pixels).save(temporary, format="JPEG", quality=self.settings.sampling.jpeg_quality)
             hashes[name] = sha256_of(self.folder / IMAGES / name)
         if flagged and self.is_original:
             raise ArtefactError(
@@ -87,8 +88,8 @@ class Sampler:
         write_json(self.folder / record_path(number), {"images": hashes, "flagged": flagged})
 
     @torch.no_grad()
-    def pixels_of(self, images: list[tuple[str, str, int]]) -> Tensor:
-        """The images of some (style, object, seed), (n, 3, side, side) in [0, 1], in fp32 on the CPU."""
+    def images_of(self, images: list[tuple[str, str, int]]) -> Tensor:
+        """The images of some (style, object, seed), (n, 3, side, side), black at 0 and white at 1, on the CPU."""
         settings, prompts = self.settings.sampling, self.settings.prompts
         asked = [prompts.in_evaluation(style, object_) for style, object_, _ in images]
         conditioned = self.embeddings.of(asked).to(self.device.torch_device)
@@ -106,7 +107,7 @@ class Sampler:
                 variance_noise=self._variance_noise(images, number),
             ).prev_sample
         decoded = self.autoencoder.decode(latents / self.autoencoder.config["scaling_factor"]).sample
-        return (decoded / 2 + 0.5).clamp(0, 1).cpu()
+        return (decoded / 2 + 0.5).cpu()
 
     def _guided(
         self, latents: Tensor, timestep: Tensor, conditioned: Tensor, unconditioned: Tensor, settings: Sampling
@@ -150,21 +151,7 @@ def initial_noise(images: list[tuple[str, str, int]], shape: tuple[int, ...], *a
     )
 
 
-def as_jpeg(values: Tensor, quality: int) -> bytes:
-    """An image (3, side, side) in [0, 1] as the bytes of a JPEG file; values that are not finite become black."""
-    pixels = (torch.nan_to_num(values, nan=0.0) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-def _is_whole(folder: Path, number: int) -> bool:
-    """Whether a batch has a record and every image it vouches for."""
-    record = folder / record_path(number)
-    if not record.exists():
-        return False
-    try:
-        images = read_json(record)["images"].items()
-        return all(sha256_of(folder / IMAGES / name) == sha for name, sha in images)
-    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
-        return False
+def as_pixels(values: Tensor) -> NDArray[np.uint8]:
+    """An image (3, side, side), black at 0 and white at 1, as (side, side, 3) in 8 bits; not finite is black."""
+    finite = torch.where(torch.isfinite(values), values, 0.0)
+    return (finite.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

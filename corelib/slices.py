@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ class Slice:
 
     forget: list[Pair]
     retain: list[Pair]
+    sha256: Mapping[Pair, str]
 
 
 def pairs_of(styles: Sequence[str], objects: Sequence[str], images: Sequence[int]) -> list[Pair]:
@@ -52,11 +53,12 @@ def slice_images(settings: SliceStage, work: Work) -> Outcome:
         images.read(pair.style, pair.object, pair.index)
         return [pair.style, pair.object, pair.index, sha256_of(images.path(pair.style, pair.object, pair.index))]
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(work.threads) as pool:
         listed = {
             "forget": list(pool.map(entry, pairs_of(settings.forget, settings.objects, settings.images))),
             "retain": list(pool.map(entry, pairs_of(settings.retain, settings.objects, settings.images))),
         }
+    images.check()
     write_json(work.folder / FILE, listed)
     return Outcome([FILE], {name: len(pairs) for name, pairs in listed.items()})
 
@@ -64,4 +66,6 @@ def slice_images(settings: SliceStage, work: Work) -> Outcome:
 def read_slice(path: Path) -> Slice:
     """The slice in a file that `slice_images` wrote."""
     listed = read_json(path)
-    return Slice(*([Pair(*entry[:3]) for entry in listed[name]] for name in ("forget", "retain")))
+    pairs = {side: [Pair(*entry[:3]) for entry in listed[side]] for side in ("forget", "retain")}
+    sha256 = {Pair(*entry[:3]): entry[3] for entries in listed.values() for entry in entries}
+    return Slice(pairs["forget"], pairs["retain"], sha256)

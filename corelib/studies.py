@@ -134,6 +134,8 @@ def load_published(folder: Path) -> list[list[str]]:
 def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:
     """The leaves of a study over those of its base, and for each key the file that said it last."""
     file = study_file(name, folder)
+    if (shadowed := folder / "studies" / f"{PAPER}.yaml").exists():
+        raise _error(shadowed, f"the study {PAPER!r} is {study_file(PAPER, folder)}, expected another name")
     if name in seen:
         raise _error(study_file(seen[-1], folder), f"base is {name!r}, expected a study that is not built on this one")
     if name not in study_names(folder):

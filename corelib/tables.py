@@ -19,7 +19,7 @@ METRICS = (*ACCURACIES, "SFID", "Total")
 COLUMNS = ("Task", "Algorithm", *METRICS)
 CELL_COLUMNS = (
     "task", "row", "metric", "k", "n", "value", "low", "high",
-    "published", "published_k", "published_n", "verdict", "run",
+    "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "run",
 )  # fmt: skip
 SIGNIFICANCE = 0.05
 
@@ -32,7 +32,18 @@ class Evaluated:
     run: str
     counts: Mapping[str, Count]
     sfid: Decimal
-    remark: str
+    diverged_at: int | None
+    flagged: int
+
+    @property
+    def remark(self) -> str:
+        """What a reader must know of the line."""
+        remarks = []
+        if self.diverged_at is not None:
+            remarks.append(f"diverged at step {self.diverged_at}")
+        if self.flagged:
+            remarks.append(f"{self.flagged} images constant or not finite")
+        return "; ".join(remarks)
 
     @property
     def values(self) -> dict[str, Decimal]:
@@ -66,14 +77,9 @@ def tabulate(settings: TableStage, work: Work) -> Outcome:
 def evaluated(row: TableRow, cells: Manifest) -> Evaluated:
     """A line from the counts of its run."""
     found = read_json(cells.file(FILE))
-    remarks = []
-    if found["diverged_at"] is not None:
-        remarks.append(f"diverged at step {found['diverged_at']}")
-    if found["flagged"]:
-        remarks.append(f"{found['flagged']} images constant or not finite")
     counts = {name: Count(**found[name]) for name in ACCURACIES}
     sfid = rounded(scaled_fid(found["FID_of_original"], found["FID"]))
-    return Evaluated(row, cells.folder.name, counts, sfid, "; ".join(remarks))
+    return Evaluated(row, cells.folder.name, counts, sfid, found["diverged_at"], found["flagged"])
 
 
 def as_csv(lines: list[Evaluated]) -> str:
@@ -124,6 +130,8 @@ def _cells(
             theirs.count.k if theirs and theirs.count else "",
             theirs.count.n if theirs and theirs.count else "",
             verdict(count, theirs, comparable),
+            "" if line.diverged_at is None else line.diverged_at,
+            line.flagged,
             line.run,
         ]
 

@@ -12,31 +12,30 @@ from typing import Any
 import torch
 
 from corelib.batches import Material, turn
-from corelib.checkpoints import Checkpoint, Progress
+from corelib.checkpoints import Checkpoint
 from corelib.devices import Device
 from corelib.diffusion import DELTA, BaseModel, StudentAndTeacher, save_delta
+from corelib.masks import load_masks
 from corelib.objectives import Batch, NoisyPairs, evaluate
+from corelib.progress import Progress
 from corelib.randomness import generator
-from corelib.saliency import load_masks
 from corelib.settings.unlearning import UnlearningStage
-from corelib.slices import FILE as SLICE
-from corelib.slices import Pair, Slice, read_slice
+from corelib.slices import Pair
 from corelib.work import Outcome, Work
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT = "checkpoint.pt"
 
 
 def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
     """Stage: train the cross-attention by the objective and save it as a delta.
 
-    A loss that is not finite ends the training; the tensors of the last finite step are the result, marked `diverged`.
+    A loss or gradient that is not finite ends the training; the tensors before that step are the result, marked as
+    diverged.
     """
-    base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision)
+    base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
     models = StudentAndTeacher(base.unet(), device)
     material = Material(work.inputs, settings.prompts, base.scheduler().alphas_cumprod, device.torch_device)
-    batches = Batches(settings, read_slice(work.inputs["slice"].file(SLICE)), material)
+    batches = Batches(settings, material)
     masks = load_masks(work.inputs.get("saliency"), models.trained)
     optimizer = torch.optim.Adam(
         models.trained.values(),
@@ -46,19 +45,19 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
         weight_decay=settings.optimizer.weight_decay,
     )
 
-    checkpoint = Checkpoint(work.folder / CHECKPOINT, work.digest, work.checkpoint_seconds)
+    checkpoint = Checkpoint(work.checkpoint, work.digest, work.checkpoint_seconds)
     first_step = _resume(checkpoint, models, optimizer)
     progress = Progress("steps", batches.steps, first_step)
     diverged_at = None
     with checkpoint.watching_for_the_end():
         for step in range(first_step, batches.steps):
             loss = evaluate(settings.objective, models.student, models.teacher, batches.at(step), settings.reduction)
-            if not math.isfinite(loss.total.item()):
-                log.warning("the loss is %s at step %d: the run diverged", loss.total.item(), step)
-                diverged_at = step
-                break
             optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
+            if not _is_finite(loss.total, models):
+                log.warning("loss or gradient is not finite at step %d: the run diverged", step)
+                diverged_at = step
+                break
             for name, mask in masks.items():
                 gradient = models.trained[name].grad
                 assert gradient is not None
@@ -67,8 +66,9 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
             progress.report(step + 1, loss.total.item())
             checkpoint.offer(lambda done=step + 1: _state(done, models, optimizer))  # type: ignore[misc]
 
+    if diverged_at is None:
+        checkpoint.save(_state(batches.steps, models, optimizer))
     save_delta(work.folder / DELTA, models.trained, base.identity, work.digest)
-    checkpoint.remove()
     return Outcome(
         [DELTA],
         {
@@ -82,9 +82,9 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
 class Batches:
     """The training batches of a run, each a function of its step."""
 
-    def __init__(self, settings: UnlearningStage, chosen: Slice, material: Material) -> None:
+    def __init__(self, settings: UnlearningStage, material: Material) -> None:
         self._settings = settings
-        self._slice = chosen
+        self._slice = material.slice
         self._material = material
         halves = 2 if settings.epoch_counts == "both" and settings.objective.retain is not None else 1
         self._size = settings.batch // halves
@@ -124,6 +124,11 @@ class Batches:
 
     def _address(self, *what: str | int) -> tuple[str | int, ...]:
         return ("unlearning", self._settings.seed, *what)
+
+
+def _is_finite(loss: torch.Tensor, models: StudentAndTeacher) -> bool:
+    gradients = [parameter.grad for parameter in models.trained.values() if parameter.grad is not None]
+    return bool(torch.isfinite(loss) and torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
 
 
 def _resume(checkpoint: Checkpoint, models: StudentAndTeacher, optimizer: torch.optim.Optimizer) -> int:

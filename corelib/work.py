@@ -18,13 +18,20 @@ class Work:
         folder: where the stage writes its files; everything in it that no manifest names is unfinished state.
         digest: the address of the run, which names its unfinished state.
         inputs: the manifests it builds on, by role (`"images"`, `"pipeline"`, ...).
+        threads: how many CPU threads it computes with; sums depend on how they are split.
         checkpoint_seconds: how often unfinished state is saved; changes no result.
     """
 
     folder: Path
     digest: str
     inputs: Mapping[str, Manifest]
+    threads: int = 1
     checkpoint_seconds: float = 60.0
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where unfinished state lies until the manifest is written."""
+        return self.folder / "checkpoint.pt"
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class Catalogue:
                 _stop(f"{place}: cannot be written to, expected a writable folder.")
         for run in self._planned.values():
             path = run.folder / SPECIFICATION
-            if not path.exists() or read_json(path) != run.specification:
+            if _read_or_none(path) != run.specification:
                 try:
                     write_json(path, run.specification)
                 except OSError as error:
@@ -165,6 +165,10 @@ class Catalogue:
 
     def _product(self, place: str, product: str) -> Run:
         study = PAPER if Path(place) == RESULTS else Path(place).name
+        if Path(place) == RESULTS / PAPER:
+            raise ConfigurationError(
+                f"{place}/{product}: expected {RESULTS}/{product}, where the paper's own products lie."
+            )
         products = self._products(study)
         if product not in products:
             raise ConfigurationError(
@@ -172,7 +176,8 @@ class Catalogue:
                 f"expected one of {', '.join(products)}."
             )
         run = products[product]
-        self._planned.update(run.with_all_inputs())
+        for name, needed in run.with_all_inputs().items():
+            self._planned.setdefault(name, needed)  # of two studies that cut equal work differently, the first decides
         self._places.add(Path(place))
         return run
 
@@ -197,6 +202,13 @@ def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:
     newest = max((path.stat().st_mtime for path in place.glob(f"{product}.*")), default=0.0)
     _touch(request, at_least=newest + 1)
     return request, True
+
+
+def _read_or_none(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except ArtefactError:
+        return None
 
 
 def _is_current(manifest: Path, run: Run) -> bool:

@@ -80,7 +80,8 @@ def make_pipeline(folder: Path, seed: int = 0) -> Manifest:
     )
     root = folder / "pipeline"
     save_pipeline(root, autoencoder, encoder, tokenizer, unet, DDIMScheduler(beta_schedule="scaled_linear"))
-    facts = {"pipeline": "pipeline", "unet": "unet", "unet_sha256": sha256_of(root / "unet")}
+    parts = {part.name: sha256_of(part) for part in root.iterdir() if part.is_dir()}
+    facts = {"pipeline": "pipeline", "unet": "unet", "parts": parts}
     return finish(folder, "pipeline", Outcome(["pipeline"], facts))
 
 
@@ -92,6 +93,7 @@ def make_classifier(folder: Path, label: str, classes: list[str]) -> Manifest:
     torch.save({"model_state_dict": model.state_dict()}, folder / "classifier.pth")
     network = {
         "weights": "classifier.pth",
+        "sha256": sha256_of(folder / "classifier.pth"),
         "architecture": "test_resnet",
         "options": {},
         "classes": classes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from small_world import (
     unlearning_settings,
 )
 
-from corelib.artefacts import Manifest, sha256_of
+from corelib.artefacts import MANIFEST, Manifest, read_manifest, sha256_of
 from corelib.classification import classify_images
 from corelib.diffusion import CROSS_ATTENTION, DELTA, BaseModel, load_delta
 from corelib.errors import ArtefactError, AssetError
@@ -48,7 +49,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
 def delta(material: dict[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("delta")
     settings = unlearning_settings(PAPER.methods["core"].objective, learning_rate=1e-2)
-    return finish(folder, "unlearning", unlearn(settings, Work(folder, "digest", material, 1e9)))
+    return finish(folder, "unlearning", unlearn(settings, Work(folder, "digest", material, 1, 1e9)))
 
 
 def sampled(
@@ -120,7 +121,7 @@ def test_a_damaged_image_is_sampled_again(
 ) -> None:
     sampled(samples_settings(GRID), tmp_path, material)
     (tmp_path / IMAGES / image_name(*GRID[3])).write_bytes(b"damaged")
-    with pytest.raises(ArtefactError, match="the image is missing or damaged"):
+    with pytest.raises(ArtefactError, match=r"00001\.json: an image of its batch .* is missing or damaged"):
         gather_samples(samples_settings(GRID), Work(tmp_path, "digest", material))
     assert sampled(samples_settings(GRID), tmp_path, material) == undisturbed
 
@@ -128,8 +129,8 @@ def test_a_damaged_image_is_sampled_again(
 def test_another_batch_size_differs_by_rounding_only(material: dict[str, Manifest], tmp_path: Path) -> None:
     work = Work(tmp_path, "digest", material)
     images = [GRID[0], GRID[3]]
-    pair = Sampler(samples_settings(GRID, batch=2), work).pixels_of(images)
-    single = [Sampler(samples_settings(GRID, batch=1), work).pixels_of([image])[0] for image in images]
+    pair = Sampler(samples_settings(GRID, batch=2), work).images_of(images)
+    single = [Sampler(samples_settings(GRID, batch=1), work).images_of([image])[0] for image in images]
     torch.testing.assert_close(pair, torch.stack(single), atol=1e-4, rtol=0)
 
 
@@ -139,7 +140,7 @@ def test_images_equal_those_of_diffusers_own_pipeline(
 ) -> None:
     settings = samples_settings(GRID)
     inputs = material | ({"delta": delta} if unlearned else {})
-    ours = Sampler(settings, Work(tmp_path, "digest", inputs)).pixels_of(GRID[:3])
+    ours = Sampler(settings, Work(tmp_path, "digest", inputs)).images_of(GRID[:3])
 
     base = BaseModel(material["pipeline"])
     pipeline = StableDiffusionPipeline.from_pretrained(
@@ -158,7 +159,7 @@ def test_images_equal_those_of_diffusers_own_pipeline(
         guidance_scale=settings.sampling.guidance_scale,
         output_type="np",
     ).images
-    np.testing.assert_allclose(ours.permute(0, 2, 3, 1).numpy(), theirs, atol=2e-5)
+    np.testing.assert_allclose(ours.clamp(0, 1).permute(0, 2, 3, 1).numpy(), theirs, atol=2e-5)
 
 
 def test_a_delta_changes_the_images(
@@ -168,24 +169,26 @@ def test_a_delta_changes_the_images(
     assert all(unlearned[name] != undisturbed[name] for name in undisturbed)
 
 
-class NotFinite(torch.nn.Module):
-    """A decoder that fails as fp16 decoders do."""
+class Failing(torch.nn.Module):
+    """A decoder whose images are all one value."""
 
-    def __init__(self, decoder: torch.nn.Module) -> None:
+    def __init__(self, decoder: torch.nn.Module, value: float) -> None:
         super().__init__()
         self.config = decoder.config
+        self.value = value
 
     def decode(self, latents: torch.Tensor) -> Any:
-        return type("Decoded", (), {"sample": torch.full((len(latents), 3, 16, 16), float("nan"))})
+        return type("Decoded", (), {"sample": torch.full((len(latents), 3, 16, 16), self.value)})
 
 
-def test_images_that_are_not_finite_are_flagged_and_for_the_original_an_error(
-    material: dict[str, Manifest], delta: Manifest, tmp_path: Path
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 7.0])
+def test_constant_and_non_finite_images_are_flagged_and_for_the_original_an_error(
+    value: float, material: dict[str, Manifest], delta: Manifest, tmp_path: Path
 ) -> None:
     settings = samples_settings(GRID[:2])
     for inputs in (material, material | {"delta": delta}):
         sampler = Sampler(settings, Work(tmp_path, "digest", inputs))
-        sampler.autoencoder = NotFinite(sampler.autoencoder)
+        sampler.autoencoder = Failing(sampler.autoencoder, value)
         if inputs is material:
             with pytest.raises(ArtefactError, match="the original model sampled a constant or non-finite image"):
                 sampler.sample(0, GRID[:2])
@@ -233,6 +236,29 @@ def test_a_classifier_with_another_number_of_classes_is_refused(material: dict[s
     inputs = {"samples": samples, "style_classifier": wrong}
     with pytest.raises(AssetError, match=r"classifier\.pth: the classifier has 4 classes, expected 5\."):
         classify_images(PredictionsStage(classification=Classification(batch=4)), Work(tmp_path, "digest", inputs))
+
+
+def test_a_base_model_that_was_changed_after_it_was_taken_into_use_is_refused(
+    material: dict[str, Manifest], tmp_path: Path
+) -> None:
+    moved = tmp_path / "pipeline"
+    shutil.copytree(material["pipeline"].folder, moved)
+    weights = next((moved / "pipeline/unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(
+        ArtefactError, match=r"pipeline/unet: its sha256 is .* as when it was taken into use"
+    ):
+        BaseModel(read_manifest(moved / MANIFEST)).unet()
+
+
+def test_noise_within_a_trajectory_is_addressed_too(material: dict[str, Manifest], tmp_path: Path) -> None:
+    content = samples_settings(GRID).model_dump()
+    content["sampling"]["scheduler"]["eta"] = 1.0
+    sampler = Sampler(SamplesStage.model_validate(content), Work(tmp_path, "digest", material))
+    one, other = (sampler.images_of(images) for images in ([GRID[0], GRID[1]], [GRID[1], GRID[0]]))
+    torch.testing.assert_close(one, other.flip(0), atol=1e-5, rtol=0)
+    deterministic = Sampler(samples_settings(GRID), Work(tmp_path, "digest", material)).images_of(GRID[:2])
+    assert not torch.allclose(one, deterministic, atol=1e-3)
 
 
 def test_only_cross_attention_is_taken_from_a_delta(delta: Manifest) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +15,25 @@ import torch
 from safetensors.torch import load_file
 from small_world import FP32, PROMPTS, make_material, make_pipeline, unlearning_settings
 
-from corelib.artefacts import Manifest
+from corelib import unlearning
+from corelib.artefacts import Manifest, sha256_of
 from corelib.batches import Material, turn
 from corelib.checkpoints import Checkpoint
 from corelib.devices import Device
 from corelib.diffusion import CROSS_ATTENTION, DELTA, BaseModel, StudentAndTeacher, load_delta
 from corelib.errors import ArtefactError, Interrupted
+from corelib.objectives import Loss
 from corelib.saliency import find_salient_weights, largest
 from corelib.settings.unlearning import Length, SaliencyStage
-from corelib.slices import FILE as SLICE
-from corelib.slices import Pair, read_slice
+from corelib.slices import Pair
 from corelib.studies import load_study
-from corelib.unlearning import CHECKPOINT, Batches, unlearn
+from corelib.unlearning import Batches, unlearn
 from corelib.work import Work
 
 PAPER = load_study("paper", Path(__file__).resolve().parent.parent / "config")
+
+
+CHECKPOINT = "checkpoint.pt"
 
 
 def objective(method: str) -> Any:
@@ -80,13 +87,13 @@ def test_only_cross_attention_changes(
 
 
 def test_the_module_in_training_keeps_every_other_tensor(material: dict[str, Manifest]) -> None:
-    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), Device(FP32))
+    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), Device(FP32, 1))
     trainable = {name for name, parameter in models.unet.named_parameters() if parameter.requires_grad}
     assert trainable == {name for name in models.unet.state_dict() if CROSS_ATTENTION in name}
 
 
 def test_the_teacher_stays_the_pretrained_model_while_the_student_moves(material: dict[str, Manifest]) -> None:
-    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), Device(FP32))
+    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), Device(FP32, 1))
     noisy, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])
     prompts = torch.randn(2, 8, 16)
     before = models.teacher(noisy, timesteps, prompts)
@@ -99,7 +106,7 @@ def test_the_teacher_stays_the_pretrained_model_while_the_student_moves(material
 
 
 def test_asking_the_teacher_does_not_disturb_a_pending_backward_pass(material: dict[str, Manifest]) -> None:
-    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), Device(FP32))
+    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), Device(FP32, 1))
     noisy, timesteps, prompts = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 8, 16)
 
     def gradients(interleaved: bool) -> list[torch.Tensor]:
@@ -145,7 +152,6 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     checkpoint = tmp_path / "interrupted" / CHECKPOINT
     assert checkpoint.exists()
     assert_same_bits(run(settings, folder="interrupted"), undisturbed)
-    assert not checkpoint.exists(), "a finished run leaves no unfinished state"
 
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -166,7 +172,7 @@ def batches(material: dict[str, Manifest], **changes: Any) -> Batches:
     settings = unlearning_settings(objective("core"), **changes)
     base = BaseModel(material["pipeline"])
     made = Material(material, PROMPTS, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    return Batches(settings, read_slice(material["slice"].file(SLICE)), made)
+    return Batches(settings, made)
 
 
 def test_a_batch_does_not_depend_on_the_batches_before_it(material: dict[str, Manifest]) -> None:
@@ -233,7 +239,7 @@ def test_equation_6_takes_the_image_of_the_anchor_style(material: dict[str, Mani
     relabelled = unlearning_settings(objective("ca_noise"), candidates={"Amber": ["Blue"]})
     base = BaseModel(material["pipeline"])
     made = Material(material, PROMPTS, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    relabelling = Batches(relabelled, read_slice(material["slice"].file(SLICE)), made)
+    relabelling = Batches(relabelled, made)
     one, other = erasing.at(0).forget, relabelling.at(0).forget
     assert torch.equal(one.own, other.own), "prompted with p_f in both"
     assert torch.equal(one.noise, other.noise)
@@ -242,9 +248,40 @@ def test_equation_6_takes_the_image_of_the_anchor_style(material: dict[str, Mani
 
 def test_a_loss_that_is_not_finite_marks_the_run_diverged(material: dict[str, Manifest], tmp_path: Path) -> None:
     settings = unlearning_settings(objective("core"), learning_rate=1e30, length=Length(steps=20))
-    outcome = unlearn(settings, Work(tmp_path, "digest", material, 1e9))
+    outcome = unlearn(settings, Work(tmp_path, "digest", material, 1, 1e9))
     assert outcome.facts["diverged_at"] is not None
     assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA).values())
+
+
+def test_a_gradient_that_is_not_finite_marks_the_run_diverged_at_its_own_step(
+    material: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = unlearning.evaluate
+    calls = iter(range(100))
+
+    def with_a_bad_gradient(*asked: Any) -> Loss:
+        loss = evaluate(*asked)
+        if next(calls) == 5:  # the last step: a finite loss, but an infinite slope
+            loss = Loss(loss.total + (0 * loss.total).sqrt(), loss.unlearn, loss.retain)
+        return loss
+
+    monkeypatch.setattr(unlearning, "evaluate", with_a_bad_gradient)
+    outcome = unlearn(unlearning_settings(objective("core")), Work(tmp_path, "digest", material, 1, 1e9))
+    assert outcome.facts["diverged_at"] == 5
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA).values())
+
+
+def test_latents_of_other_images_than_the_slice_vouches_for_are_refused(
+    material: dict[str, Manifest], tmp_path: Path
+) -> None:
+    folder = tmp_path / "latents"
+    shutil.copytree(material["latents"].folder, folder)
+    hashes = json.loads((folder / "images.json").read_text())
+    (folder / "images.json").write_text(json.dumps(hashes[1:] + hashes[:1]))
+    files = {**material["latents"].files, "images.json": sha256_of(folder / "images.json")}
+    other = replace(material["latents"], folder=folder, files=files)
+    with pytest.raises(ArtefactError, match=r"1\.jpg had other bytes when it was encoded than when it was sliced"):
+        unlearn(unlearning_settings(objective("core")), Work(tmp_path, "digest", material | {"latents": other}))
 
 
 def test_a_mask_keeps_the_weights_it_hides(material: dict[str, Manifest], tmp_path: Path) -> None:
@@ -257,7 +294,9 @@ def test_a_mask_keeps_the_weights_it_hides(material: dict[str, Manifest], tmp_pa
     masks = load_file(saliency.file("mask.safetensors"))
     assert saliency.facts["kept"] == pytest.approx(0.5 * saliency.facts["weights"], abs=2)
 
-    unlearn(unlearning_settings(objective("salun")), Work(tmp_path, "digest", material | {"saliency": saliency}, 1e9))
+    unlearn(
+        unlearning_settings(objective("salun")), Work(tmp_path, "digest", material | {"saliency": saliency}, 1, 1e9)
+    )
     before = BaseModel(material["pipeline"]).unet().state_dict()
     for name, after in load_file(tmp_path / DELTA).items():
         assert torch.equal(after[~masks[name]], before[name][~masks[name]])

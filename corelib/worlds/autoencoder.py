@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from corelib.artefacts import folder_written_whole
+from corelib.devices import compute_with
 from corelib.randomness import generator
 from corelib.settings.miniature import Autoencoder, AutoencoderStage
 from corelib.work import Outcome, Work
@@ -25,7 +26,8 @@ def train_autoencoder(settings: AutoencoderStage, work: Work) -> Outcome:
     Facts: the final loss, the scaling factor and the PSNR of the reconstructions in dB (peak 2, pixels from -1 to 1).
     Raises `UserError` if the loss stops being finite.
     """
-    pixels = load_world_images(work.inputs["images"].folder / "images").pixels
+    compute_with(work.threads)
+    pixels = load_world_images(work.inputs["images"].file("images")).pixels
     with initialisation(settings.seed, "autoencoder"):
         vae = build_autoencoder(settings.autoencoder, settings.resolution)
     training = settings.autoencoder.training

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corelib.artefacts import written_whole
+from corelib.artefacts import sha256_of, written_whole
+from corelib.devices import compute_with
 from corelib.errors import ConfigurationError
 from corelib.randomness import generator
 from corelib.settings.miniature import ClassifierStage
@@ -30,7 +31,8 @@ def train_classifier(settings: ClassifierStage, work: Work) -> Outcome:
     Raises `ConfigurationError` if an image's label is no class or nothing is left to train on, `UserError` if the loss
     stops being finite.
     """
-    world = load_world_images(work.inputs["images"].folder / "images")
+    compute_with(work.threads)
+    world = load_world_images(work.inputs["images"].file("images"))
     labels = _labels(world, settings)
     held_out = _held_out(world, settings.classifier.held_out_per_cell)
     pixels, targets = world.pixels[~held_out], labels[~held_out]
@@ -51,6 +53,7 @@ def train_classifier(settings: ClassifierStage, work: Work) -> Outcome:
         temporary.write_bytes(content.getvalue())
     network = {
         "weights": "classifier.pth",
+        "sha256": sha256_of(work.folder / "classifier.pth"),
         "architecture": settings.classifier.architecture,
         "options": {},
         "classes": settings.classes,

@@ -18,10 +18,20 @@ class ImageFolder:
 
     def __init__(self, world: Manifest) -> None:
         self.root = world.folder / world.facts["images"]
+        self._world = world
 
     def path(self, style: str, object_: str, index: int) -> Path:
         """Where an image lies."""
         return self.root / style / object_ / f"{index}.jpg"
+
+    def check(self) -> None:
+        """Raise `ArtefactError` if the bytes are not those vouched for, where the world vouches for its images.
+
+        To be called after the images were read, since a damaged image has a sentence of its own. The user's own images
+        are vouched for one by one, in slices.
+        """
+        if (name := self._world.facts["images"]) in self._world.files:
+            self._world.file(name)
 
     def read(self, style: str, object_: str, index: int) -> Image.Image:
         """An image in RGB. Raises `AssetError` if it is missing, truncated or not an image."""

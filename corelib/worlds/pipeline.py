@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from corelib.artefacts import folder_written_whole, sha256_of
+from corelib.devices import compute_with
 from corelib.errors import ConfigurationError
 from corelib.randomness import generator
 from corelib.settings.miniature import Denoiser, PipelineStage, TextEncoder
@@ -33,11 +34,12 @@ START_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 def train_pipeline(settings: PipelineStage, work: Work) -> Outcome:
     """Train U-Net and text encoder on `work.inputs["images"]` through `work.inputs["autoencoder"]`; save `pipeline`.
 
-    Facts: where pipeline and U-Net lie, the U-Net's sha256, the final loss and the number of parameters of U-Net
+    Facts: where pipeline and U-Net lie, the sha256 of each part, the final loss and the number of parameters of U-Net
     and text encoder. Raises `ConfigurationError` if a cell of the images has no prompt or a prompt is not spelt in the
     vocabulary, `UserError` if the loss stops being finite.
     """
-    world = load_world_images(work.inputs["images"].folder / "images")
+    compute_with(work.threads)
+    world = load_world_images(work.inputs["images"].file("images"))
     vae = AutoencoderKL.from_pretrained(work.inputs["autoencoder"].file("vae")).eval()
     tokenizer = build_tokenizer(settings.vocabulary)
     captions = _captions(world, settings.prompts, tokenizer)  # (images + 1, tokens), the empty prompt last
@@ -71,7 +73,7 @@ def train_pipeline(settings: PipelineStage, work: Work) -> Outcome:
     facts = {
         "pipeline": "pipeline",
         "unet": "unet",
-        "unet_sha256": sha256_of(work.folder / "pipeline" / "unet"),
+        "parts": {part.name: sha256_of(part) for part in sorted((work.folder / "pipeline").iterdir()) if part.is_dir()},
         "final_loss": final_loss,
         "unet_parameters": unet.num_parameters(),
         "text_encoder_parameters": text_encoder.num_parameters(),

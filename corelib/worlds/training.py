@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from corelib.checkpoints import Checkpoint, Progress
+from corelib.checkpoints import Checkpoint
 from corelib.errors import ArtefactError, UserError
+from corelib.progress import Progress
 from corelib.randomness import generator, seed_of
 from corelib.settings.miniature import Training
 from corelib.work import Work
@@ -128,7 +129,7 @@ def train(
     the recent losses. Raises `UserError` if the loss stops being finite, `Interrupted` if the job is asked to end.
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=training.learning_rate, fused=True)
-    checkpoint = Checkpoint(work.folder / f".{name.replace(' ', '_')}.pt", work.digest, work.checkpoint_seconds)
+    checkpoint = Checkpoint(work.checkpoint, work.digest, work.checkpoint_seconds)
     done, recent_loss = 0, math.nan
     if (state := checkpoint.load()) is not None:
         done, recent_loss = state["done"], state["recent_loss"]
@@ -169,7 +170,7 @@ def train(
             done += 1
             progress.report(done, recent_loss)
             checkpoint.offer(state_now)
-    checkpoint.remove()
+    checkpoint.save(state_now())
     module.eval()
     return recent_loss
 

@@ -11,6 +11,7 @@ from corelib.settings.unlearn_canvas import AdoptionStage, Assets
 from corelib.work import Outcome, Work
 
 PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
+"""What is needed of a diffusers pipeline beside its U-Net."""
 
 
 def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
@@ -21,7 +22,7 @@ def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
     assets = settings.assets
     if missing := missing_assets(settings):
         raise AssetError(
-            f"{len(missing)} of the assets of the paper's world are missing: {'; '.join(missing)} "
+            f"assets of the paper's world are missing: {'; '.join(missing)} "
             "(paths as in `world.assets` of the study, relative to the working directory)."
         )
     files = {
@@ -38,10 +39,11 @@ def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
             "images": relative["images"],
             "pipeline": _from(work.folder, assets.pipeline),
             "unet": assets.unet,
-            "unet_sha256": parts[assets.unet],
+            "parts": parts,
             "classifiers": {
                 label: {
                     "weights": relative[f"{label}_classifier"],
+                    "sha256": hashes[f"{label}_classifier"],
                     "architecture": assets.classifier_architecture,
                     "options": {},
                     "classes": classes,
@@ -49,8 +51,7 @@ def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
                 }
                 for label, classes in (("style", settings.styles), ("object", settings.objects))
             },
-            "inception": relative["inception"],
-            "sha256": hashes | parts,
+            "inception": {"weights": relative["inception"], "sha256": hashes["inception"]},
         },
     )
 
@@ -63,12 +64,9 @@ def missing_assets(settings: AdoptionStage) -> list[str]:
     if not images.is_dir():
         missing.append(f"{images}/ (folder with STYLE/OBJECT/INDEX.jpg)")
     else:
-        missing += [
-            f"{images / style / object_}/ (images 1.jpg to {settings.images_per_cell}.jpg)"
-            for style in settings.styles
-            for object_ in settings.objects
-            if not (images / style / object_).is_dir()
-        ][:3]
+        cells = [images / style / object_ for style in settings.styles for object_ in settings.objects]
+        if absent := [cell for cell in cells if not cell.is_dir()]:
+            missing.append(f"{absent[0]}/ and {len(absent) - 1} more of the {len(cells)} folders STYLE/OBJECT")
     pipeline, parts = Path(assets.pipeline), (assets.unet, *PIPELINE_PARTS)
     if not pipeline.is_dir():
         missing.append(f"{pipeline}/ (the fine-tuned diffusers pipeline: {', '.join(parts)})")

@@ -1,0 +1,78 @@
+"""Classifiers: timm models with the benchmark's preprocessing, loaded from the benchmark's form of checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from torch import Tensor
+
+from corelib.artefacts import Manifest
+from corelib.devices import Device
+from corelib.errors import AssetError
+
+
+class ImageClassifier:
+    """A timm classifier with the benchmark's preprocessing: resize to a square, [-1, 1], no crop."""
+
+    def __init__(self, world: Manifest, label: str, device: Device) -> None:
+        facts = world.facts["classifiers"][label]
+        self.classes: list[str] = facts["classes"]
+        self.resolution: int = facts["resolution"]
+        self.device = device
+        path = world.outside(facts["weights"], facts["sha256"])
+        model = timm.create_model(
+            facts["architecture"], pretrained=False, num_classes=len(self.classes), **facts["options"]
+        )
+        load_weights(model, path, len(self.classes))
+        self.model = model.eval().requires_grad_(False).to(device.torch_device)
+
+    def prepared(self, image: Image.Image) -> Tensor:
+        """An image as the classifier takes it, (3, side, side) in [-1, 1]."""
+        if image.size != (self.resolution, self.resolution):
+            image = image.resize((self.resolution, self.resolution), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 255.0
+        return (pixels - 0.5) / 0.5
+
+    @torch.no_grad()
+    def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
+        """Class probabilities, (len(images), classes)."""
+        batch = torch.stack([self.prepared(image) for image in images])
+        return self.model(batch.to(self.device.torch_device)).float().softmax(dim=1).cpu()
+
+    @torch.no_grad()
+    def features(self, pixels: Tensor) -> Tensor:
+        """The pooled features before the last layer of images (n, 3, side, side) in [0, 255], (n, d)."""
+        normalised = (pixels.to(self.device.torch_device) / 255.0 - 0.5) / 0.5
+        return self.model.forward_head(self.model.forward_features(normalised), pre_logits=True)
+
+
+def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
+    """Load a checkpoint of the benchmark's form, `{"model_state_dict": ...}`, without executing anything in it.
+
+    Raises `AssetError` if it is no such file or its last layer does not have `classes` outputs.
+    """
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise AssetError(f"{path}: the file is missing, expected the classifier's weights.") from None
+    except Exception as error:  # torch raises many kinds for damaged or unsafe files
+        raise AssetError(
+            f"{path}: not loadable as plain weights ({type(error).__name__}), expected tensors only."
+        ) from None
+    if not isinstance(content, dict) or "model_state_dict" not in content:
+        raise AssetError(f"{path}: no entry `model_state_dict`, expected a checkpoint of the benchmark's form.")
+    weights = content["model_state_dict"]
+    last = list(model.state_dict())[-1]
+    if last in weights and len(weights[last]) != classes:
+        raise AssetError(f"{path}: the classifier has {len(weights[last])} classes, expected {classes}.")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise AssetError(f"{path}: not the weights of {type(model).__name__} ({reason[:200]}).") from None
