@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ def save_delta(path: Path, tensors: Mapping[str, Tensor], base: str, run: str) -
     """Write the trained tensors with the identity of the base model they belong to."""
     kept = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
-        save_file(kept, temporary, metadata={"format": DELTA_FORMAT, "base": base, "run": run})
+        # One entry of metadata: safetensors writes several in a random order, and equal deltas must be equal files.
+        header = json.dumps({"format": DELTA_FORMAT, "base": base, "run": run}, sort_keys=True)
+        save_file(kept, temporary, metadata={"delta": header})
 
 
 def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
@@ -123,12 +126,10 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != DELTA_FORMAT:
-                raise ArtefactError(f"{path}: not a delta, expected the format {DELTA_FORMAT!r} in its header.")
-            if metadata["base"] != base:
+            header = _header(path, file.metadata())
+            if header["base"] != base:
                 raise ArtefactError(
-                    f"{path}: made for the base model {metadata['base'][:12]}, "
+                    f"{path}: made for the base model {header['base'][:12]}, "
                     f"but the base model here is {base[:12]}, expected the same."
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
@@ -148,3 +149,14 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
                     f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {tuple(parameter.shape)}."
                 )
             parameter.copy_(tensors[name])
+
+
+def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, str]:
+    try:
+        header: dict[str, str] = json.loads((metadata or {})["delta"])
+        known = header["format"] == DELTA_FORMAT and isinstance(header["base"], str)
+    except (KeyError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise ArtefactError(f"{path}: not a delta, expected the format {DELTA_FORMAT!r} in its header.")
+    return header

@@ -79,7 +79,14 @@ def make_pipeline(folder: Path, seed: int = 0) -> Manifest:
         norm_num_groups=4,
     )
     root = folder / "pipeline"
-    save_pipeline(root, autoencoder, encoder, tokenizer, unet, DDIMScheduler(beta_schedule="scaled_linear"))
+    save_pipeline(
+        root,
+        autoencoder,
+        encoder,
+        tokenizer,
+        unet,
+        DDIMScheduler(beta_schedule="scaled_linear", steps_offset=1, clip_sample=False),
+    )
     parts = {part.name: sha256_of(part) for part in root.iterdir() if part.is_dir()}
     facts = {"pipeline": "pipeline", "unet": "unet", "parts": parts}
     return finish(folder, "pipeline", Outcome(["pipeline"], facts))

@@ -245,9 +245,7 @@ def test_a_base_model_that_was_changed_after_it_was_taken_into_use_is_refused(
     shutil.copytree(material["pipeline"].folder, moved)
     weights = next((moved / "pipeline/unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(
-        ArtefactError, match=r"pipeline/unet: its sha256 is .* as when it was taken into use"
-    ):
+    with pytest.raises(ArtefactError, match=r"pipeline/unet: its sha256 is .* as when it was taken into use"):
         BaseModel(read_manifest(moved / MANIFEST)).unet()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_world import FP32, PROMPTS, make_material, make_pipeline, unlearning_settings
 
 from corelib import unlearning
@@ -20,7 +20,7 @@ from corelib.artefacts import Manifest, sha256_of
 from corelib.batches import Material, turn
 from corelib.checkpoints import Checkpoint
 from corelib.devices import Device
-from corelib.diffusion import CROSS_ATTENTION, DELTA, BaseModel, StudentAndTeacher, load_delta
+from corelib.diffusion import CROSS_ATTENTION, DELTA, BaseModel, StudentAndTeacher, load_delta, save_delta
 from corelib.errors import ArtefactError, Interrupted
 from corelib.objectives import Loss
 from corelib.saliency import find_salient_weights, largest
@@ -308,6 +308,20 @@ def test_the_largest_gradients_are_found_under_one_threshold() -> None:
     masks = largest(gradients, keep=3 / 7)
     assert masks["a"].tolist() == [False, True, False]
     assert masks["b"].tolist() == [[False, False], [True, True]]
+
+
+def test_equal_deltas_are_equal_files(tmp_path: Path) -> None:
+    tensors = {name: torch.randn(3) for name in ("attn2.a", "attn2.b", "attn2.c")}
+    for number in range(20):
+        save_delta(tmp_path / f"{number}.safetensors", tensors, "base", "run")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_another_safetensors_file_is_no_delta(material: dict[str, Manifest], tmp_path: Path) -> None:
+    save_file({"attn2": torch.zeros(1)}, tmp_path / "other.safetensors", metadata={"format": "pt"})
+    base = BaseModel(material["pipeline"])
+    with pytest.raises(ArtefactError, match="not a delta, expected the format"):
+        load_delta(tmp_path / "other.safetensors", base.unet(), base.identity)
 
 
 def test_a_delta_for_another_base_model_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
