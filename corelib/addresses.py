@@ -129,10 +129,13 @@ class Run:
 
     def with_all_inputs(self) -> dict[str, Run]:
         """This run and every run below it, by name."""
-        found = {self.name: self}
-        for run in self.inputs.values():
+        found: dict[str, Run] = {}
+        queue: list[Run] = [self]
+        while queue:
+            run = queue.pop()
             if run.name not in found:
-                found |= run.with_all_inputs()
+                found[run.name] = run
+                queue.extend(run.inputs.values())
         return found
 
 

@@ -25,7 +25,7 @@ from corelib.settings.evaluation import FID, FIDStage, ReferenceStage
 from corelib.settings.precision import Precision
 from corelib.slices import pairs_of
 from corelib.work import Outcome, Work
-from corelib.worlds.images import ImageFolder, read_image
+from corelib.worlds.images import ImageFolder
 
 FILE = "features.safetensors"
 
@@ -47,8 +47,6 @@ def measure_fid(settings: FIDStage, work: Work) -> Outcome:
     """Stage: the distance of the sampled images of some cells to the reference."""
     paths = sampled_images(work.inputs["samples"])
     chosen = [paths[image] for image in settings.grid]
-    for path in chosen:
-        read_image(path)
     features = features_of(chosen, settings.fid, work)
     reference = load_file(work.inputs["reference"].file(FILE))["features"]
     return Outcome([], {"fid": frechet_distance(features, reference), "images": len(chosen)})

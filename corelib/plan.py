@@ -12,6 +12,7 @@ from pathlib import Path
 from corelib import anchors
 from corelib.addresses import Run, slugged
 from corelib.configuration import ORIGINAL, Scheme, Study, Task
+from corelib.gathering import SampledImage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
 from corelib.settings.reporting import FigureStage, TableRow, TableStage
@@ -25,9 +26,6 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "workflow_scripts"
 
 once = functools.cache
 """Plans live as long as the process, so what their methods answered may too."""
-
-Image = tuple[str, str, int]
-"""A sampled image: style, object, seed."""
 
 
 class Plan:
@@ -335,7 +333,7 @@ class Plan:
 
     # Grids
 
-    def grid_of(self, task: str) -> list[Image]:
+    def grid_of(self, task: str) -> list[SampledImage]:
         """The evaluation grid of a task in label order."""
         chosen = self.study.tasks[task]
         styles = self.study.styles_in_label_order(chosen.forget + chosen.evaluation.retain)
@@ -347,7 +345,7 @@ class Plan:
             for seed in sorted(chosen.evaluation.seeds)
         ]
 
-    def grid_of_all_tasks(self) -> list[Image]:
+    def grid_of_all_tasks(self) -> list[SampledImage]:
         """The grids of all tasks together, each image once, in label order."""
         images = {image for task in self.study.tasks for image in self.grid_of(task)}
         world = self.study.world

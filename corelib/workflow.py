@@ -8,6 +8,7 @@ checked before a target asks for it.
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
 import sys
@@ -19,7 +20,9 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
 from corelib.artefacts import MANIFEST, read_json, sha256_of, write_json
 from corelib.errors import ArtefactError, ConfigurationError, UserError
+from corelib.gathering import SHARDS, batches_of
 from corelib.plan import Plan
+from corelib.settings.sampling import SamplesStage
 from corelib.studies import PAPER, load_published, load_study
 
 Asked = ParamSpec("Asked")
@@ -99,10 +102,9 @@ class Catalogue:
     def shards_of(self, wildcards: Any) -> list[str]:
         """The manifests of the shards that together are a run's samples: whole batches each."""
         specification = self.specification("samples", wildcards.run)
-        settings = specification["settings"]
-        batches = math.ceil(len(settings["grid"]) / settings["sampling"]["batch"])
-        shards = math.ceil(batches / specification["execution"]["batches_per_shard"])
-        folder = RUNS / "samples" / wildcards.run / "shards"
+        batches = batches_of(SamplesStage.model_validate_json(json.dumps(specification["settings"])))
+        shards = math.ceil(len(batches) / specification["execution"]["batches_per_shard"])
+        folder = RUNS / "samples" / wildcards.run / SHARDS
         return [self.ancient(str(folder / f"{shard:04d}-of-{shards:04d}.json")) for shard in range(shards)]
 
     def specification(self, stage: str, run: str) -> dict[str, Any]:
