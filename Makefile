@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PINS := envs/requirements.txt envs/requirements-dev.txt
 READY := $(VENV)/.ready
+MINI := $(foreach table,1 2 3 4,results/mini/table$(table).csv) $(foreach figure,2 3,results/mini/figure$(figure).png)
 
 .PHONY: env mini test test-all check clean-env
 
@@ -21,8 +22,8 @@ $(READY): $(PINS)
 	@touch $@
 
 mini: env
-	$(BIN)/snakemake --cores $(CORES) results/tiny/table1.csv results/tiny/figure2.png
-	@cat results/tiny/table1.md
+	$(BIN)/snakemake --cores $(CORES) $(MINI)
+	@cat results/mini/table1.md
 
 test: env
 	$(BIN)/python -m pytest -m "not slow"

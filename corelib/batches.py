@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from corelib.artefacts import Manifest
-from corelib.concepts import Prompts
+from corelib.concepts import EMPTY_CONCEPT, Prompts
 from corelib.embeddings import EmbeddingCache
 from corelib.latents import LatentCache
 from corelib.objectives import NoisyPairs
@@ -69,6 +69,10 @@ class Material:
             anchor=None if anchors is None else self._embedded(anchors, prompted),
             uniform=uniform,
         )
+
+    def unconditioned(self, count: int) -> Tensor:
+        """Embeddings of the empty prompt, (count, tokens, width)."""
+        return self._embeddings.of([EMPTY_CONCEPT] * count).to(self._device)
 
     def _embedded(self, styles: list[str], pairs: list[Pair]) -> Tensor:
         prompts = [self._prompts.in_training(style, pair.object) for style, pair in zip(styles, pairs, strict=True)]

@@ -21,7 +21,7 @@ from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
 from corelib.settings.slicing import Encoding
 from corelib.settings.unlearn_canvas import Assets
-from corelib.settings.unlearning import Adam, Length, Objective
+from corelib.settings.unlearning import Adam, Length, Objective, Saliency
 
 ORIGINAL = "original"
 """The row of the model before any unlearning."""
@@ -51,9 +51,10 @@ class UnlearnCanvasWorld(Section):
 
 
 class MiniatureWorld(Section):
-    """A world that renders its own benchmark and trains its own models."""
+    """A world that renders its own benchmark and trains its own models, or takes those that the repository ships."""
 
     kind: Literal["miniature"]
+    pretrained: bool
     styles: list[str]
     objects: list[str]
     images_per_cell: PositiveInt
@@ -111,6 +112,18 @@ class Anchoring(Section):
     one_to_one: Literal["in_order"] | dict[str, str]
 
 
+class Scale(Section):
+    """What a model of another size does to every method alike: its learning rate and its length are multiplied.
+
+    Attributes:
+        least_steps: no run is shorter, whatever its scaled length.
+    """
+
+    learning_rate: PositiveFloat
+    length: PositiveFloat
+    least_steps: PositiveInt
+
+
 class TrainingProtocol(Section):
     """What all unlearning runs share."""
 
@@ -118,14 +131,9 @@ class TrainingProtocol(Section):
     epoch_counts: Literal["forget", "both"]
     reduction: Literal["mean", "sum"]
     optimizer: Adam
+    scale: Scale
     precision: Precision
     seed: int = Field(ge=0)
-
-
-class Saliency(Section):
-    """SalUn's mask: only the fraction `keep` of the trained weights with the largest gradients may change."""
-
-    keep: float = Field(gt=0, le=1)
 
 
 class Method(Section):
@@ -208,6 +216,11 @@ class Study(Section):
         return self
 
     # What the leaves say, spelt out
+
+    @property
+    def takes_shipped_world(self) -> bool:
+        """Whether the models are those that the repository ships."""
+        return self.world.kind == "miniature" and self.world.pretrained
 
     def objects_of(self, objects: Literal["all"] | list[str]) -> list[str]:
         """The objects that a leaf names, in label order."""

@@ -7,7 +7,9 @@ studies are equal values with equal addresses, so they are built once.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from corelib import anchors
 from corelib.addresses import Run, slugged
@@ -15,6 +17,7 @@ from corelib.configuration import ORIGINAL, Scheme, Study, Task
 from corelib.gathering import SampledImage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
+from corelib.settings.pretrained import PretrainedStage
 from corelib.settings.reporting import FigureStage, TableRow, TableStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
@@ -35,12 +38,16 @@ class Plan:
         name: what the study is called.
         study: what it says.
         published: the paper's numbers, as (table, task, row, metric, value, k, n).
+        shipped: the record of the shipped world, for a study that takes it.
     """
 
-    def __init__(self, name: str, study: Study, published: list[list[str]]) -> None:
+    def __init__(
+        self, name: str, study: Study, published: list[list[str]], shipped: Mapping[str, Any] | None = None
+    ) -> None:
         self.name = name
         self.study = study
         self.published = published
+        self.shipped = shipped
         self._runs: dict[str, Run] = {}
 
     # What the user asks for
@@ -165,9 +172,10 @@ class Plan:
             objective=recipe.objective,
             candidates=self.candidates(chosen, scheme or recipe.anchors[task]),
             draw=study.anchoring.draw,
-            learning_rate=recipe.learning_rate,
+            learning_rate=recipe.learning_rate * study.training.scale.learning_rate,
             batch=recipe.batch,
-            length=recipe.length[task],
+            length=recipe.length[task].times(study.training.scale.length),
+            least_steps=study.training.scale.least_steps,
             epoch_counts=study.training.epoch_counts,
             reduction=study.training.reduction,
             optimizer=study.training.optimizer,
@@ -188,7 +196,7 @@ class Plan:
         study, recipe = self.study, self.study.methods[method]
         assert recipe.saliency is not None
         settings = SaliencyStage(
-            keep=recipe.saliency.keep,
+            saliency=recipe.saliency,
             batch=recipe.batch,
             prompts=study.prompts,
             precision=study.training.precision,
@@ -276,6 +284,8 @@ class Plan:
         world, prompts = self.study.world, self.study.prompts
         if world.kind == "unlearn_canvas":
             return self._adoption()
+        if world.pretrained:
+            return self._pretrained()
         captions = {
             style: {object_: prompts.in_training(style, object_) for object_ in world.objects} for style in world.styles
         }
@@ -298,6 +308,8 @@ class Plan:
         world = self.study.world
         if world.kind == "unlearn_canvas":
             return self._adoption()
+        if world.pretrained:
+            return self._pretrained()
         settings = ClassifierStage(
             label=label,
             classes=world.styles if label == "style" else world.objects,
@@ -321,6 +333,12 @@ class Plan:
         settings = AutoencoderStage(autoencoder=world.autoencoder, resolution=world.resolution, seed=world.seed)
         inputs = {"images": self.images()}
         return self._run("autoencoder", "train_autoencoder.py", world.kind, settings, self.study.threads.world, inputs)
+
+    @once
+    def _pretrained(self) -> Run:
+        assert self.shipped is not None, "the study takes the shipped world, of which the plan was told nothing"
+        settings = PretrainedStage(files=self.shipped["files"], facts=self.shipped["facts"])
+        return self._run("pretrained", "adopt_pretrained.py", self.study.world.kind, settings, 1, {})
 
     @once
     def _adoption(self) -> Run:

@@ -13,16 +13,17 @@ from corelib.batches import Material
 from corelib.devices import Device
 from corelib.diffusion import BaseModel, StudentAndTeacher
 from corelib.masks import MASKS
+from corelib.objectives import NoisePredictor, NoisyPairs
 from corelib.progress import Progress
-from corelib.settings.unlearning import SaliencyStage
+from corelib.settings.unlearning import Saliency, SaliencyStage
 from corelib.work import Outcome, Work
 
 
 def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
     """Stage: the weights with the largest gradient of equation 1, summed over one pass of the forget pairs.
 
-    The gradient is that of the untouched model; ones mark the fraction `keep` with the largest magnitudes under one
-    threshold over all trained tensors.
+    The gradient is that of the untouched model; ones mark the weights whose magnitude reaches one threshold, the same
+    for all trained tensors.
     """
     base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
     models = StudentAndTeacher(base.unet(), device)
@@ -32,20 +33,33 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
     for start in range(0, len(forget), settings.batch):
         pairs = forget[start : start + settings.batch]
         noisy = material.noisy_pairs(pairs, pairs, ("saliency", settings.seed, start))
-        prediction = models.student(noisy.noisy, noisy.timesteps, noisy.own)
+        prediction = guided(models.student, noisy, material, settings.saliency.guidance_scale)
         (prediction - noisy.noise).square().mean(dim=(1, 2, 3)).sum().backward()
         progress.report(start + len(pairs))
     gradients = {name: parameter.grad for name, parameter in models.trained.items() if parameter.grad is not None}
-    masks = largest(gradients, settings.keep)
+    threshold = threshold_of(gradients, settings.saliency)
+    masks = {name: gradient.abs() >= threshold for name, gradient in gradients.items()}
     with written_whole(work.folder / MASKS) as temporary:
         save_file({name: mask.cpu().contiguous() for name, mask in masks.items()}, temporary)
     kept = sum(int(mask.sum()) for mask in masks.values())
     return Outcome([MASKS], {"kept": kept, "weights": sum(mask.numel() for mask in masks.values())})
 
 
-def largest(gradients: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
-    """Masks (booleans of the gradients' shapes) of the fraction `keep` of entries with the largest magnitudes."""
+def guided(predictor: NoisePredictor, noisy: NoisyPairs, material: Material, scale: float) -> Tensor:
+    """e_0 + s (e_f - e_0), where e_0 is the answer to the empty prompt; e_f itself at s = 1. (batch, c, h, w)."""
+    if scale == 1:
+        return predictor(noisy.noisy, noisy.timesteps, noisy.own)
+    prompts = torch.cat([material.unconditioned(len(noisy.noisy)), noisy.own])
+    both = predictor(noisy.noisy.repeat(2, 1, 1, 1), noisy.timesteps.repeat(2), prompts)
+    without, with_prompt = both.chunk(2)
+    return without + scale * (with_prompt - without)
+
+
+def threshold_of(gradients: Mapping[str, Tensor], saliency: Saliency) -> float:
+    """The magnitude from which a gradient lets its weight change: as said, or as the fraction `keep` reaches it."""
+    if saliency.keep is None:
+        assert saliency.threshold is not None
+        return saliency.threshold
     magnitudes = torch.cat([gradient.abs().flatten() for gradient in gradients.values()])
-    kept = max(1, round(keep * magnitudes.numel()))
-    threshold = magnitudes.sort(descending=True).values[kept - 1]
-    return {name: gradient.abs() >= threshold for name, gradient in gradients.items()}
+    kept = max(1, round(saliency.keep * magnitudes.numel()))
+    return float(magnitudes.sort(descending=True).values[kept - 1])

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
+from corelib.artefacts import read_json
 from corelib.configuration import Contradiction, Study
 from corelib.errors import ConfigurationError
 
@@ -51,6 +52,9 @@ EXPECTATIONS = {
     "literal_error": "{expected}",
 }
 """What a fault of each pydantic type asks for, in words."""
+
+RECORD = Path("pretrained/world.json")
+"""What the repository says of the trained world that it ships, below the configuration folder."""
 
 MERGE = "tag:yaml.org,2002:merge"
 
@@ -107,6 +111,8 @@ def load_study(name: str, folder: Path) -> Study:
             key = ("tables", name, "published")
             expected = f"null or a table of {folder / 'published.csv'}: {', '.join(known)}"
             raise _error(_origin(key, origins), f"{'.'.join(key)} is {table.published!r}, expected {expected}")
+    if study.takes_shipped_world:
+        _check_against_shipped(study, folder, origins)
     return study
 
 
@@ -129,6 +135,40 @@ def load_published(folder: Path) -> list[list[str]]:
     except (OSError, ValueError, csv.Error) as error:
         raise _error(file, f"not readable ({error}), expected the paper's numbers") from None
     return lines
+
+
+def load_shipped(folder: Path) -> dict[str, Any]:
+    """The record of the trained world that lies in a configuration folder: `files`, `facts`, `leaves`, `provenance`."""
+    if not (folder / RECORD).exists():
+        raise _error(folder / RECORD, "it is missing, expected it as shipped (or world.pretrained: false)")
+    record: dict[str, Any] = read_json(folder / RECORD)
+    return record
+
+
+def leaves_of_world(study: Study) -> dict[str, Any]:
+    """Every leaf on which a trained world depends, by its key: the world itself, and the words of the captions."""
+    said = study.model_dump(mode="json", include={"world", "prompts"})
+    return {key: leaf for key, leaf in _flat(said, ()) if key != "world.pretrained"}
+
+
+def _flat(section: Mapping[str, Any], key: Key) -> Iterator[tuple[str, Any]]:
+    for name, leaf in section.items():
+        if isinstance(leaf, dict):
+            yield from _flat(leaf, (*key, name))
+        else:
+            yield ".".join((*key, name)), leaf
+
+
+def _check_against_shipped(study: Study, folder: Path, origins: Mapping[Key, Path]) -> None:
+    """Raise `ConfigurationError` for the first leaf that is not the one the shipped world was trained with."""
+    shipped = load_shipped(folder)["leaves"]
+    for key, leaf in leaves_of_world(study).items():
+        if leaf != shipped[key]:
+            raise _error(
+                _origin(tuple(key.split(".")), origins),
+                f"{key} is {_shown(leaf)}, expected {_shown(shipped[key])}, with which the shipped world was trained "
+                "(or world.pretrained: false, to train another one)",
+            )
 
 
 def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:

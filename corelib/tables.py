@@ -22,6 +22,10 @@ CELL_COLUMNS = (
     "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "run",
 )  # fmt: skip
 SIGNIFICANCE = 0.05
+LATEX = str.maketrans(
+    {**{mark: f"\\{mark}" for mark in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+    | {"^": r"\textasciicircum{}"}
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,12 @@ class Evaluated:
         return "; ".join(remarks)
 
     @property
+    def title(self) -> str:
+        """What the line is called, on one line, with what a reader must know of it."""
+        title = " ".join(self.row.title.split())
+        return f"{title} ({self.remark})" if self.remark else title
+
+    @property
     def values(self) -> dict[str, Decimal]:
         """What the line says under each metric, as the paper rounds it."""
         values = {name: count.percent for name, count in self.counts.items()} | {"SFID": self.sfid}
@@ -61,12 +71,13 @@ class Published:
 
 
 def tabulate(settings: TableStage, work: Work) -> Outcome:
-    """Stage: write a table as CSV and Markdown, and its cells with counts, intervals and published values."""
+    """Stage: write a table as CSV, Markdown and LaTeX, and its cells with counts, intervals and published values."""
     lines = [evaluated(row, work.inputs[row.cells]) for row in settings.rows]
     published = read_published(settings.published_values, settings.published)
     contents = {
         f"{settings.name}.csv": as_csv(lines),
         f"{settings.name}.md": as_markdown(lines),
+        f"{settings.name}.tex": as_latex(lines),
         f"{settings.name}.cells.csv": as_cells(lines, published, settings.comparable),
     }
     for name, content in contents.items():
@@ -90,19 +101,44 @@ def as_csv(lines: list[Evaluated]) -> str:
 def as_markdown(lines: list[Evaluated]) -> str:
     """The table for people, task by task, the best Total of each in bold."""
     parts = []
-    for task in dict.fromkeys(line.row.task for line in lines):
-        own = [line for line in lines if line.row.task == task]
-        best = max(line.values["Total"] for line in own)
+    for task, own in _by_task(lines):
         header = ["Algorithm", *(f"{metric} (↑)" for metric in METRICS)]
         rows = [header, ["---", *["---:"] * len(METRICS)]]
-        for line in own:
-            values = [_shown(value) for value in line.values.values()]
-            if line.values["Total"] == best:
-                values[-1] = f"**{values[-1]}**"
-            title = f"{line.row.title} ({line.remark})" if line.remark else line.row.title
-            rows.append([" ".join(title.replace("|", "\\|").split()), *values])
+        rows += [[line.title.replace("|", "\\|"), *_values(line, own, "**{}**")] for line in own]
         parts.append(f"### {task}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
     return "\n\n".join(parts) + "\n"
+
+
+def as_latex(lines: list[Evaluated]) -> str:
+    """The table for papers, to be used with the package booktabs; the best Total of each task in bold."""
+    header = ["Algorithm", *(rf"{metric} ($\uparrow$)" for metric in METRICS)]
+    parts = [rf"\begin{{tabular}}{{l{'r' * len(METRICS)}}}", r"\toprule", _latex_row(header)]
+    for task, own in _by_task(lines):
+        parts += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{_in_latex(task)}}}}} \\"]
+        parts += [_latex_row([_in_latex(line.title), *_values(line, own, r"\textbf{{{}}}")]) for line in own]
+    return "\n".join([*parts, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _by_task(lines: list[Evaluated]) -> Iterator[tuple[str, list[Evaluated]]]:
+    for task in dict.fromkeys(line.row.task for line in lines):
+        yield task, [line for line in lines if line.row.task == task]
+
+
+def _values(line: Evaluated, rivals: list[Evaluated], bold: str) -> list[str]:
+    """What stands in a line's columns; its Total in bold if no rival's is larger."""
+    values = [_shown(value) for value in line.values.values()]
+    if line.values["Total"] == max(rival.values["Total"] for rival in rivals):
+        values[-1] = bold.format(values[-1])
+    return values
+
+
+def _latex_row(entries: list[str]) -> str:
+    return " & ".join(entries) + r" \\"
+
+
+def _in_latex(text: str) -> str:
+    """A text without any of LaTeX's own characters."""
+    return text.translate(LATEX)
 
 
 def as_cells(lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published], comparable: bool) -> str:

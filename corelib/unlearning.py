@@ -91,12 +91,14 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """The length of the run: as said, or so many passes over the forget pairs."""
+        """The length of the run: as said, or so many passes over the forget pairs, and at least `least_steps`."""
         length = self._settings.length
         if length.steps is not None:
-            return length.steps
-        assert length.epochs is not None
-        return math.ceil(length.epochs * len(self._slice.forget) / self._size)
+            said = length.steps
+        else:
+            assert length.epochs is not None
+            said = math.ceil(length.epochs * len(self._slice.forget) / self._size)
+        return max(said, self._settings.least_steps)
 
     def at(self, step: int) -> Batch:
         """The batch of a step: forget pairs, and as many retain pairs if the objective has a retain term."""

@@ -23,7 +23,7 @@ from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.gathering import SHARDS, batches_of
 from corelib.plan import Plan
 from corelib.settings.sampling import SamplesStage
-from corelib.studies import PAPER, load_published, load_study
+from corelib.studies import PAPER, load_published, load_shipped, load_study
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
@@ -186,7 +186,8 @@ class Catalogue:
     @functools.cache  # noqa: B019 (one catalogue per process)
     def _products(self, study: str) -> dict[str, Run]:
         loaded = load_study(study, self.configuration)
-        return Plan(study, loaded, load_published(self.configuration)).products()
+        shipped = load_shipped(self.configuration) if loaded.takes_shipped_world else None
+        return Plan(study, loaded, load_published(self.configuration), shipped).products()
 
 
 def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:

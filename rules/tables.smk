@@ -1,6 +1,6 @@
 # Tables: queries over evaluated runs, at stable names.
 # In:  the cells of the table's rows
-# Out: results/[STUDY/]TABLE.csv, .md and .cells.csv
+# Out: results/[STUDY/]TABLE.csv, .md, .tex and .cells.csv
 
 
 localrules:
@@ -14,6 +14,7 @@ rule tabulate:
     output:
         "{place}/{product}.csv",
         "{place}/{product}.md",
+        "{place}/{product}.tex",
         "{place}/{product}.cells.csv",
         manifest="{place}/{product}.json",
     log:

@@ -1,10 +1,11 @@
 # The world: images, base model and classifiers. The only rules that know which world it is.
 # In:  a study's `world` (config/), or the user's assets
-# Out: runs/{assets,images,autoencoder,pipeline,classifier}/RUN/manifest.json
+# Out: runs/{assets,images,pretrained,autoencoder,pipeline,classifier}/RUN/manifest.json
 
 
 localrules:
     adopt_assets,
+    adopt_pretrained,
 
 
 rule adopt_assets:
@@ -39,6 +40,22 @@ rule render_images:
         specification="runs/images/{run}/specification.json",
     script:
         "../workflow_scripts/render.py"
+
+
+rule adopt_pretrained:
+    """Take the trained world that the repository ships."""
+    input:
+        catalogue.inputs_of("pretrained"),
+    output:
+        manifest="runs/pretrained/{run}/manifest.json",
+    log:
+        "logs/pretrained/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification="runs/pretrained/{run}/specification.json",
+    script:
+        "../workflow_scripts/adopt_pretrained.py"
 
 
 rule train_autoencoder:

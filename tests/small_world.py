@@ -142,6 +142,7 @@ def unlearning_settings(objective: Objective, **changes: Any) -> UnlearningStage
         "learning_rate": 1e-3,
         "batch": 2,
         "length": Length(steps=6),
+        "least_steps": 1,
         "epoch_counts": "forget",
         "reduction": "mean",
         "optimizer": Adam(betas=[0.9, 0.999], epsilon=1e-8, weight_decay=0.0),

@@ -23,8 +23,7 @@ from corelib.devices import Device
 from corelib.diffusion import CROSS_ATTENTION, DELTA, BaseModel, StudentAndTeacher, load_delta, save_delta
 from corelib.errors import ArtefactError, Interrupted
 from corelib.objectives import Loss
-from corelib.saliency import find_salient_weights, largest
-from corelib.settings.unlearning import Length, SaliencyStage
+from corelib.settings.unlearning import Length
 from corelib.slices import Pair
 from corelib.studies import load_study
 from corelib.unlearning import Batches, unlearn
@@ -282,32 +281,6 @@ def test_latents_of_other_images_than_the_slice_vouches_for_are_refused(
     other = replace(material["latents"], folder=folder, files=files)
     with pytest.raises(ArtefactError, match=r"1\.jpg had other bytes when it was encoded than when it was sliced"):
         unlearn(unlearning_settings(objective("core")), Work(tmp_path, "digest", material | {"latents": other}))
-
-
-def test_a_mask_keeps_the_weights_it_hides(material: dict[str, Manifest], tmp_path: Path) -> None:
-    from small_world import finish
-
-    settings = SaliencyStage(keep=0.5, batch=2, prompts=PROMPTS, precision=FP32, seed=0)
-    work = Work(tmp_path / "saliency", "digest", material)
-    work.folder.mkdir()
-    saliency = finish(work.folder, "saliency", find_salient_weights(settings, work))
-    masks = load_file(saliency.file("mask.safetensors"))
-    assert saliency.facts["kept"] == pytest.approx(0.5 * saliency.facts["weights"], abs=2)
-
-    unlearn(
-        unlearning_settings(objective("salun")), Work(tmp_path, "digest", material | {"saliency": saliency}, 1, 1e9)
-    )
-    before = BaseModel(material["pipeline"]).unet().state_dict()
-    for name, after in load_file(tmp_path / DELTA).items():
-        assert torch.equal(after[~masks[name]], before[name][~masks[name]])
-    assert any(not torch.equal(after, before[name]) for name, after in load_file(tmp_path / DELTA).items())
-
-
-def test_the_largest_gradients_are_found_under_one_threshold() -> None:
-    gradients = {"a": torch.tensor([1.0, -5.0, 0.1]), "b": torch.tensor([[2.0, -0.2], [3.0, 4.0]])}
-    masks = largest(gradients, keep=3 / 7)
-    assert masks["a"].tolist() == [False, True, False]
-    assert masks["b"].tolist() == [[False, False], [True, True]]
 
 
 def test_equal_deltas_are_equal_files(tmp_path: Path) -> None:

@@ -109,6 +109,13 @@ class Length(Section):
             raise ValueError("either `epochs` or `steps`")
         return self
 
+    def times(self, factor: float) -> Length:
+        """A length so many times as long."""
+        if self.steps is not None:
+            return Length(steps=max(1, round(self.steps * factor)))
+        assert self.epochs is not None
+        return Length(epochs=self.epochs * factor)
+
 
 class Adam(Section):
     """The optimiser of every method (Appendix B: Adam with a constant learning rate)."""
@@ -124,6 +131,7 @@ class UnlearningStage(Section):
     Attributes:
         candidates: for each forget style, the anchor styles that may be drawn for it; one entry means no draw.
         draw: where there are several, whether each pair of a step draws its own or a step draws once.
+        least_steps: the run trains for at least so many steps, however short its length.
         epoch_counts: whether `batch` is the number of forget pairs in a step ("forget"), or of forget and retain
             pairs together ("both").
         reduction: of the squared norms over the dimensions of the latents; "sum" is the printed equation, "mean" its
@@ -136,6 +144,7 @@ class UnlearningStage(Section):
     learning_rate: PositiveFloat
     batch: PositiveInt
     length: Length
+    least_steps: PositiveInt
     epoch_counts: Literal["forget", "both"]
     reduction: Literal["mean", "sum"]
     optimizer: Adam
@@ -144,10 +153,30 @@ class UnlearningStage(Section):
     seed: int
 
 
-class SaliencyStage(Section):
-    """Everything that a saliency mask reads: `keep` is the fraction of trained weights that may change."""
+class Saliency(Section):
+    """SalUn's mask: only the trained weights with the largest gradients on the forget set may change.
 
-    keep: float = Field(gt=0, le=1)
+    Attributes:
+        keep: the fraction of the trained weights that may change, by one threshold over all of them.
+        threshold: or else the magnitude from which a weight's gradient lets it change.
+        guidance_scale: of the prediction whose gradient is taken: 1 is equation 1, other scales as in sampling.
+    """
+
+    keep: float | None = Field(gt=0, le=1)
+    threshold: PositiveFloat | None
+    guidance_scale: float
+
+    @model_validator(mode="after")
+    def _chooses_in_one_way(self) -> Saliency:
+        if (self.keep is None) == (self.threshold is None):
+            raise ValueError("either `keep` or `threshold`, and null for the other")
+        return self
+
+
+class SaliencyStage(Section):
+    """Everything that a saliency mask reads besides the material of its task."""
+
+    saliency: Saliency
     batch: PositiveInt
     prompts: Prompts
     precision: Precision

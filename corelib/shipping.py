@@ -1,0 +1,60 @@
+"""Shipping a trained world: what a study has trained becomes what the repository offers to everyone.
+
+`config/pretrained/` holds the models and `world.json`, which says of them the sha256, the leaves of the configuration
+that they were trained with, and the provenance of each training.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from corelib.addresses import Run
+from corelib.artefacts import folder_written_whole, read_json, read_manifest, sha256_of, write_json
+from corelib.errors import ConfigurationError
+from corelib.plan import Plan
+from corelib.studies import RECORD, leaves_of_world, load_study, study_file
+
+PRIVATE = ("host", "scheduler_job")
+"""What a provenance record says of somebody's machine, and nobody else needs."""
+
+
+def ship_world(name: str, configuration: Path) -> Path:
+    """Put the world that the study `name` has trained in the place of the shipped one; the folder.
+
+    Raises `ConfigurationError` if the study trains no world, `ArtefactError` if it has not been built here.
+    """
+    study = load_study(name, configuration)
+    if study.world.kind != "miniature" or study.takes_shipped_world:
+        raise ConfigurationError(
+            f"{study_file(name, configuration)}: it trains no world, expected world.pretrained: false."
+        )
+    plan = Plan(name, study, published=[])
+    runs = {"pipeline": plan.pipeline(), "style": plan.classifier("style"), "object": plan.classifier("object")}
+    manifests = {role: read_manifest(run.manifest) for role, run in runs.items()}
+    facts = dict(manifests["pipeline"].facts)
+    facts["classifiers"] = {
+        label: {**manifests[label].facts["classifiers"][label], "weights": f"{label}.pth"}
+        for label in ("style", "object")
+    }
+    with folder_written_whole(configuration / RECORD.parent) as folder:
+        shutil.copytree(manifests["pipeline"].file("pipeline"), folder / "pipeline")
+        for label in ("style", "object"):
+            shutil.copyfile(manifests[label].file("classifier.pth"), folder / f"{label}.pth")
+        files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+        record = {"files": files, "facts": facts, "leaves": leaves_of_world(study), "provenance": _provenance(runs)}
+        write_json(folder / RECORD.name, record)
+    return configuration / RECORD.parent
+
+
+def _provenance(runs: Mapping[str, Run]) -> dict[str, Any]:
+    """The records of all runs that made the world, and what each said of its result."""
+    below = {name: run for shipped in runs.values() for name, run in shipped.with_all_inputs().items()}
+    records = {}
+    for name, run in sorted(below.items()):
+        record = read_json(run.manifest.with_suffix(".provenance.json"))
+        facts = read_manifest(run.manifest).facts
+        records[name] = {**{key: record[key] for key in record if key not in PRIVATE}, "facts": dict(facts)}
+    return records

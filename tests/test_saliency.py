@@ -1,0 +1,114 @@
+"""SalUn's mask: equal to one computed pair by pair, and obeyed by the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_world import FP32, PROMPTS, finish, make_material, unlearning_settings
+
+from corelib.artefacts import Manifest
+from corelib.batches import Material
+from corelib.diffusion import DELTA, BaseModel
+from corelib.saliency import find_salient_weights, threshold_of
+from corelib.settings.unlearning import Saliency, SaliencyStage
+from corelib.studies import load_study
+from corelib.unlearning import unlearn
+from corelib.work import Work
+
+SALUN = load_study("paper", Path(__file__).resolve().parent.parent / "config").methods["salun"]
+HALF = Saliency(keep=0.5, threshold=None, guidance_scale=1.0)
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    return make_material(tmp_path_factory.mktemp("material"))
+
+
+def saliency_of(material: dict[str, Manifest], folder: Path, saliency: Saliency = HALF, batch: int = 4) -> Manifest:
+    settings = SaliencyStage(saliency=saliency, batch=batch, prompts=PROMPTS, precision=FP32, seed=0)
+    work = Work(folder, "digest", material)
+    work.folder.mkdir()
+    return finish(work.folder, "saliency", find_salient_weights(settings, work))
+
+
+def gradients_pair_by_pair(material: dict[str, Manifest], guidance_scale: float, batch: int) -> dict[str, np.ndarray]:
+    """|sum over the forget set of the gradient of ||eps(x_t, p) - noise||^2 / d|, in float64, one pair at a time."""
+    base = BaseModel(material["pipeline"])
+    unet = base.unet().double()
+    source = Material(material, PROMPTS, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    weights = {name: weight for name, weight in unet.named_parameters() if "attn2" in name}
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    empty = source.unconditioned(1).double()
+    sums = {name: np.zeros(tuple(weight.shape)) for name, weight in weights.items()}
+    forget = source.slice.forget
+    for start in range(0, len(forget), batch):
+        pairs = forget[start : start + batch]
+        noisy = source.noisy_pairs(pairs, pairs, ("saliency", 0, start))
+        for one in range(len(pairs)):
+            x, t, noise = noisy.noisy[one, None].double(), noisy.timesteps[one, None], noisy.noise[one, None].double()
+            asked = unet(x, t, encoder_hidden_states=noisy.own[one, None].double()).sample
+            if guidance_scale != 1:
+                asked = guidance_scale * asked - (guidance_scale - 1) * unet(x, t, encoder_hidden_states=empty).sample
+            error = asked - noise
+            loss = (error * error).sum() / error.numel()
+            for name, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
+                sums[name] += gradient.numpy()
+    return {name: np.abs(total) for name, total in sums.items()}
+
+
+@pytest.mark.parametrize(("keep", "guidance_scale"), [(0.5, 1.0), (0.2, 1.0), (0.5, 7.5)])
+def test_the_mask_equals_one_computed_pair_by_pair(
+    keep: float, guidance_scale: float, material: dict[str, Manifest], tmp_path: Path
+) -> None:
+    saliency = Saliency(keep=keep, threshold=None, guidance_scale=guidance_scale)
+    found = load_file(saliency_of(material, tmp_path / "saliency", saliency).file("mask.safetensors"))
+    magnitudes = gradients_pair_by_pair(material, guidance_scale, batch=4)
+    ranked = np.sort(np.concatenate([magnitude.ravel() for magnitude in magnitudes.values()]))[::-1]
+    threshold = ranked[round(keep * len(ranked)) - 1]
+    assert found.keys() == magnitudes.keys()
+    agreeing = sum(int((found[name].numpy() == (magnitudes[name] >= threshold)).sum()) for name in found)
+    close = sum(int((np.abs(magnitude / threshold - 1) < 1e-4).sum()) for magnitude in magnitudes.values())
+    assert close < 0.002 * len(ranked)  # only these may fall on the other side by rounding
+    assert agreeing >= len(ranked) - close
+    assert sum(int(mask.sum()) for mask in found.values()) == pytest.approx(keep * len(ranked), abs=2)
+
+
+def test_a_threshold_instead_of_a_fraction_marks_the_weights_that_reach_it(
+    material: dict[str, Manifest], tmp_path: Path
+) -> None:
+    magnitudes = gradients_pair_by_pair(material, 1.0, batch=4)
+    threshold = float(np.quantile(np.concatenate([magnitude.ravel() for magnitude in magnitudes.values()]), 0.9))
+    saliency = Saliency(keep=None, threshold=threshold, guidance_scale=1.0)
+    found = saliency_of(material, tmp_path / "saliency", saliency)
+    assert found.facts["kept"] == pytest.approx(0.1 * found.facts["weights"], rel=0.01)
+
+
+def test_guidance_changes_the_mask(material: dict[str, Manifest], tmp_path: Path) -> None:
+    guided = Saliency(keep=0.5, threshold=None, guidance_scale=7.5)
+    masks = [
+        load_file(saliency_of(material, tmp_path / name, saliency).file("mask.safetensors"))
+        for name, saliency in (("plain", HALF), ("guided", guided))
+    ]
+    assert any(not torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
+
+def test_training_keeps_the_weights_that_the_mask_hides(material: dict[str, Manifest], tmp_path: Path) -> None:
+    saliency = saliency_of(material, tmp_path / "saliency")
+    masks = load_file(saliency.file("mask.safetensors"))
+    work = Work(tmp_path, "digest", material | {"saliency": saliency}, checkpoint_seconds=1e9)
+    unlearn(unlearning_settings(SALUN.objective), work)
+    before = BaseModel(material["pipeline"]).unet().state_dict()
+    after = load_file(tmp_path / DELTA)
+    for name, tensor in after.items():
+        assert torch.equal(tensor[~masks[name]], before[name][~masks[name]])
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in after.items())
+
+
+def test_one_threshold_holds_for_all_tensors_together() -> None:
+    gradients = {"a": torch.tensor([1.0, -5.0, 0.1]), "b": torch.tensor([[2.0, -0.2], [3.0, 4.0]])}
+    assert threshold_of(gradients, Saliency(keep=3 / 7, threshold=None, guidance_scale=1.0)) == 3.0
