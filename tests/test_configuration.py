@@ -20,7 +20,7 @@ from corelib.addresses import Run
 from corelib.configuration import Study
 from corelib.errors import ConfigurationError
 from corelib.plan import Plan
-from corelib.studies import load_study, study_names
+from corelib.studies import load_shipped, load_study, study_names
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGURATION = REPOSITORY / "config"
@@ -31,7 +31,7 @@ Load = Callable[..., Study]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A configuration folder of the test's own."""
-    return Path(shutil.copytree(CONFIGURATION, tmp_path / "config"))
+    return Path(shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth")))
 
 
 @pytest.fixture
@@ -86,19 +86,38 @@ def runs_of(plan: Plan, *products: str) -> dict[str, Run]:
 @pytest.mark.parametrize("name", study_names(CONFIGURATION))
 def test_every_shipped_study_loads_and_plans(name):
     study = load_study(name, CONFIGURATION)
-    plan = Plan(name, study, published())
+    plan = Plan(name, study, published(), load_shipped(CONFIGURATION))
     assert set(plan.products()) == {*study.tables, *study.figures}
 
 
-def test_paper_and_tiny_are_shipped():
-    assert {"paper", "tiny"} <= set(study_names(CONFIGURATION))
-    assert load_study("paper", CONFIGURATION).world.kind == "unlearn_canvas"
-    assert load_study("tiny", CONFIGURATION).world.kind == "miniature"
+def test_the_paper_and_three_miniatures_are_shipped():
+    kinds = {name: load_study(name, CONFIGURATION).world.kind for name in study_names(CONFIGURATION)}
+    assert kinds == {
+        "paper": "unlearn_canvas",
+        "mini": "miniature",
+        "mini-from-scratch": "miniature",
+        "tiny": "miniature",
+    }
+
+
+def plan_of(name: str) -> Plan:
+    return Plan(name, load_study(name, CONFIGURATION), published(), load_shipped(CONFIGURATION))
 
 
 @pytest.fixture(scope="module")
 def paper() -> Plan:
-    return Plan("paper", load_study("paper", CONFIGURATION), published())
+    return plan_of("paper")
+
+
+@pytest.fixture(scope="module")
+def mini() -> Plan:
+    return plan_of("mini")
+
+
+@pytest.fixture(scope="module", params=["paper", "mini"])
+def full(request) -> Plan:
+    """The plan of each study that has all of the paper's tables."""
+    return plan_of(request.param)
 
 
 def steps_of(run: Run) -> int:
@@ -127,27 +146,27 @@ def test_each_table_of_the_paper_adds_the_steps_that_the_protocol_counts(paper):
     assert added == [2_000 + 34_750 + 169_750, 19_000, 6_750, 150_000]
 
 
-def test_the_papers_tables_and_figures_need_14_220_images_of_which_the_original_model_samples_1_140(paper):
-    samples = [run for run in runs_of(paper).values() if run.stage == "samples"]
+def test_the_papers_tables_and_figures_need_14_220_images_of_which_the_original_model_samples_1_140(full):
+    samples = [run for run in runs_of(full).values() if run.stage == "samples"]
     assert len(samples) == 32
     assert sum(len(run.settings.grid) for run in samples) == 14_220
     assert [len(run.settings.grid) for run in samples if "delta" not in run.inputs] == [1_140]
     assert all(len(set(run.settings.grid)) == len(run.settings.grid) for run in samples)
 
 
-def test_rows_that_are_the_same_experiment_are_the_same_run(paper):
-    core = {task: paper.cells(task, "core", None).digest for task in ("Forget06", "Forget25")}
-    default = paper.table("table4").inputs["Forget25/one_to_one"]
-    assert default.digest == core["Forget25"] == paper.table("table1").inputs["Forget25/core"].digest
-    assert paper.table("table3").inputs["Forget06/core"].digest == core["Forget06"]
-    others = [paper.table("table4").inputs[f"Forget25/{scheme}"].digest for scheme in ("all_to_one", "one_to_all")]
+def test_rows_that_are_the_same_experiment_are_the_same_run(full):
+    core = {task: full.cells(task, "core", None).digest for task in ("Forget06", "Forget25")}
+    default = full.table("table4").inputs["Forget25/one_to_one"]
+    assert default.digest == core["Forget25"] == full.table("table1").inputs["Forget25/core"].digest
+    assert full.table("table3").inputs["Forget06/core"].digest == core["Forget06"]
+    others = [full.table("table4").inputs[f"Forget25/{scheme}"].digest for scheme in ("all_to_one", "one_to_all")]
     assert default.digest not in others
 
 
-def test_the_evaluation_grids_are_those_behind_the_published_counts(paper):
+def test_the_evaluation_grids_are_those_behind_the_published_counts(full):
     found = {}
-    for task in paper.study.tasks:
-        cells = paper.cells(task, "core", None).settings
+    for task in full.study.tasks:
+        cells = full.cells(task, "core", None).settings
         each = len(cells.objects) * len(cells.seeds)
         found[task] = (len(cells.forget) * each, len(cells.retain) * each)
     assert found == {
@@ -158,10 +177,78 @@ def test_the_evaluation_grids_are_those_behind_the_published_counts(paper):
     }
 
 
-def test_table_2_is_evaluated_on_objects_that_were_not_trained_on(paper):
-    task = paper.study.tasks["Forget06-unseen"]
+def test_table_2_is_evaluated_on_objects_that_were_not_trained_on(full):
+    task = full.study.tasks["Forget06-unseen"]
     assert set(task.objects).isdisjoint(task.evaluation.objects)
-    assert sorted([*task.objects, *task.evaluation.objects]) == paper.study.world.objects
+    assert sorted([*task.objects, *task.evaluation.objects]) == full.study.world.objects
+
+
+# The miniature is the paper's experiment
+
+
+def test_the_miniature_has_the_papers_shape(paper, mini):
+    ours, theirs = mini.study.world, paper.study.world
+    for names in ("styles", "objects"):
+        assert len(getattr(ours, names)) == len(getattr(theirs, names))
+        assert sorted(getattr(ours, names)) == getattr(ours, names)
+    assert ours.images_per_cell == theirs.images_per_cell == 20
+
+
+def test_the_miniature_differs_from_the_paper_in_its_world_and_its_scale_alone(paper, mini):
+    for section in ("anchoring", "methods", "tables"):
+        assert getattr(mini.study, section) == getattr(paper.study, section)
+    ours, theirs = (plan.study.training.model_dump(exclude={"scale"}) for plan in (mini, paper))
+    assert ours == theirs
+    assert mini.study.figures.keys() == paper.study.figures.keys()
+    for name, task in mini.study.tasks.items():
+        model = paper.study.tasks[name]
+        assert (task.retain, task.photos_in_retain) == (model.retain, model.photos_in_retain)
+        assert task.evaluation.seeds == model.evaluation.seeds
+
+
+@pytest.mark.parametrize("task", ["Forget01", "Forget06", "Forget06-unseen"])
+def test_the_miniature_forgets_and_judges_the_styles_at_the_papers_places(task, paper, mini):
+    places = []
+    for plan in (paper, mini):
+        painted = [style for style in plan.study.world.styles if style != plan.study.prompts.photo_style]
+        asked = plan.study.tasks[task]
+        places.append([[painted.index(style) for style in part] for part in (asked.forget, asked.evaluation.retain)])
+    assert places[0] == places[1]
+
+
+def test_the_miniatures_forget25_leaves_no_palette_and_no_texture_whole_or_gone(mini):
+    task = mini.study.tasks["Forget25"]
+    painted = [style for style in mini.study.world.styles if style != "Seed_Images"]
+    assert task.forget == painted[::2]
+    assert sorted([*task.forget, *task.evaluation.retain]) == mini.study.world.styles
+    words = {word for style in painted for word in style.split("_")}
+    assert words == {word for style in task.forget for word in style.split("_")}
+    assert words == {word for style in painted[1::2] for word in style.split("_")}
+
+
+def test_one_rule_scales_every_method_of_the_miniature(paper, mini):
+    scale = mini.study.training.scale
+    seen = 0
+    for task in mini.study.tasks:
+        for name, method in mini.study.methods.items():
+            if task not in method.length:
+                continue
+            ours, theirs = (plan.unlearning(task, name, None).settings for plan in (mini, paper))
+            assert ours.learning_rate == pytest.approx(theirs.learning_rate * scale.learning_rate)
+            in_steps = theirs.length.steps is not None
+            was, now = ((part.steps if in_steps else part.epochs) for part in (theirs.length, ours.length))
+            assert now == pytest.approx(was * scale.length)
+            assert ours.least_steps == scale.least_steps
+            assert (ours.batch, ours.objective) == (theirs.batch, theirs.objective)
+            seen += 1
+    assert seen == 27
+
+
+def test_the_papers_own_scale_changes_nothing(paper):
+    for name, method in paper.study.methods.items():
+        for task, length in method.length.items():
+            settings = paper.unlearning(task, name, None).settings
+            assert (settings.learning_rate, settings.length, settings.least_steps) == (method.learning_rate, length, 1)
 
 
 def test_configuration_is_read_without_importing_torch():

@@ -21,6 +21,7 @@ from corelib.tables import (
     METRICS,
     Published,
     as_csv,
+    as_latex,
     as_markdown,
     evaluated,
     read_published,
@@ -73,7 +74,7 @@ def table(folder: Path, comparable: bool = True, published: str | None = "table1
     )
     work = Work(folder / "table", "0" * 64, inputs | evaluations)
     work.folder.mkdir()
-    assert tabulate(settings, work).files == ["table1.cells.csv", "table1.csv", "table1.md"]
+    assert tabulate(settings, work).files == ["table1.cells.csv", "table1.csv", "table1.md", "table1.tex"]
     return work
 
 
@@ -152,6 +153,31 @@ def test_markdown_has_a_section_for_each_task_and_the_best_total_in_bold(tmp_pat
         "| CORE (ours) (diverged at step 71; 2 images constant or not finite) "
         "| 96.67 | 93.33 | 94.44 | 75.00 | 359.44 |\n"
     )
+
+
+def test_latex_is_a_table_of_booktabs_with_the_best_total_of_each_task_in_bold(tmp_path):
+    text = (table(tmp_path).folder / "table1.tex").read_text()
+    assert text == (
+        r"""\begin{tabular}{lrrrrr}
+\toprule
+Algorithm & UA ($\uparrow$) & IRA ($\uparrow$) & CRA ($\uparrow$) & SFID ($\uparrow$) & Total ($\uparrow$) \\
+\midrule
+\multicolumn{6}{l}{\emph{Forget01}} \\
+ESD & 96.67 & 93.33 & 94.44 & 75.00 & 359.44 \\
+CORE (ours) & 93.33 & 98.00 & 96.11 & 100.00 & \textbf{387.44} \\
+\midrule
+\multicolumn{6}{l}{\emph{Forget06}} \\
+ESD (3 images constant or not finite) & 93.33 & 98.00 & 96.11 & 100.00 & \textbf{387.44} \\
+CORE (ours) (diverged at step 71; 2 images constant or not finite) & 96.67 & 93.33 & 94.44 & 75.00 & 359.44 \\
+\bottomrule
+\end{tabular}
+"""
+    )
+
+
+def test_latex_shows_its_own_characters_as_they_are(tmp_path):
+    line = evaluated(row("x", r"A_b & 50% {c}\ ~^#$"), cells(tmp_path / "run", CORE))
+    assert r"A\_b \& 50\% \{c\}\textbackslash{} \textasciitilde{}\textasciicircum{}\#\$ & 93.33" in as_latex([line])
 
 
 def test_equal_best_totals_are_both_bold(tmp_path):
