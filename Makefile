@@ -6,7 +6,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PINS := envs/requirements.txt envs/requirements-dev.txt
 READY := $(VENV)/.ready
-MINI := $(foreach table,1 2 3 4,results/mini/table$(table).csv) $(foreach figure,2 3,results/mini/figure$(figure).png)
 
 .PHONY: env mini test test-all check clean-env
 
@@ -22,7 +21,7 @@ $(READY): $(PINS)
 	@touch $@
 
 mini: env
-	$(BIN)/snakemake --cores $(CORES) $(MINI)
+	@products=$$($(BIN)/python -m corelib products mini) && set -x && $(BIN)/snakemake --cores $(CORES) $$products
 	@cat results/mini/table1.md
 
 test: env

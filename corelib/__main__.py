@@ -8,6 +8,8 @@ from pathlib import Path
 
 from corelib.errors import UserError
 from corelib.shipping import ship_world
+from corelib.studies import load_study
+from corelib.workflow import targets_of
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
 
@@ -18,9 +20,14 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     ship = commands.add_parser("ship", help="put the world that a study has trained here in place of the shipped one")
     ship.add_argument("study", help="a study with world.pretrained: false, built in this working directory")
+    products = commands.add_parser("products", help="the targets that are all tables and figures of a study")
+    products.add_argument("study", help="`paper`, or a file's name in config/studies/")
     asked = parser.parse_args(arguments)
     try:
-        print(ship_world(asked.study, CONFIGURATION))
+        if asked.command == "ship":
+            print(ship_world(asked.study, CONFIGURATION))
+        else:
+            print(*targets_of(asked.study, load_study(asked.study, CONFIGURATION)))
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
 from corelib.artefacts import MANIFEST, read_json, sha256_of, write_json
+from corelib.configuration import Study
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.gathering import SHARDS, batches_of
 from corelib.plan import Plan
@@ -60,6 +61,14 @@ def _let_scripts_import_from(repository: Path) -> None:
     """Scripts run in processes of their own, on this machine or on a node that parses the Snakefile again."""
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(repository), *(path for path in others if path)])
+
+
+def targets_of(name: str, study: Study) -> list[str]:
+    """What to ask Snakemake for to have every table and figure of a study."""
+    place = RESULTS if name == PAPER else RESULTS / name
+    return [str(place / f"{table}.csv") for table in study.tables] + [
+        str(place / f"{figure}.png") for figure in study.figures
+    ]
 
 
 class Catalogue:
@@ -157,8 +166,7 @@ class Catalogue:
     @_in_one_sentence
     def files_of_paper(self, _: Any) -> list[str]:
         """Every table and figure of the paper's own study."""
-        endings = {"tables": "csv", "figures": "png"}
-        return [str(RESULTS / f"{name}.{endings[run.stage]}") for name, run in self._products(PAPER).items()]
+        return targets_of(PAPER, load_study(PAPER, self.configuration))
 
     @_in_one_sentence
     def specification_of_product(self, wildcards: Any) -> str:
