@@ -937,7 +937,7 @@ def test_the_file_named_is_the_one_that_said_the_key_last(load, complaint, folde
 
 def test_a_leaf_missing_from_a_section_is_missing_from_the_file_that_began_it(complaint):
     assert complaint("tasks: {Forget07: {forget: [Monet]}}").startswith(": tasks.Forget07.retain is missing, expected")
-    assert complaint("world: {kind: miniature}").startswith(": world.styles is missing, expected")
+    assert complaint("world: {kind: miniature}").startswith(": world.pretrained is missing, expected")
     switched_twice = "base: tiny\nworld: {kind: unlearn_canvas, styles: [], objects: [], images_per_cell: 1}"
     assert complaint(switched_twice).startswith(": world.assets is missing, expected")
 
