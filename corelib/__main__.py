@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         if asked.command == "ship":
-            print(ship_world(asked.study, CONFIGURATION))
+            print(os.path.relpath(ship_world(asked.study, CONFIGURATION)))
         else:
             print(*targets_of(asked.study, load_study(asked.study, CONFIGURATION)))
     except UserError as error:

@@ -36,9 +36,13 @@ class Checkout:
 
     def snakemake(self, *arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; its output is that of both streams together."""
+        return self.python("-m", "snakemake", *arguments, timeout=timeout)
+
+    def python(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run Python here; its output is that of both streams together."""
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments],
+            [sys.executable, *arguments],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,

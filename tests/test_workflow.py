@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Checkout
+from conftest import REPOSITORY, TINY, Checkout
 from PIL import Image
 from scipy.stats import binomtest
 
 from corelib.artefacts import MANIFEST, read_manifest, sha256_of
+from corelib.studies import study_names
 
 AFTER_UNLEARNING = {"sample_shard", "gather_samples", "classify_images", "measure_fid", "count_cells"}
 CORES_RUNS = {
@@ -215,6 +216,50 @@ def test_a_study_of_two_lines_shares_every_run_it_does_not_change(checkout: Chec
     (checkout.folder / "config/studies/faster.yaml").write_text("base: tiny\nmethods: {core: {learning_rate: 2e-3}}\n")
     planned = checkout.planned("results/faster/table1.csv")
     assert planned == {rule: count for rule, count in CORES_RUNS.items() if rule != "draw"}
+
+
+def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checkout) -> None:
+    done = checkout.python("-m", "corelib", "ship", "tiny")
+    assert done.returncode == 0 and done.stdout.strip() == "config/pretrained", done.stdout
+    (checkout.folder / "config/studies/taking.yaml").write_text("base: tiny\nworld: {pretrained: true}\n")
+    planned = checkout.planned("results/taking/table1.csv")
+    assert planned["adopt_pretrained"] == 1 and planned["unlearn"] == 4
+    assert not {"train_autoencoder", "train_pipeline", "train_classifier", "render_images"} & planned.keys()
+    done = checkout.snakemake("results/taking/table1.csv", "--cores", "1", "--until", "adopt_pretrained")
+    assert done.returncode == 0, done.stdout
+    (taken,) = (checkout.folder / "runs/pretrained").glob("*/manifest.json")
+    (trained,) = (checkout.folder / "runs/pipeline").glob("*/manifest.json")
+    assert sha256_of(taken.parent / "pipeline") == sha256_of(trained.parent / "pipeline")
+    (checkout.folder / "config/pretrained/pipeline/unet/config.json").unlink()
+    shutil.rmtree(taken.parent)
+    done = checkout.snakemake("results/taking/table1.csv", "--cores", "1")
+    assert done.returncode != 0
+    assert "config/pretrained/pipeline: its sha256 is" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ship", "mini"), "mini.yaml: it trains no world, expected world.pretrained: false."),
+        (("ship", "mini-from-scratch"), "manifest.json: the file is missing; ask for the target again to rebuild it."),
+        (("products", "nope"), "there is no such study, expected one of paper, mini, mini-from-scratch, tiny."),
+    ],
+)
+def test_a_command_that_cannot_be_carried_out_says_so_in_one_sentence(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    done = Checkout.at(tmp_path / "clone").python("-m", "corelib", *arguments)
+    assert done.returncode == 1
+    assert done.stdout.startswith("Error: ") and done.stdout.rstrip().endswith(said) and done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("study", study_names(REPOSITORY / "config"))
+def test_every_table_of_every_study_is_planned(study: str, tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    products = clone.python("-m", "corelib", "products", study).stdout.split()
+    for product in products:
+        planned = clone.planned(product)
+        assert planned["draw" if product.endswith(".png") else "tabulate"] == 1
 
 
 def test_a_queued_job_does_not_notice_that_the_configuration_was_edited(checkout: Checkout) -> None:
