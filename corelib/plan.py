@@ -65,8 +65,7 @@ class Plan:
         settings = TableStage(
             name=name,
             rows=rows,
-            published=table.published,
-            published_values=[line for line in self.published if line[0] == table.published],
+            published=[numbers for theirs, *numbers in self.published if theirs == table.published],
             comparable=self.study.world.kind == "unlearn_canvas",
         )
         return self._run("tables", "tabulate.py", f"{self.name}-{name}", settings, 1, inputs)
@@ -79,13 +78,17 @@ class Plan:
         settings = FigureStage(
             name=name,
             rows=[(style, object_) for style, object_ in figure.prompts],
-            row_titles=[self.study.prompts.in_evaluation(style, object_) for style, object_ in figure.prompts],
+            row_titles=[self._row_title(figure.task, style, object_) for style, object_ in figure.prompts],
             columns=[(row.name, self.study.title_of(row)) for row in rows],
             seed=figure.seed,
             pixels=figure.pixels,
         )
         inputs = {row.name: self.samples(figure.task, row.method, row.anchors) for row in rows}
         return self._run("figures", "draw.py", f"{self.name}-{name}", settings, 1, inputs)
+
+    def _row_title(self, task: str, style: str, object_: str) -> str:
+        kind = "Forgotten" if style in self.study.tasks[task].forget else "Kept"
+        return f"{kind}: {self.study.prompts.in_evaluation(style, object_)}"
 
     def products(self) -> dict[str, Run]:
         """Every table and figure of the study, by name."""

@@ -73,7 +73,7 @@ class Published:
 def tabulate(settings: TableStage, work: Work) -> Outcome:
     """Stage: write a table as CSV, Markdown and LaTeX, and its cells with counts, intervals and published values."""
     lines = [evaluated(row, work.inputs[row.cells]) for row in settings.rows]
-    published = read_published(settings.published_values, settings.published)
+    published = read_published(settings.published)
     contents = {
         f"{settings.name}.csv": as_csv(lines),
         f"{settings.name}.md": as_markdown(lines),
@@ -181,13 +181,12 @@ def verdict(count: Count | None, published: Published | None, comparable: bool) 
     return "compatible" if fisher_exact(table).pvalue >= SIGNIFICANCE else "differs"
 
 
-def read_published(rows: list[list[str]], table: str | None) -> dict[tuple[str, str, str], Published]:
-    """The paper's numbers of one table, by (task, row, metric); `rows` are (table, task, row, metric, value, k, n)."""
-    found = {}
-    for name, task, row, metric, value, k, n in rows:
-        if name == table:
-            found[task, row, metric] = Published(value, Count(int(k), int(n)) if k and n else None)
-    return found
+def read_published(numbers: list[list[str]]) -> dict[tuple[str, str, str], Published]:
+    """The paper's numbers, given as (task, row, metric, value, k, n), by (task, row, metric)."""
+    return {
+        (task, row, metric): Published(value, Count(int(k), int(n)) if k and n else None)
+        for task, row, metric, value, k, n in numbers
+    }
 
 
 def _shown(value: Decimal) -> str:

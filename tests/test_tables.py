@@ -70,7 +70,10 @@ def table(folder: Path, comparable: bool = True, published: str | None = "table1
         "Forget06/core": cells(folder / "core-forget06-dddd", ESD, flagged=2, diverged_at=71),
     }
     settings = TableStage(
-        name="table1", rows=rows, published=published, published_values=PUBLISHED, comparable=comparable
+        name="table1",
+        rows=rows,
+        published=[line[1:] for line in PUBLISHED if line[0] == published],
+        comparable=comparable,
     )
     work = Work(folder / "table", "0" * 64, inputs | evaluations)
     work.folder.mkdir()
@@ -122,7 +125,7 @@ def test_every_row_of_every_table_of_the_paper_meets_its_published_numbers():
     for name in ("table1", "table2", "table3", "table4"):
         settings = plan.table(name).settings
         asked = {(line.task, line.row, metric) for line in settings.rows for metric in METRICS}
-        assert set(read_published(settings.published_values, settings.published)) == asked
+        assert set(read_published(settings.published)) == asked
 
 
 def test_a_title_with_a_comma_stays_one_column(tmp_path):
@@ -239,9 +242,18 @@ def test_nothing_is_comparable_outside_the_papers_world_or_without_a_published_t
 
 
 def test_published_numbers_are_those_of_the_named_table_alone():
-    assert read_published(PUBLISHED, "table2") == {("Forget01", "esd", "UA"): Published("1.00", Count(1, 100))}
-    assert read_published(PUBLISHED, "table1")["Forget01", "esd", "SFID"] == Published("96.95", None)
-    assert read_published(PUBLISHED, None) == {}
+    study = load_study("paper", CONFIGURATION)
+    plan = Plan("paper", study, PUBLISHED)
+    assert read_published(plan.table("table2").settings.published) == {
+        ("Forget01", "esd", "UA"): Published("1.00", Count(1, 100))
+    }
+    assert read_published(plan.table("table1").settings.published)["Forget01", "esd", "SFID"] == Published(
+        "96.95", None
+    )
+    unpublished = study.model_copy(
+        update={"tables": {"table1": study.tables["table1"].model_copy(update={"published": None})}}
+    )
+    assert Plan("paper", unpublished, PUBLISHED).table("table1").settings.published == []
 
 
 # Verdicts

@@ -20,15 +20,13 @@ class TableStage(Section):
     """A table: its lines in the paper's order, and the published numbers they stand beside.
 
     Attributes:
-        published: the paper's table of the same rows, or None.
-        published_values: the paper's numbers, as (table, task, row, metric, value, k, n).
+        published: the numbers of the paper's table of the same rows, if it has one: (task, row, metric, value, k, n).
         comparable: whether accuracies may be tested against the paper's: only in the paper's world.
     """
 
     name: str
     rows: list[TableRow]
-    published: str | None
-    published_values: list[list[str]]
+    published: list[list[str]]
     comparable: bool
 
 
