@@ -14,6 +14,7 @@ from typing import Any
 from corelib import anchors
 from corelib.addresses import Run, slugged
 from corelib.configuration import ORIGINAL, Scheme, Study, Task
+from corelib.errors import ConfigurationError
 from corelib.gathering import SampledImage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
@@ -26,6 +27,9 @@ from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "workflow_scripts"
+
+DRAWING = ("corelib.randomness", "corelib.worlds.rendering")
+"""What decides how a miniature's images look."""
 
 once = functools.cache
 """Plans live as long as the process, so what their methods answered may too."""
@@ -340,6 +344,13 @@ class Plan:
     @once
     def _pretrained(self) -> Run:
         assert self.shipped is not None, "the study takes the shipped world, of which the plan was told nothing"
+        drawn = next(made for made in self.shipped["provenance"].values() if made["specification"]["stage"] == "images")
+        for module in DRAWING:
+            if drawn["specification"]["code"][module] != self.images().content["code"][module]:
+                raise ConfigurationError(
+                    f"{module}: it has changed since the shipped world was trained on its images, expected the same "
+                    "code (or world.pretrained: false, to train another one)."
+                )
         settings = PretrainedStage(files=self.shipped["files"], facts=self.shipped["facts"])
         return self._run("pretrained", "adopt_pretrained.py", self.study.world.kind, settings, 1, {})
 

@@ -12,6 +12,7 @@ from corelib.artefacts import written_whole
 from corelib.batches import Material
 from corelib.devices import Device
 from corelib.diffusion import BaseModel, StudentAndTeacher
+from corelib.errors import ArtefactError, ConfigurationError
 from corelib.masks import MASKS
 from corelib.objectives import NoisePredictor, NoisyPairs
 from corelib.progress import Progress
@@ -23,7 +24,8 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
     """Stage: the weights with the largest gradient of equation 1, summed over one pass of the forget pairs.
 
     The gradient is that of the untouched model; ones mark the weights whose magnitude reaches one threshold, the same
-    for all trained tensors.
+    for all trained tensors. Raises `ArtefactError` if a gradient is not finite, `ConfigurationError` if no weight
+    reaches the threshold: nothing would be unlearned.
     """
     base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
     models = StudentAndTeacher(base.unet(), device)
@@ -37,8 +39,7 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
         (prediction - noisy.noise).square().mean(dim=(1, 2, 3)).sum().backward()
         progress.report(start + len(pairs))
     gradients = {name: parameter.grad for name, parameter in models.trained.items() if parameter.grad is not None}
-    threshold = threshold_of(gradients, settings.saliency)
-    masks = {name: gradient.abs() >= threshold for name, gradient in gradients.items()}
+    masks = masks_of(gradients, settings.saliency)
     with written_whole(work.folder / MASKS) as temporary:
         save_file({name: mask.cpu().contiguous() for name, mask in masks.items()}, temporary)
     kept = sum(int(mask.sum()) for mask in masks.values())
@@ -53,6 +54,21 @@ def guided(predictor: NoisePredictor, noisy: NoisyPairs, material: Material, sca
     both = predictor(noisy.noisy.repeat(2, 1, 1, 1), noisy.timesteps.repeat(2), prompts)
     without, with_prompt = both.chunk(2)
     return without + scale * (with_prompt - without)
+
+
+def masks_of(gradients: Mapping[str, Tensor], saliency: Saliency) -> dict[str, Tensor]:
+    """Which weights may change, booleans of the gradients' shapes."""
+    for name, gradient in gradients.items():
+        if not torch.isfinite(gradient).all():
+            raise ArtefactError(f"{name}: its gradient on the forget set is not finite, expected numbers.")
+    threshold = threshold_of(gradients, saliency)
+    masks = {name: gradient.abs() >= threshold for name, gradient in gradients.items()}
+    if not any(mask.any() for mask in masks.values()):
+        largest = max(float(gradient.abs().max()) for gradient in gradients.values())
+        raise ConfigurationError(
+            f"saliency.threshold is {threshold}, expected at most {largest:.3g}, the magnitude of the largest gradient."
+        )
+    return masks
 
 
 def threshold_of(gradients: Mapping[str, Tensor], saliency: Saliency) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 from corelib.addresses import Run
 from corelib.artefacts import folder_written_whole, read_json, read_manifest, sha256_of, write_json
-from corelib.errors import ConfigurationError
+from corelib.errors import ArtefactError, ConfigurationError
 from corelib.plan import Plan
 from corelib.studies import RECORD, leaves_of_world, load_study, study_file
 
@@ -24,7 +24,8 @@ PRIVATE = ("host", "scheduler_job")
 def ship_world(name: str, configuration: Path) -> Path:
     """Put the world that the study `name` has trained in the place of the shipped one; the folder.
 
-    Raises `ConfigurationError` if the study trains no world, `ArtefactError` if it has not been built here.
+    Raises `ConfigurationError` if the study trains no world, `ArtefactError` if it has not been built here or by code
+    that nobody else has.
     """
     study = load_study(name, configuration)
     if study.world.kind != "miniature" or study.takes_shipped_world:
@@ -39,12 +40,17 @@ def ship_world(name: str, configuration: Path) -> Path:
         label: {**manifests[label].facts["classifiers"][label], "weights": f"{label}.pth"}
         for label in ("style", "object")
     }
+    provenance = _provenance(runs)
+    if unclean := [run for run, record in provenance.items() if str(record["commit"]).endswith("+")]:
+        raise ArtefactError(
+            f"runs/{unclean[0]}: made by code that was not committed, expected a commit that others can check out."
+        )
     with folder_written_whole(configuration / RECORD.parent) as folder:
         shutil.copytree(manifests["pipeline"].file("pipeline"), folder / "pipeline")
         for label in ("style", "object"):
             shutil.copyfile(manifests[label].file("classifier.pth"), folder / f"{label}.pth")
         files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-        record = {"files": files, "facts": facts, "leaves": leaves_of_world(study), "provenance": _provenance(runs)}
+        record = {"files": files, "facts": facts, "leaves": leaves_of_world(study), "provenance": provenance}
         write_json(folder / RECORD.name, record)
     return configuration / RECORD.parent
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from corelib.artefacts import read_json
 from corelib.configuration import Contradiction, Study
-from corelib.errors import ConfigurationError
+from corelib.errors import ArtefactError, ConfigurationError
 
 PAPER = "paper"
 """The study that `config/config.yaml` itself is; its tables lie in `results/` and not in `results/paper/`."""
@@ -139,9 +139,17 @@ def load_published(folder: Path) -> list[list[str]]:
 
 def load_shipped(folder: Path) -> dict[str, Any]:
     """The record of the trained world that lies in a configuration folder: `files`, `facts`, `leaves`, `provenance`."""
-    if not (folder / RECORD).exists():
-        raise _error(folder / RECORD, "it is missing, expected it as shipped (or world.pretrained: false)")
-    record: dict[str, Any] = read_json(folder / RECORD)
+    file = folder / RECORD
+    expected = "expected it as the repository ships it (or world.pretrained: false)"
+    if not file.exists():
+        raise _error(file, f"it is missing, {expected}")
+    try:
+        record = read_json(file)
+    except (ArtefactError, OSError):
+        raise _error(file, f"not readable as JSON, {expected}") from None
+    parts = ("files", "facts", "leaves", "provenance")
+    if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in parts):
+        raise _error(file, f"no record of a trained world, {expected}")
     return record
 
 
@@ -163,12 +171,23 @@ def _check_against_shipped(study: Study, folder: Path, origins: Mapping[Key, Pat
     """Raise `ConfigurationError` for the first leaf that is not the one the shipped world was trained with."""
     shipped = load_shipped(folder)["leaves"]
     for key, leaf in leaves_of_world(study).items():
-        if leaf != shipped[key]:
+        trained = shipped.get(key)
+        if leaf != trained:
             raise _error(
                 _origin(tuple(key.split(".")), origins),
-                f"{key} is {_shown(leaf)}, expected {_shown(shipped[key])}, with which the shipped world was trained "
+                f"{_difference(key, leaf, trained)}, with which the shipped world was trained "
                 "(or world.pretrained: false, to train another one)",
             )
+
+
+def _difference(key: str, found: object, expected: object) -> str:
+    """What differs, of two long lists the first entry that does."""
+    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected) > 3:
+        place = next(place for place, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
+        return f"{key} has {found[place]!r} as entry {place + 1}, expected {expected[place]!r}"
+    if isinstance(found, list) and isinstance(expected, list) and len(expected) > 3:
+        return f"{key} has {len(found)} entries, expected the {len(expected)}"
+    return f"{key} is {_shown(found)}, expected {_shown(expected)}"
 
 
 def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:

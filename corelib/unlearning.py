@@ -19,7 +19,7 @@ from corelib.masks import load_masks
 from corelib.objectives import Batch, NoisyPairs, evaluate
 from corelib.progress import Progress
 from corelib.randomness import generator
-from corelib.settings.unlearning import UnlearningStage
+from corelib.settings.unlearning import DIGITS, UnlearningStage
 from corelib.slices import Pair
 from corelib.work import Outcome, Work
 
@@ -45,6 +45,7 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
         weight_decay=settings.optimizer.weight_decay,
     )
 
+    log.info("%d steps at a learning rate of %g, scaled as the study says", batches.steps, settings.learning_rate)
     checkpoint = Checkpoint(work.checkpoint, work.digest, work.checkpoint_seconds)
     first_step = _resume(checkpoint, models, optimizer)
     progress = Progress("steps", batches.steps, first_step)
@@ -97,7 +98,7 @@ class Batches:
             said = length.steps
         else:
             assert length.epochs is not None
-            said = math.ceil(length.epochs * len(self._slice.forget) / self._size)
+            said = math.ceil(round(length.epochs * len(self._slice.forget) / self._size, DIGITS))
         return max(said, self._settings.least_steps)
 
     def at(self, step: int) -> Batch:

@@ -50,6 +50,7 @@ rule adopt_pretrained:
         manifest="runs/pretrained/{run}/manifest.json",
     log:
         "logs/pretrained/{run}.log",
+    retries: 0  # what is damaged does not heal by trying again
     conda:
         "../envs/core.yaml"
     params:

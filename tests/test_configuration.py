@@ -20,6 +20,7 @@ from corelib.addresses import Run
 from corelib.configuration import Study
 from corelib.errors import ConfigurationError
 from corelib.plan import Plan
+from corelib.settings.unlearning import Length
 from corelib.studies import load_shipped, load_study, study_names
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -242,6 +243,21 @@ def test_one_rule_scales_every_method_of_the_miniature(paper, mini):
             assert (ours.batch, ours.objective) == (theirs.batch, theirs.objective)
             seen += 1
     assert seen == 27
+
+
+@pytest.mark.parametrize(
+    ("length", "factor", "expected"),
+    [
+        (Length(steps=1000), 0.02, Length(steps=20)),
+        (Length(steps=30), 0.1, Length(steps=3)),
+        (Length(steps=31), 0.1, Length(steps=4)),
+        (Length(steps=1), 0.001, Length(steps=1)),
+        (Length(epochs=6), 0.1, Length(epochs=0.6)),
+        (Length(epochs=100), 0.02, Length(epochs=2)),
+    ],
+)
+def test_a_scaled_length_has_no_step_more_by_rounding(length, factor, expected):
+    assert length.times(factor) == expected
 
 
 def test_the_papers_own_scale_changes_nothing(paper):

@@ -13,7 +13,8 @@ from small_world import FP32, PROMPTS, finish, make_material, unlearning_setting
 from corelib.artefacts import Manifest
 from corelib.batches import Material
 from corelib.diffusion import DELTA, BaseModel
-from corelib.saliency import find_salient_weights, threshold_of
+from corelib.errors import ArtefactError, ConfigurationError
+from corelib.saliency import find_salient_weights, masks_of, threshold_of
 from corelib.settings.unlearning import Saliency, SaliencyStage
 from corelib.studies import load_study
 from corelib.unlearning import unlearn
@@ -61,7 +62,7 @@ def gradients_pair_by_pair(material: dict[str, Manifest], guidance_scale: float,
     return {name: np.abs(total) for name, total in sums.items()}
 
 
-@pytest.mark.parametrize(("keep", "guidance_scale"), [(0.5, 1.0), (0.2, 1.0), (0.5, 7.5)])
+@pytest.mark.parametrize(("keep", "guidance_scale"), [(0.5, 1.0), (0.2, 1.0), (0.5, 8.5)])
 def test_the_mask_equals_one_computed_pair_by_pair(
     keep: float, guidance_scale: float, material: dict[str, Manifest], tmp_path: Path
 ) -> None:
@@ -89,7 +90,7 @@ def test_a_threshold_instead_of_a_fraction_marks_the_weights_that_reach_it(
 
 
 def test_guidance_changes_the_mask(material: dict[str, Manifest], tmp_path: Path) -> None:
-    guided = Saliency(keep=0.5, threshold=None, guidance_scale=7.5)
+    guided = Saliency(keep=0.5, threshold=None, guidance_scale=8.5)
     masks = [
         load_file(saliency_of(material, tmp_path / name, saliency).file("mask.safetensors"))
         for name, saliency in (("plain", HALF), ("guided", guided))
@@ -107,6 +108,18 @@ def test_training_keeps_the_weights_that_the_mask_hides(material: dict[str, Mani
     for name, tensor in after.items():
         assert torch.equal(tensor[~masks[name]], before[name][~masks[name]])
     assert any(not torch.equal(tensor, before[name]) for name, tensor in after.items())
+
+
+def test_a_threshold_that_no_gradient_reaches_is_refused(material: dict[str, Manifest], tmp_path: Path) -> None:
+    """Else the method would train nothing, and its row would be the original model's."""
+    with pytest.raises(ConfigurationError, match=r"saliency\.threshold is 1000\.0, expected at most "):
+        saliency_of(material, tmp_path / "saliency", Saliency(keep=None, threshold=1000.0, guidance_scale=1.0))
+
+
+def test_a_gradient_that_is_not_finite_is_refused() -> None:
+    gradients = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([float("nan"), 1.0])}
+    with pytest.raises(ArtefactError, match="b: its gradient on the forget set is not finite"):
+        masks_of(gradients, HALF)
 
 
 def test_one_threshold_holds_for_all_tensors_together() -> None:

@@ -26,7 +26,7 @@ from corelib.sampling import sample_shard
 from corelib.settings.evaluation import CellsStage
 from corelib.settings.precision import Precision
 from corelib.settings.pretrained import PretrainedStage
-from corelib.studies import load_published, load_shipped, load_study
+from corelib.studies import _difference, leaves_of_world, load_published, load_shipped, load_study
 from corelib.work import Work
 from corelib.worlds.pretrained import SHIPPED, adopt_pretrained
 from corelib.worlds.rendering import render_image
@@ -114,6 +114,43 @@ def test_a_leaf_that_the_shipped_world_depends_on_is_named(leaf: str, value: Any
     said.setdefault("world", {})["pretrained"] = False
     study.write_text(yaml.safe_dump(said))
     assert not load_study("other", tmp_path / "config").takes_shipped_world
+
+
+def test_of_a_long_list_the_entry_that_differs_is_named(tmp_path: Path) -> None:
+    shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
+    objects = [*MINI.world.objects[:-2], *reversed(MINI.world.objects[-2:])]
+    (tmp_path / "config" / "studies" / "other.yaml").write_text(yaml.safe_dump(overlay("world.objects", objects)))
+    with pytest.raises(ConfigurationError, match=r"world\.objects has 'Triangles' as entry 19, expected 'Stars', with"):
+        load_study("other", tmp_path / "config")
+    lacking = [style for style in MINI.world.styles if style != "Lilac_Rings"]
+    trained = leaves_of_world(MINI)["world.styles"]
+    assert _difference("world.styles", lacking, trained) == "world.styles has 50 entries, expected the 51"
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": {', '{"files": {}, "facts": {}, "leaves": []}'])
+def test_a_damaged_record_is_one_sentence(content: str, tmp_path: Path) -> None:
+    shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
+    (tmp_path / "config" / "pretrained" / "world.json").write_text(content)
+    with pytest.raises(ConfigurationError, match=r"world\.json: no.* expected it as the repository ships it"):
+        load_study("mini", tmp_path / "config")
+
+
+def test_a_leaf_that_the_record_does_not_know_is_named(tmp_path: Path) -> None:
+    shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
+    record = json.loads((SHIPPED / "world.json").read_text())
+    del record["leaves"]["world.seed"]
+    (tmp_path / "config" / "pretrained" / "world.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigurationError, match=r"world\.seed is 0, expected None, with which the shipped world"):
+        load_study("mini", tmp_path / "config")
+
+
+def test_the_shipped_world_is_refused_when_images_are_drawn_in_another_way() -> None:
+    record = json.loads((SHIPPED / "world.json").read_text())
+    for made in record["provenance"].values():
+        if made["specification"]["stage"] == "images":
+            made["specification"]["code"]["corelib.worlds.rendering"] = "another"
+    with pytest.raises(ConfigurationError, match=r"corelib\.worlds\.rendering: it has changed since"):
+        Plan("mini", MINI, [], record).pipeline()
 
 
 def test_a_leaf_that_it_does_not_depend_on_is_free(tmp_path: Path) -> None:

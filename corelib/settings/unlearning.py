@@ -6,6 +6,7 @@ weight, and which retain target. The vocabulary of target noises is closed; a me
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -13,6 +14,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from corelib.concepts import Prompts
 from corelib.settings.precision import Precision
 from corelib.settings.section import Section
+
+DIGITS = 9
+"""Scaled lengths are rounded to them, so that 6 x 0.1 epochs are 0.6 and not a step more."""
 
 
 class FrozenModel(Section):
@@ -110,11 +114,11 @@ class Length(Section):
         return self
 
     def times(self, factor: float) -> Length:
-        """A length so many times as long."""
+        """A length so many times as long; a step that has begun counts whole."""
         if self.steps is not None:
-            return Length(steps=max(1, round(self.steps * factor)))
+            return Length(steps=math.ceil(round(self.steps * factor, DIGITS)))
         assert self.epochs is not None
-        return Length(epochs=self.epochs * factor)
+        return Length(epochs=round(self.epochs * factor, DIGITS))
 
 
 class Adam(Section):
@@ -158,8 +162,10 @@ class Saliency(Section):
 
     Attributes:
         keep: the fraction of the trained weights that may change, by one threshold over all of them.
-        threshold: or else the magnitude from which a weight's gradient lets it change.
-        guidance_scale: of the prediction whose gradient is taken: 1 is equation 1, other scales as in sampling.
+        threshold: or else the magnitude from which a weight's gradient lets it change; the gradient is that of the
+            mean over a latent's dimensions, summed over the forget pairs.
+        guidance_scale: s of the prediction e_0 + s (e_f - e_0) whose gradient is taken: 1 is equation 1, and 8.5 what
+            public code calls a guidance of 7.5.
     """
 
     keep: float | None = Field(gt=0, le=1)
