@@ -193,7 +193,7 @@ def test_changing_the_loss_builds_everything_that_was_trained_with_it(checkout: 
 
 
 def test_changing_how_a_table_is_laid_out_trains_nothing(checkout: Checkout) -> None:
-    checkout.edit("corelib/tables.py", 'header = ["Algorithm",', 'header = ["Method",')
+    checkout.edit("corelib/tables.py", 'header = ["Algorithm", *(f"', 'header = ["Method", *(f"')
     assert checkout.planned(*TINY) == {"tabulate": 1}
 
 
