@@ -327,7 +327,7 @@ def test_an_unknown_table_is_refused_by_name(checkout: Checkout) -> None:
 def test_an_unknown_study_is_refused_by_name(checkout: Checkout) -> None:
     done = checkout.snakemake("--dry-run", "results/huge/table1.csv")
     assert done.returncode != 0
-    assert "there is no such study, expected one of paper, tiny" in done.stdout
+    assert "there is no such study, expected one of paper, mini, mini-from-scratch, tiny" in done.stdout
 
 
 def test_code_that_changes_while_a_job_waits_is_noticed_by_the_job(checkout: Checkout) -> None:
