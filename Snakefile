@@ -13,7 +13,7 @@ sys.path.insert(0, workflow.basedir)
 
 from corelib.workflow import Catalogue
 
-catalogue = Catalogue(Path(workflow.basedir), ancient)
+catalogue = Catalogue(Path(workflow.basedir), ancient, config)
 
 
 wildcard_constraints:

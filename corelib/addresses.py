@@ -26,9 +26,9 @@ RUNS = Path("runs")
 SPECIFICATION = "specification.json"
 LIBRARY = "corelib"
 
-HARNESS = frozenset({"corelib.jobs"})
-"""What every script imports only to find its specification, log and record provenance. It computes no number, so it is
-no content; what a stage itself imports of it would still count."""
+HARNESS = frozenset({"corelib.jobs", "corelib.progress"})
+"""What scripts import to find their specification, to log and to record provenance. It computes no number, so it is no
+content; nor is what it imports in its turn, unless a stage imports that as well."""
 
 NUMERICAL_PACKAGES = {
     "PIL": "pillow",

@@ -142,12 +142,26 @@ class Manifest:
         return path
 
 
+def vouched_for(folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a manifest over the named files (or folders) in a stage's folder, as they are now."""
+    hashes = {name: sha256_of(folder / name) for name in files}
+    return {"stage": stage, "digest": digest, "files": hashes, "facts": dict(facts)}
+
+
+def is_still_true(content: Any, folder: Path, digest: str) -> bool:
+    """Whether the content of a manifest belongs to a run and every file is there with the bytes it vouches for."""
+    try:
+        files = content["files"].items()
+        return content["digest"] == digest and all(sha256_of(folder / name) == sha for name, sha in files)
+    except (OSError, KeyError, TypeError, AttributeError):
+        return False
+
+
 def write_manifest(
     path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
 ) -> None:
     """Hash the named files (or folders) of a stage and vouch for them in `path`; the last thing that a stage does."""
-    hashes = {name: sha256_of(folder / name) for name in files}
-    write_json(path, {"stage": stage, "digest": digest, "files": hashes, "facts": dict(facts)})
+    write_json(path, vouched_for(folder, stage, digest, files, facts))
 
 
 def read_manifest(path: Path) -> Manifest:

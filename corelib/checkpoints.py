@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from corelib.artefacts import written_whole
-from corelib.errors import ArtefactError, Interrupted
+from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +72,14 @@ class Checkpoint:
 
     @contextmanager
     def watching_for_the_end(self) -> Iterator[None]:
-        """While the block runs, SIGTERM makes the next `offer` save and stop instead of killing the process."""
+        """While the block runs, being asked to end makes the next `offer` save and stop instead of the process."""
 
         def remember(_signal: int, _frame: FrameType | None) -> None:
             self._asked_to_end = True
 
-        previous = signal.signal(signal.SIGTERM, remember)
+        previous = {asking: signal.signal(asking, remember) for asking in ASKING_TO_END}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for asking, handler in previous.items():
+                signal.signal(asking, handler)

@@ -1,5 +1,7 @@
 """Errors whose text is meant for the user of the pipeline."""
 
+import signal
+
 
 class UserError(Exception):
     """One sentence that names the file or the key, the value found, and what was expected.
@@ -20,5 +22,12 @@ class ArtefactError(UserError):
     """A file that this pipeline made is missing, damaged, or belongs to something else."""
 
 
-class Interrupted(Exception):
-    """The job was asked to end (SIGTERM) and has saved its state; it goes on from there when it is started again."""
+ASKING_TO_END = (signal.SIGTERM, signal.SIGINT)
+"""What a scheduler sends some time before it kills, and what the terminal sends when the user presses Ctrl-C."""
+
+
+class Interrupted(BaseException):
+    """The job was asked to end and has saved its state; it goes on from there when it is started again.
+
+    Not an `Exception`: nothing that handles errors on the way may take it for one.
+    """

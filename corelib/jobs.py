@@ -13,17 +13,22 @@ import logging
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
-import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 from corelib.addresses import RUNS, code_of, digest_of, packages_of
-from corelib.artefacts import MANIFEST, read_json, read_manifest, write_json, write_manifest
-from corelib.errors import ArtefactError, Interrupted, UserError
+from corelib.artefacts import MANIFEST, is_still_true, read_json, read_manifest, vouched_for, write_json
+from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, UserError
+from corelib.gpus import CHOSEN, one_gpu
+from corelib.leases import Lease
 from corelib.settings.section import Section
 from corelib.work import Outcome, Work
 
@@ -47,8 +52,11 @@ def run_job(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings
         settings: the type of what it reads.
 
     Exits with one sentence for a `UserError`, and with a traceback for anything else, both at the end of the job's log.
+    When it is asked to end, it saves what can be saved, leaves nothing half written, and exits with `INTERRUPTED`.
     """
     _mirror_output_in(Path(snakemake.log[0]))
+    for asking in ASKING_TO_END:
+        signal.signal(asking, _end)
     try:
         _work(snakemake, stage, settings)
     except Interrupted as interruption:
@@ -65,25 +73,79 @@ def run_job(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings
         sys.exit(1)
 
 
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted(f"asked to end ({signal.Signals(number).name}); what was complete is kept")
+
+
 def _work(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]) -> None:
-    began = time.monotonic()
     specification = read_json(Path(snakemake.params.specification))
     _check_that_it_is_still_meant(Path(snakemake.params.specification), specification, Path(snakemake.scriptdir))
-    inputs = {role: read_manifest(RUNS / name / MANIFEST) for role, name in specification["builds_on"].items()}
     manifest = Path(snakemake.output.manifest)
-    work = Work(
-        folder=Path(snakemake.params.get("folder", manifest.parent)),
-        digest=specification["digest"],
-        inputs=inputs,
-        threads=specification["threads"],
-        checkpoint_seconds=specification["execution"]["checkpoint_seconds"],
+    folder, provenance = Path(snakemake.params.get("folder", manifest.parent)), _provenance_beside(manifest)
+    with Lease(manifest.with_suffix(".lease")).held(), _its_gpu(snakemake):
+        if (made := _made_before(provenance, folder, specification["digest"])) is not None:
+            log.info("made before by %s; every file is as it was left", _maker(provenance))
+            write_json(manifest, made)
+            return
+        began = datetime.now().astimezone()
+        inputs = {role: read_manifest(RUNS / name / MANIFEST) for role, name in specification["builds_on"].items()}
+        work = Work(
+            folder=folder,
+            digest=specification["digest"],
+            inputs=inputs,
+            threads=specification["threads"],
+            checkpoint_seconds=specification["execution"]["checkpoint_seconds"],
+        )
+        _say_where_it_runs(specification)
+        outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
+        made = vouched_for(folder, specification["stage"], work.digest, outcome.files, outcome.facts)
+        write_json(provenance, _provenance(specification, made, began))
+        write_json(manifest, made)
+        work.checkpoint.unlink(missing_ok=True)
+        log.info("done in %.1f s", (datetime.now().astimezone() - began).total_seconds())
+
+
+def _provenance_beside(manifest: Path) -> Path:
+    return manifest.with_suffix(".provenance.json")
+
+
+def _its_gpu(snakemake: Any) -> AbstractContextManager[None]:
+    return one_gpu() if snakemake.resources.get("gpu") else nullcontext()
+
+
+def _made_before(provenance: Path, folder: Path, digest: str) -> dict[str, Any] | None:
+    """The manifest of this very run, if an earlier job has completed it and its files are still whole.
+
+    Snakemake deletes a job's outputs, manifests that is, before it starts the job, and starts it again if the process
+    that had submitted it died before it saw it end. The provenance record is no output, so it is still there.
+    """
+    try:
+        made: dict[str, Any] = read_json(provenance)["manifest"]
+    except (ArtefactError, KeyError, TypeError):
+        return None
+    return made if is_still_true(made, folder, digest) else None
+
+
+def _maker(provenance: Path) -> str:
+    record = read_json(provenance)
+    job = f"job {record['scheduler_job']}" if record.get("scheduler_job") else "a process"
+    return f"{job} on {record['host']} at {record['finished']}"
+
+
+def _say_where_it_runs(specification: Mapping[str, Any]) -> None:
+    place = os.environ.get("SLURMD_NODENAME") or platform.node()
+    job = os.environ.get("SLURM_JOB_ID")
+    log.info("%s %s", specification["stage"], specification["slug"])
+    log.info("on %s%s, %s", place, f", job {job}" if job else "", _device_in_words())
+    packages = ", ".join(f"{name} {version}" for name, version in specification["packages"].items())
+    log.info(
+        "python %s, %d threads%s", platform.python_version(), specification["threads"], packages and f", {packages}"
     )
-    log.info("%s %s on %s", specification["stage"], specification["slug"], platform.node())
-    outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
-    write_json(manifest.with_suffix(".provenance.json"), _provenance(specification, began))
-    write_manifest(manifest, work.folder, specification["stage"], work.digest, outcome.files, outcome.facts)
-    work.checkpoint.unlink(missing_ok=True)
-    log.info("done in %.1f s", time.monotonic() - began)
+
+
+def _device_in_words() -> str:
+    seen = os.environ.get(CHOSEN)
+    return _device() if seen is None else f"{_device()} ({CHOSEN}={seen})"
 
 
 def _mirror_output_in(path: Path) -> None:
@@ -113,20 +175,25 @@ def _check_that_it_is_still_meant(path: Path, specification: dict[str, Any], scr
             )
 
 
-def _provenance(specification: dict[str, Any], began: float) -> dict[str, Any]:
-    """Who made the artefact, where, from what, and at what cost."""
+def _provenance(specification: dict[str, Any], made: dict[str, Any], began: datetime) -> dict[str, Any]:
+    """Who made the artefact, where, from what, and at what cost; and its manifest once more."""
+    finished = datetime.now().astimezone()
     return {
         "specification": specification,
+        "manifest": made,
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in specification["packages"]},
         "host": platform.node(),
+        "node": os.environ.get("SLURMD_NODENAME"),
         "machine": platform.machine(),
         "device": _device(),
+        "visible_devices": os.environ.get(CHOSEN),
         "threads": specification["threads"],
         "scheduler_job": os.environ.get("SLURM_JOB_ID"),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "wall_seconds": round(time.monotonic() - began, 3),
+        "began": began.isoformat(timespec="milliseconds"),
+        "finished": finished.isoformat(timespec="milliseconds"),
+        "wall_seconds": round((finished - began).total_seconds(), 3),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 

@@ -17,8 +17,8 @@ from corelib.errors import ArtefactError, ConfigurationError
 from corelib.plan import Plan
 from corelib.studies import RECORD, leaves_of_world, load_study, study_file
 
-PRIVATE = ("host", "scheduler_job")
-"""What a provenance record says of somebody's machine, and nobody else needs."""
+PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "manifest")
+"""What a provenance record says of somebody's machine, or what the shipped record says itself."""
 
 
 def ship_world(name: str, configuration: Path) -> Path:

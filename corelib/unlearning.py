@@ -6,7 +6,6 @@ A step is a function of (seed, step) and of the trained tensors alone, so an int
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from corelib.masks import load_masks
 from corelib.objectives import Batch, NoisyPairs, evaluate
 from corelib.progress import Progress
 from corelib.randomness import generator
-from corelib.settings.unlearning import DIGITS, UnlearningStage
+from corelib.settings.unlearning import UnlearningStage
 from corelib.slices import Pair
 from corelib.work import Outcome, Work
 
@@ -87,19 +86,8 @@ class Batches:
         self._settings = settings
         self._slice = material.slice
         self._material = material
-        halves = 2 if settings.epoch_counts == "both" and settings.objective.retain is not None else 1
-        self._size = settings.batch // halves
-
-    @property
-    def steps(self) -> int:
-        """The length of the run: as said, or so many passes over the forget pairs, and at least `least_steps`."""
-        length = self._settings.length
-        if length.steps is not None:
-            said = length.steps
-        else:
-            assert length.epochs is not None
-            said = math.ceil(round(length.epochs * len(self._slice.forget) / self._size, DIGITS))
-        return max(said, self._settings.least_steps)
+        self._size = settings.pairs_a_step
+        self.steps = settings.steps_on(len(self._slice.forget))
 
     def at(self, step: int) -> Batch:
         """The batch of a step: forget pairs, and as many retain pairs if the objective has a retain term."""

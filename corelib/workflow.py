@@ -7,23 +7,28 @@ checked before a target asks for it.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import math
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
-from corelib.artefacts import MANIFEST, read_json, sha256_of, write_json
+from corelib.artefacts import MANIFEST, is_still_true, read_json, write_json
 from corelib.configuration import Study
+from corelib.effort import STAGES, Specification, minutes_of
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.gathering import SHARDS, batches_of
+from corelib.leases import EXPIRY, Lease
 from corelib.plan import Plan
 from corelib.settings.sampling import SamplesStage
+from corelib.site import Site
 from corelib.studies import PAPER, load_published, load_shipped, load_study
 
 Asked = ParamSpec("Asked")
@@ -63,6 +68,17 @@ def _let_scripts_import_from(repository: Path) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(repository), *(path for path in others if path)])
 
 
+def _correct_sacct(repository: Path) -> None:
+    """Let the Slurm executor, where there is a `sacct`, ask the one that says `CANCELLED` when a job was cancelled."""
+    if shutil.which("sacct") is not None:
+        os.environ["PATH"] = os.pathsep.join([str(repository / "slurm/bin"), os.environ["PATH"]])
+
+
+@_in_one_sentence
+def _site(values: Mapping[str, Any]) -> Site:
+    return Site.of(values)
+
+
 def targets_of(name: str, study: Study) -> list[str]:
     """What to ask Snakemake for to have every table and figure of a study."""
     place = RESULTS if name == PAPER else RESULTS / name
@@ -77,11 +93,14 @@ class Catalogue:
     Args:
         repository: the folder of the Snakefile.
         ancient: Snakemake's flag for inputs whose age does not matter; all addressed inputs carry it.
+        site: Snakemake's own configuration, where a cluster's profile says what the cluster calls its things.
     """
 
-    def __init__(self, repository: Path, ancient: Callable[[str], str]) -> None:
+    def __init__(self, repository: Path, ancient: Callable[[str], str], site: Mapping[str, Any]) -> None:
+        self.repository = repository
         self.configuration = repository / "config"
         self.ancient = ancient
+        self.site = _site(site)
         _let_scripts_import_from(repository)
         self._planned: dict[str, Run] = {}
         self._places: set[Path] = {RUNS}
@@ -106,6 +125,30 @@ class Catalogue:
             return int(self.specification(stage, wildcards.run)["threads"])
 
         return threads
+
+    def with_gpu(self, stage: str) -> dict[str, Any]:
+        """The resources of a stage's rule besides its GPU: what the site calls things, and how long it may take."""
+        return {**self.site.with_gpu, **self._run_time(stage)}
+
+    def without_gpu(self, stage: str) -> dict[str, Any]:
+        """The resources of the rule of a stage that needs no GPU."""
+        return {**self.site.without_gpu, **self._run_time(stage)}
+
+    def _run_time(self, stage: str) -> dict[str, Callable[[Any, int], int]]:
+        seconds = self.site.seconds
+        if seconds is None or stage not in STAGES:
+            return {}
+
+        @_in_one_sentence
+        def runtime(wildcards: Any, attempt: int) -> int:
+            specification = self.specification(stage, wildcards.run)
+
+            def below(role: str) -> Specification:
+                return self.specification(*specification["builds_on"][role].split("/"))
+
+            return minutes_of(specification, below, seconds, attempt)
+
+        return {"runtime": runtime}
 
     @_in_one_sentence
     def shards_of(self, wildcards: Any) -> list[str]:
@@ -139,8 +182,11 @@ class Catalogue:
     def begin(self) -> None:
         """Before the first job starts: check that there is room for results, and write what the jobs will read.
 
-        Every planned run gets its specification, unless it has it already.
+        Every planned run gets its specification, unless it has it already. Of two invocations in one folder the later
+        one is turned away: Snakemake would let both run the same job.
         """
+        self._be_the_only_one()
+        _correct_sacct(self.repository)
         for place in sorted(self._places):
             existing = next(path for path in (place, *place.parents) if path.exists())
             if not os.access(existing, os.W_OK):
@@ -152,6 +198,15 @@ class Catalogue:
                     write_json(path, run.specification)
                 except OSError as error:
                     _stop(f"{path}: cannot be written ({error.strerror}), expected a writable folder.")
+
+    def _be_the_only_one(self) -> None:
+        lease = Lease(Path.cwd() / BOOKKEEPING / "controller.lease")
+        if (other := lease.claim()) is not None:
+            _stop(
+                f"{Path.cwd()}: Snakemake already runs here, {other}; wait for it, or use a clone of your own "
+                f"(if it has died, ask again after {EXPIRY:g} seconds)."
+            )
+        atexit.register(lease.give_back)
 
     # For tables and figures at stable names
 
@@ -223,14 +278,7 @@ def _read_or_none(path: Path) -> Any:
 
 
 def _is_current(manifest: Path, run: Run) -> bool:
-    if not manifest.exists():
-        return False
-    try:
-        content = read_json(manifest)
-        files = content["files"].items()
-        return content["digest"] == run.digest and all(sha256_of(manifest.parent / name) == sha for name, sha in files)
-    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
-        return False
+    return is_still_true(_read_or_none(manifest), manifest.parent, run.digest)
 
 
 def _touch(path: Path, only_if_missing: bool = False, at_least: float = 0.0) -> None:

@@ -19,6 +19,7 @@ rule classify_images:
         "../envs/core.yaml"
     threads: catalogue.threads_of("predictions")
     resources:
+        **catalogue.with_gpu("predictions"),
         gpu=1,
     params:
         specification="runs/predictions/{run}/specification.json",
@@ -38,6 +39,7 @@ rule summarize_reference:
         "../envs/core.yaml"
     threads: catalogue.threads_of("reference")
     resources:
+        **catalogue.with_gpu("reference"),
         gpu=1,
     params:
         specification="runs/reference/{run}/specification.json",
@@ -57,6 +59,7 @@ rule measure_fid:
         "../envs/core.yaml"
     threads: catalogue.threads_of("fid")
     resources:
+        **catalogue.with_gpu("fid"),
         gpu=1,
     params:
         specification="runs/fid/{run}/specification.json",

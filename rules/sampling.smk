@@ -19,6 +19,7 @@ rule sample_shard:
         "../envs/core.yaml"
     threads: catalogue.threads_of("samples")
     resources:
+        **catalogue.with_gpu("samples"),
         gpu=1,
     params:
         specification="runs/samples/{run}/specification.json",

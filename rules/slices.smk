@@ -14,6 +14,8 @@ rule slice_images:
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("slices")
+    resources:
+        **catalogue.without_gpu("slices"),
     params:
         specification="runs/slices/{run}/specification.json",
     script:
@@ -32,6 +34,7 @@ rule encode_images:
         "../envs/core.yaml"
     threads: catalogue.threads_of("latents")
     resources:
+        **catalogue.with_gpu("latents"),
         gpu=1,
     params:
         specification="runs/latents/{run}/specification.json",
@@ -51,6 +54,7 @@ rule embed_prompts:
         "../envs/core.yaml"
     threads: catalogue.threads_of("embeddings")
     resources:
+        **catalogue.with_gpu("embeddings"),
         gpu=1,
     params:
         specification="runs/embeddings/{run}/specification.json",

@@ -15,6 +15,7 @@ rule find_salient_weights:
         "../envs/core.yaml"
     threads: catalogue.threads_of("saliency")
     resources:
+        **catalogue.with_gpu("saliency"),
         gpu=1,
     params:
         specification="runs/saliency/{run}/specification.json",
@@ -34,6 +35,7 @@ rule unlearn:
         "../envs/core.yaml"
     threads: catalogue.threads_of("unlearning")
     resources:
+        **catalogue.with_gpu("unlearning"),
         gpu=1,
     params:
         specification="runs/unlearning/{run}/specification.json",

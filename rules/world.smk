@@ -36,6 +36,8 @@ rule render_images:
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("images")
+    resources:
+        **catalogue.without_gpu("images"),
     params:
         specification="runs/images/{run}/specification.json",
     script:
@@ -71,6 +73,7 @@ rule train_autoencoder:
         "../envs/core.yaml"
     threads: catalogue.threads_of("autoencoder")
     resources:
+        **catalogue.with_gpu("autoencoder"),
         gpu=1,
     params:
         specification="runs/autoencoder/{run}/specification.json",
@@ -90,6 +93,7 @@ rule train_pipeline:
         "../envs/core.yaml"
     threads: catalogue.threads_of("pipeline")
     resources:
+        **catalogue.with_gpu("pipeline"),
         gpu=1,
     params:
         specification="runs/pipeline/{run}/specification.json",
@@ -109,6 +113,7 @@ rule train_classifier:
         "../envs/core.yaml"
     threads: catalogue.threads_of("classifier")
     resources:
+        **catalogue.with_gpu("classifier"),
         gpu=1,
     params:
         specification="runs/classifier/{run}/specification.json",

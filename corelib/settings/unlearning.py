@@ -156,6 +156,21 @@ class UnlearningStage(Section):
     precision: Precision
     seed: int
 
+    @property
+    def pairs_a_step(self) -> int:
+        """How many forget pairs a step sees; it sees as many retain pairs, if the objective has a retain term."""
+        halves = 2 if self.epoch_counts == "both" and self.objective.retain is not None else 1
+        return self.batch // halves
+
+    def steps_on(self, forget_pairs: int) -> int:
+        """The length of the run: as said, or so many passes over the forget pairs, and at least `least_steps`."""
+        if self.length.steps is not None:
+            said = self.length.steps
+        else:
+            assert self.length.epochs is not None
+            said = math.ceil(round(self.length.epochs * forget_pairs / self.pairs_a_step, DIGITS))
+        return max(said, self.least_steps)
+
 
 class Saliency(Section):
     """SalUn's mask: only the trained weights with the largest gradients on the forget set may change.

@@ -1,0 +1,93 @@
+"""One GPU for each job on a workstation that has several.
+
+A scheduler gives each job its own; without one, all jobs would compute on the first. Here a job locks one of the
+machine's GPUs for as long as its process lives, and sees only that one. The kernel frees the lock however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+log = logging.getLogger(__name__)
+
+CHOSEN = "CUDA_VISIBLE_DEVICES"
+SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID")
+"""Set by Slurm, PBS, LSF, Grid Engine and Flux in the jobs that they start."""
+
+
+@contextmanager
+def one_gpu(locks: Path | None = None, seconds_between_looks: float = 2.0) -> Iterator[None]:
+    """Let this process see one GPU that no other job of this user has, while the block runs; wait until there is one.
+
+    Does nothing where there is nothing to choose: in a scheduler's job, on a machine without NVIDIA GPUs, and where
+    `CUDA_VISIBLE_DEVICES` names one GPU or none. Where it names several, one of those is taken.
+
+    Args:
+        locks: where the machine's lock files lie.
+        seconds_between_looks: while all GPUs are taken.
+    """
+    choice = _choice()
+    if not choice:
+        yield
+        return
+    locks = locks or Path(tempfile.gettempdir()) / f"corelib-gpus-{os.getuid()}"
+    locks.mkdir(mode=0o700, exist_ok=True)
+    before = os.environ.get(CHOSEN)
+    if (taken := _lock_one(choice, locks)) is None:
+        log.info("all of %d GPUs are taken; waiting for one", len(choice))
+    while taken is None:
+        time.sleep(seconds_between_looks)
+        taken = _lock_one(choice, locks)
+    name, lock = taken
+    with lock:
+        os.environ[CHOSEN] = name
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[CHOSEN]
+            else:
+                os.environ[CHOSEN] = before
+
+
+def _choice() -> list[str]:
+    """The GPUs among which this process has to choose for itself; empty if it has not."""
+    if any(name in os.environ for name in SCHEDULERS):
+        return []
+    if CHOSEN in os.environ:
+        named = [name.strip() for name in os.environ[CHOSEN].split(",") if name.strip()]
+        return named if len(named) > 1 else []
+    return gpus_of_this_machine()
+
+
+def gpus_of_this_machine() -> list[str]:
+    """The identities of this machine's NVIDIA GPUs, in the driver's order."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    asked = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    if answer.returncode != 0:
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+def _lock_one(choice: list[str], locks: Path) -> tuple[str, IO[bytes]] | None:
+    for name in choice:
+        stream = (locks / f"{name}.lock").open("ab")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+        else:
+            return name, stream
+    return None

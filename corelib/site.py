@@ -1,0 +1,86 @@
+"""What a cluster calls its things, as Snakemake hands it over: the values of `slurm/site.yaml`, or of `--config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationError
+
+from corelib.effort import Seconds
+from corelib.errors import ConfigurationError
+from corelib.settings.section import Section
+
+FILE = "slurm/site.yaml"
+
+
+def _as_name(value: Any) -> Any:
+    """Numbers are names too, and an empty name is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None if value == "" else value
+
+
+Name = Annotated[str | None, BeforeValidator(_as_name)]
+
+
+class Site(Section):
+    """Names that differ from cluster to cluster; None leaves the choice to Slurm.
+
+    Attributes:
+        account: what the hours are charged to.
+        partition: for jobs with a GPU.
+        cpu_partition: for jobs without one.
+        gpu_model: as Slurm calls it.
+        constraint: what the nodes of jobs with a GPU must have.
+        qos: quality of service.
+        seconds: how fast the GPUs are; None where no run times are asked for.
+    """
+
+    account: Name = None
+    partition: Name = None
+    cpu_partition: Name = None
+    gpu_model: Name = None
+    constraint: Name = None
+    qos: Name = None
+    seconds: Seconds | None = None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Site:
+        """The site that Snakemake's configuration describes; without a cluster profile that is empty.
+
+        Raises `ConfigurationError` with one sentence.
+        """
+        try:
+            return cls.model_validate(dict(config))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            key = ".".join(map(str, fault["loc"]))
+            if fault["type"] == "extra_forbidden":
+                raise ConfigurationError(
+                    f"{FILE} or --config: unknown key {key}, expected one of {', '.join(cls.model_fields)}; "
+                    "hyperparameters are said in a study, in config/studies/."
+                ) from None
+            found = "missing" if fault["type"] == "missing" else repr(fault["input"])
+            expected = "a positive number" if key.startswith("seconds.") else "a name"
+            raise ConfigurationError(f"{FILE} or --config: {key} is {found}, expected {expected}.") from None
+
+    @property
+    def with_gpu(self) -> dict[str, str]:
+        """Resources of a job with a GPU, by the names that Snakemake's Slurm executor knows."""
+        return _said(
+            slurm_account=self.account,
+            slurm_partition=self.partition,
+            gpu_model=self.gpu_model,
+            constraint=self.constraint,
+            qos=self.qos,
+        )
+
+    @property
+    def without_gpu(self) -> dict[str, str]:
+        """Resources of a job without one."""
+        return _said(slurm_account=self.account, slurm_partition=self.cpu_partition, qos=self.qos)
+
+
+def _said(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
