@@ -77,9 +77,13 @@ class Owner:
         """Whether the scheduler has started the job of this process once before, under the same number."""
         return self.job is not None and self.job == os.environ.get("SLURM_JOB_ID")
 
+    @property
+    def place(self) -> str:
+        """Its job or process, and the machine, as one looks for it."""
+        return f"job {self.job} on {self.node or self.host}" if self.job else f"process {self.pid} on {self.host}"
+
     def __str__(self) -> str:
-        job = f"job {self.job} on {self.node or self.host}" if self.job else f"process {self.pid} on {self.host}"
-        return f"{job} (since {self.began})"
+        return f"{self.place} (since {self.began})"
 
 
 class Lease:

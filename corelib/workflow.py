@@ -27,6 +27,7 @@ from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.gathering import SHARDS, batches_of
 from corelib.leases import EXPIRY, Lease
 from corelib.plan import Plan
+from corelib.running import running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.site import Site
 from corelib.studies import PAPER, load_published, load_shipped, load_study
@@ -187,6 +188,8 @@ class Catalogue:
         """
         self._be_the_only_one()
         _correct_sacct(self.repository)
+        for orphan in running_jobs():
+            print(f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr)
         for place in sorted(self._places):
             existing = next(path for path in (place, *place.parents) if path.exists())
             if not os.access(existing, os.W_OK):

@@ -190,6 +190,16 @@ class Cluster:
         fields = self.run("scontrol", "--oneliner", "show", "job", number).split()
         return dict(entry.split("=", 1) for entry in fields if "=" in entry)
 
+    def memory_mib(self, number: str) -> int:
+        """What a job asked for."""
+        size = self.job(number)["MinMemoryNode"]
+        return int(float(size[:-1]) * (1024 if size.endswith("G") else 1))
+
+    def state_in_accounts(self, number: str) -> str:
+        """The state of a job, or of a step of it that ended worse, in Slurm's accounts."""
+        states = self.run("sacct", "-j", number, "--noheader", "--parsable2", "--format=State").split("\n")
+        return next((state for state in states if state not in ("", "COMPLETED", "FAILED")), states[0])
+
     def run(self, *command: str) -> str:
         """What a Slurm command prints."""
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
@@ -279,6 +289,16 @@ def wait_for(what: str, holds: Callable[[], object], seconds: float) -> None:
 
 def _answers(*command: str) -> bool:
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def processes_of_job(number: str, text: str) -> list[int]:
+    """The processes of a job with `text` in their command lines."""
+    mark = f"SLURM_JOB_ID={number}".encode()
+    return [
+        pid
+        for pid in _all_processes()
+        if mark in _read(pid, "environ").split(b"\0") and text.encode() in _read(pid, "cmdline")
+    ]
 
 
 def _processes_of_node(name: str) -> list[int]:

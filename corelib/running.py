@@ -1,0 +1,59 @@
+"""What is being computed now, whoever submitted it: the leases of living jobs, and the last lines of their logs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from corelib.addresses import RUNS
+from corelib.leases import EXPIRY, Owner, read_owner
+
+LOGS = Path("logs")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job that holds the lease of its run.
+
+    Attributes:
+        run: `STAGE/SLUG-DIGEST`, and the shard, if it is one.
+        owner: who computes it.
+        silent: seconds since it was last heard of.
+        said: the last line of its log, without its time.
+    """
+
+    run: str
+    owner: Owner
+    silent: float
+    said: str
+
+    def __str__(self) -> str:
+        since = datetime.strptime(self.owner.began, "%Y-%m-%dT%H:%M:%S%z")
+        lasts = timedelta(seconds=round((datetime.now().astimezone() - since).total_seconds()))
+        state = self.said if self.silent <= EXPIRY else f"not heard of for {self.silent:.0f} s: it has died"
+        return f"{self.run}\n    {self.owner.place}, for {lasts}: {state}"
+
+
+def running_jobs() -> list[Running]:
+    """All jobs that hold a lease below the working directory, in the order of their runs."""
+    found = []
+    for path in sorted(RUNS.glob("*/*/**/*.lease")):
+        owner = read_owner(path)
+        if owner is not None:
+            stage, run, *below = path.relative_to(RUNS).with_suffix("").parts
+            log = LOGS / stage / (f"{run}.log" if below == ["manifest"] else f"{run}/{below[-1]}.log")
+            name = "/".join([stage, run, *(part for part in below[-1:] if part != "manifest")])
+            found.append(Running(name, owner, time.time() - path.stat().st_mtime, _last_line(log)))
+    return found
+
+
+def _last_line(log: Path) -> str:
+    """The last line of a log, without date and time."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return "no log yet"
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return last.split(" ", 2)[-1] or "nothing said yet"

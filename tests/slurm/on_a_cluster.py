@@ -1,0 +1,366 @@
+"""`snakemake --profile slurm` on a real Slurm: the table, one device a job, and everything that goes wrong on clusters.
+
+Whatever happens to the jobs, the table and every file behind it are bit for bit those of an undisturbed local run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from cluster import Cluster, processes_of_job, wait_for
+from conftest import REPOSITORY, Checkout
+
+from corelib.artefacts import sha256_of
+
+TABLE = "results/probe/table1.csv"
+METHODS = ("ca_noise", "esd", "core")
+SHARED = ("pretrained", "images", "slices", "latents", "embeddings", "reference")
+"""The stages before unlearning, and what evaluation shares."""
+
+SITE = {"partition": "a100", "cpu_partition": "main", "gpu_model": "a100"}
+IMPATIENT = ("--slurm-init-seconds-before-status-checks", "4")
+"""The profile's 20 seconds are meant for other people's controllers."""
+
+NEVER = 240.0
+"""Seconds after which whatever was waited for will not happen."""
+
+
+# The cluster, and an undisturbed run to compare with
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Accounts are kept in the long version, in which everything happens on such a cluster."""
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"), accounting=request.config.option.markexpr != "not slow")
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    checkout = clone(tmp_path_factory.mktemp("reference") / "clone")
+    done = checkout.snakemake("--cores", "2", TABLE)
+    assert done.returncode == 0, done.stdout[-6000:]
+    return checkout
+
+
+def clone(folder: Path) -> Checkout:
+    """A checkout whose site is the cluster's, with the study that these tests build."""
+    checkout = Checkout.at(folder)
+    shutil.copy(REPOSITORY / "tests/slurm/study.yaml", checkout.folder / "config/studies/probe.yaml")
+    site = checkout.folder / "slurm/site.yaml"
+    site.write_text(yaml.safe_dump({**yaml.safe_load(site.read_text()), **SITE}))
+    return checkout
+
+
+def without(reference: Checkout, folder: Path, *methods: str) -> Checkout:
+    """A checkout in which everything is built but some methods' runs, and what is made from them."""
+    checkout = clone(folder)
+    shutil.copytree(reference.folder / "runs", checkout.folder / "runs")
+    for run in (checkout.folder / "runs").glob("*/*"):
+        if run.name.startswith(tuple(f"{method}-" for method in methods)):
+            shutil.rmtree(run)
+    return checkout
+
+
+@dataclass
+class Workflow:
+    """An invocation of Snakemake that goes on while the test looks at the cluster."""
+
+    checkout: Checkout
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @classmethod
+    def started(cls, checkout: Checkout, *arguments: str, called: str = "snakemake") -> Workflow:
+        log = checkout.folder.parent / f"{called}.out"
+        command = [sys.executable, "-m", "snakemake", "--profile", "slurm", TABLE, *IMPATIENT, *arguments]
+        with log.open("wb") as stream:
+            process = subprocess.Popen(command, cwd=checkout.folder, stdout=stream, stderr=stream)
+        return cls(checkout, process, log)
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def ends_well(self, seconds: float = 420) -> None:
+        """Wait for it; it must have built the table."""
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            pytest.fail(f"it hangs:\n{self.said[-6000:]}")
+        assert status == 0, self.said[-6000:]
+
+    def run_of(self, method: str) -> Path:
+        """The folder of a method's unlearning run."""
+        return next((self.checkout.folder / "runs/unlearning").glob(f"{method}-*"))
+
+    def log_of(self, method: str) -> str:
+        """What the last job that unlearned by a method said."""
+        return next((self.checkout.folder / "logs/unlearning").glob(f"{method}-*")).read_text()
+
+    def in_the_middle_of(self, method: str, cluster: Cluster) -> str:
+        """Wait until a method trains and has saved its state; the number of its job."""
+        started = f"rule_unlearn_wildcards_{method}-"
+        wait_for(f"a job that unlearns by {method}", lambda: cluster.running(started), NEVER)
+        wait_for(f"a checkpoint of {method}", (self.run_of(method) / "checkpoint.pt").exists, NEVER)
+        return next(iter(cluster.running(started)))
+
+    def went_on(self, method: str) -> bool:
+        """Whether the last job of a method went on where another one had been."""
+        found = re.search(r"going on from step (\d+)", self.log_of(method))
+        return found is not None and int(found[1]) > 0
+
+
+def content(checkout: Checkout) -> dict[str, str]:
+    """Every file of every run and table, but the records of who made it when."""
+    return {
+        str(path.relative_to(checkout.folder)): sha256_of(path)
+        for place in ("runs", "results")
+        for path in sorted((checkout.folder / place).rglob("*"))
+        if path.is_file() and "provenance" not in path.name and not path.name.startswith(".")
+    }
+
+
+def records(checkout: Checkout) -> list[dict]:
+    """The provenance of everything that was made on the cluster."""
+    paths = (checkout.folder / "runs").rglob("*.provenance.json")
+    return [record for record in (json.loads(path.read_text()) for path in paths) if record["node"]]
+
+
+def assert_same(checkout: Checkout, reference: Checkout) -> None:
+    """Every bit as in the undisturbed run, and nothing left lying about: no lease, no checkpoint."""
+    found, expected = content(checkout), content(reference)
+    assert {name for name in expected if found.get(name) != expected[name]} == set()
+    assert found.keys() - expected.keys() == set()
+
+
+def assert_one_device_each(checkout: Checkout) -> None:
+    """From the jobs' own records: exactly one device, and never two jobs on one at a time."""
+    used = defaultdict(list)
+    for record in records(checkout):
+        if record["node"].startswith("gpu"):
+            assert re.fullmatch(r"\d+", record["visible_devices"]), record["visible_devices"]
+            times = datetime.fromisoformat(record["began"]), datetime.fromisoformat(record["finished"])
+            used[record["node"], record["visible_devices"]].append(times)
+        else:
+            assert record["visible_devices"] is None
+    assert used
+    for spans in used.values():
+        spans.sort()
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans)), spans
+
+
+# In the short version: one run, in which one thing after the other goes wrong
+
+
+def test_a_run_in_which_everything_goes_wrong_ends_in_the_same_table(
+    cluster: Cluster, reference: Checkout, tmp_path: Path
+) -> None:
+    checkout = without(reference, tmp_path / "clone", *METHODS)
+    workflow = Workflow.started(checkout, called="first")
+
+    cancelled = workflow.in_the_middle_of("ca_noise", cluster)
+    cluster.run("scancel", cancelled)
+    requeued = workflow.in_the_middle_of("esd", cluster)
+    cluster.run("scontrol", "requeue", requeued)
+    broken = workflow.in_the_middle_of("core", cluster)
+    node = cluster.job(broken)["NodeList"]
+    cluster.break_node(node)
+    wait_for("the failure of the node", lambda: cluster.states()[node].startswith("down"), NEVER)
+    wait_for("another attempt", lambda: broken in cluster.running("core-"), NEVER)
+    cluster.start_node(node)
+
+    orphan = workflow.in_the_middle_of("core", cluster)
+    assert orphan == broken
+    workflow.process.send_signal(signal.SIGKILL)
+    again = Workflow.started(checkout, called="second")
+    again.ends_well()
+
+    assert_same(checkout, reference)
+    assert_one_device_each(checkout)
+    assert workflow.went_on("ca_noise") and workflow.went_on("esd")
+    assert cluster.job(cancelled)["JobState"] == "CANCELLED"
+    assert int(cluster.job(requeued)["Restarts"]) == int(cluster.job(broken)["Restarts"]) == 1
+    assert "made before by job" in again.log_of("core")  # by the job that outlived the first controller
+    made = json.loads((again.run_of("core") / "manifest.provenance.json").read_text())
+    assert made["scheduler_job"] == orphan
+
+
+# In the long version: the whole run under the profile as it is, and each misfortune for itself
+
+
+@pytest.mark.slow
+def test_the_table_built_on_the_cluster_is_the_one_built_here(
+    cluster: Cluster, reference: Checkout, tmp_path: Path
+) -> None:
+    checkout = clone(tmp_path / "clone")
+    before = set(cluster.jobs())
+    began = time.monotonic()
+    done = checkout.snakemake("--profile", "slurm", "--verbose", TABLE)
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert_same(checkout, reference)
+    assert_one_device_each(checkout)
+    submitted = cluster.jobs().keys() - before
+    assert len(submitted) == len(records(checkout)), "a job was submitted twice"
+    calls = re.search(r"Status query timing summary at shutdown: calls=(\d+)", done.stdout)
+    assert calls is not None
+    print(f"{len(submitted)} submissions, {calls[1]} status calls, {time.monotonic() - began:.0f} s")
+
+
+@pytest.mark.slow
+def test_threads_are_cpus_of_the_job(cluster: Cluster, reference: Checkout, tmp_path: Path) -> None:
+    checkout = without(reference, tmp_path / "clone", "core")
+    checkout.edit("config/studies/probe.yaml", "threads: {world: 1, unlearning: 1", "threads: {world: 1, unlearning: 3")
+    workflow = Workflow.started(checkout, "--until", "unlearn")
+    wait_for("a job that unlearns", lambda: cluster.running("rule_unlearn_wildcards_core-"), NEVER)
+    (number,) = cluster.running("rule_unlearn_wildcards_core-")
+    assert cluster.job(number)["NumCPUs"] == "3"
+    workflow.process.terminate()
+    cluster.run("scancel", number)
+    workflow.process.wait(NEVER)
+
+
+Misfortune = Callable[[Workflow, Cluster], None]
+
+
+def a_cancelled_job(workflow: Workflow, cluster: Cluster) -> None:
+    number = workflow.in_the_middle_of("core", cluster)
+    cluster.run("scancel", number)
+    workflow.ends_well()
+    assert cluster.job(number)["JobState"] == "CANCELLED"
+    assert workflow.went_on("core")
+
+
+def a_requeued_job(workflow: Workflow, cluster: Cluster) -> None:
+    number = workflow.in_the_middle_of("core", cluster)
+    cluster.run("scontrol", "requeue", number)
+    workflow.ends_well()
+    assert cluster.job(number)["Restarts"] == "1"
+    assert workflow.went_on("core")
+
+
+def a_node_that_fails(workflow: Workflow, cluster: Cluster) -> None:
+    number = workflow.in_the_middle_of("core", cluster)
+    node = cluster.job(number)["NodeList"]
+    cluster.break_node(node)
+    workflow.ends_well()
+    cluster.start_node(node)
+    assert cluster.job(number)["Restarts"] == "1"
+    assert cluster.job(number)["NodeList"] != node
+    assert workflow.went_on("core")
+    wait_for("the node to come back", lambda: cluster.states()[node] == "idle", NEVER)
+
+
+def a_node_that_is_drained(workflow: Workflow, cluster: Cluster) -> None:
+    number = workflow.in_the_middle_of("core", cluster)
+    node = cluster.job(number)["NodeList"]
+    cluster.run("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=maintenance")
+    workflow.ends_well()
+    assert cluster.job(number)["JobState"] == "COMPLETED"
+    after = [record for record in records(workflow.checkout) if int(record["scheduler_job"]) > int(number)]
+    assert after and all(record["node"] != node for record in after)
+    cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+
+
+def a_job_over_its_time_limit(workflow: Workflow, cluster: Cluster) -> None:
+    """Its file system hangs, say: the job stands still until its minute is over, and is then asked to end."""
+    number = workflow.in_the_middle_of("core", cluster)
+    cluster.run("scontrol", "update", f"JobId={number}", "TimeLimit=1")
+    for pid in processes_of_job(number, ".snakemake/scripts"):
+        os.kill(pid, signal.SIGSTOP)
+    workflow.ends_well()
+    assert cluster.job(number)["JobState"] == "TIMEOUT"
+    assert workflow.went_on("core")
+
+
+def a_job_without_enough_memory(workflow: Workflow, cluster: Cluster) -> None:
+    workflow.ends_well()
+    jobs = [number for number, job in cluster.jobs().items() if "rule_unlearn_wildcards_core-" in job["rule"]]
+    first, second = sorted(jobs, key=int)[-2:]
+    assert cluster.state_in_accounts(first) == "OUT_OF_MEMORY"
+    assert cluster.job(second)["JobState"] == "COMPLETED"
+    assert int(cluster.memory_mib(second)) == 2 * int(cluster.memory_mib(first))
+
+
+def a_killed_snakemake(workflow: Workflow, cluster: Cluster) -> None:
+    number = workflow.in_the_middle_of("core", cluster)
+    workflow.process.send_signal(signal.SIGKILL)
+    workflow.process.wait()
+    again = Workflow.started(workflow.checkout, called="again")
+    again.ends_well()
+    assert "made before by job" in again.log_of("core")
+    made = json.loads((again.run_of("core") / "manifest.provenance.json").read_text())
+    assert made["scheduler_job"] == number
+
+
+ARGUMENTS = {a_job_without_enough_memory: ("--set-resources", "unlearn:mem_mb=700*attempt")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "misfortune",
+    [
+        a_cancelled_job,
+        a_requeued_job,
+        a_node_that_fails,
+        a_node_that_is_drained,
+        a_job_over_its_time_limit,
+        a_job_without_enough_memory,
+        a_killed_snakemake,
+    ],
+    ids=lambda misfortune: misfortune.__name__,
+)
+def test_the_same_table_in_spite_of(
+    misfortune: Misfortune, cluster: Cluster, reference: Checkout, tmp_path: Path
+) -> None:
+    checkout = without(reference, tmp_path / "clone", "core")
+    misfortune(Workflow.started(checkout, *ARGUMENTS.get(misfortune, ())), cluster)
+    assert_same(checkout, reference)
+    assert_one_device_each(checkout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", ["squeue", "sacct"])
+def test_a_cancelled_job_is_noticed_whoever_is_asked(
+    asked: str, cluster: Cluster, reference: Checkout, tmp_path: Path
+) -> None:
+    checkout = without(reference, tmp_path / "clone", "core")
+    workflow = Workflow.started(checkout, "--slurm-status-command", asked)
+    number = workflow.in_the_middle_of("core", cluster)
+    cluster.run("scancel", number)
+    workflow.ends_well(240)
+    assert f"SLURM-job '{number}' failed, SLURM status is: 'CANCELLED'" in workflow.said
+    assert cluster.state_in_accounts(number).startswith("CANCELLED by")
+    assert_same(checkout, reference)
+
+
+@pytest.mark.slow
+def test_a_second_snakemake_in_the_same_folder_is_turned_away(
+    cluster: Cluster, reference: Checkout, tmp_path: Path
+) -> None:
+    checkout = without(reference, tmp_path / "clone", "core")
+    first = Workflow.started(checkout, called="first")
+    first.in_the_middle_of("core", cluster)
+    second = checkout.snakemake("--profile", "slurm", TABLE)
+    assert second.returncode != 0
+    assert "Snakemake already runs here, process" in second.stdout
+    first.ends_well()
+    assert_same(checkout, reference)

@@ -1,0 +1,112 @@
+"""On a workstation with several GPUs every job has one of its own; where a scheduler has chosen, nothing is touched."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from corelib.gpus import CHOSEN, SCHEDULERS, gpus_of_this_machine, one_gpu
+
+JOB = """
+import os, sys, time
+from pathlib import Path
+from corelib.gpus import one_gpu
+with one_gpu(Path(sys.argv[1]), seconds_between_looks=0.05):
+    print(os.environ["CUDA_VISIBLE_DEVICES"], time.monotonic(), flush=True)
+    time.sleep(float(sys.argv[2]))
+    print(time.monotonic())
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (CHOSEN, *SCHEDULERS):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def three_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose driver lists three GPUs."""
+    program = tmp_path / "bin/nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho GPU-a\necho GPU-b\necho GPU-c\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+def job(locks: Path, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", JOB, str(locks), str(seconds)]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_seven_jobs_on_three_gpus_never_share_one(tmp_path: Path) -> None:
+    jobs = [job(tmp_path / "locks", 0.4) for _ in range(7)]
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for process in jobs:
+        said = process.communicate(timeout=60)[0].split()
+        spans.setdefault(said[0], []).append((float(said[1]), float(said[2])))
+    assert spans.keys() == {"GPU-a", "GPU-b", "GPU-c"}
+    for used in spans.values():
+        used.sort()
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(used))
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_the_gpu_of_a_killed_job_is_free_at_once(tmp_path: Path) -> None:
+    jobs = [job(tmp_path / "locks", 60) for _ in range(3)]
+    for process in jobs:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in jobs:
+        process.kill()
+        process.wait()
+    began = time.monotonic()
+    with one_gpu(tmp_path / "locks"):
+        assert time.monotonic() - began < 1
+
+
+def test_of_several_named_gpus_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CHOSEN, "2,5")
+    with one_gpu(tmp_path / "locks"):
+        assert os.environ[CHOSEN] == "2"
+        said = job(tmp_path / "locks", 0).communicate(timeout=60)[0]  # it sees the one that is taken here, alone
+        assert said.split()[0] == "2"
+    assert os.environ[CHOSEN] == "2,5"
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize("chosen", ["0", "GPU-c", ""])
+def test_where_one_or_none_is_chosen_nothing_is_touched(
+    chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CHOSEN, chosen)
+    with one_gpu(tmp_path / "locks"), one_gpu(tmp_path / "locks"):
+        assert os.environ[CHOSEN] == chosen
+    assert not (tmp_path / "locks").exists()
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_in_a_schedulers_job_nothing_is_touched(
+    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(scheduler, "7")
+    monkeypatch.setenv(CHOSEN, "0,1")
+    with one_gpu(tmp_path / "locks"):
+        assert os.environ[CHOSEN] == "0,1"
+    assert not (tmp_path / "locks").exists()
+
+
+def test_a_machine_without_gpus_has_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus_of_this_machine() == []
+    with one_gpu(tmp_path / "locks"):
+        assert CHOSEN not in os.environ
