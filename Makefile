@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PINS := envs/requirements.txt envs/requirements-dev.txt
 READY := $(VENV)/.ready
 
-.PHONY: env mini test test-all check clean-env
+.PHONY: env mini test test-all test-slurm test-slurm-all check clean-env
 
 env: $(READY)
 
@@ -29,6 +29,15 @@ test: env
 
 test-all: env
 	$(BIN)/python -m pytest
+	$(BIN)/python tests/slurm --long
+
+# A real Slurm, brought up for the tests and gone after them. Needs root and Debian's slurm-wlm and munge
+# (test-slurm-all: also slurmdbd and mariadb-server); where they are missing, it says so and fails.
+test-slurm: env
+	$(BIN)/python tests/slurm
+
+test-slurm-all: env
+	$(BIN)/python tests/slurm --long
 
 check: env
 	$(BIN)/ruff check .

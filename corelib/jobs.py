@@ -137,10 +137,9 @@ def _say_where_it_runs(specification: Mapping[str, Any]) -> None:
     job = os.environ.get("SLURM_JOB_ID")
     log.info("%s %s", specification["stage"], specification["slug"])
     log.info("on %s%s, %s", place, f", job {job}" if job else "", _device_in_words())
-    packages = ", ".join(f"{name} {version}" for name, version in specification["packages"].items())
-    log.info(
-        "python %s, %d threads%s", platform.python_version(), specification["threads"], packages and f", {packages}"
-    )
+    versions = {"python": platform.python_version(), **specification["packages"]}
+    written = ", ".join(f"{name} {version}" for name, version in versions.items())
+    log.info("%d CPU thread(s), %s", specification["threads"], written)
 
 
 def _device_in_words() -> str:

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
+import snakemake.logging
+
 from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
 from corelib.artefacts import MANIFEST, is_still_true, read_json, write_json
 from corelib.configuration import Study
@@ -31,6 +33,7 @@ from corelib.running import running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.site import Site
 from corelib.studies import PAPER, load_published, load_shipped, load_study
+from corelib.terminal import ends_of
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
@@ -188,6 +191,7 @@ class Catalogue:
         """
         self._be_the_only_one()
         _correct_sacct(self.repository)
+        snakemake.logging.show_logs = ends_of  # instead of whole logs, and Slurm's behind each of them
         for orphan in running_jobs():
             print(f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr)
         for place in sorted(self._places):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster import CONFIGURATION, RUN, missing
+from cluster import CONFIGURATION, RUN, missing, remove_cgroups
 
 HERE = Path(__file__).resolve().parent
 INSIDE = "CORELIB_INSIDE_THE_CLUSTER"
@@ -36,7 +36,10 @@ def main(arguments: list[str]) -> int:
         print(f"On Debian: apt-get install {packages}", file=sys.stderr)
         return 1
     command = [*NAMESPACES, sys.executable, str(HERE), *arguments]
-    return subprocess.run(command, check=False, env={**os.environ, INSIDE: "1"}).returncode
+    try:
+        return subprocess.run(command, check=False, env={**os.environ, INSIDE: "1"}).returncode
+    finally:
+        remove_cgroups()
 
 
 def _first_process(arguments: list[str]) -> int:

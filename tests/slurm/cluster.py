@@ -40,7 +40,7 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.%n.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/cgroup
+TaskPlugin={task_plugin}
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerType=sched/backfill
@@ -48,6 +48,7 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 GresTypes=gpu
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
+{memory_limits}
 MinJobAge=300
 KillWait=10
 SlurmdTimeout=6
@@ -58,6 +59,9 @@ MpiDefault=none
 {nodes}
 {partitions}
 """
+
+HAS_MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory").is_dir()
+"""The kernel enforces memory limits; elsewhere Slurm itself looks every second, kills, and calls it a failure."""
 
 CGROUP_CONF = """
 CgroupPlugin=cgroup/v1
@@ -216,11 +220,14 @@ class Cluster:
             folder=self.folder,
             controller_port=CONTROLLER_PORT,
             accounting=accounting,
+            task_plugin="task/cgroup" if HAS_MEMORY_CGROUPS else "task/none",
+            memory_limits="" if HAS_MEMORY_CGROUPS else "JobAcctGatherParams=OverMemoryKill",
             nodes="\n".join(node.line for node in NODES),
             partitions="\n".join(PARTITIONS),
         )
         (CONFIGURATION / "slurm.conf").write_text(text)
-        (CONFIGURATION / "cgroup.conf").write_text(CGROUP_CONF)
+        if HAS_MEMORY_CGROUPS:
+            (CONFIGURATION / "cgroup.conf").write_text(CGROUP_CONF)
         lines = []
         for node in NODES:
             for number in range(node.gpus):
@@ -276,6 +283,15 @@ class Cluster:
         self._processes[called or program] = subprocess.Popen(
             [program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
         )
+
+
+def remove_cgroups() -> None:
+    """Remove the control groups of nodes that are gone; the one thing that outlives the namespaces."""
+    for node in NODES:
+        for top in Path("/sys/fs/cgroup").glob(f"*/slurm_{node.name}"):
+            for group in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
+                with suppress(OSError):
+                    group.rmdir()
 
 
 def wait_for(what: str, holds: Callable[[], object], seconds: float) -> None:

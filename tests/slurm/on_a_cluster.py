@@ -198,7 +198,8 @@ def test_a_run_in_which_everything_goes_wrong_ends_in_the_same_table(
     assert_one_device_each(checkout)
     assert workflow.went_on("ca_noise") and workflow.went_on("esd")
     assert cluster.job(cancelled)["JobState"] == "CANCELLED"
-    assert int(cluster.job(requeued)["Restarts"]) == int(cluster.job(broken)["Restarts"]) == 1
+    assert int(cluster.job(requeued)["Restarts"]) >= 1  # twice, if it was on the node that failed
+    assert int(cluster.job(broken)["Restarts"]) == 1
     assert "made before by job" in again.log_of("core")  # by the job that outlived the first controller
     made = json.loads((again.run_of("core") / "manifest.provenance.json").read_text())
     assert made["scheduler_job"] == orphan

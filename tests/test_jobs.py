@@ -1,0 +1,235 @@
+"""The frame of every job: nothing is made twice, nothing is left half made, and the log says what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from corelib.addresses import code_of, digest_of, packages_of
+from corelib.jobs import INTERRUPTED
+from corelib.terminal import LINES, ends_of
+
+SCRIPT = """
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+from corelib.artefacts import written_whole
+from corelib.jobs import run_job
+from corelib.settings.section import Section
+from corelib.work import Outcome
+
+
+class Toy(Section):
+    does: str
+
+
+def stage(settings, work):
+    with (work.folder / "attempts").open("a") as stream:
+        stream.write("x")
+    if settings.does == "fails":
+        raise ValueError("a bug")
+    with written_whole(work.folder / "made.txt") as temporary:
+        temporary.write_text("half")
+        time.sleep(60 if settings.does == "takes long" else 1)
+        temporary.write_text("whole")
+    return Outcome(["made.txt"], {"is": "there"})
+
+
+class Parameters(dict):
+    __getattr__ = dict.__getitem__
+
+
+folder = Path("runs/toy/toy-0")
+run_job(
+    SimpleNamespace(
+        log=["logs/toy.log"],
+        params=Parameters(specification=str(folder / "specification.json")),
+        output=SimpleNamespace(manifest=str(folder / "manifest.json")),
+        scriptdir=str(Path(__file__).parent),
+        resources={},
+    ),
+    stage,
+    Toy,
+)
+"""
+
+
+@dataclass
+class Toy:
+    """A run with a stage of one file, in a working directory of its own."""
+
+    place: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.place / "runs/toy/toy-0"
+
+    @property
+    def log(self) -> str:
+        return (self.place / "logs/toy.log").read_text()
+
+    @property
+    def attempts(self) -> int:
+        return len((self.folder / "attempts").read_text())
+
+    def start(self) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.Popen(
+            [sys.executable, str(self.place / "toy.py")],
+            cwd=self.place,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self) -> int:
+        return self.start().wait(60)
+
+    def in_the_middle(self) -> subprocess.Popen[str]:
+        process = self.start()
+        until = time.monotonic() + 60
+        while not (self.folder / "attempts").exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        time.sleep(0.2)
+        return process
+
+    def left(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
+
+@pytest.fixture
+def toy(tmp_path: Path, request: pytest.FixtureRequest) -> Toy:
+    script = tmp_path / "toy.py"
+    script.write_text(SCRIPT)
+    content = {
+        "stage": "toy",
+        "settings": {"does": getattr(request, "param", "works")},
+        "threads": 1,
+        "code": code_of(script),
+        "packages": packages_of(script),
+        "inputs": {},
+    }
+    extra = {"slug": "toy", "builds_on": {}, "execution": {"checkpoint_seconds": 1.0}}
+    made = Toy(tmp_path)
+    made.folder.mkdir(parents=True)
+    specification = {**content, **extra, "digest": digest_of(content)}
+    (made.folder / "specification.json").write_text(json.dumps(specification))
+    return made
+
+
+MADE = {"specification.json", "attempts", "made.txt", "manifest.json", "manifest.provenance.json"}
+
+
+def test_a_job_leaves_its_file_a_manifest_and_a_record_of_where_it_ran(toy: Toy) -> None:
+    assert toy.run() == 0
+    assert toy.left() == MADE
+    record = json.loads((toy.folder / "manifest.provenance.json").read_text())
+    assert record["manifest"] == json.loads((toy.folder / "manifest.json").read_text())
+    assert record["began"] < record["finished"] and record["wall_seconds"] >= 1
+    assert {"host", "node", "device", "visible_devices", "commit", "python", "threads"} <= record.keys()
+    assert "on " in toy.log and "1 CPU thread(s), python 3" in toy.log
+
+
+def test_what_was_made_before_is_vouched_for_again_and_not_made_again(toy: Toy) -> None:
+    assert toy.run() == 0
+    manifest = (toy.folder / "manifest.json").read_text()
+    (toy.folder / "manifest.json").unlink()  # as Snakemake does before each attempt
+    assert toy.run() == 0
+    assert toy.attempts == 1
+    assert (toy.folder / "manifest.json").read_text() == manifest
+    assert "made before by a process on" in toy.log
+
+
+def test_a_damaged_file_is_made_again(toy: Toy) -> None:
+    assert toy.run() == 0
+    (toy.folder / "made.txt").write_text("hole")
+    (toy.folder / "manifest.json").unlink()
+    assert toy.run() == 0
+    assert toy.attempts == 2
+    assert (toy.folder / "made.txt").read_text() == "whole"
+
+
+def test_a_record_of_another_run_or_half_a_record_is_none(toy: Toy) -> None:
+    assert toy.run() == 0
+    record = toy.folder / "manifest.provenance.json"
+    for text in (record.read_text().replace('"digest": "', '"digest": "0'), record.read_text()[:40], "[]"):
+        record.write_text(text)
+        (toy.folder / "manifest.json").unlink()
+        before = toy.attempts
+        assert toy.run() == 0
+        assert toy.attempts == before + 1
+
+
+def test_of_two_jobs_for_one_run_the_second_waits_and_computes_nothing(toy: Toy) -> None:
+    first, second = toy.in_the_middle(), toy.start()
+    assert (first.wait(60), second.wait(60)) == (0, 0)
+    assert toy.attempts == 1
+    assert "waiting for its result, or for its end" in toy.log and "made before by" in toy.log
+    assert toy.left() == MADE
+
+
+@pytest.mark.parametrize("toy", ["takes long"], indirect=True)
+@pytest.mark.parametrize("asking", [signal.SIGTERM, signal.SIGINT], ids=lambda asking: asking.name)
+def test_a_job_that_is_asked_to_end_leaves_nothing_half_made(asking: signal.Signals, toy: Toy) -> None:
+    job = toy.in_the_middle()
+    job.send_signal(asking)
+    assert job.wait(30) == INTERRUPTED
+    assert toy.left() == {"specification.json", "attempts"}
+    assert f"asked to end ({asking.name})" in toy.log
+    assert "Traceback" not in toy.log
+
+
+@pytest.mark.parametrize("toy", ["takes long"], indirect=True)
+def test_a_job_whose_predecessor_was_killed_does_not_wait_for_it(toy: Toy) -> None:
+    killed = toy.in_the_middle()
+    killed.kill()
+    killed.wait()
+    assert "manifest.lease" in toy.left()
+    again = toy.start()
+    until = time.monotonic() + 30
+    while toy.attempts < 2:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    again.terminate()
+    assert again.wait(30) == INTERRUPTED
+
+
+@pytest.mark.parametrize("toy", ["fails"], indirect=True)
+def test_a_bug_ends_in_its_traceback_at_the_end_of_the_log(toy: Toy) -> None:
+    assert toy.run() == 1
+    assert toy.log.rstrip().endswith("ValueError: a bug")
+    assert toy.left() == {"specification.json", "attempts"}
+
+
+# What the terminal shows of it
+
+
+def test_of_a_long_log_the_end_is_shown(tmp_path: Path) -> None:
+    own, slurms = tmp_path / "logs/unlearning/run.log", tmp_path / ".snakemake/slurm_logs/rule_unlearn/7.log"
+    for path in (own, slurms):
+        path.parent.mkdir(parents=True)
+    own.write_text("".join(f"line {number}\n" for number in range(100)) + "Error: no such image\n")
+    slurms.write_text("what Snakemake says on the node\n")
+    shown = list(ends_of([str(own), str(slurms)]))
+    assert shown[0] == f"The last {LINES} of 101 lines of {own}:"
+    assert shown[-1].strip() == "Error: no such image" and len(shown) == LINES + 1
+
+
+def test_of_a_job_that_never_began_the_schedulers_log_is_shown(tmp_path: Path) -> None:
+    slurms = tmp_path / ".snakemake/slurm_logs/rule_unlearn/7.log"
+    slurms.parent.mkdir(parents=True)
+    slurms.write_text("slurmstepd: error: no such folder\n")
+    shown = list(ends_of([str(tmp_path / "logs/unlearning/run.log"), str(slurms)]))
+    assert shown == [f"Logfile {slurms}:", "    slurmstepd: error: no such folder"]
