@@ -48,7 +48,9 @@ class Seconds(Section):
     looked_at: PositiveFloat
 
 
-def minutes_of(specification: Specification, below: Below, seconds: Seconds, attempt: int) -> int:
+def minutes_of(
+    specification: Specification, below: Below, seconds: Seconds, attempt: int, longest: int | None = None
+) -> int:
     """The run time to ask for, in minutes, for a job of one of the `STAGES`.
 
     Args:
@@ -56,9 +58,11 @@ def minutes_of(specification: Specification, below: Below, seconds: Seconds, att
         below: gives the specification of what it builds on, by role.
         seconds: what the device takes.
         attempt: 1 at first; an attempt that failed may have been short of time.
+        longest: what a job may ask for at most. One that needs more is cut off, and goes on in the next attempt.
     """
     expected = STAGES[specification["stage"]](specification, below, seconds)
-    return math.ceil(OVERHEAD_MINUTES + MARGIN * expected / 60) * attempt
+    minutes = math.ceil(OVERHEAD_MINUTES + MARGIN * expected / 60) * attempt
+    return minutes if longest is None else min(minutes, longest)
 
 
 def _slices(specification: Specification, _: Below, seconds: Seconds) -> float:

@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,18 +28,19 @@ SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID")
 def one_gpu(locks: Path | None = None, seconds_between_looks: float = 2.0) -> Iterator[None]:
     """Let this process see one GPU that no other job of this user has, while the block runs; wait until there is one.
 
-    Does nothing where there is nothing to choose: in a scheduler's job, on a machine without NVIDIA GPUs, and where
-    `CUDA_VISIBLE_DEVICES` names one GPU or none. Where it names several, one of those is taken.
+    Does nothing where there is nothing to choose: where `CUDA_VISIBLE_DEVICES` names one GPU or none, as it does in a
+    scheduler's job with one GPU, and on a machine without NVIDIA GPUs. Where it names several, as in an allocation of
+    several GPUs in which Snakemake itself runs, one of those is taken.
 
     Args:
-        locks: where the machine's lock files lie.
+        locks: where lock files lie; by default in a folder of the machine.
         seconds_between_looks: while all GPUs are taken.
     """
     choice = _choice()
     if not choice:
         yield
         return
-    locks = locks or Path(tempfile.gettempdir()) / f"corelib-gpus-{os.getuid()}"
+    locks = locks or _locks_of_this_machine()
     locks.mkdir(mode=0o700, exist_ok=True)
     before = os.environ.get(CHOSEN)
     if (taken := _lock_one(choice, locks)) is None:
@@ -60,13 +60,19 @@ def one_gpu(locks: Path | None = None, seconds_between_looks: float = 2.0) -> It
                 os.environ[CHOSEN] = before
 
 
+def _locks_of_this_machine() -> Path:
+    """The same for all jobs of this user on this machine, or in this allocation, which may number its GPUs anew."""
+    allocation = next((f"-{os.environ[name]}" for name in SCHEDULERS if name in os.environ), "")
+    return Path("/tmp") / f"corelib-gpus-{os.getuid()}{allocation}"
+
+
 def _choice() -> list[str]:
     """The GPUs among which this process has to choose for itself; empty if it has not."""
-    if any(name in os.environ for name in SCHEDULERS):
-        return []
     if CHOSEN in os.environ:
         named = [name.strip() for name in os.environ[CHOSEN].split(",") if name.strip()]
         return named if len(named) > 1 else []
+    if any(name in os.environ for name in SCHEDULERS):  # what is to be seen there belongs to others as well
+        return []
     return gpus_of_this_machine()
 
 

@@ -10,6 +10,7 @@ import errno
 import importlib.metadata
 import json
 import logging
+import logging.handlers
 import os
 import platform
 import resource
@@ -20,6 +21,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -54,7 +56,7 @@ def run_job(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings
     Exits with one sentence for a `UserError`, and with a traceback for anything else, both at the end of the job's log.
     When it is asked to end, it saves what can be saved, leaves nothing half written, and exits with `INTERRUPTED`.
     """
-    _mirror_output_in(Path(snakemake.log[0]))
+    logging.basicConfig(level=logging.INFO, handlers=[_Log(Path(snakemake.log[0]))], force=True)
     for asking in ASKING_TO_END:
         signal.signal(asking, _end)
     try:
@@ -78,42 +80,54 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _work(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]) -> None:
+    """Do the work, or take over what another job has made of it in the meantime."""
     specification = read_json(Path(snakemake.params.specification))
     _check_that_it_is_still_meant(Path(snakemake.params.specification), specification, Path(snakemake.scriptdir))
-    manifest = Path(snakemake.output.manifest)
-    folder, provenance = Path(snakemake.params.get("folder", manifest.parent)), _provenance_beside(manifest)
-    with Lease(manifest.with_suffix(".lease")).held(), _its_gpu(snakemake):
-        if (made := _made_before(provenance, folder, specification["digest"])) is not None:
-            log.info("made before by %s; every file is as it was left", _maker(provenance))
-            write_json(manifest, made)
+    while True:
+        lease = Lease(Path(snakemake.output.manifest).with_suffix(".lease"))
+        try:
+            with lease.held(), _its_gpu(snakemake):
+                _make(snakemake, specification, stage, settings)
             return
-        began = datetime.now().astimezone()
-        inputs = {role: read_manifest(RUNS / name / MANIFEST) for role, name in specification["builds_on"].items()}
-        work = Work(
-            folder=folder,
-            digest=specification["digest"],
-            inputs=inputs,
-            threads=specification["threads"],
-            checkpoint_seconds=specification["execution"]["checkpoint_seconds"],
-        )
+        except Interrupted:
+            if not lease.is_lost:
+                raise
+
+
+def _make(
+    snakemake: Any, specification: dict[str, Any], stage: Callable[[Settings, Work], Outcome], settings: type[Settings]
+) -> None:
+    began = datetime.now().astimezone()
+    manifest = Path(snakemake.output.manifest)
+    provenance = manifest.with_suffix(".provenance.json")
+    inputs = {role: read_manifest(RUNS / name / MANIFEST) for role, name in specification["builds_on"].items()}
+    work = Work(
+        folder=Path(snakemake.params.get("folder", manifest.parent)),
+        digest=specification["digest"],
+        inputs=inputs,
+        threads=specification["threads"],
+        checkpoint_seconds=specification["execution"]["checkpoint_seconds"],
+    )
+    made = None
+    if work.folder == manifest.parent:  # a share of a run's images is looked through by its stage
+        made = _made_before(provenance, work)
+    if made is not None:
+        log.info("made before by %s; every file is as it was left", _maker(provenance))
+    else:
         _say_where_it_runs(specification)
         outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
-        made = vouched_for(folder, specification["stage"], work.digest, outcome.files, outcome.facts)
+        made = vouched_for(work.folder, specification["stage"], work.digest, outcome.files, outcome.facts)
         write_json(provenance, _provenance(specification, made, began))
-        write_json(manifest, made)
-        work.checkpoint.unlink(missing_ok=True)
         log.info("done in %.1f s", (datetime.now().astimezone() - began).total_seconds())
-
-
-def _provenance_beside(manifest: Path) -> Path:
-    return manifest.with_suffix(".provenance.json")
+    write_json(manifest, made)
+    work.checkpoint.unlink(missing_ok=True)
 
 
 def _its_gpu(snakemake: Any) -> AbstractContextManager[None]:
     return one_gpu() if snakemake.resources.get("gpu") else nullcontext()
 
 
-def _made_before(provenance: Path, folder: Path, digest: str) -> dict[str, Any] | None:
+def _made_before(provenance: Path, work: Work) -> dict[str, Any] | None:
     """The manifest of this very run, if an earlier job has completed it and its files are still whole.
 
     Snakemake deletes a job's outputs, manifests that is, before it starts the job, and starts it again if the process
@@ -123,7 +137,7 @@ def _made_before(provenance: Path, folder: Path, digest: str) -> dict[str, Any] 
         made: dict[str, Any] = read_json(provenance)["manifest"]
     except (ArtefactError, KeyError, TypeError):
         return None
-    return made if is_still_true(made, folder, digest) else None
+    return made if is_still_true(made, work.folder, work.digest) else None
 
 
 def _maker(provenance: Path) -> str:
@@ -147,15 +161,22 @@ def _device_in_words() -> str:
     return _device() if seen is None else f"{_device()} ({CHOSEN}={seen})"
 
 
-def _mirror_output_in(path: Path) -> None:
-    """Send everything this process prints, warnings of libraries included, to the job's log, and to nowhere else."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stream = path.open("a", buffering=1, encoding="utf-8")
-    os.dup2(stream.fileno(), sys.stdout.fileno())
-    os.dup2(stream.fileno(), sys.stderr.fileno())
-    logging.basicConfig(
-        level=logging.INFO, stream=stream, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", force=True
-    )
+class _Log(logging.handlers.WatchedFileHandler):
+    """A job's log, and everything else that the process prints; made anew should the file be deleted.
+
+    Snakemake deletes it when it starts another job for the same run, while this one may still compute.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        for printed in (sys.stdout, sys.stderr):
+            os.dup2(stream.fileno(), printed.fileno())
+        return stream
 
 
 def _check_that_it_is_still_meant(path: Path, specification: dict[str, Any], scripts: Path) -> None:

@@ -7,8 +7,10 @@ there. Locks of the file system would be simpler, but on a cluster they often do
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import math
 import os
 import platform
 import signal
@@ -26,10 +28,7 @@ RENEWAL = 10.0
 """Seconds between two renewals."""
 
 EXPIRY = 60.0
-"""Seconds without a renewal after which an owner counts as dead; several renewals, for file systems that stall."""
-
-SETTLING = 1.0
-"""Seconds in which somebody else who takes over the same lease at the same moment has written his name as well."""
+"""Seconds without a renewal after which an owner elsewhere counts as dead: several, for file systems that stall."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,18 @@ class Owner:
 
     def is_gone(self) -> bool:
         """Whether it certainly lives no more: on this machine its process is no longer there."""
-        if (self.host, self.namespace) != (platform.node(), _namespace()):
-            return False
-        return _start_of(self.pid) != self.started
+        return self.is_from_here() and not _lives(self.pid, self.started)
 
     def is_an_earlier_attempt(self) -> bool:
-        """Whether the scheduler has started the job of this process once before, under the same number."""
-        return self.job is not None and self.job == os.environ.get("SLURM_JOB_ID")
+        """Whether the scheduler had started the job of this process before, on another machine, under the same number.
+
+        Should that machine live on, cut off from the others, its process will notice that it has lost the lease.
+        """
+        return self.job is not None and self.job == os.environ.get("SLURM_JOB_ID") and not self.is_from_here()
+
+    def is_from_here(self) -> bool:
+        """Whether this process could see it."""
+        return (self.host, self.namespace) == (platform.node(), _namespace())
 
     @property
     def place(self) -> str:
@@ -89,13 +93,17 @@ class Owner:
 class Lease:
     """The right to compute a run, held by one process at a time.
 
-    Should its owner lose it all the same, because the process was stopped for longer than `expiry`, the process is
+    Should its owner lose it all the same, because its machine was cut off for longer than `expiry`, the process is
     asked to end, as a scheduler would ask it.
 
     Args:
         path: the file that says who holds it.
         renewal: seconds between two renewals.
-        expiry: seconds without a renewal after which it may be taken over.
+        expiry: seconds without a renewal after which it may be taken over from another machine.
+
+    Attributes:
+        owner: who this process is, should it hold the lease.
+        is_lost: whether it held the lease and somebody else has it now.
     """
 
     def __init__(self, path: Path, renewal: float = RENEWAL, expiry: float = EXPIRY) -> None:
@@ -103,32 +111,43 @@ class Lease:
         self.renewal = renewal
         self.expiry = expiry
         self.owner = Owner.of_this_process()
+        self.is_lost = False
         self._given_back = threading.Event()
         self._renewing: threading.Thread | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lease while the block runs; wait for it first, if somebody else does."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._wait_for_it()
-        self._keep()
+        self.take()
         try:
             yield
         finally:
             self.give_back()
 
-    def claim(self) -> Owner | None:
-        """Hold the lease from now on until it is given back, or say who does."""
+    def take(self, patience: float = math.inf) -> None:
+        """Hold the lease from now on until it is given back.
+
+        Raises `Taken` if somebody else still holds and renews it after `patience` seconds; of the dead, it knows
+        within `expiry`.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self._is_taken():
+        began = time.monotonic()
+        watch = _Watch(self.expiry)
+        while not self._create():
             holder, renewed = self.holder(), self._renewed()
-            is_alive = (
-                renewed is not None and self._now() - renewed <= self.expiry and not (holder and holder.is_gone())
-            )
-            if is_alive or not self._take_over():
-                return self.holder()
-        self._keep()
-        return None
+            if renewed is None:  # given back meanwhile
+                continue
+            if watch.sees_somebody_new(holder):
+                log.info("%s: held by %s; waiting for its result, or for its end", self.path, holder)
+            if watch.believes_in_the_end_of(holder, renewed):
+                log.info("%s: %s has ended without giving it back; going on", self.path, holder or "its owner")
+                if self._succeed(holder, renewed):
+                    break
+            elif watch.has_seen_life_of(holder) and time.monotonic() - began > patience:
+                raise Taken(holder)
+            time.sleep(min(1.0, self.renewal))
+        self._renewing = threading.Thread(target=self._renew, daemon=True)
+        self._renewing.start()
 
     def give_back(self) -> None:
         """Let others have the lease."""
@@ -142,27 +161,8 @@ class Lease:
         """Who holds the lease, or None; somebody who has not finished writing his name is nobody yet."""
         return read_owner(self.path)
 
-    def _wait_for_it(self) -> None:
-        watched: tuple[Owner | None, float] | None = None
-        unchanged_since = time.monotonic()
-        while not self._is_taken():
-            holder, renewed = self.holder(), self._renewed()
-            if renewed is None:  # given back meanwhile
-                continue
-            if (holder, renewed) != watched:
-                if holder and (watched is None or watched[0] != holder):
-                    log.info("%s: held by %s; waiting for its result, or for its end", self.path, holder)
-                watched, unchanged_since = (holder, renewed), time.monotonic()
-            expired = time.monotonic() - unchanged_since > self.expiry or self._now() - renewed > self.expiry
-            if expired or (holder and (holder.is_gone() or holder.is_an_earlier_attempt())):
-                log.info("%s: %s has ended without giving it back; going on", self.path, holder or "its owner")
-                if self._take_over():
-                    return
-            else:
-                time.sleep(min(1.0, self.renewal))
-
-    def _is_taken(self) -> bool:
-        """Take the lease if nobody holds it."""
+    def _create(self) -> bool:
+        """Take the lease if nobody holds it; whether that was so."""
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
@@ -171,35 +171,34 @@ class Lease:
             stream.write(json.dumps(asdict(self.owner)))
         return True
 
-    def _take_over(self) -> bool:
-        candidate = self._candidate()
-        candidate.write_text(json.dumps(asdict(self.owner)), encoding="utf-8")
-        os.replace(candidate, self.path)
-        time.sleep(min(SETTLING, self.expiry))
-        return self.holder() == self.owner
+    def _succeed(self, dead: Owner | None, renewed: int) -> bool:
+        """Put this process in the place of a dead owner; whether it came first.
 
-    def _renewed(self) -> float | None:
-        """When the lease was last renewed, by the clock of the file system; None if it is not there."""
+        Of several that want to, the one that creates the successor's mark may, if the lease still is the dead one's.
+        """
+        mark = self.path.with_name(f".{self.path.name}.after-{dead.nonce if dead else renewed}")
         try:
-            return self.path.stat().st_mtime
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            if _age(mark) > self.expiry:  # its creator has died as well
+                mark.unlink(missing_ok=True)
+            return False
+        try:
+            if (self.holder(), self._renewed()) != (dead, renewed):
+                return False
+            candidate = self.path.with_name(f".{self.path.name}.{self.owner.nonce}")
+            candidate.write_text(json.dumps(asdict(self.owner)), encoding="utf-8")
+            os.replace(candidate, self.path)
+            return True
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def _renewed(self) -> int | None:
+        """When the lease was last renewed, in nanoseconds of somebody's clock; None if it is not there."""
+        try:
+            return self.path.stat().st_mtime_ns
         except OSError:
             return None
-
-    def _now(self) -> float:
-        """What time it is by the clock of the file system."""
-        candidate = self._candidate()
-        try:
-            candidate.touch()
-            return candidate.stat().st_mtime
-        finally:
-            candidate.unlink(missing_ok=True)
-
-    def _candidate(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.{self.owner.nonce}")
-
-    def _keep(self) -> None:
-        self._renewing = threading.Thread(target=self._renew, daemon=True)
-        self._renewing.start()
 
     def _renew(self) -> None:
         while not self._given_back.wait(self.renewal):
@@ -211,9 +210,50 @@ class Lease:
             except OSError as error:
                 log.warning("%s: cannot be renewed (%s)", self.path, error.strerror)
                 continue
-            log.error("%s: lost to %s; ending", self.path, holder or "somebody who removed it")
+            log.error("%s: lost to %s", self.path, holder or "somebody who removed it")
+            self.is_lost = True
             os.kill(os.getpid(), signal.SIGTERM)
             return
+
+
+class Taken(Exception):
+    """Somebody else holds the lease, and lives."""
+
+    def __init__(self, holder: Owner | None) -> None:
+        super().__init__(str(holder or "somebody who has not said who he is"))
+
+
+class _Watch:
+    """What one process knows of the owner of a lease by looking at it, and by its own clock alone.
+
+    The clocks of other machines, and so the times of files, may differ from this one's by more than `expiry`.
+    """
+
+    def __init__(self, expiry: float) -> None:
+        self.expiry = expiry
+        self._holder: Owner | None = None
+        self._renewed: int | None = None
+        self._seen_renewing = False
+        self._unchanged_since = time.monotonic()
+
+    def sees_somebody_new(self, holder: Owner | None) -> bool:
+        if holder is None or holder == self._holder:
+            return False
+        self._holder, self._renewed, self._seen_renewing = holder, None, False
+        return True
+
+    def believes_in_the_end_of(self, holder: Owner | None, renewed: int) -> bool:
+        if renewed != self._renewed:
+            self._seen_renewing = self._renewed is not None
+            self._renewed, self._unchanged_since = renewed, time.monotonic()
+        if holder is not None and holder.is_from_here():
+            return holder.is_gone()
+        if holder is not None and holder.is_an_earlier_attempt():
+            return True
+        return time.monotonic() - self._unchanged_since > self.expiry
+
+    def has_seen_life_of(self, holder: Owner | None) -> bool:
+        return self._seen_renewing or (holder is not None and holder.is_from_here() and not holder.is_gone())
 
 
 def read_owner(path: Path) -> Owner | None:
@@ -222,6 +262,18 @@ def read_owner(path: Path) -> Owner | None:
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # a network file system's word for a file that was replaced meanwhile
+            return None
+        raise
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written, roughly."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _namespace() -> str:
@@ -233,8 +285,19 @@ def _namespace() -> str:
         return ""
 
 
+def _lives(pid: int, started: str) -> bool:
+    """Whether the process of this number that started at that time is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, of which the system may show nothing more
+        return True
+    return _start_of(pid) == started
+
+
 def _start_of(pid: int) -> str:
-    """When a process started, in the kernel's ticks; empty if it has ended."""
+    """When a process started, in the kernel's ticks; empty if it has ended, or where the kernel does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from corelib.addresses import RUNS
+from corelib.gathering import SHARDS
 from corelib.leases import EXPIRY, Owner, read_owner
 
 LOGS = Path("logs")
@@ -29,23 +30,32 @@ class Running:
     silent: float
     said: str
 
+    @property
+    def lives(self) -> bool:
+        """Whether it has been heard of lately, or is seen to live."""
+        return not self.owner.is_gone() and (self.owner.is_from_here() or self.silent <= EXPIRY)
+
     def __str__(self) -> str:
         since = datetime.strptime(self.owner.began, "%Y-%m-%dT%H:%M:%S%z")
         lasts = timedelta(seconds=round((datetime.now().astimezone() - since).total_seconds()))
-        state = self.said if self.silent <= EXPIRY else f"not heard of for {self.silent:.0f} s: it has died"
+        state = self.said if self.lives else f"it has died, not heard of for {self.silent:.0f} s"
         return f"{self.run}\n    {self.owner.place}, for {lasts}: {state}"
 
 
 def running_jobs() -> list[Running]:
     """All jobs that hold a lease below the working directory, in the order of their runs."""
     found = []
-    for path in sorted(RUNS.glob("*/*/**/*.lease")):
-        owner = read_owner(path)
+    for path in sorted([*RUNS.glob("*/*/manifest.lease"), *RUNS.glob(f"*/*/{SHARDS}/*.lease")]):
+        try:
+            owner, renewed = read_owner(path), path.stat().st_mtime
+        except OSError:  # given back meanwhile
+            continue
         if owner is not None:
             stage, run, *below = path.relative_to(RUNS).with_suffix("").parts
-            log = LOGS / stage / (f"{run}.log" if below == ["manifest"] else f"{run}/{below[-1]}.log")
-            name = "/".join([stage, run, *(part for part in below[-1:] if part != "manifest")])
-            found.append(Running(name, owner, time.time() - path.stat().st_mtime, _last_line(log)))
+            shard = below[1:]
+            logs = [LOGS / stage / run / f"{part}.log" for part in shard or ["gather"]] + [LOGS / stage / f"{run}.log"]
+            log = next((log for log in logs if log.exists()), logs[-1])
+            found.append(Running("/".join([stage, run, *shard]), owner, time.time() - renewed, _last_line(log)))
     return found
 
 

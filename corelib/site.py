@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 
 from corelib.effort import Seconds
 from corelib.errors import ConfigurationError
@@ -21,6 +21,11 @@ def _as_name(value: Any) -> Any:
     return None if value == "" else value
 
 
+EXPECTED = {
+    "gpu_model": "letters, digits, _ and . (the executor takes no others); leave it empty, and use constraint instead",
+    "longest": "a number of minutes",
+}
+
 Name = Annotated[str | None, BeforeValidator(_as_name)]
 
 
@@ -34,15 +39,17 @@ class Site(Section):
         gpu_model: as Slurm calls it.
         constraint: what the nodes of jobs with a GPU must have.
         qos: quality of service.
+        longest: the most minutes that a job may ask for; None where the cluster sets no limit.
         seconds: how fast the GPUs are; None where no run times are asked for.
     """
 
     account: Name = None
     partition: Name = None
     cpu_partition: Name = None
-    gpu_model: Name = None
+    gpu_model: Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.]+$")] = None
     constraint: Name = None
     qos: Name = None
+    longest: PositiveInt | None = None
     seconds: Seconds | None = None
 
     @classmethod
@@ -62,7 +69,7 @@ class Site(Section):
                     "hyperparameters are said in a study, in config/studies/."
                 ) from None
             found = "missing" if fault["type"] == "missing" else repr(fault["input"])
-            expected = "a positive number" if key.startswith("seconds.") else "a name"
+            expected = EXPECTED.get(key, "a positive number" if key.startswith("seconds.") else "a name")
             raise ConfigurationError(f"{FILE} or --config: {key} is {found}, expected {expected}.") from None
 
     @property

@@ -27,11 +27,12 @@ from corelib.configuration import Study
 from corelib.effort import STAGES, Specification, minutes_of
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.gathering import SHARDS, batches_of
-from corelib.leases import EXPIRY, Lease
+from corelib.leases import Lease, Taken
 from corelib.plan import Plan
 from corelib.running import running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.site import Site
+from corelib.slurm import cancel_waiting_jobs
 from corelib.studies import PAPER, load_published, load_shipped, load_study
 from corelib.terminal import ends_of
 
@@ -66,14 +67,17 @@ def _stop(sentence: str) -> NoReturn:
     raise SystemExit(1)
 
 
-def _let_scripts_import_from(repository: Path) -> None:
+def _prepare_scripts(repository: Path) -> None:
     """Scripts run in processes of their own, on this machine or on a node that parses the Snakefile again."""
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(repository), *(path for path in others if path)])
+    # diffusers asks for GPUs as soon as it is imported. By its other way of counting, torch would start CUDA then, and
+    # a job could no longer choose among the machine's GPUs.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
 
 def _correct_sacct(repository: Path) -> None:
-    """Let the Slurm executor, where there is a `sacct`, ask the one that says `CANCELLED` when a job was cancelled."""
+    """Where there is a `sacct`, put the one that says `CANCELLED` of a cancelled job before it, on PATH."""
     if shutil.which("sacct") is not None:
         os.environ["PATH"] = os.pathsep.join([str(repository / "slurm/bin"), os.environ["PATH"]])
 
@@ -105,7 +109,7 @@ class Catalogue:
         self.configuration = repository / "config"
         self.ancient = ancient
         self.site = _site(site)
-        _let_scripts_import_from(repository)
+        _prepare_scripts(repository)
         self._planned: dict[str, Run] = {}
         self._places: set[Path] = {RUNS}
 
@@ -150,7 +154,7 @@ class Catalogue:
             def below(role: str) -> Specification:
                 return self.specification(*specification["builds_on"][role].split("/"))
 
-            return minutes_of(specification, below, seconds, attempt)
+            return minutes_of(specification, below, seconds, attempt, self.site.longest)
 
         return {"runtime": runtime}
 
@@ -192,8 +196,12 @@ class Catalogue:
         self._be_the_only_one()
         _correct_sacct(self.repository)
         snakemake.logging.show_logs = ends_of  # instead of whole logs, and Slurm's behind each of them
+        cancel_waiting_jobs(Path.cwd())
         for orphan in running_jobs():
-            print(f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr)
+            if orphan.lives:
+                print(
+                    f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr
+                )
         for place in sorted(self._places):
             existing = next(path for path in (place, *place.parents) if path.exists())
             if not os.access(existing, os.W_OK):
@@ -208,11 +216,10 @@ class Catalogue:
 
     def _be_the_only_one(self) -> None:
         lease = Lease(Path.cwd() / BOOKKEEPING / "controller.lease")
-        if (other := lease.claim()) is not None:
-            _stop(
-                f"{Path.cwd()}: Snakemake already runs here, {other}; wait for it, or use a clone of your own "
-                f"(if it has died, ask again after {EXPIRY:g} seconds)."
-            )
+        try:
+            lease.take(patience=0)
+        except Taken as other:
+            _stop(f"{Path.cwd()}: Snakemake already runs here, {other}; wait for it, or use a clone of your own.")
         atexit.register(lease.give_back)
 
     # For tables and figures at stable names

@@ -49,7 +49,9 @@ def test_jobs_without_a_gpu_ask_for_no_model_and_for_their_own_partition() -> No
     [
         ({"acount": "x"}, "unknown key acount, expected one of account, partition, cpu_partition, gpu_model"),
         ({"learning_rate": 1e-5}, "hyperparameters are said in a study, in config/studies/."),
-        ({"gpu_model": ["a100"]}, "gpu_model is ['a100'], expected a name."),
+        ({"account": ["a"]}, "account is ['a'], expected a name."),
+        ({"longest": 0}, "longest is 0, expected a number of minutes."),
+        ({"gpu_model": "nvidia_a100-sxm4-80gb"}, "'nvidia_a100-sxm4-80gb', expected letters, digits, _ and . (the"),
         ({"seconds": {"trained": 0.1, "denoised": 0.1}}, "seconds.looked_at is missing, expected a positive number."),
         (
             {"seconds": {"trained": -1.0, "denoised": 0.1, "looked_at": 1.0}},
@@ -106,6 +108,12 @@ def test_more_work_asks_for_more_time_and_so_does_another_attempt(plan: Plan) ->
     small, large = plan.unlearning("Forget01", "core", None), plan.unlearning("Forget25", "core", None)
     assert minutes(small) < minutes(large)
     assert minutes(large, attempt=3) == 3 * minutes(large)
+
+
+def test_nobody_asks_for_more_than_the_cluster_grants(plan: Plan) -> None:
+    run = plan.unlearning("Forget25", "core", None)
+    below = {role: made.specification for role, made in run.inputs.items()}
+    assert minutes_of(run.specification, below.__getitem__, SECONDS, attempt=3, longest=60) == 60
 
 
 def test_every_stage_whose_work_grows_has_a_run_time(plan: Plan) -> None:

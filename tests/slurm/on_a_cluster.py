@@ -116,12 +116,18 @@ class Workflow:
         """What the last job that unlearned by a method said."""
         return next((self.checkout.folder / "logs/unlearning").glob(f"{method}-*")).read_text()
 
+    def is_in_the_middle_of(self, method: str, cluster: Cluster) -> str | None:
+        """The number of the job that unlearns by a method, if it trains and has saved its state."""
+        if not any((self.checkout.folder / "runs/unlearning").glob(f"{method}-*/checkpoint.pt")):
+            return None
+        return next(iter(cluster.running(f"rule_unlearn_wildcards_{method}-")), None)
+
     def in_the_middle_of(self, method: str, cluster: Cluster) -> str:
         """Wait until a method trains and has saved its state; the number of its job."""
-        started = f"rule_unlearn_wildcards_{method}-"
-        wait_for(f"a job that unlearns by {method}", lambda: cluster.running(started), NEVER)
-        wait_for(f"a checkpoint of {method}", (self.run_of(method) / "checkpoint.pt").exists, NEVER)
-        return next(iter(cluster.running(started)))
+        wait_for(f"the middle of {method}", lambda: self.is_in_the_middle_of(method, cluster), NEVER)
+        number = self.is_in_the_middle_of(method, cluster)
+        assert number is not None
+        return number
 
     def went_on(self, method: str) -> bool:
         """Whether the last job of a method went on where another one had been."""
@@ -176,14 +182,26 @@ def test_a_run_in_which_everything_goes_wrong_ends_in_the_same_table(
 ) -> None:
     checkout = without(reference, tmp_path / "clone", *METHODS)
     workflow = Workflow.started(checkout, called="first")
+    nodes: dict[str, str] = {}
 
-    cancelled = workflow.in_the_middle_of("ca_noise", cluster)
-    cluster.run("scancel", cancelled)
-    requeued = workflow.in_the_middle_of("esd", cluster)
-    cluster.run("scontrol", "requeue", requeued)
-    broken = workflow.in_the_middle_of("core", cluster)
-    node = cluster.job(broken)["NodeList"]
-    cluster.break_node(node)
+    def break_node(number: str) -> None:
+        nodes[number] = cluster.job(number)["NodeList"]
+        cluster.break_node(nodes[number])
+
+    strike = {
+        "ca_noise": lambda number: cluster.run("scancel", number),
+        "esd": lambda number: cluster.run("scontrol", "requeue", number),
+        "core": break_node,
+    }
+    hit: dict[str, str] = {}
+    while len(hit) < len(METHODS):  # whichever comes first; on a fast machine the others would be done meanwhile
+        for method in METHODS:
+            if method not in hit and (number := workflow.is_in_the_middle_of(method, cluster)):
+                hit[method] = number
+                strike[method](number)
+        time.sleep(0.1)
+    broken = hit["core"]
+    node = nodes[broken]
     wait_for("the failure of the node", lambda: cluster.states()[node].startswith("down"), NEVER)
     wait_for("another attempt", lambda: broken in cluster.running("core-"), NEVER)
     cluster.start_node(node)
@@ -197,8 +215,8 @@ def test_a_run_in_which_everything_goes_wrong_ends_in_the_same_table(
     assert_same(checkout, reference)
     assert_one_device_each(checkout)
     assert workflow.went_on("ca_noise") and workflow.went_on("esd")
-    assert cluster.job(cancelled)["JobState"] == "CANCELLED"
-    assert int(cluster.job(requeued)["Restarts"]) >= 1  # twice, if it was on the node that failed
+    assert cluster.job(hit["ca_noise"])["JobState"] == "CANCELLED"
+    assert int(cluster.job(hit["esd"])["Restarts"]) >= 1  # twice, if it was on the node that failed
     assert int(cluster.job(broken)["Restarts"]) == 1
     assert "made before by job" in again.log_of("core")  # by the job that outlived the first controller
     made = json.loads((again.run_of("core") / "manifest.provenance.json").read_text())
@@ -312,6 +330,30 @@ def a_killed_snakemake(workflow: Workflow, cluster: Cluster) -> None:
     assert made["scheduler_job"] == number
 
 
+def a_snakemake_killed_while_its_job_waits(workflow: Workflow, cluster: Cluster) -> None:
+    """The job it leaves in the queue must not start behind the one that a rerun submits."""
+    number = workflow.in_the_middle_of("core", cluster)
+    cluster.run("scontrol", "requeuehold", number)
+    wait_for("the held job", lambda: cluster.job(number)["JobState"] == "PENDING", NEVER)
+    workflow.process.send_signal(signal.SIGKILL)
+    workflow.process.wait()
+    again = Workflow.started(workflow.checkout, called="again")
+    again.ends_well()
+    assert "Cancelled 1 jobs that an earlier Snakemake has left in the queue." in again.said
+    assert cluster.job(number)["JobState"] == "CANCELLED"
+    assert again.went_on("core")
+
+
+def ctrl_c(workflow: Workflow, cluster: Cluster) -> None:
+    number = workflow.in_the_middle_of("core", cluster)
+    workflow.process.send_signal(signal.SIGINT)
+    workflow.process.wait(NEVER)
+    wait_for("the end of the job", lambda: cluster.job(number)["JobState"] == "CANCELLED", NEVER)
+    again = Workflow.started(workflow.checkout, called="again")
+    again.ends_well()
+    assert again.went_on("core")
+
+
 ARGUMENTS = {a_job_without_enough_memory: ("--set-resources", "unlearn:mem_mb=700*attempt")}
 
 
@@ -326,6 +368,8 @@ ARGUMENTS = {a_job_without_enough_memory: ("--set-resources", "unlearn:mem_mb=70
         a_job_over_its_time_limit,
         a_job_without_enough_memory,
         a_killed_snakemake,
+        a_snakemake_killed_while_its_job_waits,
+        ctrl_c,
     ],
     ids=lambda misfortune: misfortune.__name__,
 )
