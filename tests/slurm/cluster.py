@@ -49,7 +49,7 @@ GresTypes=gpu
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 {memory_limits}
-MinJobAge=300
+MinJobAge=3600
 KillWait=10
 SlurmdTimeout=6
 InactiveLimit=0
