@@ -112,13 +112,15 @@ def _make(
     if work.folder == manifest.parent:  # a share of a run's images is looked through by its stage
         made = _made_before(provenance, work)
     if made is not None:
-        log.info("made before by %s; every file is as it was left", _maker(provenance))
+        log.info("made before by %s; every file is as it was left. Its log:", _maker(provenance))
+        log.info("%s", _log_of(provenance))
     else:
         _say_where_it_runs(specification)
         outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
         made = vouched_for(work.folder, specification["stage"], work.digest, outcome.files, outcome.facts)
-        write_json(provenance, _provenance(specification, made, began))
         log.info("done in %.1f s", (datetime.now().astimezone() - began).total_seconds())
+        said = Path(snakemake.log[0]).read_text(encoding="utf-8", errors="replace")
+        write_json(provenance, {**_provenance(specification, made, began), "log": said.splitlines()})
     write_json(manifest, made)
     work.checkpoint.unlink(missing_ok=True)
 
@@ -144,6 +146,11 @@ def _maker(provenance: Path) -> str:
     record = read_json(provenance)
     job = f"job {record['scheduler_job']}" if record.get("scheduler_job") else "a process"
     return f"{job} on {record['host']} at {record['finished']}"
+
+
+def _log_of(provenance: Path) -> str:
+    """What the job said that completed the run; Snakemake has deleted its log before it started this one."""
+    return "".join(f"\n    {line}" for line in read_json(provenance).get("log", []))
 
 
 def _say_where_it_runs(specification: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from corelib.errors import ArtefactError, ConfigurationError
 from corelib.plan import Plan
 from corelib.studies import RECORD, leaves_of_world, load_study, study_file
 
-PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "manifest")
+PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "manifest", "log")
 """What a provenance record says of somebody's machine, or what the shipped record says itself."""
 
 

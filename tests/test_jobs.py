@@ -149,12 +149,14 @@ def test_a_job_leaves_its_file_a_manifest_and_a_record_of_where_it_ran(toy: Toy)
 
 def test_what_was_made_before_is_vouched_for_again_and_not_made_again(toy: Toy) -> None:
     assert toy.run() == 0
+    (toy.place / "logs/toy.log").unlink()
     manifest = (toy.folder / "manifest.json").read_text()
     (toy.folder / "manifest.json").unlink()  # as Snakemake does before each attempt
     assert toy.run() == 0
     assert toy.attempts == 1
     assert (toy.folder / "manifest.json").read_text() == manifest
     assert "made before by a process on" in toy.log
+    assert "1 CPU thread(s), python 3" in toy.log and "done in" in toy.log  # as the job said that made it
 
 
 def test_a_damaged_file_is_made_again(toy: Toy) -> None:

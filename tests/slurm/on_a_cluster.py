@@ -130,7 +130,10 @@ class Workflow:
         return number
 
     def went_on(self, method: str) -> bool:
-        """Whether the last job of a method went on where another one had been."""
+        """Whether the job that completed a method's run went on where another one had been.
+
+        Its log is still to be read if a later job found nothing to do.
+        """
         found = re.search(r"going on from step (\d+)", self.log_of(method))
         return found is not None and int(found[1]) > 0
 
