@@ -39,6 +39,27 @@ def lease(path: Path) -> Lease:
     return Lease(path, renewal=0.1, expiry=1.0)
 
 
+def most_at_once(path: Path, contenders: int) -> int:
+    """How many of the contenders, all of which come to hold the lease, hold it at the same time."""
+    inside: list[int] = []
+    seen: list[int] = []
+
+    def take() -> None:
+        with lease(path).held():
+            inside.append(1)
+            seen.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+
+    threads = [threading.Thread(target=take) for _ in range(contenders)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == contenders
+    return max(seen)
+
+
 def left_by(path: Path, **changed: str | int | None) -> Owner:
     """A lease whose owner will not give it back."""
     owner = replace(Owner.of_this_process(), nonce="somebody else", **changed)
@@ -64,21 +85,7 @@ def test_the_second_waits_until_the_first_has_finished(tmp_path: Path) -> None:
 
 
 def test_many_at_once_hold_it_one_after_the_other(tmp_path: Path) -> None:
-    inside, seen = [], []
-
-    def take() -> None:
-        with lease(tmp_path / "lease").held():
-            inside.append(1)
-            seen.append(len(inside))
-            time.sleep(0.05)
-            inside.pop()
-
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seen == [1] * 8
+    assert most_at_once(tmp_path / "lease", contenders=8) == 1
 
 
 def test_that_of_a_process_killed_on_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
@@ -185,21 +192,7 @@ def test_an_empty_lease_is_no_licence(tmp_path: Path) -> None:
 
 def test_of_many_heirs_of_a_dead_owner_one_succeeds_at_a_time(tmp_path: Path) -> None:
     left_by(tmp_path / "lease", started="long ago")
-    inside, seen = [], []
-
-    def take() -> None:
-        with lease(tmp_path / "lease").held():
-            inside.append(1)
-            seen.append(len(inside))
-            time.sleep(0.05)
-            inside.pop()
-
-    threads = [threading.Thread(target=take) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seen == [1] * 12
+    assert most_at_once(tmp_path / "lease", contenders=12) == 1
     assert list(tmp_path.iterdir()) == []
 
 
