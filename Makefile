@@ -29,7 +29,7 @@ test: env
 
 test-all: env
 	$(BIN)/python -m pytest
-	$(BIN)/python tests/slurm --long
+	$(MAKE) test-slurm-all
 
 # A real Slurm, brought up for the tests and gone after them. Needs root and Debian's slurm-wlm and munge
 # (test-slurm-all: also slurmdbd and mariadb-server); where they are missing, it says so and fails.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import json
 import math
 import os
 import shutil
@@ -24,7 +23,7 @@ import snakemake.logging
 from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
 from corelib.artefacts import MANIFEST, is_still_true, read_json, write_json
 from corelib.configuration import Study
-from corelib.effort import STAGES, Specification, minutes_of
+from corelib.effort import STAGES, Specification, minutes_of, read
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.gathering import SHARDS, batches_of
 from corelib.leases import Lease, Taken
@@ -162,7 +161,7 @@ class Catalogue:
     def shards_of(self, wildcards: Any) -> list[str]:
         """The manifests of the shards that together are a run's samples: whole batches each."""
         specification = self.specification("samples", wildcards.run)
-        batches = batches_of(SamplesStage.model_validate_json(json.dumps(specification["settings"])))
+        batches = batches_of(read(SamplesStage, specification))
         shards = math.ceil(len(batches) / specification["execution"]["batches_per_shard"])
         folder = RUNS / "samples" / wildcards.run / SHARDS
         return [self.ancient(str(folder / f"{shard:04d}-of-{shards:04d}.json")) for shard in range(shards)]
