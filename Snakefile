@@ -18,7 +18,7 @@ catalogue = Catalogue(Path(workflow.basedir), ancient, config)
 
 wildcard_constraints:
     place=r"results(/[A-Za-z0-9_-]+)?",
-    product=r"(table|figure)\w+",
+    product=r"(table|figure)\w+|gate",
     run=r"[a-z0-9_-]+-[0-9a-f]{12}",
     shard=r"\d{4}",
     shards=r"\d{4}",

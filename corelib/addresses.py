@@ -74,6 +74,9 @@ class Run:
         threads: CPU threads it computes with.
         inputs: the runs it builds on, by role.
         execution: how its work is cut and saved; no content.
+        after: the runs that have to be complete before its job starts, by role, though it reads nothing of them; no
+            content.
+        places: where the user's own files lie, by the name under which its folder links to them; no content.
     """
 
     stage: str
@@ -83,6 +86,8 @@ class Run:
     threads: int
     inputs: Mapping[str, Run] = field(default_factory=dict)
     execution: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Run] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -124,18 +129,20 @@ class Run:
             "slug": self.slug,
             "digest": self.digest,
             "builds_on": {role: run.name for role, run in self.inputs.items()},
+            "after": {role: run.name for role, run in self.after.items()},
+            "places": dict(self.places),
             "execution": dict(self.execution),
         }
 
     def with_all_inputs(self) -> dict[str, Run]:
-        """This run and every run below it, by name."""
+        """This run and every run that has to be complete before it, by name."""
         found: dict[str, Run] = {}
         queue: list[Run] = [self]
         while queue:
             run = queue.pop()
             if run.name not in found:
                 found[run.name] = run
-                queue.extend(run.inputs.values())
+                queue.extend([*run.inputs.values(), *run.after.values()])
         return found
 
 

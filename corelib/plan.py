@@ -17,6 +17,7 @@ from corelib.configuration import ORIGINAL, Scheme, Study, Task
 from corelib.errors import ConfigurationError
 from corelib.gathering import SampledImage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
+from corelib.settings.gating import GateStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
 from corelib.settings.pretrained import PretrainedStage
 from corelib.settings.reporting import FigureStage, TableRow, TableStage
@@ -30,6 +31,9 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "workflow_scripts"
 
 DRAWING = ("corelib.randomness", "corelib.worlds.rendering")
 """What decides how a miniature's images look."""
+
+TRAINING = ("saliency", "unlearning")
+"""The stages that wait until the gate has let the base model pass."""
 
 once = functools.cache
 """Plans live as long as the process, so what their methods answered may too."""
@@ -72,7 +76,7 @@ class Plan:
             published=[numbers for theirs, *numbers in self.published if theirs == table.published],
             comparable=self.study.world.kind == "unlearn_canvas",
         )
-        return self._run("tables", "tabulate.py", f"{self.name}-{name}", settings, 1, inputs)
+        return self._run("tables", "tabulate.py", f"{self.name}-{name}", settings, 1, inputs | self._gates())
 
     @once
     def figure(self, name: str) -> Run:
@@ -95,9 +99,43 @@ class Plan:
         return f"{kind}: {self.study.prompts.in_evaluation(style, object_)}"
 
     def products(self) -> dict[str, Run]:
-        """Every table and figure of the study, by name."""
+        """Every table and figure of the study and the report of its gate, by name."""
         tables = {name: self.table(name) for name in self.study.tables}
-        return tables | {name: self.figure(name) for name in self.study.figures}
+        figures = {name: self.figure(name) for name in self.study.figures}
+        return tables | figures | ({} if self.study.gate == "off" else {"gate": self.gate_report()})
+
+    # The gate
+
+    @once
+    def gate(self) -> Run:
+        """The check of the original model against the paper's, behind which all training waits."""
+        settings = self._gate_settings()
+        inputs = {"cells": self.cells(settings.task, ORIGINAL, None)}
+        return self._run("gate", "check_gate.py", f"{settings.task}-{settings.on_failure}", settings, 1, inputs)
+
+    @once
+    def gate_report(self) -> Run:
+        """The same comparison as a page."""
+        settings = self._gate_settings()
+        inputs = {"cells": self.cells(settings.task, ORIGINAL, None)}
+        return self._run("gates", "report_gate.py", f"{self.name}-gate", settings, 1, inputs)
+
+    def _gate_settings(self) -> GateStage:
+        counts: dict[str, dict[str, tuple[int, int]]] = {}
+        for _, task, row, metric, _, k, n in self.published:
+            if row == ORIGINAL and task in self.study.tasks and k:
+                counts.setdefault(task, {})[metric] = int(k), int(n)
+        if not counts:
+            raise ConfigurationError(
+                f"study {self.name}: gate is {self.study.gate!r}, expected 'off', since the paper says nothing of the "
+                f"original model on the tasks {', '.join(self.study.tasks)}."
+            )
+        largest = max(counts, key=lambda task: sum(n for _, n in counts[task].values()))
+        assert self.study.gate != "off"
+        return GateStage(task=largest, published=counts[largest], on_failure=self.study.gate)
+
+    def _gates(self) -> dict[str, Run]:
+        return {} if self.study.gate == "off" else {"gate": self.gate()}
 
     # Evaluation
 
@@ -399,5 +437,6 @@ class Plan:
 
     def _run(self, stage: str, script: str, slug: str, settings: Section, threads: int, inputs: dict[str, Run]) -> Run:
         execution = self.study.execution.model_dump()
-        run = Run(stage, SCRIPTS / script, slugged(slug), settings, threads, inputs, execution)
+        after = self._gates() if stage in TRAINING else {}
+        run = Run(stage, SCRIPTS / script, slugged(slug), settings, threads, inputs, execution, after)
         return self._runs.setdefault(run.digest, run)  # equal runs under two names are the one named first

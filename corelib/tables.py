@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from scipy.stats import fisher_exact
-
 from corelib.artefacts import Manifest, read_json, write_text
+from corelib.comparison import probability_if_equal
 from corelib.metrics import ACCURACIES, FILE, Count, rounded, scaled_fid, total
 from corelib.settings.reporting import TableRow, TableStage
 from corelib.work import Outcome, Work
@@ -19,9 +18,10 @@ METRICS = (*ACCURACIES, "SFID", "Total")
 COLUMNS = ("Task", "Algorithm", *METRICS)
 CELL_COLUMNS = (
     "task", "row", "metric", "k", "n", "value", "low", "high",
-    "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "run",
+    "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run",
 )  # fmt: skip
 SIGNIFICANCE = 0.05
+NO_GATE = "off"
 LATEX = str.maketrans(
     {**{mark: f"\\{mark}" for mark in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
     | {"^": r"\textasciicircum{}"}
@@ -74,15 +74,21 @@ def tabulate(settings: TableStage, work: Work) -> Outcome:
     """Stage: write a table as CSV, Markdown and LaTeX, and its cells with counts, intervals and published values."""
     lines = [evaluated(row, work.inputs[row.cells]) for row in settings.rows]
     published = read_published(settings.published)
+    gate = outcome_of_gate(work.inputs.get("gate"))
     contents = {
         f"{settings.name}.csv": as_csv(lines),
-        f"{settings.name}.md": as_markdown(lines),
-        f"{settings.name}.tex": as_latex(lines),
-        f"{settings.name}.cells.csv": as_cells(lines, published, settings.comparable),
+        f"{settings.name}.md": as_markdown(lines) + ("" if gate == NO_GATE else f"\nGate: {gate}.\n"),
+        f"{settings.name}.tex": ("" if gate == NO_GATE else f"% gate: {gate}\n") + as_latex(lines),
+        f"{settings.name}.cells.csv": as_cells(lines, published, settings.comparable, gate),
     }
     for name, content in contents.items():
         write_text(work.folder / name, content)
     return Outcome(sorted(contents))
+
+
+def outcome_of_gate(gate: Manifest | None) -> str:
+    """What the gate said of the base model: `passed` or `failed`; `off` where there is none."""
+    return NO_GATE if gate is None else str(gate.facts["outcome"])
 
 
 def evaluated(row: TableRow, cells: Manifest) -> Evaluated:
@@ -141,13 +147,15 @@ def _in_latex(text: str) -> str:
     return text.translate(LATEX)
 
 
-def as_cells(lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published], comparable: bool) -> str:
-    """Every number of the table with its count, 95 % interval, published counterpart and verdict."""
-    return _csv([CELL_COLUMNS, *(cell for line in lines for cell in _cells(line, published, comparable))])
+def as_cells(
+    lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published], comparable: bool, gate: str
+) -> str:
+    """Every number of the table with its count, 95 % interval, published counterpart, verdict, and the gate's outcome."""
+    return _csv([CELL_COLUMNS, *(cell for line in lines for cell in _cells(line, published, comparable, gate))])
 
 
 def _cells(
-    line: Evaluated, published: Mapping[tuple[str, str, str], Published], comparable: bool
+    line: Evaluated, published: Mapping[tuple[str, str, str], Published], comparable: bool, gate: str
 ) -> Iterator[list[object]]:
     for metric, value in line.values.items():
         count = line.counts.get(metric)
@@ -168,6 +176,7 @@ def _cells(
             verdict(count, theirs, comparable),
             "" if line.diverged_at is None else line.diverged_at,
             line.flagged,
+            gate,
             line.run,
         ]
 
@@ -176,9 +185,7 @@ def verdict(count: Count | None, published: Published | None, comparable: bool) 
     """Whether an accuracy and its published value may be equal: Fisher's exact test of two proportions at 5 %."""
     if not comparable or count is None or published is None or published.count is None:
         return "not comparable"
-    ours, theirs = count, published.count
-    table = [[ours.k, ours.n - ours.k], [theirs.k, theirs.n - theirs.k]]
-    return "compatible" if fisher_exact(table).pvalue >= SIGNIFICANCE else "differs"
+    return "compatible" if probability_if_equal(count, published.count) >= SIGNIFICANCE else "differs"
 
 
 def read_published(numbers: list[list[str]]) -> dict[tuple[str, str, str], Published]:

@@ -89,9 +89,9 @@ def _site(values: Mapping[str, Any]) -> Site:
 def targets_of(name: str, study: Study) -> list[str]:
     """What to ask Snakemake for to have every table and figure of a study."""
     place = RESULTS if name == PAPER else RESULTS / name
-    return [str(place / f"{table}.csv") for table in study.tables] + [
-        str(place / f"{figure}.png") for figure in study.figures
-    ]
+    gate = [] if study.gate == "off" else [str(place / "gate.md")]
+    tables = [str(place / f"{table}.csv") for table in study.tables]
+    return gate + tables + [str(place / f"{figure}.png") for figure in study.figures]
 
 
 class Catalogue:
@@ -115,12 +115,13 @@ class Catalogue:
     # For addressed runs
 
     def inputs_of(self, stage: str) -> Callable[[Any], list[str]]:
-        """The input function of a stage's rule: the manifests that the run named by `{run}` builds on."""
+        """The input function of a stage's rule: the manifests that the run named by `{run}` builds on or waits for."""
 
         @_in_one_sentence
         def inputs(wildcards: Any) -> list[str]:
-            names = self.specification(stage, wildcards.run)["builds_on"].values()
-            return [self.ancient(str(RUNS / name / MANIFEST)) for name in sorted(set(names))]
+            specification = self.specification(stage, wildcards.run)
+            names = {*specification["builds_on"].values(), *specification["after"].values()}
+            return [self.ancient(str(RUNS / name / MANIFEST)) for name in sorted(names)]
 
         return inputs
 
@@ -250,7 +251,7 @@ class Catalogue:
         products = self._products(study)
         if product not in products:
             raise ConfigurationError(
-                f"{place}/{product}: study {study!r} has no such table or figure, "
+                f"{place}/{product}: study {study!r} has no such product, "
                 f"expected one of {', '.join(products)}."
             )
         run = products[product]

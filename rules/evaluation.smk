@@ -1,10 +1,11 @@
 # Evaluation: what the images show.
 # In:  samples, classifiers, real images
-# Out: runs/{predictions,reference,fid,cells}/RUN/manifest.json
+# Out: runs/{predictions,reference,fid,cells,gate}/RUN/manifest.json
 
 
 localrules:
     count_cells,
+    check_gate,
 
 
 rule classify_images:
@@ -81,3 +82,20 @@ rule count_cells:
         specification="runs/cells/{run}/specification.json",
     script:
         "../workflow_scripts/count.py"
+
+
+rule check_gate:
+    """Stop before any training if the original model is not the paper's."""
+    input:
+        catalogue.inputs_of("gate"),
+    output:
+        manifest="runs/gate/{run}/manifest.json",
+    log:
+        "logs/gate/{run}.log",
+    retries: 0  # the same images have the same counts
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification="runs/gate/{run}/specification.json",
+    script:
+        "../workflow_scripts/check_gate.py"

@@ -1,10 +1,11 @@
-# Reports: pictures of what the tables count.
-# In:  the samples of the figure's columns
-# Out: results/[STUDY/]FIGURE.png
+# Reports: pictures of what the tables count, and what the gate says of the base model.
+# In:  the samples of the figure's columns; the cells of the original model
+# Out: results/[STUDY/]FIGURE.png, results/[STUDY/]gate.md and gate.csv
 
 
 localrules:
     draw,
+    report_gate,
 
 
 rule draw:
@@ -24,3 +25,23 @@ rule draw:
         specification=catalogue.specification_of_product,
     script:
         "../workflow_scripts/draw.py"
+
+
+rule report_gate:
+    """Put the original model's counts beside the paper's."""
+    input:
+        catalogue.inputs_of_product,
+    output:
+        "{place}/{product}.csv",
+        "{place}/{product}.md",
+        manifest="{place}/{product}.json",
+    log:
+        "logs/{place}/{product}.log",
+    wildcard_constraints:
+        product="gate",
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification=catalogue.specification_of_product,
+    script:
+        "../workflow_scripts/report_gate.py"

@@ -39,3 +39,9 @@ class AdoptionStage(Section):
     styles: list[str]
     objects: list[str]
     images_per_cell: PositiveInt
+
+
+class ConversionStage(Section):
+    """Which weights of a CompVis checkpoint are taken: `raw`, those in training, or `ema`, their moving average."""
+
+    weights: Literal["raw", "ema"]
