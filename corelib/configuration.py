@@ -204,6 +204,7 @@ class Study(Section):
     sampling: Sampling
     classification: Classification
     fid: FID
+    gate: Literal["stop", "warn"] | None
     tables: dict[str, Table]
     figures: dict[str, Figure]
     threads: Threads
@@ -320,6 +321,8 @@ def _contradictions_of_the_miniature(study: Study, world: MiniatureWorld) -> Ite
             head_width,
             f"a divisor of every entry of world.denoiser.channels ({world.denoiser.channels})",
         )
+    if study.gate is not None:
+        yield Contradiction("gate", study.gate, "null: the paper's numbers are of another world")
     for key, resolution in _resolutions(study).items():
         if resolution != world.resolution:
             yield Contradiction(key, resolution, f"the miniature's own world.resolution ({world.resolution})")

@@ -40,7 +40,7 @@ class Comparison:
 
     def __str__(self) -> str:
         return (
-            f"{self.metric} {self.ours.percent} ({self.ours.k} of {self.ours.n}), the paper's {self.published.percent}"
+            f"{self.metric} {self.ours.percent} ({self.ours.k} of {self.ours.n}), published {self.published.percent}"
         )
 
 

@@ -102,7 +102,7 @@ class Plan:
         """Every table and figure of the study and the report of its gate, by name."""
         tables = {name: self.table(name) for name in self.study.tables}
         figures = {name: self.figure(name) for name in self.study.figures}
-        return tables | figures | ({} if self.study.gate == "off" else {"gate": self.gate_report()})
+        return tables | figures | ({} if self.study.gate is None else {"gate": self.gate_report()})
 
     # The gate
 
@@ -127,15 +127,15 @@ class Plan:
                 counts.setdefault(task, {})[metric] = int(k), int(n)
         if not counts:
             raise ConfigurationError(
-                f"study {self.name}: gate is {self.study.gate!r}, expected 'off', since the paper says nothing of the "
+                f"study {self.name}: gate is {self.study.gate!r}, expected null, since the paper says nothing of the "
                 f"original model on the tasks {', '.join(self.study.tasks)}."
             )
         largest = max(counts, key=lambda task: sum(n for _, n in counts[task].values()))
-        assert self.study.gate != "off"
+        assert self.study.gate is not None
         return GateStage(task=largest, published=counts[largest], on_failure=self.study.gate)
 
     def _gates(self) -> dict[str, Run]:
-        return {} if self.study.gate == "off" else {"gate": self.gate()}
+        return {} if self.study.gate is None else {"gate": self.gate()}
 
     # Evaluation
 

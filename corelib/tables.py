@@ -150,7 +150,7 @@ def _in_latex(text: str) -> str:
 def as_cells(
     lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published], comparable: bool, gate: str
 ) -> str:
-    """Every number of the table with its count, 95 % interval, published counterpart, verdict, and the gate's outcome."""
+    """Every number with its count, 95 % interval, published counterpart and verdict, and the outcome of the gate."""
     return _csv([CELL_COLUMNS, *(cell for line in lines for cell in _cells(line, published, comparable, gate))])
 
 

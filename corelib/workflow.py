@@ -89,7 +89,7 @@ def _site(values: Mapping[str, Any]) -> Site:
 def targets_of(name: str, study: Study) -> list[str]:
     """What to ask Snakemake for to have every table and figure of a study."""
     place = RESULTS if name == PAPER else RESULTS / name
-    gate = [] if study.gate == "off" else [str(place / "gate.md")]
+    gate = [] if study.gate is None else [str(place / "gate.md")]
     tables = [str(place / f"{table}.csv") for table in study.tables]
     return gate + tables + [str(place / f"{figure}.png") for figure in study.figures]
 

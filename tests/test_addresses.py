@@ -15,7 +15,7 @@ import pytest
 from corelib.addresses import Run, _written_out, code_of, digest_of, packages_of, slugged
 from corelib.plan import Plan
 from corelib.settings.evaluation import Classification, PredictionsStage
-from corelib.studies import load_study
+from corelib.studies import load_published, load_study
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPT = REPOSITORY / "workflow_scripts/classify.py"
@@ -72,8 +72,9 @@ def test_addresses_do_not_depend_on_where_the_clone_lies(study: str, tmp_path: P
 
 def names(repository: Path, study: str) -> list[str]:
     program = (
-        "from pathlib import Path; from corelib.plan import Plan; from corelib.studies import load_study\n"
-        f"plan = Plan({study!r}, load_study({study!r}, Path('config')), [])\n"
+        "from pathlib import Path; from corelib.plan import Plan\n"
+        "from corelib.studies import load_published, load_study\n"
+        f"plan = Plan({study!r}, load_study({study!r}, Path('config')), load_published(Path('config')))\n"
         "print(*sorted({name for run in plan.products().values() for name in run.with_all_inputs()}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(repository), "PYTHONHASHSEED": "random"}
@@ -84,7 +85,7 @@ def names(repository: Path, study: str) -> list[str]:
 
 
 def test_equal_runs_of_different_tables_are_one_run() -> None:
-    plan = Plan("paper", load_study("paper", REPOSITORY / "config"), [])
+    plan = Plan("paper", load_study("paper", REPOSITORY / "config"), load_published(REPOSITORY / "config"))
     assert plan.unlearning("Forget25", "core", "one_to_one").name == plan.unlearning("Forget25", "core", None).name
     assert plan.samples("Forget01", "original", None) is plan.samples("Forget25", "original", None)
 

@@ -13,7 +13,7 @@ from corelib.anchors import candidates
 from corelib.concepts import EMPTY_CONCEPT
 from corelib.errors import ConfigurationError
 from corelib.plan import Plan
-from corelib.studies import load_study
+from corelib.studies import load_published, load_study
 
 SCHEMES = ["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_to_five"]
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
@@ -129,7 +129,7 @@ def test_a_style_that_would_be_its_own_anchor_or_have_none_is_refused(scheme, fo
 @pytest.mark.parametrize("retain", ["rest", "evaluated"])
 def test_the_photos_are_never_an_anchor_even_where_they_are_retained(retain, photos_in_retain):
     study = load_study("paper", CONFIGURATION)
-    plan = Plan("paper", study, [])
+    plan = Plan("paper", study, load_published(CONFIGURATION))
     for task in study.tasks.values():
         varied = task.model_copy(update={"retain": retain, "photos_in_retain": photos_in_retain})
         assert ("Seed_Images" in study.retain_set(varied)) == photos_in_retain
@@ -141,7 +141,7 @@ def test_the_photos_are_never_an_anchor_even_where_they_are_retained(retain, pho
 
 def test_forget25_has_the_five_schemes_that_table_4_compares():
     study = load_study("paper", CONFIGURATION)
-    plan, task = Plan("paper", study, []), study.tasks["Forget25"]
+    plan, task = Plan("paper", study, load_published(CONFIGURATION)), study.tasks["Forget25"]
     distinct = {
         scheme: len({anchor for anchors in plan.candidates(task, scheme).values() for anchor in anchors})
         for scheme in SCHEMES

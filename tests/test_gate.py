@@ -36,7 +36,7 @@ def settings(on_failure: Any) -> GateStage:
     return GateStage(task="Forget25", published=PUBLISHED, on_failure=on_failure)
 
 
-def plan_with(gate: str) -> Plan:
+def plan_with(gate: str | None) -> Plan:
     study = load_study("paper", CONFIGURATION)
     return Plan("paper", study.model_copy(update={"gate": gate}), load_published(CONFIGURATION))
 
@@ -61,7 +61,7 @@ def test_another_base_model_stops_with_its_numbers_or_is_named(tmp_path: Path, o
     found = cells(tmp_path / "cells", **(PUBLISHED | {"IRA": (470, 520)}))
     work = Work(folder=tmp_path, digest="x", inputs={"cells": found})
     if on_failure == "stop":
-        with pytest.raises(ArtefactError, match=r"IRA 90\.38 \(470 of 520\), the paper's 96\.54 on Forget25.*warn"):
+        with pytest.raises(ArtefactError, match=r"IRA 90\.38 \(470 of 520\), published 96\.54 on Forget25.*warn"):
             check_gate(settings(on_failure), work)
     else:
         outcome = check_gate(settings(on_failure), work)
@@ -84,20 +84,20 @@ def test_the_gate_asks_for_the_original_on_the_largest_grid_that_the_paper_repor
 
 
 def test_all_training_waits_for_the_gate_and_no_address_of_a_model_knows_it() -> None:
-    plans = {gate: plan_with(gate) for gate in ("stop", "warn", "off")}
+    plans = {gate: plan_with(gate) for gate in ("stop", "warn", None)}
     runs = {gate: plan.table("table1").with_all_inputs() for gate, plan in plans.items()}
     for gate, found in runs.items():
         for run in found.values():
-            waits = [] if gate == "off" or run.stage not in ("unlearning", "saliency") else [plans[gate].gate().name]
+            waits = [] if gate is None or run.stage not in ("unlearning", "saliency") else [plans[gate].gate().name]
             assert [behind.name for behind in run.after.values()] == waits
     models = {
         gate: {name for name in found if not name.startswith(("gate/", "tables/"))} for gate, found in runs.items()
     }
-    assert models["stop"] == models["warn"] == models["off"]
+    assert models["stop"] == models["warn"] == models[None]
 
 
 def test_a_study_of_other_tasks_has_to_do_without() -> None:
     study = load_study("paper", CONFIGURATION)
     other = study.model_copy(update={"tasks": {"Mine": study.tasks["Forget01"]}})
-    with pytest.raises(ConfigurationError, match="gate is 'stop', expected 'off'.*Mine"):
+    with pytest.raises(ConfigurationError, match=r"gate is 'stop', expected null.*Mine"):
         Plan("mine", other, load_published(CONFIGURATION)).gate()

@@ -16,7 +16,7 @@ from corelib.artefacts import Manifest, sha256_of, write_json
 from corelib.metrics import FILE, Count
 from corelib.plan import Plan
 from corelib.settings.reporting import TableRow, TableStage
-from corelib.studies import load_study
+from corelib.studies import load_published, load_study
 from corelib.tables import (
     METRICS,
     Published,
@@ -109,7 +109,7 @@ def test_a_table_has_the_papers_columns_and_its_rows_in_the_order_asked_for(tmp_
 
 
 def test_table_1_of_the_paper_lists_its_methods_task_by_task():
-    settings = Plan("paper", load_study("paper", CONFIGURATION), []).table("table1").settings
+    settings = Plan("paper", load_study("paper", CONFIGURATION), load_published(CONFIGURATION)).table("table1").settings
     methods = ["original", "ediff", "ca_model", "ca_noise", "salun", "esd", "core"]
     assert [(line.task, line.row) for line in settings.rows] == [
         (task, method) for task in ("Forget01", "Forget06", "Forget25") for method in methods
@@ -199,7 +199,7 @@ def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
     lines = read_csv(table(tmp_path).folder / "table1.cells.csv")
     assert list(lines[0]) == [
         "task", "row", "metric", "k", "n", "value", "low", "high",
-        "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "run",
+        "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run",
     ]  # fmt: skip
     assert [(line["task"], line["row"], line["metric"]) for line in lines] == [
         (task, name, metric)
@@ -215,11 +215,11 @@ def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
 def test_cells_hold_counts_intervals_published_numbers_and_verdicts(tmp_path):
     text = (table(tmp_path).folder / "table1.cells.csv").read_text()
     assert text.splitlines()[1:6] == [
-        "Forget01,esd,UA,29,30,96.67,83.33,99.41,100.00,30,30,compatible,,0,esd-forget01-aaaa",
-        "Forget01,esd,IRA,140,150,93.33,88.16,96.34,66.00,99,150,differs,,0,esd-forget01-aaaa",
-        "Forget01,esd,CRA,170,180,94.44,90.08,96.95,96.11,173,180,compatible,,0,esd-forget01-aaaa",
-        "Forget01,esd,SFID,,,75.00,,,96.95,,,not comparable,,0,esd-forget01-aaaa",
-        "Forget01,esd,Total,,,359.44,,,359.06,,,not comparable,,0,esd-forget01-aaaa",
+        "Forget01,esd,UA,29,30,96.67,83.33,99.41,100.00,30,30,compatible,,0,off,esd-forget01-aaaa",
+        "Forget01,esd,IRA,140,150,93.33,88.16,96.34,66.00,99,150,differs,,0,off,esd-forget01-aaaa",
+        "Forget01,esd,CRA,170,180,94.44,90.08,96.95,96.11,173,180,compatible,,0,off,esd-forget01-aaaa",
+        "Forget01,esd,SFID,,,75.00,,,96.95,,,not comparable,,0,off,esd-forget01-aaaa",
+        "Forget01,esd,Total,,,359.44,,,359.06,,,not comparable,,0,off,esd-forget01-aaaa",
     ]
 
 
@@ -242,7 +242,7 @@ def test_nothing_is_comparable_outside_the_papers_world_or_without_a_published_t
 
 
 def test_published_numbers_are_those_of_the_named_table_alone():
-    study = load_study("paper", CONFIGURATION)
+    study = load_study("paper", CONFIGURATION).model_copy(update={"gate": None})
     plan = Plan("paper", study, PUBLISHED)
     assert read_published(plan.table("table2").settings.published) == {
         ("Forget01", "esd", "UA"): Published("1.00", Count(1, 100))
@@ -282,3 +282,16 @@ def test_the_verdict_on_a_perfect_published_score_turns_between_two_neighbouring
     perfect = Published("100.00", Count(n, n))
     assert verdict(Count(last_compatible, n), perfect, comparable=True) == "compatible"
     assert verdict(Count(last_compatible - 1, n), perfect, comparable=True) == "differs"
+
+
+# The gate
+
+
+@pytest.mark.parametrize("outcome", ["passed", "failed"])
+def test_a_table_names_the_outcome_of_the_gate(tmp_path, outcome):
+    plain = table(tmp_path / "plain").folder
+    gated = table(tmp_path / "gated", gate=Manifest(tmp_path, "gate", "0" * 64, {}, {"outcome": outcome})).folder
+    assert (gated / "table1.md").read_text() == (plain / "table1.md").read_text() + f"\nGate: {outcome}.\n"
+    assert (gated / "table1.tex").read_text().startswith(f"% gate: {outcome}\n")
+    assert {line["gate"] for line in read_csv(gated / "table1.cells.csv")} == {outcome}
+    assert (gated / "table1.csv").read_text() == (plain / "table1.csv").read_text()
