@@ -113,9 +113,10 @@ class Manifest:
     def outside(self, path: str, sha256: str) -> Path:
         """The path of something that the stage vouches for by a fact, an asset say, after checking its bytes.
 
-        `path` is relative to the stage's folder or absolute. Raises `ArtefactError` if the bytes are other ones.
+        `path` is relative to the stage's folder, and the links in it are followed. Raises `ArtefactError` if the bytes
+        are other ones.
         """
-        found = self.folder / path
+        found = followed(self.folder / path)
         if not found.exists():
             raise ArtefactError(f"{found}: missing, expected what {self.folder / MANIFEST} vouches for.")
         if (sha := sha256_of(found)) != sha256:
@@ -140,6 +141,12 @@ class Manifest:
                 f"the file is damaged: delete {self.folder} and ask for the target again."
             )
         return path
+
+
+def followed(path: Path) -> Path:
+    """Where a path leads through the links in it; below the working directory, as seen from there."""
+    real = path.resolve()
+    return real.relative_to(Path.cwd()) if real.is_relative_to(Path.cwd()) else real
 
 
 def vouched_for(folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from corelib.artefacts import Manifest
 from corelib.devices import Device
 from corelib.errors import AssetError
 
+LAST_LAYERS = ("head.bias", "fc.bias", "classifier.bias")
+"""What the last layer of a timm classifier is called."""
+
 
 class ImageClassifier:
     """A timm classifier with the benchmark's preprocessing: resize to a square, [-1, 1], no crop."""
@@ -57,6 +60,16 @@ def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
 
     Raises `AssetError` if it is no such file or its last layer does not have `classes` outputs.
     """
+    weights = read_weights(path, classes)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise AssetError(f"{path}: not the weights of {type(model).__name__} ({reason[:200]}).") from None
+
+
+def read_weights(path: Path, classes: int) -> dict[str, Tensor]:
+    """The tensors of such a checkpoint. Raises `AssetError` as `load_weights` does."""
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -67,12 +80,8 @@ def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
         ) from None
     if not isinstance(content, dict) or "model_state_dict" not in content:
         raise AssetError(f"{path}: no entry `model_state_dict`, expected a checkpoint of the benchmark's form.")
-    weights = content["model_state_dict"]
-    last = list(model.state_dict())[-1]
-    if last in weights and len(weights[last]) != classes:
-        raise AssetError(f"{path}: the classifier has {len(weights[last])} classes, expected {classes}.")
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise AssetError(f"{path}: not the weights of {type(model).__name__} ({reason[:200]}).") from None
+    weights: dict[str, Tensor] = content["model_state_dict"]
+    outputs = {len(tensor) for name, tensor in weights.items() if name.endswith(LAST_LAYERS)}
+    if outputs and outputs != {classes}:
+        raise AssetError(f"{path}: the classifier has {min(outputs)} classes, expected {classes}.")
+    return weights

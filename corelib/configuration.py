@@ -290,10 +290,19 @@ def _contradictions_of_the_world(study: Study) -> Iterator[Contradiction]:
     yield from _unknown("prompts.photo_style", [study.prompts.photo_style], world.styles, "style of the world")
     if world.kind == "miniature":
         yield from _contradictions_of_the_miniature(study, world)
+    else:
+        yield from _contradictions_of_the_papers_world(world)
     shrinks = 2 ** (len(world.autoencoder.channels) - 1) if world.kind == "miniature" else 8
     for key, resolution in _resolutions(study).items():
         if resolution % shrinks:
             yield Contradiction(key, resolution, f"a multiple of {shrinks}, by which the autoencoder divides it")
+
+
+def _contradictions_of_the_papers_world(world: UnlearnCanvasWorld) -> Iterator[Contradiction]:
+    for key, names in (("world.styles", world.styles), ("world.objects", world.objects)):
+        for name, expected in zip(names, sorted(names), strict=True):
+            if name != expected:
+                yield Contradiction(key, name, f"{expected} there: the classifiers' classes are in alphabetical order")
 
 
 def _contradictions_of_the_miniature(study: Study, world: MiniatureWorld) -> Iterator[Contradiction]:

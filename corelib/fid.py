@@ -6,6 +6,7 @@ than a matrix square root, and right where there are fewer images than features.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,19 +26,19 @@ from corelib.settings.evaluation import FID, FIDStage, ReferenceStage
 from corelib.settings.precision import Precision
 from corelib.slices import pairs_of
 from corelib.work import Outcome, Work
-from corelib.worlds.images import ImageFolder
+from corelib.worlds.images import benchmark_images
 
 FILE = "features.safetensors"
 
 
 def summarize_reference(settings: ReferenceStage, work: Work) -> Outcome:
     """Stage: the features of the real images of the retain cells, (images, d)."""
-    images = ImageFolder(work.inputs["images"])
+    images = benchmark_images(work.inputs["images"])
     pairs = pairs_of(settings.styles, settings.objects, settings.fid.reference_images)
-    for pair in pairs:
-        images.read(pair.style, pair.object, pair.index)
-    images.check()
-    features = features_of([images.path(pair.style, pair.object, pair.index) for pair in pairs], settings.fid, work)
+    with tempfile.TemporaryDirectory(dir=work.folder, prefix=".images.") as extracted:
+        files = images.files([(pair.style, pair.object, pair.index) for pair in pairs], Path(extracted))
+        images.check()
+        features = features_of(files, settings.fid, work)
     with written_whole(work.folder / FILE) as temporary:
         save_file({"features": features.contiguous()}, temporary)
     return Outcome([FILE], {"images": len(pairs), "dimensions": features.shape[1]})

@@ -39,9 +39,7 @@ class Comparison:
         return self.probability >= SIGNIFICANCE
 
     def __str__(self) -> str:
-        return (
-            f"{self.metric} {self.ours.percent} ({self.ours.k} of {self.ours.n}), published {self.published.percent}"
-        )
+        return f"{self.metric} {self.ours.percent} ({self.ours.k} of {self.ours.n}), published {self.published.percent}"
 
 
 def compare(settings: GateStage, cells: Manifest) -> list[Comparison]:

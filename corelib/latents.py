@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from corelib.artefacts import Manifest, read_json, sha256_of, write_json, written_whole
+from corelib.artefacts import Manifest, read_json, write_json, written_whole
 from corelib.devices import Device
 from corelib.diffusion import BaseModel
 from corelib.errors import ArtefactError
@@ -20,14 +20,14 @@ from corelib.settings.precision import Precision
 from corelib.settings.slicing import Encoding, LatentsStage
 from corelib.slices import Pair, Slice, pairs_of
 from corelib.work import Outcome, Work
-from corelib.worlds.images import ImageFolder
+from corelib.worlds.images import benchmark_images
 
 FILE, IMAGES = "moments.safetensors", "images.json"
 
 
 def encode_images(settings: LatentsStage, work: Work) -> Outcome:
     """Stage: the mean and standard deviation of the latent of every style x object x image, (n, c, h, w) each."""
-    images, base = ImageFolder(work.inputs["images"]), BaseModel(work.inputs["pipeline"])
+    images, base = benchmark_images(work.inputs["images"]), BaseModel(work.inputs["pipeline"])
     device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     autoencoder = base.autoencoder().to(device.torch_device)
     pairs = pairs_of(settings.styles, settings.objects, settings.images)
@@ -42,7 +42,7 @@ def encode_images(settings: LatentsStage, work: Work) -> Outcome:
         deviations.append(posterior.std.cpu())
         progress.report(start + len(batch))
     images.check()
-    hashes = [sha256_of(images.path(pair.style, pair.object, pair.index)) for pair in pairs]
+    hashes = [images.sha256(pair.style, pair.object, pair.index) for pair in pairs]
     write_json(work.folder / IMAGES, hashes)
     moments = {"mean": torch.cat(means), "deviation": torch.cat(deviations)}
     with written_whole(work.folder / FILE) as temporary:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from corelib import anchors
 from corelib.addresses import Run, slugged
@@ -24,13 +24,16 @@ from corelib.settings.reporting import FigureStage, TableRow, TableStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.slicing import EmbeddingsStage, LatentsStage, SliceStage
-from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.settings.unlearn_canvas import AdoptionStage, ConversionStage
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "workflow_scripts"
 
 DRAWING = ("corelib.randomness", "corelib.worlds.rendering")
 """What decides how a miniature's images look."""
+
+PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
+"""What is needed of a diffusers pipeline beside its U-Net."""
 
 TRAINING = ("saliency", "unlearning")
 """The stages that wait until the gate has let the base model pass."""
@@ -47,15 +50,22 @@ class Plan:
         study: what it says.
         published: the paper's numbers, as (table, task, row, metric, value, k, n).
         shipped: the record of the shipped world, for a study that takes it.
+        locked: the sha256 of the assets that are locked, by their names, for a study of the paper's world.
     """
 
     def __init__(
-        self, name: str, study: Study, published: list[list[str]], shipped: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        study: Study,
+        published: list[list[str]],
+        shipped: Mapping[str, Any] | None = None,
+        locked: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.study = study
         self.published = published
         self.shipped = shipped
+        self.locked = locked or {}
         self._runs: dict[str, Run] = {}
 
     # What the user asks for
@@ -328,7 +338,7 @@ class Plan:
         """The base model, a diffusers pipeline."""
         world, prompts = self.study.world, self.study.prompts
         if world.kind == "unlearn_canvas":
-            return self._adoption()
+            return self._adoption() if world.assets.compvis is None else self._conversion()
         if world.pretrained:
             return self._pretrained()
         captions = {
@@ -396,10 +406,31 @@ class Plan:
     def _adoption(self) -> Run:
         world = self.study.world
         assert world.kind == "unlearn_canvas"
+        assets = world.assets
+        unet: Literal["unet", "unet_ema"] = "unet" if assets.weights == "raw" or assets.compvis else "unet_ema"
+        used = ["images", *(f"pipeline/{part}" for part in (unet, *PIPELINE_PARTS))]
+        used += ["style_classifier", "object_classifier", "inception"]
+        used += [name for name in ("compvis", "inception_torchvision") if getattr(assets, name) is not None]
         settings = AdoptionStage(
-            assets=world.assets, styles=world.styles, objects=world.objects, images_per_cell=world.images_per_cell
+            sha256={name: self.locked.get(name) for name in used},
+            unet=unet,
+            classifier_architecture=assets.classifier_architecture,
+            classifier_resolution=assets.classifier_resolution,
+            styles=world.styles,
+            objects=world.objects,
+            images_per_cell=world.images_per_cell,
         )
-        return self._run("assets", "adopt_assets.py", world.kind, settings, 1, {})
+        places = {name: getattr(assets, name) for name in dict.fromkeys(name.split("/")[0] for name in used)}
+        places["image_index"] = assets.image_index
+        return self._run("assets", "adopt_assets.py", world.kind, settings, 1, {}, places)
+
+    @once
+    def _conversion(self) -> Run:
+        world = self.study.world
+        assert world.kind == "unlearn_canvas"
+        settings = ConversionStage(weights=world.assets.weights)
+        slug = f"compvis-{world.assets.weights}"
+        return self._run("conversion", "convert_compvis.py", slug, settings, 1, {"assets": self._adoption()})
 
     # Grids
 
@@ -435,8 +466,17 @@ class Plan:
     def _evaluating(self) -> int:
         return self.study.threads.evaluation
 
-    def _run(self, stage: str, script: str, slug: str, settings: Section, threads: int, inputs: dict[str, Run]) -> Run:
+    def _run(
+        self,
+        stage: str,
+        script: str,
+        slug: str,
+        settings: Section,
+        threads: int,
+        inputs: dict[str, Run],
+        places: Mapping[str, str] | None = None,
+    ) -> Run:
         execution = self.study.execution.model_dump()
         after = self._gates() if stage in TRAINING else {}
-        run = Run(stage, SCRIPTS / script, slugged(slug), settings, threads, inputs, execution, after)
+        run = Run(stage, SCRIPTS / script, slugged(slug), settings, threads, inputs, execution, after, places or {})
         return self._runs.setdefault(run.digest, run)  # equal runs under two names are the one named first

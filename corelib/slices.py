@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from corelib.artefacts import read_json, sha256_of, write_json
+from corelib.artefacts import read_json, write_json
 from corelib.errors import ConfigurationError
 from corelib.settings.slicing import SliceStage
 from corelib.work import Outcome, Work
-from corelib.worlds.images import ImageFolder
+from corelib.worlds.images import benchmark_images
 
 FILE = "slice.json"
 
@@ -47,11 +47,11 @@ def slice_images(settings: SliceStage, work: Work) -> Outcome:
     """
     if overlap := sorted(set(settings.forget) & set(settings.retain)):
         raise ConfigurationError(f"{overlap[0]} is both in the forget and in the retain set, expected disjoint sets.")
-    images = ImageFolder(work.inputs["images"])
+    images = benchmark_images(work.inputs["images"])
 
     def entry(pair: Pair) -> list[str | int]:
         images.read(pair.style, pair.object, pair.index)
-        return [pair.style, pair.object, pair.index, sha256_of(images.path(pair.style, pair.object, pair.index))]
+        return [pair.style, pair.object, pair.index, images.sha256(pair.style, pair.object, pair.index)]
 
     with ThreadPoolExecutor(work.threads) as pool:
         listed = {

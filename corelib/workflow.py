@@ -208,11 +208,13 @@ class Catalogue:
                 _stop(f"{place}: cannot be written to, expected a writable folder.")
         for run in self._planned.values():
             path = run.folder / SPECIFICATION
-            if _read_or_none(path) != run.specification:
-                try:
+            try:
+                if _read_or_none(path) != run.specification:
                     write_json(path, run.specification)
-                except OSError as error:
-                    _stop(f"{path}: cannot be written ({error.strerror}), expected a writable folder.")
+                for name, target in run.places.items():
+                    _link(run.folder / name, Path(target))
+            except OSError as error:
+                _stop(f"{error.filename or path}: cannot be written ({error.strerror}), expected a writable folder.")
 
     def _be_the_only_one(self) -> None:
         lease = Lease(Path.cwd() / BOOKKEEPING / "controller.lease")
@@ -251,8 +253,7 @@ class Catalogue:
         products = self._products(study)
         if product not in products:
             raise ConfigurationError(
-                f"{place}/{product}: study {study!r} has no such product, "
-                f"expected one of {', '.join(products)}."
+                f"{place}/{product}: study {study!r} has no such product, expected one of {', '.join(products)}."
             )
         run = products[product]
         for name, needed in run.with_all_inputs().items():
@@ -293,6 +294,14 @@ def _read_or_none(path: Path) -> Any:
 
 def _is_current(manifest: Path, run: Run) -> bool:
     return is_still_true(_read_or_none(manifest), manifest.parent, run.digest)
+
+
+def _link(link: Path, place: Path) -> None:
+    """Make a link to a place of the user's, or lead it there from where it led before."""
+    target = Path(os.path.relpath(place.absolute(), link.parent.absolute()))
+    if not (link.is_symlink() and link.readlink() == target):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
 
 
 def _touch(path: Path, only_if_missing: bool = False, at_least: float = 0.0) -> None:

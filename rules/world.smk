@@ -1,6 +1,6 @@
 # The world: images, base model and classifiers. The only rules that know which world it is.
 # In:  a study's `world` (config/), or the user's assets
-# Out: runs/{assets,images,pretrained,autoencoder,pipeline,classifier}/RUN/manifest.json
+# Out: runs/{assets,conversion,images,pretrained,autoencoder,pipeline,classifier}/RUN/manifest.json
 
 
 localrules:
@@ -23,6 +23,25 @@ rule adopt_assets:
         specification="runs/assets/{run}/specification.json",
     script:
         "../workflow_scripts/adopt_assets.py"
+
+
+rule convert_compvis:
+    """Take the base model's weights from a CompVis checkpoint."""
+    input:
+        catalogue.inputs_of("conversion"),
+    output:
+        manifest="runs/conversion/{run}/manifest.json",
+    log:
+        "logs/conversion/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("conversion")
+    resources:
+        **catalogue.without_gpu("conversion"),
+    params:
+        specification="runs/conversion/{run}/specification.json",
+    script:
+        "../workflow_scripts/convert_compvis.py"
 
 
 rule render_images:

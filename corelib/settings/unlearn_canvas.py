@@ -1,4 +1,4 @@
-"""Where the assets of the paper's world lie."""
+"""The assets of the paper's world: where they lie, which is no content, and what they are, which is."""
 
 from __future__ import annotations
 
@@ -10,32 +10,50 @@ from corelib.settings.section import Section
 
 
 class Assets(Section):
-    """The user's own files, relative to the working directory; nothing here is ever written or deleted.
+    """The user's own files, relative to the working directory or absolute. Jobs never write there.
 
     Attributes:
-        images: folder with STYLE/OBJECT/INDEX.jpg.
+        images: the benchmark, as a folder STYLE/OBJECT/INDEX.jpg or as the Hub's parquet files.
+        image_index: what each of its images is; `make assets` writes it.
         pipeline: diffusers folder of the base model.
-        unet: which of its two U-Nets is used.
+        compvis: a CompVis checkpoint from which U-Net, autoencoder and text encoder are taken instead; architecture,
+            tokenizer and noise schedule stay those of `pipeline`.
+        weights: of the U-Net; `raw`, those in training, or `ema`, their moving average.
         style_classifier, object_classifier: the benchmark's ViT-L checkpoints (`model_state_dict`).
         classifier_architecture: their timm name.
         classifier_resolution: the side to which images are resized for them, in pixels.
-        inception: TorchScript file of the Inception network that FID uses.
+        inception: TorchScript file of the Inception network that clean-fid uses.
+        inception_torchvision: weights of torchvision's Inception, which the benchmark's own FID uses.
     """
 
     images: str
+    image_index: str
     pipeline: str
-    unet: Literal["unet", "unet_ema"]
+    compvis: str | None
+    weights: Literal["raw", "ema"]
     style_classifier: str
     object_classifier: str
     classifier_architecture: str
     classifier_resolution: PositiveInt
     inception: str
+    inception_torchvision: str | None
 
 
 class AdoptionStage(Section):
-    """Everything that taking the assets into use reads."""
+    """What the assets are, wherever they lie.
 
-    assets: Assets
+    Attributes:
+        sha256: of each file or folder that is used, by its name in the lock; None as long as it is not locked.
+        unet: the folder of the pipeline in which the U-Net lies.
+        classifier_architecture, classifier_resolution: as among the assets.
+        styles, objects: the classifiers' classes, in order.
+        images_per_cell: how many images a style and object has.
+    """
+
+    sha256: dict[str, str | None]
+    unet: Literal["unet", "unet_ema"]
+    classifier_architecture: str
+    classifier_resolution: PositiveInt
     styles: list[str]
     objects: list[str]
     images_per_cell: PositiveInt

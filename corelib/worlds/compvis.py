@@ -107,7 +107,7 @@ def _can_be_mapped(path: Path) -> bool:
         return stream.read(4) == b"PK\x03\x04"
 
 
-def _unet(path: Path, weights: Mapping[str, Tensor], like: Path, chosen: str) -> torch.nn.Module:
+def _unet(path: Path, weights: Mapping[str, Tensor], like: Path, chosen: str) -> Any:
     names = [name.removeprefix(UNET) for name in weights if name.startswith(UNET)]
     if chosen == "ema":
         averages = {name: AVERAGE + name.replace(".", "") for name in names}
@@ -123,13 +123,13 @@ def _unet(path: Path, weights: Mapping[str, Tensor], like: Path, chosen: str) ->
     return _with_weights(path, UNET, model, convert_ldm_unet_checkpoint(own, dict(model.config)), len(own))
 
 
-def _autoencoder(path: Path, weights: Mapping[str, Tensor], like: Path) -> torch.nn.Module:
+def _autoencoder(path: Path, weights: Mapping[str, Tensor], like: Path) -> Any:
     own = {name: tensor for name, tensor in weights.items() if name.startswith(AUTOENCODER)}
     model = _untrained(AutoencoderKL, like)
     return _with_weights(path, AUTOENCODER, model, convert_ldm_vae_checkpoint(own, dict(model.config)), len(own))
 
 
-def _text_encoder(path: Path, weights: Mapping[str, Tensor], like: Path) -> torch.nn.Module:
+def _text_encoder(path: Path, weights: Mapping[str, Tensor], like: Path) -> Any:
     own = {name.removeprefix(TEXT_ENCODER): weights[name] for name in weights if name.startswith(TEXT_ENCODER)}
     own = {name: tensor for name, tensor in own.items() if name not in NO_WEIGHT}
     with torch.device("meta"):
@@ -145,9 +145,7 @@ def _untrained(kind: Any, like: Path) -> Any:
         return kind.from_config(kind.load_config(str(like), local_files_only=True))
 
 
-def _with_weights(
-    path: Path, prefix: str, model: torch.nn.Module, converted: Mapping[str, Tensor], count: int
-) -> torch.nn.Module:
+def _with_weights(path: Path, prefix: str, model: Any, converted: Mapping[str, Tensor], count: int) -> Any:
     """The network with its tensors, in fp32: every one that it has, and every one that the file has for it."""
     own = model.state_dict()
     if missing := sorted(own.keys() - converted.keys()):

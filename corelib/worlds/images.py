@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
+import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from corelib.artefacts import Manifest
+from corelib.artefacts import Manifest, followed, sha256_of, written_whole
 from corelib.errors import AssetError
+from corelib.worlds.image_index import FOLDER, Key, Place, read_index
 
 MOST_PIXELS = 64_000_000
 """No image of a benchmark is larger; a header that claims so is not read further."""
 
 
+class BenchmarkImages(Protocol):
+    """A world's real images, whichever form they have."""
+
+    def read(self, style: str, object_: str, index: int) -> Image.Image:
+        """An image in RGB. Raises `AssetError` if it is missing, damaged, no image or not the one it should be."""
+
+    def sha256(self, style: str, object_: str, index: int) -> str:
+        """Of the image's bytes."""
+
+    def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
+        """Paths of image files, for libraries that want those; what has none is written into `folder`."""
+
+    def check(self) -> None:
+        """Raise `ArtefactError` if bytes that were read are not those vouched for; to be called after reading."""
+
+
+def benchmark_images(world: Manifest) -> BenchmarkImages:
+    """The images of a world by the manifest that vouches for them, or for their index."""
+    return IndexedImages(world) if "image_index" in world.facts else ImageFolder(world)
+
+
 class ImageFolder:
-    """Images in UnlearnCanvas' layout, STYLE/OBJECT/INDEX.jpg, INDEX from 1."""
+    """Images that a stage has made, STYLE/OBJECT/INDEX.jpg, and that its manifest vouches for together."""
 
     def __init__(self, world: Manifest) -> None:
         self.root = world.folder / world.facts["images"]
@@ -25,32 +53,143 @@ class ImageFolder:
         return self.root / style / object_ / f"{index}.jpg"
 
     def check(self) -> None:
-        """Raise `ArtefactError` if the bytes are not those vouched for, where the world vouches for its images.
-
-        To be called after the images were read, since a damaged image has a sentence of its own. The user's own images
-        are vouched for one by one, in slices.
-        """
-        if (name := self._world.facts["images"]) in self._world.files:
-            self._world.file(name)
+        """As of `BenchmarkImages`: the whole folder, since a damaged image has a sentence of its own."""
+        self._world.file(self._world.facts["images"])
 
     def read(self, style: str, object_: str, index: int) -> Image.Image:
-        """An image in RGB. Raises `AssetError` if it is missing, truncated or not an image."""
+        """As of `BenchmarkImages`."""
         path = self.path(style, object_, index)
         if not path.is_file():
             there = sorted(file.name for file in path.parent.glob("*")) if path.parent.is_dir() else []
             raise AssetError(f"{path}: the image is missing, expected it beside the {len(there)} files of its cell.")
         return read_image(path)
 
+    def sha256(self, style: str, object_: str, index: int) -> str:
+        """As of `BenchmarkImages`."""
+        return sha256_of(self.path(style, object_, index))
+
+    def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
+        """As of `BenchmarkImages`: the files themselves."""
+        for key in images:
+            self.read(*key)
+        return [self.path(*key) for key in images]
+
+
+class IndexedImages:
+    """The user's images, each checked against the index when it is read; a folder or the Hub's parquet files.
+
+    Of a parquet file, whole row groups have to be read (100 images on the Hub, some 300 MB); the last one is kept, and
+    images asked for in order share it.
+    """
+
+    def __init__(self, world: Manifest) -> None:
+        self.root = followed(world.folder / world.facts["images"])
+        self.places = read_index(world.file(world.facts["image_index"])).places
+        self._lock = threading.Lock()
+        self._group: tuple[str, int, list[bytes]] = ("", -1, [])
+        self._shards: dict[str, pq.ParquetFile] = {}
+
+    def read(self, style: str, object_: str, index: int) -> Image.Image:
+        """As of `BenchmarkImages`."""
+        return decoded(self.content(style, object_, index), self._name((style, object_, index)))
+
+    def sha256(self, style: str, object_: str, index: int) -> str:
+        """As of `BenchmarkImages`: as indexed, and what `read` and `files` insist on."""
+        return self._place((style, object_, index)).sha256
+
+    def content(self, style: str, object_: str, index: int) -> bytes:
+        """The bytes of an image. Raises `AssetError` if they are not those that were indexed."""
+        key = (style, object_, index)
+        place = self._place(key)
+        content = self._file(place) if place.row == FOLDER else self._row(place)
+        if hashlib.sha256(content).hexdigest() != place.sha256:
+            raise AssetError(
+                f"{self._name(key)}: the image has other bytes than when it was indexed, expected the sha256 "
+                f"{place.sha256[:12]}; restore it, or lock the new one by `make assets`."
+            )
+        return content
+
+    def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
+        """As of `BenchmarkImages`."""
+        paths = []
+        for key in images:
+            content, place = self.content(*key), self._place(key)
+            path = self.root / place.file
+            if place.row != FOLDER:
+                path = folder / f"{key[0]}_{key[1]}_{key[2]}.jpg"
+                with written_whole(path) as temporary:
+                    temporary.write_bytes(content)
+            paths.append(path)
+        return paths
+
+    def check(self) -> None:
+        """As of `BenchmarkImages`: nothing is left to do, every image was checked when it was read."""
+
+    def _place(self, key: Key) -> Place:
+        if key not in self.places:
+            raise AssetError(f"{self.root}: the index has no image {'/'.join(map(str, key))}, expected it there.")
+        return self.places[key]
+
+    def _name(self, key: Key) -> str:
+        place = self._place(key)
+        path = self.root / place.file
+        return str(path) if place.row == FOLDER else f"{path}, row {place.row} ({'/'.join(map(str, key))})"
+
+    def _file(self, place: Place) -> bytes:
+        try:
+            return (self.root / place.file).read_bytes()
+        except OSError as error:
+            raise AssetError(
+                f"{self.root / place.file}: the image is not readable ({error.strerror}), expected it as indexed."
+            ) from None
+
+    def _row(self, place: Place) -> bytes:
+        with self._lock:
+            try:
+                shard = self._shards.get(place.file) or pq.ParquetFile(self.root / place.file)
+                self._shards[place.file] = shard
+                group, start = _group_of(shard, place.row)
+                if self._group[:2] != (place.file, group):
+                    images = shard.read_row_group(group, columns=["image"]).column("image")
+                    contents = [content for chunk in images.chunks for content in chunk.field("bytes").to_pylist()]
+                    self._group = (place.file, group, contents)
+                return self._group[2][place.row - start] or b""
+            except (OSError, ValueError, IndexError) as error:
+                reason = (str(error).splitlines() or ["damaged"])[0][:160]
+                raise AssetError(
+                    f"{self.root / place.file}: row {place.row} is not readable ({reason}), expected it as indexed."
+                ) from None
+
+
+def _group_of(shard: pq.ParquetFile, row: int) -> tuple[int, int]:
+    """The row group of a row, and the number of its first row."""
+    start = 0
+    for group in range(shard.metadata.num_row_groups):
+        count = shard.metadata.row_group(group).num_rows
+        if row < start + count:
+            return group, start
+        start += count
+    raise IndexError(f"it has {start} rows")
+
 
 def read_image(path: Path) -> Image.Image:
     """An image file in RGB, decoded whole. Raises `AssetError` if it is truncated, too large or not an image."""
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes()
+    except OSError as error:
+        raise AssetError(f"{path}: the image is not readable ({error.strerror}), expected a JPEG file.") from None
+    return decoded(content, str(path))
+
+
+def decoded(content: bytes, name: str) -> Image.Image:
+    """An image in RGB from its bytes. Raises `AssetError` under its name if it is truncated, too large or no image."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > MOST_PIXELS:
                 size = f"{image.width} x {image.height}"
-                raise AssetError(f"{path}: {size} pixels, expected at most {MOST_PIXELS // 1_000_000} million.")
+                raise AssetError(f"{name}: {size} pixels, expected at most {MOST_PIXELS // 1_000_000} million.")
             return image.convert("RGB")
     except UnidentifiedImageError:
-        raise AssetError(f"{path}: not an image, expected a JPEG file.") from None
+        raise AssetError(f"{name}: not an image, expected a JPEG file.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise AssetError(f"{path}: the image is damaged ({error}), expected a whole JPEG file.") from None
+        raise AssetError(f"{name}: the image is damaged ({error}), expected a whole JPEG file.") from None

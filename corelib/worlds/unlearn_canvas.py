@@ -1,91 +1,91 @@
-"""The paper's world: taking the user's own files into use, by reference and without touching them."""
+"""The paper's world: taking the user's own files into use, by links to them and without touching them."""
 
 from __future__ import annotations
 
-import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from corelib.artefacts import sha256_of
+from corelib.artefacts import followed, sha256_of, written_whole
+from corelib.classifiers import read_weights
 from corelib.errors import AssetError
-from corelib.settings.unlearn_canvas import AdoptionStage, Assets
+from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.work import Outcome, Work
+from corelib.worlds.image_index import ImageIndex, read_index
 
-PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
-"""What is needed of a diffusers pipeline beside its U-Net."""
+INDEX = "images.parquet"
+"""What the benchmark's images are, one by one; the run's own copy of it."""
+
+IMAGES, INDEX_OF_USER = "images", "image_index"
+CLASSIFIERS = {"style": "style_classifier", "object": "object_classifier"}
+NETWORKS = ("compvis", "inception", "inception_torchvision")
+LOCKING = "`make assets` fetches what is missing, and locks what is there"
 
 
 def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
-    """Stage: check that every asset is there, and record where it lies and its sha256.
+    """Stage: check that every asset is there and is what the lock says, and record where it lies.
 
-    Raises `AssetError` with one sentence that names everything that is missing and where it is expected.
+    The run's folder links to the assets by their names. Raises `AssetError` with one sentence that names everything
+    that is wrong.
     """
-    assets = settings.assets
-    if missing := missing_assets(settings):
-        raise AssetError(
-            f"assets of the paper's world are missing: {'; '.join(missing)} "
-            "(paths as in `world.assets` of the study, relative to the working directory)."
-        )
-    files = {
-        "style_classifier": assets.style_classifier,
-        "object_classifier": assets.object_classifier,
-        "inception": assets.inception,
-    }
-    hashes = {name: sha256_of(Path(path)) for name, path in files.items()}
-    parts = {part: sha256_of(Path(assets.pipeline) / part) for part in (assets.unet, *PIPELINE_PARTS)}
-    relative = {name: _from(work.folder, path) for name, path in {**files, "images": assets.images}.items()}
-    return Outcome(
-        [],
-        {
-            "images": relative["images"],
-            "pipeline": _from(work.folder, assets.pipeline),
-            "unet": assets.unet,
-            "parts": parts,
-            "classifiers": {
-                label: {
-                    "weights": relative[f"{label}_classifier"],
-                    "sha256": hashes[f"{label}_classifier"],
-                    "architecture": assets.classifier_architecture,
-                    "options": {},
-                    "classes": classes,
-                    "resolution": assets.classifier_resolution,
-                }
-                for label, classes in (("style", settings.styles), ("object", settings.objects))
-            },
-            "inception": {"weights": relative["inception"], "sha256": hashes["inception"]},
+    if faults := list(faults_of(settings, work.folder)):
+        raise AssetError(f"assets of the paper's world: {'; '.join(faults)} (see `world.assets` of the study).")
+    with written_whole(work.folder / INDEX) as temporary:
+        shutil.copyfile(work.folder / INDEX_OF_USER, temporary)
+    sha256 = settings.sha256
+    facts: dict[str, Any] = {
+        "images": IMAGES,
+        "image_index": INDEX,
+        "pipeline": "pipeline",
+        "unet": settings.unet,
+        "parts": {Path(name).name: sha for name, sha in sha256.items() if name.startswith("pipeline/")},
+        "classifiers": {
+            label: {
+                "weights": name,
+                "sha256": sha256[name],
+                "architecture": settings.classifier_architecture,
+                "options": {},
+                "classes": classes_of(settings)[label],
+                "resolution": settings.classifier_resolution,
+            }
+            for label, name in CLASSIFIERS.items()
         },
-    )
+    }
+    networks = {name: {"weights": name, "sha256": sha256[name]} for name in NETWORKS if name in sha256}
+    return Outcome([INDEX], facts | networks)
 
 
-def missing_assets(settings: AdoptionStage) -> list[str]:
-    """What is not where the study says, in words."""
-    assets = settings.assets
-    missing = []
-    images = Path(assets.images)
-    if not images.is_dir():
-        missing.append(f"{images}/ (folder with STYLE/OBJECT/INDEX.jpg)")
-    else:
-        cells = [images / style / object_ for style in settings.styles for object_ in settings.objects]
-        if absent := [cell for cell in cells if not cell.is_dir()]:
-            missing.append(f"{absent[0]}/ and {len(absent) - 1} more of the {len(cells)} folders STYLE/OBJECT")
-    pipeline, parts = Path(assets.pipeline), (assets.unet, *PIPELINE_PARTS)
-    if not pipeline.is_dir():
-        missing.append(f"{pipeline}/ (the fine-tuned diffusers pipeline: {', '.join(parts)})")
-    else:
-        missing += [f"{pipeline / part}/ (part of the pipeline)" for part in parts if not (pipeline / part).is_dir()]
-    for path, what in _single_files(assets):
-        if not Path(path).is_file():
-            missing.append(f"{path} ({what})")
-    return missing
+def classes_of(settings: AdoptionStage) -> dict[str, list[str]]:
+    """The classes of the two classifiers, in the order of their outputs."""
+    return {"style": settings.styles, "object": settings.objects}
 
 
-def _single_files(assets: Assets) -> list[tuple[str, str]]:
-    return [
-        (assets.style_classifier, "ViT-L style classifier"),
-        (assets.object_classifier, "ViT-L object classifier"),
-        (assets.inception, "Inception network for FID"),
-    ]
+def faults_of(settings: AdoptionStage, folder: Path) -> Iterator[str]:
+    """What is not there or not what the lock says, in words; `folder` has the links."""
+    for name, locked in settings.sha256.items():
+        path = followed(folder / name)
+        if not path.exists():
+            yield f"{path} is missing; {LOCKING}"
+        elif locked is None:
+            yield f"{path} is not locked yet, so nobody knows whether it is what it should be; {LOCKING}"
+        elif name == IMAGES:
+            yield from _faults_of_images(settings, folder, locked)
+        elif (found := sha256_of(path)) != locked:
+            yield f"{path} has the sha256 {found[:12]}, expected {locked[:12]} as locked"
+    for label, name in CLASSIFIERS.items():
+        if (folder / name).is_file():
+            try:
+                read_weights(followed(folder / name), len(classes_of(settings)[label]))
+            except AssetError as error:
+                yield str(error).removesuffix(".")
 
 
-def _from(folder: Path, path: str) -> str:
-    """A path as seen from a folder, unless it is absolute."""
-    return path if os.path.isabs(path) else os.path.relpath(path, folder)
+def _faults_of_images(settings: AdoptionStage, folder: Path, locked: str) -> Iterator[str]:
+    index = folder / INDEX_OF_USER
+    if not index.exists():
+        yield f"{followed(index)}, the index of the images, is missing; {LOCKING}"
+        return
+    known: ImageIndex = read_index(index)
+    if known.digest != locked:
+        yield f"{followed(index)} is the index of other images ({known.digest[:12]}), expected {locked[:12]} as locked"

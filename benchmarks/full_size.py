@@ -1,0 +1,217 @@
+"""The paper's models at full size with random weights: how long each stage takes, and how much memory.
+
+    python benchmarks/full_size.py [--steps N] [--keep FOLDER]
+
+One CORE step, one SalUn mask, one guided image and one classification, by the stages that the workflow runs, each in a
+process of its own. 860 million parameters, 512 pixels; about 20 GB on disk, and as much memory. On a GPU if there
+is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+from corelib.artefacts import MANIFEST, Manifest, read_manifest, sha256_of, write_manifest  # noqa: E402
+from corelib.studies import load_study  # noqa: E402
+from corelib.work import Outcome, Work  # noqa: E402
+
+STUDY = load_study("paper", REPOSITORY / "config")
+FORGET, RETAIN, OBJECT = "Van_Gogh", "Monet", "Dogs"
+PAIRS = [1, 2, 3, 4]
+"""Images of each of the two cells: as many pairs as a step of CORE sees."""
+
+
+def main() -> None:
+    """Make the assets, then run every stage in a process of its own, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=STUDY.sampling.scheduler.steps, help="of DDIM, for the image")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--keep", type=Path, help="folder for the assets, which is kept; else a temporary one")
+    parser.add_argument("--stage", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.stage:
+        run_stage(asked.stage, asked.keep, asked.threads, asked.steps)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = asked.keep or Path(temporary)
+        said = ["--keep", str(folder), "--threads", str(asked.threads), "--steps", str(asked.steps)]
+        print(f"{platform.processor() or platform.machine()}, {asked.threads} threads, {asked.steps} DDIM steps\n")
+        print(f"{'stage':<16}{'seconds':>10}{'peak MiB':>10}{'GPU MiB':>10}  result", flush=True)
+        for stage in STAGES:
+            if not (folder / stage / MANIFEST).exists():
+                subprocess.run([sys.executable, __file__, "--stage", stage, *said], check=True)
+
+
+def run_stage(name: str, folder: Path, threads: int, steps: int) -> None:
+    """One stage in this process; prints its line of the table."""
+    import torch
+
+    began = time.monotonic()
+    work = Work(folder=folder / name, digest=name, inputs=inputs_of(folder, name), threads=threads)
+    work.folder.mkdir(parents=True, exist_ok=True)
+    outcome = STAGES[name](work, steps)
+    write_manifest(work.folder / MANIFEST, work.folder, name, name, outcome.files, outcome.facts)
+    seconds, peak = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    on_gpu = f"{torch.cuda.max_memory_allocated() // 2**20:>10}" if torch.cuda.is_available() else f"{'-':>10}"
+    said = {key: value for key, value in outcome.facts.items() if isinstance(value, int | float)}
+    print(f"{name:<16}{seconds:>10.1f}{peak:>10}{on_gpu}  {json.dumps(said)}", flush=True)
+
+
+def inputs_of(folder: Path, stage: str) -> dict[str, Manifest]:
+    """The manifests that a stage builds on, by role."""
+    return {role: read_manifest(folder / made / MANIFEST) for role, made in INPUTS[stage].items()}
+
+
+# The stages, each with the paper's settings on as little data as it can work with
+
+
+def make_assets(work: Work, _: int) -> Outcome:
+    """Random weights of the real architectures and random images of the real size."""
+    from full_format import FULL, benchmark_images, write_assets, write_image_folder
+
+    write_assets(work.folder, FULL, STUDY.world.styles, STUDY.world.objects)
+    cells = [(style, OBJECT) for style in (FORGET, RETAIN)]
+    write_image_folder(work.folder / "images", benchmark_images([FORGET, RETAIN], [OBJECT], len(PAIRS), large=cells))
+    checkpoints = work.folder / "UnlearnCanvas-ckpts"
+    pipeline = checkpoints / "diffusion/diffuser/style50"
+    classifiers = {}
+    for label, name, classes in (
+        ("style", "style50", STUDY.world.styles),
+        ("object", "style50_cls", STUDY.world.objects),
+    ):
+        path = checkpoints / f"cls_model/{name}.pth"
+        classifiers[label] = {
+            "weights": str(path.relative_to(work.folder)),
+            "sha256": sha256_of(path),
+            "architecture": FULL.classifier,
+            "options": {},
+            "classes": classes,
+            "resolution": 224,
+        }
+    facts = {
+        "images": "images",
+        "pipeline": str(pipeline.relative_to(work.folder)),
+        "unet": "unet",
+        "parts": {part.name: sha256_of(part) for part in sorted(pipeline.iterdir()) if part.is_dir()},
+        "classifiers": classifiers,
+    }
+    return Outcome(["images"], facts)
+
+
+def make_slice(work: Work, _: int) -> Outcome:
+    """One cell to forget and one to retain."""
+    from corelib.settings.slicing import SliceStage
+    from corelib.slices import slice_images
+
+    return slice_images(SliceStage(forget=[FORGET], retain=[RETAIN], objects=[OBJECT], images=PAIRS), work)
+
+
+def make_latents(work: Work, _: int) -> Outcome:
+    """Latent moments of eight images of three megabytes."""
+    from corelib.latents import encode_images
+    from corelib.settings.slicing import LatentsStage
+
+    settings = LatentsStage(styles=[RETAIN, FORGET], objects=[OBJECT], images=PAIRS, encoding=STUDY.encoding)
+    return encode_images(settings, work)
+
+
+def make_embeddings(work: Work, _: int) -> Outcome:
+    """All prompts of the study."""
+    from corelib.embeddings import embed_prompts
+    from corelib.settings.slicing import EmbeddingsStage
+
+    settings = EmbeddingsStage(
+        styles=STUDY.world.styles, objects=STUDY.world.objects, prompts=STUDY.prompts, negative_prompt=""
+    )
+    return embed_prompts(settings, work)
+
+
+def make_mask(work: Work, _: int) -> Outcome:
+    """SalUn's mask over four forget pairs."""
+    from corelib.saliency import find_salient_weights
+    from corelib.settings.unlearning import SaliencyStage
+
+    method = STUDY.methods["salun"]
+    assert method.saliency is not None
+    settings = SaliencyStage(
+        saliency=method.saliency,
+        batch=method.batch,
+        prompts=STUDY.prompts,
+        precision=STUDY.training.precision,
+        seed=0,
+    )
+    return find_salient_weights(settings, work)
+
+
+def take_step(work: Work, _: int) -> Outcome:
+    """One step of CORE: four forget and four retain pairs."""
+    from corelib.plan import Plan
+    from corelib.settings.unlearning import Length, UnlearningStage
+    from corelib.studies import load_published
+    from corelib.unlearning import unlearn
+
+    run = Plan("paper", STUDY, load_published(REPOSITORY / "config")).unlearning("Forget01", "core", None)
+    assert isinstance(run.settings, UnlearningStage)
+    changes: Mapping[str, Any] = {"length": Length(steps=1), "candidates": {FORGET: [RETAIN]}}
+    return unlearn(run.settings.model_copy(update=changes), work)
+
+
+def sample_image(work: Work, steps: int) -> Outcome:
+    """One guided image of the unlearned model."""
+    from corelib.sampling import sample_shard
+    from corelib.settings.sampling import SamplesStage
+
+    scheduler = STUDY.sampling.scheduler.model_copy(update={"steps": steps})
+    sampling = STUDY.sampling.model_copy(update={"batch": 1, "scheduler": scheduler})
+    settings = SamplesStage(sampling=sampling, prompts=STUDY.prompts, grid=[(FORGET, OBJECT, 188)])
+    sample_shard(settings, work, 0, 1)
+    from corelib.gathering import gather_samples
+
+    return gather_samples(settings, work)
+
+
+def classify(work: Work, _: int) -> Outcome:
+    """Both classifiers on one image."""
+    from corelib.classification import classify_images
+    from corelib.settings.evaluation import PredictionsStage
+
+    return classify_images(PredictionsStage(classification=STUDY.classification), work)
+
+
+STAGES: dict[str, Callable[[Work, int], Outcome]] = {
+    "assets": make_assets,
+    "slice": make_slice,
+    "latents": make_latents,
+    "embeddings": make_embeddings,
+    "saliency": make_mask,
+    "unlearning": take_step,
+    "samples": sample_image,
+    "predictions": classify,
+}
+MATERIAL = {"pipeline": "assets", "slice": "slice", "latents": "latents", "embeddings": "embeddings"}
+INPUTS: dict[str, dict[str, str]] = {
+    "assets": {},
+    "slice": {"images": "assets"},
+    "latents": {"images": "assets", "pipeline": "assets"},
+    "embeddings": {"pipeline": "assets"},
+    "saliency": MATERIAL,
+    "unlearning": MATERIAL,
+    "samples": {"pipeline": "assets", "embeddings": "embeddings", "delta": "unlearning"},
+    "predictions": {"samples": "samples", "style_classifier": "assets", "object_classifier": "assets"},
+}
+
+if __name__ == "__main__":
+    main()

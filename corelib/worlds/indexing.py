@@ -1,0 +1,223 @@
+"""Making the index of UnlearnCanvas: the one time that all of its images are read, when every fault is found at once.
+
+The benchmark comes as a folder STYLE/OBJECT/INDEX.jpg, or from the Hub as parquet files whose rows have an image and a
+caption: style and object are recovered from the caption, the index from the order of the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from corelib.artefacts import write_text
+from corelib.errors import AssetError
+from corelib.worlds.image_index import FOLDER, ImageIndex, Key, Place
+from corelib.worlds.images import MOST_PIXELS
+
+UNUSED_STYLES = frozenset(
+    {"Blue_Blooming", "Crypto_Punks", "Dreamweave", "Foliage_Patchwork", "Impasto"}
+    | {"Palette_Knife", "Pointillism", "Rainwash", "Realistic_Watercolor", "Techno"}
+)
+"""On disk and on the Hub, but not among the benchmark's 50 styles (protocol, section 1)."""
+
+ROWS_AT_ONCE = 16
+"""Of a parquet file, so that few images of three megabytes are in memory together."""
+
+CAPTION = re.compile(r"\s*an?\s+(?P<object>.+?)\s+image\s+in\s+(?P<style>.+?)\s+style\s*\.?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The images that there have to be."""
+
+    styles: Sequence[str]
+    objects: Sequence[str]
+    images_per_cell: int
+
+    def images(self) -> Iterator[Key]:
+        """All of them, styles first."""
+        for style in self.styles:
+            for object_ in self.objects:
+                for index in range(1, self.images_per_cell + 1):
+                    yield style, object_, index
+
+
+def index_images(root: Path, wanted: Wanted, photo_style: str, threads: int, report: Path) -> ImageIndex:
+    """Read every image below `root` once, in parallel, and say what it is.
+
+    Args:
+        root: folder STYLE/OBJECT/INDEX.jpg, or a folder with parquet files somewhere below it.
+        wanted: the images that there have to be; the benchmark's unused styles are set aside.
+        photo_style: the style that captions call Photo.
+        threads: how many images are read at once.
+        report: where all faults are listed, a line each, if there are any.
+
+    Raises `AssetError` if an image is missing, truncated, no image, too large, or there twice.
+    """
+    shards = sorted(root.rglob("*.parquet"))
+    places, faults = (
+        _read_parquet(root, shards, wanted, photo_style, threads) if shards else _read_folder(root, wanted, threads)
+    )
+    faults += [f"{root / '/'.join(map(str, key))}.jpg: missing" for key in wanted.images() if key not in places]
+    faults += _twice(root, places)
+    if faults:
+        write_text(report, "\n".join(faults) + "\n")
+        raise AssetError(
+            f"{root}: {len(faults)} faults in the images, all listed in {report}; the first: {faults[0]}; expected "
+            f"{len(list(wanted.images()))} images, each whole and once."
+        )
+    report.unlink(missing_ok=True)
+    return ImageIndex({key: places[key] for key in wanted.images()})
+
+
+Found = tuple[dict[Key, Place], list[str]]
+
+
+def _read_folder(root: Path, wanted: Wanted, threads: int) -> Found:
+    if not root.is_dir():
+        raise AssetError(f"{root}: there is no such folder, expected STYLE/OBJECT/INDEX.jpg or parquet files in it.")
+    keys = [key for key in wanted.images() if (root / _file_of(key)).is_file()]
+
+    def look(key: Key) -> tuple[Place, str | None]:
+        content = (root / _file_of(key)).read_bytes()
+        sha256, fault = _looked_at(content)
+        return Place(_file_of(key), FOLDER, len(content), sha256), fault
+
+    places, faults = {}, []
+    with ThreadPoolExecutor(threads) as pool:
+        for key, (place, fault) in zip(keys, tqdm(pool.map(look, keys), "images", len(keys), unit=""), strict=True):
+            places[key] = place
+            if fault:
+                faults.append(f"{root / place.file}: {fault}")
+    return places, faults
+
+
+def _file_of(key: Key) -> str:
+    style, object_, index = key
+    return f"{style}/{object_}/{index}.jpg"
+
+
+def _read_parquet(root: Path, shards: list[Path], wanted: Wanted, photo_style: str, threads: int) -> Found:
+    named = reader_of_captions(wanted.styles, wanted.objects, photo_style)
+    found: dict[tuple[str, str], int] = defaultdict(int)
+    numbered: list[tuple[Path, int, Key]] = []
+    faults = []
+    for shard in shards:  # captions alone first: they say which rows are wanted
+        for row, caption in enumerate(_captions(shard)):
+            cell = named(caption)
+            if cell is None:
+                faults.append(f"{shard}, row {row}: the caption {caption!r} names no style and object of the benchmark")
+            elif cell[0] not in UNUSED_STYLES:
+                found[cell] += 1
+                numbered.append((shard, row, (*cell, found[cell])))
+    for cell, count in found.items():
+        if count > wanted.images_per_cell:
+            faults.append(f"{root}: {'/'.join(cell)} has {count} images, expected {wanted.images_per_cell}")
+    by_shard: dict[Path, dict[int, Key]] = defaultdict(dict)
+    for shard, row, key in numbered:
+        by_shard[shard][row] = key
+
+    places: dict[Key, Place] = {}
+    with ThreadPoolExecutor(threads) as pool, tqdm(total=len(numbered), desc="images", unit="") as progress:
+        for shard, rows in by_shard.items():
+            file = shard.relative_to(root).as_posix()
+            for batch in _contents(shard, rows):
+                looked_at = zip(batch, batch.values(), pool.map(_looked_at, batch.values()), strict=True)
+                for row, content, (sha256, fault) in looked_at:
+                    places[rows[row]] = Place(file, row, len(content), sha256)
+                    if fault:
+                        faults.append(f"{shard}, row {row} ({_file_of(rows[row])}): {fault}")
+                progress.update(len(batch))
+    return places, faults
+
+
+def _looked_at(content: bytes) -> tuple[str, str | None]:
+    return hashlib.sha256(content).hexdigest(), fault_of(content)
+
+
+def reader_of_captions(
+    styles: Sequence[str], objects: Sequence[str], photo_style: str
+) -> Callable[[str], tuple[str, str] | None]:
+    """A function from a caption to its style and object, whatever its case; None if it names none.
+
+    Captions are `A OBJECT image in STYLE style.` with blanks for underscores; photos are called Photo, or by the name
+    of their style.
+    """
+
+    def plain(text: str) -> str:
+        return re.sub(r"[\s_]+", " ", text).strip().lower()
+
+    style_of = {plain(style): style for style in (*styles, *UNUSED_STYLES)}
+    style_of |= dict.fromkeys(("photo", "photos", "seed image", plain(photo_style)), photo_style)
+    object_of = {plain(object_): object_ for object_ in objects}
+
+    def named(caption: str) -> tuple[str, str] | None:
+        said = CAPTION.fullmatch(caption)
+        cell = (style_of.get(plain(said["style"])), object_of.get(plain(said["object"]))) if said else (None, None)
+        return None if cell[0] is None or cell[1] is None else (cell[0], cell[1])
+
+    return named
+
+
+def _captions(shard: Path) -> list[str]:
+    try:
+        file = pq.ParquetFile(shard)
+        captions: list[str | None] = file.read(columns=["text"]).column("text").to_pylist()
+    except (OSError, ValueError, KeyError) as error:
+        raise AssetError(
+            f"{shard}: not readable ({_first_line(error)}), expected parquet with the columns `image` and `text`."
+        ) from None
+    return [caption or "" for caption in captions]
+
+
+def _contents(shard: Path, rows: Mapping[int, Key]) -> Iterator[dict[int, bytes]]:
+    """The bytes of some rows' images, a few at a time."""
+    start = 0
+    try:
+        for batch in pq.ParquetFile(shard).iter_batches(ROWS_AT_ONCE, columns=["image"]):
+            images = batch.column("image").field("bytes")
+            yield {row: images[row - start].as_py() or b"" for row in range(start, start + len(batch)) if row in rows}
+            start += len(batch)
+    except (OSError, ValueError, KeyError) as error:
+        raise AssetError(
+            f"{shard}: damaged from row {start} on ({_first_line(error)}), expected a whole file."
+        ) from None
+
+
+def fault_of(content: bytes) -> str | None:
+    """What is wrong with an image, in words; None if it can be decoded to its last pixel."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return f"{image.width} x {image.height} pixels, expected at most {MOST_PIXELS // 1_000_000} million"
+            image.draft("RGB", (image.width // 8, image.height // 8))  # an eighth of the pixels, but all of the bytes
+            image.load()
+    except UnidentifiedImageError:
+        return "not an image"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"damaged ({_first_line(error)})"
+    return None
+
+
+def _twice(root: Path, places: Mapping[Key, Place]) -> list[str]:
+    first: dict[str, Key] = {}
+    faults = []
+    for key, place in places.items():
+        other = first.setdefault(place.sha256, key)
+        if other != key:
+            faults.append(f"{root}: {_file_of(key)} has the same bytes as {_file_of(other)}")
+    return faults
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,5 @@
+from corelib.jobs import run_job
+from corelib.settings.unlearn_canvas import ConversionStage
+from corelib.worlds.compvis import convert_compvis
+
+run_job(snakemake, convert_compvis, ConversionStage)  # noqa: F821
