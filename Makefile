@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PINS := envs/requirements.txt envs/requirements-dev.txt
 READY := $(VENV)/.ready
 
-.PHONY: env mini test test-all test-slurm test-slurm-all check clean-env
+.PHONY: env mini assets test test-all test-slurm test-slurm-all check clean-env
 
 env: $(READY)
 
@@ -23,6 +23,11 @@ $(READY): $(PINS)
 mini: env
 	@products=$$($(BIN)/python -m corelib products mini) && set -x && $(BIN)/snakemake --cores $(CORES) $$products
 	@cat results/mini/table1.md
+
+# The files of the paper's world, on a machine with a network: fetched, checked, locked.
+STUDY ?= paper
+assets: env
+	@$(BIN)/python -m corelib assets $(STUDY)
 
 test: env
 	$(BIN)/python -m pytest -m "not slow"

@@ -10,8 +10,8 @@ from pathlib import Path
 from corelib.errors import UserError
 from corelib.running import running_jobs
 from corelib.shipping import ship_world
-from corelib.studies import load_study
-from corelib.workflow import targets_of
+from corelib.studies import PAPER, load_study
+from corelib.workflow import plan_of, targets_of
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
 
@@ -24,11 +24,16 @@ def main(arguments: list[str] | None = None) -> int:
     ship.add_argument("study", help="a study with world.pretrained: false, built in this working directory")
     products = commands.add_parser("products", help="the targets that are all tables and figures of a study")
     products.add_argument("study", help="`paper`, or a file's name in config/studies/")
+    assets = commands.add_parser("assets", help="fetch the files of the paper's world, check and lock them")
+    assets.add_argument("study", nargs="?", default=PAPER, help="whose `world.assets` they are; the paper's by default")
+    assets.add_argument("--again", action="store_true", help="read every image again, though they are locked")
     commands.add_parser("jobs", help="what is being computed now, where, and how far it is")
     asked = parser.parse_args(arguments)
     try:
         if asked.command == "ship":
             print(os.path.relpath(ship_world(asked.study, CONFIGURATION)))
+        elif asked.command == "assets":
+            provide_assets(asked.study, asked.again)
         elif asked.command == "jobs":
             print("\n".join(map(str, running_jobs())) or "No job computes here now.")
         else:
@@ -36,7 +41,19 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Error: interrupted; what was done is kept, and the same command goes on from there.", file=sys.stderr)
+        return 130
     return 0
+
+
+def provide_assets(study: str, again: bool) -> None:
+    """Fetch, check and lock the assets of a study."""
+    from corelib.worlds.provisioning import Provision  # here: no other command needs the Hub's client
+
+    plan = plan_of(study, CONFIGURATION)
+    photo_style = plan.study.prompts.photo_style
+    Provision(plan.adoption(), CONFIGURATION, photo_style, lambda line: print(line, flush=True)).make(again)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from corelib.settings.section import Section
 from corelib.settings.slicing import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.unlearn_canvas import AdoptionStage, ConversionStage
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
+from corelib.worlds.asset_lock import place_of
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "workflow_scripts"
 
@@ -50,7 +51,7 @@ class Plan:
         study: what it says.
         published: the paper's numbers, as (table, task, row, metric, value, k, n).
         shipped: the record of the shipped world, for a study that takes it.
-        locked: the sha256 of the assets that are locked, by their names, for a study of the paper's world.
+        locked: the sha256 of what is locked, by its place, for a study of the paper's world.
     """
 
     def __init__(
@@ -321,7 +322,7 @@ class Plan:
         """The benchmark's images."""
         world = self.study.world
         if world.kind == "unlearn_canvas":
-            return self._adoption()
+            return self.adoption()
         settings = Rendering(
             styles=world.styles,
             objects=world.objects,
@@ -338,7 +339,7 @@ class Plan:
         """The base model, a diffusers pipeline."""
         world, prompts = self.study.world, self.study.prompts
         if world.kind == "unlearn_canvas":
-            return self._adoption() if world.assets.compvis is None else self._conversion()
+            return self.adoption() if world.assets.compvis is None else self._conversion()
         if world.pretrained:
             return self._pretrained()
         captions = {
@@ -362,7 +363,7 @@ class Plan:
         """The classifier of styles or of objects."""
         world = self.study.world
         if world.kind == "unlearn_canvas":
-            return self._adoption()
+            return self.adoption()
         if world.pretrained:
             return self._pretrained()
         settings = ClassifierStage(
@@ -378,7 +379,7 @@ class Plan:
 
     def _feature_extractors(self) -> dict[str, Run]:
         if self.study.world.kind == "unlearn_canvas":
-            return {"inception": self._adoption()}
+            return {"inception": self.adoption()}
         return {"style_classifier": self.classifier("style"), "object_classifier": self.classifier("object")}
 
     @once
@@ -403,16 +404,23 @@ class Plan:
         return self._run("pretrained", "adopt_pretrained.py", self.study.world.kind, settings, 1, {})
 
     @once
-    def _adoption(self) -> Run:
+    def adoption(self) -> Run:
+        """The user's assets, taken into use. Raises `ConfigurationError` in a world that makes its own."""
         world = self.study.world
-        assert world.kind == "unlearn_canvas"
+        if world.kind != "unlearn_canvas":
+            raise ConfigurationError(
+                f"study {self.name}: world.kind is {world.kind!r}, which makes everything itself; expected a study of "
+                "the paper's world, which needs assets."
+            )
         assets = world.assets
         unet: Literal["unet", "unet_ema"] = "unet" if assets.weights == "raw" or assets.compvis else "unet_ema"
         used = ["images", *(f"pipeline/{part}" for part in (unet, *PIPELINE_PARTS))]
         used += ["style_classifier", "object_classifier", "inception"]
         used += [name for name in ("compvis", "inception_torchvision") if getattr(assets, name) is not None]
+        places = {name: getattr(assets, name) for name in dict.fromkeys(name.split("/")[0] for name in used)}
+        places["image_index"] = assets.image_index
         settings = AdoptionStage(
-            sha256={name: self.locked.get(name) for name in used},
+            sha256={name: self.locked.get(place_of(name, places)) for name in used},
             unet=unet,
             classifier_architecture=assets.classifier_architecture,
             classifier_resolution=assets.classifier_resolution,
@@ -420,8 +428,6 @@ class Plan:
             objects=world.objects,
             images_per_cell=world.images_per_cell,
         )
-        places = {name: getattr(assets, name) for name in dict.fromkeys(name.split("/")[0] for name in used)}
-        places["image_index"] = assets.image_index
         return self._run("assets", "adopt_assets.py", world.kind, settings, 1, {}, places)
 
     @once
@@ -430,7 +436,7 @@ class Plan:
         assert world.kind == "unlearn_canvas"
         settings = ConversionStage(weights=world.assets.weights)
         slug = f"compvis-{world.assets.weights}"
-        return self._run("conversion", "convert_compvis.py", slug, settings, 1, {"assets": self._adoption()})
+        return self._run("conversion", "convert_compvis.py", slug, settings, 1, {"assets": self.adoption()})
 
     # Grids
 

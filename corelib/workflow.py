@@ -34,6 +34,7 @@ from corelib.site import Site
 from corelib.slurm import cancel_waiting_jobs
 from corelib.studies import PAPER, load_published, load_shipped, load_study
 from corelib.terminal import ends_of
+from corelib.worlds.asset_lock import read_lock
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
@@ -73,6 +74,7 @@ def _prepare_scripts(repository: Path) -> None:
     # diffusers asks for GPUs as soon as it is imported. By its other way of counting, torch would start CUDA then, and
     # a job could no longer choose among the machine's GPUs.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = "1"  # every file that a job needs is here; `make assets` fetches those that are not
 
 
 def _correct_sacct(repository: Path) -> None:
@@ -92,6 +94,14 @@ def targets_of(name: str, study: Study) -> list[str]:
     gate = [] if study.gate is None else [str(place / "gate.md")]
     tables = [str(place / f"{table}.csv") for table in study.tables]
     return gate + tables + [str(place / f"{figure}.png") for figure in study.figures]
+
+
+def plan_of(name: str, configuration: Path) -> Plan:
+    """The plan of a study with everything that its configuration folder says of the world."""
+    study = load_study(name, configuration)
+    shipped = load_shipped(configuration) if study.takes_shipped_world else None
+    locked = read_lock(configuration).sha256 if study.world.kind == "unlearn_canvas" else None
+    return Plan(name, study, load_published(configuration), shipped, locked)
 
 
 class Catalogue:
@@ -263,9 +273,7 @@ class Catalogue:
 
     @functools.cache  # noqa: B019 (one catalogue per process)
     def _products(self, study: str) -> dict[str, Run]:
-        loaded = load_study(study, self.configuration)
-        shipped = load_shipped(self.configuration) if loaded.takes_shipped_world else None
-        return Plan(study, loaded, load_published(self.configuration), shipped).products()
+        return plan_of(study, self.configuration).products()
 
 
 def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:

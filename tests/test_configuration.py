@@ -88,7 +88,8 @@ def runs_of(plan: Plan, *products: str) -> dict[str, Run]:
 def test_every_shipped_study_loads_and_plans(name):
     study = load_study(name, CONFIGURATION)
     plan = Plan(name, study, published(), load_shipped(CONFIGURATION))
-    assert set(plan.products()) == {*study.tables, *study.figures}
+    gate = set() if study.gate is None else {"gate"}
+    assert set(plan.products()) == {*study.tables, *study.figures, *gate}
 
 
 def test_the_paper_and_three_miniatures_are_shipped():

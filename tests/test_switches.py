@@ -65,7 +65,7 @@ READINGS = [
     ("handling of images in FID", "fid: {mode: legacy_tensorflow}", {"fid", "reference"}),
     ("reference of FID", "fid: {reference_images: [1, 2]}", {"fid", "reference"}),
     ("prompt of the photos", "prompts: {photo_in_evaluation: Photo}", {"samples", "embeddings"}),
-    ("weights", "world: {assets: {unet: unet_ema}}", {"assets"}),
+    ("weights", "world: {assets: {weights: ema}}", {"assets"}),
     ("scale of learning rates", "training: {scale: {learning_rate: 2.0}}", {"unlearning"}),
     ("scale of lengths", "training: {scale: {length: 0.5}}", {"unlearning"}),
     ("least length", "training: {scale: {least_steps: 2000}}", {"unlearning"}),
