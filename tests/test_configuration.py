@@ -1113,7 +1113,7 @@ def test_any_leaf_with_any_value_or_none_loads_or_is_refused_in_one_line(section
             except ConfigurationError as error:  # and nothing else
                 refusals.append(error)
     texts = [sentence(error, CONFIGURATION / "config.yaml") for error in refusals]
-    assert len(texts) > len(VALUES)
+    assert len(texts) >= len(VALUES)
     assert all(text.startswith(": ") for text in texts)
 
 

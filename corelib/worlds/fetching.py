@@ -16,9 +16,8 @@ from typing import Literal
 
 import httpx2
 import yaml
-from huggingface_hub import HfApi, constants, errors, hf_hub_url
+from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_url
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers
 from pydantic import Field, ValidationError
 
 from corelib.artefacts import sha256_of
@@ -139,7 +138,7 @@ def fetch_from_hub(source: Source, commit: str, files: list[RemoteFile], say: Ca
     the Hub says, in which case it is removed.
     """
     assert source.hub is not None
-    hub = source.hub
+    hub, token = source.hub, get_token()
     for number, file in enumerate(files, start=1):
         path = Path(source.folder) / file.name
         if path.is_file() and path.stat().st_size == file.size and _is(file, path):
@@ -147,7 +146,7 @@ def fetch_from_hub(source: Source, commit: str, files: list[RemoteFile], say: Ca
         say(f"  {number} of {len(files)}: {file.name}")
         url = hf_hub_url(hub.repository, file.name, repo_type=hub.kind, revision=commit)
         with _said_of(hub.name, commit):
-            part = _transfer(url, path, file.size, build_hf_headers())
+            part = _transfer(url, path, file.size, {"authorization": f"Bearer {token}"} if token else {})
         if not _is(file, part):
             part.unlink()
             raise AssetError(
