@@ -148,6 +148,7 @@ def make_mask(work: Work, _: int) -> Outcome:
     assert method.saliency is not None
     settings = SaliencyStage(
         saliency=method.saliency,
+        trained=method.trained,
         batch=method.batch,
         prompts=STUDY.prompts,
         precision=STUDY.training.precision,

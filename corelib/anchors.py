@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from corelib.concepts import EMPTY_CONCEPT
 from corelib.errors import ConfigurationError
 
 FIRST_RETAIN = "first_retain"
@@ -24,7 +25,7 @@ def candidates(
     """The candidate anchors of each forget style.
 
     Args:
-        scheme: one_to_one, all_to_one, five_to_one, one_to_all or one_to_five.
+        scheme: one_to_one, all_to_one, five_to_one, one_to_all or one_to_five; or empty, the empty prompt for all.
         forget: forget styles in their order.
         retain: retain styles in label order, without the photos.
         base: the base of all_to_one: "first_retain", a style, or "" for the empty prompt.
@@ -43,8 +44,10 @@ def candidates(
         found = {style: list(retain) for style in forget}
     elif scheme == "one_to_five":
         found = {style: _cyclic(retain, position, group) for position, style in enumerate(forget)}
+    elif scheme == "empty":
+        found = {style: [EMPTY_CONCEPT] for style in forget}
     else:
-        raise ConfigurationError(f"anchors: the scheme is {scheme!r}, expected one of Table 4's five.")
+        raise ConfigurationError(f"anchors: the scheme is {scheme!r}, expected one of Table 4's five, or empty.")
     for style, anchors in found.items():
         if not anchors or style in anchors:
             raise ConfigurationError(f"anchors: {scheme} gives {style} the anchors {anchors}, expected other styles.")

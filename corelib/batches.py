@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class Material:
     """What noisy pairs are made of.
 
     Args:
-        inputs: the manifests of slice, latents and embeddings.
+        inputs: the manifests of slice, latents and embeddings, and of the generated images where there are any.
         prompts: how concepts are captioned.
         alphas_cumprod: the base model's noise schedule, (timesteps,).
         device: where the pairs are needed.
@@ -32,15 +32,21 @@ class Material:
         self, inputs: Mapping[str, Manifest], prompts: Prompts, alphas_cumprod: Tensor, device: torch.device
     ) -> None:
         self.slice = read_slice(inputs["slice"].file(SLICE))
-        self._latents = LatentCache(inputs["latents"])
-        self._latents.check(self.slice)
+        self.latents = LatentCache(inputs["latents"])
+        self.latents.check(self.slice)
+        self.generated = LatentCache(inputs["generated"]) if "generated" in inputs else None
         self._embeddings = EmbeddingCache(inputs["embeddings"])
         self._prompts = prompts
         self._alphas_cumprod = alphas_cumprod
         self._device = device
 
     def noisy_pairs(
-        self, images: list[Pair], prompted: list[Pair], address: tuple[str | int, ...], anchors: list[str] | None = None
+        self,
+        images: list[Pair],
+        prompted: list[Pair],
+        address: tuple[str | int, ...],
+        anchors: list[str] | None = None,
+        cache: LatentCache | None = None,
     ) -> NoisyPairs:
         """Noisy versions of `images`, to be predicted under the prompts of `prompted`.
 
@@ -49,13 +55,15 @@ class Material:
             prompted: whose concepts are the pairs' own prompts.
             address: names the draws of t, of the noise and of the latents.
             anchors: alternative styles, one for each pair.
+            cache: where the latents are, if not with the benchmark's images.
         """
-        shape = (len(images), *self._latents.shape)
+        latents_of = cache or self.latents
+        shape = (len(images), *latents_of.shape)
         posterior_noise = torch.randn(shape, generator=generator(*address, "posterior"))
         noise = torch.randn(shape, generator=generator(*address, "noise"))
         count = len(self._alphas_cumprod)
         timesteps = torch.randint(count, (len(images),), generator=generator(*address, "timesteps"))
-        latents = self._latents.draw(images, posterior_noise)
+        latents = latents_of.draw(images, posterior_noise)
         kept = self._alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
         uniform = None
@@ -65,10 +73,36 @@ class Material:
             noisy=noisy.to(self._device),
             timesteps=timesteps.to(self._device),
             noise=noise.to(self._device),
-            own=self._embedded([pair.style for pair in prompted], prompted),
+            own=self.own_prompts(prompted),
             anchor=None if anchors is None else self._embedded(anchors, prompted),
             uniform=uniform,
         )
+
+    def sampled_pairs(
+        self,
+        prompted: list[Pair],
+        address: tuple[str | int, ...],
+        anchors: list[str],
+        sample: Callable[[Tensor, Tensor, tuple[str | int, ...]], tuple[Tensor, Tensor]],
+    ) -> NoisyPairs:
+        """Noisy images that a model has sampled itself, to be predicted under the prompts of `prompted`.
+
+        Args:
+            prompted: whose concepts are the pairs' own prompts.
+            address: names all draws.
+            anchors: alternative styles, one for each pair.
+            sample: gives x_t and t from pure noise, the pairs' own prompts and an address.
+        """
+        shape = (len(prompted), *self.latents.shape)
+        noise = torch.randn(shape, generator=generator(*address, "noise")).to(self._device)
+        own = self.own_prompts(prompted)
+        noisy, timesteps = sample(noise, own, address)
+        uniform = torch.rand(shape, generator=generator(*address, "uniform")).to(self._device)
+        return NoisyPairs(noisy, timesteps, noise, own, self._embedded(anchors, prompted), uniform)
+
+    def own_prompts(self, pairs: list[Pair]) -> Tensor:
+        """Embeddings of the pairs' concepts, (len(pairs), tokens, width)."""
+        return self._embedded([pair.style for pair in pairs], pairs)
 
     def unconditioned(self, count: int) -> Tensor:
         """Embeddings of the empty prompt, (count, tokens, width)."""

@@ -21,12 +21,12 @@ from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
 from corelib.settings.slicing import Encoding
 from corelib.settings.unlearn_canvas import Assets
-from corelib.settings.unlearning import Adam, Length, Objective, Saliency
+from corelib.settings.unlearning import Adam, Length, Objective, Saliency, Trained
 
 ORIGINAL = "original"
 """The row of the model before any unlearning."""
 
-Scheme = Literal["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_to_five"]
+Scheme = Literal["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_to_five", "empty"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """What a style, object, task, method or table may be called: names become parts of paths."""
@@ -142,6 +142,7 @@ class Method(Section):
     title: str
     objective: Objective
     saliency: Saliency | None
+    trained: Trained
     learning_rate: PositiveFloat
     batch: PositiveInt
     length: dict[str, Length]
@@ -426,19 +427,22 @@ def _contradictions_of_a_row(study: Study, key: str, row: Row, tasks: list[str])
         if task not in method.anchors and row.anchors is None:
             yield Contradiction(f"methods.{row.method}.anchors", sorted(method.anchors), f"an entry for {task} ({key})")
         scheme = row.anchors or method.anchors[task]
-        yield from _contradictions_of_anchors(study, scheme, method, task, f"{key}, row {row.name}")
+        yield from _contradictions_of_anchors(study, scheme, row.method, task, f"{key}, row {row.name}")
 
 
 def _contradictions_of_anchors(
-    study: Study, scheme: Scheme, method: Method, task: str, asked_by: str
+    study: Study, scheme: Scheme, name: str, task: str, asked_by: str
 ) -> Iterator[Contradiction]:
     base, pairs, forget = study.anchoring.base, study.anchoring.one_to_one, study.tasks[task].forget
+    images = study.methods[name].objective.unlearn.images
     if scheme == "all_to_one" and base in forget:
         yield Contradiction("anchoring.base", base, f"a style that tasks.{task}.forget does not name ({asked_by})")
-    if scheme == "all_to_one" and base == EMPTY_CONCEPT and method.objective.unlearn.images == "anchor":
-        yield Contradiction(
-            "anchoring.base", base, f"a style: the method trains on its images, `images: anchor` ({asked_by})"
-        )
+    if study.methods[name].objective.unlearn.shows_the_anchor:
+        expected = f"a style: the method trains on its images, `images: {images}` ({asked_by})"
+        if scheme == "all_to_one" and base == EMPTY_CONCEPT:
+            yield Contradiction("anchoring.base", base, expected)
+        if scheme == "empty":
+            yield Contradiction(f"methods.{name}.anchors.{task}", scheme, f"a scheme whose anchor is {expected}")
     if scheme == "one_to_one" and pairs != "in_order":
         if missing := [style for style in forget if style not in pairs]:
             yield Contradiction("anchoring.one_to_one", sorted(pairs), f"an anchor for {missing[0]} ({asked_by})")

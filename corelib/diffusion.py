@@ -20,11 +20,18 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from corelib.artefacts import Manifest, written_whole
 from corelib.devices import Device
 from corelib.errors import ArtefactError, AssetError
+from corelib.settings.unlearning import Trained
 
 DELTA = "delta.safetensors"
-DELTA_FORMAT = "corelib delta 1"
+DELTA_FORMAT = "corelib delta 2"
 CROSS_ATTENTION = "attn2"
-"""What diffusers calls the cross-attention of a transformer block; every such tensor is trained (Appendix B)."""
+"""What diffusers calls the cross-attention of a transformer block."""
+
+TRAINED: Mapping[Trained, tuple[str, ...]] = {
+    "cross_attention": (f"{CROSS_ATTENTION}.",),
+    "keys_and_values": (f"{CROSS_ATTENTION}.to_k.", f"{CROSS_ATTENTION}.to_v."),
+}
+"""Parts of the names of the tensors that are trained."""
 
 
 class BaseModel:
@@ -75,14 +82,14 @@ class BaseModel:
 class StudentAndTeacher:
     """One U-Net as two noise predictors: the student in training, and the frozen pre-trained teacher.
 
-    The teacher is the same module called with saved copies of the cross-attention tensors, so that a second U-Net need
+    The teacher is the same module called with saved copies of the trained tensors, so that a second U-Net need
     not be kept; swapping the tensors in place would corrupt a pending backward pass.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, device: Device) -> None:
+    def __init__(self, unet: UNet2DConditionModel, trained: Trained, device: Device) -> None:
         self.device = device
         self.unet = unet.to(device.torch_device).requires_grad_(False)
-        self.trained = cross_attention(unet)
+        self.trained = trained_tensors(unet, trained)
         for parameter in self.trained.values():
             parameter.requires_grad_(True)
         self._frozen = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
@@ -102,20 +109,27 @@ class StudentAndTeacher:
         return answer.float()
 
 
-def cross_attention(unet: UNet2DConditionModel) -> dict[str, torch.nn.Parameter]:
-    """The trained tensors: every parameter with `attn2` in its name, in a fixed order."""
-    trained = {name: parameter for name, parameter in sorted(unet.named_parameters()) if CROSS_ATTENTION in name}
-    if not trained:
+def trained_tensors(unet: UNet2DConditionModel, trained: Trained) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are trained, by name, in a fixed order: those with `attn2` in their name, or a part of them.
+
+    Raises `AssetError` if the U-Net has none.
+    """
+    found = {
+        name: parameter
+        for name, parameter in sorted(unet.named_parameters())
+        if any(part in name for part in TRAINED[trained])
+    }
+    if not found:
         raise AssetError("the U-Net has no cross-attention: no parameter has `attn2` in its name.")
-    return trained
+    return found
 
 
-def save_delta(path: Path, tensors: Mapping[str, Tensor], base: str, run: str) -> None:
+def save_delta(path: Path, tensors: Mapping[str, Tensor], trained: Trained, base: str, run: str) -> None:
     """Write the trained tensors with the identity of the base model they belong to."""
     kept = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
         # One entry of metadata: safetensors writes several in a random order, and equal deltas must be equal files.
-        header = json.dumps({"format": DELTA_FORMAT, "base": base, "run": run}, sort_keys=True)
+        header = json.dumps({"format": DELTA_FORMAT, "base": base, "run": run, "trained": trained}, sort_keys=True)
         save_file(kept, temporary, metadata={"delta": header})
 
 
@@ -137,7 +151,7 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
         raise ArtefactError(
             f"{path}: the delta is damaged ({error}); delete it and ask for the target again."
         ) from None
-    trained = cross_attention(unet)
+    trained = trained_tensors(unet, header["trained"])
     if differing := sorted(trained.keys() ^ tensors.keys()):
         raise ArtefactError(
             f"{path}: its tensors are not the cross-attention's; the first that differs: {differing[0]}."
@@ -151,10 +165,10 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
             parameter.copy_(tensors[name])
 
 
-def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, str]:
+def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
-        header: dict[str, str] = json.loads((metadata or {})["delta"])
-        known = header["format"] == DELTA_FORMAT and isinstance(header["base"], str)
+        header: dict[str, Any] = json.loads((metadata or {})["delta"])
+        known = header["format"] == DELTA_FORMAT and isinstance(header["base"], str) and header["trained"] in TRAINED
     except (KeyError, TypeError, ValueError):
         known = False
     if not known:

@@ -104,6 +104,7 @@ def _fid(specification: Specification, _: Below, seconds: Seconds) -> float:
 STAGES = {
     "slices": _slices,
     "latents": _latents,
+    "generated": _latents,
     "saliency": _saliency,
     "unlearning": _unlearning,
     "samples": _samples,

@@ -5,6 +5,8 @@ Caching moments and sampling z at each step has the same distribution as encodin
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from PIL import Image
@@ -27,23 +29,44 @@ FILE, IMAGES = "moments.safetensors", "images.json"
 
 def encode_images(settings: LatentsStage, work: Work) -> Outcome:
     """Stage: the mean and standard deviation of the latent of every style x object x image, (n, c, h, w) each."""
-    images, base = benchmark_images(work.inputs["images"]), BaseModel(work.inputs["pipeline"])
+    images = benchmark_images(work.inputs["images"])
+
+    def read(pair: Pair) -> Image.Image:
+        return images.read(pair.style, pair.object, pair.index)
+
+    def sha256(pair: Pair) -> str:
+        return images.sha256(pair.style, pair.object, pair.index)
+
+    outcome = encode(settings, work, read, sha256)
+    images.check()
+    return outcome
+
+
+def encode(
+    settings: LatentsStage, work: Work, read: Callable[[Pair], Image.Image], sha256: Callable[[Pair], str]
+) -> Outcome:
+    """The moments of every style x object x image, of images from anywhere.
+
+    Args:
+        settings: which images.
+        work: where the moments are written; it has the base model among its inputs.
+        read: gives an image.
+        sha256: gives the hash of its file.
+    """
     device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
-    autoencoder = base.autoencoder().to(device.torch_device)
+    autoencoder = BaseModel(work.inputs["pipeline"]).autoencoder().to(device.torch_device)
     pairs = pairs_of(settings.styles, settings.objects, settings.images)
     progress = Progress("images", len(pairs))
     means, deviations = [], []
     for start in range(0, len(pairs), settings.encoding.batch):
         batch = pairs[start : start + settings.encoding.batch]
-        pixels = torch.stack([prepared(images.read(p.style, p.object, p.index), settings.encoding) for p in batch])
+        pixels = torch.stack([prepared(read(pair), settings.encoding) for pair in batch])
         with torch.no_grad():
             posterior = autoencoder.encode(pixels.to(device.torch_device)).latent_dist
         means.append(posterior.mean.cpu())
         deviations.append(posterior.std.cpu())
         progress.report(start + len(batch))
-    images.check()
-    hashes = [images.sha256(pair.style, pair.object, pair.index) for pair in pairs]
-    write_json(work.folder / IMAGES, hashes)
+    write_json(work.folder / IMAGES, [sha256(pair) for pair in pairs])
     moments = {"mean": torch.cat(means), "deviation": torch.cat(deviations)}
     with written_whole(work.folder / FILE) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in moments.items()}, temporary)

@@ -47,7 +47,7 @@ def rounded(value: Fraction | float) -> Decimal:
     """A number rounded half up to two decimals; a float is taken at its exact binary value."""
     exact = Fraction(value)
     hundredths = Decimal(exact.numerator * 100) / Decimal(exact.denominator)
-    return hundredths.quantize(Decimal(1), ROUND_HALF_UP) / Decimal(100)
+    return hundredths.quantize(Decimal(1), ROUND_HALF_UP).scaleb(-2)
 
 
 def total(values: Iterable[Decimal]) -> Decimal:

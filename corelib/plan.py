@@ -226,6 +226,7 @@ class Plan:
         study, chosen, recipe = self.study, self.study.tasks[task], self.study.methods[method]
         settings = UnlearningStage(
             objective=recipe.objective,
+            trained=recipe.trained,
             candidates=self.candidates(chosen, scheme or recipe.anchors[task]),
             draw=study.anchoring.draw,
             learning_rate=recipe.learning_rate * study.training.scale.learning_rate,
@@ -242,6 +243,8 @@ class Plan:
         inputs = self._material(task)
         if recipe.saliency is not None:
             inputs["saliency"] = self.saliency(task, method)
+        if recipe.objective.unlearn.images == "generated":
+            inputs["generated"] = self.generated(task, scheme or recipe.anchors[task])
         return self._run(
             "unlearning", "unlearn.py", self._slug(task, method, scheme), settings, study.threads.unlearning, inputs
         )
@@ -253,6 +256,7 @@ class Plan:
         assert recipe.saliency is not None
         settings = SaliencyStage(
             saliency=recipe.saliency,
+            trained=recipe.trained,
             batch=recipe.batch,
             prompts=study.prompts,
             precision=study.training.precision,
@@ -260,6 +264,32 @@ class Plan:
         )
         slug = f"{method}-{task}-s{study.training.seed}"
         return self._run("saliency", "find_salient.py", slug, settings, study.threads.unlearning, self._material(task))
+
+    @once
+    def generated(self, task: str, scheme: Scheme) -> Run:
+        """The latents of images that the base model generates of a scheme's anchors: one for each training index."""
+        study, chosen = self.study, self.study.tasks[task]
+        anchors = {anchor for found in self.candidates(chosen, scheme).values() for anchor in found}
+        settings = LatentsStage(
+            styles=study.styles_in_label_order(list(anchors)),
+            objects=study.objects_of(chosen.objects),
+            images=sorted(study.training.images),
+            encoding=study.encoding,
+        )
+        sampled = SamplesStage(
+            sampling=study.sampling,
+            prompts=study.prompts,
+            grid=[
+                (style, object_, index)
+                for style in settings.styles
+                for object_ in settings.objects
+                for index in settings.images
+            ],
+        )
+        slug, below = f"{task}-{scheme}", {"pipeline": self.pipeline(), "embeddings": self.embeddings()}
+        samples = self._run("samples", "sample.py", f"anchors-{slug}", sampled, study.threads.sampling, below)
+        inputs = {"samples": samples, "pipeline": self.pipeline()}
+        return self._run("generated", "encode_generated.py", slug, settings, study.threads.world, inputs)
 
     def _material(self, task: str) -> dict[str, Run]:
         return {

@@ -28,7 +28,7 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
     reaches the threshold: nothing would be unlearned.
     """
     base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
-    models = StudentAndTeacher(base.unet(), device)
+    models = StudentAndTeacher(base.unet(), settings.trained, device)
     material = Material(work.inputs, settings.prompts, base.scheduler().alphas_cumprod, device.torch_device)
     forget = material.slice.forget
     progress = Progress("pairs", len(forget))

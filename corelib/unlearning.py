@@ -5,6 +5,7 @@ A step is a function of (seed, step) and of the trained tensors alone, so an int
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
@@ -18,8 +19,9 @@ from corelib.masks import load_masks
 from corelib.objectives import Batch, NoisyPairs, evaluate
 from corelib.progress import Progress
 from corelib.randomness import generator
-from corelib.settings.unlearning import UnlearningStage
+from corelib.settings.unlearning import SampledImages, UnlearningStage
 from corelib.slices import Pair
+from corelib.trajectories import Trajectories
 from corelib.work import Outcome, Work
 
 log = logging.getLogger(__name__)
@@ -32,9 +34,9 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
     diverged.
     """
     base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
-    models = StudentAndTeacher(base.unet(), device)
-    material = Material(work.inputs, settings.prompts, base.scheduler().alphas_cumprod, device.torch_device)
-    batches = Batches(settings, material)
+    models, scheduler = StudentAndTeacher(base.unet(), settings.trained, device), base.scheduler()
+    material = Material(work.inputs, settings.prompts, scheduler.alphas_cumprod, device.torch_device)
+    batches = Batches(settings, material, Trajectories(models.student, scheduler, material.unconditioned))
     masks = load_masks(work.inputs.get("saliency"), models.trained)
     optimizer = torch.optim.Adam(
         models.trained.values(),
@@ -68,7 +70,7 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
 
     if diverged_at is None:
         checkpoint.save(_state(batches.steps, models, optimizer))
-    save_delta(work.folder / DELTA, models.trained, base.identity, work.digest)
+    save_delta(work.folder / DELTA, models.trained, settings.trained, base.identity, work.digest)
     return Outcome(
         [DELTA],
         {
@@ -80,12 +82,19 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
 
 
 class Batches:
-    """The training batches of a run, each a function of its step."""
+    """The training batches of a run, each a function of its step, and of the model where this samples x_t itself.
 
-    def __init__(self, settings: UnlearningStage, material: Material) -> None:
+    Args:
+        settings: of the run.
+        material: what pairs are made of.
+        trajectories: the current model's own images, for an objective that asks for them.
+    """
+
+    def __init__(self, settings: UnlearningStage, material: Material, trajectories: Trajectories) -> None:
         self._settings = settings
         self._slice = material.slice
         self._material = material
+        self._trajectories = trajectories
         self._size = settings.pairs_a_step
         self.steps = settings.steps_on(len(self._slice.forget))
 
@@ -100,10 +109,15 @@ class Batches:
     def _forget_pairs(self, step: int) -> NoisyPairs:
         pairs = turn(self._slice.forget, step * self._size, self._size, self._address("forget order"))
         anchors = self._anchors(pairs, step)
+        term, address = self._settings.objective.unlearn, self._address("forget", step)
+        if isinstance(term.images, SampledImages):
+            part_way = functools.partial(self._trajectories.part_way, term.images)
+            return self._material.sampled_pairs(pairs, address, anchors, part_way)
         images = pairs
-        if self._settings.objective.unlearn.images == "anchor":  # equation 6
+        if term.shows_the_anchor:  # equation 6
             images = [Pair(anchor, pair.object, pair.index) for anchor, pair in zip(anchors, pairs, strict=True)]
-        return self._material.noisy_pairs(images, pairs, self._address("forget", step), anchors)
+        cache = self._material.generated if term.images == "generated" else self._material.latents
+        return self._material.noisy_pairs(images, pairs, address, anchors, cache)
 
     def _anchors(self, pairs: list[Pair], step: int) -> list[str]:
         """The anchor style of each forget pair, drawn among its candidates."""

@@ -3,6 +3,26 @@
 # Out: runs/unlearning/RUN/manifest.json, which vouches for the delta beside it
 
 
+rule encode_generated:
+    """Cache the latent moments of images that the base model has generated of anchors."""
+    input:
+        catalogue.inputs_of("generated"),
+    output:
+        manifest="runs/generated/{run}/manifest.json",
+    log:
+        "logs/generated/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("generated")
+    resources:
+        **catalogue.with_gpu("generated"),
+        gpu=1,
+    params:
+        specification="runs/generated/{run}/specification.json",
+    script:
+        "../workflow_scripts/encode_generated.py"
+
+
 rule find_salient_weights:
     """Mark the trained weights that a method with a saliency mask may change."""
     input:

@@ -137,6 +137,7 @@ def unlearning_settings(objective: Objective, **changes: Any) -> UnlearningStage
     """A short run that forgets Amber."""
     leaves: dict[str, Any] = {
         "objective": objective,
+        "trained": "cross_attention",
         "candidates": {"Amber": ["Blue", "Cream"]},
         "draw": "pair",
         "learning_rate": 1e-3,

@@ -30,7 +30,9 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
 
 
 def saliency_of(material: dict[str, Manifest], folder: Path, saliency: Saliency = HALF, batch: int = 4) -> Manifest:
-    settings = SaliencyStage(saliency=saliency, batch=batch, prompts=PROMPTS, precision=FP32, seed=0)
+    settings = SaliencyStage(
+        saliency=saliency, trained="cross_attention", batch=batch, prompts=PROMPTS, precision=FP32, seed=0
+    )
     work = Work(folder, "digest", material)
     work.folder.mkdir()
     return finish(work.folder, "saliency", find_salient_weights(settings, work))

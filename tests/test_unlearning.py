@@ -33,6 +33,8 @@ PAPER = load_study("paper", Path(__file__).resolve().parent.parent / "config")
 
 
 CHECKPOINT = "checkpoint.pt"
+NO_TRAJECTORIES: Any = None
+"""For objectives that take their images from the benchmark."""
 
 
 def objective(method: str) -> Any:
@@ -86,13 +88,13 @@ def test_only_cross_attention_changes(
 
 
 def test_the_module_in_training_keeps_every_other_tensor(material: dict[str, Manifest]) -> None:
-    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), Device(FP32, 1))
+    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
     trainable = {name for name, parameter in models.unet.named_parameters() if parameter.requires_grad}
     assert trainable == {name for name in models.unet.state_dict() if CROSS_ATTENTION in name}
 
 
 def test_the_teacher_stays_the_pretrained_model_while_the_student_moves(material: dict[str, Manifest]) -> None:
-    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), Device(FP32, 1))
+    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
     noisy, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])
     prompts = torch.randn(2, 8, 16)
     before = models.teacher(noisy, timesteps, prompts)
@@ -105,7 +107,7 @@ def test_the_teacher_stays_the_pretrained_model_while_the_student_moves(material
 
 
 def test_asking_the_teacher_does_not_disturb_a_pending_backward_pass(material: dict[str, Manifest]) -> None:
-    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), Device(FP32, 1))
+    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
     noisy, timesteps, prompts = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 8, 16)
 
     def gradients(interleaved: bool) -> list[torch.Tensor]:
@@ -171,7 +173,7 @@ def batches(material: dict[str, Manifest], **changes: Any) -> Batches:
     settings = unlearning_settings(objective("core"), **changes)
     base = BaseModel(material["pipeline"])
     made = Material(material, PROMPTS, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    return Batches(settings, made)
+    return Batches(settings, made, NO_TRAJECTORIES)
 
 
 def test_a_batch_does_not_depend_on_the_batches_before_it(material: dict[str, Manifest]) -> None:
@@ -238,7 +240,7 @@ def test_equation_6_takes_the_image_of_the_anchor_style(material: dict[str, Mani
     relabelled = unlearning_settings(objective("ca_noise"), candidates={"Amber": ["Blue"]})
     base = BaseModel(material["pipeline"])
     made = Material(material, PROMPTS, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    relabelling = Batches(relabelled, made)
+    relabelling = Batches(relabelled, made, NO_TRAJECTORIES)
     one, other = erasing.at(0).forget, relabelling.at(0).forget
     assert torch.equal(one.own, other.own), "prompted with p_f in both"
     assert torch.equal(one.noise, other.noise)
@@ -286,7 +288,7 @@ def test_latents_of_other_images_than_the_slice_vouches_for_are_refused(
 def test_equal_deltas_are_equal_files(tmp_path: Path) -> None:
     tensors = {name: torch.randn(3) for name in ("attn2.a", "attn2.b", "attn2.c")}
     for number in range(20):
-        save_delta(tmp_path / f"{number}.safetensors", tensors, "base", "run")
+        save_delta(tmp_path / f"{number}.safetensors", tensors, "cross_attention", "base", "run")
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 

@@ -15,6 +15,9 @@ from corelib.concepts import Prompts
 from corelib.settings.precision import Precision
 from corelib.settings.section import Section
 
+Trained = Literal["cross_attention", "keys_and_values"]
+"""Which tensors move: all of the cross-attention (Appendix B), or of it only those that read the prompt."""
+
 DIGITS = 9
 """Scaled lengths are rounded to them, so that 6 x 0.1 epochs are 0.6 and not a step more."""
 
@@ -64,21 +67,46 @@ class GuidedModel(Section):
 Target = Annotated[FrozenModel | CurrentModel | GaussianNoise | UniformNoise | GuidedModel, Field(discriminator="kind")]
 
 
+class SampledImages(Section):
+    """x_t that the current model samples itself from noise at p_f, stopped at a noise level drawn among the steps.
+
+    Attributes:
+        steps: of DDIM from noise to image.
+        guidance_scale: s of the prediction e_0 + s (e_f - e_0) with which it samples.
+    """
+
+    kind: Literal["sampled"]
+    steps: PositiveInt
+    guidance_scale: float
+
+
 class UnlearnTerm(Section):
     """What pushes eps_theta(x_t, p_f) away from the forget concept.
 
     Attributes:
-        images: x_0 from the forget pair (equation 5), or the image of the anchor style with the same object and index
-            (equation 6).
+        images: x_0 from the forget pair (equation 5); or the image of the anchor style with the same object and index
+            (equation 6); or an image of the anchor concept that the base model has generated; or no x_0, but an x_t
+            that the current model samples.
         target: the target noise y.
         weight: lambda with its sign; -1 ascends.
         distance: squared error, or its root (equations 11 and 12 as printed).
     """
 
-    images: Literal["forget", "anchor"]
+    images: Literal["forget", "anchor", "generated"] | SampledImages
     target: Target
     weight: float
     distance: Literal["squared", "norm"]
+
+    @model_validator(mode="after")
+    def _has_the_noise_of_its_target(self) -> UnlearnTerm:
+        if isinstance(self.images, SampledImages) and self.target.kind == "gaussian_noise":
+            raise ValueError("a target other than gaussian_noise: no noise has made an x_t that is sampled")
+        return self
+
+    @property
+    def shows_the_anchor(self) -> bool:
+        """Whether the images are of the anchor concept."""
+        return self.images in ("anchor", "generated")
 
 
 class RetainTerm(Section):
@@ -143,6 +171,7 @@ class UnlearningStage(Section):
     """
 
     objective: Objective
+    trained: Trained
     candidates: dict[str, list[str]]
     draw: Literal["pair", "step"]
     learning_rate: PositiveFloat
@@ -198,6 +227,7 @@ class SaliencyStage(Section):
     """Everything that a saliency mask reads besides the material of its task."""
 
     saliency: Saliency
+    trained: Trained
     batch: PositiveInt
     prompts: Prompts
     precision: Precision
