@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from corelib.questions import Question, Side, questions_of, questions_of_target
 from corelib.settings.unlearning import (
     CurrentModel,
     FrozenModel,
@@ -66,18 +67,6 @@ class Loss:
     retain: float
 
 
-Side = Literal["forget", "retain"]
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a noise predictor is asked: which predictor, about which pairs, with which of their prompts."""
-
-    predictor: Literal["student", "detached student", "teacher"]
-    side: Side
-    prompt: Literal["own", "anchor"]
-
-
 Answers = Mapping[Question, Tensor]
 
 
@@ -97,10 +86,7 @@ def evaluate(
         batch: forget pairs, and retain pairs if the objective has a retain term.
         reduction: of the squared norm over a latent's dimensions.
     """
-    asked = [Question("student", "forget", "own"), *_questions(objective.unlearn.target, "forget")]
-    if objective.retain is not None:
-        asked += [Question("student", "retain", "own"), *_questions(objective.retain.target, "retain")]
-    answers = _answers(asked, student, teacher, batch)
+    answers = _answers(questions_of(objective), student, teacher, batch)
 
     prediction = answers[Question("student", "forget", "own")]
     target = _target_noise(objective.unlearn.target, "forget", answers, batch)
@@ -118,29 +104,14 @@ def evaluate(
     return Loss(total, float(unlearn.detach()), float(retain.detach()))
 
 
-def _questions(target: Target, side: Side) -> list[Question]:
-    """What has to be asked to know a target noise."""
-    match target:
-        case FrozenModel(prompt=prompt):
-            return [Question("teacher", side, prompt)]
-        case CurrentModel(prompt=prompt, gradient="through"):
-            return [Question("student", side, prompt)]
-        case CurrentModel(prompt=prompt):
-            return [Question("detached student", side, prompt)]
-        case GuidedModel():
-            return [Question("teacher", side, "anchor"), Question("teacher", side, "own")]
-        case GaussianNoise() | UniformNoise():
-            return []
-
-
 def _target_noise(target: Target, side: Side, answers: Answers, batch: Batch) -> Tensor:
     """The target noise y of equations 5 and 6, (batch, c, h, w)."""
     pairs = _pairs(batch, side)
     match target:
         case FrozenModel() | CurrentModel():
-            return answers[_questions(target, side)[0]]
+            return answers[questions_of_target(target, side)[0]]
         case GuidedModel(eta=eta):
-            base, own = (answers[question] for question in _questions(target, side))
+            base, own = (answers[question] for question in questions_of_target(target, side))
             return base - eta * (own - base)  # equation 8
         case GaussianNoise():
             return pairs.noise
@@ -157,7 +128,7 @@ def _answers(asked: list[Question], student: NoisePredictor, teacher: NoisePredi
         ("teacher", teacher, False),
         ("student", student, True),
     ):
-        questions = list(dict.fromkeys(question for question in asked if question.predictor == name))
+        questions = [question for question in asked if question.predictor == name]
         if questions:
             with torch.set_grad_enabled(with_gradients):
                 answers |= _asked_together(questions, predictor, batch)

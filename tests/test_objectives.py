@@ -184,6 +184,29 @@ def core_gaussian_retain(student: Linear, teacher: Linear, f: Side, r: Side) -> 
     return gaussian_retain(found, student, r)
 
 
+def salun_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    """`forget_loss + alpha * remain_loss` with alpha 0.1, as in its authors' random_label.py."""
+    found = ByHand.nothing()
+    found.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    found.add(0.1, student(r.x, r.t, r.own) - r.noise, r.x, r.t, r.own)
+    return found
+
+
+def ediff_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    """`remain_loss + alpha * (unlearn_loss - constant)` with alpha 0.1, as in the benchmark's train-erase.py."""
+    found = ByHand.nothing()
+    found.add(0.1, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    return gaussian_retain(found, student, r)
+
+
+def ca_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    """`0.2 * loss_train + loss_train2`, as in its authors' model.py: the regularisation first."""
+    found = ByHand.nothing()
+    found.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    found.add(0.2, student(r.x, r.t, r.own) - r.noise, r.x, r.t, r.own)
+    return found
+
+
 EQUATIONS = {
     "core": core,
     "esd": esd,
@@ -194,6 +217,10 @@ EQUATIONS = {
     "core_live_target": core_live_target,
     "core_gradient_ascent": core_gradient_ascent,
     "core_gaussian_retain": core_gaussian_retain,
+    "esd_released": esd,  # the same line of code; x_t and e_0 come from elsewhere
+    "salun_released": salun_released,
+    "ediff_released": ediff_released,
+    "ca_released": ca_released,
 }
 
 
