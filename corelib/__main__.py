@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from corelib.errors import UserError
+from corelib.forecast import as_text, forecast_of
 from corelib.running import running_jobs
 from corelib.shipping import ship_world
 from corelib.studies import PAPER, load_study
@@ -27,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     assets = commands.add_parser("assets", help="fetch the files of the paper's world, check and lock them")
     assets.add_argument("study", nargs="?", default=PAPER, help="whose `world.assets` they are; the paper's by default")
     assets.add_argument("--again", action="store_true", help="read every image again, though they are locked")
+    plan = commands.add_parser("plan", help="what targets will cost: jobs, steps, images, hours, disk; nothing is run")
+    plan.add_argument("targets", nargs="*", default=["all"], help="as for Snakemake; all of the paper's by default")
     commands.add_parser("jobs", help="what is being computed now, where, and how far it is")
     asked = parser.parse_args(arguments)
     try:
@@ -34,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(os.path.relpath(ship_world(asked.study, CONFIGURATION)))
         elif asked.command == "assets":
             provide_assets(asked.study, asked.again)
+        elif asked.command == "plan":
+            print(as_text(*forecast_of(asked.targets, CONFIGURATION)))
         elif asked.command == "jobs":
             print("\n".join(map(str, running_jobs())) or "No job computes here now.")
         else:

@@ -255,17 +255,7 @@ class Catalogue:
         return str(self._product(wildcards.place, wildcards.product).folder / SPECIFICATION)
 
     def _product(self, place: str, product: str) -> Run:
-        study = PAPER if Path(place) == RESULTS else Path(place).name
-        if Path(place) == RESULTS / PAPER:
-            raise ConfigurationError(
-                f"{place}/{product}: expected {RESULTS}/{product}, where the paper's own products lie."
-            )
-        products = self._products(study)
-        if product not in products:
-            raise ConfigurationError(
-                f"{place}/{product}: study {study!r} has no such product, expected one of {', '.join(products)}."
-            )
-        run = products[product]
+        run = product_at(Path(place), product, self._products)
         for name, needed in run.with_all_inputs().items():
             self._planned.setdefault(name, needed)  # of two studies that cut equal work differently, the first decides
         self._places.add(Path(place))
@@ -274,6 +264,28 @@ class Catalogue:
     @functools.cache  # noqa: B019 (one catalogue per process)
     def _products(self, study: str) -> dict[str, Run]:
         return plan_of(study, self.configuration).products()
+
+
+def study_at(place: Path) -> str:
+    """The study whose products lie in a folder."""
+    return PAPER if place == RESULTS else place.name
+
+
+def product_at(place: Path, product: str, products_of: Callable[[str], Mapping[str, Run]]) -> Run:
+    """The run of the product of that name in a folder.
+
+    Raises `ConfigurationError` if the study of that folder has none.
+    """
+    if place == RESULTS / PAPER:
+        raise ConfigurationError(
+            f"{place}/{product}: expected {RESULTS}/{product}, where the paper's own products lie."
+        )
+    products = products_of(study_at(place))
+    if product not in products:
+        raise ConfigurationError(
+            f"{place}/{product}: study {study_at(place)!r} has no such product, expected one of {', '.join(products)}."
+        )
+    return products[product]
 
 
 def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:
@@ -285,7 +297,7 @@ def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:
     # Snakemake remembers which folders it has looked into, parents included unless the path is absolute: a request has
     # a folder of its own, so that it is seen however late it is made.
     request, manifest = Path.cwd() / BOOKKEEPING / place / product / "request", place / f"{product}.json"
-    if _is_current(manifest, run):
+    if is_current(manifest, run):
         _touch(request, only_if_missing=True)
         return request, False
     newest = max((path.stat().st_mtime for path in place.glob(f"{product}.*")), default=0.0)
@@ -300,7 +312,8 @@ def _read_or_none(path: Path) -> Any:
         return None
 
 
-def _is_current(manifest: Path, run: Run) -> bool:
+def is_current(manifest: Path, run: Run) -> bool:
+    """Whether a product lies beside its manifest, whole, and is what the run would make."""
     return is_still_true(_read_or_none(manifest), manifest.parent, run.digest)
 
 
