@@ -172,8 +172,8 @@ CORE_SECONDS = Costs(
     learnt=5.1e-3, predicted=1.45e-3, decoded=1.0e-3, encoded=0.8e-3, classified=0.3e-3, described=1.0e-3
 )
 JOB_SECONDS = 3.4
-"""Of the study mini on one core of an AMD EPYC server, from the provenance records of CORE on Forget06; and the start of
-a job: Python, torch, diffusers."""
+"""Of the study mini on one core of an AMD EPYC server, from the provenance records of CORE on Forget06; and the start
+of a job: Python, torch, diffusers."""
 
 
 @dataclass(frozen=True)
@@ -281,6 +281,7 @@ def forecast(asked: Mapping[str, Run], networks: Networks, is_current: Callable[
         if not is_current(path, product):
             missing |= {product.name: product} | _missing_below(product)
     items = {name: _item(run, networks) for name, run in missing.items()}
+    items |= {name: _visit(run) for name, run in runs.items() if name not in missing and _is_above(run, missing)}
     return Forecast(asked, runs, items, shared=sum(count > 1 for count in rows.values()))
 
 
@@ -294,6 +295,18 @@ def _missing_below(product: Run) -> dict[str, Run]:
             found[run.name] = run
             queue.extend([*run.inputs.values(), *run.after.values()])
     return found
+
+
+def _is_above(run: Run, missing: Mapping[str, Run]) -> bool:
+    return not missing.keys().isdisjoint(run.with_all_inputs())
+
+
+def _visit(run: Run) -> Item:
+    """A run that is complete, and built on one that is made again: its jobs see that, and end."""
+    jobs = {JOBS[run.stage]: 1}
+    if isinstance(run.settings, SamplesStage):
+        jobs[SHARD] = math.ceil(len(batches_of(run.settings)) / run.execution["batches_per_shard"])
+    return Item(run, jobs, Amount(), Amount())
 
 
 def _item(run: Run, networks: Networks) -> Item:
