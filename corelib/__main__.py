@@ -30,6 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     assets.add_argument("--again", action="store_true", help="read every image again, though they are locked")
     plan = commands.add_parser("plan", help="what targets will cost: jobs, steps, images, hours, disk; nothing is run")
     plan.add_argument("targets", nargs="*", default=["all"], help="as for Snakemake; all of the paper's by default")
+    export = commands.add_parser(
+        "export", help="a run's model as a diffusers folder, or its images as evaluators expect"
+    )
+    export.add_argument("what", choices=["model", "images"])
+    export.add_argument("run", help="a run of the stage `unlearning` or `samples`: its name, or the beginning of it")
+    export.add_argument("folder", type=Path, help="where it is put; not there yet")
     commands.add_parser("jobs", help="what is being computed now, where, and how far it is")
     asked = parser.parse_args(arguments)
     try:
@@ -39,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
             provide_assets(asked.study, asked.again)
         elif asked.command == "plan":
             print(as_text(*forecast_of(asked.targets, CONFIGURATION)))
+        elif asked.command == "export":
+            export_run(asked.what, asked.run, asked.folder)
         elif asked.command == "jobs":
             print("\n".join(map(str, running_jobs())) or "No job computes here now.")
         else:
@@ -50,6 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
         print("Error: interrupted; what was done is kept, and the same command goes on from there.", file=sys.stderr)
         return 130
     return 0
+
+
+def export_run(what: str, run: str, folder: Path) -> None:
+    """Put a run's model or its images into a folder of their own."""
+    from corelib.exporting import export_images, export_model  # here: no other command needs torch
+
+    (export_model if what == "model" else export_images)(run, folder)
+    print(folder)
 
 
 def provide_assets(study: str, again: bool) -> None:

@@ -292,14 +292,17 @@ def _contradictions_of_the_world(study: Study) -> Iterator[Contradiction]:
     if world.kind == "miniature":
         yield from _contradictions_of_the_miniature(study, world)
     else:
-        yield from _contradictions_of_the_papers_world(world)
+        yield from _contradictions_of_the_papers_world(study, world)
     shrinks = 2 ** (len(world.autoencoder.channels) - 1) if world.kind == "miniature" else 8
     for key, resolution in _resolutions(study).items():
         if resolution % shrinks:
             yield Contradiction(key, resolution, f"a multiple of {shrinks}, by which the autoencoder divides it")
 
 
-def _contradictions_of_the_papers_world(world: UnlearnCanvasWorld) -> Iterator[Contradiction]:
+def _contradictions_of_the_papers_world(study: Study, world: UnlearnCanvasWorld) -> Iterator[Contradiction]:
+    if study.fid.mode == "benchmark" and world.assets.inception_torchvision is None:
+        expected = "the file of torchvision's Inception, which fid.mode: benchmark asks for"
+        yield Contradiction("world.assets.inception_torchvision", None, expected)
     for key, names in (("world.styles", world.styles), ("world.objects", world.objects)):
         for name, expected in zip(names, sorted(names), strict=True):
             if name != expected:
@@ -333,6 +336,8 @@ def _contradictions_of_the_miniature(study: Study, world: MiniatureWorld) -> Ite
         )
     if study.gate is not None:
         yield Contradiction("gate", study.gate, "null: the paper's numbers are of another world")
+    if study.fid.mode == "benchmark":
+        yield Contradiction("fid.mode", "benchmark", "clean: the miniature has no Inception network")
     for key, resolution in _resolutions(study).items():
         if resolution != world.resolution:
             yield Contradiction(key, resolution, f"the miniature's own world.resolution ({world.resolution})")

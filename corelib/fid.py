@@ -1,4 +1,4 @@
-"""Frechet distance between sampled and real images, with clean-fid's image handling and features.
+"""Frechet distance between the features of sampled and of real images.
 
 The distance itself is computed from the nuclear norm of the cross-product of the two centred feature matrices: faster
 than a matrix square root, and right where there are fewer images than features.
@@ -7,23 +7,17 @@ than a matrix square root, and right where there are fewer images than features.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from cleanfid.fid import get_files_features
-from cleanfid.inception_torchscript import InceptionV3W
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from corelib.artefacts import Manifest, written_whole
-from corelib.classifiers import ImageClassifier
-from corelib.devices import Device
+from corelib.artefacts import written_whole
 from corelib.errors import AssetError
+from corelib.features import features_of
 from corelib.gathering import sampled_images
-from corelib.settings.evaluation import FID, FIDStage, ReferenceStage
-from corelib.settings.precision import Precision
+from corelib.settings.evaluation import FIDStage, ReferenceStage
 from corelib.slices import pairs_of
 from corelib.work import Outcome, Work
 from corelib.worlds.images import benchmark_images
@@ -53,32 +47,6 @@ def measure_fid(settings: FIDStage, work: Work) -> Outcome:
     return Outcome([], {"fid": frechet_distance(features, reference), "images": len(chosen)})
 
 
-def features_of(paths: list[Path], fid: FID, work: Work) -> Tensor:
-    """Features of image files through clean-fid's loader, (images, d) in fp64.
-
-    The paper's world has Inception features of images resized to 299 pixels; the miniature those of its own two
-    classifiers, side by side, of images as they are.
-    """
-    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
-    if "inception" in work.inputs:
-        extractor, resize = _inception(work.inputs["inception"], fid, device), None
-    else:
-        extractor, resize = _own_features(work, device), _as_it_is
-    features = get_files_features(
-        [str(path) for path in paths],
-        model=extractor,
-        num_workers=0,
-        batch_size=fid.batch,
-        device=device.torch_device,
-        mode=fid.mode,
-        custom_fn_resize=resize,
-        verbose=False,
-    )
-    if not np.isfinite(features).all():
-        raise AssetError(f"{paths[int(np.argmin(np.isfinite(features).all(axis=1)))]}: its features are not finite.")
-    return torch.from_numpy(features).double()
-
-
 def frechet_distance(sampled: Tensor, real: Tensor) -> float:
     """||mu_1 - mu_2||^2 + tr(S_1) + tr(S_2) - 2 tr((S_1 S_2)^(1/2)) of two feature sets, (n, d) each in fp64.
 
@@ -101,36 +69,3 @@ def _centred(features: Tensor, mean: Tensor) -> Tensor:
 def _reduced(features: Tensor) -> Tensor:
     """A matrix with the same F'F and at most d rows; it has the same nuclear norms in products."""
     return torch.linalg.qr(features, mode="r").R if len(features) > features.shape[1] else features
-
-
-class _Inception(InceptionV3W):  # type: ignore[misc]
-    """clean-fid's network from any file; its own constructor knows one file name only, and may download it."""
-
-    def __init__(self, path: Path, resize_inside: bool) -> None:
-        torch.nn.Module.__init__(self)
-        self.base = torch.jit.load(path, map_location="cpu").eval()
-        self.layers = self.base.layers
-        self.resize_inside = resize_inside
-
-
-def _inception(world: Manifest, fid: FID, device: Device) -> Callable[[Tensor], Tensor]:
-    facts = world.facts["inception"]
-    path = world.outside(facts["weights"], facts["sha256"])
-    try:
-        network = _Inception(path, resize_inside=fid.mode == "legacy_tensorflow")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise AssetError(f"{path}: not loadable as TorchScript ({str(error).splitlines()[0]}).") from None
-    return network.eval().to(device.torch_device)
-
-
-def _own_features(work: Work, device: Device) -> Callable[[Tensor], Tensor]:
-    classifiers = [ImageClassifier(work.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")]
-
-    def extract(pixels: Tensor) -> Tensor:
-        return torch.cat([classifier.features(pixels) for classifier in classifiers], dim=1)
-
-    return extract
-
-
-def _as_it_is(image: object) -> object:
-    return image

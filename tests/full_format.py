@@ -348,21 +348,35 @@ class _importable:  # noqa: N801 (used as a function)
 
 
 def write_classifier(path: Path, architecture: str, classes: int) -> None:
-    """A checkpoint as the benchmark's classifier training saves it."""
-    model = timm.create_model(architecture, pretrained=False, num_classes=classes)
+    """A checkpoint as the benchmark's classifier training saves it; it calls our pictures by many of its classes."""
+    model = timm.create_model(architecture, pretrained=False, num_classes=classes).eval()
+    rng = np.random.default_rng(7)
+    pictures = np.stack([np.asarray(Image.open(io.BytesIO(picture(rng, 224)))) for _ in range(32)])
+    with torch.no_grad():
+        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+        features = model.forward_head(model.forward_features(pixels), pre_logits=True)
+        centred = features - features.mean(dim=0)
+        directions = torch.linalg.svd(centred, full_matrices=False).Vh[:16]
+        model.head.weight.copy_(torch.randn(classes, len(directions)) @ directions)
+        model.head.bias.copy_(-model.head.weight @ features.mean(dim=0))
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model_state_dict": model.state_dict()}, path)
 
 
 class _Layers(torch.nn.Module):
-    """Stands in for the layers of Inception: the mean of 16 x 16 patches in (-1, 1), mixed into 2,048 features."""
+    """Stands in for the layers of Inception: the means of 4 x 4 patches in (-1, 1), mixed into features.
+
+    2,048 as there, but all beyond the first 40 are zero: of those forty a hundred images have a regular covariance, and
+    SciPy's matrix root is as exact as ours.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.mix = torch.nn.Linear(3 * 16 * 16, 2048)
+        self.mix = torch.nn.Linear(3 * 4 * 4, 40)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mix(torch.nn.functional.adaptive_avg_pool2d(x, 16).flatten(1)).relu()
+        features = self.mix(torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)).tanh()
+        return torch.nn.functional.pad(features, [0, 2008])
 
 
 class _Inception(torch.nn.Module):

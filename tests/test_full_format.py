@@ -3,26 +3,54 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import shutil
 import time
+from collections import Counter
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import timm
+import torch
+from cleanfid.fid import frechet_distance, get_folder_features
+from cleanfid.inception_torchscript import InceptionV3W
 from conftest import REPOSITORY, Checkout
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from full_format import (
     REDUCED,
     UNUSED_STYLES,
     benchmark_images,
+    picture,
     write_assets,
     write_image_folder,
     write_parquet,
 )
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from small_world import finish
+from torchvision import transforms
 
-from corelib.artefacts import Manifest, read_manifest
+from corelib.addresses import RUNS, SPECIFICATION
+from corelib.artefacts import MANIFEST, Manifest, read_json, read_manifest
+from corelib.classification import classify_images
+from corelib.gathering import IMAGES, image_name
+from corelib.metrics import counts_of
+from corelib.predictions import read_predictions
+from corelib.sampling import Sampler, as_pixels, initial_noise
+from corelib.settings.evaluation import CellsStage, PredictionsStage
+from corelib.settings.sampling import SamplesStage
 from corelib.studies import load_study
+from corelib.work import Outcome, Work
+from corelib.workflow import plan_of
 
 PAPER = load_study("paper", REPOSITORY / "config")
+CLASSIFIERS = ("style_classifier", "object_classifier")
 COMPVIS = "assets/UnlearnCanvas-ckpts/diffusion/compvis/compvis.ckpt"
 
 OVERLAY = """\
@@ -51,6 +79,9 @@ figures: {figure2: null, figure3: null}
 """
 """Rows of Table 1 that pass through every rule: a mask, two methods, and the gate's grid of Forget25."""
 
+LARGE: dict[str, Any] = {"large": [("Van_Gogh", "Bears"), ("Monet", "Birds")]}
+"""Cells with images of the real size: one of the forget set, one of the retain set and of FID's reference."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -67,7 +98,7 @@ def checkout_of(folder: Path, form: Form, overlay: str = "") -> Checkout:
     assets = checkout.folder / "assets"
     styles, objects = sorted([*PAPER.world.styles, *UNUSED_STYLES]), PAPER.world.objects
     write_assets(assets, REDUCED, PAPER.world.styles, objects)
-    images = benchmark_images(styles, objects, 2, large=[("Van_Gogh", "Bears"), ("Monet", "Sea")])
+    images = benchmark_images(styles, objects, 2, **LARGE)
     if form.images == "parquet":
         write_parquet(assets / "UnlearnCanvas/data", images)
     else:
@@ -94,6 +125,10 @@ def manifest(checkout: Checkout, stage: str, slug: str) -> Manifest:
     """The one run of a stage whose name begins with `slug`."""
     (found,) = (checkout.folder / "runs" / stage).glob(f"{slug}-*/manifest.json")
     return read_manifest(found)
+
+
+def specification_of(made: Manifest) -> dict[str, Any]:
+    return read_json(made.folder / SPECIFICATION)
 
 
 @pytest.fixture(scope="session")
@@ -126,8 +161,6 @@ def test_the_original_model_is_sampled_once_for_all_tasks_and_the_deltas_are_of_
 ) -> None:
     samples = manifest(small, "samples", "original")
     assert len(json.loads((samples.folder / "specification.json").read_text())["settings"]["grid"]) == 1140
-    from safetensors import safe_open
-
     for method in ("core", "salun"):
         with safe_open(manifest(small, "unlearning", method).file("delta.safetensors"), framework="pt") as delta:
             assert len(list(delta.keys())) == 80
@@ -136,6 +169,174 @@ def test_the_original_model_is_sampled_once_for_all_tasks_and_the_deltas_are_of_
 
 def test_nothing_is_built_again_by_another_clone_beside_the_results(small: Checkout) -> None:
     assert small.planned("results/small/table1.csv", "results/small/gate.md") == {}
+
+
+# Against independent implementations, on what the study has made
+
+
+def exported(small: Checkout, what: str, run: str, name: str) -> Path:
+    done = small.python("-m", "corelib", "export", what, run, name, timeout=300)
+    assert done.returncode == 0, done.stdout
+    return small.folder / name
+
+
+def diffusers_images(pipeline: StableDiffusionPipeline, images: list[tuple[str, str, int]]) -> torch.Tensor:
+    """What diffusers' own pipeline makes of our noise, (n, 3, side, side) in [0, 1]."""
+    pipeline.set_progress_bar_config(disable=True)
+    answers = pipeline(
+        [PAPER.prompts.in_evaluation(style, object_) for style, object_, _ in images],
+        latents=initial_noise(images, (4, 8, 8)),
+        num_inference_steps=2,
+        guidance_scale=PAPER.sampling.guidance_scale,
+        eta=0.0,
+        output_type="pt",
+    )
+    return answers.images
+
+
+@pytest.fixture(scope="module")
+def core_model(small: Checkout) -> Path:
+    return exported(small, "model", "core-forget01", "exported/core")
+
+
+@pytest.mark.parametrize("model", ["original", "core"])
+def test_images_are_those_of_diffusers_own_pipeline(model: str, small: Checkout, core_model: Path) -> None:
+    samples = manifest(small, "samples", model)
+    chosen = [("Van_Gogh", "Bears", 188), ("Monet", "Birds", 288), ("Crayon", "Frogs", 588)]
+    if model == "original":
+        folder = small.folder / "assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50"
+        old = json.loads((folder / "model_index.json").read_text())
+        assert old["feature_extractor"][1] == "CLIPFeatureExtractor", "a class that transformers no longer has"
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    else:
+        pipeline = StableDiffusionPipeline.from_pretrained(core_model)
+        assert isinstance(pipeline.scheduler, DDIMScheduler)
+    theirs = diffusers_images(pipeline, chosen)
+    paths = {key: samples.folder / IMAGES / image_name(*key) for key in chosen}
+    for (_, path), values in zip(paths.items(), theirs, strict=True):
+        ours = np.asarray(Image.open(path), dtype=int)
+        stream = io.BytesIO()
+        Image.fromarray(as_pixels(values)).save(stream, format="JPEG", quality=75)
+        differing = np.abs(ours - np.asarray(Image.open(stream), dtype=int)) > 2
+        assert differing.mean() < 0.02, "what rounds to another level may move a few blocks of a JPEG"
+    with chdir(small.folder):
+        settings = SamplesStage.model_validate_json(json.dumps(specification_of(samples)["settings"]))
+        below = specification_of(samples)["builds_on"]
+        inputs = {role: read_manifest(RUNS / run / MANIFEST) for role, run in below.items()}
+        ours = Sampler(settings, Work(small.folder, "digest", inputs)).images_of(chosen)
+    torch.testing.assert_close(ours.clamp(0, 1), theirs, rtol=0, atol=2e-5)
+
+
+def test_the_exported_model_is_another_than_the_original(small: Checkout, core_model: Path) -> None:
+    """Else the test above would say nothing of the delta."""
+    folder = small.folder / "assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50/unet"
+    before = load_file(folder / "diffusion_pytorch_model.safetensors")
+    after = load_file(core_model / "unet/diffusion_pytorch_model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "attn2" in name}
+
+
+def benchmarks_own_loop(assets: Path, folder: Path) -> tuple[Counter[str], set[int]]:
+    """One image at a time through torchvision's transforms, as UnlearnCanvas' accuracy.py does it; the objects seen."""
+    transform = transforms.Compose(
+        [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
+    )
+    task, styles, objects = PAPER.tasks["Forget01"], PAPER.world.styles, PAPER.world.objects
+    models = {}
+    for label, file, classes in (("style", "style50", styles), ("object", "style50_cls", objects)):
+        model = timm.create_model(REDUCED.classifier, pretrained=False)
+        model.head = torch.nn.Linear(model.head.in_features, len(classes))
+        checkpoint = assets / f"UnlearnCanvas-ckpts/cls_model/{file}.pth"
+        model.load_state_dict(torch.load(checkpoint, weights_only=True)["model_state_dict"])
+        models[label] = model.eval()
+    seen: set[int] = set()
+    hits: Counter[str] = Counter(UA=0, IRA=0, CRA=0)
+    for style in task.forget + task.evaluation.retain:
+        for object_ in task.evaluation.objects:
+            for seed in task.evaluation.seeds:
+                image = transform(Image.open(folder / f"{style}_{object_}_seed{seed}.jpg")).unsqueeze(0)
+                with torch.no_grad():
+                    is_style = int(models["style"](image).argmax()) == styles.index(style)
+                    found = int(models["object"](image).argmax())
+                seen.add(found)
+                hits["UA"] += style in task.forget and not is_style
+                hits["IRA"] += style not in task.forget and is_style
+                hits["CRA"] += found == objects.index(object_)
+    return hits, seen
+
+
+def test_accuracies_of_the_table_are_those_of_the_benchmarks_own_loop(small: Checkout) -> None:
+    folder = exported(small, "images", "core-forget01", "exported/images")
+    hits, _ = benchmarks_own_loop(small.folder / "assets", folder)
+    ours = {cell["metric"]: int(cell["k"]) for cell in cells_of(small, "table1") if cell["row"] == "core" and cell["k"]}
+    assert ours == dict(hits)
+
+
+def test_accuracies_of_images_of_many_kinds_are_those_of_the_benchmarks_own_loop(
+    small: Checkout, tmp_path: Path
+) -> None:
+    """What a random model samples looks all alike to a random classifier; these images do not."""
+    plan, rng = plan_of("small", small.folder / "config"), np.random.default_rng(3)
+    grid = plan.grid_of("Forget01")
+    (tmp_path / "samples" / IMAGES).mkdir(parents=True)
+    for image in grid:
+        (tmp_path / "samples" / IMAGES / image_name(*image)).write_bytes(picture(rng, int(rng.integers(60, 600)), 8))
+    facts = {"grid": grid, "flagged": [], "diverged_at": None}
+    inputs = {"samples": finish(tmp_path / "samples", "samples", Outcome([IMAGES], facts))}
+    (tmp_path / "predictions").mkdir()
+    with chdir(small.folder):
+        assets = manifest(small, "assets", "unlearn_canvas")
+        settings = PredictionsStage(classification=PAPER.classification)
+        work = Work(tmp_path / "predictions", "digest", inputs | dict.fromkeys(CLASSIFIERS, assets))
+        predicted = finish(work.folder, "predictions", classify_images(settings, work))
+    chosen = plan.cells("Forget01", "core", None).settings
+    assert isinstance(chosen, CellsStage)
+    counted = counts_of(read_predictions(predicted), chosen)
+    hits, seen = benchmarks_own_loop(small.folder / "assets", tmp_path / "samples" / IMAGES)
+    assert {name: found.k for name, found in counted.items()} == dict(hits)
+    assert len(seen) > 5 and hits["CRA"] > 0
+
+
+def test_fid_is_clean_fids_own(small: Checkout, tmp_path: Path) -> None:
+    task = PAPER.tasks["Forget01"]
+    images = exported(small, "images", "salun-forget01", "exported/salun")
+    (tmp_path / "retain").mkdir()
+    for path in images.iterdir():
+        if not path.name.startswith("Van_Gogh_"):
+            shutil.copy(path, tmp_path / "retain")
+    styles = [*task.forget, *task.evaluation.retain]
+    real = benchmark_images(sorted([*PAPER.world.styles, *UNUSED_STYLES]), PAPER.world.objects, 2, **LARGE)
+    chosen = ((s, o, i, content) for s, o, i, content in real if s in styles[1:] and o in task.evaluation.objects)
+    write_image_folder(tmp_path / "real", chosen)
+    network = InceptionV3W(str(small.folder / "assets"), download=False, resize_inside=False)
+    sets = [
+        get_folder_features(
+            str(tmp_path / name), model=network, num_workers=0, device="cpu", mode="clean", verbose=False
+        )
+        for name in ("retain", "real")
+    ]
+    assert [len(features) for features in sets] == [150, 100]
+    assert not any(features[:, 40:].any() for features in sets), "the stand-in's features, which add nothing"
+    statistics = [(features[:, :40].mean(axis=0), np.cov(features[:, :40], rowvar=False)) for features in sets]
+    theirs = frechet_distance(*statistics[0], *statistics[1])
+    with chdir(small.folder):
+        ours = manifest(small, "fid", "salun-forget01").facts["fid"]
+    assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_an_export_is_refused_in_one_sentence(small: Checkout) -> None:
+    for arguments, expected in (
+        (["model", "nobody", "exported/x"], "nobody: there is no such run in runs/unlearning, expected one of core-"),
+        (["images", "", "exported/x"], "3 complete runs of the stage `samples` are called so"),
+        (["model", "core", "assets"], "assets: it is there already, expected the name of a new folder"),
+    ):
+        done = small.python("-m", "corelib", "export", *arguments)
+        assert done.returncode == 1 and done.stdout.startswith("Error: ") and len(done.stdout.splitlines()) == 1
+        assert expected in done.stdout
+        assert not (small.folder / "exported/x").exists()
 
 
 @pytest.mark.slow

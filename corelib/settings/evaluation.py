@@ -19,11 +19,12 @@ class FID(Section):
     """Frechet distance between sampled and real images of the retain cells.
 
     Attributes:
-        mode: clean-fid's image handling; "clean" resizes in floating point with anti-aliasing.
+        mode: "clean" and "legacy_tensorflow" are clean-fid's image handling, of which the first resizes in floating
+            point with anti-aliasing; "benchmark" is that of UnlearnCanvas' own evaluator.
         reference_images: the indices of the real images of each retain cell.
     """
 
-    mode: Literal["clean", "legacy_tensorflow"]
+    mode: Literal["clean", "legacy_tensorflow", "benchmark"]
     reference_images: list[PositiveInt]
     batch: PositiveInt
 

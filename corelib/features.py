@@ -1,0 +1,160 @@
+"""Features of image files, between whose distributions FID measures: three extractors, each with its image handling.
+
+clean-fid's loader with its Inception network, or with the miniature's own two classifiers; and the benchmark's
+evaluator, which has torchvision's Inception, resizes twice without anti-aliasing and normalises twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cleanfid.fid import get_files_features
+from cleanfid.inception_torchscript import InceptionV3W
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.models import inception_v3
+
+from corelib.artefacts import Manifest
+from corelib.classifiers import ImageClassifier
+from corelib.devices import Device
+from corelib.errors import AssetError
+from corelib.settings.evaluation import FID
+from corelib.settings.precision import Precision
+from corelib.work import Work
+from corelib.worlds.images import read_image
+
+BENCHMARK_SIDE, INCEPTION_SIDE = 512, 299
+LAST_MIXTURE = "Mixed_7c"
+"""Of torchvision's Inception, the last layer before pooling: 2,048 channels."""
+
+
+def features_of(paths: list[Path], fid: FID, work: Work) -> Tensor:
+    """Features of image files, (images, d) in fp64.
+
+    Raises `AssetError` if the extractor is not loadable, or the features of an image are not finite.
+    """
+    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
+    extract = _by_the_benchmark if fid.mode == "benchmark" else _by_clean_fid
+    features = extract(paths, fid, work, device)
+    if not torch.isfinite(features).all():
+        first = int(torch.isfinite(features).all(dim=1).int().argmin())
+        raise AssetError(f"{paths[first]}: its features are not finite.")
+    return features.double()
+
+
+# clean-fid
+
+
+def _by_clean_fid(paths: list[Path], fid: FID, work: Work, device: Device) -> Tensor:
+    """The paper's world has Inception features of images resized to 299 pixels; the miniature those of its own two
+    classifiers, side by side, of images as they are.
+    """
+    if "inception" in work.inputs:
+        extractor, resize = _inception(work.inputs["inception"], fid, device), None
+    else:
+        extractor, resize = _own_features(work, device), _as_it_is
+    features = get_files_features(
+        [str(path) for path in paths],
+        model=extractor,
+        num_workers=0,
+        batch_size=fid.batch,
+        device=device.torch_device,
+        mode=fid.mode,
+        custom_fn_resize=resize,
+        verbose=False,
+    )
+    return torch.from_numpy(features)
+
+
+class _Inception(InceptionV3W):  # type: ignore[misc]
+    """clean-fid's network from any file; its own constructor knows one file name only, and may download it."""
+
+    def __init__(self, path: Path, resize_inside: bool) -> None:
+        torch.nn.Module.__init__(self)
+        self.base = torch.jit.load(path, map_location="cpu").eval()
+        self.layers = self.base.layers
+        self.resize_inside = resize_inside
+
+
+def _inception(world: Manifest, fid: FID, device: Device) -> Callable[[Tensor], Tensor]:
+    path = _vouched_for(world, "inception")
+    try:
+        network = _Inception(path, resize_inside=fid.mode == "legacy_tensorflow")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise AssetError(f"{path}: not loadable as TorchScript ({str(error).splitlines()[0]}).") from None
+    return network.eval().to(device.torch_device)
+
+
+def _own_features(work: Work, device: Device) -> Callable[[Tensor], Tensor]:
+    classifiers = [ImageClassifier(work.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")]
+
+    def extract(pixels: Tensor) -> Tensor:
+        return torch.cat([classifier.features(pixels) for classifier in classifiers], dim=1)
+
+    return extract
+
+
+def _as_it_is(image: object) -> object:
+    return image
+
+
+# The benchmark's evaluator
+
+
+@torch.no_grad()
+def _by_the_benchmark(paths: list[Path], fid: FID, work: Work, device: Device) -> Tensor:
+    network = torchvision_inception(_vouched_for(work.inputs["inception"], "inception_torchvision"))
+    network = network.to(device.torch_device)
+    parts = []
+    for start in range(0, len(paths), fid.batch):
+        pixels = torch.stack([as_the_benchmark_resizes(read_image(path)) for path in paths[start : start + fid.batch]])
+        parts.append(mixture_features(network, pixels.to(device.torch_device)).cpu())
+    return torch.cat(parts)
+
+
+def torchvision_inception(path: Path) -> Any:
+    """torchvision's Inception v3 with the weights of a file, which are read without executing anything.
+
+    Raises `AssetError` if they are not its weights.
+    """
+    network = inception_v3(weights=None, transform_input=True, init_weights=False)
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises many kinds for damaged or unsafe files
+        reason = " ".join(str(error).split())[:160]
+        raise AssetError(
+            f"{path}: not loadable as torchvision's Inception v3 ({reason}), expected its weights."
+        ) from None
+    return network.eval().requires_grad_(False)
+
+
+def as_the_benchmark_resizes(image: Image.Image) -> Tensor:
+    """To 512 pixels in whole levels, then to 299, both bilinear without anti-aliasing; (3, 299, 299) in [0, 1]."""
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)[None]
+    if pixels.shape[-2:] != (BENCHMARK_SIDE, BENCHMARK_SIDE):
+        pixels = interpolate(pixels, (BENCHMARK_SIDE, BENCHMARK_SIDE), mode="bilinear", align_corners=False).round()
+    return interpolate(pixels / 255.0, (INCEPTION_SIDE, INCEPTION_SIDE), mode="bilinear", align_corners=False)[0]
+
+
+def mixture_features(network: Any, pixels: Tensor) -> Tensor:
+    """The averages of the last mixture's channels, (n, 2048), of images in [0, 1].
+
+    The benchmark brings them to [-1, 1], and the network takes them for [0, 1] and normalises them once more.
+    """
+    seen: list[Tensor] = []
+    hook = getattr(network, LAST_MIXTURE).register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        network(pixels * 2 - 1)
+    finally:
+        hook.remove()
+    return seen[0].mean(dim=(2, 3))
+
+
+def _vouched_for(world: Manifest, name: str) -> Path:
+    facts = world.facts[name]
+    return world.outside(facts["weights"], facts["sha256"])

@@ -1,0 +1,155 @@
+"""The benchmark's own FID features, against a second reading of its evaluator; and what may go wrong with the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from small_world import finish
+from torchvision.models import inception_v3
+
+from corelib.artefacts import Manifest, sha256_of
+from corelib.errors import AssetError
+from corelib.features import as_the_benchmark_resizes, features_of
+from corelib.fid import frechet_distance
+from corelib.settings.evaluation import FID
+from corelib.work import Outcome, Work
+
+BENCHMARK = FID(mode="benchmark", reference_images=[1], batch=3)
+
+
+def bilinear(pixels: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """Between the four neighbours of each sampling point, the middles of pixels at half-integers; (side, side, 3)."""
+
+    def weights(size: int) -> NDArray[np.float64]:
+        matrix = np.zeros((side, size))
+        for target in range(side):
+            place = min(max((target + 0.5) * size / side - 0.5, 0.0), size - 1.0)
+            low = min(int(place), size - 2)
+            matrix[target, low : low + 2] = 1 - (place - low), place - low
+        return matrix
+
+    rows = np.einsum("ti,ijc->tjc", weights(pixels.shape[0]), pixels)
+    return np.einsum("tjc,uj->tuc", rows, weights(pixels.shape[1]))
+
+
+def evaluators_pixels(image: Image.Image) -> torch.Tensor:
+    """fid.py: `cv2.resize(im, (512, 512))` on bytes, `/ 255`, `cv2.resize(im, (299, 299))`."""
+    pixels = np.asarray(image, dtype=float)
+    if image.size != (512, 512):
+        pixels = bilinear(pixels, 512).round()
+    return torch.from_numpy(bilinear(pixels / 255, 299)).permute(2, 0, 1).float()
+
+
+class PartialInception(torch.nn.Module):
+    """fid.py: the output of Mixed_7c, caught by a hook, pooled; its input is brought to [-1, 1] before."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        self.network = inception_v3(weights=None, transform_input=True, init_weights=False)
+        self.network.load_state_dict(torch.load(weights, weights_only=True))
+        self.network.eval()
+        self.network.Mixed_7c.register_forward_hook(self.remember)
+
+    def remember(self, _module: object, _inputs: object, output: torch.Tensor) -> None:
+        self.output = output
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.network(x * 2 - 1)
+        return torch.nn.functional.adaptive_avg_pool2d(self.output, (1, 1)).view(len(x), 2048)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Assets with random weights of torchvision's Inception, alive enough that images differ in their features."""
+    folder = tmp_path_factory.mktemp("world")
+    torch.manual_seed(0)
+    network = inception_v3(weights=None, init_weights=False)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(layer.weight)
+    torch.save(network.state_dict(), folder / "inception_v3_google.pth")
+    facts = {"weights": "inception_v3_google.pth", "sha256": sha256_of(folder / "inception_v3_google.pth")}
+    return finish(folder, "assets", Outcome([], {"inception_torchvision": facts}))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(1)
+    paths = []
+    for number, size in enumerate([(512, 512), (512, 512), (640, 480), (900, 1200), (299, 299), (100, 60), (512, 512)]):
+        coarse = Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize(size)
+        coarse.save(folder / f"{number}.png")
+        paths.append(folder / f"{number}.png")
+    return paths
+
+
+@pytest.mark.parametrize("size", [(512, 512), (640, 480), (1600, 1100), (299, 299), (97, 61)])
+def test_pixels_are_those_of_the_evaluator(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(2)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    ours, theirs = as_the_benchmark_resizes(image), evaluators_pixels(image)
+    assert ours.shape == (3, 299, 299)
+    # what lies within a rounding error of half a level may become the next one
+    assert (ours - theirs).abs().max() < 1.01 / 255
+    assert ((ours - theirs).abs() > 1e-4).float().mean() < 1e-3
+
+
+def test_features_are_those_of_the_evaluator(world: Manifest, pictures: list[Path], tmp_path: Path) -> None:
+    ours = features_of(pictures, BENCHMARK, Work(tmp_path, "digest", {"inception": world}))
+    pixels = torch.stack([evaluators_pixels(Image.open(path)) for path in pictures])
+    theirs = PartialInception(world.folder / "inception_v3_google.pth")(pixels)
+    assert ours.shape == (len(pictures), 2048) and ours.dtype == torch.float64
+    torch.testing.assert_close(ours.float(), theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
+    assert float(theirs.std(dim=0).max()) > 0, "the images differ"
+
+
+def test_its_distance_is_numpys_of_the_evaluators_features(
+    world: Manifest, pictures: list[Path], tmp_path: Path
+) -> None:
+    features = features_of(pictures, BENCHMARK, Work(tmp_path, "digest", {"inception": world}))
+    first, second = features[:4], features[3:]
+    cov = [np.cov(part.numpy(), rowvar=False) for part in (first, second)]
+    spread = [part - part.mean(dim=0) for part in (first, second)]
+    # tr((S1 S2)^(1/2)) is the sum of the roots of the eigenvalues of the small matrix (A B')(A B')'
+    small = (spread[0] @ spread[1].T).numpy()
+    root = np.sqrt(np.clip(np.linalg.eigvalsh(small @ small.T), 0, None)).sum() / 3.0
+    expected = float((first.mean(dim=0) - second.mean(dim=0)).square().sum()) + np.trace(cov[0]) + np.trace(cov[1])
+    assert frechet_distance(first, second) == pytest.approx(expected - 2 * root, rel=1e-6)
+
+
+def test_the_batch_changes_nothing_but_roundings(world: Manifest, pictures: list[Path], tmp_path: Path) -> None:
+    work = Work(tmp_path, "digest", {"inception": world})
+    one = features_of(pictures, BENCHMARK.model_copy(update={"batch": 1}), work)
+    torch.testing.assert_close(features_of(pictures, BENCHMARK, work), one, rtol=1e-4, atol=1e-4 * float(one.max()))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other weights", "a pickle that would act"])
+def test_a_file_that_is_not_its_weights_is_one_sentence(damage: str, world: Manifest, tmp_path: Path) -> None:
+    path, original = tmp_path / "inception_v3_google.pth", world.folder / "inception_v3_google.pth"
+    if damage == "truncated":
+        path.write_bytes(original.read_bytes()[:100_000])
+    elif damage == "other weights":
+        torch.save({"fc.weight": torch.zeros(2, 2)}, path)
+    else:
+        torch.save({"fc.weight": Path.touch}, path)
+    facts = {"weights": path.name, "sha256": sha256_of(path)}
+    damaged = finish(tmp_path, "assets", Outcome([], {"inception_torchvision": facts}))
+    with pytest.raises(AssetError, match=r"inception_v3_google.pth: not loadable as torchvision's Inception v3"):
+        features_of([], BENCHMARK, Work(tmp_path, "digest", {"inception": damaged}))
+
+
+def test_a_study_with_the_evaluators_fid_needs_its_file() -> None:
+    from corelib.configuration import contradictions_of
+    from corelib.studies import load_study
+
+    configuration = Path(__file__).resolve().parent.parent / "config"
+    for name, key in (("paper", "world.assets.inception_torchvision"), ("mini", "fid.mode")):
+        study = load_study(name, configuration)
+        wrong = study.model_copy(update={"fid": study.fid.model_copy(update={"mode": "benchmark"})})
+        assert [found.key for found in contradictions_of(wrong)] == [key]
