@@ -5,76 +5,117 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from corelib.errors import UserError
 from corelib.forecast import as_text, forecast_of
+from corelib.preflight import preflight
 from corelib.running import running_jobs
 from corelib.shipping import ship_world
 from corelib.studies import PAPER, load_study
-from corelib.workflow import plan_of, targets_of
+from corelib.targets import plan_of, targets_of
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status. What is wrong is said in one sentence."""
-    parser = argparse.ArgumentParser(prog="python -m corelib", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    ship = commands.add_parser("ship", help="put the world that a study has trained here in place of the shipped one")
-    ship.add_argument("study", help="a study with world.pretrained: false, built in this working directory")
-    products = commands.add_parser("products", help="the targets that are all tables and figures of a study")
-    products.add_argument("study", help="`paper`, or a file's name in config/studies/")
-    assets = commands.add_parser("assets", help="fetch the files of the paper's world, check and lock them")
-    assets.add_argument("study", nargs="?", default=PAPER, help="whose `world.assets` they are; the paper's by default")
-    assets.add_argument("--again", action="store_true", help="read every image again, though they are locked")
-    plan = commands.add_parser("plan", help="what targets will cost: jobs, steps, images, hours, disk; nothing is run")
-    plan.add_argument("targets", nargs="*", default=["all"], help="as for Snakemake; all of the paper's by default")
-    export = commands.add_parser(
-        "export", help="a run's model as a diffusers folder, or its images as evaluators expect"
-    )
-    export.add_argument("what", choices=["model", "images"])
-    export.add_argument("run", help="a run of the stage `unlearning` or `samples`: its name, or the beginning of it")
-    export.add_argument("folder", type=Path, help="where it is put; not there yet")
-    commands.add_parser("jobs", help="what is being computed now, where, and how far it is")
-    asked = parser.parse_args(arguments)
+    asked = _parser().parse_args(arguments)
+    command: Callable[[Any], int] = asked.command
     try:
-        if asked.command == "ship":
-            print(os.path.relpath(ship_world(asked.study, CONFIGURATION)))
-        elif asked.command == "assets":
-            provide_assets(asked.study, asked.again)
-        elif asked.command == "plan":
-            print(as_text(*forecast_of(asked.targets, CONFIGURATION)))
-        elif asked.command == "export":
-            export_run(asked.what, asked.run, asked.folder)
-        elif asked.command == "jobs":
-            print("\n".join(map(str, running_jobs())) or "No job computes here now.")
-        else:
-            print(*targets_of(asked.study, load_study(asked.study, CONFIGURATION)))
+        return command(asked)
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Error: interrupted; what was done is kept, and the same command goes on from there.", file=sys.stderr)
         return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m corelib", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    def command(name: str, does: Callable[[Any], int], help_: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help_)
+        added.set_defaults(command=does)
+        return added
+
+    study: dict[str, Any] = {"default": PAPER, "nargs": "?", "help": "`paper`, or a file's name in config/studies/"}
+    command("preflight", look_ahead, "whether a study could run here: assets, disk, versions, device").add_argument(
+        "study", **study
+    )
+    plan = command("plan", plan_targets, "what targets will cost: jobs, steps, images, hours, disk; nothing is run")
+    plan.add_argument("targets", nargs="*", default=["all"], help="as for Snakemake; all of the paper's by default")
+    assets = command("assets", provide_assets, "fetch the files of the paper's world, check and lock them")
+    assets.add_argument("study", **study)
+    assets.add_argument("--again", action="store_true", help="read every image again, though they are locked")
+    command("jobs", show_jobs, "what is being computed now, where, and how far it is")
+    export = command("export", export_run, "a run's model for diffusers, or its images for an evaluator")
+    export.add_argument("what", choices=["model", "images"])
+    export.add_argument("run", help="a run of the stage `unlearning` or `samples`: its name, or the beginning of it")
+    export.add_argument("folder", type=Path, help="where it is put; not there yet")
+    command("products", show_products, "the targets that are all tables and figures of a study").add_argument(
+        "study", **study
+    )
+    shipping = command("ship", ship, "put the world that a study has trained here in place of the shipped one")
+    shipping.add_argument("study", help="a study with world.pretrained: false, built in this working directory")
+    return parser
+
+
+def look_ahead(asked: Any) -> int:
+    """Say of a study what was found, finding by finding."""
+    faults = 0
+    for finding in preflight(plan_of(asked.study, CONFIGURATION), CONFIGURATION.parent):
+        print(finding, flush=True)
+        faults += finding.kind == "FAULT"
+    print(f"{asked.study}: {f'{faults} fault(s), expected none' if faults else 'ready'}.")
+    return 1 if faults else 0
+
+
+def plan_targets(asked: Any) -> int:
+    """Say what targets will cost."""
+    print(as_text(*forecast_of(asked.targets, CONFIGURATION)))
     return 0
 
 
-def export_run(what: str, run: str, folder: Path) -> None:
-    """Put a run's model or its images into a folder of their own."""
-    from corelib.exporting import export_images, export_model  # here: no other command needs torch
-
-    (export_model if what == "model" else export_images)(run, folder)
-    print(folder)
-
-
-def provide_assets(study: str, again: bool) -> None:
+def provide_assets(asked: Any) -> int:
     """Fetch, check and lock the assets of a study."""
     from corelib.worlds.provisioning import Provision  # here: no other command needs the Hub's client
 
-    plan = plan_of(study, CONFIGURATION)
+    plan = plan_of(asked.study, CONFIGURATION)
     photo_style = plan.study.prompts.photo_style
-    Provision(plan.adoption(), CONFIGURATION, photo_style, lambda line: print(line, flush=True)).make(again)
+    Provision(plan.adoption(), CONFIGURATION, photo_style, lambda line: print(line, flush=True)).make(asked.again)
+    return 0
+
+
+def show_jobs(_: Any) -> int:
+    """Say what is being computed."""
+    print("\n".join(map(str, running_jobs())) or "No job computes here now.")
+    return 0
+
+
+def export_run(asked: Any) -> int:
+    """Put a run's model or its images into a folder of their own."""
+    from corelib.exporting import export_images, export_model  # here: no other command needs torch
+
+    (export_model if asked.what == "model" else export_images)(asked.run, asked.folder)
+    print(asked.folder)
+    return 0
+
+
+def show_products(asked: Any) -> int:
+    """Name the targets of a study."""
+    print(*targets_of(asked.study, load_study(asked.study, CONFIGURATION)))
+    return 0
+
+
+def ship(asked: Any) -> int:
+    """Take a world that was trained here for the shipped one."""
+    print(os.path.relpath(ship_world(asked.study, CONFIGURATION)))
+    return 0
 
 
 if __name__ == "__main__":

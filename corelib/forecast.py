@@ -24,7 +24,7 @@ from corelib.settings.sampling import SamplesStage
 from corelib.settings.slicing import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.unlearning import SaliencyStage, SampledImages, UnlearningStage
 from corelib.studies import PAPER
-from corelib.workflow import RESULTS, is_current, plan_of, product_at, study_at
+from corelib.targets import RESULTS, is_current, plan_of, product_at, study_at
 
 JOBS = {
     "assets": "adopt_assets",
@@ -477,7 +477,7 @@ def _line(stage: str, runs: int, items: list[Item]) -> str:
     work = sum((item.amount for item in items), Amount())
     jobs = sum(sum(item.jobs.values()) for item in items)
     steps, images = (f"{count:,}" if count else "" for count in (work.steps, work.images))
-    return f"{stage:<12}{runs:>6}{len(items):>6}{jobs:>6}{steps:>10}{images:>9}{_bytes(work.disk):>10}"
+    return f"{stage:<12}{runs:>6}{len(items):>6}{jobs:>6}{steps:>10}{images:>9}{in_bytes(work.disk):>10}"
 
 
 def _on_gpus(found: Forecast) -> list[str]:
@@ -511,8 +511,8 @@ def _chain(runs: list[Run]) -> str:
     return " -> ".join(f"{run.stage} {run.slug}" for run in runs)
 
 
-def _bytes(count: float) -> str:
-    """In the largest unit that leaves a number above one."""
+def in_bytes(count: float) -> str:
+    """A number of bytes in the largest unit that leaves a number above one; nothing for none."""
     if not count:
         return ""
     for unit in ("B", "kB", "MB", "GB"):

@@ -21,25 +21,24 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import snakemake.logging
 
 from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
-from corelib.artefacts import MANIFEST, is_still_true, read_json, write_json
-from corelib.configuration import Study
+from corelib.artefacts import MANIFEST, read_json, write_json
 from corelib.effort import STAGES, Specification, minutes_of, read
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.gathering import SHARDS, batches_of
 from corelib.leases import Lease, Taken
 from corelib.plan import Plan
+from corelib.preflight import check_room, differing_versions, forecast_here
 from corelib.running import running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.site import Site
 from corelib.slurm import cancel_waiting_jobs
-from corelib.studies import PAPER, load_published, load_shipped, load_study
+from corelib.studies import PAPER, load_study
+from corelib.targets import is_current, plan_of, product_at, study_at, targets_of
 from corelib.terminal import ends_of
-from corelib.worlds.asset_lock import read_lock
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 
-RESULTS = Path("results")
 BOOKKEEPING = Path(".snakemake/corelib")
 """Where requests to publish lie; in Snakemake's own folder, and as dispensable as the rest of it."""
 
@@ -88,22 +87,6 @@ def _site(values: Mapping[str, Any]) -> Site:
     return Site.of(values)
 
 
-def targets_of(name: str, study: Study) -> list[str]:
-    """What to ask Snakemake for to have every table and figure of a study."""
-    place = RESULTS if name == PAPER else RESULTS / name
-    gate = [] if study.gate is None else [str(place / "gate.md")]
-    tables = [str(place / f"{table}.csv") for table in study.tables]
-    return gate + tables + [str(place / f"{figure}.png") for figure in study.figures]
-
-
-def plan_of(name: str, configuration: Path) -> Plan:
-    """The plan of a study with everything that its configuration folder says of the world."""
-    study = load_study(name, configuration)
-    shipped = load_shipped(configuration) if study.takes_shipped_world else None
-    locked = read_lock(configuration).sha256 if study.world.kind == "unlearn_canvas" else None
-    return Plan(name, study, load_published(configuration), shipped, locked)
-
-
 class Catalogue:
     """Every run that the targets of this invocation may need.
 
@@ -120,6 +103,7 @@ class Catalogue:
         self.site = _site(site)
         _prepare_scripts(repository)
         self._planned: dict[str, Run] = {}
+        self._asked: dict[str, dict[str, Run]] = {}
         self._places: set[Path] = {RUNS}
 
     # For addressed runs
@@ -216,6 +200,7 @@ class Catalogue:
             existing = next(path for path in (place, *place.parents) if path.exists())
             if not os.access(existing, os.W_OK):
                 _stop(f"{place}: cannot be written to, expected a writable folder.")
+        self._check_room_and_versions()
         for run in self._planned.values():
             path = run.folder / SPECIFICATION
             try:
@@ -225,6 +210,14 @@ class Catalogue:
                     _link(run.folder / name, Path(target))
             except OSError as error:
                 _stop(f"{error.filename or path}: cannot be written ({error.strerror}), expected a writable folder.")
+
+    def _check_room_and_versions(self) -> None:
+        for said in differing_versions(self.repository):
+            print(said, file=sys.stderr)
+        try:
+            check_room(*(forecast_here(asked, kind) for kind, asked in self._asked.items()))
+        except UserError as error:
+            _stop(str(error))
 
     def _be_the_only_one(self) -> None:
         lease = Lease(Path.cwd() / BOOKKEEPING / "controller.lease")
@@ -255,37 +248,17 @@ class Catalogue:
         return str(self._product(wildcards.place, wildcards.product).folder / SPECIFICATION)
 
     def _product(self, place: str, product: str) -> Run:
-        run = product_at(Path(place), product, self._products)
+        run = product_at(Path(place), product, lambda study: self._plan(study).products())
         for name, needed in run.with_all_inputs().items():
             self._planned.setdefault(name, needed)  # of two studies that cut equal work differently, the first decides
         self._places.add(Path(place))
+        kind = self._plan(study_at(Path(place))).study.world.kind
+        self._asked.setdefault(kind, {})[f"{place}/{product}"] = run
         return run
 
     @functools.cache  # noqa: B019 (one catalogue per process)
-    def _products(self, study: str) -> dict[str, Run]:
-        return plan_of(study, self.configuration).products()
-
-
-def study_at(place: Path) -> str:
-    """The study whose products lie in a folder."""
-    return PAPER if place == RESULTS else place.name
-
-
-def product_at(place: Path, product: str, products_of: Callable[[str], Mapping[str, Run]]) -> Run:
-    """The run of the product of that name in a folder.
-
-    Raises `ConfigurationError` if the study of that folder has none.
-    """
-    if place == RESULTS / PAPER:
-        raise ConfigurationError(
-            f"{place}/{product}: expected {RESULTS}/{product}, where the paper's own products lie."
-        )
-    products = products_of(study_at(place))
-    if product not in products:
-        raise ConfigurationError(
-            f"{place}/{product}: study {study_at(place)!r} has no such product, expected one of {', '.join(products)}."
-        )
-    return products[product]
+    def _plan(self, study: str) -> Plan:
+        return plan_of(study, self.configuration)
 
 
 def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:
@@ -310,11 +283,6 @@ def _read_or_none(path: Path) -> Any:
         return read_json(path)
     except ArtefactError:
         return None
-
-
-def is_current(manifest: Path, run: Run) -> bool:
-    """Whether a product lies beside its manifest, whole, and is what the run would make."""
-    return is_still_true(_read_or_none(manifest), manifest.parent, run.digest)
 
 
 def _link(link: Path, place: Path) -> None:

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from corelib.diffusion import trained_tensors
 from corelib.forecast import FLOP, FORWARD, GPUS, NETWORKS, Amount, Forecast, as_text, forecast_of
 from corelib.studies import load_study, study_names
-from corelib.workflow import targets_of
+from corelib.targets import targets_of
 
 CONFIGURATION = REPOSITORY / "config"
 

@@ -46,8 +46,8 @@ from corelib.sampling import Sampler, as_pixels, initial_noise
 from corelib.settings.evaluation import CellsStage, PredictionsStage
 from corelib.settings.sampling import SamplesStage
 from corelib.studies import load_study
+from corelib.targets import plan_of
 from corelib.work import Outcome, Work
-from corelib.workflow import plan_of
 
 PAPER = load_study("paper", REPOSITORY / "config")
 CLASSIFIERS = ("style_classifier", "object_classifier")
@@ -169,6 +169,16 @@ def test_the_original_model_is_sampled_once_for_all_tasks_and_the_deltas_are_of_
 
 def test_nothing_is_built_again_by_another_clone_beside_the_results(small: Checkout) -> None:
     assert small.planned("results/small/table1.csv", "results/small/gate.md") == {}
+
+
+def test_preflight_finds_nothing_wrong_and_plan_nothing_to_do(small: Checkout) -> None:
+    done = small.python("-m", "corelib", "preflight", "small", timeout=300)
+    assert done.returncode == 0, done.stdout
+    assert "all 9 are there, whole and as locked" in done.stdout
+    assert "the 51 styles are those of the images, in the order of the classifier's outputs" in done.stdout
+    assert done.stdout.endswith("small: ready.\n")
+    done = small.python("-m", "corelib", "plan", "results/small/table1.csv")
+    assert done.stdout.startswith("Nothing is to be done")
 
 
 # Against independent implementations, on what the study has made

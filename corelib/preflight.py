@@ -1,0 +1,187 @@
+"""Preflight: whether a study could run here, said in a moment and before anything is started.
+
+`python -m corelib preflight STUDY` says all of it. What a real run checks by itself before its first job is the room on
+the disk and the versions; its first job, in the paper's world, checks the assets.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from corelib.addresses import NUMERICAL_PACKAGES, RUNS, Run
+from corelib.configuration import UnlearnCanvasWorld
+from corelib.errors import ConfigurationError
+from corelib.forecast import NETWORKS, Forecast, forecast, in_bytes
+from corelib.plan import Plan
+from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.targets import RESULTS, is_current, targets_of
+from corelib.worlds.image_index import read_index
+
+PINS = Path("envs/requirements.txt")
+"""Below the repository."""
+
+CLASSES = {"style": "world.styles", "object": "world.objects"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at and what was found; with a fault the study could not run, a note is worth knowing."""
+
+    subject: str
+    said: str
+    kind: Literal["ok", "note", "FAULT"] = "ok"
+
+    def __str__(self) -> str:
+        return f"{self.kind:<7}{self.subject:<10}{self.said}"
+
+
+def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
+    """Look at everything that a study needs: assets, classes, room, versions, device.
+
+    Args:
+        plan: of the study.
+        repository: the folder of the Snakefile, with the pins.
+    """
+    if isinstance(plan.study.world, UnlearnCanvasWorld):
+        yield from _assets(plan)
+    yield from _room(plan)
+    differing = differing_versions(repository)
+    yield from (Finding("versions", said, "note") for said in differing)
+    if not differing:
+        yield Finding("versions", f"all {len(NUMERICAL_PACKAGES)} packages that compute are as pinned")
+    yield _device()
+
+
+# Assets
+
+
+def _assets(plan: Plan) -> Iterator[Finding]:
+    """The same checks as the first job's, with what is right named too."""
+    from corelib.worlds.unlearn_canvas import faults_of  # here: reading weights needs torch
+
+    run = plan.adoption()
+    assert isinstance(run.settings, AdoptionStage)
+    with tempfile.TemporaryDirectory() as links:
+        for name, place in run.places.items():
+            (Path(links) / name).symlink_to(Path(place).absolute())
+        faults = list(faults_of(run.settings, Path(links)))
+    yield from (Finding("assets", fault, kind="FAULT") for fault in faults)
+    if faults:
+        return
+    yield Finding("assets", f"all {len(run.settings.sha256)} are there, whole and as locked")
+    index = read_index(Path(run.places["image_index"]))
+    styles, objects = (sorted({key[place] for key in index.places}) for place in (0, 1))
+    for label, ours, theirs in (
+        ("styles", run.settings.styles, styles),
+        ("objects", run.settings.objects, objects),
+    ):
+        agrees = list(ours) == theirs
+        said = f"the {len(ours)} {label} are those of the images, in the order of the classifier's outputs"
+        yield Finding(
+            "classes",
+            said if agrees else f"the {label} of the images are {theirs}, not {ours}",
+            "ok" if agrees else "FAULT",
+        )
+
+
+# Room
+
+
+def _room(plan: Plan) -> Iterator[Finding]:
+    products = plan.products()
+    place = [str(Path(target).with_suffix("")) for target in targets_of(plan.name, plan.study)]
+    asked = {path: products[Path(path).name] for path in place}
+    found = forecast_here(asked, plan.study.world.kind)
+    try:
+        check_room(found)
+    except ConfigurationError as error:
+        yield Finding("disk", str(error), kind="FAULT")
+    else:
+        yield Finding(
+            "disk", f"about {in_bytes(found.amount.disk) or 'nothing'} is needed, {in_bytes(_free())} are free"
+        )
+    for folder in (RUNS, RESULTS):
+        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not os.access(existing, os.W_OK):
+            yield Finding("disk", f"{folder}: cannot be written to, expected a writable folder", kind="FAULT")
+
+
+def forecast_here(asked: Mapping[str, Run], kind: str) -> Forecast:
+    """What products still need, in this working directory."""
+    return forecast(asked, NETWORKS[kind], lambda path, run: is_current(Path(f"{path}.json"), run))
+
+
+def check_room(*needed: Forecast) -> None:
+    """Raise `ConfigurationError` if what is to be made has no room on this disk."""
+    disk = sum(found.amount.disk for found in needed)
+    if disk > _free():
+        raise ConfigurationError(
+            f"{RUNS.absolute()}: results need about {in_bytes(disk)} and {in_bytes(_free())} are free, expected room "
+            "for all of them; make some, or work in a clone on a larger disk."
+        )
+
+
+def _free() -> int:
+    existing = next(path for path in (RUNS.absolute(), *RUNS.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+# Versions
+
+
+def pins(repository: Path) -> dict[str, str]:
+    """The version of every package that the environment is made of."""
+    lines = (repository / PINS).read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("#")[0].strip().split("==") for line in lines)
+    return {pair[0].lower(): pair[1] for pair in pairs if len(pair) == 2}
+
+
+def differing_versions(repository: Path) -> list[str]:
+    """The numerical packages that are not as pinned, in words; their results get addresses of their own."""
+    known = pins(repository)
+    return [
+        f"{name} is {found}, pinned is {known[name.lower()]}: results get addresses of their own"
+        for name, found in _installed(NUMERICAL_PACKAGES.values())
+        if name.lower() in known and found != known[name.lower()]
+    ]
+
+
+def _installed(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for name in sorted(set(names)):
+        try:
+            yield name, importlib.metadata.version(name).split("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            yield name, "missing"
+
+
+# Device
+
+
+def _device() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        said = f"no GPU here, {os.cpu_count()} CPU cores; a login node needs none, and the miniature neither"
+        return Finding("device", said, "note")
+    properties = torch.cuda.get_device_properties(0)
+    bf16 = "with bf16" if torch.cuda.is_bf16_supported() else "WITHOUT bf16"
+    count = torch.cuda.device_count()
+    return Finding(
+        "device", f"{count} x {properties.name}, {in_bytes(properties.total_memory)}, {bf16}, driver {_driver()}"
+    )
+
+
+def _driver() -> str:
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return "unknown"

@@ -1,0 +1,63 @@
+"""From what users ask for to runs: the paths of tables and figures, and whether what lies there is still right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from corelib.addresses import Run
+from corelib.artefacts import is_still_true, read_json
+from corelib.configuration import Study
+from corelib.errors import ArtefactError, ConfigurationError
+from corelib.plan import Plan
+from corelib.studies import PAPER, load_published, load_shipped, load_study
+from corelib.worlds.asset_lock import read_lock
+
+RESULTS = Path("results")
+
+
+def targets_of(name: str, study: Study) -> list[str]:
+    """What to ask Snakemake for to have every table and figure of a study."""
+    place = RESULTS if name == PAPER else RESULTS / name
+    gate = [] if study.gate is None else [str(place / "gate.md")]
+    tables = [str(place / f"{table}.csv") for table in study.tables]
+    return gate + tables + [str(place / f"{figure}.png") for figure in study.figures]
+
+
+def plan_of(name: str, configuration: Path) -> Plan:
+    """The plan of a study with everything that its configuration folder says of the world."""
+    study = load_study(name, configuration)
+    shipped = load_shipped(configuration) if study.takes_shipped_world else None
+    locked = read_lock(configuration).sha256 if study.world.kind == "unlearn_canvas" else None
+    return Plan(name, study, load_published(configuration), shipped, locked)
+
+
+def study_at(place: Path) -> str:
+    """The study whose products lie in a folder."""
+    return PAPER if place == RESULTS else place.name
+
+
+def product_at(place: Path, product: str, products_of: Callable[[str], Mapping[str, Run]]) -> Run:
+    """The run of the product of that name in a folder.
+
+    Raises `ConfigurationError` if the study of that folder has none.
+    """
+    if place == RESULTS / PAPER:
+        raise ConfigurationError(
+            f"{place}/{product}: expected {RESULTS}/{product}, where the paper's own products lie."
+        )
+    products = products_of(study_at(place))
+    if product not in products:
+        raise ConfigurationError(
+            f"{place}/{product}: study {study_at(place)!r} has no such product, expected one of {', '.join(products)}."
+        )
+    return products[product]
+
+
+def is_current(manifest: Path, run: Run) -> bool:
+    """Whether a product lies beside its manifest, whole, and is what the run would make."""
+    try:
+        content = read_json(manifest)
+    except ArtefactError:
+        return False
+    return is_still_true(content, manifest.parent, run.digest)
