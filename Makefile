@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PINS := envs/requirements.txt envs/requirements-dev.txt
 READY := $(VENV)/.ready
 
-.PHONY: env mini assets test test-all test-slurm test-slurm-all check clean-env
+.PHONY: env mini assets full-size test test-all test-slurm test-slurm-all check clean-env
 
 env: $(READY)
 
@@ -28,6 +28,10 @@ mini: env
 STUDY ?= paper
 assets: env
 	@$(BIN)/python -m corelib assets $(STUDY)
+
+# The paper's models at full size with random weights: time and memory of each stage. 18 GB of memory, 30 GB of disk.
+full-size: env
+	$(BIN)/python benchmarks/full_size.py --steps 10
 
 test: env
 	$(BIN)/python -m pytest -m "not slow"
