@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,9 @@ class BaseModel:
         folder = self._world.outside(f"{self._world.facts['pipeline']}/{part}", self._sha256[part])
         try:
             loaded = kind.from_pretrained(str(folder), local_files_only=True, **switches)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise AssetError(f"{folder}: not loadable as {kind.__name__} ({str(error).splitlines()[0]}).") from None
+        except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise AssetError(f"{folder}: not loadable as {kind.__name__} ({reason}).") from None
         if isinstance(loaded, torch.nn.Module):
             loaded.float().eval().requires_grad_(False)
         return loaded

@@ -35,6 +35,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from small_world import finish
 from torchvision import transforms
+from torchvision.models import inception_v3
 
 from corelib.addresses import RUNS, SPECIFICATION
 from corelib.artefacts import MANIFEST, Manifest, read_json, read_manifest
@@ -359,6 +360,44 @@ def test_every_form_of_the_assets_leads_to_the_table(form: Form, tmp_path: Path)
     checkout = checkout_of(tmp_path, form, FEWER)
     build(checkout, "results/small/table1.csv")
     assert len(cells_of(checkout, "table1")) == 15
+
+
+RELEASED = """\
+gate: null
+tables:
+  table1: {tasks: [Forget01], rows: [original, esd_released, salun_released, ediff_released, ca_released]}
+  table2: null
+  table3: null
+  table4: null
+figures: {figure2: null, figure3: null}
+"""
+
+
+@pytest.mark.slow
+def test_baselines_as_released_and_the_evaluators_own_fid_go_through_the_workflow(tmp_path: Path) -> None:
+    checkout = checkout_of(tmp_path, Form("folder"), RELEASED)
+    checkout.edit("config/studies/small.yaml", "gate: warn\n", "")
+    checkout.edit("config/studies/small.yaml", "fid: {reference", "fid: {mode: benchmark, reference")
+    torch.manual_seed(0)
+    network = inception_v3(weights=None, init_weights=False)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(layer.weight)
+    torch.save(network.state_dict(), checkout.folder / "assets/inception_v3_google-0cc3c7bd.pth")
+    checkout.edit(
+        "config/studies/small.yaml",
+        "    weights: raw\n",
+        "    weights: raw\n    inception_torchvision: assets/inception_v3_google-0cc3c7bd.pth\n",
+    )
+    build(checkout, "results/small/table1.csv")
+    cells = cells_of(checkout, "table1")
+    assert len(cells) == 5 * 5
+    assert {cell["gate"] for cell in cells} == {"off"}
+    distances = [manifest(checkout, "fid", row).facts["fid"] for row in ("original-forget01", "esd_released-forget01")]
+    assert all(np.isfinite(distances)) and distances[0] != distances[1]
+    made = manifest(checkout, "unlearning", "ca_released")
+    with safe_open(made.file("delta.safetensors"), framework="pt") as delta:
+        assert len(list(delta.keys())) == 32, "keys and values of sixteen blocks"
 
 
 @pytest.mark.slow
