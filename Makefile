@@ -33,11 +33,15 @@ assets: env
 full-size: env
 	$(BIN)/python benchmarks/full_size.py --steps 10
 
+# Tests run side by side in so many processes; those that share a built study stay together.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
 test: env
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: env
-	$(BIN)/python -m pytest
+	$(PYTEST)
 	$(MAKE) test-slurm-all
 
 # A real Slurm, brought up for the tests and gone after them. Needs root and Debian's slurm-wlm and munge

@@ -17,7 +17,7 @@ from corelib.settings.evaluation import FIDStage, ReferenceStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.slicing import LatentsStage, SliceStage
-from corelib.settings.unlearning import UnlearningStage
+from corelib.settings.unlearning import SampledImages, UnlearningStage
 
 Settings = TypeVar("Settings", bound=Section)
 
@@ -79,7 +79,13 @@ def _saliency(_: Specification, below: Below, seconds: Seconds) -> float:
 
 
 def _unlearning(specification: Specification, below: Below, seconds: Seconds) -> float:
-    return images_trained(specification, below) * seconds.trained
+    expected = images_trained(specification, below) * seconds.trained
+    settings = read(UnlearningStage, specification)
+    images = settings.objective.unlearn.images
+    if isinstance(images, SampledImages):  # stopped half of the way, on average
+        pairs = settings.steps_on(_pairs(read(SliceStage, below("slice")), "forget")) * settings.pairs_a_step
+        expected += pairs * (images.steps - 1) / 2 * seconds.denoised
+    return expected
 
 
 def _samples(specification: Specification, _: Below, seconds: Seconds) -> float:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from corelib.addresses import NUMERICAL_PACKAGES, RUNS, Run
+from corelib.amounts import NETWORKS
 from corelib.configuration import UnlearnCanvasWorld
 from corelib.errors import ConfigurationError
-from corelib.forecast import NETWORKS, Forecast, forecast, in_bytes
+from corelib.forecast import Forecast, forecast, in_bytes
 from corelib.plan import Plan
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.targets import RESULTS, is_current, targets_of

@@ -74,6 +74,17 @@ class Checkout:
         path.write_text(content.replace(old, new))
 
 
+SHARED = ("built", "small")
+"""Fixtures that take minutes to make: of several workers, one alone makes each of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in SHARED:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
+
+
 TINY = ("results/tiny/table1.csv", "results/tiny/figure2.png")
 
 

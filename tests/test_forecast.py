@@ -15,8 +15,9 @@ from conftest import REPOSITORY, TINY, Checkout
 from full_format import FULL, build_autoencoder, build_unet
 from torch.utils.flop_counter import FlopCounterMode
 
+from corelib.amounts import FLOP, FORWARD, GPUS, NETWORKS, Amount
 from corelib.diffusion import trained_tensors
-from corelib.forecast import FLOP, FORWARD, GPUS, NETWORKS, Amount, Forecast, as_text, forecast_of
+from corelib.forecast import Forecast, as_text, forecast_of
 from corelib.studies import load_study, study_names
 from corelib.targets import targets_of
 

@@ -243,7 +243,10 @@ def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checko
     [
         (("ship", "mini"), "mini.yaml: it trains no world, expected world.pretrained: false."),
         (("ship", "mini-from-scratch"), "manifest.json: the file is missing; ask for the target again to rebuild it."),
-        (("products", "nope"), "there is no such study, expected one of paper, mini, mini-from-scratch, tiny."),
+        (
+            ("products", "nope"),
+            "there is no such study, expected one of paper, mini, mini-from-scratch, mini-released, released, tiny.",
+        ),
     ],
 )
 def test_a_command_that_cannot_be_carried_out_says_so_in_one_sentence(
@@ -329,7 +332,10 @@ def test_an_unknown_table_is_refused_by_name(checkout: Checkout) -> None:
 def test_an_unknown_study_is_refused_by_name(checkout: Checkout) -> None:
     done = checkout.snakemake("--dry-run", "results/huge/table1.csv")
     assert done.returncode != 0
-    assert "there is no such study, expected one of paper, mini, mini-from-scratch, tiny" in done.stdout
+    assert (
+        "there is no such study, expected one of paper, mini, mini-from-scratch, mini-released, released, tiny"
+        in done.stdout
+    )
 
 
 def test_code_that_changes_while_a_job_waits_is_noticed_by_the_job(checkout: Checkout) -> None:
