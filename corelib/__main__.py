@@ -9,13 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from corelib import explaining
+from corelib.cleaning import remove, unnamed_runs
 from corelib.errors import UserError
-from corelib.forecast import as_text, forecast_of
+from corelib.forecast import as_text, forecast_of, in_bytes
 from corelib.preflight import preflight
 from corelib.running import running_jobs
 from corelib.shipping import ship_world
 from corelib.studies import PAPER, load_study
 from corelib.targets import plan_of, targets_of
+from corelib.verifying import verify_results
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
 
@@ -53,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     assets.add_argument("study", **study)
     assets.add_argument("--again", action="store_true", help="read every image again, though they are locked")
     command("jobs", show_jobs, "what is being computed now, where, and how far it is")
+    why = command("why", explain_targets, "why targets have to be made: what differs from what is there")
+    why.add_argument("targets", nargs="*", default=["all"], help="as for Snakemake; all of the paper's by default")
+    command("verify", verify, "whether all hashes, specifications and digests in runs/ and results/ belong together")
+    clean = command("clean", clean_runs, "the runs that no study names any more, and the disk that they hold")
+    clean.add_argument("--delete", action="store_true", help="remove them")
     export = command("export", export_run, "a run's model for diffusers, or its images for an evaluator")
     export.add_argument("what", choices=["model", "images"])
     export.add_argument("run", help="a run of the stage `unlearning` or `samples`: its name, or the beginning of it")
@@ -78,6 +86,31 @@ def look_ahead(asked: Any) -> int:
 def plan_targets(asked: Any) -> int:
     """Say what targets will cost."""
     print(as_text(*forecast_of(asked.targets, CONFIGURATION)))
+    return 0
+
+
+def explain_targets(asked: Any) -> int:
+    """Say why targets have to be made."""
+    print(explaining.as_text(*forecast_of(asked.targets, CONFIGURATION)))
+    return 0
+
+
+def verify(_: Any) -> int:
+    """Say whether what lies here is what it says it is."""
+    found = verify_results()
+    print(*found.faults, found, sep="\n")
+    return 1 if found.faults else 0
+
+
+def clean_runs(asked: Any) -> int:
+    """Name, or remove, the runs that no study names."""
+    found = unnamed_runs(CONFIGURATION)
+    for run in found:
+        print(f"{in_bytes(run.bytes) or '0 B':>10}  {run.folder}")
+        if asked.delete:
+            remove(run)
+    freed, count = in_bytes(sum(run.bytes for run in found)) or "0 B", f"{len(found)} runs that no study names"
+    print(f"{freed:>10}  {count}{', removed' if asked.delete else '; --delete removes them' if found else ''}.")
     return 0
 
 

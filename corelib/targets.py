@@ -14,6 +14,8 @@ from corelib.studies import PAPER, load_published, load_shipped, load_study
 from corelib.worlds.asset_lock import read_lock
 
 RESULTS = Path("results")
+PRODUCTS = ("tables", "figures", "gates")
+"""Stages whose results lie there, at stable names; below `runs/` they have a specification alone."""
 
 
 def targets_of(name: str, study: Study) -> list[str]:

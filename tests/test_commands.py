@@ -1,0 +1,165 @@
+"""What looks after results: `verify` finds what does not belong together, `why` says what changed, `clean` frees."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Checkout
+
+TABLE = "results/tiny/table1.csv"
+FASTER = "  core:\n    learning_rate: 1.0e-3\n", "  core:\n    learning_rate: 2.0e-3\n"
+"""An edit of one hyperparameter of one method."""
+
+
+def the(checkout: Checkout, pattern: str) -> Path:
+    """The first path of a pattern."""
+    return sorted(checkout.folder.glob(pattern))[0]
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def amend(path: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# verify
+
+
+def test_what_the_workflow_has_made_belongs_together(checkout: Checkout) -> None:
+    done = checkout.python("-m", "corelib", "verify")
+    assert done.returncode == 0, done.stdout
+    assert "complete runs and 2 products, 0 faults" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage", "expected"),
+    [
+        ("runs/unlearning/core-*/delta.safetensors", flip_a_byte, "delta.safetensors: its sha256 is"),
+        ("runs/samples/core-*/images/*.jpg", flip_a_byte, "images: its sha256 is"),
+        ("runs/latents/*/moments.safetensors", Path.unlink, "moments.safetensors: missing, expected what"),
+        ("runs/predictions/core-*/predictions.parquet", flip_a_byte, "predictions.parquet: its sha256 is"),
+        (TABLE, flip_a_byte, "table1.csv: its sha256 is"),
+        ("runs/fid/core-*/manifest.provenance.json", Path.unlink, "expected who made the run"),
+        ("runs/cells/core-*/manifest.json", lambda path: path.write_text("{"), "not readable as JSON"),
+        ("runs/cells/core-*/manifest.json", lambda path: path.write_text("[]"), "not as it was written"),
+    ],
+)
+def test_whatever_is_damaged_is_named(
+    pattern: str, damage: Callable[[Path], None], expected: str, checkout: Checkout
+) -> None:
+    damage(the(checkout, pattern))
+    done = checkout.python("-m", "corelib", "verify")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    assert expected in done.stdout
+    assert "0 faults" not in done.stdout
+
+
+def test_a_specification_that_was_edited_belongs_to_nothing_any_more(checkout: Checkout) -> None:
+    path = the(checkout, "runs/unlearning/core-*/specification.json")
+    amend(path, lambda content: content["settings"].update(learning_rate=0.5))
+    done = checkout.python("-m", "corelib", "verify")
+    assert done.returncode == 1
+    assert f"{path.relative_to(checkout.folder)}: its content has the digest" in done.stdout
+
+
+def test_a_result_under_another_runs_name_is_noticed(checkout: Checkout) -> None:
+    one, other = sorted(checkout.folder.glob("runs/cells/core-*"))
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    done = checkout.python("-m", "corelib", "verify")
+    assert done.returncode == 1
+    assert f"{one.relative_to(checkout.folder)}/specification.json: its content has the digest" in done.stdout
+
+
+def test_an_unfinished_run_is_counted_and_no_fault(checkout: Checkout) -> None:
+    the(checkout, "runs/cells/core-*/manifest.json").unlink()
+    done = checkout.python("-m", "corelib", "verify")
+    assert done.returncode == 0
+    assert "1 runs are unfinished" in done.stdout
+
+
+# why
+
+
+def test_a_changed_hyperparameter_is_named_and_nothing_else(checkout: Checkout) -> None:
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    said = checkout.python("-m", "corelib", "why", TABLE).stdout.splitlines()
+    causes = [line for line in said if line.startswith("unlearning core-")]
+    assert len(causes) == 2 and "60 steps" in causes[0]
+    assert all("learning_rate: 0.001 -> 0.002" in said[said.index(cause) + 1] for cause in causes)
+    planned = checkout.planned(TABLE)
+    runs = sum(count for rule, count in planned.items() if rule != "sample_shard")
+    assert said[-2] == f"and {runs - 2} runs that build on these"
+    assert said[-1].startswith(f"{runs} runs in all, 120 steps")
+
+
+def test_a_changed_module_is_named(checkout: Checkout) -> None:
+    checkout.edit("corelib/metrics.py", 'ACCURACIES = ("UA", "IRA", "CRA")', 'ACCURACIES = ("UA",) + ("IRA", "CRA")')
+    said = checkout.python("-m", "corelib", "why", TABLE).stdout
+    assert "module corelib.metrics has changed" in said
+    assert "unlearning" not in said
+
+
+def test_of_what_is_complete_there_is_nothing_to_say(checkout: Checkout) -> None:
+    assert checkout.python("-m", "corelib", "why", TABLE).stdout.startswith("Nothing is to be done")
+
+
+def test_where_nothing_is_there_every_run_is_its_own_cause(tmp_path: Path) -> None:
+    said = Checkout.at(tmp_path / "clone").python("-m", "corelib", "why", TABLE).stdout
+    assert "no run of this kind is here yet" in said
+    assert "that build on these" not in said
+
+
+# clean
+
+
+def test_runs_that_a_study_names_are_kept(checkout: Checkout) -> None:
+    said = checkout.python("-m", "corelib", "clean", "--delete").stdout
+    assert said.strip().endswith("0 runs that no study names, removed.")
+    assert checkout.planned(TABLE) == {}
+
+
+def test_old_runs_are_named_with_their_size_and_removed_when_asked(checkout: Checkout) -> None:
+    old = sorted(path.name for path in checkout.folder.glob("runs/unlearning/core-*"))
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    said = checkout.python("-m", "corelib", "clean").stdout
+    assert all(f"runs/unlearning/{name}" in said for name in old)
+    assert "--delete removes them" in said
+    assert sorted(path.name for path in checkout.folder.glob("runs/unlearning/core-*")) == old
+    done = checkout.python("-m", "corelib", "clean", "--delete")
+    assert done.returncode == 0
+    assert not list(checkout.folder.glob("runs/unlearning/core-*"))
+    assert list(checkout.folder.glob("runs/unlearning/esd-*"))
+    assert checkout.python("-m", "corelib", "verify").returncode == 0
+
+
+def test_what_links_lead_to_is_not_removed(checkout: Checkout, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "image.jpg").write_bytes(b"x")
+    left = checkout.folder / "runs/assets/old-000000000000"
+    left.mkdir(parents=True)
+    (left / "images").symlink_to(precious)
+    checkout.python("-m", "corelib", "clean", "--delete")
+    assert not left.exists()
+    assert (precious / "image.jpg").exists()
+
+
+def test_nothing_is_removed_while_a_study_cannot_be_read(checkout: Checkout) -> None:
+    (checkout.folder / "config/studies/broken.yaml").write_text("methods: {core: {learning_rte: 1}}\n")
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    before = sorted(checkout.folder.glob("runs/*/*"))
+    done = checkout.python("-m", "corelib", "clean", "--delete")
+    assert done.returncode == 1 and done.stdout.startswith("Error: ")
+    assert sorted(checkout.folder.glob("runs/*/*")) == before
