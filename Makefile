@@ -33,9 +33,9 @@ assets: env
 full-size: env
 	$(BIN)/python benchmarks/full_size.py --steps 10
 
-# Tests run side by side in so many processes; those that share a built study stay together.
+# Tests run side by side in so many processes; what several of them need is built once.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 test: env
 	$(PYTEST) -m "not slow"

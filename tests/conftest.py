@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKFLOW = ["Snakefile", "rules", "workflow_scripts", "corelib", "config", "envs", "profiles", "slurm"]
@@ -74,15 +76,18 @@ class Checkout:
         path.write_text(content.replace(old, new))
 
 
-SHARED = ("built", "small")
-"""Fixtures that take minutes to make: of several workers, one alone makes each of them."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for name in SHARED:
-            if name in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(name))
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that takes minutes to make: of several workers one makes it, and the others wait."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, made = shared / name, shared / f"{name}.made"
+    with FileLock(shared / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            made.touch()
+    return folder
 
 
 TINY = ("results/tiny/table1.csv", "results/tiny/figure2.png")
@@ -91,10 +96,12 @@ TINY = ("results/tiny/table1.csv", "results/tiny/figure2.png")
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout in which the tiny study has been built; tests that change it work on a copy."""
-    checkout = Checkout.at(tmp_path_factory.mktemp("built") / "clone")
-    done = checkout.snakemake("--cores", "2", *TINY)
-    assert done.returncode == 0, done.stdout[-6000:]
-    return checkout
+
+    def make(folder: Path) -> None:
+        done = Checkout.at(folder).snakemake("--cores", "2", *TINY)
+        assert done.returncode == 0, done.stdout[-6000:]
+
+    return Checkout(made_once(tmp_path_factory, "built", make))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import timm
 import torch
 from cleanfid.fid import frechet_distance, get_folder_features
 from cleanfid.inception_torchscript import InceptionV3W
-from conftest import REPOSITORY, Checkout
+from conftest import REPOSITORY, Checkout, made_once
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from full_format import (
     REDUCED,
@@ -134,9 +134,11 @@ def specification_of(made: Manifest) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    checkout = checkout_of(tmp_path_factory.mktemp("full_format"), Form("parquet"), FEWER)
-    build(checkout, "results/small/table1.csv", "results/small/gate.md")
-    return checkout
+    def make(folder: Path) -> None:
+        checkout = checkout_of(folder, Form("parquet"), FEWER)
+        build(checkout, "results/small/table1.csv", "results/small/gate.md")
+
+    return Checkout(made_once(tmp_path_factory, "full_format", make) / "clone")
 
 
 def test_the_papers_study_goes_from_assets_to_its_table(small: Checkout) -> None:
@@ -206,8 +208,11 @@ def diffusers_images(pipeline: StableDiffusionPipeline, images: list[tuple[str, 
 
 
 @pytest.fixture(scope="module")
-def core_model(small: Checkout) -> Path:
-    return exported(small, "model", "core-forget01", "exported/core")
+def core_model(small: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def make(folder: Path) -> None:
+        exported(small, "model", "core-forget01", str(folder / "core"))
+
+    return made_once(tmp_path_factory, "core_model", make) / "core"
 
 
 @pytest.mark.parametrize("model", ["original", "core"])
