@@ -50,6 +50,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _heeds_ctrl_c() -> None:
+    """Shells let what they start in the background ignore it, and these tests with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Site:
     """A clone of the workflow whose sources are on loopback."""
@@ -70,7 +75,9 @@ class Site:
         command = [sys.executable, "-m", "corelib", "assets", "small", *arguments]
         kept = {"cwd": self.checkout.folder, "env": environment, "text": True}
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.run(command, **kept, **streams, timeout=240) if wait else subprocess.Popen(command, **kept)
+        if wait:
+            return subprocess.run(command, **kept, **streams, timeout=240)
+        return subprocess.Popen(command, **kept, preexec_fn=_heeds_ctrl_c)
 
     def fails(self, *arguments: str, endpoint: str | None = None) -> str:
         """The one sentence with which it fails."""
