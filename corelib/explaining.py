@@ -132,7 +132,7 @@ def _short(value: Any) -> str:
 def as_text(found: Forecast, kind: str) -> str:
     """What a user reads: the causes first, then how much follows from them."""
     if not found.items:
-        return f"Nothing is to be done: all {len(found.runs)} runs of {', '.join(found.asked)} are there."
+        return found.completeness
     reasons = reasons_of(found)
     causes = [reason for reason in reasons if reason.is_cause]
     lines = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +104,11 @@ class Forecast:
         """All work together."""
         return sum((item.amount for item in self.items.values()), Amount())
 
+    @property
+    def completeness(self) -> str:
+        """What is said where nothing has to be made."""
+        return f"Nothing is to be done: all {len(self.runs)} runs of {', '.join(self.asked)} are there."
+
     def longest_chain(self, costs: Costs) -> tuple[float, list[Run]]:
         """The runs that have to follow each other and take longest, were there a device for every job."""
         found: dict[str, tuple[float, list[Run]]] = {}
@@ -144,17 +149,15 @@ def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, 
     if len(kinds) > 1:
         raise ConfigurationError(f"{' and '.join(kinds.values())}: of two worlds, expected targets of one at a time.")
     (kind,) = kinds
-    found = forecast(asked, NETWORKS[kind], lambda path, run: is_current(Path(f"{path}.json"), run))
-    return found, kind
+    return forecast(asked, kind), kind
 
 
-def forecast(asked: Mapping[str, Run], networks: Networks, is_current: Callable[[str, Run], bool]) -> Forecast:
+def forecast(asked: Mapping[str, Run], kind: str) -> Forecast:
     """Look at the plan and the disk.
 
     Args:
         asked: the products, by the path without its ending.
-        networks: of their world.
-        is_current: whether a product lies at its path and is what its run would make.
+        kind: of their world.
     """
     runs: dict[str, Run] = {}
     rows: Counter[str] = Counter()
@@ -163,9 +166,9 @@ def forecast(asked: Mapping[str, Run], networks: Networks, is_current: Callable[
         runs |= product.with_all_inputs()
         for row in product.inputs.values():
             rows.update(row.with_all_inputs().keys())
-        if not is_current(path, product):
+        if not is_current(Path(f"{path}.json"), product):
             missing |= {product.name: product} | _missing_below(product)
-    items = {name: _item(run, networks) for name, run in missing.items()}
+    items = {name: _item(run, NETWORKS[kind]) for name, run in missing.items()}
     items |= {name: _visit(run) for name, run in runs.items() if name not in missing and _is_above(run, missing)}
     return Forecast(asked, runs, items, shared=sum(count > 1 for count in rows.values()))
 
@@ -210,7 +213,7 @@ def _item(run: Run, networks: Networks) -> Item:
 def as_text(found: Forecast, kind: str) -> str:
     """What a user reads before starting: a table of the stages, and what they come to."""
     if not found.items:
-        return f"Nothing is to be done: all {len(found.runs)} runs of {', '.join(found.asked)} are there."
+        return found.completeness
     summary = (
         f"{len(found.runs)} runs, of which {found.shared} serve more than one row; "
         f"{len(found.runs) - len(found.items)} are built, {len(found.items)} are left: {found.jobs.total():,} jobs."

@@ -11,19 +11,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from corelib.addresses import NUMERICAL_PACKAGES, RUNS, Run
-from corelib.amounts import NETWORKS
+from corelib.addresses import NUMERICAL_PACKAGES, RUNS
 from corelib.configuration import UnlearnCanvasWorld
 from corelib.errors import ConfigurationError
 from corelib.forecast import Forecast, forecast, in_bytes
 from corelib.plan import Plan
 from corelib.settings.unlearn_canvas import AdoptionStage
-from corelib.targets import RESULTS, is_current, targets_of
+from corelib.targets import RESULTS, targets_of
 from corelib.worlds.image_index import read_index
 
 PINS = Path("envs/requirements.txt")
@@ -100,7 +99,7 @@ def _room(plan: Plan) -> Iterator[Finding]:
     products = plan.products()
     place = [str(Path(target).with_suffix("")) for target in targets_of(plan.name, plan.study)]
     asked = {path: products[Path(path).name] for path in place}
-    found = forecast_here(asked, plan.study.world.kind)
+    found = forecast(asked, plan.study.world.kind)
     try:
         check_room(found)
     except ConfigurationError as error:
@@ -110,14 +109,8 @@ def _room(plan: Plan) -> Iterator[Finding]:
             "disk", f"about {in_bytes(found.amount.disk) or 'nothing'} is needed, {in_bytes(_free())} are free"
         )
     for folder in (RUNS, RESULTS):
-        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        if not os.access(existing, os.W_OK):
+        if not os.access(existing_part(folder), os.W_OK):
             yield Finding("disk", f"{folder}: cannot be written to, expected a writable folder", kind="FAULT")
-
-
-def forecast_here(asked: Mapping[str, Run], kind: str) -> Forecast:
-    """What products still need, in this working directory."""
-    return forecast(asked, NETWORKS[kind], lambda path, run: is_current(Path(f"{path}.json"), run))
 
 
 def check_room(*needed: Forecast) -> None:
@@ -131,8 +124,12 @@ def check_room(*needed: Forecast) -> None:
 
 
 def _free() -> int:
-    existing = next(path for path in (RUNS.absolute(), *RUNS.absolute().parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(existing_part(RUNS)).free
+
+
+def existing_part(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there: where what is written to it will lie."""
+    return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
 
 
 # Versions

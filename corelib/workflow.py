@@ -24,10 +24,11 @@ from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
 from corelib.artefacts import MANIFEST, read_json, write_json
 from corelib.effort import STAGES, Specification, minutes_of, read
 from corelib.errors import ArtefactError, ConfigurationError, UserError
+from corelib.forecast import forecast
 from corelib.gathering import SHARDS, batches_of
 from corelib.leases import Lease, Taken
 from corelib.plan import Plan
-from corelib.preflight import check_room, differing_versions, forecast_here
+from corelib.preflight import check_room, differing_versions, existing_part
 from corelib.running import running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.site import Site
@@ -197,8 +198,7 @@ class Catalogue:
                     f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr
                 )
         for place in sorted(self._places):
-            existing = next(path for path in (place, *place.parents) if path.exists())
-            if not os.access(existing, os.W_OK):
+            if not os.access(existing_part(place), os.W_OK):
                 _stop(f"{place}: cannot be written to, expected a writable folder.")
         self._check_room_and_versions()
         for run in self._planned.values():
@@ -215,7 +215,7 @@ class Catalogue:
         for said in differing_versions(self.repository):
             print(said, file=sys.stderr)
         try:
-            check_room(*(forecast_here(asked, kind) for kind, asked in self._asked.items()))
+            check_room(*(forecast(asked, kind) for kind, asked in self._asked.items()))
         except UserError as error:
             _stop(str(error))
 

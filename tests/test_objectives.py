@@ -138,8 +138,8 @@ def esd(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
     return found
 
 
-def gaussian_retain(found: ByHand, student: Linear, r: Side) -> ByHand:
-    found.add(1.0, student(r.x, r.t, r.own) - r.noise, r.x, r.t, r.own)
+def gaussian_retain(found: ByHand, student: Linear, r: Side, weight: float = 1.0) -> ByHand:
+    found.add(weight, student(r.x, r.t, r.own) - r.noise, r.x, r.t, r.own)
     return found
 
 
@@ -188,8 +188,7 @@ def salun_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand
     """`forget_loss + alpha * remain_loss` with alpha 0.1, as in its authors' random_label.py."""
     found = ByHand.nothing()
     found.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
-    found.add(0.1, student(r.x, r.t, r.own) - r.noise, r.x, r.t, r.own)
-    return found
+    return gaussian_retain(found, student, r, 0.1)
 
 
 def ediff_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
@@ -203,8 +202,7 @@ def ca_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
     """`0.2 * loss_train + loss_train2`, as in its authors' model.py: the regularisation first."""
     found = ByHand.nothing()
     found.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
-    found.add(0.2, student(r.x, r.t, r.own) - r.noise, r.x, r.t, r.own)
-    return found
+    return gaussian_retain(found, student, r, 0.2)
 
 
 EQUATIONS = {

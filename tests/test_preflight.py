@@ -12,6 +12,7 @@ from conftest import REPOSITORY, Checkout
 
 from corelib import preflight as module
 from corelib.errors import ConfigurationError
+from corelib.forecast import forecast
 from corelib.preflight import differing_versions, pins, preflight
 from corelib.targets import plan_of
 
@@ -99,4 +100,4 @@ def test_room_is_looked_for_where_results_will_lie(monkeypatch: pytest.MonkeyPat
     plan = plan_of("tiny", REPOSITORY / "config")
     products = {f"results/tiny/{name}": run for name, run in plan.products().items()}
     with pytest.raises(ConfigurationError, match="make some, or work in a clone on a larger disk"):
-        module.check_room(module.forecast_here(products, "miniature"))
+        module.check_room(forecast(products, "miniature"))

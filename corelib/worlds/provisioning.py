@@ -13,6 +13,7 @@ from pathlib import Path
 
 from corelib.addresses import Run
 from corelib.errors import AssetError
+from corelib.preflight import existing_part
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.worlds.asset_lock import (
     LOCK,
@@ -138,7 +139,7 @@ class Provision:
             for file in listed[name][1]:
                 path = folder / file.name
                 needed += 0 if path.is_file() and path.stat().st_size == file.size else file.size
-        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        existing = existing_part(folder)
         free = shutil.disk_usage(existing).free
         if needed > free:
             raise AssetError(
