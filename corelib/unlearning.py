@@ -116,7 +116,10 @@ class Batches:
         images = pairs
         if term.shows_the_anchor:  # equation 6
             images = [Pair(anchor, pair.object, pair.index) for anchor, pair in zip(anchors, pairs, strict=True)]
-        cache = self._material.generated if term.images == "generated" else self._material.latents
+        cache = self._material.latents
+        if term.images == "generated":
+            assert self._material.generated is not None, "an objective on generated images was given none"
+            cache = self._material.generated
         return self._material.noisy_pairs(images, pairs, address, anchors, cache)
 
     def _anchors(self, pairs: list[Pair], step: int) -> list[str]:
