@@ -68,7 +68,7 @@ class Run:
 
     Attributes:
         stage: the name of the stage, and of its folder below `runs/`.
-        script: the script of its rule, whose import closure is the stage's code.
+        scripts: those of its rules, whose import closure is the stage's code.
         slug: what it is, in words; part of the address for people, not of the digest.
         settings: the leaves that the stage reads.
         threads: CPU threads it computes with.
@@ -80,7 +80,7 @@ class Run:
     """
 
     stage: str
-    script: Path
+    scripts: tuple[Path, ...]
     slug: str
     settings: Section
     threads: int
@@ -96,8 +96,8 @@ class Run:
             "stage": self.stage,
             "settings": self.settings.model_dump(mode="json"),
             "threads": self.threads,
-            "code": code_of(self.script),
-            "packages": packages_of(self.script),
+            "code": code_of(*self.scripts),
+            "packages": packages_of(*self.scripts),
             "inputs": {role: run.digest for role, run in self.inputs.items()},
         }
 
@@ -158,16 +158,16 @@ def slugged(text: str) -> str:
 
 
 @functools.cache
-def code_of(script: Path) -> dict[str, str]:
-    """The digest of a script and of each library module in its import closure."""
-    modules = _closure(script)
+def code_of(*scripts: Path) -> dict[str, str]:
+    """The digest of each script and of each library module in their import closure."""
+    modules = _closure(*scripts)
     return {name: sha256_of_text(_written_out(_tree(path))) for name, path in modules.items()}
 
 
 @functools.cache
-def packages_of(script: Path) -> dict[str, str]:
-    """The versions of the numerical packages that a script's code computes with, without local build tags."""
-    imported = {name.split(".")[0] for path in _closure(script).values() for name in _imports(path)}
+def packages_of(*scripts: Path) -> dict[str, str]:
+    """The versions of the numerical packages that the code of scripts computes with, without local build tags."""
+    imported = {name.split(".")[0] for path in _closure(*scripts).values() for name in _imports(path)}
     queue = [NUMERICAL_PACKAGES[name] for name in imported & NUMERICAL_PACKAGES.keys()]
     found: set[str] = set()
     while queue:
@@ -179,11 +179,11 @@ def packages_of(script: Path) -> dict[str, str]:
 
 
 @functools.cache
-def _closure(script: Path) -> dict[str, Path]:
-    """The script (under its file name) and every library module that it reaches, sorted by name."""
+def _closure(*scripts: Path) -> dict[str, Path]:
+    """The scripts (under their file names) and every library module that they reach, sorted by name."""
     library = Path(__file__).resolve().parent
-    found: dict[str, Path] = {script.name: script}
-    queue = [script]
+    found: dict[str, Path] = {script.name: script for script in scripts}
+    queue = list(scripts)
     while queue:
         for name in _imports(queue.pop()):
             path = _module_file(name, library)

@@ -20,8 +20,9 @@ from corelib.settings.precision import Precision
 from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
 from corelib.settings.slicing import Encoding
+from corelib.settings.trained import Trained
 from corelib.settings.unlearn_canvas import Assets
-from corelib.settings.unlearning import Adam, Length, Objective, Saliency, Trained
+from corelib.settings.unlearning import Adam, Length, Objective, Saliency
 
 ORIGINAL = "original"
 """The row of the model before any unlearning."""

@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from corelib.artefacts import Manifest, written_whole
 from corelib.devices import Device
 from corelib.errors import ArtefactError, AssetError
-from corelib.settings.unlearning import Trained
+from corelib.settings.trained import Trained
 
 DELTA = "delta.safetensors"
 DELTA_FORMAT = "corelib delta 2"

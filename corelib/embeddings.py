@@ -1,4 +1,4 @@
-"""Cached text embeddings: what the noise predictor is conditioned on for every prompt of the study."""
+"""Cached text embeddings: what the noise predictor is conditioned on for every prompt."""
 
 from __future__ import annotations
 
@@ -18,22 +18,12 @@ FILE, PROMPTS = "embeddings.safetensors", "prompts.json"
 BATCH = 32
 
 
-def prompts_of(settings: EmbeddingsStage) -> list[str]:
-    """Every prompt that training or sampling may ask for, each once, in a fixed order."""
-    prompts = {"", settings.negative_prompt}
-    for style in settings.styles:
-        for object_ in settings.objects:
-            prompts.add(settings.prompts.in_training(style, object_))
-            prompts.add(settings.prompts.in_evaluation(style, object_))
-    return sorted(prompts)
-
-
 def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
     """Stage: the text encoder's last hidden state for every prompt, (prompts, tokens, width) in fp32."""
     base = BaseModel(work.inputs["pipeline"])
     device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     tokenizer, encoder = base.tokenizer(), base.text_encoder().to(device.torch_device)
-    prompts = prompts_of(settings)
+    prompts = settings.prompts
     tokens = tokenizer(prompts, padding="max_length", truncation=False, max_length=tokenizer.model_max_length)
     for prompt, row in zip(prompts, tokens["input_ids"], strict=True):
         if len(row) > tokenizer.model_max_length:

@@ -190,10 +190,10 @@ def _check_that_it_is_still_meant(path: Path, specification: dict[str, Any], scr
     """Raise `ArtefactError` if the specification is damaged or describes other code than what would run now."""
     if digest_of(specification) != specification["digest"]:
         raise ArtefactError(f"{path}: its content does not have its digest; delete it and ask for the target again.")
-    script = scripts.resolve() / next(name for name in specification["code"] if name.endswith(".py"))
+    own = [scripts.resolve() / name for name in specification["code"] if name.endswith(".py")]
     for kind, planned, now in (
-        ("module", specification["code"], code_of(script)),
-        ("package", specification["packages"], packages_of(script)),
+        ("module", specification["code"], code_of(*own)),
+        ("package", specification["packages"], packages_of(*own)),
     ):
         if differing := sorted(name for name in planned.keys() | now.keys() if planned.get(name) != now.get(name)):
             raise ArtefactError(

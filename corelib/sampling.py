@@ -90,8 +90,8 @@ class Sampler:
     @torch.no_grad()
     def images_of(self, images: list[tuple[str, str, int]]) -> Tensor:
         """The images of some (style, object, seed), (n, 3, side, side), black at 0 and white at 1, on the CPU."""
-        settings, prompts = self.settings.sampling, self.settings.prompts
-        asked = [prompts.in_evaluation(style, object_) for style, object_, _ in images]
+        settings, wording = self.settings.sampling, self.settings.wording
+        asked = [wording.prompt(style, object_) for style, object_, _ in images]
         conditioned = self.embeddings.of(asked).to(self.device.torch_device)
         unconditioned = self.embeddings.of([settings.negative_prompt] * len(images)).to(self.device.torch_device)
         latents = initial_noise(images, self._latent_shape()).to(self.device.torch_device)

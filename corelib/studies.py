@@ -1,7 +1,8 @@
 """Reading a study: `config/config.yaml`, overlays that name their `base:`, and errors that name their file.
 
 An overlay replaces leaves and lists and merges sections. `null` for a task, method, table or figure, or for what a
-method says of a task, removes it; with a task goes what the methods say of it.
+method says of a task, removes it; with a task goes what the methods say of it. A method with `like: OTHER` is the other
+method, with what it says itself over it.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ EXPECTATIONS = {
 RECORD = Path("pretrained/world.json")
 """What the repository says of the trained world that it ships, below the configuration folder."""
 
+LIKE = "like"
+"""The key of a method that takes the leaves of another, but for those that it says itself."""
+
 MERGE = "tag:yaml.org,2002:merge"
 
 Key = tuple[str, ...]
@@ -99,6 +103,7 @@ def load_study(name: str, folder: Path) -> Study:
     Raises `ConfigurationError` with one sentence: file, key, value, expectation.
     """
     merged, origins = _merged(name, folder, seen=())
+    _spell_out_likes(merged, origins)
     try:
         study = Study.model_validate(merged)
     except Contradiction as contradiction:
@@ -220,6 +225,31 @@ def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, A
                     task: value for task, value in said.items() if task not in tasks or tasks[task] is not None
                 }
     return merged, origins
+
+
+def _spell_out_likes(merged: dict[str, Any], origins: dict[Key, Path]) -> None:
+    """Put in the place of a method that is `like:` another the other's leaves, with its own over them.
+
+    Last of all, so that what an overlay says of the other holds for both.
+    """
+    methods = _section(merged, "methods")
+
+    def spelt_out(name: str, seen: tuple[str, ...]) -> Any:
+        method = methods[name]
+        if not (isinstance(method, dict) and LIKE in method):
+            return method
+        key, like = ("methods", name), method[LIKE]
+        file = _origin((*key, LIKE), origins)
+        others = [other for other in methods if other not in (*seen, name)]
+        if like not in others:
+            said = f"{'.'.join((*key, LIKE))} is {_shown(like)}"
+            raise _error(file, f"{said}, expected another method: {', '.join(others)}")
+        own = {leaf: value for leaf, value in method.items() if leaf != LIKE}
+        other = spelt_out(like, (*seen, name))
+        return _overlaid(other, own, key, file, origins) if isinstance(other, dict) else other
+
+    for name, method in {name: spelt_out(name, ()) for name in methods}.items():
+        methods[name] = method
 
 
 def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -31,11 +31,14 @@ from corelib.plan import Plan
 from corelib.preflight import check_room, differing_versions, existing_part
 from corelib.running import running_jobs
 from corelib.settings.sampling import SamplesStage
+from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.site import Site
 from corelib.slurm import cancel_waiting_jobs
 from corelib.studies import PAPER, load_study
 from corelib.targets import is_current, plan_of, product_at, study_at, targets_of
 from corelib.terminal import ends_of
+from corelib.worlds.asset_lock import place_of
+from corelib.worlds.presence import absences
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
@@ -200,6 +203,7 @@ class Catalogue:
         for place in sorted(self._places):
             if not os.access(existing_part(place), os.W_OK):
                 _stop(f"{place}: cannot be written to, expected a writable folder.")
+        self._check_assets()
         self._check_room_and_versions()
         for run in self._planned.values():
             path = run.folder / SPECIFICATION
@@ -210,6 +214,17 @@ class Catalogue:
                     _link(run.folder / name, Path(target))
             except OSError as error:
                 _stop(f"{error.filename or path}: cannot be written ({error.strerror}), expected a writable folder.")
+
+    def _check_assets(self) -> None:
+        """All that is missing, in one sentence; what is there is read by the jobs that take it into use."""
+        faults = [
+            fault
+            for run in self._planned.values()
+            if isinstance(run.settings, AdoptionStage)
+            for fault in absences(run.settings, {n: Path(place_of(n, run.places)) for n in run.settings.sha256})
+        ]
+        if faults:
+            _stop(f"assets of the paper's world: {'; '.join(faults)} (see `world.assets` of the study).")
 
     def _check_room_and_versions(self) -> None:
         for said in differing_versions(self.repository):

@@ -43,12 +43,12 @@ def convert_compvis(settings: ConversionStage, work: Work) -> Outcome:
     Architecture, tokenizer and noise schedule are those of the diffusers folder among the assets; its weights are not
     read. Raises `AssetError` if the file is no such checkpoint, lacks a tensor, or has one too many.
     """
-    assets = work.inputs["assets"]
-    checkpoint = assets.facts["compvis"]
-    path = assets.outside(checkpoint["weights"], checkpoint["sha256"])
-    like = assets.folder / assets.facts["pipeline"]
+    pipeline, checkpoint = work.inputs["pipeline"], work.inputs["compvis"]
+    said = checkpoint.facts["compvis"]
+    path = checkpoint.outside(said["weights"], said["sha256"])
+    like = pipeline.folder / pipeline.facts["pipeline"]
     for part in ("tokenizer", "scheduler"):
-        assets.outside(f"{assets.facts['pipeline']}/{part}", assets.facts["parts"][part])
+        pipeline.outside(f"{pipeline.facts['pipeline']}/{part}", pipeline.facts["parts"][part])
     weights = read_checkpoint(path)
     with folder_written_whole(work.folder / "pipeline") as folder:
         _unet(path, weights, like / "unet", settings.weights).save_pretrained(folder / "unet")
