@@ -207,8 +207,8 @@ def test_a_run_that_diverged_at_its_first_step_is_remarked_on(tmp_path):
 def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
     lines = read_csv(table(tmp_path).folder / "table1.cells.csv")
     assert list(lines[0]) == [
-        "task", "row", "metric", "k", "n", "value", "low", "high",
-        "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run", "commit", "device",
+        "task", "row", "metric", "k", "n", "value", "low", "high", "published",
+        "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run", "commit", "device",
     ]  # fmt: skip
     assert [(line["task"], line["row"], line["metric"]) for line in lines] == [
         (task, name, metric)
@@ -267,11 +267,11 @@ def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
 def test_cells_hold_counts_intervals_published_numbers_and_verdicts(tmp_path):
     text = (table(tmp_path).folder / "table1.cells.csv").read_text()
     assert text.splitlines()[1:6] == [
-        "Forget01,esd,UA,29,30,96.67,83.33,99.41,100.00,30,30,compatible,,0,off,esd-forget01-aaaa",
-        "Forget01,esd,IRA,140,150,93.33,88.16,96.34,66.00,99,150,differs,,0,off,esd-forget01-aaaa",
-        "Forget01,esd,CRA,170,180,94.44,90.08,96.95,96.11,173,180,compatible,,0,off,esd-forget01-aaaa",
-        "Forget01,esd,SFID,,,75.00,,,96.95,,,not comparable,,0,off,esd-forget01-aaaa",
-        "Forget01,esd,Total,,,359.44,,,359.06,,,not comparable,,0,off,esd-forget01-aaaa",
+        "Forget01,esd,UA,29,30,96.67,83.33,99.41,100.00,30,30,compatible,,0,off,esd-forget01-aaaa,,",
+        "Forget01,esd,IRA,140,150,93.33,88.16,96.34,66.00,99,150,differs,,0,off,esd-forget01-aaaa,,",
+        "Forget01,esd,CRA,170,180,94.44,90.08,96.95,96.11,173,180,compatible,,0,off,esd-forget01-aaaa,,",
+        "Forget01,esd,SFID,,,75.00,,,96.95,,,not comparable,,0,off,esd-forget01-aaaa,,",
+        "Forget01,esd,Total,,,359.44,,,359.06,,,not comparable,,0,off,esd-forget01-aaaa,,",
     ]
 
 
