@@ -7,6 +7,7 @@ would build.
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 import math
@@ -209,7 +210,7 @@ class Universe:
         plan: Plan = plan_of(name, configuration)
         return cls(plan.study, plan.products())
 
-    @property
+    @functools.cached_property
     def runs(self) -> dict[str, Run]:
         return {name: run for product in self.products.values() for name, run in product.with_all_inputs().items()}
 
@@ -246,18 +247,12 @@ class Universe:
 
     def built_on(self, chosen: set[str]) -> set[str]:
         """These runs and all that builds on them."""
-        runs = self.runs
-        return {name for name, run in runs.items() if not chosen.isdisjoint(_below(run))}
 
+        @functools.cache
+        def builds(name: str) -> bool:
+            return name in chosen or any(builds(below.name) for below in self.runs[name].inputs.values())
 
-def _below(run: Run) -> set[str]:
-    found, queue = set(), [run]
-    while queue:
-        here = queue.pop()
-        if here.name not in found:
-            found.add(here.name)
-            queue.extend(here.inputs.values())
-    return found
+        return {name for name in self.runs if builds(name)}
 
 
 # A working directory that looks complete
