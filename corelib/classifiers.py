@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import timm
@@ -15,6 +14,7 @@ from torch import Tensor
 from corelib.artefacts import Manifest
 from corelib.devices import Device
 from corelib.errors import AssetError
+from corelib.weights import read_plain_weights
 
 LAST_LAYERS = ("head.bias", "fc.bias", "classifier.bias")
 """What the last layer of a timm classifier is called."""
@@ -70,18 +70,17 @@ def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
 
 def read_weights(path: Path, classes: int) -> dict[str, Tensor]:
     """The tensors of such a checkpoint. Raises `AssetError` as `load_weights` does."""
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise AssetError(f"{path}: the file is missing, expected the classifier's weights.") from None
-    except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        raise AssetError(
-            f"{path}: not loadable as plain weights ({type(error).__name__}), expected tensors only."
-        ) from None
+    content = read_plain_weights(path, "the classifier's weights")
     if not isinstance(content, dict) or "model_state_dict" not in content:
         raise AssetError(f"{path}: no entry `model_state_dict`, expected a checkpoint of the benchmark's form.")
-    weights: dict[str, Tensor] = content["model_state_dict"]
-    outputs = {len(tensor) for name, tensor in weights.items() if name.endswith(LAST_LAYERS)}
+    weights = content["model_state_dict"]
+    if not isinstance(weights, dict) or not all(_is_named_tensor(*entry) for entry in weights.items()):
+        raise AssetError(f"{path}: `model_state_dict` holds more than tensors by their names, expected those alone.")
+    outputs = {len(tensor) for name, tensor in weights.items() if name.endswith(LAST_LAYERS) and tensor.ndim}
     if outputs and outputs != {classes}:
         raise AssetError(f"{path}: the classifier has {min(outputs)} classes, expected {classes}.")
     return weights
+
+
+def _is_named_tensor(name: object, tensor: object) -> bool:
+    return isinstance(name, str) and isinstance(tensor, Tensor)

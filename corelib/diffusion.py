@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from corelib.artefacts import Manifest, written_whole
 from corelib.devices import Device
 from corelib.errors import ArtefactError, AssetError
 from corelib.settings.unlearning import Trained
+from corelib.weights import reason_of
 
 DELTA = "delta.safetensors"
 DELTA_FORMAT = "corelib delta 2"
@@ -39,7 +39,7 @@ class BaseModel:
     """The parts of the base model, each checked and loaded when it is asked for, in fp32 and without gradients."""
 
     def __init__(self, world: Manifest) -> None:
-        self.folder = world.folder / world.facts["pipeline"]
+        self.folder = world.place(world.facts["pipeline"])
         self._world = world
         self._unet: str = world.facts["unet"]
         self._sha256: Mapping[str, str] = world.facts["parts"]
@@ -73,9 +73,8 @@ class BaseModel:
         folder = self._world.outside(f"{self._world.facts['pipeline']}/{part}", self._sha256[part])
         try:
             loaded = kind.from_pretrained(str(folder), local_files_only=True, **switches)
-        except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise AssetError(f"{folder}: not loadable as {kind.__name__} ({reason}).") from None
+        except Exception as error:  # what is in these files decides what diffusers and transformers raise
+            raise AssetError(f"{folder}: not loadable as {kind.__name__} ({reason_of(error)}).") from None
         if isinstance(loaded, torch.nn.Module):
             loaded.float().eval().requires_grad_(False)
         return loaded
@@ -151,7 +150,7 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError) as error:
         raise ArtefactError(
-            f"{path}: the delta is damaged ({error}); delete it and ask for the target again."
+            f"{path}: the delta is damaged ({reason_of(error)}); delete it and ask for the target again."
         ) from None
     trained = trained_tensors(unet, header["trained"])
     if differing := sorted(trained.keys() ^ tensors.keys()):

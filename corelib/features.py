@@ -25,6 +25,7 @@ from corelib.devices import Device
 from corelib.errors import AssetError
 from corelib.settings.evaluation import FID
 from corelib.settings.precision import Precision
+from corelib.weights import check_archive, load_pickled, reason_of
 from corelib.work import Work
 from corelib.worlds.images import read_image
 
@@ -84,9 +85,10 @@ class _Inception(InceptionV3W):  # type: ignore[misc]
 def _inception(world: Manifest, fid: FID, device: Device) -> Callable[[Tensor], Tensor]:
     path = _vouched_for(world, "inception")
     try:
+        check_archive(path)
         network = _Inception(path, resize_inside=fid.mode == "legacy_tensorflow")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise AssetError(f"{path}: not loadable as TorchScript ({str(error).splitlines()[0]}).") from None
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise AssetError(f"{path}: not loadable as TorchScript ({reason_of(error)}).") from None
     return network.eval().to(device.torch_device)
 
 
@@ -124,11 +126,10 @@ def torchvision_inception(path: Path) -> Any:
     """
     network = inception_v3(weights=None, transform_input=True, init_weights=False)
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network.load_state_dict(load_pickled(path))
     except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        reason = " ".join(str(error).split())[:160]
         raise AssetError(
-            f"{path}: not loadable as torchvision's Inception v3 ({reason}), expected its weights."
+            f"{path}: not loadable as torchvision's Inception v3 ({reason_of(error)}), expected its weights."
         ) from None
     return network.eval().requires_grad_(False)
 
