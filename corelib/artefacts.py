@@ -7,13 +7,14 @@ Manifests are the edges of the workflow: small, compared by content, and safe fo
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -77,8 +78,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises `ArtefactError` if it is missing, too large, or not JSON."""
+def read_json(path: Path, record: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The value in a JSON file, its objects as dictionaries or as `record` makes them of those.
+
+    Raises `ArtefactError` if it is missing, too large, or not JSON.
+    """
     try:
         content = content_of(path, LARGEST_JSON)
     except FileNotFoundError:
@@ -86,7 +90,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise ArtefactError(f"{path}: not readable ({error.strerror or error}), expected a JSON file.") from None
     try:
-        return json.loads(content.decode("utf-8"))
+        return json.loads(content.decode("utf-8"), object_hook=record)
     except (ValueError, RecursionError) as error:
         raise ArtefactError(
             f"{path}: not readable as JSON ({error}); delete it and ask for the target again."
@@ -212,7 +216,7 @@ def named_below(folder: Path, name: object) -> Path:
     said = PurePosixPath(name) if isinstance(name, str) and name.isprintable() else PurePosixPath("..")
     if said.is_absolute() or ".." in said.parts or not said.parts or len(str(said)) > LONGEST_NAME:
         raise ArtefactError(
-            f"{folder}: {str(name)[:80]!r} names no file below it, expected a relative path without `..`."
+            f"{folder}: the file {str(name)[:80]!r} leads out of its folder, expected a name of one below it."
         )
     return folder / said
 
@@ -260,23 +264,21 @@ def write_manifest(
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest in a file. Raises `ArtefactError` if it is missing or malformed."""
-    content = read_json(path)
+    content = read_json(path, functools.partial(Record, source=path))
     kinds = {"stage": str, "digest": str, "files": dict, "facts": dict}
     if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise ArtefactError(f"{path}: not a manifest; delete it and ask for the target again.")
-    if not all(isinstance(sha, str) for sha in content["files"].values()):
-        raise ArtefactError(
-            f"{path}: not a manifest, its files have no sha256; delete it and ask for the target again."
-        )
-    facts = Facts(content["facts"])
-    facts.source = path
-    return Manifest(path.parent, content["stage"], content["digest"], content["files"], facts)
+    if not all(isinstance(sha256, str) for sha256 in content["files"].values()):
+        raise ArtefactError(f"{path}: not a manifest, a file has no sha256; delete it and ask for the target again.")
+    return Manifest(path.parent, content["stage"], content["digest"], content["files"], content["facts"])
 
 
-class Facts(dict[str, Any]):
-    """The facts of a manifest that was read; one that is missing is an `ArtefactError` that names the file."""
+class Record(dict[str, Any]):
+    """What a JSON file says; a key that is missing is an `ArtefactError` that names the file."""
 
-    source = Path(MANIFEST)
+    def __init__(self, content: Mapping[str, Any], source: Path) -> None:
+        super().__init__(content)
+        self.source = source
 
     def __missing__(self, key: str) -> Any:
-        raise ArtefactError(f"{self.source}: the fact `{key}` is missing; delete it and ask for the target again.")
+        raise ArtefactError(f"{self.source}: it lacks `{key}`; delete it and ask for the target again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,14 +18,17 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from corelib.artefacts import Manifest, written_whole
+from corelib.artefacts import Manifest, Record, named_below, read_json, written_whole
 from corelib.devices import Device
 from corelib.errors import ArtefactError, AssetError
 from corelib.settings.unlearning import Trained
-from corelib.weights import reason_of
+from corelib.weights import look_through, reason_of
 
 DELTA = "delta.safetensors"
 DELTA_FORMAT = "corelib delta 2"
+PICKLED = (".bin", ".ckpt", ".pt", ".pth")
+"""What files are called that may be pickles; diffusers and transformers load `.bin` where there is no safetensors."""
+
 CROSS_ATTENTION = "attn2"
 """What diffusers calls the cross-attention of a transformer block."""
 
@@ -72,12 +76,23 @@ class BaseModel:
     def _load(self, kind: Any, part: str, **switches: Any) -> Any:
         folder = self._world.outside(f"{self._world.facts['pipeline']}/{part}", self._sha256[part])
         try:
+            _look_through_weights(folder)
             loaded = kind.from_pretrained(str(folder), local_files_only=True, **switches)
         except Exception as error:  # what is in these files decides what diffusers and transformers raise
             raise AssetError(f"{folder}: not loadable as {kind.__name__} ({reason_of(error)}).") from None
         if isinstance(loaded, torch.nn.Module):
             loaded.float().eval().requires_grad_(False)
         return loaded
+
+
+def _look_through_weights(folder: Path) -> None:
+    """Raise `UnsafeWeights` or `ArtefactError` if a part's weights act, claim more than they have, or lie elsewhere."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in PICKLED:
+            look_through(path)
+        if path.name.endswith(".index.json"):  # of weights that are cut into several files
+            for name in read_json(path, functools.partial(Record, source=path))["weight_map"].values():
+                named_below(folder, name)
 
 
 class StudentAndTeacher:

@@ -94,14 +94,10 @@ def read_plain_weights(path: Path, expected: str, shells: Sequence[str] = (), ma
 
 def load_pickled(path: Path, shells: Sequence[str] = (), mapped: bool = False) -> Any:
     """As `read_plain_weights` of what torch wrote, but raises `UnsafeWeights`, `OSError` and whatever torch raises."""
-    if path.exists() and not path.is_file():
-        raise UnsafeWeights("it is no regular file")
-    with path.open("rb") as stream:
-        is_archive = stream.read(len(ARCHIVE)) == ARCHIVE
-    names = _look_through_archive(path, shells) if is_archive else _look_through_old_format(path, shells)
+    names = look_through(path, shells)
     stand_ins: list[Any] = [(type(name.rsplit(".", 1)[-1], (_Shell,), {}), name) for name in names]
     with safe_globals(stand_ins):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_archive)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and _is_archive(path))
 
 
 def read_safetensors(path: Path, names: Iterable[str] = ()) -> dict[str, Tensor]:
@@ -122,6 +118,16 @@ def reason_of(error: Exception) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
+def look_through(path: Path, shells: Sequence[str] = ()) -> set[str]:
+    """The names of objects in a file of torch's that are to be shells.
+
+    Raises `UnsafeWeights` if it acts or claims more than it has, `OSError` if it is not readable.
+    """
+    if path.exists() and not path.is_file():
+        raise UnsafeWeights("it is no regular file")
+    return _look_through_archive(path, shells) if _is_archive(path) else _look_through_old_format(path, shells)
+
+
 class _Shell:
     """Stands in for an object that only the training had a use for."""
 
@@ -136,6 +142,11 @@ class _Shell:
 
 
 # Archives
+
+
+def _is_archive(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(ARCHIVE)) == ARCHIVE
 
 
 def check_archive(path: Path) -> None:
