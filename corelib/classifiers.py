@@ -13,11 +13,15 @@ from torch import Tensor
 
 from corelib.artefacts import Manifest
 from corelib.devices import Device
-from corelib.errors import AssetError
+from corelib.errors import ArtefactError, AssetError
 from corelib.weights import read_plain_weights
 
 LAST_LAYERS = ("head.bias", "fc.bias", "classifier.bias")
 """What the last layer of a timm classifier is called."""
+
+
+LARGEST_RESOLUTION = 4096
+"""Pixels a side to which an image is brought before it is classified."""
 
 
 class ImageClassifier:
@@ -25,13 +29,16 @@ class ImageClassifier:
 
     def __init__(self, world: Manifest, label: str, device: Device) -> None:
         facts = world.facts["classifiers"][label]
+        if not _is_a_network(facts["architecture"], facts["options"], facts["classes"], facts["resolution"]):
+            raise ArtefactError(
+                f"{world.folder}: its facts describe no {label} classifier, expected a network of timm's own, no "
+                "options, classes, and a resolution."
+            )
         self.classes: list[str] = facts["classes"]
         self.resolution: int = facts["resolution"]
         self.device = device
         path = world.outside(facts["weights"], facts["sha256"])
-        model = timm.create_model(
-            facts["architecture"], pretrained=False, num_classes=len(self.classes), **facts["options"]
-        )
+        model = timm.create_model(facts["architecture"], pretrained=False, num_classes=len(self.classes))
         load_weights(model, path, len(self.classes))
         self.model = model.eval().requires_grad_(False).to(device.torch_device)
 
@@ -53,6 +60,19 @@ class ImageClassifier:
         """The pooled features before the last layer of images (n, 3, side, side) in [0, 255], (n, d)."""
         normalised = (pixels.to(self.device.torch_device) / 255.0 - 0.5) / 0.5
         return self.model.forward_head(self.model.forward_features(normalised), pre_logits=True)
+
+
+def _is_a_network(architecture: object, options: object, classes: object, resolution: object) -> bool:
+    """Whether facts say what is needed to build a classifier, and nothing by which timm would load something else."""
+    return (
+        isinstance(architecture, str)
+        and timm.is_model(architecture)
+        and options == {}
+        and isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and isinstance(resolution, int)
+        and 0 < resolution <= LARGEST_RESOLUTION
+    )
 
 
 def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
