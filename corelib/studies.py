@@ -53,6 +53,9 @@ EXPECTATIONS = {
 }
 """What a fault of each pydantic type asks for, in words."""
 
+LONGEST_SENTENCE = 2000
+"""Characters of what is said of a fault, whatever the names in it are."""
+
 PUBLISHED = (r"\w+", r"[\w-]+", r"[\w-]+", r"\w+", r"\d{1,3}(\.\d+)?", r"\d{0,9}", r"\d{0,9}")
 """What stands in a line of the paper's numbers."""
 
@@ -254,8 +257,8 @@ def _is_another_kind(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool
 
 def _error(place: Path | str, what: str) -> ConfigurationError:
     """One sentence on one line, whatever the user's names and values contain."""
-    said = " ".join(f"{place}: {what}.".split())
-    return ConfigurationError("".join(mark if mark.isprintable() else "?" for mark in said))
+    said = "".join(mark if mark.isprintable() else "?" for mark in " ".join(f"{place}: {what}.".split()))
+    return ConfigurationError(said if len(said) <= LONGEST_SENTENCE else f"{said[: LONGEST_SENTENCE - 4]}... .")
 
 
 def _shown(value: object) -> str:
