@@ -19,12 +19,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from corelib.artefacts import MANIFEST, sha256_of_text
+from corelib.artefacts import MANIFEST, Manifest, read_json, read_manifest, sha256_of_text
+from corelib.errors import ArtefactError
 from corelib.settings.section import Section
 
 RUNS = Path("runs")
 SPECIFICATION = "specification.json"
 LIBRARY = "corelib"
+
+RUN = re.compile(r"[a-z0-9_]+/[a-z0-9_-]+-[0-9a-f]{12}")
+"""What the name of a run is like."""
+
+PARTS = {
+    **dict.fromkeys(("stage", "slug", "digest"), str),
+    **dict.fromkeys(("settings", "code", "packages", "inputs", "builds_on", "execution"), dict),
+    "threads": int,
+}
+"""Of a specification."""
 
 HARNESS = frozenset({"corelib.jobs", "corelib.progress"})
 """What scripts import to find their specification, to log and to record provenance. It computes no number, so it is no
@@ -144,6 +155,42 @@ class Run:
                 found[run.name] = run
                 queue.extend([*run.inputs.values(), *run.after.values()])
         return found
+
+
+def read_specification(path: Path) -> dict[str, Any]:
+    """The specification in a file. Raises `ArtefactError` if it is no specification, or does not have its own digest.
+
+    What it says of other runs is their names, which become paths.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in PARTS.items()):
+        raise ArtefactError(f"{path}: not a specification; delete it and ask for the target again.")
+    waits_for = content.get("after", {})
+    if not isinstance(waits_for, dict):
+        raise ArtefactError(f"{path}: not a specification; delete it and ask for the target again.")
+    named = [*content["builds_on"].values(), *waits_for.values()]
+    if not all(isinstance(name, str) and RUN.fullmatch(name) for name in named):
+        raise ArtefactError(f"{path}: it names a run that can be none, expected STAGE/SLUG-DIGEST; delete it.")
+    if content["builds_on"].keys() != content["inputs"].keys():
+        raise ArtefactError(f"{path}: it does not say where all lies that it builds on; delete it.")
+    if digest_of(content) != content["digest"]:
+        raise ArtefactError(f"{path}: its content does not have its digest; delete it and ask for the target again.")
+    return content
+
+
+def read_inputs(specification: Mapping[str, Any]) -> dict[str, Manifest]:
+    """The manifests of the runs that a run builds on, by role.
+
+    Raises `ArtefactError` if one is missing, or is of another run than the specification's digest vouches for.
+    """
+    inputs = {role: read_manifest(RUNS / name / MANIFEST) for role, name in specification["builds_on"].items()}
+    for role, manifest in inputs.items():
+        if manifest.digest != (expected := specification["inputs"][role]):
+            raise ArtefactError(
+                f"{manifest.folder / MANIFEST}: it vouches for the run {manifest.digest[:12]}, expected "
+                f"{str(expected)[:12]} as {role}; delete it and ask for the target again."
+            )
+    return inputs
 
 
 def digest_of(content: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import timm
@@ -14,10 +13,15 @@ from torch import Tensor
 
 from corelib.artefacts import Manifest
 from corelib.devices import Device
-from corelib.errors import AssetError
+from corelib.errors import ArtefactError, AssetError
+from corelib.weights import read_plain_weights
 
 LAST_LAYERS = ("head.bias", "fc.bias", "classifier.bias")
 """What the last layer of a timm classifier is called."""
+
+
+LARGEST_RESOLUTION = 4096
+"""Pixels a side to which an image is brought before it is classified."""
 
 
 class ImageClassifier:
@@ -25,13 +29,16 @@ class ImageClassifier:
 
     def __init__(self, world: Manifest, label: str, device: Device) -> None:
         facts = world.facts["classifiers"][label]
+        if not _is_a_network(facts["architecture"], facts["options"], facts["classes"], facts["resolution"]):
+            raise ArtefactError(
+                f"{world.folder}: its facts describe no {label} classifier, expected a network of timm's own, no "
+                "options, classes, and a resolution."
+            )
         self.classes: list[str] = facts["classes"]
         self.resolution: int = facts["resolution"]
         self.device = device
         path = world.outside(facts["weights"], facts["sha256"])
-        model = timm.create_model(
-            facts["architecture"], pretrained=False, num_classes=len(self.classes), **facts["options"]
-        )
+        model = timm.create_model(facts["architecture"], pretrained=False, num_classes=len(self.classes))
         load_weights(model, path, len(self.classes))
         self.model = model.eval().requires_grad_(False).to(device.torch_device)
 
@@ -55,6 +62,19 @@ class ImageClassifier:
         return self.model.forward_head(self.model.forward_features(normalised), pre_logits=True)
 
 
+def _is_a_network(architecture: object, options: object, classes: object, resolution: object) -> bool:
+    """Whether facts say what is needed to build a classifier, and nothing by which timm would load something else."""
+    return (
+        isinstance(architecture, str)
+        and timm.is_model(architecture)
+        and options == {}
+        and isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and isinstance(resolution, int)
+        and 0 < resolution <= LARGEST_RESOLUTION
+    )
+
+
 def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
     """Load a checkpoint of the benchmark's form, `{"model_state_dict": ...}`, without executing anything in it.
 
@@ -70,18 +90,17 @@ def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
 
 def read_weights(path: Path, classes: int) -> dict[str, Tensor]:
     """The tensors of such a checkpoint. Raises `AssetError` as `load_weights` does."""
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise AssetError(f"{path}: the file is missing, expected the classifier's weights.") from None
-    except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        raise AssetError(
-            f"{path}: not loadable as plain weights ({type(error).__name__}), expected tensors only."
-        ) from None
+    content = read_plain_weights(path, "the classifier's weights")
     if not isinstance(content, dict) or "model_state_dict" not in content:
         raise AssetError(f"{path}: no entry `model_state_dict`, expected a checkpoint of the benchmark's form.")
-    weights: dict[str, Tensor] = content["model_state_dict"]
-    outputs = {len(tensor) for name, tensor in weights.items() if name.endswith(LAST_LAYERS)}
+    weights = content["model_state_dict"]
+    if not isinstance(weights, dict) or not all(_is_named_tensor(*entry) for entry in weights.items()):
+        raise AssetError(f"{path}: `model_state_dict` holds more than tensors by their names, expected those alone.")
+    outputs = {len(tensor) for name, tensor in weights.items() if name.endswith(LAST_LAYERS) and tensor.ndim}
     if outputs and outputs != {classes}:
         raise AssetError(f"{path}: the classifier has {min(outputs)} classes, expected {classes}.")
     return weights
+
+
+def _is_named_tensor(name: object, tensor: object) -> bool:
+    return isinstance(name, str) and isinstance(tensor, Tensor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from corelib.artefacts import Manifest, read_json, write_json, written_whole
@@ -12,6 +12,7 @@ from corelib.diffusion import BaseModel
 from corelib.errors import ArtefactError, AssetError
 from corelib.settings.precision import Precision
 from corelib.settings.slicing import EmbeddingsStage
+from corelib.weights import read_safetensors
 from corelib.work import Outcome, Work
 
 FILE, PROMPTS = "embeddings.safetensors", "prompts.json"
@@ -43,8 +44,14 @@ class EmbeddingCache:
     """Text embeddings by prompt."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._embeddings = load_file(manifest.file(FILE))["embeddings"]
-        self._rows = {prompt: row for row, prompt in enumerate(read_json(manifest.file(PROMPTS)))}
+        path, prompts = manifest.file(FILE), read_json(manifest.file(PROMPTS))
+        self._embeddings = read_safetensors(path, ["embeddings"])["embeddings"]
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise ArtefactError(f"{manifest.folder / PROMPTS}: not a list of prompts, expected those of {path}.")
+        if self._embeddings.ndim != 3 or len(self._embeddings) != len(prompts):
+            shape = tuple(self._embeddings.shape)
+            raise ArtefactError(f"{path}: embeddings of shape {shape}, expected one of each of {len(prompts)} prompts.")
+        self._rows = {prompt: row for row, prompt in enumerate(prompts)}
         self._source = manifest.folder
 
     def of(self, prompts: list[str]) -> Tensor:

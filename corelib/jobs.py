@@ -26,8 +26,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from corelib.addresses import RUNS, code_of, digest_of, packages_of
-from corelib.artefacts import MANIFEST, is_still_true, read_json, read_manifest, vouched_for, write_json
+from corelib.addresses import code_of, packages_of, read_inputs, read_specification
+from corelib.artefacts import below, is_still_true, read_json, vouched_for, write_json
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, UserError
 from corelib.gpus import CHOSEN, one_gpu
 from corelib.leases import Lease
@@ -81,7 +81,7 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _work(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]) -> None:
     """Do the work, or take over what another job has made of it in the meantime."""
-    specification = read_json(Path(snakemake.params.specification))
+    specification = read_specification(Path(snakemake.params.specification))
     _check_that_it_is_still_meant(Path(snakemake.params.specification), specification, Path(snakemake.scriptdir))
     while True:
         lease = Lease(Path(snakemake.output.manifest).with_suffix(".lease"))
@@ -100,7 +100,7 @@ def _make(
     began = datetime.now().astimezone()
     manifest = Path(snakemake.output.manifest)
     provenance = manifest.with_suffix(".provenance.json")
-    inputs = {role: read_manifest(RUNS / name / MANIFEST) for role, name in specification["builds_on"].items()}
+    inputs = read_inputs(specification)
     work = Work(
         folder=Path(snakemake.params.get("folder", manifest.parent)),
         digest=specification["digest"],
@@ -187,10 +187,10 @@ class _Log(logging.handlers.WatchedFileHandler):
 
 
 def _check_that_it_is_still_meant(path: Path, specification: dict[str, Any], scripts: Path) -> None:
-    """Raise `ArtefactError` if the specification is damaged or describes other code than what would run now."""
-    if digest_of(specification) != specification["digest"]:
-        raise ArtefactError(f"{path}: its content does not have its digest; delete it and ask for the target again.")
-    own = [scripts.resolve() / name for name in specification["code"] if name.endswith(".py")]
+    """Raise `ArtefactError` if the specification describes other code than what would run now."""
+    own = [below(scripts.resolve(), name) for name in specification["code"] if name.endswith(".py")]
+    if not own:
+        raise ArtefactError(f"{path}: it names no script, expected that of its stage; delete it.")
     for kind, planned, now in (
         ("module", specification["code"], code_of(*own)),
         ("package", specification["packages"], packages_of(*own)),

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import snakemake.logging
 
-from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
+from corelib.addresses import RUNS, SPECIFICATION, Run, read_specification
 from corelib.artefacts import MANIFEST, read_json, write_json
 from corelib.effort import STAGES, Specification, minutes_of, read
 from corelib.errors import ArtefactError, ConfigurationError, UserError
@@ -176,13 +176,9 @@ class Catalogue:
                 f"{path}: there is no such run; runs come from tables and figures, so ask for one of those "
                 "(for instance results/tiny/table1.csv)."
             )
-        specification: dict[str, Any] = read_json(path)
-        try:
-            found = digest_of(specification)
-        except (KeyError, TypeError):
-            found = "not a specification"
-        if not run.endswith(found[:12]):
-            raise ArtefactError(f"{path}: its content does not belong to its address (digest {found[:12]}); delete it.")
+        specification = read_specification(path)
+        if not run.endswith(found := specification["digest"][:12]):
+            raise ArtefactError(f"{path}: its content does not belong to its address (digest {found}); delete it.")
         return specification
 
     def begin(self) -> None:
