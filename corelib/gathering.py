@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corelib.artefacts import Manifest, read_json, sha256_of
+from corelib.artefacts import Manifest, has_its_seal, read_json, sha256_of
 from corelib.errors import ArtefactError
 from corelib.settings.sampling import SamplesStage
 from corelib.work import Outcome, Work
@@ -57,8 +57,11 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
 def is_whole(record: Path) -> bool:
     """Whether the record of a batch is there, and every image it vouches for."""
     try:
-        images = read_json(record)["images"].items()
-        return all(sha256_of(record.parent.parent / IMAGES / name) == sha for name, sha in images)
+        content = read_json(record)
+        images = content["images"].items()
+        return has_its_seal(content) and all(
+            sha256_of(record.parent.parent / IMAGES / name) == sha for name, sha in images
+        )
     except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
         return False
 

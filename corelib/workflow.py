@@ -21,7 +21,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import snakemake.logging
 
 from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
-from corelib.artefacts import MANIFEST, read_json, write_json
+from corelib.artefacts import MANIFEST, NO_ROOM, read_json, write_json
 from corelib.effort import STAGES, Specification, minutes_of, read
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.forecast import forecast
@@ -45,7 +45,10 @@ BOOKKEEPING = Path(".snakemake/corelib")
 
 
 def _in_one_sentence(function: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
-    """Let Snakemake stop with a user error's sentence instead of a traceback through its own code."""
+    """Let Snakemake stop with a user error's sentence instead of a traceback through its own code.
+
+    A place without room is the user's to mend as well.
+    """
 
     @functools.wraps(function)
     def guarded(*args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
@@ -53,6 +56,10 @@ def _in_one_sentence(function: Callable[Asked, Answer]) -> Callable[Asked, Answe
             return function(*args, **kwargs)
         except UserError as error:
             _stop(str(error))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            _stop(f"{error.filename}: {error.strerror}, expected a place with room to write.")
 
     return guarded
 
@@ -182,6 +189,7 @@ class Catalogue:
             raise ArtefactError(f"{path}: its content does not belong to its address (digest {found[:12]}); delete it.")
         return specification
 
+    @_in_one_sentence
     def begin(self) -> None:
         """Before the first job starts: check that there is room for results, and write what the jobs will read.
 
