@@ -93,7 +93,7 @@ def _named(path: Path, written: Path | None = None) -> Iterator[None]:
             fault = None if written is None else _refusal(written)
         if fault is None:
             raise
-        raise OSError(fault.errno, fault.strerror, str(path)) from error
+        raise OSError(fault.errno, os.strerror(fault.errno), str(path)) from error
 
 
 def _refusal(written: Path) -> OSError | None:

@@ -45,6 +45,8 @@ class Checkpoint:
         """The state of an earlier attempt, or None. Raises `ArtefactError` if it belongs to another run."""
         if not self.path.exists():
             return None
+        if self.path.is_dir():
+            raise ArtefactError(f"{self.path}: a folder, expected the state of a training; delete it to start afresh.")
         try:
             _check_sums(self.path)
             content = torch.load(self.path, map_location="cpu", weights_only=True)

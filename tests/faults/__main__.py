@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 INSIDE = "CORELIB_FAULTS_INSIDE"
-KINDS = ["kills", "writes", "disks", "damage"]
+KINDS = ["kills", "writes", "disks", "damage", "invocations"]
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
@@ -51,6 +51,7 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=320, help="at random moments, over all stages")
     parser.add_argument("--write-kills", type=int, default=12, help="inside writes, at most so many of each stage")
     parser.add_argument("--full-disks", type=int, default=9, help="of so many sizes for each stage")
+    parser.add_argument("--invocations", type=int, default=2, help="killed with all their jobs, until they are done")
     parser.add_argument("--kinds", nargs="*", choices=KINDS, help="of disturbances, all by default")
     parser.add_argument("--stages", nargs="*", help="all by default")
     parser.add_argument("--seed", type=int, default=0)
@@ -104,6 +105,8 @@ def _disturbances(asked: argparse.Namespace, chosen: list) -> Iterator[Callable]
     from kills import events_to_kill_at, kill_at_random, kill_in_a_write
 
     kinds = asked.kinds or KINDS
+    if "invocations" in kinds:
+        yield from _invocations(asked, chosen[0][0])
     each = -(-asked.kills // len(chosen))
     for bench, job in chosen:
         if "kills" in kinds:
@@ -126,6 +129,23 @@ def _disturbances(asked: argparse.Namespace, chosen: list) -> Iterator[Callable]
                     yield functools.partial(damage_a_state, bench, job, kind, asked.seed)
             if job.stage in ("autoencoder", "pipeline", "classifier"):
                 yield functools.partial(lose_the_numbers, bench, job)
+
+
+def _invocations(asked: argparse.Namespace, bench) -> Iterator[Callable]:  # type: ignore[no-untyped-def, type-arg]
+    import invocations
+
+    for number in range(asked.invocations):
+        yield functools.partial(invocations.kill_all_of_it, bench, number, asked.seed)
+    for number in range(4 * asked.invocations):
+        yield functools.partial(invocations.start_two, bench, number, asked.seed)
+    for pages in (0, 1, 4, 40, 150, 400)[: 3 * asked.invocations]:
+        yield functools.partial(invocations.fill_its_disk, bench, pages)
+    for what in invocations.DAMAGED:
+        yield functools.partial(invocations.damage_under_it, bench, what, asked.seed)
+    for kind in invocations.CLOCKS if invocations.faketime() else ():
+        yield functools.partial(invocations.set_the_clock, bench, kind)
+    if not invocations.faketime():
+        print("No clock is set: that needs libfaketime (on Debian: faketime).", flush=True)
 
 
 def _numbers_of_pages(needed: int, most: int) -> list[int]:

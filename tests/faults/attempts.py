@@ -205,7 +205,7 @@ class Ended:
 
     Attributes:
         status: its exit status, or minus the signal that killed it.
-        seconds: how long it took after its imports.
+        seconds: of the processor that it took after its imports.
         events: what it did to the disk, if that was asked for.
     """
 
@@ -220,7 +220,13 @@ class Ended:
 
 @dataclass(frozen=True)
 class At:
-    """The moment of a kill: so many seconds after the start, or so many after an event's beginning; 0 is before it."""
+    """The moment of a kill.
+
+    Attributes:
+        seconds: of the processor after the start, which other processes do not lengthen; or after an event's beginning,
+            where 0 is before it.
+        event: its number.
+    """
 
     seconds: float = 0.0
     event: int | None = None
@@ -249,23 +255,37 @@ def attempt(
 def _await(pid: int, reading: int, kill: At | None, watch: bool) -> Ended:
     end = os.pidfd_open(pid)
     os.read(reading, 1)  # it starts
-    began = time.monotonic()
+    deadline = time.monotonic() + LONGEST
     said = b""
-    deadline = began + (LONGEST if kill is None or kill.event is not None else kill.seconds)
+    is_timed = kill is not None and kill.event is None
+    before = _processor_time(pid)
     while True:
-        ready = select.select([end, reading], [], [], max(0.0, deadline - time.monotonic()))[0]
+        ready = select.select([end, reading], [], [], 0.001 if is_timed else LONGEST)[0]
         if reading in ready and (part := os.read(reading, 1 << 16)):
             said += part
             if kill is not None and kill.event is not None:  # it has come to the event
                 time.sleep(kill.seconds)
                 os.kill(pid, signal.SIGKILL)
-            continue
-        if end in ready:
+        elif end in ready:
             break
-        os.kill(pid, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        elif is_timed and kill is not None and _processor_time(pid) - before >= kill.seconds:
+            os.kill(pid, signal.SIGKILL)
+            is_timed = False
+        elif time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            raise TimeoutError(f"an attempt has taken longer than {LONGEST:.0f} s")
+    _, status, used = os.wait4(pid, 0)
     os.close(end)
-    return Ended(status, time.monotonic() - began, said.decode().splitlines() if watch else [])
+    seconds = used.ru_utime + used.ru_stime - before
+    return Ended(os.waitstatus_to_exitcode(status), seconds, said.decode().splitlines() if watch else [])
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds of the processor that a process has taken, all its threads together; none where it has ended."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)  # the number that Linux gives to a process's clock
+    except OSError:
+        return 0.0
 
 
 def _job(

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 from attempts import At, Ended, Job, Place, attempt, in_a_process
-from corelib.addresses import digest_of
 from outcomes import CLEAR, SAME, UNCLEAR, WRONG, Bench, Outcome, sentence_of
+
+from corelib.addresses import digest_of
 
 Damage = Callable[[Path, random.Random], None]
 
