@@ -34,8 +34,11 @@ os.umask(UMASK)
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
 
-    Raises `OSError` under the name of `path` if there is no room for it, whatever a library in the block says of that.
+    Raises `OSError` under the name of `path` if there is no room for it, whatever a library in the block says of that,
+    and `ArtefactError` if a folder has that name.
     """
+    if path.is_dir():
+        raise _folder_in_the_way(path)
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -73,6 +76,10 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _folder_in_the_way(path: Path) -> ArtefactError:
+    return ArtefactError(f"{path}: a folder, expected a file there; delete it and ask for the target again.")
+
+
 @contextmanager
 def _named(path: Path, written: Path | None = None) -> Iterator[None]:
     """Let a fault of the place bear the name of the file that was to be written there.
@@ -88,23 +95,23 @@ def _named(path: Path, written: Path | None = None) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             name = str(error.filename or "")
             is_ours = f".{path.name}." in name or not name
-            fault = error if is_ours else None
+            fault = error.errno if is_ours else None
         else:
             fault = None if written is None else _refusal(written)
         if fault is None:
             raise
-        raise OSError(fault.errno, os.strerror(fault.errno), str(path)) from error
+        raise OSError(fault, os.strerror(fault), str(path)) from error
 
 
-def _refusal(written: Path) -> OSError | None:
-    """Why nothing more can be written to a file, or into a folder, if that is so."""
+def _refusal(written: Path) -> int | None:
+    """Why nothing more can be written to a file, or into a folder, if that is so: the system's number of the error."""
     try:
         with (written / "more" if written.is_dir() else written).open("ab") as stream:
             stream.write(bytes(1 << 16))
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
-        return error if error.errno in NO_ROOM else None
+        return error.errno if error.errno in NO_ROOM else None
     return None
 
 
@@ -125,6 +132,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtefactError(f"{path}: the file is missing; ask for the target again to rebuild it.") from None
+    except IsADirectoryError:
+        raise _folder_in_the_way(path) from None
     except (ValueError, UnicodeDecodeError) as error:
         raise ArtefactError(
             f"{path}: not readable as JSON ({error}); delete it and ask for the target again."

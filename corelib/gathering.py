@@ -40,7 +40,8 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
     for number, images in enumerate(batches_of(settings)):
         record = work.folder / record_path(number)
         if not is_whole(record):
-            record.unlink(missing_ok=True)
+            if record.is_file():
+                record.unlink()
             for shard in (work.folder / SHARDS).glob("*.json"):
                 shard.unlink()
             names = f"{image_name(*images[0])} to {image_name(*images[-1])}"
