@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Checkout
 
 from corelib.artefacts import MANIFEST, has_its_seal, is_still_true, read_json, read_manifest, sealed, write_manifest
 from corelib.checkpoints import Checkpoint, put_back
@@ -205,3 +205,26 @@ def test_a_lease_that_cannot_be_signed_keeps_nobody_waiting(tmp_path: Path) -> N
         lease._sign(os.open("/dev/full", os.O_WRONLY), path)
     assert raised.value.filename == str(path)
     assert not path.exists()
+
+
+# A sample of `make test-faults`
+
+
+def test_stages_that_are_killed_or_given_damaged_files_come_to_the_same_bits(built: Checkout, tmp_path: Path) -> None:
+    few = ["--kills", "12", "--write-kills", "2", "--damages", "2", "--kinds", "kills", "writes", "damage"]
+    stages = ["--stages", "slices", "latents", "embeddings", "samples", "gathering", "predictions", "cells", "tables"]
+    command = [
+        sys.executable,
+        "tests/faults",
+        "--reference",
+        str(built.folder),
+        *few,
+        *stages,
+        "--scratch",
+        str(tmp_path),
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

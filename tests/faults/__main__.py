@@ -51,6 +51,7 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=320, help="at random moments, over all stages")
     parser.add_argument("--write-kills", type=int, default=12, help="inside writes, at most so many of each stage")
     parser.add_argument("--full-disks", type=int, default=9, help="of so many sizes for each stage")
+    parser.add_argument("--damages", type=int, default=100, help="at most so many files of what each stage reads")
     parser.add_argument("--invocations", type=int, default=2, help="killed with all their jobs, until they are done")
     parser.add_argument("--kinds", nargs="*", choices=KINDS, help="of disturbances, all by default")
     parser.add_argument("--stages", nargs="*", help="all by default")
@@ -120,7 +121,7 @@ def _disturbances(asked: argparse.Namespace, chosen: list) -> Iterator[Callable]
                 yield functools.partial(fill_the_disk, bench, job, pages)
             yield functools.partial(write_protect, bench, job)
         if "damage" in kinds:
-            for number, path in enumerate(files_to_damage(bench, job)):
+            for number, path in enumerate(files_to_damage(bench, job)[: asked.damages]):
                 others = list(DAMAGES)[1:]
                 for kind in ("flipped bit", others[number % len(others)]):
                     yield functools.partial(damage_a_file, bench, job, path, kind, asked.seed)

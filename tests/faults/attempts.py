@@ -133,6 +133,8 @@ class Place:
         self.reference, self.job, self.folder = reference, job, folder
         self.terminal_path = folder.with_name("terminal")
         folder.mkdir(parents=True)
+        if (reference.folder / "assets").exists():
+            (folder / "assets").symlink_to(reference.folder / "assets")
         for below in reference.built_on(job):
             self.give(below, put)
         if job.label == "gathering":
@@ -157,7 +159,7 @@ class Place:
             shutil.copyfile(planned, path)
             for link in planned.parent.iterdir():
                 if link.is_symlink() and not (path.parent / link.name).is_symlink():
-                    (path.parent / link.name).symlink_to((link.parent / os.readlink(link)).resolve())
+                    (path.parent / link.name).symlink_to(os.readlink(link))
 
     def clear_outputs(self, job: Job, with_log: bool = True) -> None:
         """What Snakemake does before it starts a job, and, but for the log, after one has failed."""

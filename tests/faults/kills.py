@@ -81,7 +81,8 @@ def saved_in(place: Place) -> dict[str, Any]:
         if not record.name.startswith("."):
             found["batches"][record.name] = [record.stat().st_ino, record.stat().st_mtime_ns]
     provenance = (place.folder / place.job.manifest).with_suffix(".provenance.json")
-    found["complete"] = provenance.exists() and place.job.shard is None
+    keeps_its_files = len(place.job.outputs) == 1 and place.job.shard is None  # Snakemake deletes a table's
+    found["complete"] = provenance.exists() and keeps_its_files
     return found
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from conftest import REPOSITORY, Checkout
@@ -14,7 +17,9 @@ TAKING = "base: faults\nworld: {pretrained: true}\n"
 
 def build(folder: Path) -> list[Path]:
     """Build the small study and the gate of the paper's world below a folder; the checkouts in which they lie."""
-    return [build_miniature(folder / "miniature")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])}
+    subprocess.run([sys.executable, __file__, str(folder / "paper")], env=environment, check=True)
+    return [build_miniature(folder / "miniature"), folder / "paper/clone"]
 
 
 def checkout_at(folder: Path) -> Checkout:
@@ -43,3 +48,18 @@ def take_over(checkout: Checkout) -> None:
 def _run(checkout: Checkout, *arguments: str) -> None:
     done = checkout.snakemake("--cores", "2", *arguments)
     assert done.returncode == 0, done.stdout[-6000:]
+
+
+def build_paper(folder: Path) -> Path:
+    """The gate of the paper's world, on assets of the published form and random content, from a CompVis checkpoint."""
+    from test_full_format import COMPVIS, Form, checkout_of  # here: it imports the repository's own modules
+
+    checkout = checkout_of(folder, Form("folder", COMPVIS))
+    done = checkout.python("-m", "corelib", "assets", "small", timeout=600)
+    assert done.returncode == 0, done.stdout[-4000:]
+    _run(checkout, "results/small/gate.md")
+    return checkout.folder
+
+
+if __name__ == "__main__":
+    build_paper(Path(sys.argv[1]))
