@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PINS := envs/requirements.txt envs/requirements-dev.txt
 READY := $(VENV)/.ready
 
-.PHONY: env mini assets full-size test test-all test-slurm test-slurm-all check clean-env
+.PHONY: env mini assets full-size test test-all test-slurm test-slurm-all test-faults check clean-env
 
 env: $(READY)
 
@@ -42,6 +42,7 @@ test: env
 
 test-all: env
 	$(PYTEST)
+	$(MAKE) test-faults
 	$(MAKE) test-slurm-all
 
 # A real Slurm, brought up for the tests and gone after them. Needs root and Debian's slurm-wlm and munge
@@ -51,6 +52,10 @@ test-slurm: env
 
 test-slurm-all: env
 	$(BIN)/python tests/slurm --long
+
+# Every stage killed, given full disks and damaged files, hundreds of times (docs/faults.md). Needs root, for mounts.
+test-faults: env
+	$(BIN)/python tests/faults --workers $(WORKERS)
 
 check: env
 	$(BIN)/ruff check .

@@ -188,7 +188,7 @@ def read_inputs(specification: Mapping[str, Any]) -> dict[str, Manifest]:
         if manifest.digest != (expected := specification["inputs"][role]):
             raise ArtefactError(
                 f"{manifest.folder / MANIFEST}: it vouches for the run {manifest.digest[:12]}, expected "
-                f"{str(expected)[:12]} as {role}; delete it and ask for the target again."
+                f"{str(expected)[:12]} as {role}; delete {manifest.folder} and ask for the target again."
             )
     return inputs
 

@@ -15,12 +15,12 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from corelib.errors import ArtefactError
+from corelib.errors import ArtefactError, UserError
 
 MANIFEST = "manifest.json"
 
@@ -30,6 +30,9 @@ LARGEST_JSON = 32 * 2**20
 LONGEST_NAME = 1024
 """Characters of a path below a folder."""
 
+NO_ROOM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Faults of the place and not of the code."""
+
 UMASK = os.umask(0)
 """What this process takes away from permissions; temporary files are made with fewer than that."""
 os.umask(UMASK)
@@ -37,34 +40,87 @@ os.umask(UMASK)
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Raises `OSError` under the name of `path` if there is no room for it, whatever a library in the block says of that,
+    and `ArtefactError` if a folder has that name.
+    """
+    if path.is_dir():
+        raise _folder_in_the_way(path)
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(descriptor)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~UMASK)
-        os.replace(temporary, path)
+        with _named(path, temporary):
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.chmod(0o666 & ~UMASK)
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
-    """An empty temporary folder beside `path` that takes its place when the block ends well, and vanishes if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    """An empty temporary folder beside `path` that takes its place when the block ends well, and vanishes if not.
+
+    Raises `OSError` under the name of `path` if there is no room for it.
+    """
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        yield temporary
-        temporary.chmod(0o777 & ~UMASK)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        with _named(path, temporary):
+            yield temporary
+            temporary.chmod(0o777 & ~UMASK)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _folder_in_the_way(path: Path) -> ArtefactError:
+    return ArtefactError(f"{path}: a folder, expected a file there; delete it and ask for the target again.")
+
+
+@contextmanager
+def _named(path: Path, written: Path | None = None) -> Iterator[None]:
+    """Let a fault of the place bear the name of the file that was to be written there.
+
+    Libraries say that a disk is full in words of their own, or not at all: so the disk itself is asked, by writing some
+    more of what is `written` in the block.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            name = str(error.filename or "")
+            is_ours = f".{path.name}." in name or not name
+            fault = error.errno if is_ours else None
+        else:
+            fault = None if written is None else _refusal(written)
+        if fault is None:
+            raise
+        raise OSError(fault, os.strerror(fault), str(path)) from error
+
+
+def _refusal(written: Path) -> int | None:
+    """Why nothing more can be written to a file, or into a folder, if that is so: the system's number of the error."""
+    try:
+        with (written / "more" if written.is_dir() else written).open("ab") as stream:
+            stream.write(bytes(1 << 16))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        return error.errno if error.errno in NO_ROOM else None
+    return None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -87,6 +143,8 @@ def read_json(path: Path, record: Callable[[dict[str, Any]], Any] | None = None)
         content = content_of(path, LARGEST_JSON)
     except FileNotFoundError:
         raise ArtefactError(f"{path}: the file is missing; ask for the target again to rebuild it.") from None
+    except IsADirectoryError:
+        raise _folder_in_the_way(path) from None
     except OSError as error:
         raise ArtefactError(f"{path}: not readable ({error.strerror or error}), expected a JSON file.") from None
     try:
@@ -243,14 +301,31 @@ def followed(path: Path) -> Path:
 def vouched_for(folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a manifest over the named files (or folders) in a stage's folder, as they are now."""
     hashes = {name: sha256_of(folder / name) for name in files}
-    return {"stage": stage, "digest": digest, "files": hashes, "facts": dict(facts)}
+    return sealed({"stage": stage, "digest": digest, "files": hashes, "facts": dict(facts)})
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Some content with its own hash: of a file that nothing else vouches for, and whose numbers are results."""
+    return {**content, "seal": _seal_of(content)}
+
+
+def has_its_seal(content: Any) -> bool:
+    """Whether content is as it was when it was sealed."""
+    return isinstance(content, dict) and content.get("seal") == _seal_of(content)
+
+
+def _seal_of(content: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in content.items() if key != "seal"}
+    as_read = json.loads(json.dumps(kept))
+    return sha256_of_text(json.dumps(as_read, sort_keys=True, ensure_ascii=True))
 
 
 def is_still_true(content: Any, folder: Path, digest: str) -> bool:
     """Whether the content of a manifest belongs to a run and every file is there with the bytes it vouches for."""
     try:
         files = content["files"].items()
-        return content["digest"] == digest and all(sha256_of(below(folder, name)) == sha for name, sha in files)
+        belongs = has_its_seal(content) and content["digest"] == digest
+        return belongs and all(sha256_of(below(folder, name)) == sha for name, sha in files)
     except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
         return False
 
@@ -263,10 +338,12 @@ def write_manifest(
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest in a file. Raises `ArtefactError` if it is missing or malformed."""
+    """The manifest in a file. Raises `ArtefactError` if it is missing, malformed or not as it was written."""
     content = read_json(path, functools.partial(Record, source=path))
+    if not has_its_seal(content):
+        raise ArtefactError(f"{path}: not a manifest as it was written; delete it and ask for the target again.")
     kinds = {"stage": str, "digest": str, "files": dict, "facts": dict}
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
+    if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise ArtefactError(f"{path}: not a manifest; delete it and ask for the target again.")
     if not all(isinstance(sha256, str) for sha256 in content["files"].values()):
         raise ArtefactError(f"{path}: not a manifest, a file has no sha256; delete it and ask for the target again.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,10 @@ class Checkpoint:
         """The state of an earlier attempt, or None. Raises `ArtefactError` if it belongs to another run."""
         if not self.path.exists():
             return None
+        if self.path.is_dir():
+            raise ArtefactError(f"{self.path}: a folder, expected the state of a training; delete it to start afresh.")
         try:
+            _check_sums(self.path)
             content = load_pickled(self.path)
             owner, state = content["owner"], content["state"]
         except Exception as error:  # torch raises many kinds for damaged files
@@ -56,6 +60,19 @@ class Checkpoint:
                 f"{self.path}: saved by run {owner[:12]}, but this is run {self.owner[:12]}; delete it to start afresh."
             )
         return state
+
+    @contextmanager
+    def being_put_back(self) -> Iterator[None]:
+        """Raise `ArtefactError` if the state that is put back in the block is not one of this training."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise ArtefactError(
+                f"{self.path}: its state does not fit this training ({reason}); delete it to start afresh."
+            ) from None
 
     def offer(self, state: Callable[[], State]) -> None:
         """Save if enough time has passed, or at once and raise `Interrupted` if the job was asked to end."""
@@ -84,3 +101,19 @@ class Checkpoint:
         finally:
             for asking, handler in previous.items():
                 signal.signal(asking, handler)
+
+
+def put_back(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load an optimizer's state. Raises `ValueError` if a tensor in it is not of its parameter's shape."""
+    optimizer.load_state_dict(dict(state))
+    for parameter, kept in optimizer.state.items():
+        for name, tensor in kept.items():
+            if isinstance(tensor, torch.Tensor) and tensor.shape not in ((), parameter.shape):
+                raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(parameter.shape)}")
+
+
+def _check_sums(path: Path) -> None:
+    """Raise `BadZipFile` if a byte of the archive has changed: torch reads it without a look at its check sums."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(damaged)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corelib.artefacts import MANIFEST, Manifest, below, read_json, sha256_of
+from corelib.artefacts import MANIFEST, Manifest, below, has_its_seal, read_json, sha256_of
 from corelib.errors import ArtefactError
 from corelib.settings.sampling import SamplesStage
 from corelib.work import Outcome, Work
@@ -40,7 +40,8 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
     for number, images in enumerate(batches_of(settings)):
         record = work.folder / record_path(number)
         if not is_whole(record):
-            record.unlink(missing_ok=True)
+            if record.is_file():
+                record.unlink()
             for shard in (work.folder / SHARDS).glob("*.json"):
                 shard.unlink()
             names = f"{image_name(*images[0])} to {image_name(*images[-1])}"
@@ -59,8 +60,10 @@ def is_whole(record: Path) -> bool:
     try:
         content = read_json(record)
         images = content["images"].items()
-        return isinstance(content["flagged"], list) and all(
-            sha256_of(below(record.parent.parent, f"{IMAGES}/{name}")) == sha for name, sha in images
+        return (
+            has_its_seal(content)
+            and isinstance(content["flagged"], list)
+            and all(sha256_of(below(record.parent.parent, f"{IMAGES}/{name}")) == sha for name, sha in images)
         )
     except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
         return False

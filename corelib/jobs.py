@@ -6,7 +6,6 @@ have changed since it was planned: its result would lie at an address that does 
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
 import json
 import logging
@@ -14,20 +13,22 @@ import logging.handlers
 import os
 import platform
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from corelib.addresses import code_of, packages_of, read_inputs, read_specification
-from corelib.artefacts import below, is_still_true, read_json, vouched_for, write_json
+from corelib.addresses import SPECIFICATION, code_of, packages_of, read_inputs, read_specification
+from corelib.artefacts import MANIFEST, NO_ROOM, below, is_still_true, read_json, vouched_for, write_json
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, UserError
 from corelib.gpus import CHOSEN, one_gpu
 from corelib.leases import Lease
@@ -37,9 +38,6 @@ from corelib.work import Outcome, Work
 log = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=Section)
-
-NO_ROOM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""Faults of the place and not of the code."""
 
 INTERRUPTED = 75
 """Exit status of a job that was asked to end and has saved its state (EX_TEMPFAIL: try again)."""
@@ -56,7 +54,11 @@ def run_job(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings
     Exits with one sentence for a `UserError`, and with a traceback for anything else, both at the end of the job's log.
     When it is asked to end, it saves what can be saved, leaves nothing half written, and exits with `INTERRUPTED`.
     """
-    logging.basicConfig(level=logging.INFO, handlers=[_Log(Path(snakemake.log[0]))], force=True)
+    try:
+        logging.basicConfig(level=logging.INFO, handlers=[_Log(Path(snakemake.log[0]))], force=True)
+    except OSError as error:
+        print(f"Error: {error.filename}: {error.strerror}, expected a place for the job's log.", file=sys.stderr)
+        sys.exit(1)
     for asking in ASKING_TO_END:
         signal.signal(asking, _end)
     try:
@@ -97,9 +99,10 @@ def _work(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: 
 def _make(
     snakemake: Any, specification: dict[str, Any], stage: Callable[[Settings, Work], Outcome], settings: type[Settings]
 ) -> None:
-    began = datetime.now().astimezone()
+    began, clock = datetime.now().astimezone(), time.monotonic()
     manifest = Path(snakemake.output.manifest)
     provenance = manifest.with_suffix(".provenance.json")
+    _clear_leftovers(manifest)
     inputs = read_inputs(specification)
     work = Work(
         folder=Path(snakemake.params.get("folder", manifest.parent)),
@@ -118,11 +121,32 @@ def _make(
         _say_where_it_runs(specification)
         outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
         made = vouched_for(work.folder, specification["stage"], work.digest, outcome.files, outcome.facts)
-        log.info("done in %.1f s", (datetime.now().astimezone() - began).total_seconds())
-        said = Path(snakemake.log[0]).read_text(encoding="utf-8", errors="replace")
-        write_json(provenance, {**_provenance(specification, made, began), "log": said.splitlines()})
+        seconds = time.monotonic() - clock  # the time of day may be set meanwhile
+        log.info("done in %.1f s", seconds)
+        record = {**_provenance(specification, made, began, seconds), "log": _said(Path(snakemake.log[0]))}
+        write_json(provenance, record)
     write_json(manifest, made)
     work.checkpoint.unlink(missing_ok=True)
+
+
+def _clear_leftovers(manifest: Path) -> None:
+    """Remove what an attempt that was killed has left half written; the lease says that nobody else works here.
+
+    Shards of a run share a folder, and tables theirs: there, a job knows only the files that bear its manifest's name.
+    """
+    is_alone = manifest.name == MANIFEST
+    for folder, folders, files in os.walk(manifest.parent):  # which follows no links into the user's own folders
+        left = [name for name in (*folders, *files) if name.startswith("." if is_alone else f".{manifest.stem}.")]
+        folders[:] = [name for name in folders if is_alone and name not in left]
+        for path in (Path(folder, name) for name in left if ".lease" not in name and SPECIFICATION not in name):
+            log.info("%s: left half written by an earlier attempt; removed", path)
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _said(path: Path) -> list[str]:
+    """What the job has said so far; nothing where the disk of its log is full."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
 def _its_gpu(snakemake: Any) -> AbstractContextManager[None]:
@@ -171,13 +195,25 @@ def _device_in_words() -> str:
 class _Log(logging.handlers.WatchedFileHandler):
     """A job's log, and everything else that the process prints; made anew should the file be deleted.
 
-    Snakemake deletes it when it starts another job for the same run, while this one may still compute.
+    Snakemake deletes it when it starts another job for the same run, while this one may still compute. What cannot be
+    written there, because its disk is full, goes where the process would have printed without it.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._terminal = os.dup(sys.stderr.fileno())
         super().__init__(path, encoding="utf-8")
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # it was deleted, and cannot be made anew
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        with suppress(OSError):
+            os.write(self._terminal, f"{self.format(record)}\n".encode())
 
     def _open(self) -> TextIOWrapper:
         stream = super()._open()
@@ -202,7 +238,7 @@ def _check_that_it_is_still_meant(path: Path, specification: dict[str, Any], scr
             )
 
 
-def _provenance(specification: dict[str, Any], made: dict[str, Any], began: datetime) -> dict[str, Any]:
+def _provenance(specification: dict[str, Any], made: dict[str, Any], began: datetime, seconds: float) -> dict[str, Any]:
     """Who made the artefact, where, from what, and at what cost; and its manifest once more."""
     finished = datetime.now().astimezone()
     return {
@@ -220,7 +256,7 @@ def _provenance(specification: dict[str, Any], made: dict[str, Any], began: date
         "scheduler_job": os.environ.get("SLURM_JOB_ID"),
         "began": began.isoformat(timespec="milliseconds"),
         "finished": finished.isoformat(timespec="milliseconds"),
-        "wall_seconds": round((finished - began).total_seconds(), 3),
+        "wall_seconds": round(seconds, 3),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 

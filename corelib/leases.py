@@ -141,7 +141,7 @@ class Lease:
                 log.info("%s: held by %s; waiting for its result, or for its end", self.path, holder)
             if watch.believes_in_the_end_of(holder, renewed):
                 log.info("%s: %s has ended without giving it back; going on", self.path, holder or "its owner")
-                if self._succeed(holder, renewed):
+                if self._succeed(holder, renewed, watch):
                     break
             elif watch.has_seen_life_of(holder) and time.monotonic() - began > patience:
                 raise Taken(holder)
@@ -154,8 +154,11 @@ class Lease:
         self._given_back.set()
         if self._renewing is not None:
             self._renewing.join()
-        if self.holder() == self.owner:
-            self.path.unlink(missing_ok=True)
+        try:
+            if self.holder() == self.owner:
+                self.path.unlink(missing_ok=True)
+        except OSError as error:  # the others will see that this process lives no more
+            log.warning("%s: cannot be given back (%s)", self.path, error.strerror)
 
     def holder(self) -> Owner | None:
         """Who holds the lease, or None; somebody who has not finished writing his name is nobody yet."""
@@ -167,28 +170,35 @@ class Lease:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(self.owner)))
+        self._sign(descriptor, self.path)
         return True
 
-    def _succeed(self, dead: Owner | None, renewed: int) -> bool:
+    def _sign(self, descriptor: int, path: Path) -> None:
+        """Write this process's name into a new file, or remove it: where there is no room, nobody shall wait for it."""
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(json.dumps(asdict(self.owner)))
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+    def _succeed(self, dead: Owner | None, renewed: int, watch: _Watch) -> bool:
         """Put this process in the place of a dead owner; whether it came first.
 
         Of several that want to, the one that creates the successor's mark may, if the lease still is the dead one's.
         """
         mark = self.path.with_name(f".{self.path.name}.after-{dead.nonce if dead else renewed}")
         try:
-            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            descriptor = os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
-            if _age(mark) > self.expiry:  # its creator has died as well
+            if watch.has_seen_for_long(mark):  # its creator has died as well
                 mark.unlink(missing_ok=True)
             return False
         try:
+            self._sign(descriptor, mark)
             if (self.holder(), self._renewed()) != (dead, renewed):
                 return False
-            candidate = self.path.with_name(f".{self.path.name}.{self.owner.nonce}")
-            candidate.write_text(json.dumps(asdict(self.owner)), encoding="utf-8")
-            os.replace(candidate, self.path)
+            os.replace(mark, self.path)
             return True
         finally:
             mark.unlink(missing_ok=True)
@@ -235,6 +245,8 @@ class _Watch:
         self._renewed: int | None = None
         self._seen_renewing = False
         self._unchanged_since = time.monotonic()
+        self._mark: tuple[str, int, int] | None = None
+        self._mark_seen_since = time.monotonic()
 
     def sees_somebody_new(self, holder: Owner | None) -> bool:
         if holder is None or holder == self._holder:
@@ -252,6 +264,16 @@ class _Watch:
             return True
         return time.monotonic() - self._unchanged_since > self.expiry
 
+    def has_seen_for_long(self, mark: Path) -> bool:
+        """Whether one and the same file has been there for longer than `expiry`."""
+        try:
+            now = mark.stat()
+        except OSError:
+            return False
+        if (seen := (mark.name, now.st_ino, now.st_mtime_ns)) != self._mark:
+            self._mark, self._mark_seen_since = seen, time.monotonic()
+        return time.monotonic() - self._mark_seen_since > self.expiry
+
     def has_seen_life_of(self, holder: Owner | None) -> bool:
         return self._seen_renewing or (holder is not None and holder.is_from_here() and not holder.is_gone())
 
@@ -268,14 +290,6 @@ def read_owner(path: Path) -> Owner | None:
         if error.errno == errno.ESTALE:  # a network file system's word for a file that was replaced meanwhile
             return None
         raise
-
-
-def _age(path: Path) -> float:
-    """Seconds since a file was written, roughly."""
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _namespace() -> str:

@@ -37,7 +37,7 @@ class Running:
 
     def __str__(self) -> str:
         since = datetime.strptime(self.owner.began, "%Y-%m-%dT%H:%M:%S%z")
-        lasts = timedelta(seconds=round((datetime.now().astimezone() - since).total_seconds()))
+        lasts = timedelta(seconds=max(0, round((datetime.now().astimezone() - since).total_seconds())))
         state = self.said if self.lives else f"it has died, not heard of for {self.silent:.0f} s"
         return f"{self.run}\n    {self.owner.place}, for {lasts}: {state}"
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from corelib.artefacts import below, sha256_of, write_json, written_whole
+from corelib.artefacts import below, sealed, sha256_of, write_json, written_whole
 from corelib.devices import Device
 from corelib.diffusion import DELTA, BaseModel, load_delta
 from corelib.embeddings import EmbeddingCache
@@ -86,7 +86,7 @@ class Sampler:
                 f"{self.folder / IMAGES / flagged[0]}: the original model sampled a constant or non-finite image, "
                 "expected a picture; check the base model and `sampling.precision`."
             )
-        write_json(self.folder / record_path(number), {"images": hashes, "flagged": flagged})
+        write_json(self.folder / record_path(number), sealed({"images": hashes, "flagged": flagged}))
 
     @torch.no_grad()
     def images_of(self, images: list[tuple[str, str, int]]) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from corelib.batches import Material, turn
-from corelib.checkpoints import Checkpoint
+from corelib.checkpoints import Checkpoint, put_back
 from corelib.devices import Device
 from corelib.diffusion import DELTA, BaseModel, StudentAndTeacher, save_delta
 from corelib.masks import load_masks
@@ -144,12 +144,13 @@ def _resume(checkpoint: Checkpoint, models: StudentAndTeacher, optimizer: torch.
     state = checkpoint.load()
     if state is None:
         return 0
-    with torch.no_grad():
+    with checkpoint.being_put_back(), torch.no_grad():
+        step = int(state["step"])
         for name, parameter in models.trained.items():
-            parameter.copy_(state["trained"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    log.info("going on from step %d", state["step"])
-    return int(state["step"])
+            parameter.copy_(state["trained"][name].reshape_as(parameter))
+        put_back(optimizer, state["optimizer"])
+    log.info("going on from step %d", step)
+    return step
 
 
 def _state(step: int, models: StudentAndTeacher, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

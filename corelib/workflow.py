@@ -21,7 +21,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import snakemake.logging
 
 from corelib.addresses import RUNS, SPECIFICATION, Run, read_specification
-from corelib.artefacts import MANIFEST, read_json, write_json
+from corelib.artefacts import MANIFEST, NO_ROOM, read_json, write_json
 from corelib.effort import STAGES, Specification, minutes_of, read
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.forecast import forecast
@@ -48,7 +48,10 @@ BOOKKEEPING = Path(".snakemake/corelib")
 
 
 def _in_one_sentence(function: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
-    """Let Snakemake stop with a user error's sentence instead of a traceback through its own code."""
+    """Let Snakemake stop with a user error's sentence instead of a traceback through its own code.
+
+    A place without room is the user's to mend as well.
+    """
 
     @functools.wraps(function)
     def guarded(*args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
@@ -56,6 +59,10 @@ def _in_one_sentence(function: Callable[Asked, Answer]) -> Callable[Asked, Answe
             return function(*args, **kwargs)
         except UserError as error:
             _stop(str(error))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            _stop(f"{error.filename}: {error.strerror}, expected a place with room to write.")
 
     return guarded
 
@@ -181,6 +188,7 @@ class Catalogue:
             raise ArtefactError(f"{path}: its content does not belong to its address (digest {found}); delete it.")
         return specification
 
+    @_in_one_sentence
     def begin(self) -> None:
         """Before the first job starts: check that there is room for results, and write what the jobs will read.
 

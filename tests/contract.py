@@ -21,6 +21,7 @@ import yaml
 from conftest import REPOSITORY, Checkout
 
 from corelib.addresses import RUNS, Run
+from corelib.artefacts import sealed
 from corelib.configuration import Study
 from corelib.errors import ConfigurationError
 from corelib.gathering import SHARDS, batches_of
@@ -286,7 +287,7 @@ class Pretended(Checkout):
         for name, run in universe.products.items():
             for ending in PRODUCT_FILES[run.stage]:
                 _write(self.folder / RESULTS / place / f"{name}{ending}")
-            said = {"stage": run.stage, "digest": run.digest, "files": {}, "facts": {}}
+            said = sealed({"stage": run.stage, "digest": run.digest, "files": {}, "facts": {}})
             _write(self.folder / RESULTS / place / f"{name}.json", json.dumps(said))
 
     def lock(self, other: str | None = None) -> None:

@@ -11,7 +11,7 @@ import pytest
 from conftest import Checkout
 
 from corelib.addresses import digest_of
-from corelib.artefacts import sha256_of, write_json
+from corelib.artefacts import sealed, sha256_of, write_json
 from corelib.verifying import verify_results
 
 TABLE = "results/tiny/table1.csv"
@@ -103,7 +103,7 @@ def test_an_asset_that_was_replaced_after_it_was_taken_into_use_is_named(
     folder = Path(f"runs/assets/inception-{digest_of(content)[:12]}")
     folder.mkdir(parents=True)
     specification = {**content, "digest": digest_of(content), "builds_on": {}}
-    manifest = {"stage": "assets", "digest": digest_of(content), "files": {}, "facts": {}}
+    manifest = sealed({"stage": "assets", "digest": digest_of(content), "files": {}, "facts": {}})
     write_json(folder / "specification.json", specification)
     write_json(folder / "manifest.json", manifest)
     write_json(folder / "manifest.provenance.json", {"specification": specification, "manifest": manifest})

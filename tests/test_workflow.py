@@ -359,8 +359,8 @@ def not_an_image(image: Path) -> None:
     ("damage", "sentence"),
     [
         (damaged, "2.jpg: the image is damaged"),
-        (not_an_image, "2.jpg: not an image, expected a JPEG file."),
-        (Path.unlink, "2.jpg: the image is missing, expected it beside the 9 files of its cell."),
+        (not_an_image, "2.jpg: not an image, expected a JPEG file; delete runs/images/"),
+        (Path.unlink, "2.jpg: the image is missing, expected it beside the 9 files of its cell; delete runs/images/"),
     ],
 )
 def test_a_bad_image_in_a_cell_stops_slicing_in_one_sentence(

@@ -73,11 +73,15 @@ class ImageFolder:
 
     def read(self, style: str, object_: str, index: int) -> Image.Image:
         """As of `BenchmarkImages`."""
-        path = self.path(style, object_, index)
+        path, again = self.path(style, object_, index), f"delete {self._world.folder} and ask for the target again."
         if not path.is_file():
             there = sorted(file.name for file in path.parent.glob("*")) if path.parent.is_dir() else []
-            raise AssetError(f"{path}: the image is missing, expected it beside the {len(there)} files of its cell.")
-        return read_image(path)
+            expected = f"expected it beside the {len(there)} files of its cell"
+            raise AssetError(f"{path}: the image is missing, {expected}; {again}")
+        try:
+            return read_image(path)
+        except AssetError as error:
+            raise AssetError(f"{str(error).rstrip('.')}; {again}") from None
 
     def sha256(self, style: str, object_: str, index: int) -> str:
         """As of `BenchmarkImages`."""

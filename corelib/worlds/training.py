@@ -5,6 +5,7 @@ What a step draws is a function of (seed, what, step): a resumed training reache
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from corelib.checkpoints import Checkpoint
+from corelib.checkpoints import Checkpoint, put_back
 from corelib.errors import ArtefactError, UserError
 from corelib.progress import Progress
 from corelib.randomness import generator, seed_of
 from corelib.settings.miniature import Training
 from corelib.work import Work
 from corelib.worlds.images import read_image
+
+log = logging.getLogger(__name__)
 
 GRADIENT_NORM = 1.0  # gradients are clipped to it
 RECENT = 0.98  # decay of the reported mean of the loss
@@ -106,7 +109,7 @@ class MovingAverage:
     def load(self, values: list[Tensor]) -> None:
         """Continue from saved values."""
         for value, saved in zip(self.values, values, strict=True):
-            value.copy_(saved)
+            value.copy_(saved.reshape_as(value))
 
     @torch.no_grad()
     def give_to_module(self) -> None:
@@ -132,11 +135,13 @@ def train(
     checkpoint = Checkpoint(work.checkpoint, work.digest, work.checkpoint_seconds)
     done, recent_loss = 0, math.nan
     if (state := checkpoint.load()) is not None:
-        done, recent_loss = state["done"], state["recent_loss"]
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        if average is not None:
-            average.load(state["average"])
+        with checkpoint.being_put_back():
+            done, recent_loss = int(state["done"]), float(state["recent_loss"])
+            module.load_state_dict(state["module"])
+            put_back(optimizer, state["optimizer"])
+            if average is not None:
+                average.load(state["average"])
+        log.info("going on from step %d", done)
     progress = Progress(name, training.steps, start=done)
     module.train()
 

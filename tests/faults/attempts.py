@@ -1,0 +1,387 @@
+"""Attempts at one job: real scripts in forked processes, killed where it is asked for, and what lies there afterwards.
+
+This process has imported everything that any job imports, so that what is disturbed is a job's work and not its start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+LONGEST = 180.0
+"""Seconds after which an attempt counts as hanging."""
+
+PRODUCTS = ("tables", "figures", "gates")
+WRITING = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.utime", "os.symlink", "os.link"}
+"""Python's audit events that change, or may change, what lies on the disk."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the reference, as Snakemake would start it; all paths are relative to the working directory.
+
+    Attributes:
+        label: the stage, and the slug where a stage has several kinds of runs.
+        script: the file that Snakemake executes.
+        specification: what it reads.
+        manifest: what it writes last.
+        outputs: what Snakemake deletes before each attempt and after a failed one.
+        log: where it says what it does.
+        folder: where its stage writes, if that is not beside the manifest.
+        shard: which share of how many.
+    """
+
+    label: str
+    script: str
+    specification: Path
+    manifest: Path
+    outputs: tuple[Path, ...]
+    log: Path
+    folder: Path | None = None
+    shard: tuple[str, str] | None = None
+
+    @property
+    def stage(self) -> str:
+        return self.label.split()[0]
+
+
+class Reference:
+    """A working directory in which Snakemake has built a study undisturbed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.jobs: dict[Path, Job] = {}
+        products = {
+            json.loads(path.read_text())["digest"]: path.relative_to(folder)
+            for path in folder.glob("results/**/*.json")
+            if ".provenance." not in path.name
+        }
+        for path in sorted(folder.glob("runs/*/*/specification.json")):
+            content = json.loads(path.read_text())
+            for job in self._jobs_of(path.relative_to(folder), content, products):
+                if (folder / job.manifest).exists():
+                    self.jobs[job.manifest] = job
+
+    def _jobs_of(self, specification: Path, content: Any, products: dict[str, Path]) -> Iterator[Job]:
+        stage, run = content["stage"], specification.parent
+        script = next(name for name in content["code"] if name.endswith(".py"))
+        label = f"unlearning {content['slug'].rpartition('-')[0].split('-')[0]}" if stage == "unlearning" else stage
+        log = Path("logs", *run.parts[1:])
+        if stage in PRODUCTS:
+            if content["digest"] in products:
+                manifest = products[content["digest"]]
+                made = json.loads((self.folder / manifest).read_text())["files"]
+                outputs = (manifest, *(manifest.parent / name for name in made))
+                yield Job(label, script, specification, manifest, outputs, "logs" / manifest.with_suffix(".log"))
+        elif stage == "samples":
+            for path in sorted((self.folder / run / "shards").glob("*-of-????.json")):
+                manifest = run / "shards" / path.name
+                shard = tuple(path.stem.split("-of-"))
+                yield Job(label, script, specification, manifest, (manifest,), log / f"{path.stem}.log", run, shard)
+            manifest = run / "manifest.json"
+            yield Job("gathering", "gather.py", specification, manifest, (manifest,), log / "gather.log")
+        else:
+            manifest = run / "manifest.json"
+            yield Job(label, script, specification, manifest, (manifest,), log.with_name(f"{log.name}.log"))
+
+    def representatives(self) -> list[Job]:
+        """The first job of each label, in the order in which data flows."""
+        found: dict[str, Job] = {}
+        for job in self.jobs.values():
+            found.setdefault(job.label, job)
+        rank = {label: number for number, label in enumerate(ORDER)}
+        return sorted(found.values(), key=lambda job: (rank.get(job.stage, len(rank)), job.label))
+
+    def shards_of(self, job: Job) -> list[Job]:
+        """The jobs that sample what a job gathers; none for any other job."""
+        if job.label != "gathering":
+            return []
+        shards = sorted((self.folder / job.manifest.parent / "shards").glob("*-of-????.json"))
+        shares = [path.relative_to(self.folder) for path in shards if ".provenance." not in path.name]
+        return [self.jobs[path] for path in shares]
+
+    def built_on(self, job: Job) -> list[Job]:
+        """The jobs that have made what a job reads."""
+        content = json.loads((self.folder / job.specification).read_text())
+        return [self.jobs[Path("runs", name, "manifest.json")] for name in sorted({*content["builds_on"].values()})]
+
+
+ORDER = (
+    "images", "autoencoder", "pipeline", "classifier", "pretrained", "assets", "conversion", "slices", "latents",
+    "embeddings", "saliency", "generated", "unlearning", "samples", "gathering", "predictions", "reference", "fid",
+    "cells", "gate", "gates", "tables", "figures",
+)  # fmt: skip
+
+
+class Place:
+    """A working directory for the attempts at one job, with what the job builds on, and nothing of its own."""
+
+    def __init__(self, reference: Reference, job: Job, folder: Path, put: Callable[[str, str], Any] = os.link) -> None:
+        self.reference, self.job, self.folder = reference, job, folder
+        self.terminal_path = folder.with_name("terminal")
+        folder.mkdir(parents=True)
+        if (reference.folder / "assets").exists():
+            (folder / "assets").symlink_to(reference.folder / "assets")
+        for below in reference.built_on(job):
+            self.give(below, put)
+        if job.label == "gathering":
+            self.give(job, put)
+            self.clear_outputs(job)
+            (folder / job.manifest).with_suffix(".provenance.json").unlink()
+        self.specify(job)
+
+    def give(self, job: Job, put: Callable[[str, str], Any] = os.link) -> None:
+        """Put the whole run of a job there."""
+        run = job.specification.parent
+        if not (self.folder / run / "manifest.json").exists():
+            shutil.rmtree(self.folder / run, ignore_errors=True)
+            shutil.copytree(self.reference.folder / run, self.folder / run, symlinks=True, copy_function=put)
+
+    def specify(self, job: Job) -> None:
+        """Write the specification of a run, as Snakemake's controller does before the first job, unless it is there."""
+        path, planned = self.folder / job.specification, self.reference.folder / job.specification
+        if not path.is_file() or path.read_bytes() != planned.read_bytes():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            shutil.copyfile(planned, path)
+            for link in planned.parent.iterdir():
+                if link.is_symlink() and not (path.parent / link.name).is_symlink():
+                    (path.parent / link.name).symlink_to(os.readlink(link))
+
+    def clear_outputs(self, job: Job, with_log: bool = True) -> None:
+        """What Snakemake does before it starts a job, and, but for the log, after one has failed."""
+        for path in (*job.outputs, job.log) if with_log else job.outputs:
+            if (self.folder / path).exists():
+                (self.folder / path).unlink()
+
+    def listing(self) -> dict[str, str]:
+        """The sha256 of every file that lies there; of a record of who made what when, only that it is there."""
+        found = {}
+        for top in ("runs", "results"):
+            for path in sorted((self.folder / top).rglob("*")):
+                if path.is_file() or path.is_symlink():
+                    name = str(path.relative_to(self.folder))
+                    known = ".provenance." not in name and path.is_file()
+                    found[name] = sha256(path.read_bytes()).hexdigest() if known else ""
+        return found
+
+    @property
+    def log(self) -> str:
+        """What the job said in its last attempt."""
+        path = self.folder / self.job.log
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def terminal(self) -> str:
+        """What reached the terminal instead of a log."""
+        return self.terminal_path.read_text(errors="replace") if self.terminal_path.exists() else ""
+
+    def unfinished(self) -> list[str]:
+        """Temporary files, leases and saved states."""
+        names = [
+            str(path.relative_to(self.folder)) for top in ("runs", "results") for path in (self.folder / top).rglob("*")
+        ]
+        return [name for name in names if re.search(r"(^|/)\.|\.lease|checkpoint\.pt$", name)]
+
+    def is_inside_a_write(self) -> bool:
+        """Whether something lies half written: a temporary file of anything but a lease."""
+        return any(re.search(r"(^|/)\.", name) and ".lease" not in name for name in self.unfinished())
+
+
+@dataclass
+class Ended:
+    """How an attempt ended.
+
+    Attributes:
+        status: its exit status, or minus the signal that killed it.
+        seconds: of the processor that it took after its imports.
+        events: what it did to the disk, if that was asked for.
+    """
+
+    status: int
+    seconds: float
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def killed(self) -> bool:
+        return self.status == -signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class At:
+    """The moment of a kill.
+
+    Attributes:
+        seconds: of the processor after the start, which other processes do not lengthen; or after an event's beginning,
+            where 0 is before it.
+        event: its number.
+    """
+
+    seconds: float = 0.0
+    event: int | None = None
+
+
+def attempt(
+    job: Job, place: Place, kill: At | None = None, watch: bool = False, prepare: Callable[[], None] | None = None
+) -> Ended:
+    """Start a job as Snakemake does, in a process of its own, and wait for its end, or bring it about."""
+    place.clear_outputs(job)
+    (place.folder / job.manifest).parent.mkdir(parents=True, exist_ok=True)
+    (place.folder / job.log).parent.mkdir(parents=True, exist_ok=True)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        _job(job, place, writing, kill, watch, prepare)
+    os.close(writing)
+    ended = _await(pid, reading, kill, watch)
+    os.close(reading)
+    if ended.status != 0:
+        place.clear_outputs(job, with_log=False)
+    return ended
+
+
+def _await(pid: int, reading: int, kill: At | None, watch: bool) -> Ended:
+    end = os.pidfd_open(pid)
+    os.read(reading, 1)  # it starts
+    deadline = time.monotonic() + LONGEST
+    said = b""
+    is_timed = kill is not None and kill.event is None
+    before = _processor_time(pid)
+    while True:
+        ready = select.select([end, reading], [], [], 0.001 if is_timed else LONGEST)[0]
+        if reading in ready and (part := os.read(reading, 1 << 16)):
+            said += part
+            if kill is not None and kill.event is not None:  # it has come to the event
+                time.sleep(kill.seconds)
+                os.kill(pid, signal.SIGKILL)
+        elif end in ready:
+            break
+        elif is_timed and kill is not None and _processor_time(pid) - before >= kill.seconds:
+            os.kill(pid, signal.SIGKILL)
+            is_timed = False
+        elif time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            raise TimeoutError(f"an attempt has taken longer than {LONGEST:.0f} s")
+    _, status, used = os.wait4(pid, 0)
+    os.close(end)
+    seconds = used.ru_utime + used.ru_stime - before
+    return Ended(os.waitstatus_to_exitcode(status), seconds, said.decode().splitlines() if watch else [])
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds of the processor that a process has taken, all its threads together; none where it has ended."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)  # the number that Linux gives to a process's clock
+    except OSError:
+        return 0.0
+
+
+def _job(
+    job: Job, place: Place, writing: int, kill: At | None, watch: bool, prepare: Callable[[], None] | None
+) -> None:
+    """The life of the forked process."""
+    status = 1
+    try:
+        os.chdir(place.folder)
+        terminal = os.open(place.terminal_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        os.dup2(terminal, 1)
+        os.dup2(terminal, 2)
+        if prepare is not None:
+            prepare()
+        path = place.reference.folder / "workflow_scripts" / job.script
+        script = compile(path.read_text(), str(path), "exec")
+        if watch or (kill is not None and kill.event is not None):
+            _watch(str(place.folder), writing, kill)
+        os.write(writing, b".")
+        exec(script, {"snakemake": _as_snakemake_says(job, path.parent), "__name__": "__main__"})
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+
+class _Parameters(dict):  # type: ignore[type-arg]
+    __getattr__ = dict.__getitem__
+
+
+def _as_snakemake_says(job: Job, scripts: Path) -> SimpleNamespace:
+    """The object that Snakemake gives to scripts, as far as ours look at it."""
+    parameters = _Parameters(specification=str(job.specification))
+    if job.folder is not None:
+        parameters["folder"] = str(job.folder)
+    wildcards = SimpleNamespace(shard=job.shard[0], shards=job.shard[1]) if job.shard else SimpleNamespace()
+    return SimpleNamespace(
+        log=[str(job.log)],
+        params=parameters,
+        output=SimpleNamespace(manifest=str(job.manifest)),
+        wildcards=wildcards,
+        scriptdir=str(scripts),
+        resources={},
+    )
+
+
+def _watch(folder: str, writing: int, kill: At | None) -> None:
+    """Count what this process does to the disk below a folder; kill it at the event it is to be killed at."""
+    seen = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event not in WRITING or not arguments:
+            return
+        path = arguments[0]
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        name = os.fsdecode(path)
+        if name.startswith("/") and not name.startswith(folder):
+            return
+        if event == "open":
+            flags = arguments[2] if isinstance(arguments[2], int) else 0
+            mode = arguments[1] or ""
+            is_written = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) or set(mode) & set("wax+")
+            if not is_written and not os.path.basename(name).startswith("."):  # hidden: read to be flushed to the disk
+                return
+        seen += 1
+        if kill is None:
+            os.write(writing, f"{event} {name.removeprefix(folder)}\n".encode())
+        elif seen - 1 == kill.event:
+            if kill.seconds == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.write(writing, b"!")
+
+    sys.addaudithook(hook)
+
+
+def in_a_process(compute: Callable[[], Any]) -> Any:
+    """What a function returns, as JSON; computed in a process of its own, so that this one starts no threads."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writing, json.dumps(compute()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        content = stream.read()
+    os.waitpid(pid, 0)
+    return json.loads(content) if content else None

@@ -1,0 +1,204 @@
+"""Damaged, foreign and missing files among what a job reads, and losses that stop being numbers.
+
+A job may not notice (it does not read the file, or makes it anew), and then has to come to the same bits. Otherwise it
+has to say in one sentence which file it is and what to do; exactly that is then done, and has to lead to the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from attempts import At, Ended, Job, Place, attempt, in_a_process
+from outcomes import CLEAR, SAME, UNCLEAR, WRONG, Bench, Outcome, sentence_of
+
+from corelib.addresses import digest_of
+
+Damage = Callable[[Path, random.Random], None]
+
+
+def flip_a_bit(path: Path, draws: random.Random) -> None:
+    """In a copy of the file, since the reference has the same one."""
+    content = bytearray(path.read_bytes())
+    content[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+    _put(path, bytes(content))
+
+
+def truncate(path: Path, draws: random.Random) -> None:
+    """Somewhere in the middle."""
+    content = path.read_bytes()
+    _put(path, content[: draws.randrange(1, len(content))])
+
+
+def empty(path: Path, _: random.Random) -> None:
+    """To nothing."""
+    _put(path, b"")
+
+
+def remove(path: Path, _: random.Random) -> None:
+    """Altogether."""
+    path.unlink()
+
+
+def replace_by_a_folder(path: Path, _: random.Random) -> None:
+    """Of the same name."""
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES: dict[str, Damage] = {
+    "flipped bit": flip_a_bit,
+    "truncated file": truncate,
+    "empty file": empty,
+    "missing file": remove,
+    "folder in place of a file": replace_by_a_folder,
+}
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+def files_to_damage(bench: Bench, job: Job) -> list[Path]:
+    """What a job reads: its specification, and of each run that it builds on one file of each kind."""
+    runs = {below.specification.parent for below in bench.reference.built_on(job)}
+    if job.label == "gathering":
+        runs.add(job.specification.parent)
+    found = {("", "specification.json"): job.specification}
+    for run in sorted(runs):
+        for path in sorted((bench.reference.folder / run).rglob("*")):
+            if path.is_file() and not path.is_symlink():
+                name = path.relative_to(bench.reference.folder / run)
+                is_image = path.suffix == ".jpg" or name.parts[0] == "batches"
+                kind = f"{name.parts[0]}/*{path.suffix}" if is_image or name.parts[0] == "shards" else str(name)
+                found.setdefault((str(run), kind), path.relative_to(bench.reference.folder))
+    made = {job.manifest, job.manifest.with_suffix(".provenance.json")} if job.label == "gathering" else set()
+    return [path for path in found.values() if path not in made]
+
+
+def damage_a_file(bench: Bench, job: Job, name: Path, kind: str, seed: int) -> Outcome:
+    """Damage one file that a job may read, do the job, and do what it says."""
+    draws = random.Random(f"damage {seed} {job.label} {name.name} {kind}")
+    with bench.place(job) as place:
+        DAMAGES[kind](place.folder / name, draws)
+        changed = _content(place.folder / name)
+        ended = attempt(job, place)
+        is_unchanged = _content(place.folder / name) == changed
+        return _judged(bench, job, place, ended, kind, name if is_unchanged else None)
+
+
+def damage_a_state(bench: Bench, job: Job, kind: str, seed: int) -> Outcome:
+    """Kill a training, damage what it has saved, and let it go on."""
+    draws = random.Random(f"state {seed} {job.label} {kind}")
+    seconds = bench.undisturbed[job.manifest].seconds
+    with bench.place(job) as place:
+        path = place.folder / job.specification.with_name("checkpoint.pt")
+        for share in (0.6, 0.5, 0.4, 0.7, 0.3):
+            if attempt(job, place, At(share * seconds)).killed and path.exists():
+                break
+        if not path.exists():
+            return Outcome(job.label, f"state: {kind}", UNCLEAR, detail="it was killed, and had saved no state")
+        if kind in DAMAGES:
+            DAMAGES[kind](path, draws)
+        else:
+            in_a_process(lambda: _save_another(path, kind))
+        return _judged(bench, job, place, attempt(job, place), f"state: {kind}")
+
+
+STATES = ["foreign", "other shapes", "one number for each tensor", "another format"]
+
+
+def _save_another(path: Path, kind: str) -> None:
+    content = torch.load(path, weights_only=True)
+    state = content["state"]
+    if kind == "foreign":
+        content["owner"] = "f" * 64
+    elif kind == "other shapes":
+        content["state"] = _mapped(state, lambda tensor: torch.zeros((*tensor.shape, 2)))
+    elif kind == "one number for each tensor":
+        content["state"] = _mapped(state, lambda tensor: torch.zeros(()))
+    else:
+        content["state"] = {"epoch": 3, "weights": state}
+    torch.save(content, path)
+
+
+def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return change(value) if value.dim() else value
+    if isinstance(value, dict):
+        return {key: _mapped(entry, change) for key, entry in value.items()}
+    return [_mapped(entry, change) for entry in value] if isinstance(value, list) else value
+
+
+def lose_the_numbers(bench: Bench, job: Job) -> Outcome:
+    """Train a part of the world with a learning rate at which its loss stops being a number: an error."""
+    with bench.place(job) as place:
+        path = place.folder / job.specification
+        content = json.loads(path.read_text())
+        settings = content["settings"]
+        part = next(settings[name] for name in ("autoencoder", "denoiser", "classifier") if name in settings)
+        part["training"]["learning_rate"] = 1e30
+        content["digest"] = digest_of(content)
+        path.write_text(json.dumps(content))
+        ended = attempt(job, place)
+        said = sentence_of(place) or ""
+        if ended.status == 0 or "expected a finite number" not in said:
+            return Outcome(job.label, "not a number", UNCLEAR, detail=place.log[-600:])
+        return Outcome(job.label, "not a number", CLEAR)
+
+
+def _judged(
+    bench: Bench, job: Job, place: Place, ended: Ended, kind: str, still_damaged: Path | None = None
+) -> Outcome:
+    outcome = SAME
+    for _ in range(3):
+        if ended.status == 0:
+            break
+        sentence = sentence_of(place)
+        if sentence is None or not re.search(r"\S/\S", sentence):
+            return Outcome(
+                job.label, kind, UNCLEAR, detail=f"{still_damaged}: {place.log[-900:]}{place.terminal[-900:]}"
+            )
+        if "delete" not in sentence and "ask for the target again" not in sentence:
+            return Outcome(job.label, kind, UNCLEAR, detail=f"it says not what to do: {sentence}")
+        for named in re.findall(r"delete (\S+?)[,;.]?(?= |$)", sentence):
+            target = place.folder / (named if "/" in named else sentence.partition(":")[0])
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+        still_damaged = None
+        outcome = CLEAR
+        ended = ask(place, job)
+    else:
+        return Outcome(job.label, kind, UNCLEAR, detail=f"done what it says, and: {sentence_of(place)}")
+    expected = bench.undisturbed[job.manifest].listing
+    found = place.listing()
+    for name, sha256 in expected.items():
+        if found.get(name) != sha256 and name != str(still_damaged):
+            return Outcome(job.label, kind, WRONG, detail=f"{name}, by damage to {still_damaged}")
+    return Outcome(job.label, kind, outcome)
+
+
+def ask(place: Place, job: Job) -> Ended:
+    """Ask for a job's manifest as Snakemake would: first for those that it builds on, where they are missing."""
+    for below in [*place.reference.built_on(job), *place.reference.shards_of(job)]:
+        place.specify(below)
+        if not (place.folder / below.manifest).is_file():
+            for further in place.reference.built_on(below):
+                place.give(further)
+            if (ended := ask(place, below)).status != 0:
+                return ended
+    place.specify(job)
+    return attempt(job, place)
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None

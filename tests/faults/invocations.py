@@ -1,0 +1,259 @@
+"""Whole invocations of Snakemake: killed with all their jobs, two at once, on full disks, under clocks that are set."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attempts import Place
+from conftest import WORKFLOW, Checkout
+from damage import flip_a_bit
+from disks import FULL, PAGE
+from outcomes import CLEAR, LOST, SAME, UNCLEAR, WRONG, Bench, Outcome
+from studies import FIGURE, TABLE
+
+LABEL = "Snakemake"
+BUSY = "Snakemake already runs here"
+LONGEST = 600.0
+FAKETIME = "libfaketime.so.1"
+LATE = ("predictions", "fid", "cells")
+"""The stages that are built once more to see what becomes of an invocation: short ones."""
+
+
+@contextmanager
+def clone(bench: Bench, without: tuple[str, ...], size: int = 0) -> Iterator[Checkout]:
+    """The reference but for some stages and all products; on a disk of its own, if that has a size."""
+    folder = Path(tempfile.mkdtemp(dir=bench.scratch))
+    try:
+        (folder / "disk").mkdir()
+        if size:
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "small", str(folder / "disk")]
+            subprocess.run(mount, check=True)
+        made = Checkout(folder / "disk/clone")
+        made.folder.mkdir()
+        for name in WORKFLOW:
+            source = bench.reference.folder / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, made.folder / name)
+        for name in _names(bench):
+            if name.startswith("runs/") and name.split("/")[1] not in without:
+                (made.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(bench.reference.folder / name, made.folder / name)
+        yield made
+    finally:
+        if size:
+            subprocess.run(["umount", "--lazy", str(folder / "disk")], check=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(checkout: Checkout, *targets: str, **environment: str) -> subprocess.Popen[str]:
+    """Snakemake in a process group of its own."""
+    named = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "1", *targets],
+        cwd=checkout.folder,
+        env={**named, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kill_all_of_it(bench: Bench, number: int, seed: int) -> Outcome:
+    """Kill Snakemake and its jobs at random moments, again and again, until all is there."""
+    draws = random.Random(f"invocation {seed} {number}")
+    kills = 0
+    with clone(bench, without=(*LATE, "latents", "saliency", "samples")) as checkout:
+        while True:
+            running = start(checkout, TABLE, FIGURE)
+            try:
+                said, _ = running.communicate(timeout=draws.uniform(4, 25) if kills < 12 else LONGEST)
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
+                kills += 1
+        if running.returncode != 0:
+            return Outcome(LABEL, "killed with its jobs", UNCLEAR, kills, 0, said[-1500:])
+        word, detail = _compared(bench, checkout)
+        return Outcome(LABEL, "killed with its jobs", word, kills, 0, detail)
+
+
+def start_two(bench: Bench, number: int, seed: int) -> Outcome:
+    """Start Snakemake twice within milliseconds, for one table, or for a table and a figure."""
+    draws = random.Random(f"two {seed} {number}")
+    kind = "two at once, same table" if number % 2 else "two at once, different products"
+    with clone(bench, without=("cells",)) as checkout:
+        running = [start(checkout, TABLE)]
+        time.sleep(draws.choice([0.0, draws.random() * 0.02, draws.random() * 0.5, draws.random() * 4]))
+        running.append(start(checkout, TABLE if number % 2 else FIGURE))
+        said = [process.communicate(timeout=LONGEST)[0] for process in running]
+        for process, words in zip(running, said, strict=True):
+            if process.returncode != 0 and (words.count(BUSY) != 1 or "Traceback" in words):
+                return Outcome(LABEL, kind, UNCLEAR, detail=words[-1500:])
+        outputs = [output for words in said for output in re.findall(r"^    output: (.*)$", words, re.MULTILINE)]
+        if twice := {output for output in outputs if outputs.count(output) > 1}:
+            return Outcome(LABEL, kind, WRONG, detail=f"made twice: {twice}")
+        if all(process.returncode for process in running):
+            return Outcome(LABEL, kind, UNCLEAR, detail="both were turned away")
+        again = start(checkout, TABLE, FIGURE)
+        words = again.communicate(timeout=LONGEST)[0]
+        if again.returncode != 0:
+            return Outcome(LABEL, kind, UNCLEAR, detail=words[-1500:])
+        word, detail = _compared(bench, checkout)
+        turned_away = any(process.returncode for process in running)
+        return Outcome(LABEL, kind, CLEAR if word == SAME and turned_away else word, detail=detail)
+
+
+def fill_its_disk(bench: Bench, pages: int) -> Outcome:
+    """Let an invocation find room for so many pages, for itself and its jobs; then make room."""
+    with clone(bench, without=("predictions", "cells"), size=400 << 20) as checkout:
+        ballast = checkout.folder.parent / "ballast"
+        free = os.statvfs(checkout.folder).f_bavail - pages
+        with ballast.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, free * PAGE)
+        first = start(checkout, TABLE, FIGURE)
+        said = first.communicate(timeout=LONGEST)[0]
+        ballast.unlink()
+        if first.returncode != 0 and not re.search(rf"{FULL}|free", said):
+            return Outcome(LABEL, "disk full", UNCLEAR, detail=f"{pages} pages: {said[-1500:]}")
+        ours = re.search(r'Traceback(?:(?!Traceback)[\s\S])*File "[^"]*/corelib/', said)
+        if ours:
+            return Outcome(LABEL, "disk full", UNCLEAR, detail=f"{pages} pages: {said[-2500:]}")
+        again = start(checkout, TABLE, FIGURE)
+        words = again.communicate(timeout=LONGEST)[0]
+        if again.returncode != 0:
+            return Outcome(LABEL, "disk full", UNCLEAR, detail=f"{pages} pages, done again: {words[-1500:]}")
+        word, detail = _compared(bench, checkout)
+        return Outcome(LABEL, "disk full", CLEAR if word == SAME and first.returncode else word, detail=detail)
+
+
+CLOCKS = {"set back an hour": "-3600s", "set forward a day": "+86400s", "set back while it runs": "-5400s"}
+
+
+def set_the_clock(bench: Bench, kind: str) -> Outcome:
+    """Build under another clock, or one that changes meanwhile; then ask again under the true one."""
+    with clone(bench, without=("predictions", "cells")) as checkout:
+        clock = checkout.folder / "clock"
+        clock.write_text("+0" if "while" in kind else CLOCKS[kind])
+        running = start(
+            checkout,
+            TABLE,
+            LD_PRELOAD=str(faketime()),
+            FAKETIME_TIMESTAMP_FILE=str(clock),
+            FAKETIME_NO_CACHE="1",
+            FAKETIME_DONT_FAKE_MONOTONIC="1",
+        )
+        if "while" in kind:
+            until = time.monotonic() + LONGEST
+            while running.poll() is None and time.monotonic() < until:
+                if (checkout.folder / "runs/predictions").exists():
+                    clock.write_text(CLOCKS[kind])
+                    break
+                time.sleep(0.05)
+        said = running.communicate(timeout=LONGEST)[0]
+        if running.returncode != 0:
+            return Outcome(LABEL, f"clock {kind}", UNCLEAR, detail=said[-1500:])
+        for record in checkout.folder.glob("runs/predictions/*/*.provenance.json"):
+            if not 0 <= json.loads(record.read_text())["wall_seconds"] < LONGEST:
+                return Outcome(LABEL, f"clock {kind}", WRONG, detail=f"{record}: its wall time is not one")
+        if checkout.planned(TABLE) != {}:
+            return Outcome(LABEL, f"clock {kind}", LOST, detail="under the true clock it is made again")
+        done = start(checkout, TABLE, FIGURE)
+        said = done.communicate(timeout=LONGEST)[0]
+        if done.returncode != 0:
+            return Outcome(LABEL, f"clock {kind}", UNCLEAR, detail=said[-1500:])
+        word, detail = _compared(bench, checkout)
+        return Outcome(LABEL, f"clock {kind}", word, detail=detail)
+
+
+def faketime() -> Path | None:
+    """The library that sets a process's clock, where it is installed (Debian: faketime)."""
+    found = [path for top in ("/usr/lib", "/usr/local/lib", "/lib64") for path in Path(top).rglob(FAKETIME)]
+    return found[0] if found else None
+
+
+DAMAGED = {
+    "a fact of a distance": "runs/fid/core-*/manifest.json",
+    "a sampled image": "runs/samples/original-*/images/*seed188.jpg",
+    "the base model": "runs/pipeline/*/pipeline/unet/*.safetensors",
+    "predictions": "runs/predictions/core-*/predictions.parquet",
+    "a specification": "runs/cells/core-*/specification.json",
+    "a record": "runs/predictions/core-*/manifest.provenance.json",
+}
+
+
+def damage_under_it(bench: Bench, what: str, seed: int) -> Outcome:
+    """Damage a file, ask for the table, do what is said, and ask again."""
+    kind = f"flipped bit in {what}"
+    with clone(bench, without=("predictions",) if "model" in what or "image" in what else ("nothing",)) as checkout:
+        shutil.rmtree(checkout.folder / "runs/cells", ignore_errors="specification" not in what)
+        path = sorted(checkout.folder.glob(DAMAGED[what]) or bench.reference.folder.glob(DAMAGED[what]))[0]
+        if not path.is_relative_to(checkout.folder):
+            path = checkout.folder / path.relative_to(bench.reference.folder)
+            path.parent.mkdir(parents=True)
+            shutil.copyfile(bench.reference.folder / path.relative_to(checkout.folder), path)
+        flip_a_bit(path, random.Random(f"{seed} {what}"))
+        word = SAME
+        for _ in range(3):
+            asked = start(checkout, TABLE, FIGURE)
+            said = asked.communicate(timeout=LONGEST)[0]
+            if asked.returncode == 0:
+                break
+            word = CLEAR
+            sentences = re.findall(r"Error: (\S+/.*)$", said, re.MULTILINE)
+            if not sentences or "Traceback" in said:
+                return Outcome(LABEL, kind, UNCLEAR, detail=said[-1500:])
+            for sentence in sentences:
+                for named in re.findall(r"delete (\S+?)[,;.]?(?= |$)", sentence):
+                    target = checkout.folder / (named if "/" in named else sentence.partition(":")[0])
+                    shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        else:
+            return Outcome(LABEL, kind, UNCLEAR, detail=said[-1500:])
+        same, detail = _compared(bench, checkout)
+        return Outcome(LABEL, kind, word if same == SAME else same, detail=detail)
+
+
+def _compared(bench: Bench, checkout: Checkout) -> tuple[str, str]:
+    """Whether an invocation has come to the reference's bits, all of them and no others, and nothing is left to do."""
+    place = object.__new__(Place)
+    place.folder = checkout.folder
+    found = place.listing()
+    place.folder = bench.reference.folder
+    names = _names(bench)
+    expected = {name: sha256 for name, sha256 in place.listing().items() if name in names}
+    for name, sha256 in expected.items():
+        if found.get(name) != sha256:
+            return WRONG, f"{name}: {'other bits' if name in found else 'missing'}"
+    if left := sorted(found.keys() - expected.keys()):
+        return LOST, f"left behind: {left[:4]}"
+    verified = checkout.python("-m", "corelib", "verify", timeout=300)
+    if verified.returncode != 0 or " 0 faults" not in verified.stdout:
+        return WRONG, verified.stdout[-600:]
+    if planned := checkout.planned(TABLE, FIGURE):
+        return LOST, f"asked again, it would make {planned}"
+    return SAME, ""
+
+
+def _names(bench: Bench) -> set[str]:
+    """What the study has made in the reference, in which another one has made something as well."""
+    names = set()
+    for job in bench.reference.jobs.values():
+        if job.stage != "pretrained":
+            run = bench.reference.folder / job.specification.parent
+            files = [path for path in run.rglob("*") if path.is_file()] + [
+                bench.reference.folder / path for path in (*job.outputs, job.manifest.with_suffix(".provenance.json"))
+            ]
+            names |= {str(path.relative_to(bench.reference.folder)) for path in files}
+    return names
