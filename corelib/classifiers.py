@@ -12,13 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from corelib.artefacts import Manifest
+from corelib.classifier_weights import read_weights
 from corelib.devices import Device
 from corelib.errors import ArtefactError, AssetError
-from corelib.weights import read_plain_weights
-
-LAST_LAYERS = ("head.bias", "fc.bias", "classifier.bias")
-"""What the last layer of a timm classifier is called."""
-
 
 LARGEST_RESOLUTION = 4096
 """Pixels a side to which an image is brought before it is classified."""
@@ -86,21 +82,3 @@ def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise AssetError(f"{path}: not the weights of {type(model).__name__} ({reason[:200]}).") from None
-
-
-def read_weights(path: Path, classes: int) -> dict[str, Tensor]:
-    """The tensors of such a checkpoint. Raises `AssetError` as `load_weights` does."""
-    content = read_plain_weights(path, "the classifier's weights")
-    if not isinstance(content, dict) or "model_state_dict" not in content:
-        raise AssetError(f"{path}: no entry `model_state_dict`, expected a checkpoint of the benchmark's form.")
-    weights = content["model_state_dict"]
-    if not isinstance(weights, dict) or not all(_is_named_tensor(*entry) for entry in weights.items()):
-        raise AssetError(f"{path}: `model_state_dict` holds more than tensors by their names, expected those alone.")
-    outputs = {len(tensor) for name, tensor in weights.items() if name.endswith(LAST_LAYERS) and tensor.ndim}
-    if outputs and outputs != {classes}:
-        raise AssetError(f"{path}: the classifier has {min(outputs)} classes, expected {classes}.")
-    return weights
-
-
-def _is_named_tensor(name: object, tensor: object) -> bool:
-    return isinstance(name, str) and isinstance(tensor, Tensor)

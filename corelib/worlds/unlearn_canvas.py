@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corelib.artefacts import followed, sha256_of, written_whole
-from corelib.classifiers import read_weights
+from corelib.classifier_weights import read_weights
 from corelib.errors import AssetError
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.work import Outcome, Work
