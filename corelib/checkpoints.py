@@ -18,7 +18,7 @@ import torch
 
 from corelib.artefacts import written_whole
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted
-from corelib.weights import load_pickled, reason_of
+from corelib.weights import check_sums, load_pickled, look_through, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,10 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
+            look_through(self.path)
+            check_sums(self.path)
             content = load_pickled(self.path)
-            owner, state = content["owner"], content["state"]
+            owner, state = str(content["owner"]), dict(content["state"])
         except Exception as error:  # torch raises many kinds for damaged files
             log.warning("%s: not readable (%s); starting from the beginning.", self.path, reason_of(error))
             return None

@@ -22,7 +22,7 @@ from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
 from corelib.settings.slicing import Encoding
 from corelib.settings.unlearn_canvas import Assets
-from corelib.settings.unlearning import Adam, Length, Objective, Saliency, Trained
+from corelib.settings.unlearning import DIGITS, Adam, Length, Objective, Saliency, Trained
 
 ORIGINAL = "original"
 """The row of the model before any unlearning."""
@@ -31,6 +31,10 @@ Scheme = Literal["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_t
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """What a style, object, task, method or table may be called: names become parts of paths."""
+
+
+LONGEST = 1e12
+"""Epochs or steps of a run, beyond which a number can only be a mistake."""
 
 
 class Contradiction(Exception):
@@ -411,6 +415,15 @@ def _contradictions_of_a_method(study: Study, key: str, name: str, method: Metho
         yield Contradiction("training.optimizer.weight_decay", decay, f"0.0, since {key} has a saliency mask")
     if name == ORIGINAL:
         yield Contradiction("methods", ORIGINAL, "another name: this one is the model before unlearning")
+    scale = study.training.scale
+    if not 0 < method.learning_rate * scale.learning_rate < math.inf:
+        yield Contradiction(
+            "training.scale.learning_rate", scale.learning_rate, f"a number that leaves {key}.learning_rate one"
+        )
+    for task, length in method.length.items():
+        if not 0 < round((length.epochs or length.steps or 0) * scale.length, DIGITS) < LONGEST:
+            expected = f"a number that leaves {key}.length.{task} one, below {LONGEST:,.0f}"
+            yield Contradiction("training.scale.length", scale.length, expected)
     for leaf, tasks in (("length", list(method.length)), ("anchors", list(method.anchors))):
         yield from _unknown(f"{key}.{leaf}", tasks, list(study.tasks), "task")
     if study.training.epoch_counts == "both" and method.objective.retain is not None and method.batch % 2:
