@@ -33,6 +33,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """What a style, object, task, method or table may be called: names become parts of paths."""
 
 
+MOST_NAMES = 1_000
+"""Styles or objects of a world, and rows or tasks of a table; the paper's have 51, 20, 9 and 3."""
+
+MOST_IMAGES = 1_000_000
+"""Of a task's evaluation; the paper's have up to 5,100."""
+
 LONGEST = 1e12
 """Epochs or steps of a run, beyond which a number can only be a mistake."""
 
@@ -49,8 +55,8 @@ class UnlearnCanvasWorld(Section):
     """The paper's world: the user's assets."""
 
     kind: Literal["unlearn_canvas"]
-    styles: list[str]
-    objects: list[str]
+    styles: list[str] = Field(max_length=MOST_NAMES)
+    objects: list[str] = Field(max_length=MOST_NAMES)
     images_per_cell: PositiveInt
     assets: Assets
 
@@ -60,8 +66,8 @@ class MiniatureWorld(Section):
 
     kind: Literal["miniature"]
     pretrained: bool
-    styles: list[str]
-    objects: list[str]
+    styles: list[str] = Field(max_length=MOST_NAMES)
+    objects: list[str] = Field(max_length=MOST_NAMES)
     images_per_cell: PositiveInt
     seed: int = Field(ge=0)
     resolution: PositiveInt
@@ -166,8 +172,8 @@ class Row(Section):
 class Table(Section):
     """A table is a query over runs: for each task, the named rows."""
 
-    tasks: list[str] = Field(min_length=1)
-    rows: list[str | Row] = Field(min_length=1)
+    tasks: list[str] = Field(min_length=1, max_length=MOST_NAMES)
+    rows: list[str | Row] = Field(min_length=1, max_length=MOST_NAMES)
     published: str | None
 
 
@@ -372,6 +378,14 @@ def _contradictions_of_a_task(study: Study, key: str, task: Task) -> Iterator[Co
             yield from _repeated(f"{key}.{leaf}", list(chosen))
         if not chosen:
             yield Contradiction(f"{key}.{leaf}", chosen, "`all` or at least one object")
+    styles_judged = len(task.forget) + len(task.evaluation.retain)
+    images = styles_judged * len(study.objects_of(task.evaluation.objects)) * len(task.evaluation.seeds)
+    if images > MOST_IMAGES:
+        yield Contradiction(
+            f"{key}.evaluation.seeds",
+            len(task.evaluation.seeds),
+            f"so few that {images:,} images become {MOST_IMAGES:,}",
+        )
     if not task.evaluation.retain:
         yield Contradiction(f"{key}.evaluation.retain", [], "at least one style")
     cells = len(task.evaluation.retain) * len(study.objects_of(task.evaluation.objects))

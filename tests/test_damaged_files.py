@@ -191,7 +191,7 @@ READERS: dict[str, Reader] = {
         lambda path: read_features(path, 3), ArtefactError, "features.safetensors",
     ),
     "tensors": Reader(
-        lambda path: save_file({"a": torch.zeros(3)}, path, {"x": "y"}), read_safetensors, ArtefactError, "x.safetensors",
+        lambda path: save_file({"a": torch.zeros(3)}, path), read_safetensors, ArtefactError, "x.safetensors"
     ),
     "predictions": Reader(
         write_predictions, lambda path: read_predictions(vouched(path)), ArtefactError, "predictions.parquet"

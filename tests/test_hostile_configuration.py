@@ -183,6 +183,22 @@ def test_a_scale_leaves_lengths_and_learning_rates_that_a_run_can_have(leaf: str
     assert f"training.scale.{leaf} is {value}, expected a number that leaves methods." in answer
 
 
+SEEDS = f"tasks: {{Forget01: {{evaluation: {{seeds: {list(range(30_000))}}}}}}}"
+STYLES = f"world: {{styles: [{', '.join(f's{number}' for number in range(2_000))}]}}"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(SEEDS, "images become 1,000,000"), (STYLES, "at most 1000 of them")],
+    ids=["seeds", "styles"],
+)
+def test_a_short_file_never_stands_for_more_images_than_can_be_meant(folder: Path, content: str, expected: str) -> None:
+    with in_time(10):
+        answer = answer_to(folder, f"base: mini\n{content}\n".encode())
+    assert isinstance(answer, str)
+    assert expected in answer
+
+
 # Files
 
 
