@@ -179,18 +179,24 @@ def read_specification(path: Path) -> dict[str, Any]:
 
 
 def read_inputs(specification: Mapping[str, Any]) -> dict[str, Manifest]:
-    """The manifests of the runs that a run builds on, by role.
+    """The manifests of the runs that a run builds on, by role. Raises `ArtefactError` as `read_input` does."""
+    return {role: read_input(specification, role) for role in specification["builds_on"]}
 
-    Raises `ArtefactError` if one is missing, or is of another run than the specification's digest vouches for.
+
+def read_input(specification: Mapping[str, Any], role: str) -> Manifest:
+    """The manifest of one of them.
+
+    Raises `ArtefactError` if there is none, or if it is of another run than the specification's digest vouches for.
     """
-    inputs = {role: read_manifest(RUNS / name / MANIFEST) for role, name in specification["builds_on"].items()}
-    for role, manifest in inputs.items():
-        if manifest.digest != (expected := specification["inputs"][role]):
-            raise ArtefactError(
-                f"{manifest.folder / MANIFEST}: it vouches for the run {manifest.digest[:12]}, expected "
-                f"{str(expected)[:12]} as {role}; delete {manifest.folder} and ask for the target again."
-            )
-    return inputs
+    if role not in specification["builds_on"]:
+        raise ArtefactError(f"{specification['slug']}: it builds on no {role}, expected one.")
+    manifest = read_manifest(RUNS / specification["builds_on"][role] / MANIFEST)
+    if manifest.digest != (expected := specification["inputs"][role]):
+        raise ArtefactError(
+            f"{manifest.folder / MANIFEST}: it vouches for the run {manifest.digest[:12]}, expected "
+            f"{str(expected)[:12]} as {role}; delete {manifest.folder} and ask for the target again."
+        )
+    return manifest
 
 
 def digest_of(content: Mapping[str, Any]) -> str:

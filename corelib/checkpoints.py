@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import signal
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 
 from corelib.artefacts import written_whole
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted
-from corelib.weights import load_pickled, reason_of
+from corelib.weights import check_sums, load_pickled, look_through, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +48,10 @@ class Checkpoint:
         if self.path.is_dir():
             raise ArtefactError(f"{self.path}: a folder, expected the state of a training; delete it to start afresh.")
         try:
-            _check_sums(self.path)
+            look_through(self.path)
+            check_sums(self.path)
             content = load_pickled(self.path)
-            owner, state = content["owner"], content["state"]
+            owner, state = str(content["owner"]), dict(content["state"])
         except Exception as error:  # torch raises many kinds for damaged files
             log.warning("%s: not readable (%s); starting from the beginning.", self.path, reason_of(error))
             return None
@@ -110,10 +110,3 @@ def put_back(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None
         for name, tensor in kept.items():
             if isinstance(tensor, torch.Tensor) and tensor.shape not in ((), parameter.shape):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(parameter.shape)}")
-
-
-def _check_sums(path: Path) -> None:
-    """Raise `BadZipFile` if a byte of the archive has changed: torch reads it without a look at its check sums."""
-    with zipfile.ZipFile(path) as archive:
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(damaged)

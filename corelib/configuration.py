@@ -23,7 +23,7 @@ from corelib.settings.section import Section
 from corelib.settings.slicing import Encoding
 from corelib.settings.trained import Trained
 from corelib.settings.unlearn_canvas import Assets
-from corelib.settings.unlearning import Adam, Length, Objective, Saliency
+from corelib.settings.unlearning import DIGITS, Adam, Length, Objective, Saliency
 
 ORIGINAL = "original"
 """The row of the model before any unlearning."""
@@ -32,6 +32,16 @@ Scheme = Literal["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_t
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """What a style, object, task, method or table may be called: names become parts of paths."""
+
+
+MOST_NAMES = 1_000
+"""Styles or objects of a world, and rows or tasks of a table; the paper's have 51, 20, 9 and 3."""
+
+MOST_IMAGES = 1_000_000
+"""Of a task's evaluation; the paper's have up to 5,100."""
+
+LONGEST = 1e12
+"""Epochs or steps of a run, beyond which a number can only be a mistake."""
 
 
 class Contradiction(Exception):
@@ -46,8 +56,8 @@ class UnlearnCanvasWorld(Section):
     """The paper's world: the user's assets."""
 
     kind: Literal["unlearn_canvas"]
-    styles: list[str]
-    objects: list[str]
+    styles: list[str] = Field(max_length=MOST_NAMES)
+    objects: list[str] = Field(max_length=MOST_NAMES)
     images_per_cell: PositiveInt
     assets: Assets
 
@@ -57,8 +67,8 @@ class MiniatureWorld(Section):
 
     kind: Literal["miniature"]
     pretrained: bool
-    styles: list[str]
-    objects: list[str]
+    styles: list[str] = Field(max_length=MOST_NAMES)
+    objects: list[str] = Field(max_length=MOST_NAMES)
     images_per_cell: PositiveInt
     seed: int = Field(ge=0)
     resolution: PositiveInt
@@ -163,8 +173,8 @@ class Row(Section):
 class Table(Section):
     """A table is a query over runs: for each task, the named rows."""
 
-    tasks: list[str] = Field(min_length=1)
-    rows: list[str | Row] = Field(min_length=1)
+    tasks: list[str] = Field(min_length=1, max_length=MOST_NAMES)
+    rows: list[str | Row] = Field(min_length=1, max_length=MOST_NAMES)
     published: str | None
 
 
@@ -369,6 +379,14 @@ def _contradictions_of_a_task(study: Study, key: str, task: Task) -> Iterator[Co
             yield from _repeated(f"{key}.{leaf}", list(chosen))
         if not chosen:
             yield Contradiction(f"{key}.{leaf}", chosen, "`all` or at least one object")
+    styles_judged = len(task.forget) + len(task.evaluation.retain)
+    images = styles_judged * len(study.objects_of(task.evaluation.objects)) * len(task.evaluation.seeds)
+    if images > MOST_IMAGES:
+        yield Contradiction(
+            f"{key}.evaluation.seeds",
+            len(task.evaluation.seeds),
+            f"so few that {images:,} images become {MOST_IMAGES:,}",
+        )
     if not task.evaluation.retain:
         yield Contradiction(f"{key}.evaluation.retain", [], "at least one style")
     cells = len(task.evaluation.retain) * len(study.objects_of(task.evaluation.objects))
@@ -412,6 +430,15 @@ def _contradictions_of_a_method(study: Study, key: str, name: str, method: Metho
         yield Contradiction("training.optimizer.weight_decay", decay, f"0.0, since {key} has a saliency mask")
     if name == ORIGINAL:
         yield Contradiction("methods", ORIGINAL, "another name: this one is the model before unlearning")
+    scale = study.training.scale
+    if not 0 < method.learning_rate * scale.learning_rate < math.inf:
+        yield Contradiction(
+            "training.scale.learning_rate", scale.learning_rate, f"a number that leaves {key}.learning_rate one"
+        )
+    for task, length in method.length.items():
+        if not 0 < round((length.epochs or length.steps or 0) * scale.length, DIGITS) < LONGEST:
+            expected = f"a number that leaves {key}.length.{task} one, below {LONGEST:,.0f}"
+            yield Contradiction("training.scale.length", scale.length, expected)
     for leaf, tasks in (("length", list(method.length)), ("anchors", list(method.anchors))):
         yield from _unknown(f"{key}.{leaf}", tasks, list(study.tasks), "task")
     if study.training.epoch_counts == "both" and method.objective.retain is not None and method.batch % 2:

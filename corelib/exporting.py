@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from corelib.addresses import RUNS, SPECIFICATION, read_inputs, read_specification
+from corelib.addresses import RUNS, SPECIFICATION, read_input, read_specification
 from corelib.artefacts import MANIFEST, Manifest, folder_written_whole, read_manifest, write_json
 from corelib.diffusion import DELTA, BaseModel, load_delta
 from corelib.errors import ConfigurationError
@@ -29,7 +29,7 @@ def export_model(run: str, folder: Path) -> None:
     what it needs is damaged.
     """
     unlearned = _run("unlearning", run, folder)
-    world = read_inputs(read_specification(unlearned.folder / SPECIFICATION))["pipeline"]
+    world = read_input(read_specification(unlearned.folder / SPECIFICATION), "pipeline")
     base = BaseModel(world)
     delta = unlearned.file(DELTA)
     unet = base.unet()

@@ -29,10 +29,10 @@ CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
 SECONDS = 20
 """For one example, on a machine that does other things as well; the shipped studies take one."""
 
-few = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-many = settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
-few_files = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-many_files = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+few_files = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+many_files = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @contextmanager
@@ -167,6 +167,36 @@ def test_a_study_with_wrong_leaves_is_planned_or_refused_in_one_sentence(made: t
 @given(changes())
 def test_thousands_of_studies_with_wrong_leaves_are_planned_or_refused(made: tuple[str, list[Change]]) -> None:
     check(*made)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value"), [("length", 1e308), ("length", 1e-320), ("learning_rate", 1e-320), ("learning_rate", 1e308)]
+)
+def test_a_scale_leaves_lengths_and_learning_rates_that_a_run_can_have(leaf: str, value: float) -> None:
+    content = copy.deepcopy(WHOLE["mini"])
+    content["methods"]["core"]["learning_rate"] = 10.0
+    content["training"]["scale"][leaf] = value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "read_yaml", lambda _: content)
+        answer = planned_or_refused("paper", CONFIGURATION)
+    assert isinstance(answer, str)
+    assert f"training.scale.{leaf} is {value}, expected a number that leaves methods." in answer
+
+
+SEEDS = f"tasks: {{Forget01: {{evaluation: {{seeds: {list(range(30_000))}}}}}}}"
+STYLES = f"world: {{styles: [{', '.join(f's{number}' for number in range(2_000))}]}}"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(SEEDS, "images become 1,000,000"), (STYLES, "at most 1000 of them")],
+    ids=["seeds", "styles"],
+)
+def test_a_short_file_never_stands_for_more_images_than_can_be_meant(folder: Path, content: str, expected: str) -> None:
+    with in_time(10):
+        answer = answer_to(folder, f"base: mini\n{content}\n".encode())
+    assert isinstance(answer, str)
+    assert expected in answer
 
 
 # Files

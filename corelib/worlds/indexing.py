@@ -33,7 +33,7 @@ ROWS_AT_ONCE = 16
 """Of a parquet file, so that few images of three megabytes are in memory together."""
 
 LONGEST_CAPTION = 200
-"""Characters of a caption that are looked at; how long the pattern takes grows with the cube of their number."""
+"""Characters; how long the pattern takes grows with the cube of their number."""
 
 CAPTION = re.compile(r"\s*an?\s+(?P<object>.+?)\s+image\s+in\s+(?P<style>.+?)\s+style\s*\.?\s*", re.IGNORECASE)
 
@@ -121,7 +121,8 @@ def _read_parquet(root: Path, shards: list[Path], wanted: Wanted, photo_style: s
         for row, caption in enumerate(_captions(shard)):
             cell = named(caption)
             if cell is None:
-                faults.append(f"{shard}, row {row}: the caption {caption!r} names no style and object of the benchmark")
+                said = repr(caption[:LONGEST_CAPTION])
+                faults.append(f"{shard}, row {row}: the caption {said} names no style and object of the benchmark")
             elif cell[0] not in UNUSED_STYLES:
                 found[cell] += 1
                 numbered.append((shard, row, (*cell, found[cell])))
@@ -167,7 +168,8 @@ def reader_of_captions(
     object_of = {plain(object_): object_ for object_ in objects}
 
     def named(caption: str) -> tuple[str, str] | None:
-        said = CAPTION.fullmatch(caption)
+        words = " ".join(caption[: LONGEST_CAPTION + 1].split())
+        said = CAPTION.fullmatch(words) if len(caption) <= LONGEST_CAPTION else None
         cell = (style_of.get(plain(said["style"])), object_of.get(plain(said["object"]))) if said else (None, None)
         return None if cell[0] is None or cell[1] is None else (cell[0], cell[1])
 
@@ -183,7 +185,7 @@ def _captions(shard: Path) -> list[str]:
         raise AssetError(
             f"{shard}: not readable ({error}), expected parquet with the columns `image` and `text`."
         ) from None
-    return [(caption or "")[:LONGEST_CAPTION] for caption in captions]
+    return [caption or "" for caption in captions]
 
 
 def _contents(shard: Path, rows: Mapping[int, Key]) -> Iterator[dict[int, bytes]]:
