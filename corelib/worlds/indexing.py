@@ -168,8 +168,7 @@ def reader_of_captions(
     object_of = {plain(object_): object_ for object_ in objects}
 
     def named(caption: str) -> tuple[str, str] | None:
-        words = " ".join(caption[: LONGEST_CAPTION + 1].split())
-        said = CAPTION.fullmatch(words) if len(caption) <= LONGEST_CAPTION else None
+        said = CAPTION.fullmatch(" ".join(caption.split())) if len(caption) <= LONGEST_CAPTION else None
         cell = (style_of.get(plain(said["style"])), object_of.get(plain(said["object"]))) if said else (None, None)
         return None if cell[0] is None or cell[1] is None else (cell[0], cell[1])
 
