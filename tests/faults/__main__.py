@@ -49,9 +49,9 @@ def main(arguments: list[str]) -> int:
 def _asked(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/faults", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=320, help="at random moments, over all stages")
-    parser.add_argument("--write-kills", type=int, default=12, help="inside writes, at most so many of each stage")
-    parser.add_argument("--full-disks", type=int, default=9, help="of so many sizes for each stage")
-    parser.add_argument("--damages", type=int, default=100, help="at most so many files of what each stage reads")
+    parser.add_argument("--write-kills", type=int, default=5, help="inside writes, at most so many of each stage")
+    parser.add_argument("--full-disks", type=int, default=4, help="of so many sizes for each stage")
+    parser.add_argument("--damages", type=int, default=4, help="at most so many files of what each stage reads")
     parser.add_argument("--invocations", type=int, default=2, help="killed with all their jobs, until they are done")
     parser.add_argument("--kinds", nargs="*", choices=KINDS, help="of disturbances, all by default")
     parser.add_argument("--stages", nargs="*", help="all by default")
@@ -93,6 +93,8 @@ def _disturb(asked: argparse.Namespace, folder: Path, began: float) -> int:
     with multiprocessing.get_context("fork").Pool(asked.workers, initializer=_quiet) as pool:
         for outcome in pool.imap_unordered(_call, _disturbances(asked, chosen), chunksize=1):
             outcomes.append(outcome)
+            if len(outcomes) % 100 == 0:
+                print(f"{len(outcomes)} disturbances after {time.monotonic() - began:.0f} s", flush=True)
             if outcome.said not in ("same bits", "one clear error"):
                 print(f"{outcome.said}: {outcome.label}, {outcome.kind}: {outcome.detail}", flush=True)
     if asked.json:
