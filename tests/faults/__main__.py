@@ -26,6 +26,7 @@ from pathlib import Path
 
 INSIDE = "CORELIB_FAULTS_INSIDE"
 KINDS = ["kills", "writes", "disks", "damage", "invocations"]
+TRAININGS = ("autoencoder", "pipeline", "classifier", "unlearning")
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
@@ -127,10 +128,10 @@ def _disturbances(asked: argparse.Namespace, chosen: list) -> Iterator[Callable]
                 others = list(DAMAGES)[1:]
                 for kind in ("flipped bit", others[number % len(others)]):
                     yield functools.partial(damage_a_file, bench, job, path, kind, asked.seed)
-            if job.stage in ("autoencoder", "pipeline", "classifier", "unlearning"):
+            if job.stage in TRAININGS and "diverging" not in job.label:  # that ends before it saves a state
                 for kind in [*DAMAGES, *STATES]:
                     yield functools.partial(damage_a_state, bench, job, kind, asked.seed)
-            if job.stage in ("autoencoder", "pipeline", "classifier"):
+            if job.stage in TRAININGS[:3]:
                 yield functools.partial(lose_the_numbers, bench, job)
 
 
