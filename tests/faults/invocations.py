@@ -189,7 +189,6 @@ DAMAGED = {
     "a sampled image": "runs/samples/original-*/images/*seed188.jpg",
     "predictions": "runs/predictions/core-*/predictions.parquet",
     "a specification": "runs/cells/core-*/specification.json",
-    "a record": "runs/predictions/core-*/manifest.provenance.json",
 }
 
 
