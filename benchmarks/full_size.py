@@ -133,8 +133,10 @@ def make_embeddings(work: Work, _: int) -> Outcome:
     from corelib.embeddings import embed_prompts
     from corelib.settings.slicing import EmbeddingsStage
 
+    concepts = [(style, object_) for style in STUDY.world.styles for object_ in STUDY.world.objects]
+    wordings = (STUDY.prompts.in_training, STUDY.prompts.in_evaluation)
     settings = EmbeddingsStage(
-        styles=STUDY.world.styles, objects=STUDY.world.objects, prompts=STUDY.prompts, negative_prompt=""
+        prompts=sorted({"", *(said.prompt(*concept) for said in wordings for concept in concepts)})
     )
     return embed_prompts(settings, work)
 
@@ -150,7 +152,7 @@ def make_mask(work: Work, _: int) -> Outcome:
         saliency=method.saliency,
         trained=method.trained,
         batch=method.batch,
-        prompts=STUDY.prompts,
+        wording=STUDY.prompts.in_training,
         precision=STUDY.training.precision,
         seed=0,
     )
@@ -177,7 +179,7 @@ def sample_image(work: Work, steps: int) -> Outcome:
 
     scheduler = STUDY.sampling.scheduler.model_copy(update={"steps": steps})
     sampling = STUDY.sampling.model_copy(update={"batch": 1, "scheduler": scheduler})
-    settings = SamplesStage(sampling=sampling, prompts=STUDY.prompts, grid=[(FORGET, OBJECT, 188)])
+    settings = SamplesStage(sampling=sampling, wording=STUDY.prompts.in_evaluation, grid=[(FORGET, OBJECT, 188)])
     sample_shard(settings, work, 0, 1)
     from corelib.gathering import gather_samples
 

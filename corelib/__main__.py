@@ -116,11 +116,14 @@ def clean_runs(asked: Any) -> int:
 
 def provide_assets(asked: Any) -> int:
     """Fetch, check and lock the assets of a study."""
+    from corelib.worlds.indexing import Wanted
     from corelib.worlds.provisioning import Provision  # here: no other command needs the Hub's client
 
     plan = plan_of(asked.study, CONFIGURATION)
-    photo_style = plan.study.prompts.photo_style
-    Provision(plan.adoption(), CONFIGURATION, photo_style, lambda line: print(line, flush=True)).make(asked.again)
+    world, photo_style = plan.study.world, plan.study.prompts.photo_style
+    wanted = Wanted(world.styles, world.objects, world.images_per_cell)
+    provision = Provision(plan.assets(), wanted, CONFIGURATION, photo_style, lambda line: print(line, flush=True))
+    provision.make(asked.again)
     return 0
 
 

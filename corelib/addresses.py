@@ -19,12 +19,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from corelib.artefacts import MANIFEST, sha256_of_text
+from corelib.artefacts import MANIFEST, Manifest, read_json, read_manifest, sha256_of_text
+from corelib.errors import ArtefactError
 from corelib.settings.section import Section
 
 RUNS = Path("runs")
 SPECIFICATION = "specification.json"
 LIBRARY = "corelib"
+
+RUN = re.compile(r"[a-z0-9_]+/[a-z0-9_-]+-[0-9a-f]{12}")
+"""What the name of a run is like."""
+
+PARTS = {
+    **dict.fromkeys(("stage", "slug", "digest"), str),
+    **dict.fromkeys(("settings", "code", "packages", "inputs", "builds_on", "execution"), dict),
+    "threads": int,
+}
+"""Of a specification."""
 
 HARNESS = frozenset({"corelib.jobs", "corelib.progress"})
 """What scripts import to find their specification, to log and to record provenance. It computes no number, so it is no
@@ -68,7 +79,7 @@ class Run:
 
     Attributes:
         stage: the name of the stage, and of its folder below `runs/`.
-        script: the script of its rule, whose import closure is the stage's code.
+        scripts: those of its rules, whose import closure is the stage's code.
         slug: what it is, in words; part of the address for people, not of the digest.
         settings: the leaves that the stage reads.
         threads: CPU threads it computes with.
@@ -80,7 +91,7 @@ class Run:
     """
 
     stage: str
-    script: Path
+    scripts: tuple[Path, ...]
     slug: str
     settings: Section
     threads: int
@@ -96,8 +107,8 @@ class Run:
             "stage": self.stage,
             "settings": self.settings.model_dump(mode="json"),
             "threads": self.threads,
-            "code": code_of(self.script),
-            "packages": packages_of(self.script),
+            "code": code_of(*self.scripts),
+            "packages": packages_of(*self.scripts),
             "inputs": {role: run.digest for role, run in self.inputs.items()},
         }
 
@@ -146,6 +157,42 @@ class Run:
         return found
 
 
+def read_specification(path: Path) -> dict[str, Any]:
+    """The specification in a file. Raises `ArtefactError` if it is no specification, or does not have its own digest.
+
+    What it says of other runs is their names, which become paths.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in PARTS.items()):
+        raise ArtefactError(f"{path}: not a specification; delete it and ask for the target again.")
+    waits_for = content.get("after", {})
+    if not isinstance(waits_for, dict):
+        raise ArtefactError(f"{path}: not a specification; delete it and ask for the target again.")
+    named = [*content["builds_on"].values(), *waits_for.values()]
+    if not all(isinstance(name, str) and RUN.fullmatch(name) for name in named):
+        raise ArtefactError(f"{path}: it names a run that can be none, expected STAGE/SLUG-DIGEST; delete it.")
+    if content["builds_on"].keys() != content["inputs"].keys():
+        raise ArtefactError(f"{path}: it does not say where all lies that it builds on; delete it.")
+    if digest_of(content) != content["digest"]:
+        raise ArtefactError(f"{path}: its content does not have its digest; delete it and ask for the target again.")
+    return content
+
+
+def read_inputs(specification: Mapping[str, Any]) -> dict[str, Manifest]:
+    """The manifests of the runs that a run builds on, by role.
+
+    Raises `ArtefactError` if one is missing, or is of another run than the specification's digest vouches for.
+    """
+    inputs = {role: read_manifest(RUNS / name / MANIFEST) for role, name in specification["builds_on"].items()}
+    for role, manifest in inputs.items():
+        if manifest.digest != (expected := specification["inputs"][role]):
+            raise ArtefactError(
+                f"{manifest.folder / MANIFEST}: it vouches for the run {manifest.digest[:12]}, expected "
+                f"{str(expected)[:12]} as {role}; delete {manifest.folder} and ask for the target again."
+            )
+    return inputs
+
+
 def digest_of(content: Mapping[str, Any]) -> str:
     """The sha256 of a specification's content in canonical JSON."""
     kept = {key: content[key] for key in ("stage", "settings", "threads", "code", "packages", "inputs")}
@@ -158,16 +205,16 @@ def slugged(text: str) -> str:
 
 
 @functools.cache
-def code_of(script: Path) -> dict[str, str]:
-    """The digest of a script and of each library module in its import closure."""
-    modules = _closure(script)
+def code_of(*scripts: Path) -> dict[str, str]:
+    """The digest of each script and of each library module in their import closure."""
+    modules = _closure(*scripts)
     return {name: sha256_of_text(_written_out(_tree(path))) for name, path in modules.items()}
 
 
 @functools.cache
-def packages_of(script: Path) -> dict[str, str]:
-    """The versions of the numerical packages that a script's code computes with, without local build tags."""
-    imported = {name.split(".")[0] for path in _closure(script).values() for name in _imports(path)}
+def packages_of(*scripts: Path) -> dict[str, str]:
+    """The versions of the numerical packages that the code of scripts computes with, without local build tags."""
+    imported = {name.split(".")[0] for path in _closure(*scripts).values() for name in _imports(path)}
     queue = [NUMERICAL_PACKAGES[name] for name in imported & NUMERICAL_PACKAGES.keys()]
     found: set[str] = set()
     while queue:
@@ -179,11 +226,11 @@ def packages_of(script: Path) -> dict[str, str]:
 
 
 @functools.cache
-def _closure(script: Path) -> dict[str, Path]:
-    """The script (under its file name) and every library module that it reaches, sorted by name."""
+def _closure(*scripts: Path) -> dict[str, Path]:
+    """The scripts (under their file names) and every library module that they reach, sorted by name."""
     library = Path(__file__).resolve().parent
-    found: dict[str, Path] = {script.name: script}
-    queue = [script]
+    found: dict[str, Path] = {script.name: script for script in scripts}
+    queue = list(scripts)
     while queue:
         for name in _imports(queue.pop()):
             path = _module_file(name, library)

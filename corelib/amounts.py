@@ -172,7 +172,7 @@ def _latents(run: Run, networks: Networks) -> Amount:
 
 def _embeddings(run: Run, networks: Networks) -> Amount:
     chosen = _read(EmbeddingsStage, run)
-    return Amount(disk=len(chosen.styles) * len(chosen.objects) * networks.prompt * FLOAT)
+    return Amount(disk=len(chosen.prompts) * networks.prompt * FLOAT)
 
 
 def _saliency(run: Run, networks: Networks) -> Amount:

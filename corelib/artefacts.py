@@ -7,21 +7,29 @@ Manifests are the edges of the workflow: small, compared by content, and safe fo
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from corelib.errors import ArtefactError, UserError
 
 MANIFEST = "manifest.json"
+
+LARGEST_JSON = 32 * 2**20
+"""Bytes of a JSON file. The largest of a study has two million; parsed it takes up to thirty times as much memory."""
+
+LONGEST_NAME = 1024
+"""Characters of a path below a folder."""
 
 NO_ROOM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """Faults of the place and not of the code."""
@@ -129,18 +137,41 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises `ArtefactError` if it is missing or not JSON."""
+def read_json(path: Path, record: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The value in a JSON file, its objects as dictionaries or as `record` makes them of those.
+
+    Raises `ArtefactError` if it is missing, too large, or not JSON.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = content_of(path, LARGEST_JSON)
     except FileNotFoundError:
         raise ArtefactError(f"{path}: the file is missing; ask for the target again to rebuild it.") from None
     except IsADirectoryError:
         raise _folder_in_the_way(path) from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ArtefactError(f"{path}: not readable ({error.strerror or error}), expected a JSON file.") from None
+    try:
+        return json.loads(content.decode("utf-8"), object_hook=record)
+    except (ValueError, RecursionError) as error:
         raise ArtefactError(
             f"{path}: not readable as JSON ({error}); delete it and ask for the target again."
         ) from None
+
+
+def content_of(path: Path, most: int) -> bytes:
+    """The bytes of a regular file. Raises `OSError` if there is none, it is no regular file, or has more than `most`.
+
+    Opened without waiting: a pipe or a device in the place of a file would keep the reader for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, at most {most:,} can be meant", str(path))
+    return content
 
 
 def sha256_of_text(text: str) -> str:
@@ -149,10 +180,15 @@ def sha256_of_text(text: str) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file, or of a folder: over the sorted relative paths and hashes of its files."""
+    """Hexadecimal sha256 of a file, or of a folder: over the sorted relative paths and hashes of its files.
+
+    Raises `OSError` for a pipe or a device, which has no end.
+    """
     if path.is_dir():
         lines = (f"{file.relative_to(path).as_posix()} {sha256_of(file)}" for file in files_below(path))
         return sha256_of_text("\n".join(lines))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -175,29 +211,44 @@ class Manifest:
     def outside(self, path: str, sha256: str) -> Path:
         """The path of something that the stage vouches for by a fact, an asset say, after checking its bytes.
 
-        `path` is relative to the stage's folder, and the links in it are followed. Raises `ArtefactError` if the bytes
-        are other ones.
+        `path` is relative to the stage's folder, and the links in it are followed. Raises `ArtefactError` if it leads
+        elsewhere than a link of the folder itself does, or the bytes are other ones.
         """
-        found = followed(self.folder / path)
+        found = followed(self.place(path))
         if not found.exists():
             raise ArtefactError(f"{found}: missing, expected what {self.folder / MANIFEST} vouches for.")
-        if (sha := sha256_of(found)) != sha256:
+        if (sha := _sha256_or_reason(found)) != sha256:
             raise ArtefactError(
                 f"{found}: its sha256 is {sha[:12]}, expected {sha256[:12]} as when it was taken into use; put the old "
                 f"content back, or delete {self.folder} to take the new one into use under every run that needs it."
             )
         return found
 
+    def place(self, path: object) -> Path:
+        """Where something lies that a fact names, unchecked: in the stage's folder, or where a link of it leads.
+
+        The links at the top of a folder are those by which a run takes the user's own files into use.
+        """
+        lexical = named_below(self.folder, path)
+        top = self.folder / lexical.relative_to(self.folder).parts[0]
+        return lexical if top.is_symlink() else below(self.folder, path)
+
     def file(self, name: str) -> Path:
-        """The path of one of the stage's files, after checking that its bytes are the ones vouched for."""
-        path = self.folder / name
+        """The path of one of the stage's files, after checking that its bytes are the ones vouched for.
+
+        Raises `ArtefactError` if they are not, or if the file or a link in it leads out of the stage's folder.
+        """
         if name not in self.files:
             raise ArtefactError(
                 f"{self.folder / MANIFEST}: it vouches for no file `{name}`, only {sorted(self.files)}."
             )
+        path = below(self.folder, name)
         if not path.exists():
             raise ArtefactError(f"{path}: the file is missing; delete {self.folder} and ask for the target again.")
-        if (found := sha256_of(path)) != self.files[name]:
+        if path.is_dir():
+            for link in (file for file in path.rglob("*") if file.is_symlink()):
+                below(self.folder, link.relative_to(self.folder).as_posix())
+        if (found := _sha256_or_reason(path)) != self.files[name]:
             raise ArtefactError(
                 f"{path}: its sha256 is {found[:12]}, but its manifest expects {self.files[name][:12]}; "
                 f"the file is damaged: delete {self.folder} and ask for the target again."
@@ -205,9 +256,48 @@ class Manifest:
         return path
 
 
+def below(folder: Path, name: object) -> Path:
+    """The path of what a file calls `name`, which has to lie below `folder`, with all links followed.
+
+    Everything that a manifest, a specification or an index says of where a file lies goes through here. Raises
+    `ArtefactError` if it is no relative path, or leads out of the folder by `..` or by a link.
+    """
+    path = named_below(folder, name)
+    try:
+        leads_out = not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # links in a circle
+        leads_out = True
+    if leads_out:
+        raise ArtefactError(f"{path}: it leads out of {folder}, expected a file below it and not a link to elsewhere.")
+    return path
+
+
+def named_below(folder: Path, name: object) -> Path:
+    """As `below`, by the name alone."""
+    said = PurePosixPath(name) if isinstance(name, str) and name.isprintable() else PurePosixPath("..")
+    if said.is_absolute() or ".." in said.parts or not said.parts or len(str(said)) > LONGEST_NAME:
+        raise ArtefactError(
+            f"{folder}: the file {str(name)[:80]!r} leads out of its folder, expected a name of one below it."
+        )
+    return folder / said
+
+
+def _sha256_or_reason(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise ArtefactError(f"{path}: not readable ({error.strerror or error}), expected a file.") from None
+
+
 def followed(path: Path) -> Path:
-    """Where a path leads through the links in it; below the working directory, as seen from there."""
-    real = path.resolve()
+    """Where a path leads through the links in it; below the working directory, as seen from there.
+
+    Raises `ArtefactError` if it leads in a circle.
+    """
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError):
+        raise ArtefactError(f"{path}: its links lead in a circle, expected a file or a folder.") from None
     return real.relative_to(Path.cwd()) if real.is_relative_to(Path.cwd()) else real
 
 
@@ -238,8 +328,8 @@ def is_still_true(content: Any, folder: Path, digest: str) -> bool:
     try:
         files = content["files"].items()
         belongs = has_its_seal(content) and content["digest"] == digest
-        return belongs and all(sha256_of(folder / name) == sha for name, sha in files)
-    except (OSError, KeyError, TypeError, AttributeError):
+        return belongs and all(sha256_of(below(folder, name)) == sha for name, sha in files)
+    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -252,10 +342,23 @@ def write_manifest(
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest in a file. Raises `ArtefactError` if it is missing, malformed or not as it was written."""
-    content = read_json(path)
+    content = read_json(path, functools.partial(Record, source=path))
     if not has_its_seal(content):
         raise ArtefactError(f"{path}: not a manifest as it was written; delete it and ask for the target again.")
-    try:
-        return Manifest(path.parent, content["stage"], content["digest"], content["files"], content["facts"])
-    except (KeyError, TypeError):
-        raise ArtefactError(f"{path}: not a manifest; delete it and ask for the target again.") from None
+    kinds = {"stage": str, "digest": str, "files": dict, "facts": dict}
+    if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
+        raise ArtefactError(f"{path}: not a manifest; delete it and ask for the target again.")
+    if not all(isinstance(sha256, str) for sha256 in content["files"].values()):
+        raise ArtefactError(f"{path}: not a manifest, a file has no sha256; delete it and ask for the target again.")
+    return Manifest(path.parent, content["stage"], content["digest"], content["files"], content["facts"])
+
+
+class Record(dict[str, Any]):
+    """What a JSON file says; a key that is missing is an `ArtefactError` that names the file."""
+
+    def __init__(self, content: Mapping[str, Any], source: Path) -> None:
+        super().__init__(content)
+        self.source = source
+
+    def __missing__(self, key: str) -> Any:
+        raise ArtefactError(f"{self.source}: it lacks `{key}`; delete it and ask for the target again.")

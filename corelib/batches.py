@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from corelib.artefacts import Manifest
-from corelib.concepts import EMPTY_CONCEPT, Prompts
+from corelib.concepts import EMPTY_CONCEPT, Wording
 from corelib.embeddings import EmbeddingCache
 from corelib.latents import LatentCache
 from corelib.objectives import NoisyPairs
@@ -23,20 +23,20 @@ class Material:
 
     Args:
         inputs: the manifests of slice, latents and embeddings, and of the generated images where there are any.
-        prompts: how concepts are captioned.
+        wording: how concepts are captioned.
         alphas_cumprod: the base model's noise schedule, (timesteps,).
         device: where the pairs are needed.
     """
 
     def __init__(
-        self, inputs: Mapping[str, Manifest], prompts: Prompts, alphas_cumprod: Tensor, device: torch.device
+        self, inputs: Mapping[str, Manifest], wording: Wording, alphas_cumprod: Tensor, device: torch.device
     ) -> None:
         self.slice = read_slice(inputs["slice"].file(SLICE))
         self.latents = LatentCache(inputs["latents"])
         self.latents.check(self.slice)
         self.generated = LatentCache(inputs["generated"]) if "generated" in inputs else None
         self._embeddings = EmbeddingCache(inputs["embeddings"])
-        self._prompts = prompts
+        self._wording = wording
         self._alphas_cumprod = alphas_cumprod
         self._device = device
 
@@ -109,7 +109,7 @@ class Material:
         return self._embeddings.of([EMPTY_CONCEPT] * count).to(self._device)
 
     def _embedded(self, styles: list[str], pairs: list[Pair]) -> Tensor:
-        prompts = [self._prompts.in_training(style, pair.object) for style, pair in zip(styles, pairs, strict=True)]
+        prompts = [self._wording.prompt(style, pair.object) for style, pair in zip(styles, pairs, strict=True)]
         return self._embeddings.of(prompts).to(self._device)
 
 

@@ -19,6 +19,7 @@ import torch
 
 from corelib.artefacts import written_whole
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted
+from corelib.weights import load_pickled, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,10 @@ class Checkpoint:
             raise ArtefactError(f"{self.path}: a folder, expected the state of a training; delete it to start afresh.")
         try:
             _check_sums(self.path)
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            content = load_pickled(self.path)
             owner, state = content["owner"], content["state"]
         except Exception as error:  # torch raises many kinds for damaged files
-            log.warning("%s: not readable (%s); starting from the beginning.", self.path, type(error).__name__)
+            log.warning("%s: not readable (%s); starting from the beginning.", self.path, reason_of(error))
             return None
         if owner != self.owner:
             raise ArtefactError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import timm
@@ -13,11 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from corelib.artefacts import Manifest
+from corelib.classifier_weights import read_weights
 from corelib.devices import Device
-from corelib.errors import AssetError
+from corelib.errors import ArtefactError, AssetError
 
-LAST_LAYERS = ("head.bias", "fc.bias", "classifier.bias")
-"""What the last layer of a timm classifier is called."""
+LARGEST_RESOLUTION = 4096
+"""Pixels a side to which an image is brought before it is classified."""
 
 
 class ImageClassifier:
@@ -25,13 +25,16 @@ class ImageClassifier:
 
     def __init__(self, world: Manifest, label: str, device: Device) -> None:
         facts = world.facts["classifiers"][label]
+        if not _is_a_network(facts["architecture"], facts["options"], facts["classes"], facts["resolution"]):
+            raise ArtefactError(
+                f"{world.folder}: its facts describe no {label} classifier, expected a network of timm's own, no "
+                "options, classes, and a resolution."
+            )
         self.classes: list[str] = facts["classes"]
         self.resolution: int = facts["resolution"]
         self.device = device
         path = world.outside(facts["weights"], facts["sha256"])
-        model = timm.create_model(
-            facts["architecture"], pretrained=False, num_classes=len(self.classes), **facts["options"]
-        )
+        model = timm.create_model(facts["architecture"], pretrained=False, num_classes=len(self.classes))
         load_weights(model, path, len(self.classes))
         self.model = model.eval().requires_grad_(False).to(device.torch_device)
 
@@ -55,6 +58,19 @@ class ImageClassifier:
         return self.model.forward_head(self.model.forward_features(normalised), pre_logits=True)
 
 
+def _is_a_network(architecture: object, options: object, classes: object, resolution: object) -> bool:
+    """Whether facts say what is needed to build a classifier, and nothing by which timm would load something else."""
+    return (
+        isinstance(architecture, str)
+        and timm.is_model(architecture)
+        and options == {}
+        and isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and isinstance(resolution, int)
+        and 0 < resolution <= LARGEST_RESOLUTION
+    )
+
+
 def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
     """Load a checkpoint of the benchmark's form, `{"model_state_dict": ...}`, without executing anything in it.
 
@@ -66,22 +82,3 @@ def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise AssetError(f"{path}: not the weights of {type(model).__name__} ({reason[:200]}).") from None
-
-
-def read_weights(path: Path, classes: int) -> dict[str, Tensor]:
-    """The tensors of such a checkpoint. Raises `AssetError` as `load_weights` does."""
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise AssetError(f"{path}: the file is missing, expected the classifier's weights.") from None
-    except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        raise AssetError(
-            f"{path}: not loadable as plain weights ({type(error).__name__}), expected tensors only."
-        ) from None
-    if not isinstance(content, dict) or "model_state_dict" not in content:
-        raise AssetError(f"{path}: no entry `model_state_dict`, expected a checkpoint of the benchmark's form.")
-    weights: dict[str, Tensor] = content["model_state_dict"]
-    outputs = {len(tensor) for name, tensor in weights.items() if name.endswith(LAST_LAYERS)}
-    if outputs and outputs != {classes}:
-        raise AssetError(f"{path}: the classifier has {min(outputs)} classes, expected {classes}.")
-    return weights

@@ -35,7 +35,8 @@ def unnamed_runs(configuration: Path) -> list[Unnamed]:
     }
     named |= {f"{stage}/{run}" for stage, run in _published_runs()}
     computing = {"/".join(job.run.split("/")[:2]) for job in running_jobs() if job.lives}
-    folders = sorted(path for path in RUNS.glob("*/*") if path.is_dir() and not path.is_symlink())
+    stages = [path for path in RUNS.glob("*") if path.is_dir() and not path.is_symlink()]
+    folders = sorted(path for stage in stages for path in stage.glob("*") if path.is_dir() and not path.is_symlink())
     kept = named | computing
     return [Unnamed(path, _size(path)) for path in folders if path.relative_to(RUNS).as_posix() not in kept]
 
@@ -44,9 +45,10 @@ def _published_runs() -> Iterator[tuple[str, str]]:
     """Stage and name of the runs of which tables and figures lie in `results/`: specifications, and small."""
     for path in RESULTS.rglob("*.json"):
         content = read_json(path)
-        if isinstance(content, dict) and "stage" in content and "digest" in content:
-            for folder in (RUNS / content["stage"]).glob(f"*-{content['digest'][:12]}"):
-                yield content["stage"], folder.name
+        stage, digest = (content.get(key) if isinstance(content, dict) else None for key in ("stage", "digest"))
+        if isinstance(stage, str) and isinstance(digest, str) and f"{stage}{digest}".isalnum():
+            for folder in (RUNS / stage).glob(f"*-{digest[:12]}"):
+                yield stage, folder.name
 
 
 def remove(run: Unnamed) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -20,8 +21,9 @@ from corelib.settings.precision import Precision
 from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
 from corelib.settings.slicing import Encoding
+from corelib.settings.trained import Trained
 from corelib.settings.unlearn_canvas import Assets
-from corelib.settings.unlearning import Adam, Length, Objective, Saliency, Trained
+from corelib.settings.unlearning import Adam, Length, Objective, Saliency
 
 ORIGINAL = "original"
 """The row of the model before any unlearning."""
@@ -269,14 +271,14 @@ def contradictions_of(study: Study) -> Iterator[Contradiction]:
     for name, method in study.methods.items():
         yield from _contradictions_of_a_method(study, f"methods.{name}", name, method)
     for name, table in study.tables.items():
-        yield from _not_a_name(f"tables.{name}", name, r"table\w+", "a name such as `table1`")
+        yield from _not_a_name(f"tables.{name}", name, r"table[A-Za-z0-9_]+", "a name such as `table1`")
         yield from _unknown(f"tables.{name}.tasks", table.tasks, list(study.tasks), "task")
         yield from _repeated(f"tables.{name}.tasks", table.tasks)
         yield from _repeated(f"tables.{name}.rows", [row.name for row in study.rows_of(table.rows)])
         for row in study.rows_of(table.rows):
             yield from _contradictions_of_a_row(study, f"tables.{name}.rows", row, table.tasks)
     for name, figure in study.figures.items():
-        yield from _not_a_name(f"figures.{name}", name, r"figure\w+", "a name such as `figure2`")
+        yield from _not_a_name(f"figures.{name}", name, r"figure[A-Za-z0-9_]+", "a name such as `figure2`")
         yield from _contradictions_of_a_figure(study, f"figures.{name}", figure)
 
 
@@ -492,8 +494,8 @@ def _unknown(key: str, names: list[str], known: list[str], kind: str) -> Iterato
 
 
 def _repeated(key: str, values: list[str] | list[int]) -> Iterator[Contradiction]:
-    for value in values:
-        if list(values).count(value) > 1:
+    for value, count in Counter[str | int](values).items():
+        if count > 1:
             yield Contradiction(key, value, "each entry once")
 
 

@@ -1,9 +1,9 @@
-"""Cached text embeddings: what the noise predictor is conditioned on for every prompt of the study."""
+"""Cached text embeddings: what the noise predictor is conditioned on for every prompt."""
 
 from __future__ import annotations
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from corelib.artefacts import Manifest, read_json, write_json, written_whole
@@ -12,20 +12,11 @@ from corelib.diffusion import BaseModel
 from corelib.errors import ArtefactError, AssetError
 from corelib.settings.precision import Precision
 from corelib.settings.slicing import EmbeddingsStage
+from corelib.weights import read_safetensors
 from corelib.work import Outcome, Work
 
 FILE, PROMPTS = "embeddings.safetensors", "prompts.json"
 BATCH = 32
-
-
-def prompts_of(settings: EmbeddingsStage) -> list[str]:
-    """Every prompt that training or sampling may ask for, each once, in a fixed order."""
-    prompts = {"", settings.negative_prompt}
-    for style in settings.styles:
-        for object_ in settings.objects:
-            prompts.add(settings.prompts.in_training(style, object_))
-            prompts.add(settings.prompts.in_evaluation(style, object_))
-    return sorted(prompts)
 
 
 def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
@@ -33,7 +24,7 @@ def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
     base = BaseModel(work.inputs["pipeline"])
     device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     tokenizer, encoder = base.tokenizer(), base.text_encoder().to(device.torch_device)
-    prompts = prompts_of(settings)
+    prompts = settings.prompts
     tokens = tokenizer(prompts, padding="max_length", truncation=False, max_length=tokenizer.model_max_length)
     for prompt, row in zip(prompts, tokens["input_ids"], strict=True):
         if len(row) > tokenizer.model_max_length:
@@ -53,8 +44,14 @@ class EmbeddingCache:
     """Text embeddings by prompt."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._embeddings = load_file(manifest.file(FILE))["embeddings"]
-        self._rows = {prompt: row for row, prompt in enumerate(read_json(manifest.file(PROMPTS)))}
+        path, prompts = manifest.file(FILE), read_json(manifest.file(PROMPTS))
+        self._embeddings = read_safetensors(path, ["embeddings"])["embeddings"]
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise ArtefactError(f"{manifest.folder / PROMPTS}: not a list of prompts, expected those of {path}.")
+        if self._embeddings.ndim != 3 or len(self._embeddings) != len(prompts):
+            shape = tuple(self._embeddings.shape)
+            raise ArtefactError(f"{path}: embeddings of shape {shape}, expected one of each of {len(prompts)} prompts.")
+        self._rows = {prompt: row for row, prompt in enumerate(prompts)}
         self._source = manifest.folder
 
     def of(self, prompts: list[str]) -> Tensor:

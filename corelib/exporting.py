@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from corelib.addresses import RUNS, SPECIFICATION
-from corelib.artefacts import MANIFEST, Manifest, folder_written_whole, read_json, read_manifest, write_json
+from corelib.addresses import RUNS, SPECIFICATION, read_inputs, read_specification
+from corelib.artefacts import MANIFEST, Manifest, folder_written_whole, read_manifest, write_json
 from corelib.diffusion import DELTA, BaseModel, load_delta
 from corelib.errors import ConfigurationError
 from corelib.gathering import sampled_images
@@ -29,7 +29,7 @@ def export_model(run: str, folder: Path) -> None:
     what it needs is damaged.
     """
     unlearned = _run("unlearning", run, folder)
-    world = read_manifest(RUNS / read_json(unlearned.folder / SPECIFICATION)["builds_on"]["pipeline"] / MANIFEST)
+    world = read_inputs(read_specification(unlearned.folder / SPECIFICATION))["pipeline"]
     base = BaseModel(world)
     delta = unlearned.file(DELTA)
     unet = base.unet()

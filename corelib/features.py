@@ -25,8 +25,9 @@ from corelib.devices import Device
 from corelib.errors import AssetError
 from corelib.settings.evaluation import FID
 from corelib.settings.precision import Precision
+from corelib.weights import check_archive, load_pickled, reason_of
 from corelib.work import Work
-from corelib.worlds.images import read_image
+from corelib.worlds.images import check_header, read_image
 
 BENCHMARK_SIDE, INCEPTION_SIDE = 512, 299
 LAST_MIXTURE = "Mixed_7c"
@@ -38,6 +39,8 @@ def features_of(paths: list[Path], fid: FID, work: Work) -> Tensor:
 
     Raises `AssetError` if the extractor is not loadable, or the features of an image are not finite.
     """
+    for path in paths:  # clean-fid opens whatever it is given
+        check_header(path)
     device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     extract = _by_the_benchmark if fid.mode == "benchmark" else _by_clean_fid
     features = extract(paths, fid, work, device)
@@ -58,16 +61,19 @@ def _by_clean_fid(paths: list[Path], fid: FID, work: Work, device: Device) -> Te
         extractor, resize = _inception(work.inputs["inception"], fid, device), None
     else:
         extractor, resize = _own_features(work, device), _as_it_is
-    features = get_files_features(
-        [str(path) for path in paths],
-        model=extractor,
-        num_workers=0,
-        batch_size=fid.batch,
-        device=device.torch_device,
-        mode=fid.mode,
-        custom_fn_resize=resize,
-        verbose=False,
-    )
+    try:
+        features = get_files_features(
+            [str(path) for path in paths],
+            model=extractor,
+            num_workers=0,
+            batch_size=fid.batch,
+            device=device.torch_device,
+            mode=fid.mode,
+            custom_fn_resize=resize,
+            verbose=False,
+        )
+    except (OSError, SyntaxError) as error:  # of an image whose header is one
+        raise AssetError(f"{paths[0].parent}: an image is damaged ({reason_of(error)}), expected whole ones.") from None
     return torch.from_numpy(features)
 
 
@@ -84,9 +90,10 @@ class _Inception(InceptionV3W):  # type: ignore[misc]
 def _inception(world: Manifest, fid: FID, device: Device) -> Callable[[Tensor], Tensor]:
     path = _vouched_for(world, "inception")
     try:
+        check_archive(path)
         network = _Inception(path, resize_inside=fid.mode == "legacy_tensorflow")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise AssetError(f"{path}: not loadable as TorchScript ({str(error).splitlines()[0]}).") from None
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise AssetError(f"{path}: not loadable as TorchScript ({reason_of(error)}).") from None
     return network.eval().to(device.torch_device)
 
 
@@ -124,11 +131,10 @@ def torchvision_inception(path: Path) -> Any:
     """
     network = inception_v3(weights=None, transform_input=True, init_weights=False)
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network.load_state_dict(load_pickled(path))
     except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        reason = " ".join(str(error).split())[:160]
         raise AssetError(
-            f"{path}: not loadable as torchvision's Inception v3 ({reason}), expected its weights."
+            f"{path}: not loadable as torchvision's Inception v3 ({reason_of(error)}), expected its weights."
         ) from None
     return network.eval().requires_grad_(False)
 

@@ -10,15 +10,16 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from corelib.artefacts import written_whole
-from corelib.errors import AssetError
+from corelib.errors import ArtefactError, AssetError
 from corelib.features import features_of
 from corelib.gathering import sampled_images
 from corelib.settings.evaluation import FIDStage, ReferenceStage
 from corelib.slices import pairs_of
+from corelib.weights import read_safetensors
 from corelib.work import Outcome, Work
 from corelib.worlds.images import benchmark_images
 
@@ -43,8 +44,18 @@ def measure_fid(settings: FIDStage, work: Work) -> Outcome:
     paths = sampled_images(work.inputs["samples"])
     chosen = [paths[image] for image in settings.grid]
     features = features_of(chosen, settings.fid, work)
-    reference = load_file(work.inputs["reference"].file(FILE))["features"]
+    reference = read_features(work.inputs["reference"].file(FILE), features.shape[1])
     return Outcome([], {"fid": frechet_distance(features, reference), "images": len(chosen)})
+
+
+def read_features(path: Path, dimensions: int) -> Tensor:
+    """The features in a file that `summarize_reference` wrote. Raises `ArtefactError` if it is damaged or of others."""
+    features = read_safetensors(path, ["features"])["features"]
+    if features.ndim != 2 or features.shape[1] != dimensions or features.dtype != torch.float64:
+        raise ArtefactError(
+            f"{path}: features of shape {tuple(features.shape)}, expected (images, {dimensions}) in fp64."
+        )
+    return features
 
 
 def frechet_distance(sampled: Tensor, real: Tensor) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corelib.artefacts import Manifest, has_its_seal, read_json, sha256_of
+from corelib.artefacts import MANIFEST, Manifest, below, has_its_seal, read_json, sha256_of
 from corelib.errors import ArtefactError
 from corelib.settings.sampling import SamplesStage
 from corelib.work import Outcome, Work
@@ -49,7 +49,7 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
                 f"{record}: an image of its batch ({names}) is missing or damaged, expected all of them whole; "
                 "ask for the target again: that batch alone will be sampled again."
             )
-        flagged += read_json(record)["flagged"]
+        flagged += [str(name) for name in read_json(record)["flagged"]]
     delta = work.inputs.get("delta")
     diverged_at = delta.facts["diverged_at"] if delta else None
     return Outcome([IMAGES], {"grid": settings.grid, "flagged": sorted(flagged), "diverged_at": diverged_at})
@@ -60,8 +60,10 @@ def is_whole(record: Path) -> bool:
     try:
         content = read_json(record)
         images = content["images"].items()
-        return has_its_seal(content) and all(
-            sha256_of(record.parent.parent / IMAGES / name) == sha for name, sha in images
+        return (
+            has_its_seal(content)
+            and isinstance(content["flagged"], list)
+            and all(sha256_of(below(record.parent.parent, f"{IMAGES}/{name}")) == sha for name, sha in images)
         )
     except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
         return False
@@ -70,7 +72,8 @@ def is_whole(record: Path) -> bool:
 def sampled_images(samples: Manifest) -> dict[SampledImage, Path]:
     """The path of every image of a run, in the order of its grid, after checking that all bytes are as vouched for."""
     folder = samples.file(IMAGES)
-    return {
-        (style, object_, seed): folder / image_name(style, object_, seed)
-        for style, object_, seed in samples.facts["grid"]
-    }
+    try:
+        grid = [(str(style), str(object_), int(seed)) for style, object_, seed in samples.facts["grid"]]
+    except (TypeError, ValueError):
+        raise ArtefactError(f"{samples.folder / MANIFEST}: its grid is no list of style, object and seed.") from None
+    return {image: below(folder, image_name(*image)) for image in grid}

@@ -27,17 +27,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from corelib.addresses import RUNS, SPECIFICATION, code_of, digest_of, packages_of
-from corelib.artefacts import (
-    MANIFEST,
-    NO_ROOM,
-    Manifest,
-    is_still_true,
-    read_json,
-    read_manifest,
-    vouched_for,
-    write_json,
-)
+from corelib.addresses import SPECIFICATION, code_of, packages_of, read_inputs, read_specification
+from corelib.artefacts import MANIFEST, NO_ROOM, below, is_still_true, read_json, vouched_for, write_json
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, UserError
 from corelib.gpus import CHOSEN, one_gpu
 from corelib.leases import Lease
@@ -92,7 +83,7 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _work(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]) -> None:
     """Do the work, or take over what another job has made of it in the meantime."""
-    specification = _read_specification(Path(snakemake.params.specification))
+    specification = read_specification(Path(snakemake.params.specification))
     _check_that_it_is_still_meant(Path(snakemake.params.specification), specification, Path(snakemake.scriptdir))
     while True:
         lease = Lease(Path(snakemake.output.manifest).with_suffix(".lease"))
@@ -112,7 +103,7 @@ def _make(
     manifest = Path(snakemake.output.manifest)
     provenance = manifest.with_suffix(".provenance.json")
     _clear_leftovers(manifest)
-    inputs = {role: _input(specification, role) for role in specification["builds_on"]}
+    inputs = read_inputs(specification)
     work = Work(
         folder=Path(snakemake.params.get("folder", manifest.parent)),
         digest=specification["digest"],
@@ -138,27 +129,15 @@ def _make(
     work.checkpoint.unlink(missing_ok=True)
 
 
-def _input(specification: Mapping[str, Any], role: str) -> Manifest:
-    """The manifest of a run that the job builds on. Raises `ArtefactError` if it is another run's."""
-    path = RUNS / specification["builds_on"][role] / MANIFEST
-    found, expected = read_manifest(path), specification["inputs"][role]
-    if found.digest != expected:
-        raise ArtefactError(
-            f"{path}: it vouches for the run {found.digest[:12]}, expected {expected[:12]}; delete {path.parent} and "
-            "ask for the target again."
-        )
-    return found
-
-
 def _clear_leftovers(manifest: Path) -> None:
     """Remove what an attempt that was killed has left half written; the lease says that nobody else works here.
 
     Shards of a run share a folder, and tables theirs: there, a job knows only the files that bear its manifest's name.
     """
     is_alone = manifest.name == MANIFEST
-    for folder, below, files in os.walk(manifest.parent):  # which follows no links into the user's own folders
-        left = [name for name in (*below, *files) if name.startswith("." if is_alone else f".{manifest.stem}.")]
-        below[:] = [name for name in below if is_alone and name not in left]
+    for folder, folders, files in os.walk(manifest.parent):  # which follows no links into the user's own folders
+        left = [name for name in (*folders, *files) if name.startswith("." if is_alone else f".{manifest.stem}.")]
+        folders[:] = [name for name in folders if is_alone and name not in left]
         for path in (Path(folder, name) for name in left if ".lease" not in name and SPECIFICATION not in name):
             log.info("%s: left half written by an earlier attempt; removed", path)
             with suppress(OSError):
@@ -243,29 +222,14 @@ class _Log(logging.handlers.WatchedFileHandler):
         return stream
 
 
-def _read_specification(path: Path) -> dict[str, Any]:
-    """What a job reads. Raises `ArtefactError` if it is damaged."""
-    specification: dict[str, Any] = read_json(path)
-    try:
-        is_whole = (
-            digest_of(specification) == specification["digest"]
-            and specification["builds_on"].keys() == specification["inputs"].keys()
-            and specification["execution"]["checkpoint_seconds"] >= 0
-            and "slug" in specification
-        )
-    except (KeyError, TypeError, AttributeError):
-        is_whole = False
-    if not is_whole:
-        raise ArtefactError(f"{path}: its content does not have its digest; delete it and ask for the target again.")
-    return specification
-
-
 def _check_that_it_is_still_meant(path: Path, specification: dict[str, Any], scripts: Path) -> None:
     """Raise `ArtefactError` if the specification describes other code than what would run now."""
-    script = scripts.resolve() / next(name for name in specification["code"] if name.endswith(".py"))
+    own = [below(scripts.resolve(), name) for name in specification["code"] if name.endswith(".py")]
+    if not own:
+        raise ArtefactError(f"{path}: it names no script, expected that of its stage; delete it.")
     for kind, planned, now in (
-        ("module", specification["code"], code_of(script)),
-        ("package", specification["packages"], packages_of(script)),
+        ("module", specification["code"], code_of(*own)),
+        ("package", specification["packages"], packages_of(*own)),
     ):
         if differing := sorted(name for name in planned.keys() | now.keys() if planned.get(name) != now.get(name)):
             raise ArtefactError(

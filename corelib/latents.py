@@ -10,10 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from corelib.artefacts import Manifest, read_json, write_json, written_whole
+from corelib.artefacts import MANIFEST, Manifest, read_json, write_json, written_whole
 from corelib.devices import Device
 from corelib.diffusion import BaseModel
 from corelib.errors import ArtefactError
@@ -21,6 +21,7 @@ from corelib.progress import Progress
 from corelib.settings.precision import Precision
 from corelib.settings.slicing import Encoding, LatentsStage
 from corelib.slices import Pair, Slice, pairs_of
+from corelib.weights import read_safetensors
 from corelib.work import Outcome, Work
 from corelib.worlds.images import benchmark_images
 
@@ -95,26 +96,39 @@ def prepared(image: Image.Image, encoding: Encoding) -> Tensor:
 class LatentCache:
     """Latents of training images, drawn from their cached moments.
 
-    Raises `KeyError` for an image that was not encoded.
+    Raises `ArtefactError` for an image that was not encoded, or if they are damaged.
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        moments = load_file(manifest.file(FILE))
+        path, facts = manifest.file(FILE), manifest.facts
+        moments = read_safetensors(path, ["mean", "deviation"])
         self.mean, self.deviation = moments["mean"], moments["deviation"]  # (n, c, h, w)
-        self.scaling_factor = float(manifest.facts["scaling_factor"])
-        pairs = pairs_of(manifest.facts["styles"], manifest.facts["objects"], manifest.facts["images"])
-        self._rows = {pair: row for row, pair in enumerate(pairs)}
-        self._sha256 = read_json(manifest.file(IMAGES))
         self._source = manifest.folder
+        self._sha256 = read_json(manifest.file(IMAGES))
+        try:
+            self.scaling_factor = float(facts["scaling_factor"])
+            pairs = pairs_of(facts["styles"], facts["objects"], facts["images"])
+        except (TypeError, ValueError):
+            raise ArtefactError(f"{self._source / MANIFEST}: it does not say which images were encoded.") from None
+        shapes = {tuple(tensor.shape) for tensor in (self.mean, self.deviation)}
+        if len(shapes) > 1 or self.mean.ndim != 4 or not len(self.mean) == len(pairs) == len(self._sha256):
+            raise ArtefactError(f"{path}: moments of shape {min(shapes)}, expected two of each of {len(pairs)} images.")
+        self._rows = {pair: row for row, pair in enumerate(pairs)}
 
     def check(self, chosen: Slice) -> None:
         """Raise `ArtefactError` if an image was another one when it was encoded than when it was sliced."""
         for pair, sha256 in chosen.sha256.items():
-            if self._sha256[self._rows[pair]] != sha256:
+            if self._sha256[self._row(pair)] != sha256:
                 raise ArtefactError(
                     f"{self._source}: {pair.style}/{pair.object}/{pair.index}.jpg had other bytes when it was encoded "
                     f"than when it was sliced; delete {self._source} and the slice, and ask for the target again."
                 )
+
+    def _row(self, pair: Pair) -> int:
+        if pair not in self._rows:
+            image = f"{pair.style}/{pair.object}/{pair.index}"
+            raise ArtefactError(f"{self._source}: the image {image} was not encoded, expected all that are asked for.")
+        return self._rows[pair]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -123,5 +137,5 @@ class LatentCache:
 
     def draw(self, pairs: list[Pair], posterior_noise: Tensor) -> Tensor:
         """Latents z = scale (mean + deviation * noise), (len(pairs), c, h, w)."""
-        rows = torch.tensor([self._rows[pair] for pair in pairs])
+        rows = torch.tensor([self._row(pair) for pair in pairs])
         return self.scaling_factor * (self.mean[rows] + self.deviation[rows] * posterior_noise)

@@ -281,8 +281,10 @@ class _Watch:
 def read_owner(path: Path) -> Owner | None:
     """Who holds the lease in a file, or None if there is none or it is not written to its end."""
     try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        owner = Owner(**json.loads(path.read_text(encoding="utf-8")))
+        time.strptime(owner.began, "%Y-%m-%dT%H:%M:%S%z")
+        return owner if isinstance(owner.pid, int) else None
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
     except OSError as error:
         if error.errno == errno.ESTALE:  # a network file system's word for a file that was replaced meanwhile

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from corelib.artefacts import Manifest
+from corelib.errors import ArtefactError
+from corelib.weights import read_safetensors
 
 MASKS = "mask.safetensors"
 
@@ -17,5 +18,11 @@ def load_masks(saliency: Manifest | None, trained: Mapping[str, torch.nn.Paramet
     """The masks of the trained tensors, ones and zeros of their shapes; none where a method has no mask."""
     if saliency is None:
         return {}
-    masks = load_file(saliency.file(MASKS))
+    path = saliency.file(MASKS)
+    masks = read_safetensors(path, trained)
+    for name, parameter in trained.items():
+        if masks[name].shape != parameter.shape:
+            raise ArtefactError(
+                f"{path}: {name} has shape {tuple(masks[name].shape)}, expected {tuple(parameter.shape)}."
+            )
     return {name: masks[name].to(parameter.device, parameter.dtype) for name, parameter in trained.items()}

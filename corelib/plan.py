@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from corelib import anchors
 from corelib.addresses import Run, slugged
-from corelib.configuration import ORIGINAL, Scheme, Study, Task
+from corelib.concepts import EMPTY_CONCEPT
+from corelib.configuration import ORIGINAL, Scheme, Study, Task, UnlearnCanvasWorld
 from corelib.errors import ConfigurationError
 from corelib.gathering import SampledImage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
@@ -24,7 +25,7 @@ from corelib.settings.reporting import FigureStage, TableRow, TableStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.slicing import EmbeddingsStage, LatentsStage, SliceStage
-from corelib.settings.unlearn_canvas import AdoptionStage, ConversionStage
+from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierForm, ConversionStage
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 from corelib.worlds.asset_lock import place_of
 
@@ -38,6 +39,9 @@ PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 
 TRAINING = ("saliency", "unlearning")
 """The stages that wait until the gate has let the base model pass."""
+
+SAMPLING = "sample.py gather.py"
+"""The scripts of the one stage that has two rules."""
 
 once = functools.cache
 """Plans live as long as the process, so what their methods answered may too."""
@@ -107,7 +111,7 @@ class Plan:
 
     def _row_title(self, task: str, style: str, object_: str) -> str:
         kind = "Forgotten" if style in self.study.tasks[task].forget else "Kept"
-        return f"{kind}: {self.study.prompts.in_evaluation(style, object_)}"
+        return f"{kind}: {self.study.prompts.in_evaluation.prompt(style, object_)}"
 
     def products(self) -> dict[str, Run]:
         """Every table and figure of the study and the report of its gate, by name."""
@@ -211,24 +215,25 @@ class Plan:
         study = self.study
         settings = SamplesStage(
             sampling=study.sampling,
-            prompts=study.prompts,
+            wording=study.prompts.in_evaluation,
             grid=self.grid_of_all_tasks() if method == ORIGINAL else self.grid_of(task),
         )
-        inputs = {"pipeline": self.pipeline(), "embeddings": self.embeddings()}
+        inputs = {"pipeline": self.pipeline(), "embeddings": self.embeddings("evaluation")}
         if method != ORIGINAL:
             inputs["delta"] = self.unlearning(task, method, scheme)
         slug = self._slug_of_samples(task, method, scheme)
-        return self._run("samples", "sample.py", slug, settings, study.threads.sampling, inputs)
+        return self._run("samples", SAMPLING, slug, settings, study.threads.sampling, inputs)
 
     @once
     def unlearning(self, task: str, method: str, scheme: Scheme | None) -> Run:
         """The delta of one method on one task."""
-        study, chosen, recipe = self.study, self.study.tasks[task], self.study.methods[method]
+        study, recipe = self.study, self.study.methods[method]
+        candidates = self.candidates(study.tasks[task], scheme or recipe.anchors[task])
         settings = UnlearningStage(
             objective=recipe.objective,
             trained=recipe.trained,
-            candidates=self.candidates(chosen, scheme or recipe.anchors[task]),
-            draw=study.anchoring.draw,
+            candidates=candidates,
+            draw=study.anchoring.draw if any(len(found) > 1 for found in candidates.values()) else None,
             learning_rate=recipe.learning_rate * study.training.scale.learning_rate,
             batch=recipe.batch,
             length=recipe.length[task].times(study.training.scale.length),
@@ -236,7 +241,7 @@ class Plan:
             epoch_counts=study.training.epoch_counts,
             reduction=study.training.reduction,
             optimizer=study.training.optimizer,
-            prompts=study.prompts,
+            wording=study.prompts.in_training,
             precision=study.training.precision,
             seed=study.training.seed,
         )
@@ -258,7 +263,7 @@ class Plan:
             saliency=recipe.saliency,
             trained=recipe.trained,
             batch=recipe.batch,
-            prompts=study.prompts,
+            wording=study.prompts.in_training,
             precision=study.training.precision,
             seed=study.training.seed,
         )
@@ -278,7 +283,7 @@ class Plan:
         )
         sampled = SamplesStage(
             sampling=study.sampling,
-            prompts=study.prompts,
+            wording=study.prompts.in_evaluation,
             grid=[
                 (style, object_, index)
                 for style in settings.styles
@@ -286,8 +291,8 @@ class Plan:
                 for index in settings.images
             ],
         )
-        slug, below = f"{task}-{scheme}", {"pipeline": self.pipeline(), "embeddings": self.embeddings()}
-        samples = self._run("samples", "sample.py", f"anchors-{slug}", sampled, study.threads.sampling, below)
+        slug, below = f"{task}-{scheme}", {"pipeline": self.pipeline(), "embeddings": self.embeddings("evaluation")}
+        samples = self._run("samples", SAMPLING, f"anchors-{slug}", sampled, study.threads.sampling, below)
         inputs = {"samples": samples, "pipeline": self.pipeline()}
         return self._run("generated", "encode_generated.py", slug, settings, study.threads.world, inputs)
 
@@ -296,7 +301,7 @@ class Plan:
             "pipeline": self.pipeline(),
             "slice": self.slice(task),
             "latents": self.latents(),
-            "embeddings": self.embeddings(),
+            "embeddings": self.embeddings("training"),
         }
 
     def candidates(self, task: Task, scheme: Scheme) -> dict[str, list[str]]:
@@ -333,17 +338,17 @@ class Plan:
         return self._run("latents", "encode.py", study.world.kind, settings, study.threads.world, inputs)
 
     @once
-    def embeddings(self) -> Run:
-        """The text embeddings of every concept."""
-        study = self.study
-        settings = EmbeddingsStage(
-            styles=study.world.styles,
-            objects=study.world.objects,
-            prompts=study.prompts,
-            negative_prompt=study.sampling.negative_prompt,
-        )
-        inputs = {"pipeline": self.pipeline()}
-        return self._run("embeddings", "embed.py", study.world.kind, settings, study.threads.world, inputs)
+    def embeddings(self, use: Literal["training", "evaluation"]) -> Run:
+        """The text embeddings of every concept, and of the prompt that guidance departs from."""
+        study, words = self.study, self.study.prompts
+        if use == "training":
+            wording, guided_from = words.in_training, EMPTY_CONCEPT
+        else:
+            wording, guided_from = words.in_evaluation, study.sampling.negative_prompt
+        prompts = {wording.prompt(style, object_) for style in study.world.styles for object_ in study.world.objects}
+        settings = EmbeddingsStage(prompts=sorted({guided_from, *prompts}))
+        slug, inputs = f"{study.world.kind}-{use}", {"pipeline": self.pipeline()}
+        return self._run("embeddings", "embed.py", slug, settings, study.threads.world, inputs)
 
     # The world: the only place that knows which one it is
 
@@ -352,7 +357,7 @@ class Plan:
         """The benchmark's images."""
         world = self.study.world
         if world.kind == "unlearn_canvas":
-            return self.adoption()
+            return self.adoption("images")
         settings = Rendering(
             styles=world.styles,
             objects=world.objects,
@@ -369,13 +374,14 @@ class Plan:
         """The base model, a diffusers pipeline."""
         world, prompts = self.study.world, self.study.prompts
         if world.kind == "unlearn_canvas":
-            return self.adoption() if world.assets.compvis is None else self._conversion()
+            return self.adoption("pipeline") if world.assets.compvis is None else self._conversion()
         if world.pretrained:
             return self._pretrained()
         captions = {
-            style: {object_: prompts.in_training(style, object_) for object_ in world.objects} for style in world.styles
+            style: {object_: prompts.in_training.prompt(style, object_) for object_ in world.objects}
+            for style in world.styles
         }
-        asked = [prompts.in_evaluation(style, object_) for style in world.styles for object_ in world.objects]
+        asked = [prompts.in_evaluation.prompt(style, object_) for style in world.styles for object_ in world.objects]
         words = {word for prompt in asked for word in prompt.split()}
         words |= {word for caption in captions.values() for prompt in caption.values() for word in prompt.split()}
         settings = PipelineStage(
@@ -393,7 +399,7 @@ class Plan:
         """The classifier of styles or of objects."""
         world = self.study.world
         if world.kind == "unlearn_canvas":
-            return self.adoption()
+            return self.adoption(f"{label}_classifier")
         if world.pretrained:
             return self._pretrained()
         settings = ClassifierStage(
@@ -409,7 +415,8 @@ class Plan:
 
     def _feature_extractors(self) -> dict[str, Run]:
         if self.study.world.kind == "unlearn_canvas":
-            return {"inception": self.adoption()}
+            network = "inception_torchvision" if self.study.fid.mode == "benchmark" else "inception"
+            return {"inception": self.adoption(network)}
         return {"style_classifier": self.classifier("style"), "object_classifier": self.classifier("object")}
 
     @once
@@ -433,40 +440,59 @@ class Plan:
         settings = PretrainedStage(files=self.shipped["files"], facts=self.shipped["facts"])
         return self._run("pretrained", "adopt_pretrained.py", self.study.world.kind, settings, 1, {})
 
+    def assets(self) -> tuple[AdoptionStage, dict[str, str]]:
+        """All of the user's assets that the study may need, and where each lies.
+
+        Raises `ConfigurationError` in a world that makes everything itself.
+        """
+        used = self._papers_world.assets
+        optional = [name for name in ("compvis", "inception_torchvision") if getattr(used, name) is not None]
+        return self._taken(["images", "pipeline", "style_classifier", "object_classifier", "inception", *optional])
+
     @once
-    def adoption(self) -> Run:
-        """The user's assets, taken into use. Raises `ConfigurationError` in a world that makes its own."""
+    def adoption(self, asset: str) -> Run:
+        """One of the user's assets, taken into use. Raises `ConfigurationError` as `assets` does."""
+        settings, places = self._taken([asset])
+        return self._run("assets", "adopt_assets.py", asset, settings, 1, {}, places)
+
+    def _taken(self, names: list[str]) -> tuple[AdoptionStage, dict[str, str]]:
+        world = self._papers_world
+        assets = world.assets
+        unet: Literal["unet", "unet_ema"] = "unet" if assets.weights == "raw" or assets.compvis else "unet_ema"
+        parts = {"pipeline": [f"pipeline/{part}" for part in (unet, *PIPELINE_PARTS)]}
+        places: dict[str, str] = {name: getattr(assets, name) for name in names}
+        used = [part for name in names for part in parts.get(name, [name])]
+        settings = AdoptionStage(
+            sha256={name: self.locked.get(place_of(name, places)) for name in used},
+            unet=unet if "pipeline" in names else None,
+            classifiers={
+                label: ClassifierForm(
+                    architecture=assets.classifier_architecture,
+                    resolution=assets.classifier_resolution,
+                    classes=classes,
+                )
+                for label, classes in (("style", world.styles), ("object", world.objects))
+                if f"{label}_classifier" in names
+            },
+        )
+        return settings, places | ({"image_index": assets.image_index} if "images" in names else {})
+
+    @property
+    def _papers_world(self) -> UnlearnCanvasWorld:
         world = self.study.world
         if world.kind != "unlearn_canvas":
             raise ConfigurationError(
                 f"study {self.name}: world.kind is {world.kind!r}, which makes everything itself; expected a study of "
                 "the paper's world, which needs assets."
             )
-        assets = world.assets
-        unet: Literal["unet", "unet_ema"] = "unet" if assets.weights == "raw" or assets.compvis else "unet_ema"
-        used = ["images", *(f"pipeline/{part}" for part in (unet, *PIPELINE_PARTS))]
-        used += ["style_classifier", "object_classifier", "inception"]
-        used += [name for name in ("compvis", "inception_torchvision") if getattr(assets, name) is not None]
-        places = {name: getattr(assets, name) for name in dict.fromkeys(name.split("/")[0] for name in used)}
-        places["image_index"] = assets.image_index
-        settings = AdoptionStage(
-            sha256={name: self.locked.get(place_of(name, places)) for name in used},
-            unet=unet,
-            classifier_architecture=assets.classifier_architecture,
-            classifier_resolution=assets.classifier_resolution,
-            styles=world.styles,
-            objects=world.objects,
-            images_per_cell=world.images_per_cell,
-        )
-        return self._run("assets", "adopt_assets.py", world.kind, settings, 1, {}, places)
+        return world
 
     @once
     def _conversion(self) -> Run:
-        world = self.study.world
-        assert world.kind == "unlearn_canvas"
-        settings = ConversionStage(weights=world.assets.weights)
-        slug = f"compvis-{world.assets.weights}"
-        return self._run("conversion", "convert_compvis.py", slug, settings, 1, {"assets": self.adoption()})
+        weights = self._papers_world.assets.weights
+        inputs = {"pipeline": self.adoption("pipeline"), "compvis": self.adoption("compvis")}
+        settings = ConversionStage(weights=weights)
+        return self._run("conversion", "convert_compvis.py", f"compvis-{weights}", settings, 1, inputs)
 
     # Grids
 
@@ -505,7 +531,7 @@ class Plan:
     def _run(
         self,
         stage: str,
-        script: str,
+        scripts: str,
         slug: str,
         settings: Section,
         threads: int,
@@ -514,5 +540,6 @@ class Plan:
     ) -> Run:
         execution = self.study.execution.model_dump()
         after = self._gates() if stage in TRAINING else {}
-        run = Run(stage, SCRIPTS / script, slugged(slug), settings, threads, inputs, execution, after, places or {})
+        own = tuple(SCRIPTS / script for script in scripts.split())
+        run = Run(stage, own, slugged(slug), settings, threads, inputs, execution, after, places or {})
         return self._runs.setdefault(run.digest, run)  # equal runs under two names are the one named first

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import pandas as pd
+import pyarrow as pa
 
 from corelib.artefacts import Manifest
 from corelib.errors import ArtefactError
+from corelib.parquet import UnreadableParquet, open_parquet, reading_within_bounds
 
 PREDICTIONS = "predictions.parquet"
+
+COLUMNS = {
+    "style": pa.string(),
+    "object": pa.string(),
+    "seed": pa.int64(),
+    "predicted_style": pa.string(),
+    "predicted_object": pa.string(),
+    "flagged": pa.bool_(),
+}
+"""What is counted of an image."""
 
 
 def read_predictions(manifest: Manifest) -> pd.DataFrame:
     """The table that `classify_images` wrote. Raises `ArtefactError` if it is damaged."""
     path = manifest.file(PREDICTIONS)
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        with reading_within_bounds():
+            open_parquet(path, COLUMNS)
+            return pd.read_parquet(path)
+    except UnreadableParquet as error:
         raise ArtefactError(f"{path}: not readable ({error}); delete it and ask for the target again.") from None

@@ -21,7 +21,6 @@ from corelib.configuration import UnlearnCanvasWorld
 from corelib.errors import ConfigurationError
 from corelib.forecast import Forecast, forecast, in_bytes
 from corelib.plan import Plan
-from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.targets import RESULTS, targets_of
 from corelib.worlds.image_index import read_index
 
@@ -67,21 +66,20 @@ def _assets(plan: Plan) -> Iterator[Finding]:
     """The same checks as the first job's, with what is right named too."""
     from corelib.worlds.unlearn_canvas import faults_of  # here: reading weights needs torch
 
-    run = plan.adoption()
-    assert isinstance(run.settings, AdoptionStage)
+    settings, places = plan.assets()
     with tempfile.TemporaryDirectory() as links:
-        for name, place in run.places.items():
+        for name, place in places.items():
             (Path(links) / name).symlink_to(Path(place).absolute())
-        faults = list(faults_of(run.settings, Path(links)))
+        faults = list(faults_of(settings, Path(links)))
     yield from (Finding("assets", fault, kind="FAULT") for fault in faults)
     if faults:
         return
-    yield Finding("assets", f"all {len(run.settings.sha256)} are there, whole and as locked")
-    index = read_index(Path(run.places["image_index"]))
+    yield Finding("assets", f"all {len(settings.sha256)} are there, whole and as locked")
+    index = read_index(Path(places["image_index"]))
     styles, objects = (sorted({key[place] for key in index.places}) for place in (0, 1))
     for label, ours, theirs in (
-        ("styles", run.settings.styles, styles),
-        ("objects", run.settings.objects, objects),
+        ("styles", plan.study.world.styles, styles),
+        ("objects", plan.study.world.objects, objects),
     ):
         agrees = list(ours) == theirs
         said = f"the {len(ours)} {label} are those of the images, in the order of the classifier's outputs"

@@ -29,7 +29,7 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
     """
     base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
     models = StudentAndTeacher(base.unet(), settings.trained, device)
-    material = Material(work.inputs, settings.prompts, base.scheduler().alphas_cumprod, device.torch_device)
+    material = Material(work.inputs, settings.wording, base.scheduler().alphas_cumprod, device.torch_device)
     forget = material.slice.forget
     progress = Progress("pairs", len(forget))
     for start in range(0, len(forget), settings.batch):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from corelib.artefacts import sealed, sha256_of, write_json, written_whole
+from corelib.artefacts import below, sealed, sha256_of, write_json, written_whole
 from corelib.devices import Device
 from corelib.diffusion import DELTA, BaseModel, load_delta
 from corelib.embeddings import EmbeddingCache
@@ -77,9 +77,10 @@ class Sampler:
             pixels = as_pixels(values)
             if not torch.isfinite(values).all() or (pixels == pixels[0, 0]).all():
                 flagged.append(name)
-            with written_whole(self.folder / IMAGES / name) as temporary:
+            path = below(self.folder, f"{IMAGES}/{name}")
+            with written_whole(path) as temporary:
                 Image.fromarray(pixels).save(temporary, format="JPEG", quality=self.settings.sampling.jpeg_quality)
-            hashes[name] = sha256_of(self.folder / IMAGES / name)
+            hashes[name] = sha256_of(path)
         if flagged and self.is_original:
             raise ArtefactError(
                 f"{self.folder / IMAGES / flagged[0]}: the original model sampled a constant or non-finite image, "
@@ -90,8 +91,8 @@ class Sampler:
     @torch.no_grad()
     def images_of(self, images: list[tuple[str, str, int]]) -> Tensor:
         """The images of some (style, object, seed), (n, 3, side, side), black at 0 and white at 1, on the CPU."""
-        settings, prompts = self.settings.sampling, self.settings.prompts
-        asked = [prompts.in_evaluation(style, object_) for style, object_, _ in images]
+        settings, wording = self.settings.sampling, self.settings.wording
+        asked = [wording.prompt(style, object_) for style, object_, _ in images]
         conditioned = self.embeddings.of(asked).to(self.device.torch_device)
         unconditioned = self.embeddings.of([settings.negative_prompt] * len(images)).to(self.device.torch_device)
         latents = initial_noise(images, self._latent_shape()).to(self.device.torch_device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corelib.artefacts import read_json, write_json
-from corelib.errors import ConfigurationError
+from corelib.errors import ArtefactError, ConfigurationError
 from corelib.settings.slicing import SliceStage
 from corelib.work import Outcome, Work
 from corelib.worlds.images import benchmark_images
@@ -64,8 +64,17 @@ def slice_images(settings: SliceStage, work: Work) -> Outcome:
 
 
 def read_slice(path: Path) -> Slice:
-    """The slice in a file that `slice_images` wrote."""
+    """The slice in a file that `slice_images` wrote. Raises `ArtefactError` if it is another file."""
     listed = read_json(path)
-    pairs = {side: [Pair(*entry[:3]) for entry in listed[side]] for side in ("forget", "retain")}
-    sha256 = {Pair(*entry[:3]): entry[3] for entries in listed.values() for entry in entries}
-    return Slice(pairs["forget"], pairs["retain"], sha256)
+    try:
+        entries = {side: [_entry(*entry) for entry in listed[side]] for side in ("forget", "retain")}
+    except (KeyError, TypeError):
+        raise ArtefactError(f"{path}: not a slice of images; delete it and ask for the target again.") from None
+    pairs = {side: [pair for pair, _ in found] for side, found in entries.items()}
+    return Slice(pairs["forget"], pairs["retain"], {pair: sha for found in entries.values() for pair, sha in found})
+
+
+def _entry(style: str, object_: str, index: int, sha256: str) -> tuple[Pair, str]:
+    if not (isinstance(style, str) and isinstance(object_, str) and isinstance(index, int) and isinstance(sha256, str)):
+        raise TypeError
+    return Pair(style, object_, index), sha256

@@ -1,7 +1,8 @@
 """Reading a study: `config/config.yaml`, overlays that name their `base:`, and errors that name their file.
 
 An overlay replaces leaves and lists and merges sections. `null` for a task, method, table or figure, or for what a
-method says of a task, removes it; with a task goes what the methods say of it.
+method says of a task, removes it; with a task goes what the methods say of it. A method with `like: OTHER` is the other
+method, with what it says itself over it.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import csv
 import difflib
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
 
 from corelib.artefacts import read_json
-from corelib.configuration import Contradiction, Study
+from corelib.configuration import NAME, Contradiction, Study
 from corelib.errors import ArtefactError, ConfigurationError
+from corelib.yaml_files import UnreadableYaml, read_yaml
 
 PAPER = "paper"
 """The study that `config/config.yaml` itself is; its tables lie in `results/` and not in `results/paper/`."""
@@ -53,44 +54,19 @@ EXPECTATIONS = {
 }
 """What a fault of each pydantic type asks for, in words."""
 
+LONGEST_SENTENCE = 2000
+"""Characters of what is said of a fault, whatever the names in it are."""
+
+PUBLISHED = (r"\w+", r"[\w-]+", r"[\w-]+", r"\w+", r"\d{1,3}(\.\d+)?", r"\d{0,9}", r"\d{0,9}")
+"""What stands in a line of the paper's numbers."""
+
 RECORD = Path("pretrained/world.json")
 """What the repository says of the trained world that it ships, below the configuration folder."""
 
-MERGE = "tag:yaml.org,2002:merge"
+LIKE = "like"
+"""The key of a method that takes the leaves of another, but for those that it says itself."""
 
 Key = tuple[str, ...]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-5` is a number, as everyone expects, and a key that is written twice is an error."""
-
-    def construct_document(self, node: yaml.Node) -> Any:
-        """At once and not piece by piece, so that a section that contains itself is an error."""
-        return self.construct_object(node, deep=True)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == MERGE:
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is not text, expected quotes around it", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key `{key}` is written twice, expected once", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
 
 
 def load_study(name: str, folder: Path) -> Study:
@@ -99,6 +75,7 @@ def load_study(name: str, folder: Path) -> Study:
     Raises `ConfigurationError` with one sentence: file, key, value, expectation.
     """
     merged, origins = _merged(name, folder, seen=())
+    _spell_out_likes(merged, origins)
     try:
         study = Study.model_validate(merged)
     except Contradiction as contradiction:
@@ -122,8 +99,9 @@ def study_file(name: str, folder: Path) -> Path:
 
 
 def study_names(folder: Path) -> list[str]:
-    """Every study that can be asked for."""
-    return [PAPER, *sorted(file.stem for file in (folder / "studies").glob("*.yaml"))]
+    """Every study that can be asked for; the names become parts of paths."""
+    found = sorted(file.stem for file in (folder / "studies").glob("*.yaml"))
+    return [PAPER, *(name for name in found if NAME.fullmatch(name))]
 
 
 def load_published(folder: Path) -> list[list[str]]:
@@ -134,6 +112,9 @@ def load_published(folder: Path) -> list[list[str]]:
             _, *lines = csv.reader(stream)
     except (OSError, ValueError, csv.Error) as error:
         raise _error(file, f"not readable ({error}), expected the paper's numbers") from None
+    for line in lines:
+        if len(line) != len(PUBLISHED) or not all(re.fullmatch(*pair) for pair in zip(PUBLISHED, line, strict=True)):
+            raise _error(file, f"{_shown(line)}, expected table, task, row, metric, value, and k of n or neither")
     return lines
 
 
@@ -222,6 +203,31 @@ def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, A
     return merged, origins
 
 
+def _spell_out_likes(merged: dict[str, Any], origins: dict[Key, Path]) -> None:
+    """Put in the place of a method that is `like:` another the other's leaves, with its own over them.
+
+    Last of all, so that what an overlay says of the other holds for both.
+    """
+    methods = _section(merged, "methods")
+
+    def spelt_out(name: str, seen: tuple[str, ...]) -> Any:
+        method = methods[name]
+        if not (isinstance(method, dict) and LIKE in method):
+            return method
+        key, like = ("methods", name), method[LIKE]
+        file = _origin((*key, LIKE), origins)
+        others = [other for other in methods if other not in (*seen, name)]
+        if like not in others:
+            said = f"{'.'.join((*key, LIKE))} is {_shown(like)}"
+            raise _error(file, f"{said}, expected another method: {', '.join(others)}")
+        own = {leaf: value for leaf, value in method.items() if leaf != LIKE}
+        other = spelt_out(like, (*seen, name))
+        return _overlaid(other, own, key, file, origins) if isinstance(other, dict) else other
+
+    for name, method in {name: spelt_out(name, ()) for name in methods}.items():
+        methods[name] = method
+
+
 def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     section = content.get(name)
     return section if isinstance(section, dict) else {}
@@ -229,15 +235,10 @@ def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        problem = ", ".join(part for part in (error.context, error.problem) if part)
-        raise _error(f"{file}{where}", f"not readable as YAML: {problem}") from None
-    except (OSError, RecursionError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _error(file, f"not readable as YAML: {error}") from None
-    except (ValueError, KeyError, AttributeError) as error:  # of a value that its YAML type cannot take
-        raise _error(file, f"not readable as YAML: a value is not what it looks like ({error})") from None
+        content = read_yaml(file)
+    except UnreadableYaml as error:
+        where = f", line {error.line}" if error.line else ""
+        raise _error(f"{file}{where}", f"not readable as YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -286,7 +287,8 @@ def _is_another_kind(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool
 
 def _error(place: Path | str, what: str) -> ConfigurationError:
     """One sentence on one line, whatever the user's names and values contain."""
-    return ConfigurationError(" ".join(f"{place}: {what}.".split()))
+    said = "".join(mark if mark.isprintable() else "?" for mark in " ".join(f"{place}: {what}.".split()))
+    return ConfigurationError(said if len(said) <= LONGEST_SENTENCE else f"{said[: LONGEST_SENTENCE - 4]}... .")
 
 
 def _shown(value: object) -> str:

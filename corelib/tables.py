@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass
 from decimal import Decimal
 
 from corelib.artefacts import Manifest, read_json, write_text
 from corelib.comparison import probability_if_equal
 from corelib.metrics import ACCURACIES, FILE, Count, rounded, scaled_fid, total
+from corelib.origins import FID, FID_OF_ORIGINAL, PREDICTIONS, Origin, origins_of
 from corelib.settings.reporting import TableRow, TableStage
 from corelib.work import Outcome, Work
 
@@ -18,8 +19,11 @@ METRICS = (*ACCURACIES, "SFID", "Total")
 COLUMNS = ("Task", "Algorithm", *METRICS)
 CELL_COLUMNS = (
     "task", "row", "metric", "k", "n", "value", "low", "high",
-    "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run",
+    "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run", "commit", "device",
 )  # fmt: skip
+ORIGIN_COLUMNS = ("task", "row", "metric", "stage", "run", "commit", "device", "host", "finished")
+ROLES = {**dict.fromkeys(ACCURACIES, (PREDICTIONS,)), "SFID": (FID, FID_OF_ORIGINAL)}
+"""By which of the cells' inputs a number is decided; Total by all."""
 SIGNIFICANCE = 0.05
 NO_GATE = "off"
 LATEX = str.maketrans(
@@ -38,6 +42,7 @@ class Evaluated:
     sfid: Decimal
     diverged_at: int | None
     flagged: int
+    origins: Mapping[str, list[Origin]]
 
     @property
     def remark(self) -> str:
@@ -61,6 +66,11 @@ class Evaluated:
         values = {name: count.percent for name, count in self.counts.items()} | {"SFID": self.sfid}
         return values | {"Total": total(values.values())}
 
+    def made_by(self, metric: str) -> list[Origin]:
+        """The jobs that had a part in one of the line's numbers, each once."""
+        roles = ROLES.get(metric, tuple(self.origins))
+        return list(dict.fromkeys(origin for role in roles for origin in self.origins[role]))
+
 
 @dataclass(frozen=True)
 class Published:
@@ -71,7 +81,7 @@ class Published:
 
 
 def tabulate(settings: TableStage, work: Work) -> Outcome:
-    """Stage: write a table as CSV, Markdown and LaTeX, and its cells with counts, intervals and published values."""
+    """Stage: write a table as CSV, Markdown and LaTeX, its cells with all behind them, and who made each."""
     lines = [evaluated(row, work.inputs[row.cells]) for row in settings.rows]
     published = read_published(settings.published)
     gate = outcome_of_gate(work.inputs.get("gate"))
@@ -80,6 +90,7 @@ def tabulate(settings: TableStage, work: Work) -> Outcome:
         f"{settings.name}.md": as_markdown(lines) + ("" if gate == NO_GATE else f"\nGate: {gate}.\n"),
         f"{settings.name}.tex": ("" if gate == NO_GATE else f"% gate: {gate}\n") + as_latex(lines),
         f"{settings.name}.cells.csv": as_cells(lines, published, settings.comparable, gate),
+        f"{settings.name}.provenance.csv": as_provenance(lines),
     }
     for name, content in contents.items():
         write_text(work.folder / name, content)
@@ -96,7 +107,7 @@ def evaluated(row: TableRow, cells: Manifest) -> Evaluated:
     found = read_json(cells.file(FILE))
     counts = {name: Count(**found[name]) for name in ACCURACIES}
     sfid = rounded(scaled_fid(found["FID_of_original"], found["FID"]))
-    return Evaluated(row, cells.folder.name, counts, sfid, found["diverged_at"], found["flagged"])
+    return Evaluated(row, cells.folder.name, counts, sfid, found["diverged_at"], found["flagged"], origins_of(cells))
 
 
 def as_csv(lines: list[Evaluated]) -> str:
@@ -178,7 +189,28 @@ def _cells(
             line.flagged,
             gate,
             line.run,
+            _distinct(origin.commit or "" for origin in line.made_by(metric)),
+            _distinct(origin.device for origin in line.made_by(metric)),
         ]
+
+
+def as_provenance(lines: list[Evaluated]) -> str:
+    """Every job that had a part in a number: what it made, when, where, on which device and from which commit."""
+    return _csv(
+        [
+            ORIGIN_COLUMNS,
+            *(
+                [line.row.task, line.row.row, metric, *astuple(origin)]
+                for line in lines
+                for metric in METRICS
+                for origin in line.made_by(metric)
+            ),
+        ]
+    )
+
+
+def _distinct(names: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(name for name in names if name))
 
 
 def verdict(count: Count | None, published: Published | None, comparable: bool) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from corelib.addresses import Run
 from corelib.artefacts import is_still_true, read_json
-from corelib.configuration import Study
+from corelib.configuration import NAME, Study
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.plan import Plan
 from corelib.studies import PAPER, load_published, load_shipped, load_study
@@ -48,6 +48,8 @@ def product_at(place: Path, product: str, products_of: Callable[[str], Mapping[s
         raise ConfigurationError(
             f"{place}/{product}: expected {RESULTS}/{product}, where the paper's own products lie."
         )
+    if place != RESULTS and not (place.parent == RESULTS and NAME.fullmatch(place.name)):
+        raise ConfigurationError(f"{place}/{product}: expected {RESULTS}/{product}, or {RESULTS}/STUDY/{product}.")
     products = products_of(study_at(place))
     if product not in products:
         raise ConfigurationError(

@@ -35,7 +35,7 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
     """
     base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
     models, scheduler = StudentAndTeacher(base.unet(), settings.trained, device), base.scheduler()
-    material = Material(work.inputs, settings.prompts, scheduler.alphas_cumprod, device.torch_device)
+    material = Material(work.inputs, settings.wording, scheduler.alphas_cumprod, device.torch_device)
     batches = Batches(settings, material, Trajectories(models.student, scheduler, material.unconditioned))
     masks = load_masks(work.inputs.get("saliency"), models.trained)
     optimizer = torch.optim.Adam(

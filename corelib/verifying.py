@@ -6,14 +6,14 @@ Read-only, and independent of the configuration: what lies there has to be true 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from corelib.addresses import RUNS, SPECIFICATION, digest_of
-from corelib.artefacts import MANIFEST, read_json, sha256_of
+from corelib.artefacts import MANIFEST, followed, read_json, sha256_of
 from corelib.errors import ArtefactError
 from corelib.targets import PRODUCTS, RESULTS
 
@@ -79,6 +79,18 @@ def _faults_of_run(folder: Path) -> Iterator[str]:
     yield from _faults_of_manifest(folder / MANIFEST, manifest, digest)
     yield from _faults_below(folder, specification)
     yield from _faults_of_provenance(folder / PROVENANCE, specification, manifest)
+    if specification["stage"] == "assets":
+        yield from _faults_of_assets(folder, specification["settings"]["sha256"])
+
+
+def _faults_of_assets(folder: Path, locked: Mapping[str, str | None]) -> Iterator[str]:
+    """The user's own files, through the links to them. Images are looked at one by one by whoever reads them."""
+    for name, sha256 in locked.items():
+        file = followed(folder / name)
+        if not file.exists():
+            yield f"{file}: missing, expected the asset that {folder} has taken into use."
+        elif name != "images" and (found := sha256_of(file)) != sha256:
+            yield f"{file}: its sha256 is {found[:12]}, expected {str(sha256)[:12]}, which {folder} has taken into use."
 
 
 def _faults_of_manifest(path: Path, manifest: Any, digest: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import snakemake.logging
 
-from corelib.addresses import RUNS, SPECIFICATION, Run, digest_of
+from corelib.addresses import RUNS, SPECIFICATION, Run, read_specification
 from corelib.artefacts import MANIFEST, NO_ROOM, read_json, write_json
 from corelib.effort import STAGES, Specification, minutes_of, read
 from corelib.errors import ArtefactError, ConfigurationError, UserError
@@ -31,11 +31,14 @@ from corelib.plan import Plan
 from corelib.preflight import check_room, differing_versions, existing_part
 from corelib.running import running_jobs
 from corelib.settings.sampling import SamplesStage
+from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.site import Site
 from corelib.slurm import cancel_waiting_jobs
 from corelib.studies import PAPER, load_study
 from corelib.targets import is_current, plan_of, product_at, study_at, targets_of
 from corelib.terminal import ends_of
+from corelib.worlds.asset_lock import place_of
+from corelib.worlds.presence import absences
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
@@ -180,13 +183,9 @@ class Catalogue:
                 f"{path}: there is no such run; runs come from tables and figures, so ask for one of those "
                 "(for instance results/tiny/table1.csv)."
             )
-        specification: dict[str, Any] = read_json(path)
-        try:
-            found = digest_of(specification)
-        except (KeyError, TypeError):
-            found = "not a specification"
-        if not run.endswith(found[:12]):
-            raise ArtefactError(f"{path}: its content does not belong to its address (digest {found[:12]}); delete it.")
+        specification = read_specification(path)
+        if not run.endswith(found := specification["digest"][:12]):
+            raise ArtefactError(f"{path}: its content does not belong to its address (digest {found}); delete it.")
         return specification
 
     @_in_one_sentence
@@ -208,6 +207,7 @@ class Catalogue:
         for place in sorted(self._places):
             if not os.access(existing_part(place), os.W_OK):
                 _stop(f"{place}: cannot be written to, expected a writable folder.")
+        self._check_assets()
         self._check_room_and_versions()
         for run in self._planned.values():
             path = run.folder / SPECIFICATION
@@ -218,6 +218,17 @@ class Catalogue:
                     _link(run.folder / name, Path(target))
             except OSError as error:
                 _stop(f"{error.filename or path}: cannot be written ({error.strerror}), expected a writable folder.")
+
+    def _check_assets(self) -> None:
+        """All that is missing, in one sentence; what is there is read by the jobs that take it into use."""
+        faults = [
+            fault
+            for run in self._planned.values()
+            if isinstance(run.settings, AdoptionStage)
+            for fault in absences(run.settings, {n: Path(place_of(n, run.places)) for n in run.settings.sha256})
+        ]
+        if faults:
+            _stop(f"assets of the paper's world: {'; '.join(faults)} (see `world.assets` of the study).")
 
     def _check_room_and_versions(self) -> None:
         for said in differing_versions(self.repository):

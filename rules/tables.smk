@@ -1,6 +1,6 @@
 # Tables: queries over evaluated runs, at stable names.
 # In:  the cells of the table's rows
-# Out: results/[STUDY/]TABLE.csv, .md, .tex and .cells.csv
+# Out: results/[STUDY/]TABLE.csv, .md, .tex, .cells.csv and .provenance.csv
 
 
 localrules:
@@ -16,6 +16,7 @@ rule tabulate:
         "{place}/{product}.md",
         "{place}/{product}.tex",
         "{place}/{product}.cells.csv",
+        "{place}/{product}.provenance.csv",
         manifest="{place}/{product}.json",
     log:
         "logs/{place}/{product}.log",

@@ -40,9 +40,9 @@ class Checkout:
         """Run Snakemake here; its output is that of both streams together."""
         return self.python("-m", "snakemake", *arguments, timeout=timeout)
 
-    def python(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run Python here; its output is that of both streams together."""
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    def python(self, *arguments: str, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run Python here, with some more environment variables; its output is that of both streams together."""
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,

@@ -35,6 +35,7 @@ PROMPTS = Prompts(
     photo_in_training="Photo",
     photo_in_evaluation="Seed Images",
 )
+IN_TRAINING, IN_EVALUATION = PROMPTS.in_training, PROMPTS.in_evaluation
 
 
 def finish(folder: Path, stage: str, outcome: Outcome) -> Manifest:
@@ -119,7 +120,9 @@ def make_material(folder: Path) -> dict[str, Manifest]:
         images=[1, 2, 3],
         encoding=Encoding(resolution=PIXELS, interpolation="bicubic", batch=4),
     )
-    embeddings_settings = EmbeddingsStage(styles=STYLES, objects=OBJECTS, prompts=PROMPTS, negative_prompt="")
+    concepts = [(style, object_) for style in STYLES for object_ in OBJECTS]
+    prompts = {wording.prompt(*concept) for wording in (IN_TRAINING, IN_EVALUATION) for concept in concepts}
+    embeddings_settings = EmbeddingsStage(prompts=sorted({"", *prompts}))
     stages: Mapping[str, Any] = {
         "slice": (slice_images, slice_settings),
         "latents": (encode_images, latents_settings),
@@ -147,7 +150,7 @@ def unlearning_settings(objective: Objective, **changes: Any) -> UnlearningStage
         "epoch_counts": "forget",
         "reduction": "mean",
         "optimizer": Adam(betas=[0.9, 0.999], epsilon=1e-8, weight_decay=0.0),
-        "prompts": PROMPTS,
+        "wording": IN_TRAINING,
         "precision": FP32,
         "seed": 0,
     }
@@ -168,4 +171,4 @@ def samples_settings(grid: list[tuple[str, str, int]], batch: int = 2) -> Sample
         jpeg_quality=75,
         precision=FP32,
     )
-    return SamplesStage(sampling=sampling, prompts=PROMPTS, grid=grid)
+    return SamplesStage(sampling=sampling, wording=IN_EVALUATION, grid=grid)

@@ -23,7 +23,7 @@ SCRIPT = REPOSITORY / "workflow_scripts/classify.py"
 
 def run(batch: int = 1, threads: int = 1, slug: str = "slug", stage: str = "predictions", **inputs: Run) -> Run:
     settings = PredictionsStage(classification=Classification(batch=batch))
-    return Run(stage, SCRIPT, slug, settings, threads, inputs, {"checkpoint_seconds": 1.0})
+    return Run(stage, (SCRIPT,), slug, settings, threads, inputs, {"checkpoint_seconds": 1.0})
 
 
 def test_everything_that_decides_a_result_is_in_its_digest() -> None:
@@ -35,14 +35,14 @@ def test_everything_that_decides_a_result_is_in_its_digest() -> None:
         run(samples=run()).digest,
         run(samples=run(batch=2)).digest,
         run(images=run()).digest,
-        Run("predictions", REPOSITORY / "workflow_scripts/sample.py", "slug", run().settings, 1).digest,
+        Run("predictions", (REPOSITORY / "workflow_scripts/sample.py",), "slug", run().settings, 1).digest,
     ]
     assert len(set(digests)) == len(digests)
 
 
 def test_names_and_ways_of_working_are_no_content() -> None:
     assert run(slug="one").digest == run(slug="other").digest
-    hasty = Run("predictions", SCRIPT, "slug", run().settings, 1, {}, {"checkpoint_seconds": 9.0})
+    hasty = Run("predictions", (SCRIPT,), "slug", run().settings, 1, {}, {"checkpoint_seconds": 9.0})
     assert hasty.digest == run().digest
 
 

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import Checkout
 
+from corelib.addresses import digest_of
+from corelib.artefacts import sealed, sha256_of, write_json
+from corelib.verifying import verify_results
+
 TABLE = "results/tiny/table1.csv"
 FASTER = "  core:\n    learning_rate: 1.0e-3\n", "  core:\n    learning_rate: 2.0e-3\n"
 """An edit of one hyperparameter of one method."""
@@ -89,6 +93,30 @@ def test_an_unfinished_run_is_counted_and_no_fault(checkout: Checkout) -> None:
     assert "1 runs are unfinished" in done.stdout
 
 
+def test_an_asset_that_was_replaced_after_it_was_taken_into_use_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inception.pt").write_bytes(b"weights")
+    settings = {"sha256": {"inception": sha256_of(tmp_path / "inception.pt")}, "unet": None, "classifiers": {}}
+    content = {"stage": "assets", "settings": settings, "threads": 1, "code": {}, "packages": {}, "inputs": {}}
+    folder = Path(f"runs/assets/inception-{digest_of(content)[:12]}")
+    folder.mkdir(parents=True)
+    specification = {**content, "digest": digest_of(content), "builds_on": {}}
+    manifest = sealed({"stage": "assets", "digest": digest_of(content), "files": {}, "facts": {}})
+    write_json(folder / "specification.json", specification)
+    write_json(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.provenance.json", {"specification": specification, "manifest": manifest})
+    (folder / "inception").symlink_to(tmp_path / "inception.pt")
+    assert verify_results().faults == []
+    (tmp_path / "inception.pt").write_bytes(b"other weights")
+    (fault,) = verify_results().faults
+    assert fault.startswith("inception.pt: its sha256 is")
+    (tmp_path / "inception.pt").unlink()
+    (fault,) = verify_results().faults
+    assert fault.startswith("inception.pt: missing")
+
+
 # why
 
 
@@ -119,6 +147,23 @@ def test_where_nothing_is_there_every_run_is_its_own_cause(tmp_path: Path) -> No
     said = Checkout.at(tmp_path / "clone").python("-m", "corelib", "why", TABLE).stdout
     assert "no run of this kind is here yet" in said
     assert "that build on these" not in said
+
+
+def test_old_and_new_value_of_a_hyperparameter_stand_in_one_table(checkout: Checkout) -> None:
+    """The example of docs/reruns.md, on the tests' study: one method more is trained, and no other run is new."""
+    (checkout.folder / "config/studies/faster.yaml").write_text(
+        "base: tiny\n"
+        "methods:\n"
+        "  core_faster: {like: core, title: CORE (twice the rate), learning_rate: 2.0e-3}\n"
+        "tables:\n"
+        "  table1: {rows: [original, core, core_faster]}\n"
+    )
+    planned = checkout.planned("results/faster/table1.csv")
+    assert planned["unlearn"] == 2 and planned["tabulate"] == 1
+    assert not planned.keys() & {"encode_images", "embed_prompts", "slice_images", "train_pipeline"}
+    assert all(count <= 4 for count in planned.values())
+    said = checkout.python("-m", "corelib", "why", "results/faster/table1.csv").stdout
+    assert "unlearning core_faster-forget01" in said and "unlearning core-forget01" not in said
 
 
 # clean

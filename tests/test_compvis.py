@@ -89,7 +89,7 @@ class World:
         return read_manifest(path)
 
     def converted(self, folder: Path, weights: Any) -> BaseModel:
-        work = Work(folder=folder, digest="x", inputs={"assets": self.manifest()})
+        work = Work(folder=folder, digest="x", inputs={"pipeline": self.manifest(), "compvis": self.manifest()})
         outcome = convert_compvis(ConversionStage(weights=weights), work)
         path = folder / "manifest.json"
         write_manifest(path, folder, "pipeline", "x", outcome.files, outcome.facts)

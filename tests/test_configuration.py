@@ -6,6 +6,7 @@ import copy
 import csv
 import datetime
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -290,6 +291,37 @@ def test_an_overlay_changes_only_what_it_says(load):
 @pytest.mark.parametrize("overlay", ["", "# nothing yet\n", "---\n", "{}", "base: paper"])
 def test_an_empty_overlay_is_its_base(load, overlay):
     assert load(overlay) == load_study("paper", CONFIGURATION)
+
+
+def test_a_method_like_another_differs_only_in_what_it_says(load):
+    study = load("methods: {core_faster: {like: core, learning_rate: 3.0e-5, length: {Forget25: {steps: 7}}}}")
+    core, faster = study.methods["core"], study.methods["core_faster"]
+    assert faster.learning_rate == 3.0e-5
+    assert faster.length == {**core.length, "Forget25": Length(steps=7)}
+    assert faster.model_copy(update={"learning_rate": core.learning_rate, "length": core.length}) == core
+
+
+def test_a_method_like_another_follows_what_an_overlay_says_of_the_other(load, folder):
+    (folder / "studies" / "middle.yaml").write_text("methods: {a: {like: b}, b: {like: core, batch: 2}}")
+    study = load("base: middle\nmethods: {core: {title: New}, b: {batch: 3}}")
+    assert (study.methods["a"].title, study.methods["a"].batch) == ("New", 3)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "said"),
+    [
+        ("{a: {like: cor}}", "methods.a.like is 'cor', expected another method: core, esd,"),
+        ("{a: {like: a}}", "methods.a.like is 'a', expected another method: core, esd,"),
+        ("{a: {like: b}, b: {like: a}}", "methods.b.like is 'a', expected another method: core, esd,"),
+        ("{a: {like: 3}}", "methods.a.like is 3, expected another method: core, esd,"),
+        ("{a: {like: [core]}}", "methods.a.like is ['core'], expected another method: core, esd,"),
+        ("{a: {like: core, learning_rte: 1}}", "methods.a.learning_rte is not a known key, expected `learning_rate`"),
+        ("{core: null, a: {like: core}}", "methods.a.like is 'core', expected another method: esd,"),
+    ],
+)
+def test_a_method_like_nothing_that_there_is_is_refused(overlay, said, load):
+    with pytest.raises(ConfigurationError, match=re.escape(f"trial.yaml: {said}")):
+        load(f"methods: {overlay}")
 
 
 def test_a_study_may_be_built_on_another_one(load, folder):

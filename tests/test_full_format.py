@@ -197,7 +197,7 @@ def diffusers_images(pipeline: StableDiffusionPipeline, images: list[tuple[str, 
     """What diffusers' own pipeline makes of our noise, (n, 3, side, side) in [0, 1]."""
     pipeline.set_progress_bar_config(disable=True)
     answers = pipeline(
-        [PAPER.prompts.in_evaluation(style, object_) for style, object_, _ in images],
+        [PAPER.prompts.in_evaluation.prompt(style, object_) for style, object_, _ in images],
         latents=initial_noise(images, (4, 8, 8)),
         num_inference_steps=2,
         guidance_scale=PAPER.sampling.guidance_scale,
@@ -304,9 +304,10 @@ def test_accuracies_of_images_of_many_kinds_are_those_of_the_benchmarks_own_loop
     inputs = {"samples": finish(tmp_path / "samples", "samples", Outcome([IMAGES], facts))}
     (tmp_path / "predictions").mkdir()
     with chdir(small.folder):
-        assets = manifest(small, "assets", "unlearn_canvas")
         settings = PredictionsStage(classification=PAPER.classification)
-        work = Work(tmp_path / "predictions", "digest", inputs | dict.fromkeys(CLASSIFIERS, assets))
+        work = Work(
+            tmp_path / "predictions", "digest", inputs | {role: manifest(small, "assets", role) for role in CLASSIFIERS}
+        )
         predicted = finish(work.folder, "predictions", classify_images(settings, work))
     chosen = plan.cells("Forget01", "core", None).settings
     assert isinstance(chosen, CellsStage)

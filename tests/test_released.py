@@ -55,7 +55,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
 
 def material_of(inputs: Mapping[str, Manifest], settings: Any) -> Material:
     alphas = BaseModel(inputs["pipeline"]).scheduler().alphas_cumprod
-    return Material(inputs, settings.prompts, alphas, torch.device("cpu"))
+    return Material(inputs, settings.wording, alphas, torch.device("cpu"))
 
 
 # x_t that the model samples itself

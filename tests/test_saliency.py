@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_world import FP32, PROMPTS, finish, make_material, unlearning_settings
+from small_world import FP32, IN_TRAINING, finish, make_material, unlearning_settings
 
 from corelib.artefacts import Manifest
 from corelib.batches import Material
@@ -31,7 +31,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
 
 def saliency_of(material: dict[str, Manifest], folder: Path, saliency: Saliency = HALF, batch: int = 4) -> Manifest:
     settings = SaliencyStage(
-        saliency=saliency, trained="cross_attention", batch=batch, prompts=PROMPTS, precision=FP32, seed=0
+        saliency=saliency, trained="cross_attention", batch=batch, wording=IN_TRAINING, precision=FP32, seed=0
     )
     work = Work(folder, "digest", material)
     work.folder.mkdir()
@@ -42,7 +42,7 @@ def gradients_pair_by_pair(material: dict[str, Manifest], guidance_scale: float,
     """|sum over the forget set of the gradient of ||eps(x_t, p) - noise||^2 / d|, in float64, one pair at a time."""
     base = BaseModel(material["pipeline"])
     unet = base.unet().double()
-    source = Material(material, PROMPTS, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    source = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
     weights = {name: weight for name, weight in unet.named_parameters() if "attn2" in name}
     for weight in weights.values():
         weight.requires_grad_(True)

@@ -153,7 +153,7 @@ def test_images_equal_those_of_diffusers_own_pipeline(
     if unlearned:
         load_delta(delta.file(DELTA), pipeline.unet, base.identity)
     theirs = pipeline(
-        prompt=[settings.prompts.in_evaluation(style, object_) for style, object_, _ in GRID[:3]],
+        prompt=[settings.wording.prompt(style, object_) for style, object_, _ in GRID[:3]],
         latents=initial_noise(GRID[:3], (4, 8, 8)),
         num_inference_steps=settings.sampling.scheduler.steps,
         guidance_scale=settings.sampling.guidance_scale,

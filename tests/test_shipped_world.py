@@ -212,7 +212,7 @@ def knowledge_of(cells: list[tuple[str, str]], world: Manifest, folder: Path) ->
         "embeddings": finish(
             embeddings.folder,
             "embeddings",
-            embed_prompts(PLAN.embeddings().settings, embeddings),  # type: ignore[arg-type]
+            embed_prompts(PLAN.embeddings("evaluation").settings, embeddings),  # type: ignore[arg-type]
         ),
     }
     settings = PLAN.samples("Forget25", "original", None).settings

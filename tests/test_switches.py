@@ -174,6 +174,6 @@ def test_a_switch_of_encoding_changes_what_the_autoencoder_sees(resolution: int,
 
 def test_the_photos_are_asked_for_in_the_words_that_the_study_chooses() -> None:
     other = PROMPTS.model_copy(update={"photo_in_evaluation": "Photo"})
-    assert PROMPTS.in_evaluation("Seed_Images", "Cats") == "A Cats image in Seed Images style."
-    assert other.in_evaluation("Seed_Images", "Cats") == "A Cats image in Photo style."
-    assert PROMPTS.in_training("Seed_Images", "Cats") == "A Cats image in Photo style."
+    assert PROMPTS.in_evaluation.prompt("Seed_Images", "Cats") == "A Cats image in Seed Images style."
+    assert other.in_evaluation.prompt("Seed_Images", "Cats") == "A Cats image in Photo style."
+    assert PROMPTS.in_training.prompt("Seed_Images", "Cats") == "A Cats image in Photo style."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from decimal import Decimal
 from math import comb
 from pathlib import Path
@@ -20,9 +21,11 @@ from corelib.studies import load_published, load_study
 from corelib.tables import (
     METRICS,
     Published,
+    as_cells,
     as_csv,
     as_latex,
     as_markdown,
+    as_provenance,
     evaluated,
     read_published,
     tabulate,
@@ -77,7 +80,13 @@ def table(folder: Path, comparable: bool = True, published: str | None = "table1
     )
     work = Work(folder / "table", "0" * 64, inputs | evaluations)
     work.folder.mkdir()
-    assert tabulate(settings, work).files == ["table1.cells.csv", "table1.csv", "table1.md", "table1.tex"]
+    assert tabulate(settings, work).files == [
+        "table1.cells.csv",
+        "table1.csv",
+        "table1.md",
+        "table1.provenance.csv",
+        "table1.tex",
+    ]
     return work
 
 
@@ -198,8 +207,8 @@ def test_a_run_that_diverged_at_its_first_step_is_remarked_on(tmp_path):
 def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
     lines = read_csv(table(tmp_path).folder / "table1.cells.csv")
     assert list(lines[0]) == [
-        "task", "row", "metric", "k", "n", "value", "low", "high",
-        "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run",
+        "task", "row", "metric", "k", "n", "value", "low", "high", "published",
+        "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run", "commit", "device",
     ]  # fmt: skip
     assert [(line["task"], line["row"], line["metric"]) for line in lines] == [
         (task, name, metric)
@@ -212,14 +221,57 @@ def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
     ]  # fmt: skip
 
 
+def record(runs: Path, name: str, commit: str, device: str, **builds_on: str) -> None:
+    """The provenance record of a run."""
+    (runs / name).mkdir(parents=True, exist_ok=True)
+    said = {"specification": {"builds_on": builds_on}, "commit": commit, "device": device}
+    said |= {"host": "here", "node": None, "finished": "2026-01-01T00:00:00"}
+    (runs / name / "manifest.provenance.json").write_text(json.dumps(said))
+
+
+def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
+    runs = tmp_path / "runs"
+    evaluations = cells(runs / "cells/core", CORE)
+    record(
+        runs, "cells/core", "c4", "cpu", predictions="predictions/core", fid="fid/core", fid_of_original="fid/original"
+    )
+    record(runs, "predictions/core", "c3", "A100", samples="samples/core")
+    record(runs, "fid/core", "c3", "H100", samples="samples/core")
+    record(runs, "fid/original", "c1", "A100", samples="samples/original")
+    record(runs, "samples/original", "c1", "cpu")
+    record(runs, "samples/core", "c2", "cpu", delta="unlearning/core")
+    (runs / "samples/core/shards").mkdir()
+    for shard, device in (("0000-of-0002", "A100"), ("0001-of-0002", "H100")):  # who gathers the images has made none
+        record(runs / "shards", shard, "c2", device)
+        (runs / "shards" / shard / "manifest.provenance.json").rename(
+            runs / f"samples/core/shards/{shard}.provenance.json"
+        )
+    record(runs, "unlearning/core", "c1", "A100")
+    line = evaluated(row("core", "CORE"), evaluations)
+    stages = {metric: [origin.stage for origin in line.made_by(metric)] for metric in ("UA", "SFID", "Total")}
+    assert stages == {
+        "UA": ["unlearning", "samples", "samples", "predictions"],
+        "SFID": ["unlearning", "samples", "samples", "fid", "samples", "fid"],
+        "Total": ["unlearning", "samples", "samples", "predictions", "fid", "samples", "fid"],
+    }
+    _, ua, _, _, sfid, _ = csv.reader(as_cells([line], {}, True, "off").splitlines())
+    assert ua[-3:] == ["core", "c1; c2; c3", "A100; H100"]
+    assert sfid[-3:] == ["core", "c1; c2; c3", "A100; H100; cpu"]
+    made = list(csv.DictReader(as_provenance([line]).splitlines()))
+    assert [(job["metric"], job["stage"], job["run"], job["device"]) for job in made[:4]] == [
+        ("UA", "unlearning", "core", "A100"), ("UA", "samples", "core", "A100"),
+        ("UA", "samples", "core", "H100"), ("UA", "predictions", "core", "A100"),
+    ]  # fmt: skip
+
+
 def test_cells_hold_counts_intervals_published_numbers_and_verdicts(tmp_path):
     text = (table(tmp_path).folder / "table1.cells.csv").read_text()
     assert text.splitlines()[1:6] == [
-        "Forget01,esd,UA,29,30,96.67,83.33,99.41,100.00,30,30,compatible,,0,off,esd-forget01-aaaa",
-        "Forget01,esd,IRA,140,150,93.33,88.16,96.34,66.00,99,150,differs,,0,off,esd-forget01-aaaa",
-        "Forget01,esd,CRA,170,180,94.44,90.08,96.95,96.11,173,180,compatible,,0,off,esd-forget01-aaaa",
-        "Forget01,esd,SFID,,,75.00,,,96.95,,,not comparable,,0,off,esd-forget01-aaaa",
-        "Forget01,esd,Total,,,359.44,,,359.06,,,not comparable,,0,off,esd-forget01-aaaa",
+        "Forget01,esd,UA,29,30,96.67,83.33,99.41,100.00,30,30,compatible,,0,off,esd-forget01-aaaa,,",
+        "Forget01,esd,IRA,140,150,93.33,88.16,96.34,66.00,99,150,differs,,0,off,esd-forget01-aaaa,,",
+        "Forget01,esd,CRA,170,180,94.44,90.08,96.95,96.11,173,180,compatible,,0,off,esd-forget01-aaaa,,",
+        "Forget01,esd,SFID,,,75.00,,,96.95,,,not comparable,,0,off,esd-forget01-aaaa,,",
+        "Forget01,esd,Total,,,359.44,,,359.06,,,not comparable,,0,off,esd-forget01-aaaa,,",
     ]
 
 

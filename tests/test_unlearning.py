@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_world import FP32, PROMPTS, make_material, make_pipeline, unlearning_settings
+from small_world import FP32, IN_TRAINING, make_material, make_pipeline, unlearning_settings
 
 from corelib import unlearning
 from corelib.artefacts import Manifest, sha256_of
@@ -172,7 +172,7 @@ def test_a_damaged_checkpoint_starts_the_run_afresh(run: Callable[..., Any], tmp
 def batches(material: dict[str, Manifest], **changes: Any) -> Batches:
     settings = unlearning_settings(objective("core"), **changes)
     base = BaseModel(material["pipeline"])
-    made = Material(material, PROMPTS, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    made = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
     return Batches(settings, made, NO_TRAJECTORIES)
 
 
@@ -192,7 +192,7 @@ def test_a_batch_does_not_depend_on_the_batches_before_it(material: dict[str, Ma
 def test_noisy_images_follow_the_forward_process(material: dict[str, Manifest]) -> None:
     base = BaseModel(material["pipeline"])
     alphas = base.scheduler().alphas_cumprod
-    made = Material(material, PROMPTS, alphas, torch.device("cpu"))
+    made = Material(material, IN_TRAINING, alphas, torch.device("cpu"))
     pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
     noisy = made.noisy_pairs(pairs, pairs, ("test",))
     kept = alphas[noisy.timesteps].view(-1, 1, 1, 1)
@@ -239,7 +239,7 @@ def test_equation_6_takes_the_image_of_the_anchor_style(material: dict[str, Mani
     erasing = batches(material, candidates={"Amber": ["Blue"]})
     relabelled = unlearning_settings(objective("ca_noise"), candidates={"Amber": ["Blue"]})
     base = BaseModel(material["pipeline"])
-    made = Material(material, PROMPTS, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    made = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
     relabelling = Batches(relabelled, made, NO_TRAJECTORIES)
     one, other = erasing.at(0).forget, relabelling.at(0).forget
     assert torch.equal(one.own, other.own), "prompted with p_f in both"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from corelib.concepts import Prompts
+from corelib.concepts import Wording
 from corelib.settings.precision import Precision
 from corelib.settings.section import Section
 
@@ -45,5 +45,5 @@ class SamplesStage(Section):
     """
 
     sampling: Sampling
-    prompts: Prompts
+    wording: Wording
     grid: list[tuple[str, str, int]]

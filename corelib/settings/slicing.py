@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from corelib.concepts import Prompts
 from corelib.settings.section import Section
 
 
@@ -37,9 +36,6 @@ class LatentsStage(Section):
 
 
 class EmbeddingsStage(Section):
-    """The concepts whose prompts are embedded, as asked for in training and in evaluation, and the empty prompt."""
+    """The prompts that are embedded, each once: those of training, or those of evaluation."""
 
-    styles: list[str]
-    objects: list[str]
-    prompts: Prompts
-    negative_prompt: str
+    prompts: list[str]

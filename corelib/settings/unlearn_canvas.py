@@ -39,24 +39,26 @@ class Assets(Section):
     inception_torchvision: str | None
 
 
+class ClassifierForm(Section):
+    """What a checkpoint does not say of its classifier: timm's name, the side of its images, its classes in order."""
+
+    architecture: str
+    resolution: PositiveInt
+    classes: list[str]
+
+
 class AdoptionStage(Section):
-    """What the assets are, wherever they lie.
+    """What some of the assets are, wherever they lie. Each that is used for itself is a run, and changes alone.
 
     Attributes:
         sha256: of each file or folder that is used, by its name in the lock; None as long as it is not locked.
-        unet: the folder of the pipeline in which the U-Net lies.
-        classifier_architecture, classifier_resolution: as among the assets.
-        styles, objects: the classifiers' classes, in order.
-        images_per_cell: how many images a style and object has.
+        unet: the folder of the pipeline in which the U-Net lies; None where no pipeline is taken into use.
+        classifiers: the form of each classifier that is, by what it tells apart: `style` or `object`.
     """
 
     sha256: dict[str, str | None]
-    unet: Literal["unet", "unet_ema"]
-    classifier_architecture: str
-    classifier_resolution: PositiveInt
-    styles: list[str]
-    objects: list[str]
-    images_per_cell: PositiveInt
+    unet: Literal["unet", "unet_ema"] | None
+    classifiers: dict[str, ClassifierForm]
 
 
 class ConversionStage(Section):

@@ -11,12 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from corelib.concepts import Prompts
+from corelib.concepts import Wording
 from corelib.settings.precision import Precision
 from corelib.settings.section import Section
-
-Trained = Literal["cross_attention", "keys_and_values"]
-"""Which tensors move: all of the cross-attention (Appendix B), or of it only those that read the prompt."""
+from corelib.settings.trained import Trained
 
 DIGITS = 9
 """Scaled lengths are rounded to them, so that 6 x 0.1 epochs are 0.6 and not a step more."""
@@ -162,7 +160,7 @@ class UnlearningStage(Section):
 
     Attributes:
         candidates: for each forget style, the anchor styles that may be drawn for it; one entry means no draw.
-        draw: where there are several, whether each pair of a step draws its own or a step draws once.
+        draw: whether each pair of a step draws its own or a step draws once; None where nothing is drawn.
         least_steps: the run trains for at least so many steps, however short its length.
         epoch_counts: whether `batch` is the number of forget pairs in a step ("forget"), or of forget and retain
             pairs together ("both").
@@ -173,7 +171,7 @@ class UnlearningStage(Section):
     objective: Objective
     trained: Trained
     candidates: dict[str, list[str]]
-    draw: Literal["pair", "step"]
+    draw: Literal["pair", "step"] | None
     learning_rate: PositiveFloat
     batch: PositiveInt
     length: Length
@@ -181,7 +179,7 @@ class UnlearningStage(Section):
     epoch_counts: Literal["forget", "both"]
     reduction: Literal["mean", "sum"]
     optimizer: Adam
-    prompts: Prompts
+    wording: Wording
     precision: Precision
     seed: int
 
@@ -229,6 +227,6 @@ class SaliencyStage(Section):
     saliency: Saliency
     trained: Trained
     batch: PositiveInt
-    prompts: Prompts
+    wording: Wording
     precision: Precision
     seed: int

@@ -6,7 +6,6 @@ leaves out what it does not know; here nothing is executed, and every tensor of 
 
 from __future__ import annotations
 
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +15,13 @@ import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from corelib.artefacts import folder_written_whole, sha256_of
 from corelib.errors import AssetError
 from corelib.settings.unlearn_canvas import ConversionStage
+from corelib.weights import read_plain_weights
 from corelib.work import Outcome, Work
 
 UNET, AVERAGE = "model.diffusion_model.", "model_ema.diffusion_model"
@@ -43,12 +40,12 @@ def convert_compvis(settings: ConversionStage, work: Work) -> Outcome:
     Architecture, tokenizer and noise schedule are those of the diffusers folder among the assets; its weights are not
     read. Raises `AssetError` if the file is no such checkpoint, lacks a tensor, or has one too many.
     """
-    assets = work.inputs["assets"]
-    checkpoint = assets.facts["compvis"]
-    path = assets.outside(checkpoint["weights"], checkpoint["sha256"])
-    like = assets.folder / assets.facts["pipeline"]
+    pipeline, checkpoint = work.inputs["pipeline"], work.inputs["compvis"]
+    said = checkpoint.facts["compvis"]
+    path = checkpoint.outside(said["weights"], said["sha256"])
+    like = pipeline.place(pipeline.facts["pipeline"])
     for part in ("tokenizer", "scheduler"):
-        assets.outside(f"{assets.facts['pipeline']}/{part}", assets.facts["parts"][part])
+        pipeline.outside(f"{pipeline.facts['pipeline']}/{part}", pipeline.facts["parts"][part])
     weights = read_checkpoint(path)
     with folder_written_whole(work.folder / "pipeline") as folder:
         _unet(path, weights, like / "unet", settings.weights).save_pretrained(folder / "unet")
@@ -66,45 +63,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Nothing in the file is executed. Objects that a training leaves beside the weights become empty shells; a file that
     names anything else is refused. Raises `AssetError`.
     """
-    try:
-        content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except FileNotFoundError:
-        raise AssetError(f"{path}: the file is missing, expected a CompVis checkpoint.") from None
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise AssetError(f"{path}: not loadable as plain weights ({reason}), expected tensors only.") from None
+    content = read_plain_weights(path, "a CompVis checkpoint", FROM_TRAINING, mapped=True)
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not any(str(name).startswith(UNET) for name in weights):
         raise AssetError(f"{path}: no tensor's name starts with `{UNET}`, expected a CompVis checkpoint.")
     return {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
-
-
-def _unpickled(path: Path) -> Any:
-    unknown = get_unsafe_globals_in_checkpoint(path)
-    if refused := sorted(name for name in unknown if not name.startswith(FROM_TRAINING)):
-        raise ValueError(f"it names {refused[0]}, of which weights have no need")
-    shells: list[Any] = [(type(name.rsplit(".", 1)[-1], (_Shell,), {}), name) for name in unknown]
-    with safe_globals(shells):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
-
-
-class _Shell:
-    """Stands in for an object that only the training had a use for."""
-
-    def __new__(cls, *_: object, **__: object) -> _Shell:
-        return super().__new__(cls)
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def __setstate__(self, _: object) -> None:
-        pass
-
-
-def _can_be_mapped(path: Path) -> bool:
-    """Whether a file has torch's archive format; checkpoints from before 2020 have an older one."""
-    with path.open("rb") as stream:
-        return stream.read(4) == b"PK\x03\x04"
 
 
 def _unet(path: Path, weights: Mapping[str, Tensor], like: Path, chosen: str) -> Any:

@@ -11,18 +11,18 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import httpx2
-import yaml
 from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_url
 from huggingface_hub.file_download import http_get
 from pydantic import Field, ValidationError
 
-from corelib.artefacts import sha256_of
-from corelib.errors import AssetError, ConfigurationError
+from corelib.artefacts import named_below, sha256_of
+from corelib.errors import ArtefactError, AssetError, ConfigurationError
 from corelib.settings.section import Section
+from corelib.yaml_files import UnreadableYaml, read_yaml
 
 SOURCES = "assets.yaml"
 """Below the configuration folder."""
@@ -53,7 +53,7 @@ class Source(Section):
     files: list[str] = Field(default_factory=list)
     folder: str
     path: str
-    gigabytes: float
+    gigabytes: float = Field(ge=0, allow_inf_nan=False)
     licence: str
 
     @property
@@ -81,20 +81,30 @@ def load_sources(folder: Path) -> dict[str, Source]:
     """The rows of `assets.yaml` in a configuration folder. Raises `ConfigurationError` with one sentence."""
     path = folder / SOURCES
     try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+        rows = read_yaml(path)
         sources = {name: Source.model_validate(row) for name, row in rows.items()}
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise ConfigurationError(f"{path}: {key} is {str(first['input'])[:80]!r}: {first['msg']}.") from None
-    except (OSError, yaml.YAMLError, AttributeError) as error:
+    except (UnreadableYaml, AttributeError) as error:
         raise ConfigurationError(f"{path}: not readable as rows of assets ({' '.join(str(error).split())}).") from None
     for name, source in sources.items():
         if (source.hub is None) == (source.url is None):
             raise ConfigurationError(f"{path}: {name} has {source.origin or 'no source'}, expected either hub or url.")
-        if any(PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts for path in source.files):
+        if any(_leads_out(pattern) for pattern in source.files):
             raise ConfigurationError(f"{path}: {name}.files is {source.files}, expected patterns below the repository.")
+        if _leads_out(source.folder) or _leads_out(source.place):
+            raise ConfigurationError(f"{path}: {name} is put at {source.place}, expected a place below this folder.")
     return sources
+
+
+def _leads_out(name: str) -> bool:
+    try:
+        named_below(Path(), name)
+    except ArtefactError:
+        return True
+    return False
 
 
 def resolve(hub: HubRepository, locked: str | None) -> str:
@@ -124,7 +134,7 @@ def list_files(source: Source, commit: str, unet: str) -> list[RemoteFile]:
                 f"it, put it at {source.place}, or name its place in `world.assets` of your study."
             )
         for file in matching:
-            if PurePosixPath(file.rfilename).is_absolute() or ".." in PurePosixPath(file.rfilename).parts:
+            if _leads_out(file.rfilename):
                 raise AssetError(f"{hub.name}: the file name {file.rfilename!r} leads out of its folder.")
             sha256 = file.lfs.sha256 if file.lfs else None
             found[file.rfilename] = RemoteFile(file.rfilename, int(file.size or 0), sha256, file.blob_id)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corelib.artefacts import sha256_of_text, written_whole
+from corelib.artefacts import named_below, sha256_of_text, written_whole
 from corelib.errors import ArtefactError
+from corelib.parquet import UnreadableParquet, open_parquet, reading_within_bounds
 
 SCHEMA = pa.schema(
     [
@@ -78,17 +79,20 @@ def write_index(path: Path, index: ImageIndex) -> None:
 def read_index(path: Path) -> ImageIndex:
     """The index in a file. Raises `ArtefactError` if it is damaged or leads out of the images' folder."""
     try:
-        table = pq.read_table(path)
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{path}: not readable as an index of images ({str(error).splitlines()[0]}).") from None
-    if table.schema.names != SCHEMA.names:
-        raise ArtefactError(f"{path}: not readable as an index of images (columns {table.schema.names}).")
+        with reading_within_bounds():
+            table = open_parquet(path, {field.name: field.type for field in SCHEMA}).read(columns=SCHEMA.names)
+            if any(column.null_count for column in table.columns):
+                raise UnreadableParquet("it has gaps")
+            rows = table.to_pylist()
+    except UnreadableParquet as error:
+        raise ArtefactError(f"{path}: not readable as an index of images ({error}).") from None
     places = {}
-    for row in table.to_pylist():
-        file = PurePosixPath(row["file"])
-        if file.is_absolute() or ".." in file.parts:
+    for row in rows:
+        try:
+            named_below(path.parent, row["file"])
+        except ArtefactError:
             raise ArtefactError(
                 f"{path}: the image file {row['file']!r} leads out of its folder, expected one below it."
-            )
+            ) from None
         places[row["style"], row["object"], row["index"]] = Place(row["file"], row["row"], row["size"], row["sha256"])
     return ImageIndex(places)

@@ -9,15 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from corelib.artefacts import Manifest, followed, sha256_of, written_whole
+from corelib.artefacts import Manifest, below, content_of, followed, sha256_of, written_whole
 from corelib.errors import AssetError
+from corelib.parquet import UnreadableParquet, open_parquet, reading_within_bounds
 from corelib.worlds.image_index import FOLDER, Key, Place, read_index
 
 MOST_PIXELS = 64_000_000
 """No image of a benchmark is larger; a header that claims so is not read further."""
+
+MOST_BYTES = 256 * 2**20
+"""Nor is the file of one; the benchmark's have three million."""
+
+START_OF_SCAN = b"\xff\xda"
+MOST_SCANS = 200
+"""Of a JPEG. Progressive ones have about ten; each goes over all pixels, however few bytes it has."""
+
+IMAGE = pa.struct([("bytes", pa.binary())])
+"""The column of images in the Hub's parquet files, less what we do not read of it."""
+
+FORMATS = ("JPEG", "PNG")
+"""What images may be, whatever they are called. Pillow has fifty more readers, which none of ours needs."""
 
 
 class BenchmarkImages(Protocol):
@@ -45,12 +60,12 @@ class ImageFolder:
     """Images that a stage has made, STYLE/OBJECT/INDEX.jpg, and that its manifest vouches for together."""
 
     def __init__(self, world: Manifest) -> None:
-        self.root = world.folder / world.facts["images"]
+        self.root = world.place(world.facts["images"])
         self._world = world
 
     def path(self, style: str, object_: str, index: int) -> Path:
         """Where an image lies."""
-        return self.root / style / object_ / f"{index}.jpg"
+        return below(self.root, f"{style}/{object_}/{index}.jpg")
 
     def check(self) -> None:
         """As of `BenchmarkImages`: the whole folder, since a damaged image has a sentence of its own."""
@@ -87,7 +102,7 @@ class IndexedImages:
     """
 
     def __init__(self, world: Manifest) -> None:
-        self.root = followed(world.folder / world.facts["images"])
+        self.root = followed(world.place(world.facts["images"]))
         self.places = read_index(world.file(world.facts["image_index"])).places
         self._lock = threading.Lock()
         self._group: tuple[str, int, list[bytes]] = ("", -1, [])
@@ -120,7 +135,7 @@ class IndexedImages:
             content, place = self.content(*key), self._place(key)
             path = self.root / place.file
             if place.row != FOLDER:
-                path = folder / f"{key[0]}_{key[1]}_{key[2]}.jpg"
+                path = below(folder, f"{key[0]}_{key[1]}_{key[2]}.jpg")
                 with written_whole(path) as temporary:
                     temporary.write_bytes(content)
             paths.append(path)
@@ -141,7 +156,7 @@ class IndexedImages:
 
     def _file(self, place: Place) -> bytes:
         try:
-            return (self.root / place.file).read_bytes()
+            return content_of(self.root / place.file, MOST_BYTES)
         except OSError as error:
             raise AssetError(
                 f"{self.root / place.file}: the image is not readable ({error.strerror}), expected it as indexed."
@@ -150,18 +165,19 @@ class IndexedImages:
     def _row(self, place: Place) -> bytes:
         with self._lock:
             try:
-                shard = self._shards.get(place.file) or pq.ParquetFile(self.root / place.file)
-                self._shards[place.file] = shard
-                group, start = _group_of(shard, place.row)
-                if self._group[:2] != (place.file, group):
-                    images = shard.read_row_group(group, columns=["image"]).column("image")
-                    contents = [content for chunk in images.chunks for content in chunk.field("bytes").to_pylist()]
-                    self._group = (place.file, group, contents)
-                return self._group[2][place.row - start] or b""
-            except (OSError, ValueError, IndexError) as error:
-                reason = (str(error).splitlines() or ["damaged"])[0][:160]
+                with reading_within_bounds():
+                    path = self.root / place.file
+                    shard = self._shards.get(place.file) or open_parquet(path, {"image": IMAGE})
+                    self._shards[place.file] = shard
+                    group, start = _group_of(shard, place.row)
+                    if self._group[:2] != (place.file, group):
+                        images = shard.read_row_group(group, columns=["image"]).column("image")
+                        contents = [content for chunk in images.chunks for content in chunk.field("bytes").to_pylist()]
+                        self._group = (place.file, group, contents)
+                    return self._group[2][place.row - start] or b""
+            except UnreadableParquet as error:
                 raise AssetError(
-                    f"{self.root / place.file}: row {place.row} is not readable ({reason}), expected it as indexed."
+                    f"{self.root / place.file}: row {place.row} is not readable ({error}), expected it as indexed."
                 ) from None
 
 
@@ -178,22 +194,62 @@ def _group_of(shard: pq.ParquetFile, row: int) -> tuple[int, int]:
 
 def read_image(path: Path) -> Image.Image:
     """An image file in RGB, decoded whole. Raises `AssetError` if it is truncated, too large or not an image."""
+    return decoded(_content(path), str(path))
+
+
+def check_header(path: Path) -> None:
+    """Raise `AssetError` if an image file is too large or not an image, by its header alone."""
+    _checked(_content(path), str(path)).close()
+
+
+def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return content_of(path, MOST_BYTES)
     except OSError as error:
         raise AssetError(f"{path}: the image is not readable ({error.strerror}), expected a JPEG file.") from None
-    return decoded(content, str(path))
 
 
 def decoded(content: bytes, name: str) -> Image.Image:
     """An image in RGB from its bytes. Raises `AssetError` under its name if it is truncated, too large or no image."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > MOST_PIXELS:
-                size = f"{image.width} x {image.height}"
-                raise AssetError(f"{name}: {size} pixels, expected at most {MOST_PIXELS // 1_000_000} million.")
+    with _checked(content, name) as image:
+        try:
             return image.convert("RGB")
+        except Exception as error:  # Pillow raises many kinds for damaged files
+            raise AssetError(f"{name}: the image is damaged ({_reason(error)}), expected a whole JPEG file.") from None
+
+
+def _checked(content: bytes, name: str) -> Image.Image:
+    try:
+        return opened(content)
+    except Unusable as fault:
+        raise AssetError(f"{name}: {fault}.") from None
+    except Exception as error:
+        raise AssetError(f"{name}: the image is damaged ({_reason(error)}), expected a whole JPEG file.") from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+class Unusable(Exception):
+    """What an image is that cannot be used, and what is expected."""
+
+
+def opened(content: bytes) -> Image.Image:
+    """An image of which the header alone has been read.
+
+    Raises `Unusable` if it is none, or if its decoding would take more memory or time than a benchmark's may, and
+    whatever Pillow raises for damaged files.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise AssetError(f"{name}: not an image, expected a JPEG file.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise AssetError(f"{name}: the image is damaged ({error}), expected a whole JPEG file.") from None
+        raise Unusable("not an image, expected a JPEG file") from None
+    except Image.DecompressionBombError:
+        raise Unusable(f"too large an image, expected at most {MOST_PIXELS // 1_000_000} million pixels") from None
+    if image.width * image.height > MOST_PIXELS:
+        size = f"{image.width} x {image.height}"
+        raise Unusable(f"{size} pixels, expected at most {MOST_PIXELS // 1_000_000} million")
+    if image.format == "JPEG" and (scans := content.count(START_OF_SCAN)) > MOST_SCANS:
+        raise Unusable(f"the image has {scans} scans, expected at most {MOST_SCANS}")
+    return image

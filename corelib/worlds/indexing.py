@@ -7,7 +7,6 @@ caption: style and object are recovered from the caption, the index from the ord
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,14 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
+import pyarrow as pa
 from tqdm import tqdm
 
-from corelib.artefacts import write_text
+from corelib.artefacts import content_of, write_text
 from corelib.errors import AssetError
+from corelib.parquet import UnreadableParquet, open_parquet, reading_within_bounds
 from corelib.worlds.image_index import FOLDER, ImageIndex, Key, Place
-from corelib.worlds.images import MOST_PIXELS
+from corelib.worlds.images import IMAGE, MOST_BYTES, Unusable, opened
 
 UNUSED_STYLES = frozenset(
     {"Blue_Blooming", "Crypto_Punks", "Dreamweave", "Foliage_Patchwork", "Impasto"}
@@ -32,6 +31,9 @@ UNUSED_STYLES = frozenset(
 
 ROWS_AT_ONCE = 16
 """Of a parquet file, so that few images of three megabytes are in memory together."""
+
+LONGEST_CAPTION = 200
+"""Characters of a caption that are looked at; how long the pattern takes grows with the cube of their number."""
 
 CAPTION = re.compile(r"\s*an?\s+(?P<object>.+?)\s+image\s+in\s+(?P<style>.+?)\s+style\s*\.?\s*", re.IGNORECASE)
 
@@ -89,7 +91,10 @@ def _read_folder(root: Path, wanted: Wanted, threads: int) -> Found:
     keys = [key for key in wanted.images() if (root / _file_of(key)).is_file()]
 
     def look(key: Key) -> tuple[Place, str | None]:
-        content = (root / _file_of(key)).read_bytes()
+        try:
+            content = content_of(root / _file_of(key), MOST_BYTES)
+        except OSError as error:
+            return Place(_file_of(key), FOLDER, 0, ""), f"not readable ({error.strerror})"
         sha256, fault = _looked_at(content)
         return Place(_file_of(key), FOLDER, len(content), sha256), fault
 
@@ -171,40 +176,50 @@ def reader_of_captions(
 
 def _captions(shard: Path) -> list[str]:
     try:
-        file = pq.ParquetFile(shard)
-        captions: list[str | None] = file.read(columns=["text"]).column("text").to_pylist()
-    except (OSError, ValueError, KeyError) as error:
+        with reading_within_bounds():
+            file = open_parquet(shard, {"image": IMAGE, "text": pa.string()})
+            captions: list[str | None] = file.read(columns=["text"]).column("text").to_pylist()
+    except UnreadableParquet as error:
         raise AssetError(
-            f"{shard}: not readable ({_first_line(error)}), expected parquet with the columns `image` and `text`."
+            f"{shard}: not readable ({error}), expected parquet with the columns `image` and `text`."
         ) from None
-    return [caption or "" for caption in captions]
+    return [(caption or "")[:LONGEST_CAPTION] for caption in captions]
 
 
 def _contents(shard: Path, rows: Mapping[int, Key]) -> Iterator[dict[int, bytes]]:
     """The bytes of some rows' images, a few at a time."""
     start = 0
     try:
-        for batch in pq.ParquetFile(shard).iter_batches(ROWS_AT_ONCE, columns=["image"]):
-            images = batch.column("image").field("bytes")
-            yield {row: images[row - start].as_py() or b"" for row in range(start, start + len(batch)) if row in rows}
-            start += len(batch)
-    except (OSError, ValueError, KeyError) as error:
-        raise AssetError(
-            f"{shard}: damaged from row {start} on ({_first_line(error)}), expected a whole file."
-        ) from None
+        batches = open_parquet(shard, {"image": IMAGE}).iter_batches(ROWS_AT_ONCE, columns=["image"])
+        while (found := _next(batches, start, rows)) is not None:
+            count, contents = found
+            yield contents
+            start += count
+    except UnreadableParquet as error:
+        raise AssetError(f"{shard}: damaged from row {start} on ({error}), expected a whole file.") from None
+
+
+def _next(
+    batches: Iterator[pa.RecordBatch], start: int, rows: Mapping[int, Key]
+) -> tuple[int, dict[int, bytes]] | None:
+    with reading_within_bounds():
+        batch = next(batches, None)
+        if batch is None:
+            return None
+        images = batch.column("image").field("bytes")
+        wanted = [row for row in range(start, start + len(batch)) if row in rows]
+        return len(batch), {row: images[row - start].as_py() or b"" for row in wanted}
 
 
 def fault_of(content: bytes) -> str | None:
     """What is wrong with an image, in words; None if it can be decoded to its last pixel."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > MOST_PIXELS:
-                return f"{image.width} x {image.height} pixels, expected at most {MOST_PIXELS // 1_000_000} million"
+        with opened(content) as image:
             image.draft("RGB", (image.width // 8, image.height // 8))  # an eighth of the pixels, but all of the bytes
             image.load()
-    except UnidentifiedImageError:
-        return "not an image"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Unusable as fault:
+        return str(fault)
+    except Exception as error:  # Pillow raises many kinds for damaged files
         return f"damaged ({_first_line(error)})"
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from corelib.artefacts import folder_written_whole, sha256_of, written_whole
+from corelib.artefacts import below, folder_written_whole, sha256_of, written_whole
 from corelib.errors import AssetError
 from corelib.settings.pretrained import PretrainedStage
 from corelib.work import Outcome, Work
@@ -19,7 +19,7 @@ def adopt_pretrained(settings: PretrainedStage, work: Work) -> Outcome:
     Raises `AssetError` if one of them is missing or is not the file that was shipped.
     """
     for name, sha256 in settings.files.items():
-        source = SHIPPED / name
+        source, target = below(SHIPPED, name), below(work.folder, name)
         if not source.exists():
             raise AssetError(f"{source}: the file is missing, expected it as the repository ships it.")
         if (found := sha256_of(source)) != sha256:
@@ -27,9 +27,9 @@ def adopt_pretrained(settings: PretrainedStage, work: Work) -> Outcome:
                 f"{source}: its sha256 is {found[:12]}, expected {sha256[:12]}; restore it from the repository."
             )
         if source.is_dir():
-            with folder_written_whole(work.folder / name) as folder:
+            with folder_written_whole(target) as folder:
                 shutil.copytree(source, folder, dirs_exist_ok=True)
         else:
-            with written_whole(work.folder / name) as temporary:
+            with written_whole(target) as temporary:
                 shutil.copyfile(source, temporary)
     return Outcome(sorted(settings.files), settings.facts)

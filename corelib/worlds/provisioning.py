@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from corelib.addresses import Run
 from corelib.errors import AssetError
 from corelib.preflight import existing_part
 from corelib.settings.unlearn_canvas import AdoptionStage
@@ -45,16 +44,23 @@ class Provision:
     """One call of `make assets`.
 
     Args:
-        adoption: the run that takes a study's assets into use; it says which they are and where they lie.
+        assets: which assets a study needs, and where each lies (`Plan.assets`).
+        wanted: what the images have to be.
         configuration: the folder with the sources and the lock.
         photo_style: the style that captions call Photo.
         say: how a line is shown to the user.
     """
 
-    def __init__(self, adoption: Run, configuration: Path, photo_style: str, say: Callable[[str], None]) -> None:
-        assert isinstance(adoption.settings, AdoptionStage)
-        self.settings = adoption.settings
-        self.places: Mapping[str, str] = adoption.places
+    def __init__(
+        self,
+        assets: tuple[AdoptionStage, Mapping[str, str]],
+        wanted: Wanted,
+        configuration: Path,
+        photo_style: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self.settings, self.places = assets
+        self.wanted = wanted
         self.names = list(self.settings.sha256)
         self.configuration = configuration
         self.photo_style = photo_style
@@ -91,7 +97,7 @@ class Provision:
             if source.hub is not None:
                 commit = resolve(source.hub, self.lock.revisions.get(source.hub.name))
                 self._remember(self.lock.with_revision(source.hub.name, commit))
-                listed[name] = commit, list_files(source, commit, self.settings.unet)
+                listed[name] = commit, list_files(source, commit, self._unet)
         self._check_room(missing, listed)
         for name in missing:
             source = self.sources[name]
@@ -104,6 +110,11 @@ class Provision:
             else:
                 fetch_from_url(source)
             unfinished.unlink()
+
+    @property
+    def _unet(self) -> str:
+        assert self.settings.unet is not None, "a study's assets include a pipeline"
+        return self.settings.unet
 
     def _is_missing(self, name: str) -> bool:
         """Whether a part is not there, or the asset was being fetched when something came between."""
@@ -185,9 +196,7 @@ class Provision:
             index = read_index(path)
             if index.digest == locked.sha256:
                 return locked
-        settings = self.settings
-        wanted = Wanted(settings.styles, settings.objects, settings.images_per_cell)
-        index = index_images(root, wanted, self.photo_style, os.cpu_count() or 1, path.with_name(FAULTS))
+        index = index_images(root, self.wanted, self.photo_style, os.cpu_count() or 1, path.with_name(FAULTS))
         write_index(path, index)
         size = sum(place.size for place in index.places.values())
         return LockedAsset(sha256=index.digest, bytes=size, files={}, source=self._origin(IMAGES))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from corelib.artefacts import followed, sha256_of, written_whole
-from corelib.classifiers import read_weights
+from corelib.classifier_weights import read_weights
 from corelib.errors import AssetError
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.work import Outcome, Work
 from corelib.worlds.image_index import ImageIndex, read_index
+from corelib.worlds.presence import LOCKING, absences
 
 INDEX = "images.parquet"
 """What the benchmark's images are, one by one; the run's own copy of it."""
@@ -20,7 +21,6 @@ INDEX = "images.parquet"
 IMAGES, INDEX_OF_USER = "images", "image_index"
 CLASSIFIERS = {"style": "style_classifier", "object": "object_classifier"}
 NETWORKS = ("compvis", "inception", "inception_torchvision")
-LOCKING = "`make assets` fetches what is missing, and locks what is there"
 
 
 def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
@@ -31,57 +31,48 @@ def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
     """
     if faults := list(faults_of(settings, work.folder)):
         raise AssetError(f"assets of the paper's world: {'; '.join(faults)} (see `world.assets` of the study).")
+    sha256 = settings.sha256
+    facts: dict[str, Any] = {name: {"weights": name, "sha256": sha256[name]} for name in NETWORKS if name in sha256}
+    if settings.unet is not None:
+        parts = {Path(name).name: sha for name, sha in sha256.items() if name.startswith("pipeline/")}
+        facts |= {"pipeline": "pipeline", "unet": settings.unet, "parts": parts}
+    if settings.classifiers:
+        facts["classifiers"] = {
+            label: {
+                "weights": CLASSIFIERS[label],
+                "sha256": sha256[CLASSIFIERS[label]],
+                "options": {},
+                **form.model_dump(),
+            }
+            for label, form in settings.classifiers.items()
+        }
+    if IMAGES not in sha256:
+        return Outcome([], facts)
     with written_whole(work.folder / INDEX) as temporary:
         shutil.copyfile(work.folder / INDEX_OF_USER, temporary)
-    sha256 = settings.sha256
-    facts: dict[str, Any] = {
-        "images": IMAGES,
-        "image_index": INDEX,
-        "pipeline": "pipeline",
-        "unet": settings.unet,
-        "parts": {Path(name).name: sha for name, sha in sha256.items() if name.startswith("pipeline/")},
-        "classifiers": {
-            label: {
-                "weights": name,
-                "sha256": sha256[name],
-                "architecture": settings.classifier_architecture,
-                "options": {},
-                "classes": classes_of(settings)[label],
-                "resolution": settings.classifier_resolution,
-            }
-            for label, name in CLASSIFIERS.items()
-        },
-    }
-    networks = {name: {"weights": name, "sha256": sha256[name]} for name in NETWORKS if name in sha256}
-    return Outcome([INDEX], facts | networks)
-
-
-def classes_of(settings: AdoptionStage) -> dict[str, list[str]]:
-    """The classes of the two classifiers, in the order of their outputs."""
-    return {"style": settings.styles, "object": settings.objects}
+    return Outcome([INDEX], {**facts, "images": IMAGES, "image_index": INDEX})
 
 
 def faults_of(settings: AdoptionStage, folder: Path) -> Iterator[str]:
     """What is not there or not what the lock says, in words; `folder` has the links."""
+    paths = {name: followed(folder / name) for name in settings.sha256}
+    yield from absences(settings, paths)
     for name, locked in settings.sha256.items():
-        path = followed(folder / name)
-        if not path.exists():
-            yield f"{path} is missing; {LOCKING}"
-        elif locked is None:
-            yield f"{path} is not locked yet, so nobody knows whether it is what it should be; {LOCKING}"
-        elif name == IMAGES:
-            yield from _faults_of_images(settings, folder, locked)
-        elif (found := sha256_of(path)) != locked:
-            yield f"{path} has the sha256 {found[:12]}, expected {locked[:12]} as locked"
-    for label, name in CLASSIFIERS.items():
-        if (folder / name).is_file():
+        if locked is None or not paths[name].exists():
+            continue
+        if name == IMAGES:
+            yield from _faults_of_images(folder, locked)
+        elif (found := sha256_of(paths[name])) != locked:
+            yield f"{paths[name]} has the sha256 {found[:12]}, expected {locked[:12]} as locked"
+    for label, form in settings.classifiers.items():
+        if (folder / CLASSIFIERS[label]).is_file():
             try:
-                read_weights(followed(folder / name), len(classes_of(settings)[label]))
+                read_weights(followed(folder / CLASSIFIERS[label]), len(form.classes))
             except AssetError as error:
                 yield str(error).removesuffix(".")
 
 
-def _faults_of_images(settings: AdoptionStage, folder: Path, locked: str) -> Iterator[str]:
+def _faults_of_images(folder: Path, locked: str) -> Iterator[str]:
     index = folder / INDEX_OF_USER
     if not index.exists():
         yield f"{followed(index)}, the index of the images, is missing; {LOCKING}"

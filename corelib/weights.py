@@ -1,0 +1,387 @@
+"""Weight files from anywhere, looked through before they are loaded.
+
+A pickle is a program. torch's own restricted reader executes nothing of it that is not known, but believes what it says
+of sizes: it reads beyond the end of a record that is said to be longer, allocates what a header claims, and hashes a
+key as long as hashing takes. So here the program is followed without being executed first, with every value a shadow,
+and a file that would act, or claims more bytes than it has, is refused with a reason.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickletools
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from corelib.errors import ArtefactError, AssetError
+
+ARCHIVE = b"PK\x03\x04"
+"""How a file in torch's archive format begins; what was saved before 2020 has an older one."""
+
+LARGEST_PICKLE = 16 * 2**20
+"""Bytes of what says which tensors a file has; the 2,000 tensors of a CompVis checkpoint take 0.3 million."""
+
+LARGEST_INFLATION = 64 * 2**20
+"""Bytes by which an archive may grow when it is unpacked; torch compresses code, and never tensors."""
+
+LARGEST_TUPLE = 1_000
+"""Values of a tuple with those of the tuples in it; one that is hashed is gone through by all its paths."""
+
+MOST_HUGE_NUMBERS = 1_000
+"""Beyond 64 bits: any number of them can have one hash, and a dictionary of those takes the square of their number."""
+
+TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+ENCODING = "_codecs.encode"
+CALLED = {
+    *TENSORS,
+    ENCODING,
+    "builtins.set",
+    "collections.OrderedDict",
+    "torch.Size",
+    "torch.device",
+    "torch.nn.parameter.Parameter",
+    "torch._utils._rebuild_parameter",
+}
+"""What a file of weights may call. Not what makes tensors or bytes without a storage, as large as it says."""
+
+STORAGES = {
+    "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
+}  # fmt: skip
+"""Bytes of a value by the kind of its storage."""
+
+STORAGE = re.compile(rf"torch\.(?:cuda\.)?({'|'.join(STORAGES)})Storage")
+DTYPE = re.compile(r"torch\.(bool|bfloat16|float16|float32|float64|u?int8|int16|int32|int64)")
+
+RENAMED = {"__builtin__": "builtins"}
+"""Modules of Python 2, whose names old pickles use."""
+
+
+class UnsafeWeights(ValueError):
+    """Why a file is not loaded: some words for within a sentence."""
+
+
+def read_plain_weights(path: Path, expected: str, shells: Sequence[str] = (), mapped: bool = False) -> Any:
+    """What is in a file that `torch.save` or safetensors wrote, on the CPU, without executing anything.
+
+    Args:
+        path: of the file.
+        expected: what it should be, in words.
+        shells: how the names of objects begin of which empty shells are enough.
+        mapped: whether tensors stay in the file until they are used, where its format has them in one piece.
+
+    Raises `AssetError` if it is missing, damaged, acts, or claims more than it has.
+    """
+    try:
+        return load_file(path) if path.suffix == ".safetensors" else load_pickled(path, shells, mapped)
+    except FileNotFoundError:
+        raise AssetError(f"{path}: the file is missing, expected {expected}.") from None
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise AssetError(
+            f"{path}: not loadable as plain weights ({reason_of(error)}), expected tensors only."
+        ) from None
+
+
+def load_pickled(path: Path, shells: Sequence[str] = (), mapped: bool = False) -> Any:
+    """As `read_plain_weights` of what torch wrote, but raises `UnsafeWeights`, `OSError` and whatever torch raises."""
+    names = look_through(path, shells)
+    stand_ins: list[Any] = [(type(name.rsplit(".", 1)[-1], (_Shell,), {}), name) for name in names]
+    with safe_globals(stand_ins):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and _is_archive(path))
+
+
+def read_safetensors(path: Path, names: Iterable[str] = ()) -> dict[str, Tensor]:
+    """The tensors of a safetensors file made here. Raises `ArtefactError` if it is damaged, or lacks a name."""
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except Exception as error:  # safetensors raises many kinds for damaged files
+        raise ArtefactError(
+            f"{path}: not readable as tensors ({reason_of(error)}); delete it and ask for the target again."
+        ) from None
+    if lacking := [name for name in names if name not in tensors]:
+        raise ArtefactError(f"{path}: it has no tensor `{lacking[0]}`; delete it and ask for the target again.")
+    return tensors
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, short and on one line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def look_through(path: Path, shells: Sequence[str] = ()) -> set[str]:
+    """The names of objects in a file of torch's that are to be shells.
+
+    Raises `UnsafeWeights` if it acts or claims more than it has, `OSError` if it is not readable.
+    """
+    if path.exists() and not path.is_file():
+        raise UnsafeWeights("it is no regular file")
+    return _look_through_archive(path, shells) if _is_archive(path) else _look_through_old_format(path, shells)
+
+
+class _Shell:
+    """Stands in for an object that only the training had a use for."""
+
+    def __new__(cls, *_: object, **__: object) -> _Shell:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+# Archives
+
+
+def _is_archive(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(ARCHIVE)) == ARCHIVE
+
+
+def check_archive(path: Path) -> None:
+    """Raise `UnsafeWeights` if an archive would grow to much more than the file has when it is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+        raise UnsafeWeights(f"the archive is damaged: {reason_of(error)}") from None
+    if unpacked > path.stat().st_size + LARGEST_INFLATION:
+        raise UnsafeWeights(f"its archive grows to {unpacked:,} bytes, more than the file has")
+
+
+def _look_through_archive(path: Path, shells: Sequence[str]) -> set[str]:
+    """The names of objects in the pickle of an archive that are to be shells; every record is as long as it is said."""
+    check_archive(path)
+    records = torch._C.PyTorchFileReader(str(path))
+    sizes = {name: records.get_record_size(name) for name in records.get_all_records()}
+    if sizes.get("data.pkl", LARGEST_PICKLE + 1) > LARGEST_PICKLE:
+        raise UnsafeWeights("it has no `data.pkl` of a likely size")
+
+    def claimed(key: str, claim: int) -> None:
+        if claim > sizes.get(f"data/{key}", -1):
+            raise UnsafeWeights(f"a tensor claims {claim:,} bytes, more than its record has")
+
+    pickle = _Pickle(io.BytesIO(records.get_record("data.pkl")), shells, claimed)
+    pickle.follow()
+    return pickle.shelled
+
+
+def _look_through_old_format(path: Path, shells: Sequence[str]) -> set[str]:
+    """As of archives: three pickles that say which format it is, one with the objects, one with the storages' keys."""
+    size, total = path.stat().st_size, 0
+    with path.open("rb") as stream:
+        beginning = io.BytesIO(stream.read(LARGEST_PICKLE))
+
+    def claimed(_: str, claim: int) -> None:
+        nonlocal total
+        total += claim
+        if total > size:
+            raise UnsafeWeights(f"its tensors claim {total:,} bytes, more than the file has")
+
+    pickle = _Pickle(beginning, shells, claimed)
+    for _ in range(5):
+        pickle.follow()
+    return pickle.shelled
+
+
+# Following a pickle
+
+
+@dataclass(frozen=True)
+class _Global:
+    """Something that a pickle names."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What calling it has made."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """The values of some tensors, `of_each` bytes of each of them."""
+
+    key: str
+    length: int
+    of_each: int
+
+
+@dataclass(frozen=True)
+class _Tuple:
+    """A tuple, and how many values are in it and in the tuples in it."""
+
+    values: tuple[Any, ...]
+    weight: int
+
+
+ANYTHING, MARK = object(), object()
+"""A value of which nothing needs to be known, and where a group of values begins."""
+
+
+class _Pickle:
+    """A program in torch's part of the language, one opcode after the other on a stack of shadows.
+
+    Args:
+        stream: what is read.
+        shells: how the names of objects begin that may be shells.
+        claimed: told of each storage once, in bytes.
+
+    Attributes:
+        shelled: the names of these objects.
+    """
+
+    def __init__(self, stream: io.BytesIO, shells: Sequence[str], claimed: Callable[[str, int], None]) -> None:
+        self.shelled: set[str] = set()
+        self._stream = stream
+        self._shells = tuple(shells)
+        self._claimed = claimed
+        self._storages: dict[str, _Storage] = {}
+        self._huge = 0
+
+    def follow(self) -> None:
+        """One program to its end. Raises `UnsafeWeights` if it has none, or does what no weights do."""
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        try:
+            for opcode, argument, _ in pickletools.genops(self._stream):
+                self._step(opcode.name, argument)
+        except UnsafeWeights:
+            raise
+        except (ValueError, IndexError, KeyError, OverflowError) as error:
+            raise UnsafeWeights(f"the pickle in it is damaged: {reason_of(error)[:80]}") from None
+
+    def _step(self, opcode: str, argument: Any) -> None:
+        stack = self._stack
+        match opcode:
+            case "PROTO" | "STOP":
+                pass
+            case "MARK":
+                stack.append(MARK)
+            case "GLOBAL":
+                stack.append(self._named(argument))
+            case "BINPERSID":
+                stack.append(self._storage(stack.pop()))
+            case "REDUCE" | "NEWOBJ":
+                arguments, called = stack.pop(), stack.pop()
+                stack.append(self._called(called, arguments))
+            case "BUILD":
+                stack.pop()
+                self._check_that_it_has_a_state(stack[-1])
+            case "APPEND":
+                stack.pop()
+            case "SETITEM":
+                _check_key(stack[-2])
+                del stack[-2:]
+            case "APPENDS":
+                self._since_mark()
+            case "SETITEMS":
+                for key in self._since_mark()[::2]:
+                    _check_key(key)
+            case "TUPLE":
+                stack.append(_tuple(self._since_mark()))
+            case "EMPTY_TUPLE":
+                stack.append(_tuple([]))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(_tuple([stack.pop() for _ in range(int(opcode[-1]))][::-1]))
+            case "BINUNICODE" | "SHORT_BINSTRING" | "BININT" | "BININT1" | "BININT2":
+                stack.append(argument)
+            case "LONG1":
+                self._count_huge(argument)
+                stack.append(argument)
+            case "NONE" | "NEWTRUE" | "NEWFALSE" | "BINFLOAT" | "EMPTY_LIST" | "EMPTY_DICT" | "EMPTY_SET":
+                stack.append(ANYTHING)
+            case "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(self._memo[argument])
+            case _:
+                raise UnsafeWeights(f"its pickle uses {opcode}, of which weights have no need")
+
+    def _since_mark(self) -> list[Any]:
+        place = next(place for place in reversed(range(len(self._stack))) if self._stack[place] is MARK)
+        values = self._stack[place + 1 :]
+        del self._stack[place:]
+        return values
+
+    def _count_huge(self, number: int) -> None:
+        self._huge += abs(number) >= 2**64
+        if self._huge > MOST_HUGE_NUMBERS:
+            raise UnsafeWeights("its pickle is full of huge numbers")
+
+    def _named(self, argument: str) -> _Global:
+        module, _, name = argument.partition(" ")
+        full = f"{RENAMED.get(module, module)}.{name}"
+        if self._shells and full.startswith(self._shells):
+            self.shelled.add(full)
+        elif full not in CALLED and not STORAGE.fullmatch(full) and not DTYPE.fullmatch(full):
+            raise UnsafeWeights(f"it names {full[:100]}, of which weights have no need")
+        return _Global(full)
+
+    def _storage(self, said: Any) -> _Storage:
+        """A storage by what the pickle says of it: the word `storage`, its kind, key, device and length."""
+        match said:
+            case _Tuple(values=("storage", _Global(name=name), str(key), _, int(length), *_)) if length >= 0:
+                if (kind := STORAGE.fullmatch(name)) is not None:
+                    storage = _Storage(key, length, STORAGES[kind[1]])
+                    if key not in self._storages:
+                        self._claimed(key, storage.length * storage.of_each)
+                    if self._storages.setdefault(key, storage) != storage:
+                        raise UnsafeWeights("two tensors say different things of the values that they share")
+                    return storage
+        raise UnsafeWeights("it has a storage of an unknown kind")
+
+    def _called(self, called: Any, arguments: Any) -> _Made:
+        if not isinstance(called, _Global) or not isinstance(arguments, _Tuple):
+            raise UnsafeWeights("its pickle calls what it has not named")
+        if called.name in TENSORS:
+            _check_tensor(arguments.values)
+        elif called.name == ENCODING and arguments.values[1:] != ("latin1",):
+            raise UnsafeWeights("it has text in an unknown encoding")
+        elif called.name not in CALLED and called.name not in self.shelled:
+            raise UnsafeWeights(f"it calls {called.name[:100]}, of which weights have no need")
+        return _Made(called.name)
+
+    def _check_that_it_has_a_state(self, made: Any) -> None:
+        if not isinstance(made, _Made) or made.name not in {"collections.OrderedDict", *self.shelled}:
+            raise UnsafeWeights("its pickle changes what it has made")
+
+
+def _tuple(values: list[Any]) -> _Tuple:
+    weight = sum(value.weight if isinstance(value, _Tuple) else 1 for value in values) + 1
+    if weight > LARGEST_TUPLE:
+        raise UnsafeWeights(f"it has a tuple of more than {LARGEST_TUPLE} values")
+    return _Tuple(tuple(values), weight)
+
+
+def _check_key(key: Any) -> None:
+    if isinstance(key, _Tuple):
+        raise UnsafeWeights("it has a tuple as a key, expected text")
+
+
+def _check_tensor(said: tuple[Any, ...]) -> None:
+    """A tensor by what the pickle says of it: storage, offset, sizes and strides. It has no more values than those."""
+    match said:
+        case (_Storage() as storage, int(offset), _Tuple(values=sizes), _Tuple(values=strides), *_):
+            numbers = (offset, *sizes, *strides)
+            if len(sizes) == len(strides) and all(isinstance(number, int) and number >= 0 for number in numbers):
+                last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+                count = math.prod(sizes)
+                if count == 0 or (count <= storage.length and last < storage.length):
+                    return
+                raise UnsafeWeights(f"a tensor claims {count:,} values, more than its storage has")
+    raise UnsafeWeights("it has a tensor of an unknown form")
