@@ -13,11 +13,12 @@ import pytest
 import torch
 from conftest import REPOSITORY, Checkout
 
+from corelib.addresses import read_inputs
 from corelib.artefacts import MANIFEST, has_its_seal, is_still_true, read_json, read_manifest, sealed, write_manifest
 from corelib.checkpoints import Checkpoint, put_back
 from corelib.errors import ArtefactError
 from corelib.gathering import IMAGES, is_whole
-from corelib.jobs import _clear_leftovers, _input
+from corelib.jobs import _clear_leftovers
 from corelib.leases import Lease, Owner
 
 # Bits
@@ -101,9 +102,9 @@ def test_the_manifest_of_another_run_is_not_built_on(tmp_path: Path, monkeypatch
     run.mkdir(parents=True)
     write_manifest(run / MANIFEST, run, "slices", "a" * 64, [], {})
     specification = {"builds_on": {"slice": "slices/of-something"}, "inputs": {"slice": "a" * 64}}
-    assert _input(specification, "slice").digest == "a" * 64
+    assert read_inputs(specification)["slice"].digest == "a" * 64
     with pytest.raises(ArtefactError, match=f"delete {run} and ask for the target again"):
-        _input({**specification, "inputs": {"slice": "b" * 64}}, "slice")
+        read_inputs({**specification, "inputs": {"slice": "b" * 64}})
 
 
 # What is left by kills
