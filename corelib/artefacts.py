@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -92,8 +93,8 @@ def _folder_in_the_way(path: Path) -> ArtefactError:
 def _named(path: Path, written: Path | None = None) -> Iterator[None]:
     """Let a fault of the place bear the name of the file that was to be written there.
 
-    Libraries say that a disk is full in words of their own, or not at all: so the disk itself is asked, by writing some
-    more of what is `written` in the block.
+    Libraries say that a disk is full in words of their own, or not at all: where they give no number, the disk itself
+    is asked, by writing some more of what is `written` in the block.
     """
     try:
         yield
@@ -104,6 +105,8 @@ def _named(path: Path, written: Path | None = None) -> Iterator[None]:
             name = str(error.filename or "")
             is_ours = f".{path.name}." in name or not name
             fault = error.errno if is_ours else None
+        elif (said := re.search(r"\b(?:os error|errno) (\d+)", str(error))) and int(said.group(1)) in NO_ROOM:
+            fault = int(said.group(1))
         else:
             fault = None if written is None else _refusal(written)
         if fault is None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, Checkout
 
+from corelib.addresses import read_inputs
 from corelib.artefacts import MANIFEST, has_its_seal, is_still_true, read_json, read_manifest, sealed, write_manifest
 from corelib.checkpoints import Checkpoint, put_back
 from corelib.errors import ArtefactError
@@ -93,6 +94,17 @@ def test_a_batch_whose_record_has_changed_is_sampled_again(tmp_path: Path) -> No
 def test_a_seal_is_the_same_before_and_after_json() -> None:
     content = sealed({"facts": {"b": (1, 2), "a": 0.1 + 0.2, "n": None}})
     assert has_its_seal(json.loads(json.dumps(content, indent=1)))
+
+
+def test_the_manifest_of_another_run_is_not_built_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/slices/of-something")
+    run.mkdir(parents=True)
+    write_manifest(run / MANIFEST, run, "slices", "a" * 64, [], {})
+    specification = {"builds_on": {"slice": "slices/of-something"}, "inputs": {"slice": "a" * 64}}
+    assert read_inputs(specification)["slice"].digest == "a" * 64
+    with pytest.raises(ArtefactError, match=f"delete {run} and ask for the target again"):
+        read_inputs({**specification, "inputs": {"slice": "b" * 64}})
 
 
 # What is left by kills

@@ -23,9 +23,11 @@ from corelib.terminal import LINES, ends_of
 SCRIPT = """
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import corelib.jobs
 from corelib.artefacts import written_whole
 from corelib.jobs import run_job
 from corelib.settings.section import Section
@@ -41,6 +43,8 @@ def stage(settings, work):
         stream.write("x")
     if settings.does == "fails":
         raise ValueError("a bug")
+    if settings.does == "sets the clock back":
+        corelib.jobs.datetime = SimpleNamespace(now=lambda: datetime.now() - timedelta(hours=1))
     with written_whole(work.folder / "made.txt") as temporary:
         temporary.write_text("half")
         while settings.does == "waits" and not Path("go").exists():
@@ -145,6 +149,20 @@ def test_a_job_leaves_its_file_a_manifest_and_a_record_of_where_it_ran(toy: Toy)
     assert record["began"] < record["finished"] and record["wall_seconds"] >= 0
     assert {"host", "node", "device", "visible_devices", "commit", "python", "threads"} <= record.keys()
     assert "on " in toy.log and "1 CPU thread(s), python 3" in toy.log
+
+
+@pytest.mark.parametrize("toy", ["sets the clock back"], indirect=True)
+def test_a_clock_that_is_set_back_makes_no_job_end_before_it_began(toy: Toy) -> None:
+    assert toy.run() == 0
+    record = json.loads((toy.folder / "manifest.provenance.json").read_text())
+    assert record["finished"] < record["began"] and 0 <= record["wall_seconds"] < 60
+
+
+def test_what_a_killed_attempt_left_half_written_is_gone_after_the_next(toy: Toy) -> None:
+    (toy.folder / ".made.txt.0123.txt").write_text("half")
+    assert toy.run() == 0
+    assert toy.left() == MADE
+    assert ".made.txt.0123.txt: left half written by an earlier attempt; removed" in toy.log
 
 
 def test_what_was_made_before_is_vouched_for_again_and_not_made_again(toy: Toy) -> None:

@@ -77,7 +77,7 @@ class Reference:
 
     def _jobs_of(self, specification: Path, content: Any, products: dict[str, Path]) -> Iterator[Job]:
         stage, run = content["stage"], specification.parent
-        script = next(name for name in content["code"] if name.endswith(".py"))
+        script = next(name for name in content["code"] if name.endswith(".py") and name != "gather.py")
         label = f"unlearning {content['slug'].rpartition('-')[0].split('-')[0]}" if stage == "unlearning" else stage
         log = Path("logs", *run.parts[1:])
         if stage in PRODUCTS:

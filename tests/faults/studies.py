@@ -15,8 +15,10 @@ TAKING = "base: faults\nworld: {pretrained: true}\n"
 """The same study on the world that the first one has trained, shipped as a repository ships one."""
 
 
-def build(folder: Path) -> list[Path]:
-    """Build the small study and the gate of the paper's world below a folder; the checkouts in which they lie."""
+def build(folder: Path, paper: bool) -> list[Path]:
+    """Build the small study, and perhaps the gate of the paper's world; the checkouts in which they lie."""
+    if not paper:
+        return [build_miniature(folder / "miniature")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])}
     subprocess.run([sys.executable, __file__, str(folder / "paper")], env=environment, check=True)
     return [build_miniature(folder / "miniature"), folder / "paper/clone"]
