@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 from io import TextIOWrapper
@@ -126,19 +126,7 @@ def _make(
         record = {**_provenance(specification, made, began, seconds), "log": _said(Path(snakemake.log[0]))}
         write_json(provenance, record)
     write_json(manifest, made)
-    _make_no_older([manifest, *(work.folder / name for name in made["files"])], getattr(snakemake, "input", ()))
     work.checkpoint.unlink(missing_ok=True)
-
-
-def _make_no_older(outputs: Sequence[Path], inputs: Sequence[str]) -> None:
-    """Let no output look older than an input, as it does once the clock was set back: Snakemake would delete it.
-
-    The times of files mean nothing to anything else here.
-    """
-    newest = max((Path(path).stat().st_mtime_ns for path in inputs if Path(path).exists()), default=0)
-    for path in outputs:
-        if path.stat().st_mtime_ns <= newest:
-            os.utime(path, ns=(newest + 1_000_000, newest + 1_000_000))
 
 
 def _clear_leftovers(manifest: Path) -> None:

@@ -18,7 +18,7 @@ from corelib.artefacts import MANIFEST, has_its_seal, is_still_true, read_json, 
 from corelib.checkpoints import Checkpoint, put_back
 from corelib.errors import ArtefactError
 from corelib.gathering import IMAGES, is_whole
-from corelib.jobs import _clear_leftovers, _make_no_older
+from corelib.jobs import _clear_leftovers
 from corelib.leases import Lease, Owner
 
 # Bits
@@ -143,18 +143,6 @@ def test_the_mark_of_a_dead_successor_expires_whatever_the_clock_says(tmp_path: 
     with Lease(path, renewal=0.1, expiry=0.5).held():
         assert 0.4 < time.monotonic() - began < 10
         assert sorted(tmp_path.iterdir()) == [path]
-
-
-def test_no_output_looks_older_than_an_input_that_was_made_before_the_clock_was_set_back(tmp_path: Path) -> None:
-    """Snakemake takes such an output for a sign of clocks that differ, and deletes it."""
-    made, given, newer = tmp_path / "made", tmp_path / "given", tmp_path / "newer"
-    for path, age in ((made, 0), (given, 3600), (newer, 7200)):
-        path.touch()
-        os.utime(path, (time.time() + age, time.time() + age))
-    before = newer.stat().st_mtime_ns
-    _make_no_older([made, newer], [str(given)])
-    assert made.stat().st_mtime_ns > given.stat().st_mtime_ns
-    assert newer.stat().st_mtime_ns == before
 
 
 # Full disks
