@@ -163,7 +163,12 @@ def set_the_clock(bench: Bench, kind: str) -> Outcome:
                     break
                 time.sleep(0.05)
         said = running.communicate(timeout=LONGEST)[0]
-        if running.returncode != 0:
+        if (
+            running.returncode != 0 and "while" in kind and "clock skew" in said
+        ):  # Snakemake's own sentence; asked again
+            clock.write_text(CLOCKS[kind])
+            said = start(checkout, TABLE).communicate(timeout=LONGEST)[0]
+        elif running.returncode != 0:
             return Outcome(LABEL, f"clock {kind}", UNCLEAR, detail=said[-1500:])
         for record in checkout.folder.glob("runs/predictions/*/*.provenance.json"):
             if not 0 <= json.loads(record.read_text())["wall_seconds"] < LONGEST:
