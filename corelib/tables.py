@@ -90,10 +90,11 @@ def tabulate(settings: TableStage, work: Work) -> Outcome:
         f"{settings.name}.md": as_markdown(lines) + ("" if gate == NO_GATE else f"\nGate: {gate}.\n"),
         f"{settings.name}.tex": ("" if gate == NO_GATE else f"% gate: {gate}\n") + as_latex(lines),
         f"{settings.name}.cells.csv": as_cells(lines, published, settings.comparable, gate),
-        f"{settings.name}.provenance.csv": as_provenance(lines),
     }
     for name, content in contents.items():
         write_text(work.folder / name, content)
+    # like the records that it repeats, it says when: equal tables would not be equal files if they vouched for it
+    write_text(work.folder / f"{settings.name}.provenance.csv", as_provenance(lines))
     return Outcome(sorted(contents))
 
 

@@ -84,7 +84,6 @@ def table(folder: Path, comparable: bool = True, published: str | None = "table1
         "table1.cells.csv",
         "table1.csv",
         "table1.md",
-        "table1.provenance.csv",
         "table1.tex",
     ]
     return work
