@@ -23,7 +23,9 @@ class Unnamed:
 
 
 def unnamed_runs(configuration: Path) -> list[Unnamed]:
-    """Every run in the working directory that no product of any study needs, except those that compute now.
+    """Every run in the working directory that no product of any study needs, except those that may compute now.
+
+    Of a job on another machine only its silence is known, and clocks differ: as long as its lease lies there, it may.
 
     Raises `ConfigurationError` if a study can't be planned: its runs would count as unnamed.
     """
@@ -34,7 +36,7 @@ def unnamed_runs(configuration: Path) -> list[Unnamed]:
         for name in product.with_all_inputs()
     }
     named |= {f"{stage}/{run}" for stage, run in _published_runs()}
-    computing = {"/".join(job.run.split("/")[:2]) for job in running_jobs() if job.lives}
+    computing = {"/".join(job.run.split("/")[:2]) for job in running_jobs() if not job.owner.is_gone()}
     stages = [path for path in RUNS.glob("*") if path.is_dir() and not path.is_symlink()]
     folders = sorted(path for stage in stages for path in stage.glob("*") if path.is_dir() and not path.is_symlink())
     kept = named | computing

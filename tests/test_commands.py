@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from conftest import Checkout
 
 from corelib.addresses import digest_of
 from corelib.artefacts import sealed, sha256_of, write_json
+from corelib.leases import Owner
 from corelib.verifying import verify_results
 
 TABLE = "results/tiny/table1.csv"
@@ -187,6 +190,19 @@ def test_old_runs_are_named_with_their_size_and_removed_when_asked(checkout: Che
     assert not list(checkout.folder.glob("runs/unlearning/core-*"))
     assert list(checkout.folder.glob("runs/unlearning/esd-*"))
     assert checkout.python("-m", "corelib", "verify").returncode == 0
+
+
+def test_a_run_that_may_be_computed_elsewhere_is_kept_however_long_it_is_silent(checkout: Checkout) -> None:
+    old = the(checkout, "runs/unlearning/core-*")
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    lease = old / "manifest.lease"
+    lease.write_text(json.dumps(asdict(replace(Owner.of_this_process(), host="elsewhere"))))
+    os.utime(lease, (0, 0))
+    checkout.python("-m", "corelib", "clean", "--delete")
+    assert (old / "delta.safetensors").exists()
+    lease.unlink()
+    checkout.python("-m", "corelib", "clean", "--delete")
+    assert not old.exists()
 
 
 def test_what_links_lead_to_is_not_removed(checkout: Checkout, tmp_path: Path) -> None:
