@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from decimal import Decimal
 
@@ -19,7 +19,7 @@ METRICS = (*ACCURACIES, "SFID", "Total")
 COLUMNS = ("Task", "Algorithm", *METRICS)
 CELL_COLUMNS = (
     "task", "row", "metric", "k", "n", "value", "low", "high",
-    "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run", "commit", "device",
+    "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run",
 )  # fmt: skip
 ORIGIN_COLUMNS = ("task", "row", "metric", "stage", "run", "commit", "device", "host", "finished")
 ROLES = {**dict.fromkeys(ACCURACIES, (PREDICTIONS,)), "SFID": (FID, FID_OF_ORIGINAL)}
@@ -93,7 +93,7 @@ def tabulate(settings: TableStage, work: Work) -> Outcome:
     }
     for name, content in contents.items():
         write_text(work.folder / name, content)
-    # like the records that it repeats, it says when: equal tables would not be equal files if they vouched for it
+    # as the records that it repeats, it says where and when: equal tables are equal files, wherever they were made
     write_text(work.folder / f"{settings.name}.provenance.csv", as_provenance(lines))
     return Outcome(sorted(contents))
 
@@ -190,8 +190,6 @@ def _cells(
             line.flagged,
             gate,
             line.run,
-            _distinct(origin.commit or "" for origin in line.made_by(metric)),
-            _distinct(origin.device for origin in line.made_by(metric)),
         ]
 
 
@@ -208,10 +206,6 @@ def as_provenance(lines: list[Evaluated]) -> str:
             ),
         ]
     )
-
-
-def _distinct(names: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys(name for name in names if name))
 
 
 def verdict(count: Count | None, published: Published | None, comparable: bool) -> str:

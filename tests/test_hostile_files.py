@@ -25,7 +25,7 @@ from test_hostile_configuration import in_time
 
 from corelib import cleaning
 from corelib.addresses import digest_of, read_inputs, read_specification
-from corelib.artefacts import Manifest, below, is_still_true, read_json, read_manifest, sha256_of, write_json
+from corelib.artefacts import Manifest, below, is_still_true, read_json, read_manifest, sealed, sha256_of, write_json
 from corelib.classifiers import ImageClassifier
 from corelib.devices import Device
 from corelib.diffusion import BaseModel
@@ -89,7 +89,7 @@ def test_a_folder_of_runs_may_itself_be_a_link(tmp_path: Path) -> None:
 
 
 def manifest(folder: Path, files: dict[str, str], facts: dict[str, Any] | None = None) -> Manifest:
-    write_json(folder / "manifest.json", {"stage": "x", "digest": "x", "files": files, "facts": facts or {}})
+    write_json(folder / "manifest.json", sealed({"stage": "x", "digest": "x", "files": files, "facts": facts or {}}))
     return read_manifest(folder / "manifest.json")
 
 
@@ -104,8 +104,8 @@ def test_a_manifest_vouches_for_nothing_outside_its_folder(tmp_path: Path) -> No
     for name in made.files:
         with pytest.raises(ArtefactError, match="out of"):
             made.file(name)
-    assert not is_still_true({"digest": "x", "files": {"../secret": sha256}}, run, "x")
-    assert not is_still_true({"digest": "x", "files": {"link": sha256}}, run, "x")
+    assert not is_still_true(sealed({"digest": "x", "files": {"../secret": sha256}}), run, "x")
+    assert not is_still_true(sealed({"digest": "x", "files": {"link": sha256}}), run, "x")
 
 
 def test_the_users_own_files_are_reached_by_a_link_of_the_runs_folder_and_by_no_other(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_no_style_or_object_is_a_path(tmp_path: Path, name: str) -> None:
 
 
 def record(run: Path, images: dict[str, str]) -> Path:
-    write_json(run / "batches/00000.json", {"images": images, "flagged": []})
+    write_json(run / "batches/00000.json", sealed({"images": images, "flagged": []}))
     return run / "batches/00000.json"
 
 
@@ -262,13 +262,13 @@ def test_a_classifiers_facts_load_nothing_but_its_weights(tmp_path: Path, change
 @pytest.mark.parametrize("lacking", ["stage", "digest", "files", "facts"])
 def test_a_manifest_without_a_part_is_one_sentence(tmp_path: Path, lacking: str) -> None:
     whole = {"stage": "x", "digest": "x", "files": {}, "facts": {"a": {"b": 1}}}
-    write_json(tmp_path / "manifest.json", whole)
+    write_json(tmp_path / "manifest.json", sealed(whole))
     facts = read_manifest(tmp_path / "manifest.json").facts
     assert facts["a"]["b"] == 1
     with pytest.raises(ArtefactError, match=r"manifest\.json: it lacks `c`"):
         facts["a"]["c"]
     for value in (None, 3, []):
-        write_json(tmp_path / "manifest.json", {**whole, lacking: value})
+        write_json(tmp_path / "manifest.json", sealed({**whole, lacking: value}))
         with pytest.raises(ArtefactError, match="not a manifest"):
             read_manifest(tmp_path / "manifest.json")
 

@@ -48,7 +48,7 @@ def test_without_assets_every_one_that_is_missing_is_named() -> None:
 def test_a_disk_that_is_too_small_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 10**12 - 10**9, 10**9))
     (fault,) = [line for line in findings("paper")["FAULT"] if line.startswith("disk")]
-    assert "results need about 7.3 GB and 1.0 GB are free, expected room for all of them" in fault
+    assert "results need about 7.5 GB and 1.0 GB are free, expected room for all of them" in fault
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,6 @@ from corelib.studies import load_published, load_study
 from corelib.tables import (
     METRICS,
     Published,
-    as_cells,
     as_csv,
     as_latex,
     as_markdown,
@@ -207,7 +206,7 @@ def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
     lines = read_csv(table(tmp_path).folder / "table1.cells.csv")
     assert list(lines[0]) == [
         "task", "row", "metric", "k", "n", "value", "low", "high", "published",
-        "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run", "commit", "device",
+        "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run",
     ]  # fmt: skip
     assert [(line["task"], line["row"], line["metric"]) for line in lines] == [
         (task, name, metric)
@@ -253,24 +252,21 @@ def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
         "SFID": ["unlearning", "samples", "samples", "fid", "samples", "fid"],
         "Total": ["unlearning", "samples", "samples", "predictions", "fid", "samples", "fid"],
     }
-    _, ua, _, _, sfid, _ = csv.reader(as_cells([line], {}, True, "off").splitlines())
-    assert ua[-3:] == ["core", "c1; c2; c3", "A100; H100"]
-    assert sfid[-3:] == ["core", "c1; c2; c3", "A100; H100; cpu"]
     made = list(csv.DictReader(as_provenance([line]).splitlines()))
-    assert [(job["metric"], job["stage"], job["run"], job["device"]) for job in made[:4]] == [
-        ("UA", "unlearning", "core", "A100"), ("UA", "samples", "core", "A100"),
-        ("UA", "samples", "core", "H100"), ("UA", "predictions", "core", "A100"),
+    assert [(job["metric"], job["stage"], job["run"], job["commit"], job["device"]) for job in made[:4]] == [
+        ("UA", "unlearning", "core", "c1", "A100"), ("UA", "samples", "core", "c2", "A100"),
+        ("UA", "samples", "core", "c2", "H100"), ("UA", "predictions", "core", "c3", "A100"),
     ]  # fmt: skip
 
 
 def test_cells_hold_counts_intervals_published_numbers_and_verdicts(tmp_path):
     text = (table(tmp_path).folder / "table1.cells.csv").read_text()
     assert text.splitlines()[1:6] == [
-        "Forget01,esd,UA,29,30,96.67,83.33,99.41,100.00,30,30,compatible,,0,off,esd-forget01-aaaa,,",
-        "Forget01,esd,IRA,140,150,93.33,88.16,96.34,66.00,99,150,differs,,0,off,esd-forget01-aaaa,,",
-        "Forget01,esd,CRA,170,180,94.44,90.08,96.95,96.11,173,180,compatible,,0,off,esd-forget01-aaaa,,",
-        "Forget01,esd,SFID,,,75.00,,,96.95,,,not comparable,,0,off,esd-forget01-aaaa,,",
-        "Forget01,esd,Total,,,359.44,,,359.06,,,not comparable,,0,off,esd-forget01-aaaa,,",
+        "Forget01,esd,UA,29,30,96.67,83.33,99.41,100.00,30,30,compatible,,0,off,esd-forget01-aaaa",
+        "Forget01,esd,IRA,140,150,93.33,88.16,96.34,66.00,99,150,differs,,0,off,esd-forget01-aaaa",
+        "Forget01,esd,CRA,170,180,94.44,90.08,96.95,96.11,173,180,compatible,,0,off,esd-forget01-aaaa",
+        "Forget01,esd,SFID,,,75.00,,,96.95,,,not comparable,,0,off,esd-forget01-aaaa",
+        "Forget01,esd,Total,,,359.44,,,359.06,,,not comparable,,0,off,esd-forget01-aaaa",
     ]
 
 
