@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -293,8 +294,13 @@ def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:
     if is_current(manifest, run):
         _touch(request, only_if_missing=True)
         return request, False
+    now = time.time()
+    for path in place.glob(f"{product}.*"):
+        if path.stat().st_mtime >= now:  # made before the clock was set back; a request must not be of the future
+            with suppress(OSError):
+                os.utime(path, (now - 1, now - 1))
     newest = max((path.stat().st_mtime for path in place.glob(f"{product}.*")), default=0.0)
-    _touch(request, at_least=newest + 1)
+    _touch(request, at_least=newest + 0.01)
     return request, True
 
 

@@ -213,6 +213,21 @@ def test_a_table_that_was_changed_by_hand_is_put_together_again(checkout: Checko
     assert table.read_text() == content
 
 
+def test_a_table_that_is_dated_tomorrow_is_put_together_again_all_the_same(checkout: Checkout) -> None:
+    """The clock has been set back since. Snakemake refuses an output that is older than what it was made from."""
+    table = checkout.folder / "results/tiny/table1.csv"
+    content = table.read_text()
+    table.write_text(content.replace("CORE (ours)", "CORE (mine)"))
+    tomorrow = time.time() + 86400
+    for path in table.parent.iterdir():
+        os.utime(path, (tomorrow, tomorrow))
+    assert checkout.planned(*TINY) == {"tabulate": 1}
+    done = checkout.snakemake("--cores", "1", *TINY)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert table.read_text() == content
+    assert checkout.planned(*TINY) == {}
+
+
 def test_a_study_of_two_lines_shares_every_run_it_does_not_change(checkout: Checkout) -> None:
     (checkout.folder / "config/studies/faster.yaml").write_text("base: tiny\nmethods: {core: {learning_rate: 2e-3}}\n")
     planned = checkout.planned("results/faster/table1.csv")

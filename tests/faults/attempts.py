@@ -84,7 +84,9 @@ class Reference:
             if content["digest"] in products:
                 manifest = products[content["digest"]]
                 made = json.loads((self.folder / manifest).read_text())["files"]
-                outputs = (manifest, *(manifest.parent / name for name in made))
+                records = (self.folder / manifest.parent).glob(f"{manifest.stem}.provenance.csv")
+                files = [*made, *(path.name for path in records)]
+                outputs = (manifest, *(manifest.parent / name for name in files))
                 yield Job(label, script, specification, manifest, outputs, "logs" / manifest.with_suffix(".log"))
         elif stage == "samples":
             for path in sorted((self.folder / run / "shards").glob("*-of-????.json")):
