@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
@@ -304,6 +305,21 @@ def test_the_same_study_built_again_gives_the_same_bits(checkout: Checkout) -> N
     assert after[1] == before[1]
     kept = {name: sha for name, sha in before[0].items() if "/shards/" not in name and "specification" not in name}
     assert {name: after[0].get(name) for name in kept} == kept
+
+
+def test_a_job_that_ended_unseen_keeps_nothing_after_it_from_being_made(checkout: Checkout) -> None:
+    """Its manifest is there, and so is Snakemake's mark that it is incomplete: the process that started it had died."""
+    for path in [checkout.folder / "results", *checkout.folder.glob("runs/cells"), *checkout.folder.glob("runs/fid")]:
+        shutil.rmtree(path)
+    marks = checkout.folder / ".snakemake/incomplete"
+    marks.mkdir(parents=True)
+    for manifest in checkout.folder.glob("runs/unlearning/core-*/manifest.json"):
+        mark = base64.b64encode(str(manifest.relative_to(checkout.folder)).encode()).decode()
+        (marks / mark).write_text("")
+    done = checkout.snakemake("--cores", "2", *TINY)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert all((checkout.folder / target).exists() for target in TINY)
+    assert "rule unlearn:" not in done.stdout
 
 
 # Errors
