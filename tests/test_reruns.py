@@ -6,6 +6,7 @@ A sample of it in `make test`, all of it in `make test-all`.
 from __future__ import annotations
 
 import ast
+import copy
 import re
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ from corelib import addresses
 from corelib.addresses import HARNESS, NUMERICAL_PACKAGES, code_of
 from corelib.configuration import Study
 from corelib.errors import ConfigurationError
+from corelib.plan import DRAWING
 from corelib.settings.section import Section
 from corelib.studies import _merged, study_names
 from corelib.targets import plan_of
@@ -242,6 +244,12 @@ class Changed:
             found |= {products.get(name, name) for name in expected_of_stages(universe, stages)}
         return {self._without_digest(name) for name in found}
 
+    def without(self, study: str) -> Changed:
+        """The same without one of the studies."""
+        other = copy.copy(self)
+        other.universes = {name: universe for name, universe in self.universes.items() if name != study}
+        return other
+
     @staticmethod
     def _without_digest(name: str) -> tuple[str, str]:
         stage, _, words = name.partition("/")
@@ -264,6 +272,8 @@ def assert_that_only(stages: set[str], changed: Changed, **environment: str) -> 
 def assert_that_a_change_of_a_module_builds_its_stages(name: str, changed: Changed) -> None:
     path = changed.checkout.folder / "corelib" / f"{name.replace('.', '/')}.py"
     before = path.read_text()
+    if f"corelib.{name}" in DRAWING:  # the shipped world is of images that were drawn otherwise: it is refused
+        changed = changed.without("mini")
     try:
         path.write_text(f"{before}\n\nassert __name__\n")
         assert_that_only(promised_stages("module")[name], changed)
