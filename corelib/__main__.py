@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from corelib import explaining
-from corelib.cleaning import remove, unnamed_runs
+from corelib.cleaning import (
+    check_that_names_are_certain,
+    check_that_nothing_is_built_here,
+    remove,
+    runs_made_of,
+    unnamed_runs,
+)
 from corelib.errors import UserError
 from corelib.forecast import as_text, forecast_of, in_bytes
 from corelib.preflight import preflight
@@ -60,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("targets", nargs="*", default=["all"], help="as for Snakemake; all of the paper's by default")
     command("verify", verify, "whether all hashes, specifications and digests in runs/ and results/ belong together")
     clean = command("clean", clean_runs, "the runs that no study names any more, and the disk that they hold")
+    clean.add_argument("runs", nargs="*", metavar="RUN", help="instead, these runs and all that was made of them")
     clean.add_argument("--delete", action="store_true", help="remove them")
     export = command("export", export_run, "a run's model for diffusers, or its images for an evaluator")
     export.add_argument("what", choices=["model", "images"])
@@ -99,17 +106,27 @@ def verify(_: Any) -> int:
     """Say whether what lies here is what it says it is."""
     found = verify_results()
     print(*found.faults, found, sep="\n")
+    if found.faults:
+        print("`python -m corelib clean RUN --delete` removes a run and all that was made of it, to be made again.")
     return 1 if found.faults else 0
 
 
 def clean_runs(asked: Any) -> int:
-    """Name, or remove, the runs that no study names."""
-    found = unnamed_runs(CONFIGURATION)
+    """Name, or remove, the runs that no study names, or some runs with all that was made of them."""
+    if asked.runs:
+        found, count = runs_made_of(asked.runs), "these, and what was made of them"
+    else:
+        found = unnamed_runs(CONFIGURATION)
+        count = f"{len(found)} runs that no study names"
+    if asked.delete:
+        check_that_nothing_is_built_here()
+        if not asked.runs:
+            check_that_names_are_certain(CONFIGURATION)
     for run in found:
-        print(f"{in_bytes(run.bytes) or '0 B':>10}  {run.folder}")
+        print(f"{in_bytes(run.bytes) or '0 B':>10}  {run.path}")
         if asked.delete:
             remove(run)
-    freed, count = in_bytes(sum(run.bytes for run in found)) or "0 B", f"{len(found)} runs that no study names"
+    freed = in_bytes(sum(run.bytes for run in found)) or "0 B"
     print(f"{freed:>10}  {count}{', removed' if asked.delete else '; --delete removes them' if found else ''}.")
     return 0
 

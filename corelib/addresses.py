@@ -37,6 +37,10 @@ PARTS = {
 }
 """Of a specification."""
 
+TRAINED = ("autoencoder", "pipeline", "classifier", "unlearning")
+"""The stages whose result is a model that is trained here. Made again at the same address, on another device say, it is
+another model, and what was made of the old one does not belong to it. All else is, up to rounding, what it was."""
+
 HARNESS = frozenset({"corelib.jobs", "corelib.progress"})
 """What scripts import to find their specification, to log and to record provenance. It computes no number, so it is no
 content; nor is what it imports in its turn, unless a stage imports that as well."""
@@ -157,6 +161,22 @@ class Run:
         return found
 
 
+def slugs_of_runs() -> dict[tuple[str, str], str]:
+    """What the runs that lie here are called: the slug, by stage and beginning of the digest.
+
+    Equal runs may have been planned under several names; the first that is complete has it.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for complete in (False, True):
+        for folder in sorted(RUNS.glob("*/*"), reverse=True):
+            name = folder.relative_to(RUNS).as_posix()
+            if RUN.fullmatch(name) and (folder / SPECIFICATION).exists() and (folder / MANIFEST).exists() >= complete:
+                stage, _, run = name.partition("/")
+                slug, _, digest = run.rpartition("-")
+                found[stage, digest] = slug
+    return found
+
+
 def read_specification(path: Path) -> dict[str, Any]:
     """The specification in a file. Raises `ArtefactError` if it is no specification, or does not have its own digest.
 
@@ -181,6 +201,27 @@ def read_specification(path: Path) -> dict[str, Any]:
 def read_inputs(specification: Mapping[str, Any]) -> dict[str, Manifest]:
     """The manifests of the runs that a run builds on, by role. Raises `ArtefactError` as `read_input` does."""
     return {role: read_input(specification, role) for role in specification["builds_on"]}
+
+
+def trained_behind(specification: Mapping[str, Any], inputs: Mapping[str, Manifest]) -> dict[str, str]:
+    """The seal of every trained model behind a run, by the name of the model's run.
+
+    Raises `ArtefactError` if two of its inputs were made with different builds of the same model.
+    """
+    names = specification["builds_on"]
+    said = [(names[role], names[role], lies.seal) for role, lies in inputs.items() if lies.stage in TRAINED]
+    said += [(names[role], model, seal) for role, lies in inputs.items() for model, seal in lies.trained.items()]
+    found: dict[str, tuple[str, str]] = {}
+    for name, model, seal in said:
+        first, expected = found.setdefault(model, (name, seal))
+        if seal != expected:
+            old = str(RUNS / name) if first == model else f"{RUNS / first} and {RUNS / name}"
+            raise ArtefactError(
+                f"{old}: made with another build of {RUNS / model}, expected one and the same model behind all that "
+                f"{specification['slug']} is made of; delete what `python -m corelib verify` says is of another build, "
+                "and ask for the target again."
+            )
+    return {model: seal for model, (_, seal) in found.items()}
 
 
 def read_input(specification: Mapping[str, Any], role: str) -> Manifest:

@@ -17,7 +17,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -200,13 +200,24 @@ def files_below(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a stage made: its folder, the hashes of its files, and the facts that later stages read."""
+    """What a stage made.
+
+    Attributes:
+        folder: of the stage.
+        stage, digest: of which run it is.
+        files: their hashes.
+        facts: what later stages read.
+        trained: the seals of the trained models behind it, by the names of their runs.
+        seal: of all this.
+    """
 
     folder: Path
     stage: str
     digest: str
     files: Mapping[str, str]
     facts: Mapping[str, Any]
+    trained: Mapping[str, str] = field(default_factory=dict)
+    seal: str = ""
 
     def outside(self, path: str, sha256: str) -> Path:
         """The path of something that the stage vouches for by a fact, an asset say, after checking its bytes.
@@ -301,10 +312,17 @@ def followed(path: Path) -> Path:
     return real.relative_to(Path.cwd()) if real.is_relative_to(Path.cwd()) else real
 
 
-def vouched_for(folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]) -> dict[str, Any]:
+def vouched_for(
+    folder: Path,
+    stage: str,
+    digest: str,
+    files: list[str],
+    facts: Mapping[str, Any],
+    trained: Mapping[str, str],
+) -> dict[str, Any]:
     """The content of a manifest over the named files (or folders) in a stage's folder, as they are now."""
     hashes = {name: sha256_of(folder / name) for name in files}
-    return sealed({"stage": stage, "digest": digest, "files": hashes, "facts": dict(facts)})
+    return sealed({"stage": stage, "digest": digest, "files": hashes, "facts": dict(facts), "trained": dict(trained)})
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,7 +355,7 @@ def write_manifest(
     path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
 ) -> None:
     """Hash the named files (or folders) of a stage and vouch for them in `path`; the last thing that a stage does."""
-    write_json(path, vouched_for(folder, stage, digest, files, facts))
+    write_json(path, vouched_for(folder, stage, digest, files, facts, {}))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -345,12 +363,12 @@ def read_manifest(path: Path) -> Manifest:
     content = read_json(path, functools.partial(Record, source=path))
     if not has_its_seal(content):
         raise ArtefactError(f"{path}: not a manifest as it was written; delete it and ask for the target again.")
-    kinds = {"stage": str, "digest": str, "files": dict, "facts": dict}
+    kinds = {"stage": str, "digest": str, "files": dict, "facts": dict, "trained": dict}
     if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise ArtefactError(f"{path}: not a manifest; delete it and ask for the target again.")
-    if not all(isinstance(sha256, str) for sha256 in content["files"].values()):
+    if not all(isinstance(sha256, str) for part in ("files", "trained") for sha256 in content[part].values()):
         raise ArtefactError(f"{path}: not a manifest, a file has no sha256; delete it and ask for the target again.")
-    return Manifest(path.parent, content["stage"], content["digest"], content["files"], content["facts"])
+    return Manifest(path.parent, *(content[key] for key in (*kinds, "seal")))
 
 
 class Record(dict[str, Any]):

@@ -30,7 +30,7 @@ class Checkpoint:
 
     Args:
         path: where the state lies between attempts.
-        owner: the digest of the run; the state of any other run is refused.
+        owner: whose state it is; that of any other run, or on other models, is refused.
         seconds_between: how often `offer` really writes.
     """
 
@@ -57,7 +57,8 @@ class Checkpoint:
             return None
         if owner != self.owner:
             raise ArtefactError(
-                f"{self.path}: saved by run {owner[:12]}, but this is run {self.owner[:12]}; delete it to start afresh."
+                f"{self.path}: saved by another run, or with another build of the models that it builds on, expected a "
+                "state of this one; delete it to start afresh."
             )
         return state
 

@@ -22,6 +22,10 @@ class ArtefactError(UserError):
     """A file that this pipeline made is missing, damaged, or belongs to something else."""
 
 
+class DeviceError(UserError):
+    """A device that a job was given cannot be used."""
+
+
 ASKING_TO_END = (signal.SIGTERM, signal.SIGINT)
 """What a scheduler sends some time before it kills, and what the terminal sends when the user presses Ctrl-C."""
 

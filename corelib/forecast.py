@@ -30,7 +30,7 @@ from corelib.errors import ConfigurationError
 from corelib.gathering import batches_of
 from corelib.settings.sampling import SamplesStage
 from corelib.studies import PAPER
-from corelib.targets import RESULTS, is_current, plan_of, product_at, study_at
+from corelib.targets import PRODUCTS, RESULTS, is_current, plan_of, product_at, study_at
 
 JOBS = {
     "assets": "adopt_assets",
@@ -87,12 +87,14 @@ class Forecast:
         runs: every run that they need, by name, products included.
         items: those that have to be made, by name.
         shared: how many runs serve more than one row.
+        absent: those that are not there, and not needed, since what was made of them is there.
     """
 
     asked: Mapping[str, Run]
     runs: Mapping[str, Run]
     items: Mapping[str, Item]
     shared: int
+    absent: list[Run]
 
     @property
     def jobs(self) -> Counter[str]:
@@ -107,7 +109,14 @@ class Forecast:
     @property
     def completeness(self) -> str:
         """What is said where nothing has to be made."""
-        return f"Nothing is to be done: all {len(self.runs)} runs of {', '.join(self.asked)} are there."
+        products = ", ".join(self.asked)
+        if not self.absent:
+            return f"Nothing is to be done: all {len(self.runs)} runs of {products} are there."
+        return (
+            f"Nothing is to be done: of the {len(self.runs)} runs of {products}, {len(self.absent)} are not there, and "
+            "not needed, since what was made of them is. To have one made again, remove that, too: "
+            f"`python -m corelib clean {self.absent[0].name} --delete`."
+        )
 
     def longest_chain(self, costs: Costs) -> tuple[float, list[Run]]:
         """The runs that have to follow each other and take longest, were there a device for every job."""
@@ -170,7 +179,12 @@ def forecast(asked: Mapping[str, Run], kind: str) -> Forecast:
             missing |= {product.name: product} | _missing_below(product)
     items = {name: _item(run, NETWORKS[kind]) for name, run in missing.items()}
     items |= {name: _visit(run) for name, run in runs.items() if name not in missing and _is_above(run, missing)}
-    return Forecast(asked, runs, items, shared=sum(count > 1 for count in rows.values()))
+    absent = [
+        run
+        for name, run in runs.items()
+        if name not in items and run.stage not in PRODUCTS and not run.manifest.exists()
+    ]
+    return Forecast(asked, runs, items, shared=sum(count > 1 for count in rows.values()), absent=absent)
 
 
 def _missing_below(product: Run) -> dict[str, Run]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from corelib.artefacts import MANIFEST, Manifest, below, has_its_seal, read_json, sha256_of
@@ -39,15 +40,15 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
     flagged: list[str] = []
     for number, images in enumerate(batches_of(settings)):
         record = work.folder / record_path(number)
-        if not is_whole(record):
+        if not is_whole(record, work.trained):
             if record.is_file():
                 record.unlink()
             for shard in (work.folder / SHARDS).glob("*.json"):
                 shard.unlink()
             names = f"{image_name(*images[0])} to {image_name(*images[-1])}"
             raise ArtefactError(
-                f"{record}: an image of its batch ({names}) is missing or damaged, expected all of them whole; "
-                "ask for the target again: that batch alone will be sampled again."
+                f"{record}: an image of its batch ({names}) is missing, damaged, or of another build of the model, "
+                "expected all of them whole; ask for the target again: such batches alone will be sampled again."
             )
         flagged += [str(name) for name in read_json(record)["flagged"]]
     delta = work.inputs.get("delta")
@@ -55,14 +56,15 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
     return Outcome([IMAGES], {"grid": settings.grid, "flagged": sorted(flagged), "diverged_at": diverged_at})
 
 
-def is_whole(record: Path) -> bool:
-    """Whether the record of a batch is there, and every image it vouches for."""
+def is_whole(record: Path, trained: Mapping[str, str]) -> bool:
+    """Whether the record of a batch is there and every image it vouches for, sampled from these very models."""
     try:
         content = read_json(record)
         images = content["images"].items()
         return (
             has_its_seal(content)
             and isinstance(content["flagged"], list)
+            and content["trained"] == trained
             and all(sha256_of(below(record.parent.parent, f"{IMAGES}/{name}")) == sha for name, sha in images)
         )
     except (ArtefactError, OSError, KeyError, TypeError, AttributeError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import time
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from corelib.errors import DeviceError
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,29 @@ def one_gpu(locks: Path | None = None, seconds_between_looks: float = 2.0) -> It
                 del os.environ[CHOSEN]
             else:
                 os.environ[CHOSEN] = before
+
+
+def check_that_it_computes() -> None:
+    """Raise `DeviceError` in a scheduler's job that was given a GPU which torch cannot use.
+
+    Computed on the CPU, in the CPU's precision and at its speed, its result would be taken for that of a GPU. Without a
+    scheduler, all jobs of the machine use the CPU alike, and their logs say so.
+    """
+    given = os.environ.get(CHOSEN, "").strip()
+    is_scheduled = any(name in os.environ for name in SCHEDULERS)
+    if not is_scheduled or given in ("", "-1", "NoDevFiles") or not _has_nvidia():
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            f"{CHOSEN} is {given!r} on {platform.node()}, and torch {torch.__version__} can use no GPU there, expected "
+            "the one that the job was given; see docs/environment.md for the driver, or exclude the node."
+        )
+
+
+def _has_nvidia() -> bool:
+    return shutil.which("nvidia-smi") is not None or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def _locks_of_this_machine() -> Path:

@@ -19,18 +19,18 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from corelib.addresses import SPECIFICATION, code_of, packages_of, read_inputs, read_specification
+from corelib.addresses import SPECIFICATION, code_of, packages_of, read_inputs, read_specification, trained_behind
 from corelib.artefacts import MANIFEST, NO_ROOM, below, is_still_true, read_json, vouched_for, write_json
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, UserError
-from corelib.gpus import CHOSEN, one_gpu
+from corelib.gpus import CHOSEN, check_that_it_computes, one_gpu
 from corelib.leases import Lease
 from corelib.settings.section import Section
 from corelib.work import Outcome, Work
@@ -38,6 +38,16 @@ from corelib.work import Outcome, Work
 log = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=Section)
+
+ROUNDING = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "MKL_CBWR",
+    "NVIDIA_TF32_OVERRIDE",
+    "TIMM_FUSED_ATTN",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
+"""Variables of the environment by which libraries choose other kernels."""
 
 INTERRUPTED = 75
 """Exit status of a job that was asked to end and has saved its state (EX_TEMPFAIL: try again)."""
@@ -71,7 +81,8 @@ def run_job(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings
         sys.exit(1)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            log.error("Error: %s: %s, expected a place with room to write.", error.filename, error.strerror)
+            place = error.filename or snakemake.output.manifest
+            log.error("Error: %s: %s, expected a place with room to write.", place, error.strerror)
             sys.exit(1)
         log.error("%s", traceback.format_exc())
         sys.exit(1)
@@ -110,6 +121,7 @@ def _make(
         inputs=inputs,
         threads=specification["threads"],
         checkpoint_seconds=specification["execution"]["checkpoint_seconds"],
+        trained=trained_behind(specification, inputs),
     )
     made = None
     if work.folder == manifest.parent:  # a share of a run's images is looked through by its stage
@@ -120,7 +132,7 @@ def _make(
     else:
         _say_where_it_runs(specification)
         outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
-        made = vouched_for(work.folder, specification["stage"], work.digest, outcome.files, outcome.facts)
+        made = vouched_for(work.folder, specification["stage"], work.digest, outcome.files, outcome.facts, work.trained)
         seconds = time.monotonic() - clock  # the time of day may be set meanwhile
         log.info("done in %.1f s", seconds)
         record = {**_provenance(specification, made, began, seconds), "log": _said(Path(snakemake.log[0]))}
@@ -149,8 +161,15 @@ def _said(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
-def _its_gpu(snakemake: Any) -> AbstractContextManager[None]:
-    return one_gpu() if snakemake.resources.get("gpu") else nullcontext()
+@contextmanager
+def _its_gpu(snakemake: Any) -> Iterator[None]:
+    """The GPU that the rule asks for, while the block runs."""
+    if not snakemake.resources.get("gpu"):
+        yield
+        return
+    with one_gpu():
+        check_that_it_computes()
+        yield
 
 
 def _made_before(provenance: Path, work: Work) -> dict[str, Any] | None:
@@ -163,7 +182,7 @@ def _made_before(provenance: Path, work: Work) -> dict[str, Any] | None:
         made: dict[str, Any] = read_json(provenance)["manifest"]
     except (ArtefactError, KeyError, TypeError):
         return None
-    return made if is_still_true(made, work.folder, work.digest) else None
+    return made if is_still_true(made, work.folder, work.digest) and made["trained"] == work.trained else None
 
 
 def _maker(provenance: Path) -> str:
@@ -251,7 +270,9 @@ def _provenance(specification: dict[str, Any], made: dict[str, Any], began: date
         "node": os.environ.get("SLURMD_NODENAME"),
         "machine": platform.machine(),
         "device": _device(),
+        "processor": _processor(),
         "visible_devices": os.environ.get(CHOSEN),
+        "arithmetic": _arithmetic(),
         "threads": specification["threads"],
         "scheduler_job": os.environ.get("SLURM_JOB_ID"),
         "began": began.isoformat(timespec="milliseconds"),
@@ -283,3 +304,24 @@ def _device() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _processor() -> str:
+    """The model of the CPU: sums are rounded in another way on another one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _arithmetic() -> dict[str, Any]:
+    """What else decides how numbers are rounded: kernels, libraries, and variables that these heed by themselves."""
+    found: dict[str, Any] = {name: os.environ[name] for name in ROUNDING if name in os.environ}
+    if "torch" in sys.modules:
+        import torch
+
+        found["cpu_kernels"] = torch.backends.cpu.get_cpu_capability()
+        if torch.cuda.is_available():
+            found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return found

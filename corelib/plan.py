@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +57,8 @@ class Plan:
         published: the paper's numbers, as (table, task, row, metric, value, k, n).
         shipped: the record of the shipped world, for a study that takes it.
         locked: the sha256 of what is locked, by its place, for a study of the paper's world.
+        slugs: of runs that are known already, by stage and beginning of the digest: an equal run of another name is
+            one of those.
     """
 
     def __init__(
@@ -65,12 +68,14 @@ class Plan:
         published: list[list[str]],
         shipped: Mapping[str, Any] | None = None,
         locked: Mapping[str, str] | None = None,
+        slugs: Mapping[tuple[str, str], str] | None = None,
     ) -> None:
         self.name = name
         self.study = study
         self.published = published
         self.shipped = shipped
         self.locked = locked or {}
+        self.slugs = slugs or {}
         self._runs: dict[str, Run] = {}
 
     # What the user asks for
@@ -542,4 +547,6 @@ class Plan:
         after = self._gates() if stage in TRAINING else {}
         own = tuple(SCRIPTS / script for script in scripts.split())
         run = Run(stage, own, slugged(slug), settings, threads, inputs, execution, after, places or {})
+        if (known := self.slugs.get((stage, run.digest[:12]), run.slug)) != run.slug:
+            run = replace(run, slug=known)
         return self._runs.setdefault(run.digest, run)  # equal runs under two names are the one named first

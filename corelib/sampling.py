@@ -37,7 +37,7 @@ def sample_shard(settings: SamplesStage, work: Work, shard: int, shards: int) ->
     """
     batches = batches_of(settings)
     mine = list(range(shard, len(batches), shards))
-    missing = [number for number in mine if not is_whole(work.folder / record_path(number))]
+    missing = [number for number in mine if not is_whole(work.folder / record_path(number), work.trained)]
     log.info("%d of %d batches are to be sampled", len(missing), len(mine))
     if missing:
         sampler = Sampler(settings, work)
@@ -54,7 +54,7 @@ class Sampler:
     def __init__(self, settings: SamplesStage, work: Work) -> None:
         base = BaseModel(work.inputs["pipeline"])
         self.settings = settings
-        self.folder = work.folder
+        self.folder, self.trained = work.folder, work.trained
         self.device = Device(settings.sampling.precision, work.threads)
         self.unet = base.unet()
         self.is_original = "delta" not in work.inputs
@@ -86,7 +86,8 @@ class Sampler:
                 f"{self.folder / IMAGES / flagged[0]}: the original model sampled a constant or non-finite image, "
                 "expected a picture; check the base model and `sampling.precision`."
             )
-        write_json(self.folder / record_path(number), sealed({"images": hashes, "flagged": flagged}))
+        record = {"images": hashes, "flagged": flagged, "trained": dict(self.trained)}
+        write_json(self.folder / record_path(number), sealed(record))
 
     @torch.no_grad()
     def images_of(self, images: list[tuple[str, str, int]]) -> Tensor:

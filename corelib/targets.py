@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from corelib.addresses import Run
+from corelib.addresses import Run, slugs_of_runs
 from corelib.artefacts import is_still_true, read_json
 from corelib.configuration import NAME, Study
 from corelib.errors import ArtefactError, ConfigurationError
@@ -27,11 +27,12 @@ def targets_of(name: str, study: Study) -> list[str]:
 
 
 def plan_of(name: str, configuration: Path) -> Plan:
-    """The plan of a study with everything that its configuration folder says of the world."""
+    """The plan of a study with everything that its configuration folder says of the world, and the names of the runs
+    that lie here."""
     study = load_study(name, configuration)
     shipped = load_shipped(configuration) if study.takes_shipped_world else None
     locked = read_lock(configuration).sha256 if study.world.kind == "unlearn_canvas" else None
-    return Plan(name, study, load_published(configuration), shipped, locked)
+    return Plan(name, study, load_published(configuration), shipped, locked, slugs_of_runs())
 
 
 def study_at(place: Path) -> str:

@@ -47,7 +47,7 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
     )
 
     log.info("%d steps at a learning rate of %g, scaled as the study says", batches.steps, settings.learning_rate)
-    checkpoint = Checkpoint(work.checkpoint, work.digest, work.checkpoint_seconds)
+    checkpoint = Checkpoint(work.checkpoint, work.owner, work.checkpoint_seconds)
     first_step = _resume(checkpoint, models, optimizer)
     progress = Progress("steps", batches.steps, first_step)
     diverged_at = None

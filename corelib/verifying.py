@@ -15,9 +15,8 @@ from typing import Any
 from corelib.addresses import RUNS, SPECIFICATION, digest_of
 from corelib.artefacts import MANIFEST, followed, read_json, sha256_of
 from corelib.errors import ArtefactError
+from corelib.origins import RECORD
 from corelib.targets import PRODUCTS, RESULTS
-
-PROVENANCE = Path(MANIFEST).with_suffix(".provenance.json").name
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def verify_results() -> Verified:
     folders = sorted(path for path in RUNS.glob("*/*") if path.is_dir() and path.parent.name not in PRODUCTS)
     complete = [folder for folder in folders if (folder / MANIFEST).exists()]
     records = sorted(path for path in RESULTS.rglob("*.json") if not path.name.startswith("."))
-    products = [path for path in records if not path.name.endswith(f".{PROVENANCE.partition('.')[2]}")]
+    products = [path for path in records if not path.name.endswith(f".{RECORD.partition('.')[2]}")]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         of_runs = pool.map(_collected(_faults_of_run), complete)
         of_products = pool.map(_collected(_faults_of_product), products)
@@ -77,8 +76,8 @@ def _faults_of_run(folder: Path) -> Iterator[str]:
     if folder.parent.name != specification["stage"]:
         yield f"{folder}: its specification is one of the stage {specification['stage']}."
     yield from _faults_of_manifest(folder / MANIFEST, manifest, digest)
-    yield from _faults_below(folder, specification)
-    yield from _faults_of_provenance(folder / PROVENANCE, specification, manifest)
+    yield from _faults_below(folder, specification, manifest)
+    yield from _faults_of_provenance(folder / RECORD, specification, manifest)
     if specification["stage"] == "assets":
         yield from _faults_of_assets(folder, specification["settings"]["sha256"])
 
@@ -104,13 +103,17 @@ def _faults_of_manifest(path: Path, manifest: Any, digest: str) -> Iterator[str]
             yield f"{file}: its sha256 is {found[:12]}, expected {sha256[:12]} as in {path}."
 
 
-def _faults_below(folder: Path, specification: Any) -> Iterator[str]:
+def _faults_below(folder: Path, specification: Any, manifest: Any) -> Iterator[str]:
     """What it was built on may be gone; what is there has to be what it was."""
     for role, name in specification["builds_on"].items():
         below = RUNS / name / SPECIFICATION
         if below.exists() and (found := digest_of(read_json(below))) != specification["inputs"][role]:
             expected = specification["inputs"][role]
             yield f"{folder}: it was built on the {role} {expected[:12]}, and {below} is {found[:12]}."
+    for name, seal in manifest["trained"].items():
+        model = RUNS / name / MANIFEST
+        if model.exists() and read_json(model)["seal"] != seal:
+            yield f"{folder}: it was made with another build of the model {RUNS / name} than the one that lies there."
 
 
 def _faults_of_provenance(path: Path, specification: Any, manifest: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corelib.artefacts import Manifest
+from corelib.artefacts import Manifest, sha256_of_text
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,12 @@ class Work:
 
     Attributes:
         folder: where the stage writes its files; everything in it that no manifest names is unfinished state.
-        digest: the address of the run, which names its unfinished state.
+        digest: the address of the run.
         inputs: the manifests it builds on, by role (`"images"`, `"pipeline"`, ...).
         threads: how many CPU threads it computes with; sums depend on how they are split.
         checkpoint_seconds: how often unfinished state is saved; changes no result.
+        trained: the seals of the trained models that it builds on, by the names of their runs. Trained again on another
+            device, a model has the same address and other bits.
     """
 
     folder: Path
@@ -27,11 +29,17 @@ class Work:
     inputs: Mapping[str, Manifest]
     threads: int = 1
     checkpoint_seconds: float = 60.0
+    trained: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def checkpoint(self) -> Path:
         """Where unfinished state lies until the manifest is written."""
         return self.folder / "checkpoint.pt"
+
+    @property
+    def owner(self) -> str:
+        """Whose unfinished state it is: that of this run, on these very models."""
+        return sha256_of_text(" ".join([self.digest, *sorted(self.trained.values())]))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -25,12 +25,12 @@ from corelib.addresses import RUNS, SPECIFICATION, Run, read_specification
 from corelib.artefacts import MANIFEST, NO_ROOM, read_json, write_json
 from corelib.effort import STAGES, Specification, minutes_of, read
 from corelib.errors import ArtefactError, ConfigurationError, UserError
-from corelib.forecast import forecast
+from corelib.forecast import Forecast, forecast
 from corelib.gathering import SHARDS, batches_of
 from corelib.leases import Lease, Taken
 from corelib.plan import Plan
 from corelib.preflight import check_room, differing_versions, existing_part
-from corelib.running import running_jobs
+from corelib.running import BOOKKEEPING, CONTROLLER, running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.site import Site
@@ -43,9 +43,6 @@ from corelib.worlds.presence import absences
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
-
-BOOKKEEPING = Path(".snakemake/corelib")
-"""Where requests to publish lie; in Snakemake's own folder, and as dispensable as the rest of it."""
 
 
 def _in_one_sentence(function: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
@@ -208,8 +205,9 @@ class Catalogue:
         for place in sorted(self._places):
             if not os.access(existing_part(place), os.W_OK):
                 _stop(f"{place}: cannot be written to, expected a writable folder.")
-        self._check_assets()
-        self._check_room_and_versions()
+        forecasts = [forecast(asked, kind) for kind, asked in self._asked.items()]
+        self._check_assets(forecasts)
+        self._check_room_and_versions(forecasts)
         for run in self._planned.values():
             _date_back(run.folder)
             path = run.folder / SPECIFICATION
@@ -221,27 +219,27 @@ class Catalogue:
             except OSError as error:
                 _stop(f"{error.filename or path}: cannot be written ({error.strerror}), expected a writable folder.")
 
-    def _check_assets(self) -> None:
-        """All that is missing, in one sentence; what is there is read by the jobs that take it into use."""
-        faults = [
-            fault
-            for run in self._planned.values()
-            if isinstance(run.settings, AdoptionStage)
-            for fault in absences(run.settings, {n: Path(place_of(n, run.places)) for n in run.settings.sha256})
-        ]
+    def _check_assets(self, forecasts: list[Forecast]) -> None:
+        """All that is missing, in one sentence; what is there is read by the jobs that take it into use.
+
+        What is made already needs no asset.
+        """
+        left = [item.run for found in forecasts for item in found.items.values() if not item.run.manifest.exists()]
+        read = {needed.name: needed for run in left for needed in (run, *run.inputs.values())}
+        faults = [fault for run in read.values() for fault in _absences(run)]
         if faults:
             _stop(f"assets of the paper's world: {'; '.join(faults)} (see `world.assets` of the study).")
 
-    def _check_room_and_versions(self) -> None:
+    def _check_room_and_versions(self, forecasts: list[Forecast]) -> None:
         for said in differing_versions(self.repository):
             print(said, file=sys.stderr)
         try:
-            check_room(*(forecast(asked, kind) for kind, asked in self._asked.items()))
+            check_room(*forecasts)
         except UserError as error:
             _stop(str(error))
 
     def _be_the_only_one(self) -> None:
-        lease = Lease(Path.cwd() / BOOKKEEPING / "controller.lease")
+        lease = Lease(Path.cwd() / CONTROLLER)
         try:
             lease.take(patience=0)
         except Taken as other:
@@ -302,6 +300,12 @@ def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:
     newest = max((path.stat().st_mtime for path in place.glob(f"{product}.*")), default=0.0)
     _touch(request, at_least=newest + 0.01)
     return request, True
+
+
+def _absences(run: Run) -> Iterator[str]:
+    """What of the user's own files that a run takes into use is not there, or not locked."""
+    if isinstance(run.settings, AdoptionStage):
+        yield from absences(run.settings, {name: Path(place_of(name, run.places)) for name in run.settings.sha256})
 
 
 def _read_or_none(path: Path) -> Any:

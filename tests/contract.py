@@ -302,7 +302,7 @@ class Pretended(Checkout):
         for name, run in universe.products.items():
             for ending in PRODUCT_FILES[run.stage]:
                 _write(self.folder / RESULTS / place / f"{name}{ending}")
-            said = sealed({"stage": run.stage, "digest": run.digest, "files": {}, "facts": {}})
+            said = sealed({"stage": run.stage, "digest": run.digest, "files": {}, "facts": {}, "trained": {}})
             _write(self.folder / RESULTS / place / f"{name}.json", json.dumps(said))
 
     def lock(self, other: str | None = None) -> None:

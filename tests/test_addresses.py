@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from corelib.addresses import Run, _written_out, code_of, digest_of, packages_of, slugged
+from corelib.addresses import Run, _written_out, code_of, digest_of, packages_of, slugged, trained_behind
+from corelib.artefacts import Manifest
+from corelib.errors import ArtefactError
 from corelib.plan import Plan
 from corelib.settings.evaluation import Classification, PredictionsStage
 from corelib.studies import load_published, load_study
+from corelib.targets import plan_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPT = REPOSITORY / "workflow_scripts/classify.py"
@@ -49,6 +52,48 @@ def test_names_and_ways_of_working_are_no_content() -> None:
 def test_a_specification_has_the_digest_of_its_run() -> None:
     specification = json.loads(json.dumps(run(samples=run()).specification))
     assert digest_of(specification) == run(samples=run()).digest
+
+
+def lies(name: str, **trained: str) -> Manifest:
+    """A run that lies there, of one build of the models behind it."""
+    stage = name.partition("/")[0]
+    return Manifest(
+        Path("runs", name), stage, "0", {}, {}, {f"pipeline/{key}": seal for key, seal in trained.items()}, "S"
+    )
+
+
+def behind(**inputs: Manifest) -> dict[str, str]:
+    names = {role: str(lying.folder.relative_to("runs")) for role, lying in inputs.items()}
+    return trained_behind({"slug": "core", "builds_on": names}, inputs)
+
+
+def test_all_that_a_run_is_made_of_has_to_be_made_with_one_build_of_a_model() -> None:
+    assert behind(images=lies("images/x")) == {}
+    assert behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="S")) == {"pipeline/x": "S"}
+    assert behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="R")) == {"pipeline/x": "R"}
+    with pytest.raises(ArtefactError, match=r"^runs/latents/y: made with another build of runs/pipeline/x"):
+        behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="R"))
+    with pytest.raises(ArtefactError, match=r"^runs/predictions/a and runs/fid/b: made with another build"):
+        behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="S"))
+
+
+def test_a_run_that_lies_there_under_another_name_is_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a row that is added before another, and equal to it, trains nothing again."""
+    monkeypatch.chdir(tmp_path)
+    configuration = tmp_path / "config"
+    shutil.copytree(REPOSITORY / "config", configuration)
+    (configuration / "studies/sweep.yaml").write_text(
+        "base: mini\nmethods: {my_core: {like: core, title: Mine}}\n"
+        "tables: {table1: {rows: [original, my_core, core]}}\n"
+    )
+    known = plan_of("mini", configuration).table("table1").with_all_inputs()
+    anew = plan_of("sweep", configuration).table("table1").with_all_inputs()
+    assert not {name for name in known if name.startswith("unlearning/core-")} <= anew.keys()
+    for run in known.values():
+        run.folder.mkdir(parents=True)
+        (run.folder / "specification.json").write_text("{}")
+    beside = plan_of("sweep", configuration).table("table1").with_all_inputs()
+    assert {name for name in beside if not name.startswith("tables/")} <= known.keys()
 
 
 def test_the_import_closure_is_followed_and_the_frame_of_jobs_left_out() -> None:

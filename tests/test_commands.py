@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ from conftest import Checkout
 
 from corelib.addresses import digest_of
 from corelib.artefacts import sealed, sha256_of, write_json
-from corelib.leases import Owner
+from corelib.leases import Lease, Owner
+from corelib.running import CONTROLLER
 from corelib.verifying import verify_results
 
 TABLE = "results/tiny/table1.csv"
@@ -106,7 +108,7 @@ def test_an_asset_that_was_replaced_after_it_was_taken_into_use_is_named(
     folder = Path(f"runs/assets/inception-{digest_of(content)[:12]}")
     folder.mkdir(parents=True)
     specification = {**content, "digest": digest_of(content), "builds_on": {}}
-    manifest = sealed({"stage": "assets", "digest": digest_of(content), "files": {}, "facts": {}})
+    manifest = sealed({"stage": "assets", "digest": digest_of(content), "files": {}, "facts": {}, "trained": {}})
     write_json(folder / "specification.json", specification)
     write_json(folder / "manifest.json", manifest)
     write_json(folder / "manifest.provenance.json", {"specification": specification, "manifest": manifest})
@@ -203,6 +205,57 @@ def test_a_run_that_may_be_computed_elsewhere_is_kept_however_long_it_is_silent(
     lease.unlink()
     checkout.python("-m", "corelib", "clean", "--delete")
     assert not old.exists()
+
+
+def test_nothing_is_removed_while_snakemake_works_here(checkout: Checkout) -> None:
+    """By a study that was edited meanwhile, all that it has made would be named no more."""
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    old = the(checkout, "runs/unlearning/core-*")
+    lease = Lease(checkout.folder / CONTROLLER)
+    lease.take(patience=0)
+    try:
+        done = checkout.python("-m", "corelib", "clean", "--delete")
+    finally:
+        lease.give_back()
+    assert done.returncode == 1 and "Snakemake works here" in done.stdout
+    assert (old / "delta.safetensors").exists()
+    assert checkout.python("-m", "corelib", "clean", "--delete").returncode == 0
+    assert not old.exists()
+
+
+def test_nothing_is_removed_where_other_packages_give_all_runs_other_addresses(checkout: Checkout) -> None:
+    before = sorted(checkout.folder.glob("runs/*/*"))
+    version = importlib.metadata.version("scipy")
+    checkout.edit("envs/requirements.txt", f"scipy=={version}", "scipy==1.0.0")
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    done = checkout.python("-m", "corelib", "clean", "--delete")
+    assert done.returncode == 1 and f"scipy is {version}, pinned is 1.0.0" in done.stdout
+    assert sorted(checkout.folder.glob("runs/*/*")) == before
+
+
+def test_a_run_is_made_again_with_all_that_was_made_of_it(checkout: Checkout) -> None:
+    delta = the(checkout, "runs/unlearning/core-*")
+    name = delta.relative_to(checkout.folder / "runs").as_posix()
+    shutil.rmtree(delta)
+    assert checkout.planned(TABLE) == {}  # what was made of it is complete, and needs it no more
+    said = checkout.python("-m", "corelib", "plan", TABLE).stdout
+    assert "1 are not there" in said and f"clean {name} --delete" in said
+    assert checkout.python("-m", "corelib", "clean", name, "--delete").returncode == 0
+    planned = checkout.planned(TABLE)
+    assert planned["unlearn"] == planned["gather_samples"] == planned["count_cells"] == planned["tabulate"] == 1
+    done = checkout.python("-m", "corelib", "clean", "unlearning/nosuch")
+    assert done.returncode == 1 and "unlearning/nosuch: no run in runs is called so" in done.stdout
+
+
+def test_what_was_made_with_another_build_of_a_model_is_named(checkout: Checkout) -> None:
+    path = the(checkout, "runs/unlearning/core-*/manifest.json")
+    content = {**json.loads(path.read_text()), "facts": {"steps": 61}}
+    write_json(path, sealed({key: value for key, value in content.items() if key != "seal"}))
+    said = checkout.python("-m", "corelib", "verify").stdout
+    run = path.parent.relative_to(checkout.folder)
+    for stage in ("samples", "predictions", "fid", "cells"):
+        folder = the(checkout, f"runs/{stage}/{path.parent.name.rpartition('-')[0]}-*").relative_to(checkout.folder)
+        assert f"{folder}: it was made with another build of the model {run}" in said
 
 
 def test_what_links_lead_to_is_not_removed(checkout: Checkout, tmp_path: Path) -> None:

@@ -143,7 +143,13 @@ def copied(name: str) -> Callable[[Path], None]:
     return lambda path: Path(shutil.copy(REPOSITORY / "config" / name, path)).touch()
 
 
-MANIFEST = {"stage": "x", "digest": "x", "files": {"a": "0"}, "facts": {"a": {"b": [1, 2.5, None]}}}
+MANIFEST = {
+    "stage": "x",
+    "digest": "x",
+    "files": {"a": "0"},
+    "trained": {"c": "d"},
+    "facts": {"a": {"b": [1, 2.5, None]}},
+}
 SLICE = {"forget": [["A", "B", 1, "0"]], "retain": [["C", "B", 1, "1"]]}
 CLASSIFIER = {"model_state_dict": {"head.weight": torch.zeros(2, 3), "head.bias": torch.zeros(2)}}
 COMPVIS = {"state_dict": {"model.diffusion_model.x": torch.zeros(3)}, "epoch": 3, "callbacks": {"a": [1, None]}}
@@ -156,8 +162,8 @@ READERS: dict[str, Reader] = {
     "specification": Reader(write_specification, read_specification, ArtefactError, "specification.json"),
     "slice": Reader(lambda path: write_json(path, SLICE), read_slice, ArtefactError, "slice.json"),
     "record of a batch": Reader(
-        lambda path: write_json(path, sealed({"images": {"a": "0"}, "flagged": []})),
-        is_whole,
+        lambda path: write_json(path, sealed({"images": {"a": "0"}, "flagged": [], "trained": {}})),
+        lambda path: is_whole(path, {}),
         ArtefactError,
         "00000.json",
     ),

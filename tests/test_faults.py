@@ -85,10 +85,10 @@ def test_a_batch_whose_record_has_changed_is_sampled_again(tmp_path: Path) -> No
     record = tmp_path / "batches/00000.json"
     record.parent.mkdir()
     (tmp_path / IMAGES).mkdir()
-    record.write_text(json.dumps(sealed({"images": {}, "flagged": ["a.jpg"]})))
-    assert is_whole(record)
+    record.write_text(json.dumps(sealed({"images": {}, "flagged": ["a.jpg"], "trained": {}})))
+    assert is_whole(record, {})
     record.write_text(record.read_text().replace("a.jpg", "b.jpg"))
-    assert not is_whole(record)
+    assert not is_whole(record, {})
 
 
 def test_a_seal_is_the_same_before_and_after_json() -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from corelib.gpus import CHOSEN, SCHEDULERS, gpus_of_this_machine, one_gpu
+from corelib import gpus
+from corelib.errors import DeviceError
+from corelib.gpus import CHOSEN, SCHEDULERS, check_that_it_computes, gpus_of_this_machine, one_gpu
 
 JOB = """
 import os, sys, time
@@ -147,3 +149,30 @@ assert not torch.cuda.is_initialized()
         [sys.executable, "-c", probe, *sorted(modules)], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "scheduled", "has_nvidia", "refused"),
+    [
+        ("0", True, True, True),
+        ("0", False, True, False),
+        ("", True, True, False),
+        ("0", True, False, False),
+    ],
+)
+def test_a_job_that_was_given_a_gpu_does_not_compute_on_the_cpu_instead(
+    given: str, scheduled: bool, has_nvidia: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU has another precision, and the address of the result would not say so."""
+    monkeypatch.setenv(CHOSEN, given)
+    if scheduled:
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(gpus, "_has_nvidia", lambda: has_nvidia)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    if refused:
+        with pytest.raises(DeviceError, match=r"CUDA_VISIBLE_DEVICES is '0' .* can use no GPU there"):
+            check_that_it_computes()
+    else:
+        check_that_it_computes()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    check_that_it_computes()

@@ -89,7 +89,10 @@ def test_a_folder_of_runs_may_itself_be_a_link(tmp_path: Path) -> None:
 
 
 def manifest(folder: Path, files: dict[str, str], facts: dict[str, Any] | None = None) -> Manifest:
-    write_json(folder / "manifest.json", sealed({"stage": "x", "digest": "x", "files": files, "facts": facts or {}}))
+    write_json(
+        folder / "manifest.json",
+        sealed({"stage": "x", "digest": "x", "files": files, "facts": facts or {}, "trained": {}}),
+    )
     return read_manifest(folder / "manifest.json")
 
 
@@ -154,11 +157,11 @@ def test_no_style_or_object_is_a_path(tmp_path: Path, name: str) -> None:
     for image in ([name, "Cats", 1], ["Amber", name, 1]):
         with pytest.raises(ArtefactError, match="leads out of"):
             sampled_images(manifest(tmp_path / "samples", {"images": sha256}, {"grid": [image]}))
-    assert not is_whole(record(tmp_path / "samples", {name: "0"}))
+    assert not is_whole(record(tmp_path / "samples", {name: "0"}), {})
 
 
 def record(run: Path, images: dict[str, str]) -> Path:
-    write_json(run / "batches/00000.json", sealed({"images": images, "flagged": []}))
+    write_json(run / "batches/00000.json", sealed({"images": images, "flagged": [], "trained": {}}))
     return run / "batches/00000.json"
 
 
@@ -210,7 +213,7 @@ def test_clean_removes_nothing_through_a_link(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(cleaning, "study_names", lambda _: [])
     found = cleaning.unnamed_runs(tmp_path)
-    assert [str(run.folder) for run in found] == ["runs/latents/old-0123456789ab"]
+    assert [str(run.path) for run in found] == ["runs/latents/old-0123456789ab"]
 
 
 @pytest.mark.parametrize("place", [("/etc", "x"), ("..", "x"), ("assets", "../../x"), ("a/../..", "x")])
@@ -259,9 +262,9 @@ def test_a_classifiers_facts_load_nothing_but_its_weights(tmp_path: Path, change
         ImageClassifier(finish(made.folder, "classifier", Outcome(["classifier.pth"], facts)), "style", Device(FP32, 1))
 
 
-@pytest.mark.parametrize("lacking", ["stage", "digest", "files", "facts"])
+@pytest.mark.parametrize("lacking", ["stage", "digest", "files", "facts", "trained"])
 def test_a_manifest_without_a_part_is_one_sentence(tmp_path: Path, lacking: str) -> None:
-    whole = {"stage": "x", "digest": "x", "files": {}, "facts": {"a": {"b": 1}}}
+    whole = {"stage": "x", "digest": "x", "files": {}, "facts": {"a": {"b": 1}}, "trained": {}}
     write_json(tmp_path / "manifest.json", sealed(whole))
     facts = read_manifest(tmp_path / "manifest.json").facts
     assert facts["a"]["b"] == 1

@@ -86,6 +86,31 @@ def test_folder_and_parquet_are_the_same_images(tmp_path: Path, rows_per_shard: 
     assert all(path.is_relative_to(tmp_path / "folder") for path in files["folder"])
 
 
+def test_images_that_move_into_parquet_are_found_where_they_lie_now(tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "images", iter(small_images()))
+    write_index(tmp_path / "index.parquet", indexed(tmp_path / "images"))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "images").symlink_to(tmp_path / "images")
+    (run / "image_index").symlink_to(tmp_path / "index.parquet")
+    shutil.copyfile(tmp_path / "index.parquet", run / "images.parquet")
+    facts = {"images": "images", "image_index": "images.parquet", "places": "image_index"}
+    write_manifest(run / MANIFEST, run, "assets", "x", ["images.parquet"], facts)
+    before = reading.benchmark_images(read_manifest(run / MANIFEST)).read("Monet", "Cats", 1)
+
+    shutil.rmtree(tmp_path / "images")
+    write_parquet(tmp_path / "images", iter(small_images()), 5)
+    write_index(tmp_path / "index.parquet", indexed(tmp_path / "images"))
+    after = reading.benchmark_images(read_manifest(run / MANIFEST)).read("Monet", "Cats", 1)
+    assert before.tobytes() == after.tobytes()
+
+    places = dict(indexed(tmp_path / "images").places)
+    del places["Seed_Images", "Dogs", 3]  # an index of other images: the run keeps to its own, and says what it misses
+    write_index(tmp_path / "index.parquet", ImageIndex(places))
+    with pytest.raises(AssetError, match="Monet/Cats"):
+        reading.benchmark_images(read_manifest(run / MANIFEST)).read("Monet", "Cats", 1)
+
+
 def test_the_order_of_other_cells_and_the_number_of_threads_change_nothing(tmp_path: Path) -> None:
     images = small_images()
     by_index = sorted(images, key=lambda image: (image[2], image[1], image[0]))  # cells interleaved

@@ -16,6 +16,7 @@ import pytest
 from conftest import REPOSITORY
 
 from corelib.addresses import code_of, digest_of, packages_of
+from corelib.artefacts import read_manifest, write_manifest
 from corelib.jobs import INTERRUPTED
 from corelib.leases import Owner
 from corelib.terminal import LINES, ends_of
@@ -195,6 +196,33 @@ def test_a_record_of_another_run_or_half_a_record_is_none(toy: Toy) -> None:
         before = toy.attempts
         assert toy.run() == 0
         assert toy.attempts == before + 1
+
+
+def test_what_was_made_with_another_build_of_a_model_is_made_again(toy: Toy) -> None:
+    """Trained again, on another device say, a model has the same address and other bits."""
+    model = toy.place / "runs/unlearning/core-000000000000"
+    model.mkdir(parents=True)
+
+    def train(bits: str) -> None:
+        (model / "delta.safetensors").write_text(bits)
+        write_manifest(model / "manifest.json", model, "unlearning", "0" * 64, ["delta.safetensors"], {})
+
+    specification = json.loads((toy.folder / "specification.json").read_text())
+    specification["inputs"] = {"delta": "0" * 64}
+    specification["builds_on"] = {"delta": "unlearning/core-000000000000"}
+    specification["digest"] = digest_of(specification)
+    (toy.folder / "specification.json").write_text(json.dumps(specification))
+    train("one")
+    assert toy.run() == 0
+    (toy.folder / "manifest.json").unlink()  # as Snakemake does
+    assert toy.run() == 0
+    assert toy.attempts == 1
+    (toy.folder / "manifest.json").unlink()
+    train("another")
+    assert toy.run() == 0
+    assert toy.attempts == 2
+    made = json.loads((toy.folder / "manifest.json").read_text())
+    assert made["trained"] == {"unlearning/core-000000000000": read_manifest(model / "manifest.json").seal}
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)

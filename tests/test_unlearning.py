@@ -157,8 +157,16 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     Checkpoint(tmp_path / CHECKPOINT, "one" * 8, 60).save({"step": 1})
-    with pytest.raises(ArtefactError, match=r"saved by run oneoneoneone, but this is run twotwotwotwo"):
+    with pytest.raises(ArtefactError, match="saved by another run"):
         Checkpoint(tmp_path / CHECKPOINT, "two" * 8, 60).load()
+
+
+def test_a_checkpoint_made_with_another_build_of_a_model_is_another_ones(tmp_path: Path) -> None:
+    owners = [
+        Work(tmp_path, "digest", {}, trained=trained).owner
+        for trained in ({}, {"pipeline/x": "a"}, {"pipeline/x": "b"})
+    ]
+    assert len(set(owners)) == 3
 
 
 def test_a_damaged_checkpoint_starts_the_run_afresh(run: Callable[..., Any], tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from corelib.artefacts import Manifest, below, content_of, followed, sha256_of, written_whole
-from corelib.errors import AssetError
+from corelib.errors import ArtefactError, AssetError
 from corelib.parquet import UnreadableParquet, open_parquet, reading_within_bounds
 from corelib.worlds.image_index import FOLDER, Key, Place, read_index
 
@@ -94,6 +95,20 @@ class ImageFolder:
         return [self.path(*key) for key in images]
 
 
+def _places(world: Manifest) -> Mapping[Key, Place]:
+    """Where each image lies: as the user's index says now, which may have moved from a folder into parquet files.
+
+    If that is not an index of the same images any more, as it said when they were taken into use.
+    """
+    own = read_index(world.file(world.facts["image_index"]))
+    if "places" in world.facts:
+        with suppress(ArtefactError):
+            now = read_index(followed(world.place(world.facts["places"])))
+            if now.digest == own.digest:
+                return now.places
+    return own.places
+
+
 class IndexedImages:
     """The user's images, each checked against the index when it is read; a folder or the Hub's parquet files.
 
@@ -103,7 +118,7 @@ class IndexedImages:
 
     def __init__(self, world: Manifest) -> None:
         self.root = followed(world.place(world.facts["images"]))
-        self.places = read_index(world.file(world.facts["image_index"])).places
+        self.places = _places(world)
         self._lock = threading.Lock()
         self._group: tuple[str, int, list[bytes]] = ("", -1, [])
         self._shards: dict[str, pq.ParquetFile] = {}

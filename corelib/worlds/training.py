@@ -132,7 +132,7 @@ def train(
     the recent losses. Raises `UserError` if the loss stops being finite, `Interrupted` if the job is asked to end.
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=training.learning_rate, fused=True)
-    checkpoint = Checkpoint(work.checkpoint, work.digest, work.checkpoint_seconds)
+    checkpoint = Checkpoint(work.checkpoint, work.owner, work.checkpoint_seconds)
     done, recent_loss = 0, math.nan
     if (state := checkpoint.load()) is not None:
         with checkpoint.being_put_back():

@@ -16,7 +16,7 @@ from corelib.worlds.image_index import ImageIndex, read_index
 from corelib.worlds.presence import LOCKING, absences
 
 INDEX = "images.parquet"
-"""What the benchmark's images are, one by one; the run's own copy of it."""
+"""What the benchmark's images are, one by one, and where they lay when they were taken into use; the run's own copy."""
 
 IMAGES, INDEX_OF_USER = "images", "image_index"
 CLASSIFIERS = {"style": "style_classifier", "object": "object_classifier"}
@@ -50,7 +50,7 @@ def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
         return Outcome([], facts)
     with written_whole(work.folder / INDEX) as temporary:
         shutil.copyfile(work.folder / INDEX_OF_USER, temporary)
-    return Outcome([INDEX], {**facts, "images": IMAGES, "image_index": INDEX})
+    return Outcome([INDEX], {**facts, "images": IMAGES, "image_index": INDEX, "places": INDEX_OF_USER})
 
 
 def faults_of(settings: AdoptionStage, folder: Path) -> Iterator[str]:
