@@ -49,6 +49,9 @@ ROUNDING = (
 )
 """Variables of the environment by which libraries choose other kernels."""
 
+ATTEMPTS = ".attempts.json"
+"""Instead of a manifest's `.json`: who has worked at a run that is not complete."""
+
 INTERRUPTED = 75
 """Exit status of a job that was asked to end and has saved its state (EX_TEMPFAIL: try again)."""
 
@@ -131,14 +134,49 @@ def _make(
         log.info("%s", _log_of(provenance))
     else:
         _say_where_it_runs(specification)
+        attempts = _attempts(manifest, work, began) if snakemake.resources.get("gpu") else []
         outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
         made = vouched_for(work.folder, specification["stage"], work.digest, outcome.files, outcome.facts, work.trained)
         seconds = time.monotonic() - clock  # the time of day may be set meanwhile
         log.info("done in %.1f s", seconds)
-        record = {**_provenance(specification, made, began, seconds), "log": _said(Path(snakemake.log[0]))}
+        record = {
+            **_provenance(specification, made, began, seconds),
+            "earlier_attempts": attempts[:-1],
+            "log": _said(Path(snakemake.log[0])),
+        }
         write_json(provenance, record)
+    manifest.with_suffix(ATTEMPTS).unlink(missing_ok=True)
     write_json(manifest, made)
     work.checkpoint.unlink(missing_ok=True)
+
+
+def _attempts(manifest: Path, work: Work, began: datetime) -> list[dict[str, Any]]:
+    """The attempts at a run so far, this one the last: what was interrupted may have computed on other devices.
+
+    They lie beside the manifest until it is written. When an attempt was killed is not known, but when it last saved its
+    checkpoint.
+    """
+    path = manifest.with_suffix(ATTEMPTS)
+    try:
+        earlier = read_json(path)
+        attempts = list(earlier["attempts"]) if earlier["owner"] == work.owner else []
+        if attempts and work.checkpoint.exists():
+            saved = datetime.fromtimestamp(work.checkpoint.stat().st_mtime).astimezone()
+            attempts[-1]["saved"] = saved.isoformat(timespec="milliseconds")
+    except (ArtefactError, KeyError, TypeError):
+        attempts = []
+    attempts.append(
+        {
+            "began": began.isoformat(timespec="milliseconds"),
+            "host": platform.node(),
+            "node": os.environ.get("SLURMD_NODENAME"),
+            "scheduler_job": os.environ.get("SLURM_JOB_ID"),
+            "device": _device(),
+            "processor": _processor(),
+        }
+    )
+    write_json(path, {"owner": work.owner, "attempts": attempts})
+    return attempts
 
 
 def _clear_leftovers(manifest: Path) -> None:

@@ -26,7 +26,7 @@ class Origin:
     Attributes:
         stage, run: what it made.
         commit: of the code; None outside a checkout.
-        device: on which it computed.
+        device: on which it computed, or those, if it was interrupted and went on elsewhere.
         host: the machine, or the cluster's name for it.
         finished: when.
     """
@@ -64,7 +64,9 @@ def _chain(runs: Path, name: str) -> Iterator[Origin]:
     stage, _, run = name.partition("/")
     shards = [found for path in sorted((runs / name).glob(SHARDS)) if (found := _record(path))]
     for job in shards or [record]:
-        yield Origin(stage, run, job["commit"], job["device"], job["node"] or job["host"], job["finished"])
+        devices = dict.fromkeys(attempt["device"] for attempt in (*job["earlier_attempts"], job))
+        where = job["node"] or job["host"]
+        yield Origin(stage, run, job["commit"], ", ".join(devices), where, job["finished"])
 
 
 def _record(path: Path) -> dict[str, Any] | None:

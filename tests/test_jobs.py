@@ -65,7 +65,7 @@ run_job(
         params=Parameters(specification=str(folder / "specification.json")),
         output=SimpleNamespace(manifest=str(folder / "manifest.json")),
         scriptdir=str(Path(__file__).parent),
-        resources={},
+        resources={"gpu": 1},
     ),
     stage,
     Toy,
@@ -139,6 +139,7 @@ def toy(tmp_path: Path, request: pytest.FixtureRequest) -> Toy:
     return made
 
 
+UNFINISHED = {"specification.json", "attempts", "manifest.attempts.json"}
 MADE = {"specification.json", "attempts", "made.txt", "manifest.json", "manifest.provenance.json"}
 
 
@@ -226,6 +227,22 @@ def test_what_was_made_with_another_build_of_a_model_is_made_again(toy: Toy) -> 
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
+def test_who_has_worked_at_a_run_before_is_on_record(toy: Toy) -> None:
+    """What was interrupted may have computed on another device, and has cost something."""
+    job = toy.in_the_middle()
+    job.kill()
+    job.wait(60)
+    (toy.folder / "checkpoint.pt").touch()
+    (toy.place / "go").touch()
+    assert toy.run() == 0
+    record = json.loads((toy.folder / "manifest.provenance.json").read_text())
+    (before,) = record["earlier_attempts"]
+    assert before["began"] <= before["saved"] <= record["began"]
+    assert before["device"] == record["device"] == "cpu" and before["processor"] == record["processor"] != ""
+    assert not list(toy.folder.glob("*.attempts.json"))
+
+
+@pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_of_two_jobs_for_one_run_the_second_waits_and_computes_nothing(toy: Toy) -> None:
     first, second = toy.in_the_middle(), toy.start()
     toy.waits_for(lambda: "waiting for its result, or for its end" in toy.log)
@@ -266,7 +283,7 @@ def test_a_job_that_is_asked_to_end_leaves_nothing_half_made(asking: signal.Sign
     job = toy.in_the_middle()
     job.send_signal(asking)
     assert job.wait(30) == INTERRUPTED
-    assert toy.left() == {"specification.json", "attempts"}
+    assert toy.left() == UNFINISHED
     assert f"asked to end ({asking.name})" in toy.log
     assert "Traceback" not in toy.log
 
@@ -287,7 +304,7 @@ def test_a_job_whose_predecessor_was_killed_does_not_wait_for_it(toy: Toy) -> No
 def test_a_bug_ends_in_its_traceback_at_the_end_of_the_log(toy: Toy) -> None:
     assert toy.run() == 1
     assert toy.log.rstrip().endswith("ValueError: a bug")
-    assert toy.left() == {"specification.json", "attempts"}
+    assert toy.left() == UNFINISHED
 
 
 # What the terminal shows of it

@@ -121,7 +121,9 @@ def test_a_damaged_image_is_sampled_again(
 ) -> None:
     sampled(samples_settings(GRID), tmp_path, material)
     (tmp_path / IMAGES / image_name(*GRID[3])).write_bytes(b"damaged")
-    with pytest.raises(ArtefactError, match=r"00001\.json: an image of its batch .* is missing, damaged, or of another build"):
+    with pytest.raises(
+        ArtefactError, match=r"00001\.json: an image of its batch .* is missing, damaged, or of another build"
+    ):
         gather_samples(samples_settings(GRID), Work(tmp_path, "digest", material))
     assert sampled(samples_settings(GRID), tmp_path, material) == undisturbed
 

@@ -223,7 +223,7 @@ def record(runs: Path, name: str, commit: str, device: str, **builds_on: str) ->
     """The provenance record of a run."""
     (runs / name).mkdir(parents=True, exist_ok=True)
     said = {"specification": {"builds_on": builds_on}, "commit": commit, "device": device}
-    said |= {"host": "here", "node": None, "finished": "2026-01-01T00:00:00"}
+    said |= {"host": "here", "node": None, "finished": "2026-01-01T00:00:00", "earlier_attempts": []}
     (runs / name / "manifest.provenance.json").write_text(json.dumps(said))
 
 
