@@ -153,8 +153,8 @@ def _make(
 def _attempts(manifest: Path, work: Work, began: datetime) -> list[dict[str, Any]]:
     """The attempts at a run so far, this one the last: what was interrupted may have computed on other devices.
 
-    They lie beside the manifest until it is written. When an attempt was killed is not known, but when it last saved its
-    checkpoint.
+    They lie beside the manifest until it is written. When an attempt was killed is not known, but when it saved its
+    checkpoint last.
     """
     path = manifest.with_suffix(ATTEMPTS)
     try:
