@@ -170,6 +170,24 @@ def test_the_original_model_is_sampled_once_for_all_tasks_and_the_deltas_are_of_
             assert all("attn2" in name for name in delta.keys())  # noqa: SIM118 (no dict)
 
 
+def test_where_the_assets_are_gone_a_table_is_put_together_again_and_nothing_else_begun(
+    small: Checkout, tmp_path: Path
+) -> None:
+    """Results were taken to a laptop, and a title is to be another one."""
+    laptop = Checkout.at(tmp_path / "laptop")
+    shutil.copy(small.folder / "config/studies/small.yaml", laptop.folder / "config/studies/small.yaml")
+    shutil.copy(small.folder / "config/assets.lock.json", laptop.folder / "config/assets.lock.json")
+    for name in ("runs", "results"):
+        shutil.copytree(small.folder / name, laptop.folder / name, symlinks=True)
+    laptop.edit("config/config.yaml", "title: SalUn\n", "title: Saliency\n")
+    done = laptop.snakemake("--cores", "1", "results/small/table1.csv")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "Saliency" in (laptop.folder / "results/small/table1.csv").read_text()
+    laptop.edit("config/config.yaml", "jpeg_quality: 75", "jpeg_quality: 76")
+    done = laptop.snakemake("--cores", "1", "results/small/table1.csv")
+    assert done.returncode == 1 and "is missing" in done.stdout and "`make assets`" in done.stdout
+
+
 def test_nothing_is_built_again_by_another_clone_beside_the_results(small: Checkout) -> None:
     assert small.planned("results/small/table1.csv", "results/small/gate.md") == {}
 
