@@ -25,7 +25,7 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
 
     The gradient is that of the untouched model; ones mark the weights whose magnitude reaches one threshold, the same
     for all trained tensors. Raises `ArtefactError` if a gradient is not finite, `ConfigurationError` if no weight
-    reaches the threshold: nothing would be unlearned.
+    reaches the threshold, and nothing would be unlearned, or if the threshold is 0, which every weight reaches.
     """
     base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
     models = StudentAndTeacher(base.unet(), settings.trained, device)
@@ -57,11 +57,18 @@ def guided(predictor: NoisePredictor, noisy: NoisyPairs, material: Material, sca
 
 
 def masks_of(gradients: Mapping[str, Tensor], saliency: Saliency) -> dict[str, Tensor]:
-    """Which weights may change, booleans of the gradients' shapes."""
+    """Which weights may change, booleans of the gradients' shapes. Raises as `find_salient_weights` does."""
     for name, gradient in gradients.items():
         if not torch.isfinite(gradient).all():
             raise ArtefactError(f"{name}: its gradient on the forget set is not finite, expected numbers.")
     threshold = threshold_of(gradients, saliency)
+    if threshold == 0:
+        weights = sum(gradient.numel() for gradient in gradients.values())
+        salient = sum(int(gradient.count_nonzero()) for gradient in gradients.values())
+        raise ConfigurationError(
+            f"saliency.keep is {saliency.keep}, expected no more than {salient:,} of {weights:,}, the weights that have a "
+            "gradient on the forget set: by a threshold of 0 every weight would be let change."
+        )
     masks = {name: gradient.abs() >= threshold for name, gradient in gradients.items()}
     if not any(mask.any() for mask in masks.values()):
         largest = max(float(gradient.abs().max()) for gradient in gradients.values())
