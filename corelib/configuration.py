@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from corelib.concepts import EMPTY_CONCEPT, Prompts
 from corelib.settings.evaluation import FID, Classification
 from corelib.settings.miniature import Autoencoder, Classifier, Denoiser, TextEncoder
-from corelib.settings.precision import Precision
+from corelib.settings.precision import TrainingPrecision
 from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
 from corelib.settings.slicing import Encoding
@@ -144,7 +144,7 @@ class TrainingProtocol(Section):
     reduction: Literal["mean", "sum"]
     optimizer: Adam
     scale: Scale
-    precision: Precision
+    precision: TrainingPrecision
     seed: int = Field(ge=0)
 
 

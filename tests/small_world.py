@@ -17,7 +17,7 @@ from corelib.concepts import Prompts
 from corelib.embeddings import embed_prompts
 from corelib.latents import encode_images
 from corelib.settings.miniature import TextEncoder
-from corelib.settings.precision import Precision
+from corelib.settings.precision import TrainingPrecision
 from corelib.settings.sampling import DDIM, SamplesStage, Sampling
 from corelib.settings.slicing import EmbeddingsStage, Encoding, LatentsStage, SliceStage
 from corelib.settings.unlearning import Adam, Length, Objective, UnlearningStage
@@ -28,7 +28,7 @@ from corelib.worlds.pipeline import build_text_encoder, build_tokenizer, save_pi
 STYLES = ["Amber", "Blue", "Cream", "Seed_Images"]
 OBJECTS = ["Cats", "Dogs"]
 PIXELS = 16
-FP32 = Precision(gpu="fp32", cpu="fp32")
+FP32 = TrainingPrecision(gpu="fp32", cpu="fp32")
 PROMPTS = Prompts(
     template="A {object} image in {style} style.",
     photo_style="Seed_Images",

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from corelib.concepts import Wording
-from corelib.settings.precision import Precision
+from corelib.settings.precision import TrainingPrecision
 from corelib.settings.section import Section
 from corelib.settings.trained import Trained
 
@@ -180,7 +180,7 @@ class UnlearningStage(Section):
     reduction: Literal["mean", "sum"]
     optimizer: Adam
     wording: Wording
-    precision: Precision
+    precision: TrainingPrecision
     seed: int
 
     @property
@@ -228,5 +228,5 @@ class SaliencyStage(Section):
     trained: Trained
     batch: PositiveInt
     wording: Wording
-    precision: Precision
+    precision: TrainingPrecision
     seed: int
