@@ -87,7 +87,7 @@ class UnlearnTerm(Section):
             that the current model samples.
         target: the target noise y.
         weight: lambda with its sign; -1 ascends.
-        distance: squared error, or its root (equations 11 and 12 as printed).
+        distance: the squared norm, or the norm itself (equations 11 and 12 as printed).
     """
 
     images: Literal["forget", "anchor", "generated"] | SampledImages
@@ -164,8 +164,8 @@ class UnlearningStage(Section):
         least_steps: the run trains for at least so many steps, however short its length.
         epoch_counts: whether `batch` is the number of forget pairs in a step ("forget"), or of forget and retain
             pairs together ("both").
-        reduction: of the squared norms over the dimensions of the latents; "sum" is the printed equation, "mean" its
-            multiple by 1/d, to which Adam is indifferent up to its epsilon.
+        reduction: of the norms over the d dimensions of the latents, squared or not; "sum" is the printed equation,
+            "mean" all of it over d, to which Adam is indifferent up to its epsilon.
     """
 
     objective: Objective
