@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from corelib.concepts import Wording
 from corelib.settings.precision import TrainingPrecision
+from corelib.settings.scheduler import Switches
 from corelib.settings.section import Section
 from corelib.settings.trained import Trained
 
@@ -65,8 +66,10 @@ class GuidedModel(Section):
 Target = Annotated[FrozenModel | CurrentModel | GaussianNoise | UniformNoise | GuidedModel, Field(discriminator="kind")]
 
 
-class SampledImages(Section):
+class SampledImages(Switches):
     """x_t that the current model samples itself from noise at p_f, stopped at a noise level drawn among the steps.
+
+    The switches are the method's own: those with which the study samples its images are another matter.
 
     Attributes:
         steps: of DDIM from noise to image.
