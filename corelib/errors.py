@@ -22,6 +22,15 @@ class ArtefactError(UserError):
     """A file that this pipeline made is missing, damaged, or belongs to something else."""
 
 
+LONGEST_REASON = 160
+"""Characters of what is said of another program's error within one of our sentences."""
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, short and on one line."""
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+
+
 ASKING_TO_END = (signal.SIGTERM, signal.SIGINT)
 """What a scheduler sends some time before it kills, and what the terminal sends when the user presses Ctrl-C."""
 
