@@ -23,7 +23,7 @@ PAPERS_SAMPLER = Switches(steps_offset=1, set_alpha_to_one=False, clip_sample=Fa
 def export_model(run: str, folder: Path) -> None:
     """Write an unlearned model as a diffusers folder that `StableDiffusionPipeline.from_pretrained` loads.
 
-    It is the base model with the run's delta in its U-Net, in fp32, and with DDIM as the paper's study samples. With how
+    It is the base model with the run's delta in its U-Net, in fp32, and with DDIM as the paper's study samples. In how
     many steps, and how strongly guided, its user says.
 
     Args:

@@ -156,10 +156,8 @@ def _prompt(batch: Batch, question: Question) -> Tensor:
     return prompt
 
 
-def _distances(
-    difference: Tensor, distance: Literal["squared", "norm"], reduction: Literal["mean", "sum"]
-) -> Tensor:
-    """||difference||^2 of each pair, (batch,), or ||difference||; over the number of dimensions if the mean is asked."""
+def _distances(difference: Tensor, distance: Literal["squared", "norm"], reduction: Literal["mean", "sum"]) -> Tensor:
+    """||difference||^2 of each pair, (batch,), or ||difference||; over the number of dimensions by "mean"."""
     flat = difference.flatten(start_dim=1)
     if distance == "norm":
         # as such, and not as a root, it has a gradient at 0, which is 0
