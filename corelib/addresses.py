@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from corelib.artefacts import MANIFEST, Manifest, read_json, read_manifest, sha256_of_text
 from corelib.errors import ArtefactError
@@ -307,11 +307,13 @@ def _imports(path: Path) -> frozenset[str]:
 
 def _walk_without_type_checking(tree: ast.AST) -> list[ast.AST]:
     found = [tree]
-    for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-            continue
+    for child in tree.orelse if _is_for_type_checkers(tree) else ast.iter_child_nodes(tree):
         found += _walk_without_type_checking(child)
     return found
+
+
+def _is_for_type_checkers(tree: ast.AST) -> TypeGuard[ast.If]:
+    return isinstance(tree, ast.If) and isinstance(tree.test, ast.Name) and tree.test.id == "TYPE_CHECKING"
 
 
 def _module_file(name: str, library: Path) -> Path | None:

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from corelib.artefacts import written_whole
-from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted
-from corelib.weights import check_sums, load_pickled, look_through, reason_of
+from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, reason_of
+from corelib.weights import check_sums, load_pickled, look_through
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +70,8 @@ class Checkpoint:
         except torch.OutOfMemoryError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:160]
             raise ArtefactError(
-                f"{self.path}: its state does not fit this training ({reason}); delete it to start afresh."
+                f"{self.path}: its state does not fit this training ({reason_of(error)}); delete it to start afresh."
             ) from None
 
     def offer(self, state: Callable[[], State]) -> None:

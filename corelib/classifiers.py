@@ -14,7 +14,7 @@ from torch import Tensor
 from corelib.artefacts import Manifest
 from corelib.classifier_weights import read_weights
 from corelib.devices import Device
-from corelib.errors import ArtefactError, AssetError
+from corelib.errors import ArtefactError, AssetError, reason_of
 
 LARGEST_RESOLUTION = 4096
 """Pixels a side to which an image is brought before it is classified."""
@@ -80,5 +80,4 @@ def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise AssetError(f"{path}: not the weights of {type(model).__name__} ({reason[:200]}).") from None
+        raise AssetError(f"{path}: not the weights of {type(model).__name__} ({reason_of(error)}).") from None

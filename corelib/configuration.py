@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from corelib.concepts import EMPTY_CONCEPT, Prompts
 from corelib.settings.evaluation import FID, Classification
 from corelib.settings.miniature import Autoencoder, Classifier, Denoiser, TextEncoder
-from corelib.settings.precision import Precision
+from corelib.settings.precision import TrainingPrecision
 from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
 from corelib.settings.slicing import Encoding
@@ -37,8 +37,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 MOST_NAMES = 1_000
 """Styles or objects of a world, and rows or tasks of a table; the paper's have 51, 20, 9 and 3."""
 
-MOST_IMAGES = 1_000_000
-"""Of a task's evaluation; the paper's have up to 5,100."""
+MOST_IMAGES = 100_000
+"""That one model may be asked for; the paper's original model has 1,140. They are listed in a specification, which with
+names as long as those of files can be has to be one that `corelib.artefacts` reads."""
 
 LONGEST = 1e12
 """Epochs or steps of a run, beyond which a number can only be a mistake."""
@@ -144,7 +145,7 @@ class TrainingProtocol(Section):
     reduction: Literal["mean", "sum"]
     optimizer: Adam
     scale: Scale
-    precision: Precision
+    precision: TrainingPrecision
     seed: int = Field(ge=0)
 
 
@@ -277,6 +278,7 @@ def contradictions_of(study: Study) -> Iterator[Contradiction]:
     for name, task in study.tasks.items():
         yield from _not_a_name(f"tasks.{name}", name, NAME.pattern, "a name of letters, digits, `_` and `-`")
         yield from _contradictions_of_a_task(study, f"tasks.{name}", task)
+    yield from _contradictions_of_the_grids(study)
     yield from _contradictions_of_training(study)
     for name, method in study.methods.items():
         yield from _contradictions_of_a_method(study, f"methods.{name}", name, method)
@@ -379,14 +381,6 @@ def _contradictions_of_a_task(study: Study, key: str, task: Task) -> Iterator[Co
             yield from _repeated(f"{key}.{leaf}", list(chosen))
         if not chosen:
             yield Contradiction(f"{key}.{leaf}", chosen, "`all` or at least one object")
-    styles_judged = len(task.forget) + len(task.evaluation.retain)
-    images = styles_judged * len(study.objects_of(task.evaluation.objects)) * len(task.evaluation.seeds)
-    if images > MOST_IMAGES:
-        yield Contradiction(
-            f"{key}.evaluation.seeds",
-            len(task.evaluation.seeds),
-            f"so few that {images:,} images become {MOST_IMAGES:,}",
-        )
     if not task.evaluation.retain:
         yield Contradiction(f"{key}.evaluation.retain", [], "at least one style")
     cells = len(task.evaluation.retain) * len(study.objects_of(task.evaluation.objects))
@@ -397,6 +391,22 @@ def _contradictions_of_a_task(study: Study, key: str, task: Task) -> Iterator[Co
     if not study.retain_styles(task):
         yield Contradiction(f"{key}.retain", task.retain, "at least one style that is not forgotten")
     yield from _repeated(f"{key}.evaluation.seeds", task.evaluation.seeds)
+
+
+def _contradictions_of_the_grids(study: Study) -> Iterator[Contradiction]:
+    """The original model is sampled for all tasks together, and for the anchors of which images are generated."""
+    generates = any(method.objective.unlearn.images == "generated" for method in study.methods.values())
+    judged = 0
+    for name, task in study.tasks.items():
+        seeds, styles = task.evaluation.seeds, len(task.forget) + len(task.evaluation.retain)
+        judged += styles * len(study.objects_of(task.evaluation.objects)) * len(seeds)
+        if judged > MOST_IMAGES:
+            expected = f"so few that {judged:,} images, with those of the tasks before it, become {MOST_IMAGES:,}"
+            yield Contradiction(f"tasks.{name}.evaluation.seeds", len(seeds), expected)
+        anchors = len(study.retain_styles(task)) * len(study.objects_of(task.objects))
+        if generates and (generated := anchors * len(study.training.images)) > MOST_IMAGES:
+            expected = f"so few that {generated:,} images generated for {name} become {MOST_IMAGES:,}"
+            yield Contradiction("training.images", len(study.training.images), expected)
 
 
 def _contradictions_of_training(study: Study) -> Iterator[Contradiction]:

@@ -15,10 +15,18 @@ MIXED_PRECISION: dict[str, Literal["no", "bf16", "fp16"]] = {"fp32": "no", "bf16
 
 
 def compute_with(threads: int) -> None:
-    """Make this process compute reproducibly: with so many CPU threads, and with deterministic algorithms."""
+    """Make this process compute reproducibly, and in fp32 where fp32 is said: with so many CPU threads, with
+    deterministic algorithms, and without TF32, which has ten bits of fp32's 23 and which GPUs take for convolutions.
+    """
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a slow safeguard
+    # Every new tensor would be filled with NaN, so that who reads what nobody has written sees it. Nothing here does:
+    # whatever makes a tensor writes all of it, and the filling takes time in each of its steps.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.set_float32_matmul_precision("highest")  # first: it also undoes TORCH_ALLOW_TF32_CUBLAS_OVERRIDE
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 class Device:

@@ -20,9 +20,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from corelib.artefacts import Manifest, Record, named_below, read_json, written_whole
 from corelib.devices import Device
-from corelib.errors import ArtefactError, AssetError
+from corelib.errors import ArtefactError, AssetError, reason_of
 from corelib.settings.trained import Trained
-from corelib.weights import look_through, reason_of
+from corelib.weights import look_through
 
 DELTA = "delta.safetensors"
 DELTA_FORMAT = "corelib delta 2"
@@ -123,6 +123,17 @@ class StudentAndTeacher:
             asked = {"sample": noisy, "timestep": timesteps, "encoder_hidden_states": prompts}
             answer: Tensor = functional_call(self.unet, self._frozen, args=(), kwargs=asked).sample
         return answer.float()
+
+
+def guided(both: Tensor, scale: float) -> Tensor:
+    """e_0 + s (e_p - e_0), classifier-free guidance.
+
+    Args:
+        both: e_0 of every image, without its prompt, and then e_p of every image, (2 batch, ...).
+        scale: s; at 1 it is e_p.
+    """
+    without, with_prompt = both.chunk(2)
+    return without + scale * (with_prompt - without)
 
 
 def trained_tensors(unet: UNet2DConditionModel, trained: Trained) -> dict[str, torch.nn.Parameter]:

@@ -26,6 +26,15 @@ class DeviceError(UserError):
     """A device that a job was given cannot be used."""
 
 
+LONGEST_REASON = 160
+"""Characters of what is said of another program's error within one of our sentences."""
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, short and on one line."""
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+
+
 ASKING_TO_END = (signal.SIGTERM, signal.SIGINT)
 """What a scheduler sends some time before it kills, and what the terminal sends when the user presses Ctrl-C."""
 

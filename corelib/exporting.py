@@ -10,16 +10,21 @@ from corelib.artefacts import MANIFEST, Manifest, folder_written_whole, read_man
 from corelib.diffusion import DELTA, BaseModel, load_delta
 from corelib.errors import ConfigurationError
 from corelib.gathering import sampled_images
+from corelib.settings.scheduler import Switches
 from corelib.worlds.pipeline import save_pipeline
 
 ORIGIN = "corelib.json"
 """In an exported folder: which run it is from."""
 
+PAPERS_SAMPLER = Switches(steps_offset=1, set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading")
+"""As `sampling.scheduler` of the paper's study has it. A delta may be sampled by several studies, and names none."""
+
 
 def export_model(run: str, folder: Path) -> None:
     """Write an unlearned model as a diffusers folder that `StableDiffusionPipeline.from_pretrained` loads.
 
-    It is the base model with the run's delta in its U-Net, in fp32 and with DDIM, as it is sampled here.
+    It is the base model with the run's delta in its U-Net, in fp32, and with DDIM as the paper's study samples. In how
+    many steps, and how strongly guided, its user says.
 
     Args:
         run: of the stage `unlearning`; its name, or the beginning of it.
@@ -35,7 +40,8 @@ def export_model(run: str, folder: Path) -> None:
     unet = base.unet()
     load_delta(delta, unet, base.identity)
     with folder_written_whole(folder) as temporary:
-        save_pipeline(temporary, base.autoencoder(), base.text_encoder(), base.tokenizer(), unet, base.scheduler())
+        scheduler = base.scheduler(**PAPERS_SAMPLER.switches)
+        save_pipeline(temporary, base.autoencoder(), base.text_encoder(), base.tokenizer(), unet, scheduler)
         write_json(
             temporary / ORIGIN, {"run": unlearned.folder.name, "base": base.identity, "delta": unlearned.files[DELTA]}
         )
@@ -66,6 +72,6 @@ def _run(stage: str, asked: str, folder: Path) -> Manifest:
     found = [name for name in known if name == beginning] or [name for name in known if name.startswith(beginning)]
     if len(found) != 1:
         there = f"{len(found)} complete runs of the stage `{stage}` are called so" if found else "there is no such run"
-        choice = ", ".join(found or known) or "none yet: ask Snakemake for a table first"
-        raise ConfigurationError(f"{asked}: {there} in {RUNS / stage}, expected one of {choice}.")
+        choice = f"one of {', '.join(found or known)}" if known else "a complete one: ask Snakemake for a table first"
+        raise ConfigurationError(f"{asked}: {there} in {RUNS / stage}, expected {choice}.")
     return read_manifest(RUNS / stage / found[0] / MANIFEST)

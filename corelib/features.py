@@ -6,6 +6,7 @@ evaluator, which has torchvision's Inception, resizes twice without anti-aliasin
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from torchvision.models import inception_v3
 from corelib.artefacts import Manifest
 from corelib.classifiers import ImageClassifier
 from corelib.devices import Device
-from corelib.errors import AssetError
+from corelib.errors import AssetError, reason_of
 from corelib.settings.evaluation import FID
 from corelib.settings.precision import Precision
-from corelib.weights import check_archive, load_pickled, reason_of
+from corelib.weights import check_archive, load_pickled
 from corelib.work import Work
 from corelib.worlds.images import check_header, read_image
 
@@ -62,19 +63,34 @@ def _by_clean_fid(paths: list[Path], fid: FID, work: Work, device: Device) -> Te
     else:
         extractor, resize = _own_features(work, device), _as_it_is
     try:
-        features = get_files_features(
-            [str(path) for path in paths],
-            model=extractor,
-            num_workers=0,
-            batch_size=fid.batch,
-            device=device.torch_device,
-            mode=fid.mode,
-            custom_fn_resize=resize,
-            verbose=False,
-        )
+        # Legacy TensorFlow's network resizes by itself, and clean-fid does not: what is of one size makes a batch.
+        runs = _runs_of_one_size(paths) if fid.mode == "legacy_tensorflow" else [paths]
+        features = [
+            get_files_features(
+                [str(path) for path in run],
+                model=extractor,
+                num_workers=0,
+                batch_size=fid.batch,
+                device=device.torch_device,
+                mode=fid.mode,
+                custom_fn_resize=resize,
+                verbose=False,
+            )
+            for run in runs
+        ]
     except (OSError, SyntaxError) as error:  # of an image whose header is one
         raise AssetError(f"{paths[0].parent}: an image is damaged ({reason_of(error)}), expected whole ones.") from None
-    return torch.from_numpy(features)
+    return torch.from_numpy(np.concatenate(features))
+
+
+def _runs_of_one_size(paths: list[Path]) -> list[list[Path]]:
+    """The images in their order, cut where the next one has another size; their headers have been looked at."""
+
+    def size(path: Path) -> tuple[int, int]:
+        with Image.open(path) as image:
+            return image.size
+
+    return [list(run) for _, run in itertools.groupby(paths, size)]
 
 
 class _Inception(InceptionV3W):  # type: ignore[misc]

@@ -23,6 +23,9 @@ from corelib.errors import DeviceError
 log = logging.getLogger(__name__)
 
 CHOSEN = "CUDA_VISIBLE_DEVICES"
+PATIENCE = 60
+"""Seconds until an answer of the driver is given up."""
+
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID")
 """Set by Slurm, PBS, LSF, Grid Engine and Flux in the jobs that they start."""
 
@@ -103,11 +106,15 @@ def _choice() -> list[str]:
 
 
 def gpus_of_this_machine() -> list[str]:
-    """The identities of this machine's NVIDIA GPUs, in the driver's order."""
+    """The identities of this machine's NVIDIA GPUs, in the driver's order; none where the driver does not answer."""
     if shutil.which("nvidia-smi") is None:
         return []
     asked = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        log.warning("nvidia-smi has not answered in %d seconds: no GPU is chosen, and jobs may share one", PATIENCE)
+        return []
     if answer.returncode != 0:
         return []
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]

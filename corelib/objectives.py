@@ -84,22 +84,19 @@ def evaluate(
         student: eps_theta, with gradients.
         teacher: eps_theta*, the pre-trained predictor.
         batch: forget pairs, and retain pairs if the objective has a retain term.
-        reduction: of the squared norm over a latent's dimensions.
+        reduction: of the norms over a latent's d dimensions; the loss by "mean" is the loss by "sum" over d.
     """
     answers = _answers(questions_of(objective), student, teacher, batch)
 
     prediction = answers[Question("student", "forget", "own")]
     target = _target_noise(objective.unlearn.target, "forget", answers, batch)
-    distances = _squared_norms(prediction - target, reduction)
-    if objective.unlearn.distance == "norm":
-        distances = distances.sqrt()
-    unlearn = distances.mean()
+    unlearn = _distances(prediction - target, objective.unlearn.distance, reduction).mean()
     if objective.retain is None:
         return Loss(objective.unlearn.weight * unlearn, float(unlearn.detach()), 0.0)
 
     prediction = answers[Question("student", "retain", "own")]
     target = _target_noise(objective.retain.target, "retain", answers, batch)
-    retain = _squared_norms(prediction - target, reduction).mean()
+    retain = _distances(prediction - target, "squared", reduction).mean()
     total = objective.unlearn.weight * unlearn + objective.retain.weight * retain
     return Loss(total, float(unlearn.detach()), float(retain.detach()))
 
@@ -159,7 +156,12 @@ def _prompt(batch: Batch, question: Question) -> Tensor:
     return prompt
 
 
-def _squared_norms(difference: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
-    """||difference||^2 of each pair, (batch,), or its mean over the dimensions."""
-    squares = difference.square().flatten(start_dim=1)
+def _distances(difference: Tensor, distance: Literal["squared", "norm"], reduction: Literal["mean", "sum"]) -> Tensor:
+    """||difference||^2 of each pair, (batch,), or ||difference||; over the number of dimensions by "mean"."""
+    flat = difference.flatten(start_dim=1)
+    if distance == "norm":
+        # as such, and not as a root, it has a gradient at 0, which is 0
+        norms = torch.linalg.vector_norm(flat, dim=1)
+        return norms if reduction == "sum" else norms / flat.shape[1]
+    squares = flat.square()
     return squares.sum(dim=1) if reduction == "sum" else squares.mean(dim=1)

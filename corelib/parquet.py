@@ -15,6 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corelib.errors import reason_of
+
 MOST_ROWS = 2_000_000
 """Of a file; the benchmark has 24,400 images in all."""
 
@@ -37,7 +39,7 @@ def reading_within_bounds() -> Iterator[None]:
     except UnreadableParquet:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UnreadableParquet(" ".join(str(error).split())[:160] or type(error).__name__) from None
+        raise UnreadableParquet(reason_of(error)) from None
 
 
 @contextmanager

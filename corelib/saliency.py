@@ -11,7 +11,7 @@ from torch import Tensor
 from corelib.artefacts import written_whole
 from corelib.batches import Material
 from corelib.devices import Device
-from corelib.diffusion import BaseModel, StudentAndTeacher
+from corelib.diffusion import BaseModel, StudentAndTeacher, guided
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.masks import MASKS
 from corelib.objectives import NoisePredictor, NoisyPairs
@@ -25,7 +25,7 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
 
     The gradient is that of the untouched model; ones mark the weights whose magnitude reaches one threshold, the same
     for all trained tensors. Raises `ArtefactError` if a gradient is not finite, `ConfigurationError` if no weight
-    reaches the threshold: nothing would be unlearned.
+    reaches the threshold, and nothing would be unlearned, or if the threshold is 0, which every weight reaches.
     """
     base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
     models = StudentAndTeacher(base.unet(), settings.trained, device)
@@ -35,7 +35,7 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
     for start in range(0, len(forget), settings.batch):
         pairs = forget[start : start + settings.batch]
         noisy = material.noisy_pairs(pairs, pairs, ("saliency", settings.seed, start))
-        prediction = guided(models.student, noisy, material, settings.saliency.guidance_scale)
+        prediction = _prediction(models.student, noisy, material, settings.saliency.guidance_scale)
         (prediction - noisy.noise).square().mean(dim=(1, 2, 3)).sum().backward()
         progress.report(start + len(pairs))
     gradients = {name: parameter.grad for name, parameter in models.trained.items() if parameter.grad is not None}
@@ -46,22 +46,27 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
     return Outcome([MASKS], {"kept": kept, "weights": sum(mask.numel() for mask in masks.values())})
 
 
-def guided(predictor: NoisePredictor, noisy: NoisyPairs, material: Material, scale: float) -> Tensor:
-    """e_0 + s (e_f - e_0), where e_0 is the answer to the empty prompt; e_f itself at s = 1. (batch, c, h, w)."""
+def _prediction(predictor: NoisePredictor, noisy: NoisyPairs, material: Material, scale: float) -> Tensor:
+    """e_f guided away from e_0, the answer to the empty prompt, (batch, c, h, w); at s = 1 nothing else is asked."""
     if scale == 1:
         return predictor(noisy.noisy, noisy.timesteps, noisy.own)
     prompts = torch.cat([material.unconditioned(len(noisy.noisy)), noisy.own])
-    both = predictor(noisy.noisy.repeat(2, 1, 1, 1), noisy.timesteps.repeat(2), prompts)
-    without, with_prompt = both.chunk(2)
-    return without + scale * (with_prompt - without)
+    return guided(predictor(noisy.noisy.repeat(2, 1, 1, 1), noisy.timesteps.repeat(2), prompts), scale)
 
 
 def masks_of(gradients: Mapping[str, Tensor], saliency: Saliency) -> dict[str, Tensor]:
-    """Which weights may change, booleans of the gradients' shapes."""
+    """Which weights may change, booleans of the gradients' shapes. Raises as `find_salient_weights` does."""
     for name, gradient in gradients.items():
         if not torch.isfinite(gradient).all():
             raise ArtefactError(f"{name}: its gradient on the forget set is not finite, expected numbers.")
     threshold = threshold_of(gradients, saliency)
+    if threshold == 0:
+        weights = sum(gradient.numel() for gradient in gradients.values())
+        salient = sum(int(gradient.count_nonzero()) for gradient in gradients.values())
+        raise ConfigurationError(
+            f"saliency.keep is {saliency.keep}, expected no more than {salient:,} of {weights:,}, the weights that "
+            "have a gradient on the forget set: by a threshold of 0 every weight would be let change."
+        )
     masks = {name: gradient.abs() >= threshold for name, gradient in gradients.items()}
     if not any(mask.any() for mask in masks.values()):
         largest = max(float(gradient.abs().max()) for gradient in gradients.values())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from corelib.artefacts import below, sealed, sha256_of, write_json, written_whole
 from corelib.devices import Device
-from corelib.diffusion import DELTA, BaseModel, load_delta
+from corelib.diffusion import DELTA, BaseModel, guided, load_delta
 from corelib.embeddings import EmbeddingCache
 from corelib.errors import ArtefactError
 from corelib.gathering import IMAGES, batches_of, image_name, is_whole, record_path
@@ -118,8 +118,7 @@ class Sampler:
         if settings.guidance_scale == 1:
             return self._predicted(latents, timestep, conditioned)
         both = self._predicted(torch.cat([latents, latents]), timestep, torch.cat([unconditioned, conditioned]))
-        without, with_prompt = both.chunk(2)
-        return without + settings.guidance_scale * (with_prompt - without)
+        return guided(both, settings.guidance_scale)
 
     def _predicted(self, latents: Tensor, timestep: Tensor, prompts: Tensor) -> Tensor:
         latents = self.scheduler.scale_model_input(latents, timestep)

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+PATIENCE = 60
+"""Seconds until an answer of the controller is given up."""
+
 COMMENT = "rule_"
 """With which the executor's comments on its jobs begin."""
 
@@ -20,9 +23,22 @@ def cancel_waiting_jobs(folder: Path) -> None:
     if shutil.which("squeue") is None:
         return
     asked = ["squeue", "--me", "--noheader", "--states=PENDING", "--format=%i|%k|%Z"]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        _say(f"squeue has not answered in {PATIENCE} seconds: what an earlier Snakemake has left in the queue stays.")
+        return
     rows = [line.split("|", 2) for line in answer.stdout.splitlines()] if answer.returncode == 0 else []
     left = [number for number, comment, place in rows if comment.startswith(COMMENT) and Path(place) == folder]
-    if left:
-        print(f"Cancelled {len(left)} jobs that an earlier Snakemake has left in the queue.", file=sys.stderr)
-        subprocess.run(["scancel", "--state=PENDING", *left], check=False, timeout=60)
+    if not left:
+        return
+    try:
+        subprocess.run(["scancel", "--state=PENDING", *left], check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        _say(f"scancel has not answered in {PATIENCE} seconds: {len(left)} jobs of an earlier Snakemake may stay.")
+    else:
+        _say(f"Cancelled {len(left)} jobs that an earlier Snakemake has left in the queue.")
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

@@ -8,6 +8,7 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
+from corelib.diffusion import guided
 from corelib.objectives import NoisePredictor
 from corelib.randomness import generator
 from corelib.settings.unlearning import SampledImages
@@ -58,5 +59,4 @@ class Trajectories:
         """e_0 + s (e_p - e_0) from one doubled batch."""
         timesteps = torch.full((2 * len(noisy),), timestep, device=noisy.device)
         both = torch.cat([self._unconditioned(len(noisy)), prompts])
-        without, with_prompt = self._predictor(noisy.repeat(2, 1, 1, 1), timesteps, both).chunk(2)
-        return without + scale * (with_prompt - without)
+        return guided(self._predictor(noisy.repeat(2, 1, 1, 1), timesteps, both), scale)

@@ -34,7 +34,8 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
     diverged.
     """
     base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
-    models, scheduler = StudentAndTeacher(base.unet(), settings.trained, device), base.scheduler()
+    models, images = StudentAndTeacher(base.unet(), settings.trained, device), settings.objective.unlearn.images
+    scheduler = base.scheduler(**(images.switches if isinstance(images, SampledImages) else {}))
     material = Material(work.inputs, settings.wording, scheduler.alphas_cumprod, device.torch_device)
     batches = Batches(settings, material, Trajectories(models.student, scheduler, material.unconditioned))
     masks = load_masks(work.inputs.get("saliency"), models.trained)

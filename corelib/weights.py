@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from corelib.errors import ArtefactError, AssetError
+from corelib.errors import ArtefactError, AssetError, reason_of
 
 ARCHIVE = b"PK\x03\x04"
 """How a file in torch's archive format begins; what was saved before 2020 has an older one."""
@@ -112,11 +112,6 @@ def read_safetensors(path: Path, names: Iterable[str] = ()) -> dict[str, Tensor]
     if lacking := [name for name in names if name not in tensors]:
         raise ArtefactError(f"{path}: it has no tensor `{lacking[0]}`; delete it and ask for the target again.")
     return tensors
-
-
-def reason_of(error: Exception) -> str:
-    """What an error says, short and on one line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def look_through(path: Path, shells: Sequence[str] = ()) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from corelib.concepts import Prompts
 from corelib.embeddings import embed_prompts
 from corelib.latents import encode_images
 from corelib.settings.miniature import TextEncoder
-from corelib.settings.precision import Precision
+from corelib.settings.precision import TrainingPrecision
 from corelib.settings.sampling import DDIM, SamplesStage, Sampling
 from corelib.settings.slicing import EmbeddingsStage, Encoding, LatentsStage, SliceStage
 from corelib.settings.unlearning import Adam, Length, Objective, UnlearningStage
@@ -28,7 +30,7 @@ from corelib.worlds.pipeline import build_text_encoder, build_tokenizer, save_pi
 STYLES = ["Amber", "Blue", "Cream", "Seed_Images"]
 OBJECTS = ["Cats", "Dogs"]
 PIXELS = 16
-FP32 = Precision(gpu="fp32", cpu="fp32")
+FP32 = TrainingPrecision(gpu="fp32", cpu="fp32")
 PROMPTS = Prompts(
     template="A {object} image in {style} style.",
     photo_style="Seed_Images",
@@ -91,6 +93,16 @@ def make_pipeline(folder: Path, seed: int = 0) -> Manifest:
     parts = {part.name: sha256_of(part) for part in root.iterdir() if part.is_dir()}
     facts = {"pipeline": "pipeline", "unet": "unet", "parts": parts}
     return finish(folder, "pipeline", Outcome(["pipeline"], facts))
+
+
+def with_another_scheduler(pipeline: Manifest, folder: Path) -> Manifest:
+    """The same base model with the file of Stable Diffusion's own scheduler, which says less than DDIM has to know."""
+    shutil.copytree(pipeline.folder, folder)
+    path = folder / "pipeline/scheduler/scheduler_config.json"
+    schedule = {key: value for key, value in json.loads(path.read_text()).items() if key.startswith("beta_")}
+    path.write_text(json.dumps({"_class_name": "PNDMScheduler", "skip_prk_steps": True, **schedule}))
+    parts = {**pipeline.facts["parts"], "scheduler": sha256_of(path.parent)}
+    return finish(folder, "pipeline", Outcome(["pipeline"], {**pipeline.facts, "parts": parts}))
 
 
 def make_classifier(folder: Path, label: str, classes: list[str]) -> Manifest:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from corelib.addresses import Run, _written_out, code_of, digest_of, packages_of, slugged, trained_behind
+from corelib.addresses import Run, _imports, _written_out, code_of, digest_of, packages_of, slugged, trained_behind
 from corelib.artefacts import Manifest
 from corelib.errors import ArtefactError
 from corelib.plan import Plan
@@ -101,6 +101,18 @@ def test_the_import_closure_is_followed_and_the_frame_of_jobs_left_out() -> None
     assert {"classify.py", "corelib.classification", "corelib.artefacts", "corelib.settings.section"} <= modules.keys()
     assert "corelib.jobs" not in modules
     assert {"torch", "timm", "pillow"} <= packages_of(SCRIPT).keys()
+
+
+def test_of_imports_for_type_checkers_only_those_that_run_are_followed(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import never\n    if True:\n        import neither\n"
+        "elif here:\n    import one\n"
+        "else:\n    from two import three\n    if TYPE_CHECKING:\n        import nor\n    else:\n        import four\n"
+        "if TYPE_CHECKING:\n    pass\nelif TYPE_CHECKING:\n    import none\n"
+    )
+    assert _imports(module) == {"typing", "typing.TYPE_CHECKING", "one", "two", "two.three", "four"}
 
 
 def test_slugs_are_parts_of_paths() -> None:

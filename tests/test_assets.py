@@ -27,6 +27,7 @@ from hub import Hub, Repository
 
 from corelib.artefacts import sha256_of
 from corelib.studies import load_study
+from corelib.worlds.asset_lock import as_it_is
 
 PAPER = load_study("paper", REPOSITORY / "config")
 IMAGES_PER_CELL = 2
@@ -366,3 +367,11 @@ def test_a_study_without_assets(site: Site) -> None:
     done = site.checkout.python("-m", "corelib", "assets", "tiny")
     assert done.returncode == 1
     assert done.stdout.startswith("Error: study tiny: world.kind is 'miniature', which makes everything itself")
+
+
+def test_a_folder_is_locked_under_the_hash_by_which_manifests_vouch_for_it(tmp_path: Path) -> None:
+    for name in ("b/second", "a first", "b/a/third", ".hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert as_it_is(tmp_path, "the test").sha256 == sha256_of(tmp_path)
+    assert as_it_is(tmp_path / "a first", "the test").sha256 == sha256_of(tmp_path / "a first")

@@ -410,6 +410,12 @@ def test_anchors_of_yaml_may_share_a_section(load):
 # Refused: keys, values and types. Each entry: overlay, key, value, expectation
 
 REFUSED = {
+    "gradients in fp16": (
+        "training: {precision: {gpu: fp16}}",
+        "training.precision.gpu",
+        "'fp16'",
+        "'fp32' or 'bf16': small gradients are 0 in fp16",
+    ),
     "unknown key": (
         "methods: {core: {learning_rat: 1.0e-5}}",
         "methods.core.learning_rat",

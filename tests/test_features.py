@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cleanfid.fid import get_files_features
 from numpy.typing import NDArray
 from PIL import Image
 from small_world import finish
@@ -14,7 +15,7 @@ from torchvision.models import inception_v3
 
 from corelib.artefacts import Manifest, sha256_of
 from corelib.errors import AssetError
-from corelib.features import as_the_benchmark_resizes, features_of
+from corelib.features import _Inception, as_the_benchmark_resizes, features_of
 from corelib.fid import frechet_distance
 from corelib.settings.evaluation import FID
 from corelib.work import Outcome, Work
@@ -127,6 +128,39 @@ def test_the_batch_changes_nothing_but_roundings(world: Manifest, pictures: list
     work = Work(tmp_path, "digest", {"inception": world})
     one = features_of(pictures, BENCHMARK.model_copy(update={"batch": 1}), work)
     torch.testing.assert_close(features_of(pictures, BENCHMARK, work), one, rtol=1e-4, atol=1e-4 * float(one.max()))
+
+
+class Resizing(torch.nn.Module):
+    """As the network of legacy TensorFlow: takes any size, and answers with 2,048 numbers of each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Identity()
+
+    def forward(self, x: torch.Tensor, return_features: bool) -> torch.Tensor:
+        small = torch.nn.functional.interpolate(x, size=(32, 64), mode="bilinear", align_corners=False)
+        return small.mean(dim=1).flatten(1)
+
+
+def test_legacy_features_of_images_of_any_sizes_are_clean_fids_own_of_each(
+    pictures: list[Path], tmp_path: Path
+) -> None:
+    torch.jit.script(Resizing()).save(tmp_path / "inception.pt")
+    facts = {"weights": "inception.pt", "sha256": sha256_of(tmp_path / "inception.pt")}
+    work = Work(tmp_path, "digest", {"inception": finish(tmp_path, "assets", Outcome([], {"inception": facts}))})
+    legacy = FID(mode="legacy_tensorflow", reference_images=[1], batch=3)
+
+    def theirs(paths: list[Path]) -> torch.Tensor:
+        network = _Inception(tmp_path / "inception.pt", resize_inside=True)
+        files, device = [str(path) for path in paths], torch.device("cpu")
+        found = get_files_features(
+            files, network, num_workers=0, batch_size=3, device=device, mode=legacy.mode, verbose=False
+        )
+        return torch.from_numpy(found).double()
+
+    assert torch.equal(features_of(pictures, legacy, work), torch.cat([theirs([path]) for path in pictures]))
+    of_one_size = [pictures[number] for number in (0, 1, 6, 0)]
+    assert torch.equal(features_of(of_one_size, legacy, work), theirs(of_one_size))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other weights", "a pickle that would act"])

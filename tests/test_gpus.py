@@ -124,6 +124,18 @@ def test_a_machine_without_gpus_has_nothing_to_choose(tmp_path: Path, monkeypatc
         assert CHOSEN not in os.environ
 
 
+def test_a_driver_that_does_not_answer_leaves_nothing_to_choose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(gpus, "PATIENCE", 0.2)
+    assert gpus_of_this_machine() == []
+    assert "nvidia-smi has not answered" in caplog.text
+
+
 def test_importing_a_stage_does_not_start_cuda() -> None:
     """CUDA reads `CUDA_VISIBLE_DEVICES` once, when it starts; a job chooses its GPU after its imports."""
     scripts = sorted((REPOSITORY / "workflow_scripts").glob("*.py"))

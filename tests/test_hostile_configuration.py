@@ -18,8 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corelib import studies
-from corelib.configuration import Study
+from corelib.artefacts import read_json, write_json
+from corelib.configuration import MOST_IMAGES, Study
 from corelib.errors import ConfigurationError
+from corelib.gathering import image_name
 from corelib.plan import Plan
 from corelib.studies import load_published, load_shipped, load_study
 from corelib.targets import product_at
@@ -184,19 +186,37 @@ def test_a_scale_leaves_lengths_and_learning_rates_that_a_run_can_have(leaf: str
 
 
 SEEDS = f"tasks: {{Forget01: {{evaluation: {{seeds: {list(range(30_000))}}}}}}}"
+SHORT = f"evaluation: {{seeds: &seeds {list(range(800))}}}"
+TASKS = f"tasks: {{Forget01: {{{SHORT}}}, Forget06: {{evaluation: {{seeds: *seeds}}}}}}"
+IMAGES = f"world: {{images_per_cell: 9000}}\ntraining: {{images: {list(range(1, 9000))}}}"
 STYLES = f"world: {{styles: [{', '.join(f's{number}' for number in range(2_000))}]}}"
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(SEEDS, "images become 1,000,000"), (STYLES, "at most 1000 of them")],
-    ids=["seeds", "styles"],
+    [
+        (SEEDS, "tasks before it, become 100,000"),
+        (TASKS, "tasks before it, become 100,000"),
+        (IMAGES, "images generated for Forget01 become 100,000"),
+        (STYLES, "at most 1000 of them"),
+    ],
+    ids=["seeds", "tasks", "images", "styles"],
 )
 def test_a_short_file_never_stands_for_more_images_than_can_be_meant(folder: Path, content: str, expected: str) -> None:
     with in_time(10):
         answer = answer_to(folder, f"base: mini\n{content}\n".encode())
     assert isinstance(answer, str)
     assert expected in answer
+
+
+def test_a_specification_of_as_many_images_as_there_may_be_is_read(tmp_path: Path) -> None:
+    """With names of files that are as long as a file system lets them be."""
+    style, object_ = "s" * 125, "o" * 110
+    seeds = range(10**6, 10**6 + MOST_IMAGES)
+    assert len(image_name(style, object_, seeds[-1])) <= 255 < len(image_name(style + "s" * 10, object_, seeds[-1]))
+    grid = [(style, object_, seed) for seed in seeds]
+    write_json(tmp_path / "specification.json", {"settings": {"grid": grid}})
+    assert len(read_json(tmp_path / "specification.json")["settings"]["grid"]) == MOST_IMAGES
 
 
 # Files

@@ -263,6 +263,27 @@ def test_mean_reduction_is_the_equation_divided_by_the_dimension(
     assert_equal(computed(PAPER.methods[method].objective, point, "mean"), expected)
 
 
+@pytest.mark.parametrize("distance", ["squared", "norm"])
+@pytest.mark.parametrize("method", EQUATIONS)
+def test_the_reduction_is_one_factor_of_the_whole_loss(
+    method: str, distance: str, point: tuple[Linear, Linear, Side, Side]
+) -> None:
+    objective = with_unlearn(PAPER.methods[method].objective, distance=distance)
+    whole = computed(objective, point, "sum")
+    assert_equal(computed(objective, point, "mean"), ByHand(whole.loss / D, whole.a / D, whole.b / D, whole.c / D))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_norm_of_0_has_a_gradient(reduction: str, point: tuple[Linear, Linear, Side, Side]) -> None:
+    """As where the alternative concept is the model's own: its subgradient 0, and not a number that is none."""
+    target = {"kind": "frozen_model", "prompt": "own"}
+    objective = with_unlearn(PAPER.methods["ca_noise"].objective, distance="norm", target=target)
+    objective = objective.model_copy(update={"retain": None})
+    student, _, f, r = point
+    found = computed(objective, (student, student, f, r), reduction)
+    assert_equal(found, ByHand.nothing())
+
+
 def test_student_and_teacher_differ_at_the_point(point: tuple[Linear, Linear, Side, Side]) -> None:
     student, teacher, f, _ = point
     assert np.abs(student(f.x, f.t, f.own) - teacher(f.x, f.t, f.own)).min() > 1e-6

@@ -12,7 +12,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from small_world import FP32, OBJECTS, finish, make_material, samples_settings, unlearning_settings
+from small_world import (
+    FP32,
+    OBJECTS,
+    finish,
+    make_material,
+    samples_settings,
+    unlearning_settings,
+    with_another_scheduler,
+)
 
 from corelib.artefacts import Manifest
 from corelib.batches import Material
@@ -34,6 +42,12 @@ from corelib.worlds.images import read_image
 
 PAPER = load_study("paper", Path(__file__).resolve().parent.parent / "config")
 RELEASED = ["esd_released", "salun_released", "ediff_released", "ca_released"]
+SWITCHES: dict[str, Any] = {
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+    "timestep_spacing": "leading",
+}
 ENCODING = Encoding(resolution=16, interpolation="bicubic", batch=4)
 
 
@@ -89,7 +103,7 @@ def by_hand(
 
 @pytest.mark.parametrize("step", range(6))
 def test_x_t_is_sampled_by_ddim_to_the_noise_level_that_was_drawn(step: int, material: dict[str, Manifest]) -> None:
-    images = SampledImages(kind="sampled", steps=10, guidance_scale=3.0)
+    images = SampledImages(kind="sampled", steps=10, guidance_scale=3.0, **SWITCHES)
     scheduler, predictor = BaseModel(material["pipeline"]).scheduler(), Linear()
     noise, own = torch.randn(2, 4, 8, 8), torch.randn(2, 8, 16)
     trajectories = Trajectories(predictor, scheduler, lambda count: torch.zeros(count, 8, 16))
@@ -101,7 +115,7 @@ def test_x_t_is_sampled_by_ddim_to_the_noise_level_that_was_drawn(step: int, mat
 
 
 def test_every_noise_level_is_drawn(material: dict[str, Manifest]) -> None:
-    images = SampledImages(kind="sampled", steps=4, guidance_scale=1.0)
+    images = SampledImages(kind="sampled", steps=4, guidance_scale=1.0, **SWITCHES)
     scheduler = BaseModel(material["pipeline"]).scheduler()
     trajectories = Trajectories(Linear(), scheduler, lambda count: torch.zeros(count, 8, 16))
     noise, own = torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 16)
@@ -127,11 +141,34 @@ def test_the_model_in_training_samples_and_gets_no_gradient_by_it(material: dict
     assert torch.equal(before.timesteps, after.timesteps)
 
 
+def test_training_on_sampled_images_does_not_depend_on_the_base_models_scheduler(
+    material: dict[str, Manifest], tmp_path: Path
+) -> None:
+    """What the file of another scheduler does not say would be diffusers' defaults, and no setting of the run."""
+    settings = unlearning_settings(PAPER.methods["esd_released"].objective, candidates={"Amber": [""]}, batch=1)
+    trained = []
+    for name, pipeline in (
+        ("ddim", material["pipeline"]),
+        ("pndm", with_another_scheduler(material["pipeline"], tmp_path / "world")),
+    ):
+        (tmp_path / name).mkdir()
+        unlearn(settings, Work(tmp_path / name, "digest", material | {"pipeline": pipeline}, checkpoint_seconds=1e9))
+        trained.append(load_file(tmp_path / name / DELTA))
+    assert all(torch.equal(tensor, trained[1][name]) for name, tensor in trained[0].items())
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_the_switches_of_sampled_images_are_those_of_the_released_sampler(switch: str) -> None:
+    """CompVis' DDIM: timesteps from 1 at equal distances, x_0 as it is predicted, no step to a clean image."""
+    images = PAPER.methods["esd_released"].objective.unlearn.images
+    assert isinstance(images, SampledImages) and images.switches[switch] == SWITCHES[switch]
+
+
 def test_sampled_images_have_no_gaussian_target() -> None:
     with pytest.raises(ValidationError, match="no noise has made an x_t that is sampled"):
         UnlearnTerm.model_validate(
             {
-                "images": {"kind": "sampled", "steps": 50, "guidance_scale": 3.0},
+                "images": {"kind": "sampled", "steps": 50, "guidance_scale": 3.0, **SWITCHES},
                 "target": {"kind": "gaussian_noise"},
                 "weight": 1.0,
                 "distance": "squared",

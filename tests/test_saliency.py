@@ -124,6 +124,15 @@ def test_a_gradient_that_is_not_finite_is_refused() -> None:
         masks_of(gradients, HALF)
 
 
+def test_a_fraction_that_weights_without_a_gradient_would_fill_is_refused() -> None:
+    """Else the threshold would be 0, which every weight reaches, and the mask would hide none."""
+    gradients = {"a": torch.tensor([1.0, -5.0, 0.0]), "b": torch.zeros(2)}
+    with pytest.raises(ConfigurationError, match=r"saliency\.keep is 0\.6, expected no more than 2 of 5, the weights"):
+        masks_of(gradients, Saliency(keep=0.6, threshold=None, guidance_scale=1.0))
+    masks = masks_of(gradients, Saliency(keep=0.4, threshold=None, guidance_scale=1.0))
+    assert [mask.tolist() for mask in masks.values()] == [[True, True, False], [False, False]]
+
+
 def test_one_threshold_holds_for_all_tensors_together() -> None:
     gradients = {"a": torch.tensor([1.0, -5.0, 0.1]), "b": torch.tensor([[2.0, -0.2], [3.0, 4.0]])}
     assert threshold_of(gradients, Saliency(keep=3 / 7, threshold=None, guidance_scale=1.0)) == 3.0

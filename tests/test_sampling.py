@@ -25,7 +25,7 @@ from small_world import (
 
 from corelib.artefacts import MANIFEST, Manifest, read_manifest, sha256_of
 from corelib.classification import classify_images
-from corelib.diffusion import CROSS_ATTENTION, DELTA, BaseModel, load_delta
+from corelib.diffusion import CROSS_ATTENTION, DELTA, BaseModel, guided, load_delta
 from corelib.errors import ArtefactError, AssetError
 from corelib.gathering import IMAGES, gather_samples, image_name, record_path
 from corelib.predictions import read_predictions
@@ -279,3 +279,9 @@ def test_only_cross_attention_is_taken_from_a_delta(delta: Manifest) -> None:
     from safetensors.torch import load_file
 
     assert all(CROSS_ATTENTION in name for name in load_file(delta.file(DELTA)))
+
+
+def test_guidance_departs_from_the_answers_without_a_prompt() -> None:
+    both = torch.tensor([[1.0], [2.0], [5.0], [4.0]])
+    assert guided(both, 3.0).tolist() == [[13.0], [8.0]]
+    assert torch.equal(guided(both, 1.0), both[2:]) and torch.equal(guided(both, 0.0), both[:2])

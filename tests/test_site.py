@@ -72,6 +72,18 @@ def test_the_shipped_site_is_complete_and_valid() -> None:
     assert Site.of(values).with_gpu == {"gpu_model": "a100"}
 
 
+def test_every_stage_that_computes_with_the_papers_models_says_how_much_memory_it_takes() -> None:
+    said = yaml.safe_load((REPOSITORY / "slurm/config.yaml").read_text())["set-resources"]
+    rules = [
+        text.split(":")[0]
+        for name in ("slices", "unlearning", "sampling", "evaluation")
+        for text in (REPOSITORY / f"rules/{name}.smk").read_text().split("\nrule ")[1:]
+        if "with_gpu" in text
+    ]
+    assert len(rules) == 9 and said.keys() >= set(rules)
+    assert said["encode_generated"] == said["encode_images"]
+
+
 def test_a_site_can_be_said_on_the_command_line(tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path / "clone")
     said = ("account=us", "partition=fat", "gpu_model=h100")

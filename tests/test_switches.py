@@ -19,7 +19,7 @@ from corelib.artefacts import Manifest
 from corelib.diffusion import DELTA
 from corelib.latents import prepared
 from corelib.plan import Plan
-from corelib.settings.precision import Precision
+from corelib.settings.precision import TrainingPrecision
 from corelib.settings.slicing import Encoding
 from corelib.studies import load_published, load_study
 from corelib.unlearning import unlearn
@@ -141,7 +141,7 @@ def objective(method: str, **changes: Any) -> Any:
         ("core", {}, {"reduction": "sum"}),
         ("core", {}, {"draw": "step"}),
         ("core", {}, {"candidates": {"Amber": ["Cream"]}}),
-        ("core", {}, {"precision": Precision(gpu="bf16", cpu="bf16")}),
+        ("core", {}, {"precision": TrainingPrecision(gpu="bf16", cpu="bf16")}),
         ("core", {}, {"learning_rate": 2e-3}),
         ("core", {}, {"least_steps": 7}),
         ("core", {"retain__weight": 0.2}, {}),

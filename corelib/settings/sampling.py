@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, PositiveInt
 
 from corelib.concepts import Wording
 from corelib.settings.precision import Precision
+from corelib.settings.scheduler import Switches
 from corelib.settings.section import Section
 
 
-class DDIM(Section):
-    """The DDIM scheduler's switches; the noise schedule itself belongs to the base model."""
+class DDIM(Switches):
+    """The DDIM scheduler with the number of its steps, and their share of new noise."""
 
     steps: PositiveInt
     eta: float = Field(ge=0, le=1)
-    steps_offset: int = Field(ge=0)
-    set_alpha_to_one: bool
-    clip_sample: bool
-    timestep_spacing: Literal["leading", "trailing", "linspace"]
 
 
 class Sampling(Section):

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from corelib.concepts import Wording
-from corelib.settings.precision import Precision
+from corelib.settings.precision import TrainingPrecision
+from corelib.settings.scheduler import Switches
 from corelib.settings.section import Section
 from corelib.settings.trained import Trained
 
@@ -65,8 +66,10 @@ class GuidedModel(Section):
 Target = Annotated[FrozenModel | CurrentModel | GaussianNoise | UniformNoise | GuidedModel, Field(discriminator="kind")]
 
 
-class SampledImages(Section):
+class SampledImages(Switches):
     """x_t that the current model samples itself from noise at p_f, stopped at a noise level drawn among the steps.
+
+    The switches are the method's own: those with which the study samples its images are another matter.
 
     Attributes:
         steps: of DDIM from noise to image.
@@ -87,7 +90,7 @@ class UnlearnTerm(Section):
             that the current model samples.
         target: the target noise y.
         weight: lambda with its sign; -1 ascends.
-        distance: squared error, or its root (equations 11 and 12 as printed).
+        distance: the squared norm, or the norm itself (equations 11 and 12 as printed).
     """
 
     images: Literal["forget", "anchor", "generated"] | SampledImages
@@ -164,8 +167,8 @@ class UnlearningStage(Section):
         least_steps: the run trains for at least so many steps, however short its length.
         epoch_counts: whether `batch` is the number of forget pairs in a step ("forget"), or of forget and retain
             pairs together ("both").
-        reduction: of the squared norms over the dimensions of the latents; "sum" is the printed equation, "mean" its
-            multiple by 1/d, to which Adam is indifferent up to its epsilon.
+        reduction: of the norms over the d dimensions of the latents, squared or not; "sum" is the printed equation,
+            "mean" all of it over d, to which Adam is indifferent up to its epsilon.
     """
 
     objective: Objective
@@ -180,7 +183,7 @@ class UnlearningStage(Section):
     reduction: Literal["mean", "sum"]
     optimizer: Adam
     wording: Wording
-    precision: Precision
+    precision: TrainingPrecision
     seed: int
 
     @property
@@ -228,5 +231,5 @@ class SaliencyStage(Section):
     trained: Trained
     batch: PositiveInt
     wording: Wording
-    precision: Precision
+    precision: TrainingPrecision
     seed: int

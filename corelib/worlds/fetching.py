@@ -20,7 +20,7 @@ from huggingface_hub.file_download import http_get
 from pydantic import Field, ValidationError
 
 from corelib.artefacts import named_below, sha256_of
-from corelib.errors import ArtefactError, AssetError, ConfigurationError
+from corelib.errors import ArtefactError, AssetError, ConfigurationError, reason_of
 from corelib.settings.section import Section
 from corelib.yaml_files import UnreadableYaml, read_yaml
 
@@ -88,7 +88,7 @@ def load_sources(folder: Path) -> dict[str, Source]:
         key = ".".join(map(str, first["loc"]))
         raise ConfigurationError(f"{path}: {key} is {str(first['input'])[:80]!r}: {first['msg']}.") from None
     except (UnreadableYaml, AttributeError) as error:
-        raise ConfigurationError(f"{path}: not readable as rows of assets ({' '.join(str(error).split())}).") from None
+        raise ConfigurationError(f"{path}: not readable as rows of assets ({reason_of(error)}).") from None
     for name, source in sources.items():
         if (source.hub is None) == (source.url is None):
             raise ConfigurationError(f"{path}: {name} has {source.origin or 'no source'}, expected either hub or url.")

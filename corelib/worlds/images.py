@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from corelib.artefacts import Manifest, below, content_of, followed, sha256_of, written_whole
-from corelib.errors import ArtefactError, AssetError
+from corelib.errors import ArtefactError, AssetError, reason_of
 from corelib.parquet import UnreadableParquet, open_parquet, reading_within_bounds
 from corelib.worlds.image_index import FOLDER, Key, Place, read_index
 
@@ -230,7 +230,7 @@ def decoded(content: bytes, name: str) -> Image.Image:
         try:
             return image.convert("RGB")
         except Exception as error:  # Pillow raises many kinds for damaged files
-            raise AssetError(f"{name}: the image is damaged ({_reason(error)}), expected a whole JPEG file.") from None
+            raise _damaged(name, error) from None
 
 
 def _checked(content: bytes, name: str) -> Image.Image:
@@ -239,11 +239,11 @@ def _checked(content: bytes, name: str) -> Image.Image:
     except Unusable as fault:
         raise AssetError(f"{name}: {fault}.") from None
     except Exception as error:
-        raise AssetError(f"{name}: the image is damaged ({_reason(error)}), expected a whole JPEG file.") from None
+        raise _damaged(name, error) from None
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+def _damaged(name: str, error: Exception) -> AssetError:
+    return AssetError(f"{name}: the image is damaged ({reason_of(error)}), expected a whole JPEG file.")
 
 
 class Unusable(Exception):
