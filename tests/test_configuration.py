@@ -431,6 +431,45 @@ def test_anchors_of_yaml_may_share_a_section(load):
     assert [study.methods["core"].length[task].steps for task in ("Forget01", "Forget06", "Forget25")] == [5, 5, 6]
 
 
+# What pages say of studies
+
+
+def examples() -> dict[str, str]:
+    """Every study that a page shows, by its name."""
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    blocks = re.findall(
+        r"```yaml\n# config/studies/([\w-]+)\.yaml(.*?)```", "".join(map(Path.read_text, pages)), re.DOTALL
+    )
+    assert len(dict(blocks)) == len(blocks), "two examples of one name"
+    return {name: f"#{content}" for name, content in blocks}
+
+
+@pytest.mark.parametrize("name", examples())
+def test_every_study_that_a_page_shows_can_be_planned(name, folder):
+    (folder / f"studies/{name}.yaml").write_text(examples()[name])
+    assert Plan(name, load_study(name, folder), published(), load_shipped(CONFIGURATION)).products()
+
+
+def test_every_open_reading_names_a_key_that_there_is():
+    rows = (REPOSITORY / "docs/protocol.md").read_text().split("## What is open")[1].split("\n## ")[0]
+    keys = [
+        key
+        for row in re.findall(r"^\| [^|]+ \| [^|]+ \| ([^|]+) \|", rows, re.MULTILINE)[2:]
+        for key in re.findall(r"`([\w*.]+)`", row)
+    ]
+    assert len(keys) > 30
+    known = [".".join(key) for key in keys_of(shipped())]
+    patterns = {key: re.escape(key).replace(r"\*", r"\w+(-\w+)*").replace(r"\.\.\.", ".*") for key in keys}
+    assert [key for key, pattern in patterns.items() if not any(re.match(pattern, name) for name in known)] == []
+
+
+def keys_of(section: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in section.items():
+        yield (*above, name)
+        if isinstance(value, dict):
+            yield from keys_of(value, (*above, name))
+
+
 # Refused: keys, values and types. Each entry: overlay, key, value, expectation
 
 REFUSED = {
