@@ -1,4 +1,4 @@
-# `make mini` and `make test` are all that a fresh Linux machine with Python 3.11 or newer needs.
+# `make mini` and `make test` are all that a fresh Linux machine with Python 3.11, 3.12 or 3.13 needs.
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -15,6 +15,8 @@ env: $(READY)
 $(READY): $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: $(PYTHON) is older than Python 3.11; say which to use: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || \
+		echo "make: $(PYTHON) is newer than Python 3.13, the newest that docs/environment.md names; trying all the same"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(addprefix -r ,$(PINS))
@@ -29,7 +31,7 @@ STUDY ?= paper
 assets: env
 	@$(BIN)/python -m corelib assets $(STUDY)
 
-# The paper's models at full size with random weights: time and memory of each stage. 18 GB of memory, 30 GB of disk.
+# The paper's models at full size with random weights: time and memory of each stage. 18 GB of memory, 20 GB of disk.
 full-size: env
 	$(BIN)/python benchmarks/full_size.py --steps 10
 

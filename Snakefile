@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
+from corelib.asking import NO_PRODUCT, refusing
 from corelib.workflow import Catalogue
 
 catalogue = Catalogue(Path(workflow.basedir), ancient, config)
@@ -32,6 +33,16 @@ rule all:
     """Every table and figure of the paper."""
     input:
         catalogue.files_of_paper,
+
+
+rule refuse:
+    """Say what can be asked for, of a target in results/ that no rule makes."""
+    input:
+        refusing(catalogue.configuration),
+    output:
+        "results{rest}",
+    wildcard_constraints:
+        rest=NO_PRODUCT,
 
 
 include: "rules/world.smk"

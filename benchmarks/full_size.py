@@ -3,8 +3,8 @@
     python benchmarks/full_size.py [--steps N] [--keep FOLDER]
 
 One CORE step, one SalUn mask, one guided image and one classification, by the stages that the workflow runs, each in a
-process of its own. 860 million parameters, 512 pixels; about 20 GB on disk, and as much memory. On a GPU if there
-is one.
+process of its own. 860 million parameters, 512 pixels; about 18 GB of memory and 20 GB on disk. On a GPU if there is
+one.
 """
 
 from __future__ import annotations

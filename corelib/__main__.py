@@ -9,24 +9,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from corelib import explaining
-from corelib.cleaning import (
-    check_that_names_are_certain,
-    check_that_nothing_is_built_here,
-    remove,
-    runs_made_of,
-    unnamed_runs,
-)
-from corelib.errors import UserError
-from corelib.forecast import as_text, forecast_of, in_bytes
-from corelib.preflight import preflight
-from corelib.running import running_jobs
-from corelib.shipping import ship_world
-from corelib.studies import PAPER, load_study
-from corelib.targets import plan_of, targets_of
-from corelib.verifying import verify_results
+try:
+    from corelib import explaining
+    from corelib.cleaning import (
+        check_that_names_are_certain,
+        check_that_nothing_is_built_here,
+        remove,
+        runs_made_of,
+        unnamed_runs,
+    )
+    from corelib.errors import UserError
+    from corelib.forecast import as_text, forecast_of, in_bytes
+    from corelib.preflight import preflight
+    from corelib.running import running_jobs
+    from corelib.shipping import ship_world
+    from corelib.studies import PAPER, load_study
+    from corelib.targets import plan_of, targets_of
+    from corelib.verifying import verify_results
+except ModuleNotFoundError as absent:
+    sys.exit(
+        f"Error: {sys.executable} has no package {absent.name}, expected .venv/bin/python, which `make env` makes."
+    )
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
+
+TARGETS = "as for Snakemake, such as results/mini/table1.csv; all tables, figures and the gate of the paper by default"
+
+READER_GONE = 141
+"""The status of a command whose reader, such as `head`, has seen enough: as of one that SIGPIPE has ended."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     command: Callable[[Any], int] = asked.command
     try:
-        return command(asked)
+        status = command(asked)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to say, nobody reads
+        return READER_GONE
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -48,22 +63,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
 
     def command(name: str, does: Callable[[Any], int], help_: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=help_)
+        added = commands.add_parser(name, help=help_, description=f"{help_[0].upper()}{help_[1:]}.")
         added.set_defaults(command=does)
         return added
 
-    study: dict[str, Any] = {"default": PAPER, "nargs": "?", "help": "`paper`, or a file's name in config/studies/"}
+    study: dict[str, Any] = {
+        "default": PAPER,
+        "nargs": "?",
+        "help": "a study's name: paper, or of a file in config/studies/ its name without .yaml, such as mini",
+    }
     command("preflight", look_ahead, "whether a study could run here: assets, disk, versions, device").add_argument(
         "study", **study
     )
     plan = command("plan", plan_targets, "what targets will cost: jobs, steps, images, hours, disk; nothing is run")
-    plan.add_argument("targets", nargs="*", default=["all"], help="as for Snakemake; all of the paper's by default")
+    plan.add_argument("targets", nargs="*", default=["all"], help=TARGETS)
     assets = command("assets", provide_assets, "fetch the files of the paper's world, check and lock them")
     assets.add_argument("study", **study)
     assets.add_argument("--again", action="store_true", help="read every image again, though they are locked")
     command("jobs", show_jobs, "what is being computed now, where, and how far it is")
     why = command("why", explain_targets, "why targets have to be made: what differs from what is there")
-    why.add_argument("targets", nargs="*", default=["all"], help="as for Snakemake; all of the paper's by default")
+    why.add_argument("targets", nargs="*", default=["all"], help=TARGETS)
     command("verify", verify, "whether all hashes, specifications and digests in runs/ and results/ belong together")
     clean = command("clean", clean_runs, "the runs that no study names any more, and the disk that they hold")
     clean.add_argument("runs", nargs="*", metavar="RUN", help="instead, these runs and all that was made of them")

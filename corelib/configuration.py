@@ -45,11 +45,31 @@ LONGEST = 1e12
 """Epochs or steps of a run, beyond which a number can only be a mistake."""
 
 
+def shown(value: object) -> str:
+    """A value as YAML spells it, cut where it is long."""
+    text = _in_yaml(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _in_yaml(value: object) -> str:
+    match value:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[value]
+        case list():
+            return f"[{', '.join(map(_in_yaml, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{name}: {_in_yaml(below)}' for name, below in value.items())}}}"
+        case float() if not math.isfinite(value):
+            return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+        case _:
+            return repr(value)
+
+
 class Contradiction(Exception):
     """A leaf that is well formed but does not go with the others: where, what it is, what was expected."""
 
     def __init__(self, key: str, value: object, expected: str) -> None:
-        super().__init__(f"{key} is {value!r}, expected {expected}")
+        super().__init__(f"{key} is {shown(value)}, expected {expected}")
         self.key, self.value, self.expected = key, value, expected
 
 

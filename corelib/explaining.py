@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from corelib.addresses import RUNS, SPECIFICATION, Run, slugged
-from corelib.amounts import CORE_SECONDS, FLOP, GPUS, Amount
+from corelib.amounts import CORE_SECONDS, FLOP, GPUS, JOB_SECONDS, Amount
 from corelib.artefacts import MANIFEST, read_json
 from corelib.errors import ArtefactError
 from corelib.forecast import Forecast
@@ -138,24 +137,24 @@ def as_text(found: Forecast, kind: str) -> str:
     lines = []
     for reason in causes:
         item = found.items[reason.run.name]
-        cost = _cost(item.amount, kind)
+        cost = _cost(item.amount, sum(item.jobs.values()), kind)
         lines += [f"{reason.run.stage} {reason.run.slug}{f' ({cost})' if cost else ''}", f"    {reason}"]
     following = len(reasons) - len(causes)
     if following:
         lines.append(f"and {following} runs that build on these")
-    total = _cost(found.amount, kind)
+    total = _cost(found.amount, found.jobs.total(), kind)
     return "\n".join([*lines, f"{len(reasons)} runs in all{f', {total}' if total else ''}."])
 
 
-def _cost(amount: Amount, kind: str) -> str:
-    """What an amount takes on the first of the GPUs, or on a core."""
+def _cost(amount: Amount, jobs: int, kind: str) -> str:
+    """What an amount in so many jobs takes on the first of the GPUs, or on a core: the same sums as `plan` makes."""
     parts = [f"{count:,} {word}" for count, word in ((amount.steps, "steps"), (amount.images, "images")) if count]
     if kind == "unlearn_canvas":
         seconds, device = FLOP.of(amount) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
     else:
-        seconds, device = CORE_SECONDS.of(amount), "a core"
+        seconds, device = CORE_SECONDS.of(amount) + JOB_SECONDS * jobs, "a core"
     if seconds >= 6000:
         parts.append(f"about {seconds / 3600:.1f} hours of {device}")
     elif seconds >= 60:
-        parts.append(f"about {math.ceil(seconds / 60)} minutes of {device}")
+        parts.append(f"about {seconds / 60:.0f} minutes of {device}")
     return ", ".join(parts)

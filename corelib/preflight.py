@@ -21,8 +21,10 @@ from corelib.configuration import UnlearnCanvasWorld
 from corelib.errors import ConfigurationError
 from corelib.forecast import Forecast, forecast, in_bytes
 from corelib.plan import Plan
+from corelib.studies import PAPER
 from corelib.targets import RESULTS, targets_of
 from corelib.worlds.image_index import read_index
+from corelib.worlds.presence import LOCKING
 
 PINS = Path("envs/requirements.txt")
 """Below the repository."""
@@ -50,7 +52,7 @@ def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
         repository: the folder of the Snakefile, with the pins.
     """
     if isinstance(plan.study.world, UnlearnCanvasWorld):
-        yield from _assets(plan)
+        yield from _assets(plan, repository)
     yield from _room(plan)
     differing = differing_versions(repository)
     yield from (Finding("versions", said, "note") for said in differing)
@@ -62,7 +64,7 @@ def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
 # Assets
 
 
-def _assets(plan: Plan) -> Iterator[Finding]:
+def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     """The same checks as the first job's, with what is right named too."""
     from corelib.worlds.unlearn_canvas import faults_of  # here: reading weights needs torch
 
@@ -71,7 +73,10 @@ def _assets(plan: Plan) -> Iterator[Finding]:
         for name, place in places.items():
             (Path(links) / name).symlink_to(Path(place).absolute())
         faults = list(faults_of(settings, Path(links)))
-    yield from (Finding("assets", fault, kind="FAULT") for fault in faults)
+    advice = f"; {LOCKING}"  # said once, behind all of them
+    yield from (Finding("assets", fault.removesuffix(advice), kind="FAULT") for fault in faults)
+    if any(fault.endswith(advice) for fault in faults):
+        yield Finding("assets", _provision(plan, repository / "config"), kind="note")
     if faults:
         return
     yield Finding("assets", f"all {len(settings.sha256)} are there, whole and as locked")
@@ -90,6 +95,24 @@ def _assets(plan: Plan) -> Iterator[Finding]:
         )
 
 
+def _provision(plan: Plan, configuration: Path) -> str:
+    """Which command provides what is missing, how much it fetches, and what it cannot fetch."""
+    from corelib.worlds.fetching import load_sources  # here: most studies need no Hub
+
+    places, sources = plan.assets()[1], load_sources(configuration)
+    missing = {name: Path(place) for name, place in places.items() if name in sources and not Path(place).exists()}
+    fetched = [name for name in missing if Path(sources[name].place) == missing[name]]
+    own = [str(place) for name, place in missing.items() if name not in fetched]
+    said = f"`make assets{'' if plan.name == PAPER else f' STUDY={plan.name}'}` locks what is there"
+    if fetched:
+        size = in_bytes(sum(sources[name].gigabytes for name in fetched) * 1e9)
+        free = in_bytes(shutil.disk_usage(existing_part(Path(sources[fetched[0]].folder))).free)
+        said += f", and fetches about {size} that are missing ({free} are free there)"
+    if own:
+        said += f"; it does not fetch what a study has at places of its own: {', '.join(own)}"
+    return said
+
+
 # Room
 
 
@@ -104,7 +127,8 @@ def _room(plan: Plan) -> Iterator[Finding]:
         yield Finding("disk", str(error), kind="FAULT")
     else:
         yield Finding(
-            "disk", f"about {in_bytes(found.amount.disk) or 'nothing'} is needed, {in_bytes(_free())} are free"
+            "disk",
+            f"about {in_bytes(found.amount.disk) or 'nothing'} is needed for results, {in_bytes(_free())} are free",
         )
     for folder in (RUNS, RESULTS):
         if not os.access(existing_part(folder), os.W_OK):

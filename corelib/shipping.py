@@ -16,6 +16,7 @@ from corelib.artefacts import folder_written_whole, read_json, read_manifest, sh
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.plan import Plan
 from corelib.studies import RECORD, leaves_of_world, load_study, study_file
+from corelib.targets import targets_of
 
 PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "manifest", "log")
 """What a provenance record says of somebody's machine, or what the shipped record says itself."""
@@ -34,6 +35,11 @@ def ship_world(name: str, configuration: Path) -> Path:
         )
     plan = Plan(name, study, published=[])
     runs = {"pipeline": plan.pipeline(), "style": plan.classifier("style"), "object": plan.classifier("object")}
+    if missing := [run for run in runs.values() if not run.manifest.exists()]:
+        raise ArtefactError(
+            f"{missing[0].manifest}: not built yet, expected the world that {name} trains; ask for "
+            f"{targets_of(name, study)[0]} first."
+        )
     manifests = {role: read_manifest(run.manifest) for role, run in runs.items()}
     facts = dict(manifests["pipeline"].facts)
     facts["classifiers"] = {

@@ -24,6 +24,7 @@ def _as_name(value: Any) -> Any:
 EXPECTED = {
     "gpu_model": "letters, digits, _ and . (the executor takes no others); leave it empty, and use constraint instead",
     "longest": "a number of minutes",
+    "seconds": f"a section with {', '.join(Seconds.model_fields)}",
 }
 
 Name = Annotated[str | None, BeforeValidator(_as_name)]

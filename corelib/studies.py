@@ -2,7 +2,8 @@
 
 An overlay replaces leaves and lists and merges sections. `null` for a task, method, table or figure, or for what a
 method says of a task, removes it; with a task goes what the methods say of it. A method with `like: OTHER` is the other
-method, with what it says itself over it.
+method, with what it says itself over it; `null` there removes what the other says of a task. Without a title of its own
+it has the other's, with its name in parentheses.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import csv
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from corelib.artefacts import read_json
-from corelib.configuration import NAME, Contradiction, Study
+from corelib.configuration import NAME, Contradiction, Study, shown
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.yaml_files import UnreadableYaml, read_yaml
 
@@ -66,6 +67,9 @@ RECORD = Path("pretrained/world.json")
 LIKE = "like"
 """The key of a method that takes the leaves of another, but for those that it says itself."""
 
+REMOVED = "(removed)"
+"""Behind a key, among the origins: the file that has removed it."""
+
 Key = tuple[str, ...]
 
 
@@ -75,21 +79,22 @@ def load_study(name: str, folder: Path) -> Study:
     Raises `ConfigurationError` with one sentence: file, key, value, expectation.
     """
     merged, origins = _merged(name, folder, seen=())
-    _spell_out_likes(merged, origins)
+    file = study_file(name, folder)
+    _spell_out_likes(merged, origins, file)
     try:
         study = Study.model_validate(merged)
     except Contradiction as contradiction:
-        raise _error(_origin(tuple(contradiction.key.split(".")), origins), str(contradiction)) from None
+        raise _complaint(tuple(contradiction.key.split(".")), str(contradiction), origins, file) from None
     except ValidationError as error:
-        raise _error(*_fault(error, merged, origins)) from None
+        raise _complaint(*_fault(error, merged, origins), origins, file) from None
     known = dict.fromkeys(table for table, *_ in load_published(folder))
-    for name, table in study.tables.items():
+    for title, table in study.tables.items():
         if table.published is not None and table.published not in known:
-            key = ("tables", name, "published")
+            key = ("tables", title, "published")
             expected = f"null or a table of {folder / 'published.csv'}: {', '.join(known)}"
-            raise _error(_origin(key, origins), f"{'.'.join(key)} is {table.published!r}, expected {expected}")
+            raise _complaint(key, f"{'.'.join(key)} is {table.published!r}, expected {expected}", origins, file)
     if study.takes_shipped_world:
-        _check_against_shipped(study, folder, origins)
+        _check_against_shipped(study, folder, origins, file)
     return study
 
 
@@ -114,7 +119,7 @@ def load_published(folder: Path) -> list[list[str]]:
         raise _error(file, f"not readable ({error}), expected the paper's numbers") from None
     for line in lines:
         if len(line) != len(PUBLISHED) or not all(re.fullmatch(*pair) for pair in zip(PUBLISHED, line, strict=True)):
-            raise _error(file, f"{_shown(line)}, expected table, task, row, metric, value, and k of n or neither")
+            raise _error(file, f"{shown(line)}, expected table, task, row, metric, value, and k of n or neither")
     return lines
 
 
@@ -148,16 +153,18 @@ def _flat(section: Mapping[str, Any], key: Key) -> Iterator[tuple[str, Any]]:
             yield ".".join((*key, name)), leaf
 
 
-def _check_against_shipped(study: Study, folder: Path, origins: Mapping[Key, Path]) -> None:
+def _check_against_shipped(study: Study, folder: Path, origins: Mapping[Key, Path], file: Path) -> None:
     """Raise `ConfigurationError` for the first leaf that is not the one the shipped world was trained with."""
     shipped = load_shipped(folder)["leaves"]
     for key, leaf in leaves_of_world(study).items():
         trained = shipped.get(key)
         if leaf != trained:
-            raise _error(
-                _origin(tuple(key.split(".")), origins),
+            raise _complaint(
+                tuple(key.split(".")),
                 f"{_difference(key, leaf, trained)}, with which the shipped world was trained "
                 "(or world.pretrained: false, to train another one)",
+                origins,
+                file,
             )
 
 
@@ -168,7 +175,7 @@ def _difference(key: str, found: object, expected: object) -> str:
         return f"{key} has {found[place]!r} as entry {place + 1}, expected {expected[place]!r}"
     if isinstance(found, list) and isinstance(expected, list) and len(expected) > 3:
         return f"{key} has {len(found)} entries, expected the {len(expected)}"
-    return f"{key} is {_shown(found)}, expected {_shown(expected)}"
+    return f"{key} is {shown(found)}, expected {shown(expected)}"
 
 
 def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:
@@ -182,16 +189,16 @@ def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, A
         known = f"expected one of {', '.join(study_names(folder))}"
         if seen:
             raise _error(study_file(seen[-1], folder), f"base is {name!r}, {known}")
-        raise _error(file, f"there is no such study, {known}")
+        raise _no_such_study(name, folder, known)
     content = _read_yaml(file)
     base: dict[str, Any] = {}
     origins: dict[Key, Path] = {(): file}
     if name != PAPER:
         base_name = content.pop("base", PAPER)
         if not isinstance(base_name, str):
-            raise _error(file, f"base is {base_name!r}, expected the name of a study")
+            raise _error(file, f"base is {shown(base_name)}, expected the name of a study")
         base, origins = _merged(base_name, folder, (*seen, name))
-    merged = _overlaid(base, content, (), file, origins)
+    merged = _overlaid(base, content, (), file, origins, {*_likes(base), *_likes(content)})
     tasks = _section(content, "tasks")
     for method in _section(merged, "methods"):
         for leaf in ("length", "anchors"):
@@ -203,7 +210,28 @@ def _merged(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, A
     return merged, origins
 
 
-def _spell_out_likes(merged: dict[str, Any], origins: dict[Key, Path]) -> None:
+def _no_such_study(name: str, folder: Path, expected: str) -> ConfigurationError:
+    """What is wrong with a study's name: a file's, a target's, one that cannot be part of a path, or another."""
+    path = Path(name)
+    if path.parts[:1] == ("results",):
+        meant = next((part for part in path.parts[1:] if "." not in part), PAPER)
+    else:
+        meant = path.stem if path.suffix == ".yaml" else name
+    if meant != name and meant in study_names(folder):
+        return _error(folder / "studies", f"no study is called {name!r}, expected `{meant}`")
+    if not NAME.fullmatch(name) and name in [file.stem for file in (folder / "studies").glob("*.yaml")]:
+        expected = "expected a name of letters, digits, `_` and `-` alone, since it becomes part of paths"
+    return _error(study_file(name, folder), f"there is no such study, {expected}")
+
+
+def _likes(content: Mapping[str, Any]) -> list[str]:
+    """The methods that are like another."""
+    return [
+        name for name, method in _section(content, "methods").items() if isinstance(method, dict) and LIKE in method
+    ]
+
+
+def _spell_out_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Path) -> None:
     """Put in the place of a method that is `like:` another the other's leaves, with its own over them.
 
     Last of all, so that what an overlay says of the other holds for both.
@@ -215,14 +243,16 @@ def _spell_out_likes(merged: dict[str, Any], origins: dict[Key, Path]) -> None:
         if not (isinstance(method, dict) and LIKE in method):
             return method
         key, like = ("methods", name), method[LIKE]
-        file = _origin((*key, LIKE), origins)
         others = [other for other in methods if other not in (*seen, name)]
         if like not in others:
-            said = f"{'.'.join((*key, LIKE))} is {_shown(like)}"
-            raise _error(file, f"{said}, expected another method: {', '.join(others)}")
+            said = f"{'.'.join((*key, LIKE))} is {shown(like)}, expected another method: {', '.join(others)}"
+            raise _complaint((*key, LIKE), said, origins, study)
         own = {leaf: value for leaf, value in method.items() if leaf != LIKE}
         other = spelt_out(like, (*seen, name))
-        return _overlaid(other, own, key, file, origins) if isinstance(other, dict) else other
+        if not isinstance(other, dict):
+            return other
+        other = {**other, "title": f"{other.get('title')} ({name})"}
+        return _overlaid(other, own, key, _origin((*key, LIKE), origins), origins)
 
     for name, method in {name: spelt_out(name, ()) for name in methods}.items():
         methods[name] = method
@@ -242,37 +272,47 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise _error(file, f"the whole file is {_shown(content)}, expected sections such as `methods:`")
+        raise _error(file, f"the whole file is {shown(content)}, expected sections such as `methods:`")
     return content
 
 
 def _overlaid(
-    base: Mapping[str, Any], overlay: Mapping[str, Any], key: Key, file: Path, origins: dict[Key, Path]
+    base: Mapping[str, Any],
+    overlay: Mapping[str, Any],
+    key: Key,
+    file: Path,
+    origins: dict[Key, Path],
+    likes: Collection[str] = (),
 ) -> dict[str, Any]:
+    """A section with another over it; what a method of `likes` removes stays `null` until the other is known."""
     merged = dict(base)
     for name, value in overlay.items():
         here = (*key, name)
         below = merged.get(name)
         if isinstance(value, dict) and isinstance(below, dict) and not _is_another_kind(below, value):
             origins[here] = file
-            merged[name] = _overlaid(below, value, here, file, origins)
+            merged[name] = _overlaid(below, value, here, file, origins, likes)
             continue
-        if value is None and _is_removable(key) and name not in merged:
+        removes = value is None and _is_removable(key, likes)
+        if removes and name not in merged:
             nearest = _nearest(name, list(merged))
             raise _error(file, f"{'.'.join(here)} is null, which removes an entry, but there is none{nearest}")
         if isinstance(below, dict):
             for old in [old for old in origins if old[: len(here)] == here]:
                 del origins[old]
         origins[here] = file
-        if value is None and _is_removable(key):
+        if removes:
+            origins[(*here, REMOVED)] = file
             del merged[name]
         else:
-            merged[name] = _overlaid({}, value, here, file, origins) if isinstance(value, dict) else value
+            merged[name] = _overlaid({}, value, here, file, origins, likes) if isinstance(value, dict) else value
     return merged
 
 
-def _is_removable(key: Key) -> bool:
-    return key in REMOVABLE or (key[:1] == ("methods",) and ("methods", "*", *key[2:]) in REMOVABLE)
+def _is_removable(key: Key, likes: Collection[str]) -> bool:
+    if key in REMOVABLE:
+        return True
+    return key[:1] == ("methods",) and ("methods", "*", *key[2:]) in REMOVABLE and key[1] not in likes
 
 
 def _is_another_kind(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
@@ -291,9 +331,10 @@ def _error(place: Path | str, what: str) -> ConfigurationError:
     return ConfigurationError(said if len(said) <= LONGEST_SENTENCE else f"{said[: LONGEST_SENTENCE - 4]}... .")
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _complaint(key: Key, what: str, origins: Mapping[Key, Path], study: Path) -> ConfigurationError:
+    """What is wrong with a key, in the file that says it; if that is another one, for the sake of which study."""
+    file = _origin(key, origins)
+    return _error(file, what if file == study else f"{what}, for the study {study}")
 
 
 def _origin(key: Key, origins: Mapping[Key, Path]) -> Path:
@@ -301,8 +342,8 @@ def _origin(key: Key, origins: Mapping[Key, Path]) -> Path:
     return next(origins[key[:length]] for length in range(len(key), -1, -1) if key[:length] in origins)
 
 
-def _fault(error: ValidationError, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> tuple[Path, str]:
-    """The file of the first fault of a validation, and what is wrong there."""
+def _fault(error: ValidationError, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> tuple[Key, str]:
+    """The key of the first fault of a validation, and what is wrong there."""
     faults = [(_path_in_file(fault, merged), fault) for fault in error.errors(include_url=False)]
     faults.sort(key=lambda found: found[1]["type"] != "extra_forbidden")
     first = faults[0][0]
@@ -312,16 +353,32 @@ def _fault(error: ValidationError, merged: Mapping[str, Any], origins: Mapping[K
     fault = alternatives[0]
     name = ".".join(key)
     if fault["type"] == "extra_forbidden":
-        return _origin(key, origins), f"{name} is not a known key{_nearest(key[-1], _keys_at(fault['loc'][:-1]))}"
+        return key, f"{name} is not a known key{_nearest(key[-1], _keys_at(fault['loc'][:-1]))}"
     if fault["type"] == "missing":
-        return _origin(key, origins), f"{name} is missing, expected a value"
+        return key, f"{name} is missing, expected a value{_meant(key, merged, origins)}"
     if fault["type"] == "union_tag_not_found":
-        return _origin(key, origins), f"{name}.kind is missing, expected one of {', '.join(_kinds_at(fault['loc']))}"
+        return key, f"{name}.kind is missing, expected one of {', '.join(_kinds_at(fault['loc']))}"
     if fault["type"] == "union_tag_invalid":
-        value, kinds = _shown(fault["input"]["kind"]), ", ".join(_kinds_at(fault["loc"]))
-        return _origin((*key, "kind"), origins), f"{name}.kind is {value}, expected one of {kinds}"
-    expected = " or ".join(dict.fromkeys(_expectation(fault) for fault in alternatives))
-    return _origin(key, origins), f"{name} is {_shown(fault['input'])}, expected {expected}"
+        value, kinds = shown(fault["input"]["kind"]), ", ".join(_kinds_at(fault["loc"]))
+        return (*key, "kind"), f"{name}.kind is {value}, expected one of {kinds}"
+    expectations = dict.fromkeys(_expectation(fault) for fault in alternatives)
+    if type(None) in _members(_type_at(fault["loc"])):
+        expectations["null"] = None
+    return key, f"{name} is {shown(fault['input'])}, expected {' or '.join(expectations)}"
+
+
+def _meant(key: Key, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> str:
+    """What the user may have meant by a task, method, table or figure that lacks a leaf."""
+    if key[:1] not in REMOVABLE or len(key) != 3:
+        return ""
+    section, name, _ = key
+    if (*key[:2], REMOVED) in origins:
+        return f"; {origins[(*key[:2], REMOVED)]} removes {section}.{name}, so that all of it has to be said anew"
+    others = [other for other in merged[section] if other != name]
+    near = difflib.get_close_matches(name, others, n=1)
+    meant = f", or `{near[0]}` instead of `{name}`" if near else ""
+    like = near[0] if near else "METHOD"
+    return f"{meant}, or `{LIKE}: {like}` for all that it does not say" if section == "methods" else meant
 
 
 def _expectation(fault: Mapping[str, Any]) -> str:

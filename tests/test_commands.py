@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from conftest import Checkout
+from conftest import REPOSITORY, Checkout
 
+from corelib.__main__ import main
 from corelib.addresses import digest_of
 from corelib.artefacts import sealed, sha256_of, write_json
 from corelib.leases import Lease, Owner
@@ -277,3 +281,44 @@ def test_nothing_is_removed_while_a_study_cannot_be_read(checkout: Checkout) -> 
     done = checkout.python("-m", "corelib", "clean", "--delete")
     assert done.returncode == 1 and done.stdout.startswith("Error: ")
     assert sorted(checkout.folder.glob("runs/*/*")) == before
+
+
+# All of them
+
+
+COMMANDS = ["preflight", "plan", "assets", "jobs", "why", "verify", "clean", "export", "products", "ship"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_is_for(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    description = " ".join(capsys.readouterr().out.split("\n\n")[1].split())
+    assert description.endswith(".")
+    assert f"{command} {description[0].lower()}{description[1:-1]}" in listed
+
+
+@pytest.mark.parametrize("command", ["why", "plan", "products"])
+def test_a_reader_who_has_seen_enough_ends_a_command_quietly(command: str) -> None:
+    shell = f"{sys.executable} -m corelib {command}; echo status $? >&2"
+    done = subprocess.run(f"( {shell} ) | true", shell=True, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stderr == "status 141\n"
+
+
+def test_a_python_without_the_packages_is_told_which_has_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "corelib", "plan"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert done.stderr.endswith("expected .venv/bin/python, which `make env` makes.\n")
+
+
+def test_why_and_plan_name_the_same_time(tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    plan, why = (clone.python("-m", "corelib", command, TABLE).stdout for command in ("plan", "why"))
+    (minutes,) = re.findall(r"about (\d+) minutes of one CPU core", plan)
+    assert f"about {minutes} minutes of a core" in why.splitlines()[-1]

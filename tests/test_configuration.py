@@ -298,13 +298,37 @@ def test_a_method_like_another_differs_only_in_what_it_says(load):
     core, faster = study.methods["core"], study.methods["core_faster"]
     assert faster.learning_rate == 3.0e-5
     assert faster.length == {**core.length, "Forget25": Length(steps=7)}
-    assert faster.model_copy(update={"learning_rate": core.learning_rate, "length": core.length}) == core
+    same = {"learning_rate": core.learning_rate, "length": core.length, "title": core.title}
+    assert faster.model_copy(update=same) == core
+
+
+def test_a_method_like_another_is_told_apart_by_its_name_where_it_has_no_title(load):
+    methods = load("methods: {a: {like: core}, b: {like: core, title: Bee}, c: {like: b}}").methods
+    assert [methods[name].title for name in ("core", "a", "b", "c")] == [
+        "CORE (ours)", "CORE (ours) (a)", "Bee", "Bee (c)",
+    ]  # fmt: skip
+
+
+def test_null_in_a_method_like_another_removes_what_the_other_says_of_a_task(load, folder):
+    brief = "methods: {a: {length: {Forget25: null, Forget01: {steps: 7}}, like: core, anchors: {Forget25: null}}}"
+    a = load(brief).methods["a"]
+    assert set(a.length) == set(a.anchors) == {"Forget01", "Forget06", "Forget06-unseen"}
+    (folder / "studies" / "middle.yaml").write_text(brief)
+    assert set(load("base: middle\nmethods: {a: {length: {Forget01: null}}}").methods["a"].length) == {
+        "Forget06", "Forget06-unseen",
+    }  # fmt: skip
+
+
+def test_null_in_a_method_like_another_removes_only_what_there_is(complaint):
+    assert complaint("methods: {a: {like: core_live_target, length: {Forget25: null}}}") == (
+        ": methods.a.length.Forget25 is null, which removes an entry, but there is none, expected `Forget06`."
+    )
 
 
 def test_a_method_like_another_follows_what_an_overlay_says_of_the_other(load, folder):
     (folder / "studies" / "middle.yaml").write_text("methods: {a: {like: b}, b: {like: core, batch: 2}}")
     study = load("base: middle\nmethods: {core: {title: New}, b: {batch: 3}}")
-    assert (study.methods["a"].title, study.methods["a"].batch) == ("New", 3)
+    assert (study.methods["a"].title, study.methods["a"].batch) == ("New (b) (a)", 3)
 
 
 @pytest.mark.parametrize(
@@ -407,6 +431,45 @@ def test_anchors_of_yaml_may_share_a_section(load):
     assert [study.methods["core"].length[task].steps for task in ("Forget01", "Forget06", "Forget25")] == [5, 5, 6]
 
 
+# What pages say of studies
+
+
+def examples() -> dict[str, str]:
+    """Every study that a page shows, by its name."""
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    blocks = re.findall(
+        r"```yaml\n# config/studies/([\w-]+)\.yaml(.*?)```", "".join(map(Path.read_text, pages)), re.DOTALL
+    )
+    assert len(dict(blocks)) == len(blocks), "two examples of one name"
+    return {name: f"#{content}" for name, content in blocks}
+
+
+@pytest.mark.parametrize("name", examples())
+def test_every_study_that_a_page_shows_can_be_planned(name, folder):
+    (folder / f"studies/{name}.yaml").write_text(examples()[name])
+    assert Plan(name, load_study(name, folder), published(), load_shipped(CONFIGURATION)).products()
+
+
+def test_every_open_reading_names_a_key_that_there_is():
+    rows = (REPOSITORY / "docs/protocol.md").read_text().split("## What is open")[1].split("\n## ")[0]
+    keys = [
+        key
+        for row in re.findall(r"^\| [^|]+ \| [^|]+ \| ([^|]+) \|", rows, re.MULTILINE)[2:]
+        for key in re.findall(r"`([\w*.]+)`", row)
+    ]
+    assert len(keys) > 30
+    known = [".".join(key) for key in keys_of(shipped())]
+    patterns = {key: re.escape(key).replace(r"\*", r"\w+(-\w+)*").replace(r"\.\.\.", ".*") for key in keys}
+    assert [key for key, pattern in patterns.items() if not any(re.match(pattern, name) for name in known)] == []
+
+
+def keys_of(section: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in section.items():
+        yield (*above, name)
+        if isinstance(value, dict):
+            yield from keys_of(value, (*above, name))
+
+
 # Refused: keys, values and types. Each entry: overlay, key, value, expectation
 
 REFUSED = {
@@ -456,7 +519,7 @@ REFUSED = {
         "'1e-5'",
         "a number",
     ),
-    "yes for a number": ("sampling: {batch: yes}", "sampling.batch", "True", "a whole number"),
+    "yes for a number": ("sampling: {batch: yes}", "sampling.batch", "true", "a whole number"),
     "fraction for a whole number": ("sampling: {batch: 1.5}", "sampling.batch", "1.5", "a whole number"),
     "number for text": ("methods: {core: {title: 6}}", "methods.core.title", "6", "text"),
     "date for text": ("methods: {core: {title: 2024-01-01}}", "methods.core.title", "2024", "text"),
@@ -468,12 +531,12 @@ REFUSED = {
     ),
     "text for a list": ("tasks: {Forget01: {forget: Monet}}", "tasks.Forget01.forget", "'Monet'", "a list"),
     "list for a section": ("sampling: [1]", "sampling", "[1]", "a section"),
-    "null for a section": ("sampling: null", "sampling", "None", "a section"),
+    "null for a section": ("sampling: null", "sampling", "null", "a section"),
     "number for a world": ("world: 3", "world", "3", "a section"),
     "number for all tasks": ("tasks: 3", "tasks", "3", "a section"),
     "number for a task": ("tasks: {Forget01: 3}", "tasks.Forget01", "3", "a section"),
     "number deep in a list": ("world: {styles: [Monet, 3]}", "world.styles.1", "3", "text"),
-    "no is not a name": ("world: {styles: [Monet, no]}", "world.styles.1", "False", "text"),
+    "no is not a name": ("world: {styles: [Monet, no]}", "world.styles.1", "false", "text"),
     "number in a list that may be a word": (
         "tasks: {Forget01: {evaluation: {objects: [Cats, 3]}}}",
         "tasks.Forget01.evaluation.objects.1",
@@ -579,7 +642,7 @@ REFUSED = {
     "both lengths": (
         "methods: {core: {length: {Forget01: {epochs: 1, steps: 1}}}}",
         "methods.core.length.Forget01",
-        "{'epochs': 1",
+        "{epochs: 1",
         "either `epochs` or `steps`",
     ),
     "no length": (
@@ -970,11 +1033,65 @@ def test_a_name_that_becomes_part_of_a_path_has_no_separators(section, like, nam
     assert f": {section}.{name} is {name!r}, expected a name" in sentence(caught.value, CONFIGURATION / "config.yaml")
 
 
-def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(complaint):
+def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(complaint, folder):
     text = complaint("tables: {table3: {tasks: [Forget25]}}", "config.yaml")
     assert text == (
-        ": methods.core_live_target.length is ['Forget06'], expected an entry for Forget25 (tables.table3.rows)."
+        ": methods.core_live_target.length is ['Forget06'], expected an entry for Forget25 (tables.table3.rows), "
+        f"for the study {folder / 'studies/trial.yaml'}."
     )
+
+
+@pytest.mark.parametrize(
+    ("overlay", "said"),
+    [
+        ("methods: {salun: null}", "tables.table1.rows is 'salun', expected a method: original, core,"),
+        ("tasks: {Forget25: {evaluation: {objects: [Cats]}}}", "figures.figure2.prompts is 'Dogs', expected an object"),
+        (
+            "base: tiny\nworld: {pretrained: true}",
+            "world.styles has 7 entries, expected the 51, with which the shipped world",
+        ),
+    ],
+)
+def test_a_key_that_another_file_says_is_refused_for_the_sake_of_a_study(overlay, said, load, folder):
+    with pytest.raises(ConfigurationError) as caught:
+        load(overlay)
+    assert f": {said}" in str(caught.value)
+    assert not str(caught.value).startswith(str(folder / "studies/trial.yaml"))
+    assert str(caught.value).endswith(f", for the study {folder / 'studies/trial.yaml'}.")
+
+
+@pytest.mark.parametrize(
+    ("overlay", "said"),
+    [
+        ("methods: {croe: {batch: 2}}", "methods.croe.title ISor `core` instead of `croe`, or `like: core` REST"),
+        ("methods: {mine: {batch: 2}}", "methods.mine.title ISor `like: METHOD` REST"),
+        ("tasks: {Forget7: {forget: [Monet]}}", "tasks.Forget7.retain ISor `Forget25` instead of `Forget7`"),
+    ],
+)
+def test_an_entry_that_is_not_there_to_be_changed_is_refused_with_what_may_be_meant(overlay, said, complaint):
+    said = said.replace("IS", "is missing, expected a value, ").replace("REST", "for all that it does not say")
+    assert complaint(overlay) == f": {said}."
+
+
+def test_an_entry_that_the_base_has_removed_is_refused_with_the_file_that_did(complaint, folder):
+    assert complaint("base: tiny\nmethods: {salun: {batch: 2}}") == (
+        f": methods.salun.title is missing, expected a value; {folder / 'studies/tiny.yaml'} removes methods.salun, "
+        "so that all of it has to be said anew."
+    )
+
+
+@pytest.mark.parametrize(
+    ("overlay", "said"),
+    [
+        ("gate: off", "gate is false, expected 'stop' or 'warn' or null"),
+        ("gate: [yes, ~, {a: .inf}]", "gate is [true, null, {a: .inf}], expected 'stop' or 'warn' or null"),
+        ("methods: {salun: {saliency: 3}}", "methods.salun.saliency is 3, expected a section of keys or null"),
+        ("fid: {mode: benchmark}", "world.assets.inception_torchvision is null, expected the file of torchvision's"),
+    ],
+)
+def test_values_are_shown_as_yaml_spells_them(overlay, said, load):
+    with pytest.raises(ConfigurationError, match=re.escape(f".yaml: {said}")):
+        load(overlay)
 
 
 def test_no_method_may_be_called_as_the_original_model_is():
@@ -1054,7 +1171,7 @@ def test_a_study_that_is_a_folder_is_not_readable(folder):
     assert "not readable" in sentence(caught.value, folder / "studies" / "trial.yaml")
 
 
-@pytest.mark.parametrize("name", ["nope", "../config", "sub/tiny", "/etc/passwd", "", "tiny.yaml", "Tiny"])
+@pytest.mark.parametrize("name", ["nope", "../config", "sub/tiny", "/etc/passwd", "", "no.yaml", "Tiny"])
 def test_an_unknown_study_is_named_with_those_that_there_are(name):
     with pytest.raises(ConfigurationError) as caught:
         load_study(name, CONFIGURATION)
@@ -1063,12 +1180,35 @@ def test_an_unknown_study_is_named_with_those_that_there_are(name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("tiny.yaml", "tiny"),
+        ("config/studies/mini-released.yaml", "mini-released"),
+        ("results/mini/table1.csv", "mini"),
+        ("results/mini/", "mini"),
+        ("results/table1.csv", "paper"),
+    ],
+)
+def test_a_file_or_a_target_instead_of_a_study_is_told_the_study(name, meant):
+    with pytest.raises(ConfigurationError) as caught:
+        load_study(name, CONFIGURATION)
+    assert str(caught.value) == f"{CONFIGURATION}/studies: no study is called {name!r}, expected `{meant}`."
+
+
+@pytest.mark.parametrize("name", ["a.b", "my study"])
+def test_a_study_with_a_name_that_no_path_can_have_is_told_why(name, folder):
+    (folder / f"studies/{name}.yaml").write_text("base: tiny\n")
+    with pytest.raises(ConfigurationError, match="there is no such study, expected a name of letters, digits, `_` and"):
+        load_study(name, folder)
+
+
 @pytest.mark.parametrize("name", ["nope", "../config", "../x", "tiny.yaml"])
 def test_an_unknown_base_is_named_with_those_that_there_are(complaint, name):
     assert complaint(f"base: {name}").startswith(f": base is {name!r}, expected one of paper, ")
 
 
-@pytest.mark.parametrize(("written", "shown"), [("3", "3"), ("null", "None"), ("[tiny]", "['tiny']"), ("{}", "{}")])
+@pytest.mark.parametrize(("written", "shown"), [("3", "3"), ("null", "null"), ("[tiny]", "['tiny']"), ("{}", "{}")])
 def test_a_base_is_a_name(complaint, written, shown):
     assert complaint(f"base: {written}") == f": base is {shown}, expected the name of a study."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,9 +18,21 @@ from corelib.addresses import read_inputs
 from corelib.artefacts import MANIFEST, has_its_seal, is_still_true, read_json, read_manifest, sealed, write_manifest
 from corelib.checkpoints import Checkpoint, put_back
 from corelib.errors import ArtefactError
+from corelib.forecast import JOBS
 from corelib.gathering import IMAGES, is_whole
 from corelib.jobs import _clear_leftovers
 from corelib.leases import Lease, Owner
+
+# The command
+
+
+def test_a_stage_that_there_is_not_is_refused_before_anything_is_built() -> None:
+    command = [sys.executable, str(REPOSITORY / "tests/faults"), "--kinds", "kills", "--stages", "unlearn"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    named = re.findall(r"'(\w+)'", done.stderr.split("choose from")[1])
+    assert sorted(named or re.findall(r"\w+", done.stderr.split("choose from")[1])) == sorted(JOBS)
+
 
 # Bits
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -43,6 +44,28 @@ def test_without_assets_every_one_that_is_missing_is_named() -> None:
     missing = [line for line in findings("paper")["FAULT"] if "is missing" in line]
     assert len(missing) == 9
     assert all(line.startswith("assets: assets/") for line in missing)
+
+
+def test_what_provides_the_assets_is_said_once_with_how_much_it_fetches() -> None:
+    said = findings("paper")
+    assert not any("make assets" in line for line in said["FAULT"])
+    (advice,) = [line for line in said["note"] if line.startswith("assets: ")]
+    assert re.fullmatch(
+        r"assets: `make assets` locks what is there, and fetches about 84 GB that are missing \(.+ are free there\)",
+        advice,
+    )
+    assert any(line.startswith("disk: about 7.5 GB is needed for results, ") for line in said["ok"])
+
+
+def test_copies_of_ones_own_are_not_said_to_be_fetched(tmp_path: Path) -> None:
+    configuration = Path(shutil.copytree(REPOSITORY / "config", tmp_path / "config"))
+    (configuration / "studies/ours.yaml").write_text(
+        "world: {assets: {images: /data/images, pipeline: /models/base}}\n"
+    )
+    said = [str(found) for found in preflight(plan_of("ours", configuration), REPOSITORY)]
+    (advice,) = [line for line in said if "make assets" in line]
+    assert "`make assets STUDY=ours` locks what is there, and fetches about 2.5 GB that are missing (" in advice
+    assert advice.endswith("; it does not fetch what a study has at places of its own: /data/images, /models/base")
 
 
 def test_a_disk_that_is_too_small_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

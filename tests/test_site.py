@@ -50,6 +50,7 @@ def test_jobs_without_a_gpu_ask_for_no_model_and_for_their_own_partition() -> No
         ({"acount": "x"}, "unknown key acount, expected one of account, partition, cpu_partition, gpu_model"),
         ({"learning_rate": 1e-5}, "hyperparameters are said in a study, in config/studies/."),
         ({"account": ["a"]}, "account is ['a'], expected a name."),
+        ({"seconds": 3}, "seconds is 3, expected a section with trained, denoised, looked_at."),
         ({"longest": 0}, "longest is 0, expected a number of minutes."),
         ({"gpu_model": "nvidia_a100-sxm4-80gb"}, "'nvidia_a100-sxm4-80gb', expected letters, digits, _ and . (the"),
         ({"seconds": {"trained": 0.1, "denoised": 0.1}}, "seconds.looked_at is missing, expected a positive number."),

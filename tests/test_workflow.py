@@ -258,7 +258,11 @@ def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checko
     ("arguments", "said"),
     [
         (("ship", "mini"), "mini.yaml: it trains no world, expected world.pretrained: false."),
-        (("ship", "mini-from-scratch"), "manifest.json: the file is missing; ask for the target again to rebuild it."),
+        (
+            ("ship", "mini-from-scratch"),
+            "manifest.json: not built yet, expected the world that mini-from-scratch trains; ask for "
+            "results/mini-from-scratch/table1.csv first.",
+        ),
         (
             ("products", "nope"),
             "there is no such study, expected one of paper, mini, mini-from-scratch, mini-released, released, tiny.",

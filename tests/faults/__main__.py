@@ -14,6 +14,7 @@ import functools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--damages", type=int, default=4, help="at most so many files of what each stage reads")
     parser.add_argument("--invocations", type=int, default=2, help="killed with all their jobs, until they are done")
     parser.add_argument("--kinds", nargs="*", choices=KINDS, help="of disturbances, all by default")
-    parser.add_argument("--stages", nargs="*", help="all by default")
+    parser.add_argument("--stages", nargs="*", choices=stages(), metavar="STAGE", help="all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="where every outcome is written")
@@ -65,6 +66,12 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--paper", action="store_true", help="the stages of the paper's world as well")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     return parser.parse_args(arguments)
+
+
+def stages() -> list[str]:
+    """The stages that there are, as the rules name them."""
+    rules = "".join(path.read_text() for path in sorted((HERE.parent.parent / "rules").glob("*.smk")))
+    return sorted({*re.findall(r'"runs/(\w+)/', rules), "tables", "figures", "gates"})
 
 
 def _disturb(asked: argparse.Namespace, folder: Path, began: float) -> int:

@@ -34,7 +34,7 @@ SHARED = ("pretrained", "images", "slices", "latents", "embeddings", "reference"
 
 SITE = {"partition": "a100", "cpu_partition": "main", "gpu_model": "a100"}
 IMPATIENT = ("--slurm-init-seconds-before-status-checks", "4")
-"""The profile's 20 seconds are meant for other people's controllers."""
+"""The profile's 60 seconds are meant for other people's controllers."""
 
 NEVER = 240.0
 """Seconds after which whatever was waited for will not happen."""
