@@ -548,7 +548,8 @@ def test_a_violation_of_the_contract_fails(
     copy = repository_with(tmp_path, file, old, new)
     if "newer" in new:
         (copy / "corelib/newer.py").write_text('"""New."""\n\nsomething = 1\n')
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_reruns.py", "-k", tests]
+    # said in full: of a difference of sets pytest else shows a few entries, in no order
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-vv", "tests/test_reruns.py", "-k", tests]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert said in done.stdout, done.stdout[-3000:]
