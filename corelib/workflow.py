@@ -39,7 +39,7 @@ from corelib.studies import PAPER, load_study
 from corelib.targets import is_current, plan_of, product_at, study_at, targets_of
 from corelib.terminal import ends_of
 from corelib.worlds.asset_lock import place_of
-from corelib.worlds.presence import absences
+from corelib.worlds.presence import LOCKING, absences
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
@@ -228,7 +228,13 @@ class Catalogue:
         read = {needed.name: needed for run in left for needed in (run, *run.inputs.values())}
         faults = [fault for run in read.values() for fault in _absences(run)]
         if faults:
-            _stop(f"assets of the paper's world: {'; '.join(faults)} (see `world.assets` of the study).")
+            said = "; ".join(fault.removesuffix(f"; {LOCKING}") for fault in faults)
+            others = sorted({study_at(Path(path).parent) for asked in self._asked.values() for path in asked} - {PAPER})
+            making = "make assets" + "".join(f" STUDY={name}" for name in others[:1])
+            _stop(
+                f"assets of the paper's world: {said}; `{making}` fetches what it can of what is missing, and locks "
+                "what is there (see `world.assets` of the study)."
+            )
 
     def _check_room_and_versions(self, forecasts: list[Forecast]) -> None:
         for said in differing_versions(self.repository):

@@ -185,7 +185,7 @@ def test_where_the_assets_are_gone_a_table_is_put_together_again_and_nothing_els
     assert "Saliency" in (laptop.folder / "results/small/table1.csv").read_text()
     laptop.edit("config/config.yaml", "jpeg_quality: 75", "jpeg_quality: 76")
     done = laptop.snakemake("--cores", "1", "results/small/table1.csv")
-    assert done.returncode == 1 and "is missing" in done.stdout and "`make assets`" in done.stdout
+    assert done.returncode == 1 and "is missing" in done.stdout and "`make assets STUDY=small`" in done.stdout
 
 
 def test_nothing_is_built_again_by_another_clone_beside_the_results(small: Checkout) -> None:
