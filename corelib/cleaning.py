@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corelib.addresses import RUNS, SPECIFICATION
-from corelib.artefacts import read_json
+from corelib.artefacts import MANIFEST, read_json
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.leases import read_owner
 from corelib.plan import Plan
@@ -95,7 +95,7 @@ def check_that_names_are_certain(configuration: Path) -> None:
             f"{said[0]}, and those of the pinned one would count as unnamed; expected it as pinned."
         )
     for study in study_names(configuration):
-        if (missing := _unlocked(plan_of(study, configuration))) and any(RUNS.glob("assets/*")):
+        if (missing := _unlocked(plan_of(study, configuration))) and any(RUNS.glob(f"assets/*/{MANIFEST}")):
             raise ConfigurationError(
                 f"study {study}: {missing} is not locked here, so the runs made of it would count as unnamed; expected "
                 "the lock with which they were made (`make assets`)."

@@ -140,7 +140,7 @@ def test_a_leaf_that_the_record_does_not_know_is_named(tmp_path: Path) -> None:
     record = json.loads((SHIPPED / "world.json").read_text())
     del record["leaves"]["world.seed"]
     (tmp_path / "config" / "pretrained" / "world.json").write_text(json.dumps(record))
-    with pytest.raises(ConfigurationError, match=r"world\.seed is 0, expected None, with which the shipped world"):
+    with pytest.raises(ConfigurationError, match=r"world\.seed is 0, expected null, with which the shipped world"):
         load_study("mini", tmp_path / "config")
 
 

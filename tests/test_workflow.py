@@ -187,7 +187,11 @@ def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(checkout: C
 
 
 def test_changing_the_loss_builds_everything_that_was_trained_with_it(checkout: Checkout) -> None:
-    checkout.edit("corelib/objectives.py", "unlearn = distances.mean()", "unlearn = 2 * distances.mean()")
+    checkout.edit(
+        "corelib/objectives.py",
+        "objective.unlearn.distance, reduction).mean()",
+        "objective.unlearn.distance, reduction).sum()",
+    )
     planned = checkout.planned(*TINY)
     assert planned["unlearn"] == 4
     assert planned.keys() >= AFTER_UNLEARNING
@@ -377,7 +381,11 @@ def test_an_unknown_study_is_refused_by_name(checkout: Checkout) -> None:
 def test_code_that_changes_while_a_job_waits_is_noticed_by_the_job(checkout: Checkout) -> None:
     run = next((checkout.folder / "runs/unlearning").glob("core-forget01*"))
     (run / MANIFEST).unlink()
-    checkout.edit("corelib/objectives.py", "unlearn = distances.mean()", "unlearn = 2 * distances.mean()")
+    checkout.edit(
+        "corelib/objectives.py",
+        "objective.unlearn.distance, reduction).mean()",
+        "objective.unlearn.distance, reduction).sum()",
+    )
     done = checkout.snakemake("--cores", "1", f"runs/unlearning/{run.name}/{MANIFEST}")
     assert done.returncode != 0
     assert "module corelib.objectives has changed since this run was planned" in done.stdout

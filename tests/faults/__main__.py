@@ -69,9 +69,9 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
 
 
 def stages() -> list[str]:
-    """The stages that there are, as the rules name them."""
+    """The stages that there are, as the rules name them; those who gather samples are looked at by themselves."""
     rules = "".join(path.read_text() for path in sorted((HERE.parent.parent / "rules").glob("*.smk")))
-    return sorted({*re.findall(r'"runs/(\w+)/', rules), "tables", "figures", "gates"})
+    return sorted({*re.findall(r'"runs/(\w+)/', rules), "tables", "figures", "gates", "gathering"})
 
 
 def _disturb(asked: argparse.Namespace, folder: Path, began: float) -> int:
