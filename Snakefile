@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-from corelib.asking import NO_PRODUCT, refusing
+from corelib.asking import NO_PRODUCT
 from corelib.workflow import Catalogue
 
 catalogue = Catalogue(Path(workflow.basedir), ancient, config)
@@ -38,7 +38,7 @@ rule all:
 rule refuse:
     """Say what can be asked for, of a target in results/ that no rule makes."""
     input:
-        refusing(catalogue.configuration),
+        catalogue.refuse,
     output:
         "results{rest}",
     wildcard_constraints:

@@ -167,13 +167,11 @@ def slugs_of_runs() -> dict[tuple[str, str], str]:
     Equal runs may have been planned under several names; the first that is complete has it.
     """
     found: dict[tuple[str, str], str] = {}
-    for complete in (False, True):
-        for folder in sorted(RUNS.glob("*/*"), reverse=True):
-            name = folder.relative_to(RUNS).as_posix()
-            if RUN.fullmatch(name) and (folder / SPECIFICATION).exists() and (folder / MANIFEST).exists() >= complete:
-                stage, _, run = name.partition("/")
-                slug, _, digest = run.rpartition("-")
-                found[stage, digest] = slug
+    folders = sorted(RUNS.glob("*/*"), key=lambda folder: (not (folder / MANIFEST).exists(), folder))
+    for folder in folders:
+        if RUN.fullmatch(folder.relative_to(RUNS).as_posix()) and (folder / SPECIFICATION).exists():
+            slug, _, digest = folder.name.rpartition("-")
+            found.setdefault((folder.parent.name, digest), slug)
     return found
 
 

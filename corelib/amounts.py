@@ -142,6 +142,11 @@ JOB_SECONDS = 3.4
 of a job: Python, torch, diffusers."""
 
 
+def seconds_of_a_core(amount: Amount, jobs: int) -> float:
+    """What an amount of work in so many jobs takes on one CPU core."""
+    return CORE_SECONDS.of(amount) + JOB_SECONDS * jobs
+
+
 # How much work a run is
 
 

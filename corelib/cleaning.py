@@ -94,8 +94,10 @@ def check_that_names_are_certain(configuration: Path) -> None:
         raise ConfigurationError(
             f"{said[0]}, and those of the pinned one would count as unnamed; expected it as pinned."
         )
+    if not any(RUNS.glob(f"assets/*/{MANIFEST}")):
+        return
     for study in study_names(configuration):
-        if (missing := _unlocked(plan_of(study, configuration))) and any(RUNS.glob(f"assets/*/{MANIFEST}")):
+        if missing := _unlocked(plan_of(study, configuration)):
             raise ConfigurationError(
                 f"study {study}: {missing} is not locked here, so the runs made of it would count as unnamed; expected "
                 "the lock with which they were made (`make assets`)."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corelib.addresses import RUNS, SPECIFICATION, Run, slugged
-from corelib.amounts import CORE_SECONDS, FLOP, GPUS, JOB_SECONDS, Amount
+from corelib.amounts import FLOP, GPUS, Amount, seconds_of_a_core
 from corelib.artefacts import MANIFEST, read_json
 from corelib.errors import ArtefactError
 from corelib.forecast import Forecast
@@ -147,12 +147,12 @@ def as_text(found: Forecast, kind: str) -> str:
 
 
 def _cost(amount: Amount, jobs: int, kind: str) -> str:
-    """What an amount in so many jobs takes on the first of the GPUs, or on a core: the same sums as `plan` makes."""
+    """What an amount in so many jobs takes on the first of the GPUs, or on a core."""
     parts = [f"{count:,} {word}" for count, word in ((amount.steps, "steps"), (amount.images, "images")) if count]
     if kind == "unlearn_canvas":
         seconds, device = FLOP.of(amount) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
     else:
-        seconds, device = CORE_SECONDS.of(amount) + JOB_SECONDS * jobs, "a core"
+        seconds, device = seconds_of_a_core(amount, jobs), "a core"
     if seconds >= 6000:
         parts.append(f"about {seconds / 3600:.1f} hours of {device}")
     elif seconds >= 60:

@@ -18,12 +18,12 @@ from corelib.amounts import (
     CORE_SECONDS,
     FLOP,
     GPUS,
-    JOB_SECONDS,
     NETWORKS,
     Amount,
     Costs,
     Networks,
     sampled,
+    seconds_of_a_core,
     shards_left,
 )
 from corelib.errors import ConfigurationError
@@ -273,7 +273,7 @@ def _on_gpus(found: Forecast) -> list[str]:
 
 
 def _on_cores(found: Forecast) -> list[str]:
-    minutes = (CORE_SECONDS.of(found.amount) + JOB_SECONDS * found.jobs.total()) / 60
+    minutes = seconds_of_a_core(found.amount, found.jobs.total()) / 60
     longest, chain = found.longest_chain(CORE_SECONDS)
     lines = [f"about {minutes:.0f} minutes of one CPU core, as measured on an AMD EPYC server"]
     if steps := found.amount.world_steps:

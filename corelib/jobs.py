@@ -165,18 +165,21 @@ def _attempts(manifest: Path, work: Work, began: datetime) -> list[dict[str, Any
             attempts[-1]["saved"] = saved.isoformat(timespec="milliseconds")
     except (ArtefactError, KeyError, TypeError):
         attempts = []
-    attempts.append(
-        {
-            "began": began.isoformat(timespec="milliseconds"),
-            "host": platform.node(),
-            "node": os.environ.get("SLURMD_NODENAME"),
-            "scheduler_job": os.environ.get("SLURM_JOB_ID"),
-            "device": _device(),
-            "processor": _processor(),
-        }
-    )
+    attempts.append(_attempt(began))
     write_json(path, {"owner": work.owner, "attempts": attempts})
     return attempts
+
+
+def _attempt(began: datetime) -> dict[str, Any]:
+    """Who works at a run, where, on what, and since when."""
+    return {
+        "began": began.isoformat(timespec="milliseconds"),
+        "host": platform.node(),
+        "node": os.environ.get("SLURMD_NODENAME"),
+        "scheduler_job": os.environ.get("SLURM_JOB_ID"),
+        "device": _device(),
+        "processor": _processor(),
+    }
 
 
 def _clear_leftovers(manifest: Path) -> None:
@@ -304,16 +307,11 @@ def _provenance(specification: dict[str, Any], made: dict[str, Any], began: date
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in specification["packages"]},
-        "host": platform.node(),
-        "node": os.environ.get("SLURMD_NODENAME"),
+        **_attempt(began),
         "machine": platform.machine(),
-        "device": _device(),
-        "processor": _processor(),
         "visible_devices": os.environ.get(CHOSEN),
         "arithmetic": _arithmetic(),
         "threads": specification["threads"],
-        "scheduler_job": os.environ.get("SLURM_JOB_ID"),
-        "began": began.isoformat(timespec="milliseconds"),
         "finished": finished.isoformat(timespec="milliseconds"),
         "wall_seconds": round(seconds, 3),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,

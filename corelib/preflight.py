@@ -24,7 +24,7 @@ from corelib.plan import Plan
 from corelib.studies import PAPER
 from corelib.targets import RESULTS, targets_of
 from corelib.worlds.image_index import read_index
-from corelib.worlds.presence import LOCKING
+from corelib.worlds.presence import ADVICE
 
 PINS = Path("envs/requirements.txt")
 """Below the repository."""
@@ -73,9 +73,8 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
         for name, place in places.items():
             (Path(links) / name).symlink_to(Path(place).absolute())
         faults = list(faults_of(settings, Path(links)))
-    advice = f"; {LOCKING}"  # said once, behind all of them
-    yield from (Finding("assets", fault.removesuffix(advice), kind="FAULT") for fault in faults)
-    if any(fault.endswith(advice) for fault in faults):
+    yield from (Finding("assets", fault.removesuffix(ADVICE), kind="FAULT") for fault in faults)
+    if any(fault.endswith(ADVICE) for fault in faults):
         yield Finding("assets", _provision(plan, repository / "config"), kind="note")
     if faults:
         return
@@ -95,6 +94,11 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
         )
 
 
+def making_assets(study: str) -> str:
+    """The command that provides a study's assets, in words for within a sentence."""
+    return "`make assets`" if study == PAPER else f"`make assets STUDY={study}`"
+
+
 def _provision(plan: Plan, configuration: Path) -> str:
     """Which command provides what is missing, how much it fetches, and what it cannot fetch."""
     from corelib.worlds.fetching import load_sources  # here: most studies need no Hub
@@ -103,7 +107,7 @@ def _provision(plan: Plan, configuration: Path) -> str:
     missing = {name: Path(place) for name, place in places.items() if name in sources and not Path(place).exists()}
     fetched = [name for name in missing if Path(sources[name].place) == missing[name]]
     own = [str(place) for name, place in missing.items() if name not in fetched]
-    said = f"`make assets{'' if plan.name == PAPER else f' STUDY={plan.name}'}` locks what is there"
+    said = f"{making_assets(plan.name)} locks what is there"
     if fetched:
         size = in_bytes(sum(sources[name].gigabytes for name in fetched) * 1e9)
         free = in_bytes(shutil.disk_usage(existing_part(Path(sources[fetched[0]].folder))).free)

@@ -23,23 +23,24 @@ import snakemake.logging
 
 from corelib.addresses import RUNS, SPECIFICATION, Run, read_specification
 from corelib.artefacts import MANIFEST, NO_ROOM, read_json, write_json
+from corelib.asking import refusal
 from corelib.effort import STAGES, Specification, minutes_of, read
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.forecast import Forecast, forecast
 from corelib.gathering import SHARDS, batches_of
 from corelib.leases import Lease, Taken
 from corelib.plan import Plan
-from corelib.preflight import check_room, differing_versions, existing_part
+from corelib.preflight import check_room, differing_versions, existing_part, making_assets
 from corelib.running import BOOKKEEPING, CONTROLLER, running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.site import Site
 from corelib.slurm import cancel_waiting_jobs
 from corelib.studies import PAPER, load_study
-from corelib.targets import is_current, plan_of, product_at, study_at, targets_of
+from corelib.targets import RESULTS, is_current, plan_of, product_at, study_at, targets_of
 from corelib.terminal import ends_of
 from corelib.worlds.asset_lock import place_of
-from corelib.worlds.presence import LOCKING, absences
+from corelib.worlds.presence import ADVICE, absences
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
@@ -228,11 +229,11 @@ class Catalogue:
         read = {needed.name: needed for run in left for needed in (run, *run.inputs.values())}
         faults = [fault for run in read.values() for fault in _absences(run)]
         if faults:
-            said = "; ".join(fault.removesuffix(f"; {LOCKING}") for fault in faults)
+            said = "; ".join(fault.removesuffix(ADVICE) for fault in faults)
             others = sorted({study_at(Path(path).parent) for asked in self._asked.values() for path in asked} - {PAPER})
-            making = "make assets" + "".join(f" STUDY={name}" for name in others[:1])
+            making = making_assets(others[0] if others else PAPER)
             _stop(
-                f"assets of the paper's world: {said}; `{making}` fetches what it can of what is missing, and locks "
+                f"assets of the paper's world: {said}; {making} fetches what it can of what is missing, and locks "
                 "what is there (see `world.assets` of the study)."
             )
 
@@ -266,6 +267,11 @@ class Catalogue:
     def files_of_paper(self, _: Any) -> list[str]:
         """Every table and figure of the paper's own study."""
         return targets_of(PAPER, load_study(PAPER, self.configuration))
+
+    @_in_one_sentence
+    def refuse(self, wildcards: Any) -> NoReturn:
+        """The input function of the rule for targets in `results/` that nothing makes."""
+        raise refusal(f"{RESULTS}{wildcards.rest}", self.configuration)
 
     @_in_one_sentence
     def specification_of_product(self, wildcards: Any) -> str:

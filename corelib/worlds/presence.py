@@ -7,7 +7,8 @@ from pathlib import Path
 
 from corelib.settings.unlearn_canvas import AdoptionStage
 
-LOCKING = "`make assets` fetches what is missing, and locks what is there"
+ADVICE = "; `make assets` fetches what is missing, and locks what is there"
+"""What ends the words for a fault that this mends; who names several of them says it once."""
 
 
 def absences(settings: AdoptionStage, paths: Mapping[str, Path]) -> Iterator[str]:
@@ -19,6 +20,6 @@ def absences(settings: AdoptionStage, paths: Mapping[str, Path]) -> Iterator[str
     """
     for name, locked in settings.sha256.items():
         if not paths[name].exists():
-            yield f"{paths[name]} is missing; {LOCKING}"
+            yield f"{paths[name]} is missing{ADVICE}"
         elif locked is None:
-            yield f"{paths[name]} is not locked yet, so nobody knows whether it is what it should be; {LOCKING}"
+            yield f"{paths[name]} is not locked yet, so nobody knows whether it is what it should be{ADVICE}"

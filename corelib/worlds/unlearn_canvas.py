@@ -13,7 +13,7 @@ from corelib.errors import AssetError
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.work import Outcome, Work
 from corelib.worlds.image_index import ImageIndex, read_index
-from corelib.worlds.presence import LOCKING, absences
+from corelib.worlds.presence import ADVICE, absences
 
 INDEX = "images.parquet"
 """What the benchmark's images are, one by one, and where they lay when they were taken into use; the run's own copy."""
@@ -75,7 +75,7 @@ def faults_of(settings: AdoptionStage, folder: Path) -> Iterator[str]:
 def _faults_of_images(folder: Path, locked: str) -> Iterator[str]:
     index = folder / INDEX_OF_USER
     if not index.exists():
-        yield f"{followed(index)}, the index of the images, is missing; {LOCKING}"
+        yield f"{followed(index)}, the index of the images, is missing{ADVICE}"
         return
     known: ImageIndex = read_index(index)
     if known.digest != locked:
