@@ -18,7 +18,7 @@ from corelib.plan import Plan
 from corelib.studies import RECORD, leaves_of_world, load_study, study_file
 from corelib.targets import targets_of
 
-PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "manifest", "log")
+PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "earlier_attempts", "manifest", "log")
 """What a provenance record says of somebody's machine, or what the shipped record says itself."""
 
 

@@ -240,8 +240,13 @@ def test_a_study_of_two_lines_shares_every_run_it_does_not_change(checkout: Chec
 
 
 def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checkout) -> None:
+    (path,) = (checkout.folder / "runs/pipeline").glob("*/manifest.provenance.json")
+    record = json.loads(path.read_text())
+    record["earlier_attempts"] = [{"host": "somebodys-machine", "device": record["device"]}]
+    path.write_text(json.dumps(record))
     done = checkout.python("-m", "corelib", "ship", "tiny")
     assert done.returncode == 0 and done.stdout.strip() == "config/pretrained", done.stdout
+    assert "somebodys-machine" not in (checkout.folder / "config/pretrained/world.json").read_text()
     (checkout.folder / "config/studies/taking.yaml").write_text("base: tiny\nworld: {pretrained: true}\n")
     planned = checkout.planned("results/taking/table1.csv")
     assert planned["adopt_pretrained"] == 1 and planned["unlearn"] == 4
