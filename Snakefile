@@ -14,7 +14,7 @@ sys.path.insert(0, workflow.basedir)
 from corelib.asking import NO_PRODUCT
 from corelib.workflow import Catalogue
 
-catalogue = Catalogue(Path(workflow.basedir), ancient, config)
+catalogue = Catalogue(Path(workflow.basedir), ancient, workflow, config)
 
 
 wildcard_constraints:
@@ -27,6 +27,10 @@ wildcard_constraints:
 
 onstart:
     catalogue.begin()
+
+
+onsuccess:
+    catalogue.end()
 
 
 rule all:

@@ -23,7 +23,7 @@ from corelib.artefacts import MANIFEST, Manifest, read_json, read_manifest, sha2
 from corelib.errors import ArtefactError
 from corelib.settings.section import Section
 
-RUNS = Path("runs")
+RUNS, RESULTS = Path("runs"), Path("results")
 SPECIFICATION = "specification.json"
 LIBRARY = "corelib"
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from corelib.addresses import Run
@@ -206,15 +207,22 @@ def sampled(chosen: SamplesStage, batches: Sequence[int], networks: Networks) ->
     return Amount(images=images, predicted=computed * passes, decoded=computed, disk=images * _jpeg(side))
 
 
-def shards_left(run: Run, chosen: SamplesStage) -> list[list[int]]:
-    """The batches that each missing shard still has to sample."""
+def shards_left(run: Run, chosen: SamplesStage, remade: Set[Path]) -> list[list[int]]:
+    """The batches that each shard still has to sample which is missing, or among those that are made again.
+
+    A shard that is made again counts whole; its job samples only what is not there as it should be.
+    """
     batches = len(batches_of(chosen))
     count = math.ceil(batches / run.execution["batches_per_shard"])
-    return [
-        [n for n in range(shard, batches, count) if not (run.folder / record_path(n)).exists()]
-        for shard in range(count)
-        if not (run.folder / SHARDS / f"{shard:04d}-of-{count:04d}.json").exists()
-    ]
+    left = []
+    for shard in range(count):
+        manifest = run.folder / SHARDS / f"{shard:04d}-of-{count:04d}.json"
+        own = range(shard, batches, count)
+        if manifest in remade:
+            left.append(list(own))
+        elif not manifest.exists():
+            left.append([number for number in own if not (run.folder / record_path(number)).exists()])
+    return left
 
 
 def _predictions(run: Run, _: Networks) -> Amount:

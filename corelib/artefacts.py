@@ -319,10 +319,16 @@ def vouched_for(
     files: list[str],
     facts: Mapping[str, Any],
     trained: Mapping[str, str],
+    inputs: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The content of a manifest over the named files (or folders) in a stage's folder, as they are now."""
+    """The content of a manifest over the named files (or folders) in a stage's folder, as they are now.
+
+    `trained` has the seals of the trained models behind the run, and `inputs` those of the runs that a product was put
+    together from, both by name.
+    """
     hashes = {name: sha256_of(folder / name) for name in files}
-    return sealed({"stage": stage, "digest": digest, "files": hashes, "facts": dict(facts), "trained": dict(trained)})
+    content = {"stage": stage, "digest": digest, "files": hashes, "facts": dict(facts)}
+    return sealed({**content, "trained": dict(trained), "inputs": dict(inputs)})
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -355,7 +361,7 @@ def write_manifest(
     path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
 ) -> None:
     """Hash the named files (or folders) of a stage and vouch for them in `path`; the last thing that a stage does."""
-    write_json(path, vouched_for(folder, stage, digest, files, facts, {}))
+    write_json(path, vouched_for(folder, stage, digest, files, facts, {}, {}))
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corelib.addresses import RUNS, SPECIFICATION
+from corelib.addresses import RESULTS, RUNS, SPECIFICATION
 from corelib.artefacts import MANIFEST, read_json
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.leases import read_owner
 from corelib.plan import Plan
 from corelib.preflight import differing_versions
-from corelib.running import CONTROLLER, LOGS, running_jobs
+from corelib.requests import CONTROLLER
+from corelib.running import LOGS, running_jobs
 from corelib.studies import study_names
-from corelib.targets import RESULTS, plan_of
+from corelib.targets import plan_of
 
 
 @dataclass(frozen=True)

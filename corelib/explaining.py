@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,23 @@ class Reason:
         nearest: the folder of the complete run of its stage from which it differs least, or None.
         differences: in words, those of its own content; what comes with other inputs is not among them.
         inputs: the roles of inputs that are other runs than the nearest one's.
+        fault: why the run itself, which is there, is not what it should be; None if it is missing.
     """
 
     run: Run
     nearest: Path | None
     differences: list[str]
     inputs: list[str]
+    fault: str | None = None
 
     @property
     def is_cause(self) -> bool:
         """Whether something of its own is new, and not only what it builds on."""
-        return self.nearest is None or bool(self.differences) or not self.inputs
+        return self.fault is not None or self.nearest is None or bool(self.differences) or not self.inputs
 
     def __str__(self) -> str:
+        if self.fault is not None and not self.differences and not self.inputs:
+            return self.fault
         if self.nearest is None:
             return "no run of this kind is here yet"
         shown = self.differences[:MOST]
@@ -55,7 +59,7 @@ def reasons_of(found: Forecast) -> list[Reason]:
     """Why each run that a forecast names has to be made, in the order in which they would be."""
     order = {name: place for place, name in enumerate(_in_order(found))}
     items = sorted(found.items.values(), key=lambda item: order[item.run.name])
-    return [_reason(item.run) for item in items]
+    return [replace(_reason(item.run), fault=found.faults.get(item.run.name)) for item in items]
 
 
 def _in_order(found: Forecast) -> Iterator[str]:

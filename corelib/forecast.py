@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corelib.addresses import Run
+from corelib.addresses import RESULTS, Run
 from corelib.amounts import (
     AMOUNTS,
     CORE_SECONDS,
@@ -27,10 +27,11 @@ from corelib.amounts import (
     shards_left,
 )
 from corelib.errors import ConfigurationError
-from corelib.gathering import batches_of
+from corelib.gathering import SHARDS, batches_of
 from corelib.settings.sampling import SamplesStage
+from corelib.staleness import MISSING, OTHER, Assessment, assess
 from corelib.studies import PAPER
-from corelib.targets import PRODUCTS, RESULTS, is_current, plan_of, product_at, study_at
+from corelib.targets import PRODUCTS, plan_of, product_at, study_at
 
 JOBS = {
     "assets": "adopt_assets",
@@ -86,6 +87,7 @@ class Forecast:
         asked: the products, by their path.
         runs: every run that they need, by name, products included.
         items: those that have to be made, by name.
+        faults: why a run or product that is there is not what it should be, by name.
         shared: how many runs serve more than one row.
         absent: those that are not there, and not needed, since what was made of them is there.
     """
@@ -93,6 +95,7 @@ class Forecast:
     asked: Mapping[str, Run]
     runs: Mapping[str, Run]
     items: Mapping[str, Item]
+    faults: Mapping[str, str]
     shared: int
     absent: list[Run]
 
@@ -170,33 +173,23 @@ def forecast(asked: Mapping[str, Run], kind: str) -> Forecast:
     """
     runs: dict[str, Run] = {}
     rows: Counter[str] = Counter()
-    missing: dict[str, Run] = {}
-    for path, product in asked.items():
+    for product in asked.values():
         runs |= product.with_all_inputs()
         for row in product.inputs.values():
             rows.update(row.with_all_inputs().keys())
-        if not is_current(Path(f"{path}.json"), product):
-            missing |= {product.name: product} | _missing_below(product)
-    items = {name: _item(run, NETWORKS[kind]) for name, run in missing.items()}
+    found = assess({Path(f"{path}.json"): product for path, product in asked.items()})
+    missing = {name: run for name, run in runs.items() if found.is_made(name)}
+    missing |= {product.name: product for path, product in asked.items() if Path(f"{path}.json") in found.products}
+    items = {name: _item(run, NETWORKS[kind], found) for name, run in missing.items()}
     items |= {name: _visit(run) for name, run in runs.items() if name not in missing and _is_above(run, missing)}
     absent = [
         run
         for name, run in runs.items()
         if name not in items and run.stage not in PRODUCTS and not run.manifest.exists()
     ]
-    return Forecast(asked, runs, items, shared=sum(count > 1 for count in rows.values()), absent=absent)
-
-
-def _missing_below(product: Run) -> dict[str, Run]:
-    """What an outdated product waits for, directly or not: a run that is complete needs nothing any more."""
-    found: dict[str, Run] = {}
-    queue = [*product.inputs.values(), *product.after.values()]
-    while queue:
-        run = queue.pop()
-        if run.name not in found and not run.manifest.exists():
-            found[run.name] = run
-            queue.extend([*run.inputs.values(), *run.after.values()])
-    return found
+    of_products = {asked[str(path.with_suffix(""))].name: fault for path, fault in found.products.items()}
+    faults = found.stale | {name: fault for name, fault in of_products.items() if not fault.endswith((MISSING, OTHER))}
+    return Forecast(asked, runs, items, faults, shared=sum(count > 1 for count in rows.values()), absent=absent)
 
 
 def _is_above(run: Run, missing: Mapping[str, Run]) -> bool:
@@ -211,9 +204,12 @@ def _visit(run: Run) -> Item:
     return Item(run, jobs, Amount(), Amount())
 
 
-def _item(run: Run, networks: Networks) -> Item:
+def _item(run: Run, networks: Networks, found: Assessment) -> Item:
     if isinstance(run.settings, SamplesStage):
-        shards = [sampled(run.settings, batches, networks) for batches in shards_left(run, run.settings)]
+        remade = set(found.shards)
+        if any(found.is_made(below.name) for below in run.inputs.values()):
+            remade |= set((run.folder / SHARDS).glob("*.json"))
+        shards = [sampled(run.settings, batches, networks) for batches in shards_left(run, run.settings, remade)]
         longest = max(shards, default=Amount(), key=lambda amount: amount.images)
         jobs = {SHARD: len(shards), JOBS["samples"]: 1} if shards else {JOBS["samples"]: 1}
         return Item(run, jobs, sum(shards, Amount()), longest)

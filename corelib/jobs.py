@@ -27,11 +27,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from corelib.addresses import SPECIFICATION, code_of, packages_of, read_inputs, read_specification, trained_behind
+from corelib.addresses import (
+    RESULTS,
+    SPECIFICATION,
+    code_of,
+    packages_of,
+    read_inputs,
+    read_specification,
+    trained_behind,
+)
 from corelib.artefacts import MANIFEST, NO_ROOM, below, is_still_true, read_json, vouched_for, write_json
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, UserError
 from corelib.gpus import CHOSEN, check_that_it_computes, one_gpu
 from corelib.leases import Lease
+from corelib.requests import check_still_wanted
 from corelib.settings.section import Section
 from corelib.work import Outcome, Work
 
@@ -116,6 +125,9 @@ def _make(
     began, clock = datetime.now().astimezone(), time.monotonic()
     manifest = Path(snakemake.output.manifest)
     provenance = manifest.with_suffix(".provenance.json")
+    is_product = manifest.parts[0] == RESULTS.name
+    if is_product:
+        check_still_wanted(manifest, specification["digest"])
     _clear_leftovers(manifest)
     inputs = read_inputs(specification)
     work = Work(
@@ -136,7 +148,10 @@ def _make(
         _say_where_it_runs(specification)
         attempts = _attempts(manifest, work, began) if snakemake.resources.get("gpu") else []
         outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
-        made = vouched_for(work.folder, specification["stage"], work.digest, outcome.files, outcome.facts, work.trained)
+        seals = {specification["builds_on"][role]: lies.seal for role, lies in inputs.items()} if is_product else {}
+        made = vouched_for(
+            work.folder, specification["stage"], work.digest, outcome.files, outcome.facts, work.trained, seals
+        )
         seconds = time.monotonic() - clock  # the time of day may be set meanwhile
         log.info("done in %.1f s", seconds)
         record = {

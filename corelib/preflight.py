@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from corelib.addresses import NUMERICAL_PACKAGES, RUNS
+from corelib.addresses import NUMERICAL_PACKAGES, RESULTS, RUNS
 from corelib.configuration import UnlearnCanvasWorld
 from corelib.errors import ConfigurationError
 from corelib.forecast import Forecast, forecast, in_bytes
 from corelib.plan import Plan
 from corelib.studies import PAPER
-from corelib.targets import RESULTS, targets_of
+from corelib.targets import targets_of
 from corelib.worlds.image_index import read_index
 from corelib.worlds.presence import ADVICE
 

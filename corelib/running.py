@@ -13,12 +13,6 @@ from corelib.leases import EXPIRY, Owner, read_owner
 
 LOGS = Path("logs")
 
-BOOKKEEPING = Path(".snakemake/corelib")
-"""Where Snakemake's side keeps what is its own; in Snakemake's own folder, and as dispensable as the rest of it."""
-
-CONTROLLER = BOOKKEEPING / "controller.lease"
-"""Held by the one Snakemake that works in a folder."""
-
 
 @dataclass(frozen=True)
 class Running:

@@ -1,19 +1,17 @@
-"""From what users ask for to runs: the paths of tables and figures, and whether what lies there is still right."""
+"""From what users ask for to runs: the paths of tables and figures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from corelib.addresses import Run, slugs_of_runs
-from corelib.artefacts import is_still_true, read_json
+from corelib.addresses import RESULTS, Run, slugs_of_runs
 from corelib.configuration import NAME, Study
-from corelib.errors import ArtefactError, ConfigurationError
+from corelib.errors import ConfigurationError
 from corelib.plan import Plan
 from corelib.studies import PAPER, load_published, load_shipped, load_study
 from corelib.worlds.asset_lock import read_lock
 
-RESULTS = Path("results")
 PRODUCTS = ("tables", "figures", "gates")
 """Stages whose results lie there, at stable names; below `runs/` they have a specification alone."""
 
@@ -57,12 +55,3 @@ def product_at(place: Path, product: str, products_of: Callable[[str], Mapping[s
             f"{place}/{product}: study {study_at(place)!r} has no such product, expected one of {', '.join(products)}."
         )
     return products[product]
-
-
-def is_current(manifest: Path, run: Run) -> bool:
-    """Whether a product lies beside its manifest, whole, and is what the run would make."""
-    try:
-        content = read_json(manifest)
-    except ArtefactError:
-        return False
-    return is_still_true(content, manifest.parent, run.digest)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corelib.addresses import RUNS, SPECIFICATION, digest_of
+from corelib.addresses import RESULTS, RUNS, SPECIFICATION, digest_of
 from corelib.artefacts import MANIFEST, followed, read_json, sha256_of
 from corelib.errors import ArtefactError
 from corelib.origins import RECORD
-from corelib.targets import PRODUCTS, RESULTS
+from corelib.targets import PRODUCTS
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import snakemake.logging
 
-from corelib.addresses import RUNS, SPECIFICATION, Run, read_specification
+from corelib.addresses import RESULTS, RUNS, SPECIFICATION, Run, read_specification
 from corelib.artefacts import MANIFEST, NO_ROOM, read_json, write_json
 from corelib.asking import refusal
 from corelib.effort import STAGES, Specification, minutes_of, read
@@ -31,16 +31,28 @@ from corelib.gathering import SHARDS, batches_of
 from corelib.leases import Lease, Taken
 from corelib.plan import Plan
 from corelib.preflight import check_room, differing_versions, existing_part, making_assets
-from corelib.running import BOOKKEEPING, CONTROLLER, running_jobs
+from corelib.requests import (
+    CONTROLLER,
+    is_free,
+    note_wanted,
+    remove_old_requests,
+    request,
+    wait_for_writer,
+)
+from corelib.running import running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.site import Site
 from corelib.slurm import cancel_waiting_jobs
+from corelib.staleness import Assessment, assess, fault_of_product
 from corelib.studies import PAPER, load_study
-from corelib.targets import RESULTS, is_current, plan_of, product_at, study_at, targets_of
+from corelib.targets import plan_of, product_at, study_at, targets_of
 from corelib.terminal import ends_of
 from corelib.worlds.asset_lock import place_of
 from corelib.worlds.presence import ADVICE, absences
+
+ALL = "all"
+"""The rule that asks for every product of the paper's study; the default target."""
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
@@ -103,31 +115,84 @@ class Catalogue:
     Args:
         repository: the folder of the Snakefile.
         ancient: Snakemake's flag for inputs whose age does not matter; all addressed inputs carry it.
+        workflow: Snakemake's own object, which knows the targets of this invocation.
         site: Snakemake's own configuration, where a cluster's profile says what the cluster calls its things.
     """
 
-    def __init__(self, repository: Path, ancient: Callable[[str], str], site: Mapping[str, Any]) -> None:
+    def __init__(self, repository: Path, ancient: Callable[[str], str], workflow: Any, site: Mapping[str, Any]) -> None:
         self.repository = repository
         self.configuration = repository / "config"
         self.ancient = ancient
         self.site = _site(site)
         _prepare_scripts(repository)
+        self._workflow = workflow
         self._planned: dict[str, Run] = {}
         self._asked: dict[str, dict[str, Run]] = {}
         self._places: set[Path] = {RUNS}
+        self._judged: set[Path] = set()
+        self._controls = False
 
     # For addressed runs
 
     def inputs_of(self, stage: str) -> Callable[[Any], list[str]]:
-        """The input function of a stage's rule: the manifests that the run named by `{run}` builds on or waits for."""
+        """The input function of a stage's rule: the manifests that the run named by `{run}` builds on or waits for.
+
+        They are `ancient` unless they are made again in this invocation: what reads them is then run as well. A run
+        whose manifest lies there, but is not what it should be, has a request besides.
+        """
 
         @_in_one_sentence
         def inputs(wildcards: Any) -> list[str]:
             specification = self.specification(stage, wildcards.run)
-            names = {*specification["builds_on"].values(), *specification["after"].values()}
-            return [self.ancient(str(RUNS / name / MANIFEST)) for name in sorted(names)]
+            names = sorted({*specification["builds_on"].values(), *specification["after"].values()})
+            return [*self._manifests(names), *self._request_for(RUNS / stage / wildcards.run, wildcards)]
 
         return inputs
+
+    def _manifests(self, names: list[str]) -> list[str]:
+        return [
+            str(RUNS / name / MANIFEST) if name in self._assessment.stale else self.ancient(str(RUNS / name / MANIFEST))
+            for name in names
+        ]
+
+    def _request_for(self, folder: Path, wildcards: Any) -> list[str]:
+        """A request, if the run in a folder, or the shard of it, has to be made again."""
+        manifest = folder / MANIFEST
+        is_stale = folder.relative_to(RUNS).as_posix() in self._assessment.stale
+        if hasattr(wildcards, "shard"):
+            manifest = folder / SHARDS / f"{wildcards.shard}-of-{wildcards.shards}.json"
+            is_stale = manifest in self._assessment.shards
+        return [str(request(manifest, [manifest]))] if is_stale else []
+
+    @functools.cached_property
+    def _assessment(self) -> Assessment:
+        """What has to be made for the targets of this invocation.
+
+        A process that runs a single job for another Snakemake has nothing to decide.
+        """
+        if not self._workflow.is_main_process:
+            return Assessment()
+        products, runs = dict[Path, Run](), list[SpecifiedRun]()
+        for target in self._workflow.dag_settings.targets or [ALL]:
+            with suppress(UserError):  # the rule of that target says what is wrong with it
+                if target == ALL:
+                    products |= dict(self._product(str(RESULTS), name) for name in self._plan(PAPER).products())
+                    continue
+                path = Path(os.path.relpath(target))
+                if path.parts[0] == RESULTS.name:
+                    products |= [self._product(str(path.parent), path.name.split(".")[0])]
+                elif path.parts[0] == RUNS.name and len(path.parts) > 3:
+                    runs.append(SpecifiedRun(self, *path.parts[1:3]))
+        for manifest, run in products.items():
+            self._prepare_to_judge(manifest, run)
+        return assess(products, runs)
+
+    def _prepare_to_judge(self, manifest: Path, run: Run) -> None:
+        """See to it that nobody writes another product, or is about to, while one is judged."""
+        self._judged.add(manifest)
+        if is_free(self._controls):
+            note_wanted(manifest, run.digest)
+            wait_for_writer(manifest)
 
     def threads_of(self, stage: str) -> Callable[[Any], int]:
         """The threads function of a stage's rule."""
@@ -168,8 +233,13 @@ class Catalogue:
         specification = self.specification("samples", wildcards.run)
         batches = batches_of(read(SamplesStage, specification))
         shards = math.ceil(len(batches) / specification["execution"]["batches_per_shard"])
-        folder = RUNS / "samples" / wildcards.run / SHARDS
-        return [self.ancient(str(folder / f"{shard:04d}-of-{shards:04d}.json")) for shard in range(shards)]
+        folder = RUNS / "samples" / wildcards.run
+        manifests = [folder / SHARDS / f"{shard:04d}-of-{shards:04d}.json" for shard in range(shards)]
+        remade = self._assessment.shards
+        return [
+            *(str(path) if path in remade else self.ancient(str(path)) for path in manifests),
+            *self._request_for(folder, wildcards),
+        ]
 
     def specification(self, stage: str, run: str) -> dict[str, Any]:
         """The specification of a run: as planned now, or as written when it was planned."""
@@ -195,6 +265,10 @@ class Catalogue:
         one is turned away: Snakemake would let both run the same job.
         """
         self._be_the_only_one()
+        self._controls = True
+        for manifest, run in self._products():
+            note_wanted(manifest, run.digest)
+        remove_old_requests()
         _correct_sacct(self.repository)
         snakemake.logging.show_logs = ends_of  # instead of whole logs, and Slurm's behind each of them
         cancel_waiting_jobs(Path.cwd())
@@ -219,6 +293,22 @@ class Catalogue:
                     _link(run.folder / name, Path(target))
             except OSError as error:
                 _stop(f"{error.filename or path}: cannot be written ({error.strerror}), expected a writable folder.")
+
+    @_in_one_sentence
+    def end(self) -> None:
+        """After the last job: look once more whether the products are what they should be."""
+        if self._workflow.dag_settings.until or self._workflow.dag_settings.omit_from:
+            return
+        faults = [fault for manifest, run in self._products() if (fault := fault_of_product(manifest, run))]
+        if faults:
+            raise ArtefactError(
+                f"{faults[0]}, although it has just been made; ask for the target again to make it anew."
+            )
+
+    def _products(self) -> Iterator[tuple[Path, Run]]:
+        for asked in self._asked.values():
+            for path, run in asked.items():
+                yield Path(f"{path}.json"), run
 
     def _check_assets(self, forecasts: list[Forecast]) -> None:
         """All that is missing, in one sentence; what is there is read by the jobs that take it into use.
@@ -257,11 +347,15 @@ class Catalogue:
 
     @_in_one_sentence
     def inputs_of_product(self, wildcards: Any) -> list[str]:
-        """What a table or figure is made from, and a request that is newer than it if it has to be made again."""
-        run = self._product(wildcards.place, wildcards.product)
-        manifests = sorted({str(below.manifest) for below in run.inputs.values()})
-        request, is_new = _request(Path(wildcards.place), wildcards.product, run)
-        return [self.ancient(path) for path in manifests] + [str(request) if is_new else self.ancient(str(request))]
+        """What a table or figure is made from, and a request if it is not what it should be."""
+        manifest, run = self._product(wildcards.place, wildcards.product)
+        found = self._assessment
+        if manifest not in self._judged:  # an input of another workflow's rule
+            self._prepare_to_judge(manifest, run)
+            found.add(assess({manifest: run}))
+        outputs = manifest.parent.glob(f"{wildcards.product}.*")
+        asked = [str(request(manifest, outputs))] if manifest in found.products else []
+        return [*self._manifests(sorted({below.name for below in run.inputs.values()})), *asked]
 
     @_in_one_sentence
     def files_of_paper(self, _: Any) -> list[str]:
@@ -276,42 +370,45 @@ class Catalogue:
     @_in_one_sentence
     def specification_of_product(self, wildcards: Any) -> str:
         """The path of the specification of a table or figure."""
-        return str(self._product(wildcards.place, wildcards.product).folder / SPECIFICATION)
+        _, run = self._product(wildcards.place, wildcards.product)
+        return str(run.folder / SPECIFICATION)
 
-    def _product(self, place: str, product: str) -> Run:
+    def _product(self, place: str, product: str) -> tuple[Path, Run]:
+        """The path of a product's manifest, and its run."""
         run = product_at(Path(place), product, lambda study: self._plan(study).products())
         for name, needed in run.with_all_inputs().items():
             self._planned.setdefault(name, needed)  # of two studies that cut equal work differently, the first decides
         self._places.add(Path(place))
         kind = self._plan(study_at(Path(place))).study.world.kind
         self._asked.setdefault(kind, {})[f"{place}/{product}"] = run
-        return run
+        return Path(place, f"{product}.json"), run
 
     @functools.cache  # noqa: B019 (one catalogue per process)
     def _plan(self, study: str) -> Plan:
         return plan_of(study, self.configuration)
 
 
-def _request(place: Path, product: str, run: Run) -> tuple[Path, bool]:
-    """The input that decides whether a product at a stable name is made again, and whether it has to be.
+class SpecifiedRun:
+    """A run that is asked for by itself, as its specification describes it."""
 
-    Snakemake knows only ages, and forgets everything else with its metadata. A product's own manifest says which run
-    it is and vouches for its bytes; when that is no longer true, the request becomes newer than the product.
-    """
-    # Snakemake remembers which folders it has looked into, parents included unless the path is absolute: a request has
-    # a folder of its own, so that it is seen however late it is made.
-    request, manifest = Path.cwd() / BOOKKEEPING / place / product / "request", place / f"{product}.json"
-    if is_current(manifest, run):
-        _touch(request, only_if_missing=True)
-        return request, False
-    now = time.time()
-    for path in place.glob(f"{product}.*"):
-        if path.stat().st_mtime >= now:  # made before the clock was set back; a request must not be of the future
-            with suppress(OSError):
-                os.utime(path, (now - 1, now - 1))
-    newest = max((path.stat().st_mtime for path in place.glob(f"{product}.*")), default=0.0)
-    _touch(request, at_least=newest + 0.01)
-    return request, True
+    def __init__(self, catalogue: Catalogue, stage: str, run: str) -> None:
+        specification = catalogue.specification(stage, run)
+        self.name, self.stage, self.digest = f"{stage}/{run}", stage, str(specification["digest"])
+        self._catalogue, self._specification = catalogue, specification
+
+    @property
+    def inputs(self) -> dict[str, SpecifiedRun]:
+        """The runs that it builds on, by role."""
+        return self._named("builds_on")
+
+    @property
+    def after(self) -> dict[str, SpecifiedRun]:
+        """The runs that it waits for, by role."""
+        return self._named("after")
+
+    def _named(self, part: str) -> dict[str, SpecifiedRun]:
+        names = self._specification[part].items()
+        return {role: SpecifiedRun(self._catalogue, *name.split("/")) for role, name in names}
 
 
 def _absences(run: Run) -> Iterator[str]:
@@ -344,12 +441,3 @@ def _date_back(folder: Path) -> None:
     for path in (folder / MANIFEST, *folder.glob(f"{SHARDS}/*.json")):
         if path.exists() and path.stat().st_mtime > now:
             os.utime(path, (now, now))
-
-
-def _touch(path: Path, only_if_missing: bool = False, at_least: float = 0.0) -> None:
-    if only_if_missing and path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    moment = max(time.time(), at_least)
-    os.utime(path, (moment, moment))

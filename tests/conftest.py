@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,15 +93,44 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 TINY = ("results/tiny/table1.csv", "results/tiny/figure2.png")
 
 
+@dataclass(frozen=True)
+class Places:
+    """The folder in which the tiny study was built, and a copy of all that was in it then."""
+
+    workplace: Path
+    copy: Path
+
+
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout in which the tiny study has been built; tests that change it work on a copy."""
+def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """The tiny study, built once."""
 
     def make(folder: Path) -> None:
-        done = Checkout.at(folder).snakemake("--cores", "2", *TINY)
+        done = Checkout.at(folder / "workplace").snakemake("--cores", "2", *TINY)
         assert done.returncode == 0, done.stdout[-6000:]
+        shutil.copytree(folder / "workplace", folder / "copy", symlinks=True)
 
-    return Checkout(made_once(tmp_path_factory, "built", make))
+    folder = made_once(tmp_path_factory, "tiny", make)
+    return Places(folder / "workplace", folder / "copy")
+
+
+@pytest.fixture(scope="session")
+def built(places: Places) -> Checkout:
+    """A checkout with the tiny study, for tests that only look."""
+    return Checkout(places.copy)
+
+
+@pytest.fixture
+def workplace(places: Places) -> Iterator[Checkout]:
+    """The folder in which the tiny study was built, with all that Snakemake remembers of it: where users stand.
+
+    Snakemake knows some files by their absolute path, so a copy is not the same. One test at a time has it; afterwards
+    it is put back as it was.
+    """
+    with FileLock(places.workplace.with_suffix(".lock")):
+        yield Checkout(places.workplace)
+        shutil.rmtree(places.workplace)
+        shutil.copytree(places.copy, places.workplace, symlinks=True)
 
 
 @pytest.fixture
@@ -111,3 +140,10 @@ def checkout(built: Checkout, tmp_path: Path) -> Checkout:
     for name in ("runs", "results"):
         shutil.copytree(built.folder / name, clone.folder / name)
     return clone
+
+
+@pytest.fixture(params=["in place", "in a clone"])
+def either(request: pytest.FixtureRequest) -> Checkout:
+    """The folder of the build with Snakemake's memory, and a fresh clone without it."""
+    found: Checkout = request.getfixturevalue("workplace" if request.param == "in place" else "checkout")
+    return found

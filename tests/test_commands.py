@@ -20,7 +20,7 @@ from corelib.__main__ import main
 from corelib.addresses import digest_of
 from corelib.artefacts import sealed, sha256_of, write_json
 from corelib.leases import Lease, Owner
-from corelib.running import CONTROLLER
+from corelib.requests import CONTROLLER
 from corelib.verifying import verify_results
 
 TABLE = "results/tiny/table1.csv"

@@ -1,0 +1,239 @@
+"""Whether what lies on the disk is what a study asks for, judged by content alone.
+
+A table that lies in its place may have been edited, copied from elsewhere, written by a job of an earlier
+configuration, or made from models that have been trained again since. Ages of files say nothing of this, and neither
+does Snakemake's memory. What a product or a run is, and what it should be, is read from its manifest, its bytes and
+the manifests of what it was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from corelib.addresses import RUN, RUNS
+from corelib.artefacts import MANIFEST, below, has_its_seal, read_json, sha256_of
+from corelib.errors import ArtefactError
+from corelib.gathering import SHARDS, is_whole
+
+SAMPLES = "samples"
+
+MISSING, DAMAGED, OTHER = "is missing", "is damaged", "is that of another configuration or of other code"
+"""What is said of a manifest."""
+
+Node = TypeVar("Node", bound="Needed")
+
+
+class Needed(Protocol):
+    """A run as the assessment sees it: its address and what it builds on or waits for."""
+
+    @property
+    def name(self) -> str:
+        """`STAGE/SLUG-DIGEST`."""
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage."""
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of its content."""
+
+    @property
+    def inputs(self: Node) -> Mapping[str, Node]:
+        """The runs that it builds on, by role."""
+
+    @property
+    def after(self: Node) -> Mapping[str, Node]:
+        """The runs that it waits for, by role."""
+
+
+@dataclass
+class Assessment:
+    """What has to be made for some products.
+
+    Attributes:
+        products: those that are missing or not what they should be, by the path of their manifest, with the reason.
+        missing: names of the runs that have to be made and have no manifest.
+        stale: names of the runs that have to be made again although they have a manifest, with the reason.
+        shards: paths of the manifests of shards that have to be made again, with the reason.
+    """
+
+    products: dict[Path, str] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+    stale: dict[str, str] = field(default_factory=dict)
+    shards: dict[Path, str] = field(default_factory=dict)
+
+    def is_made(self, name: str) -> bool:
+        """Whether a run is going to be made, for the first time or again."""
+        return name in self.missing or name in self.stale
+
+    def add(self, other: Assessment) -> None:
+        """Take over what another assessment has found."""
+        self.products |= other.products
+        self.missing |= other.missing
+        self.stale |= other.stale
+        self.shards |= other.shards
+
+    def __len__(self) -> int:
+        return len(self.products) + len(self.missing) + len(self.stale) + len(self.shards)
+
+
+def assess(products: Mapping[Path, Node], runs: Iterable[Node] = ()) -> Assessment:
+    """Find out what has to be made for some products, and for some runs that are asked for by themselves.
+
+    A run is looked at only if something that has to be made reads it; then all its files are hashed, so that damage is
+    found before the first job starts. What was made with a model that has to be trained again is made again, too:
+    trained on another device the model has other weights.
+
+    Args:
+        products: the runs of tables, figures and reports, by the path of their manifest.
+        runs: other runs that are asked for.
+    """
+    found = Assessment()
+    faults = _Memo(fault_of_run)
+    while True:
+        before, visited = len(found), set[str]()
+
+        def visit(
+            run: Node,
+            visited: set[str] = visited,  # of this pass
+        ) -> None:
+            queue = [run]
+            while queue:
+                run = queue.pop()
+                if run.name in visited:
+                    continue
+                visited.add(run.name)
+                if (RUNS / run.name / MANIFEST).exists():
+                    reason = faults.of(RUNS / run.name, run.stage, run.digest) or _made_with(RUNS / run.name, found)
+                    if reason is None:
+                        continue
+                    found.stale.setdefault(run.name, reason)
+                else:
+                    found.missing.add(run.name)
+                if run.stage == SAMPLES:
+                    _assess_shards(RUNS / run.name, run.digest, found)
+                queue.extend([*run.inputs.values(), *run.after.values()])
+
+        for path, product in products.items():
+            reason = found.products.get(path) or fault_of_product(path, product) or _trained_again(path, found)
+            if reason is not None:
+                found.products[path] = reason
+                for run in (*product.inputs.values(), *product.after.values()):
+                    visit(run)
+        for run in runs:
+            visit(run)
+        if len(found) == before:
+            return found
+
+
+class _Memo:
+    """The answers of a function that reads many files, each asked once."""
+
+    def __init__(self, function: Callable[..., str | None]) -> None:
+        self._function = function
+        self._known: dict[tuple[Any, ...], str | None] = {}
+
+    def of(self, *arguments: Any) -> str | None:
+        """The function's answer."""
+        if arguments not in self._known:
+            self._known[arguments] = self._function(*arguments)
+        return self._known[arguments]
+
+
+def fault_of_product(manifest: Path, run: Needed) -> str | None:
+    """Why a product at a stable name is not what a run would make; None if it is.
+
+    Its bytes, its digest, the builds of the models behind it and those of everything it was made from are compared.
+    """
+    content = _content_of(manifest)
+    if content is None:
+        return f"{manifest} {DAMAGED if manifest.exists() else MISSING}"
+    if content["digest"] != run.digest:
+        return f"{manifest} {OTHER}"
+    return _fault_of_files(manifest, content) or _fault_of_models(content) or _fault_of_inputs(content)
+
+
+def fault_of_run(folder: Path, stage: str, digest: str) -> str | None:
+    """Why what lies in a run's folder cannot be read as that run; None if it can."""
+    content = _content_of(folder / MANIFEST)
+    if content is None:
+        return f"{folder / MANIFEST} {DAMAGED}"
+    if (content["stage"], content["digest"]) != (stage, digest):
+        return f"{folder / MANIFEST} is that of another run"
+    return _fault_of_files(folder / MANIFEST, content) or _fault_of_models(content)
+
+
+def _assess_shards(folder: Path, digest: str, found: Assessment) -> None:
+    """Note the shards of a run whose batches are not whole any more, or belong to another build of the model."""
+    for path in sorted((folder / SHARDS).glob("*-of-*.json")):
+        if path.name.endswith(".provenance.json") or path in found.shards:
+            continue
+        content = _content_of(path)
+        if content is None or content["digest"] != digest:
+            found.shards[path] = f"{path} is damaged"
+        elif reason := _fault_of_models(content) or _trained_again(path, found):
+            found.shards[path] = reason
+        elif not all(is_whole(folder / record, content["trained"]) for record in content["files"]):
+            found.shards[path] = f"an image or a record of {path} is missing or damaged"
+
+
+def _made_with(folder: Path, found: Assessment) -> str | None:
+    return _trained_again(folder / MANIFEST, found)
+
+
+def _trained_again(manifest: Path, found: Assessment) -> str | None:
+    """Whether something was made with a model that is going to be trained again."""
+    content = _content_of(manifest)
+    for model in content["trained"] if content else ():
+        if found.is_made(model):
+            return f"the model {RUNS / model} behind it has to be trained again"
+    return None
+
+
+def _fault_of_files(manifest: Path, content: Mapping[str, Any]) -> str | None:
+    """The first file that a manifest vouches for and that is not as it was."""
+    for name, sha256 in content["files"].items():
+        try:
+            path = below(manifest.parent, name)
+            if not path.exists():
+                return f"{path} is missing"
+            if sha256_of(path) != sha256:
+                return f"{path} is not as it was written"
+        except (ArtefactError, OSError):
+            return f"{manifest.parent / name} is not as it was written"
+    return None
+
+
+def _fault_of_models(content: Mapping[str, Any]) -> str | None:
+    """The first trained model of which another build lies here than the one behind a manifest."""
+    for model, seal in content["trained"].items():
+        lies = _content_of(RUNS / model / MANIFEST)
+        if lies is not None and lies["seal"] != seal:
+            return f"the model {RUNS / model} has been trained again since"
+    return None
+
+
+def _fault_of_inputs(content: Mapping[str, Any]) -> str | None:
+    """The first run that a product was made from and that has other content by now."""
+    for name, seal in content["inputs"].items():
+        lies = _content_of(RUNS / name / MANIFEST)
+        if lies is not None and lies["seal"] != seal:
+            return f"{RUNS / name} has been made again since, with another result"
+    return None
+
+
+def _content_of(manifest: Path) -> dict[str, Any] | None:
+    """What a manifest says, if it is one and as it was written."""
+    try:
+        content = read_json(manifest)
+    except ArtefactError:
+        return None
+    kinds = {"stage": str, "digest": str, "files": dict, "trained": dict, "inputs": dict}
+    if not has_its_seal(content) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
+        return None
+    is_named = all(RUN.fullmatch(name) for name in (*content["trained"], *content["inputs"]))
+    return content if is_named else None

@@ -1,0 +1,248 @@
+"""One step of the walk: a move, the question, and what is compared afterwards."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import yaml
+from conftest import Checkout
+
+HERE = Path(__file__).resolve().parent
+STUDY, SIBLING = "walk", "walk2"
+
+CHOICES: Mapping[str, tuple[dict[str, object], ...]] = {
+    "rate": ({}, {"methods": {"core": {"learning_rate": 2.0e-3}}}),
+    "guidance": ({}, {"sampling": {"guidance_scale": 2.0}}),
+    "rows": (
+        {},
+        {"tables": {"table1": {"rows": ["original", "core"]}}},
+        {"tables": {"table1": {"rows": ["original", "esd"]}}},
+    ),
+    "pixels": ({}, {"figures": {"figure2": {"pixels": 64}}}),
+}
+"""Leaves that the walk changes, and their overlays of the study."""
+
+Configuration = tuple[int, ...]
+
+UNTOUCHED = {
+    Path("runs/backup/important/notes.txt"): "not a run",
+    Path("results/walk/notes.txt"): "mine",
+    Path("runs/unlearning/my-copy/weights.bin"): "mine, too",
+}
+"""What the user has put beside the results; nobody may remove it."""
+
+
+def targets_of(study: str) -> tuple[str, str]:
+    """The products of a study."""
+    return f"results/{study}/table1.csv", f"results/{study}/figure2.png"
+
+
+def place_at(folder: Path) -> Checkout:
+    """A checkout with the studies of the walk."""
+    if folder.exists():
+        return Checkout(folder)
+    checkout = Checkout.at(folder)
+    write_studies(checkout, tuple(0 for _ in CHOICES))
+    return checkout
+
+
+def write_studies(checkout: Checkout, configuration: Configuration) -> None:
+    """Write the study of a configuration, and a second one that shares most runs with it."""
+    study = yaml.safe_load((HERE / "study.yaml").read_text())
+    for chosen, overlays in zip(configuration, CHOICES.values(), strict=True):
+        study = _overlaid(study, overlays[chosen])
+    folder = checkout.folder / "config/studies"
+    (folder / f"{STUDY}.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    (folder / f"{SIBLING}.yaml").write_text(
+        f"base: {STUDY}\ntables: {{table1: {{rows: [original, core]}}}}\nfigures: {{figure2: {{seed: 288}}}}\n"
+    )
+
+
+def _overlaid(below: object, above: object) -> dict[str, object]:
+    assert isinstance(below, dict) and isinstance(above, dict)
+    found = dict(below)
+    for key, value in above.items():
+        found[key] = _overlaid(found.get(key, {}), value) if isinstance(value, dict) else value
+    return found
+
+
+def products_at(checkout: Checkout, study: str) -> dict[str, str]:
+    """The hashes of all files of a study's products; records of who made them when are not compared."""
+    folder = checkout.folder / "results" / study
+    paths = [path for path in sorted(folder.glob("*")) if path.name.startswith(("table", "figure"))]
+    return {path.name: hash_of(path) for path in paths if path.is_file() and "provenance" not in path.name}
+
+
+def hash_of(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def results_at(checkout: Checkout) -> dict[Path, str]:
+    """The hashes of the files of all runs that are the same whenever and wherever they are made."""
+    runs = checkout.folder / "runs"
+    found = {}
+    for path in runs.rglob("*"):
+        name = path.name
+        if path.is_file() and not path.is_symlink() and not name.startswith("."):
+            if (
+                "provenance" in name
+                or name == "specification.json"
+                or path.suffix == ".lease"
+                or "shards" in path.parts
+            ):
+                continue
+            found[path.relative_to(checkout.folder)] = hash_of(path)
+    return found
+
+
+def complete_runs(checkout: Checkout) -> set[str]:
+    """The runs that have a manifest."""
+    runs = checkout.folder / "runs"
+    return {path.parent.relative_to(runs).as_posix() for path in runs.glob("*/*/manifest.json")}
+
+
+class Reference:
+    """A folder in which nothing is ever disturbed, for the products of each configuration."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checkout = place_at(folder)
+        self._products: dict[tuple[Configuration, str], dict[str, str]] = {}
+
+    def products(self, configuration: Configuration, study: str) -> dict[str, str]:
+        """The hashes of a study's products."""
+        key = configuration, study
+        if key not in self._products:
+            write_studies(self.checkout, configuration)
+            shutil.rmtree(self.checkout.folder / "results", ignore_errors=True)
+            done = self.checkout.snakemake("--cores", "2", *targets_of(study))
+            assert done.returncode == 0, done.stdout[-5000:]
+            self._products[key] = products_at(self.checkout, study)
+            kept = self.folder_of(configuration, study)
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(self.checkout.folder / "results" / study, kept)
+        return self._products[key]
+
+    def folder_of(self, configuration: Configuration, study: str) -> Path:
+        """Where the products of a configuration are kept, once they have been made."""
+        name = "".join(map(str, configuration))
+        return self.checkout.folder / "kept" / f"{study}-{name}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What came of one move.
+
+    Attributes:
+        number: of the step.
+        move: its name.
+        detail: what exactly was done.
+        asked: how often the target was asked for until it was there.
+        faults: each beginning with its kind: STALE, LOST, UNCLEAR, VERIFY.
+    """
+
+    number: int
+    move: str
+    detail: str
+    asked: int
+    faults: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        again = "" if self.asked == 1 else f" [asked {self.asked} times]"
+        return "\n    ".join([f"{self.number:4d} {self.move}: {self.detail}{again}", *self.faults])
+
+
+class Walk:
+    """A folder of results and what a user does to it.
+
+    Args:
+        folder: where it stands.
+        reference: what is right.
+        seed: of all that is chosen at random.
+    """
+
+    def __init__(self, folder: Path, reference: Reference, seed: int) -> None:
+        self.checkout = place_at(folder)
+        self.folder = folder
+        self.reference = reference
+        self.random = random.Random(seed)
+        self.configuration: Configuration = tuple(0 for _ in CHOICES)
+        self.study = STUDY
+        self.number = 0
+        write_studies(self.checkout, self.configuration)
+        reference.products(self.configuration, self.study)
+        done = self.checkout.snakemake("--cores", "2", *targets_of(self.study))
+        assert done.returncode == 0, done.stdout[-5000:]
+        for path, content in UNTOUCHED.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(content)
+
+    def configure(self, configuration: Configuration) -> None:
+        """Edit the study."""
+        self.configuration = configuration
+        write_studies(self.checkout, configuration)
+
+    def step(self) -> Step:
+        """Make one move, ask, and compare."""
+        from moves import MOVES, WEIGHTS
+
+        self.number += 1
+        move = self.random.choices(MOVES, WEIGHTS)[0]
+        detail = move(self)
+        wanted = self.reference.products(self.configuration, self.study)
+        before = complete_runs(self.checkout)
+        asked, faults = 0, list[str]()
+        while asked < 3:
+            asked += 1
+            done = self.checkout.snakemake("--cores", "2", *targets_of(self.study))
+            if done.returncode == 0:
+                break
+            if "Traceback" in done.stdout or done.stdout.count("Error: ") < 1:
+                faults.append(f"UNCLEAR: {done.stdout[-1500:]}")
+        else:
+            faults.append(f"LOST: asked three times, and still: {done.stdout[-1500:]}")
+        if (found := products_at(self.checkout, self.study)) != wanted:
+            names = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+            faults.append(f"STALE: {', '.join(names)}")
+        if gone := before - complete_runs(self.checkout):
+            faults.append(f"LOST: {', '.join(sorted(gone))}")
+        for path, content in UNTOUCHED.items():
+            if not (self.folder / path).exists() or (self.folder / path).read_text() != content:
+                faults.append(f"LOST: {path}")
+                (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / path).write_text(content)
+        faults += self._compare_with_verify()
+        return Step(self.number, move.__name__, detail, asked, faults)
+
+    def _compare_with_verify(self) -> list[str]:
+        """Whether `verify` names every run that differs from the reference's, and no other."""
+        done = self.checkout.python("-m", "corelib", "verify", timeout=300)
+        named = [line for line in done.stdout.splitlines() if "faults" not in line and "clean RUN" not in line]
+        right = results_at(self.reference.checkout)
+        lies = results_at(self.checkout)
+        complete = complete_runs(self.checkout)
+        faults = []
+        for path, digest in lies.items():
+            run = "/".join(path.parts[1:3])
+            if run in complete and right.get(path, digest) != digest and not any(run in line for line in named):
+                faults.append(f"VERIFY: says nothing of {path}")
+        return faults
+
+    def damaged(self) -> list[str]:
+        """The runs of which `verify` says something."""
+        done = self.checkout.python("-m", "corelib", "verify", timeout=300)
+        runs = complete_runs(self.checkout)
+        return sorted(run for run in runs if run in done.stdout)
+
+
+def digest_in(manifest: Path) -> str | None:
+    """The digest that a manifest says it is of."""
+    try:
+        return str(json.loads(manifest.read_text())["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
