@@ -280,7 +280,7 @@ class Catalogue:
         for place in sorted(self._places):
             if not os.access(existing_part(place), os.W_OK):
                 _stop(f"{place}: cannot be written to, expected a writable folder.")
-        forecasts = [forecast(asked, kind) for kind, asked in self._asked.items()]
+        forecasts = [forecast(asked, kind, self._assessment) for kind, asked in self._asked.items()]
         self._check_assets(forecasts)
         self._check_room_and_versions(forecasts)
         for run in self._planned.values():

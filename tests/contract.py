@@ -289,11 +289,12 @@ class Pretended(Checkout):
         universe = Universe.of(study, self.configuration)
         for run in universe.runs.values():
             if run.stage not in PRODUCTS:
-                _write(self.folder / run.manifest)
+                _write(self.folder / run.manifest, _manifest_of(run))
             if isinstance(run.settings, SamplesStage):
                 shards = math.ceil(len(batches_of(run.settings)) / run.execution["batches_per_shard"])
                 for shard in range(shards):
-                    _write(self.folder / run.folder / SHARDS / f"{shard:04d}-of-{shards:04d}.json")
+                    name = f"{shard:04d}-of-{shards:04d}.json"
+                    _write(self.folder / run.folder / SHARDS / name, _manifest_of(run))
         self.publish(study, universe)
         return universe
 
@@ -302,8 +303,7 @@ class Pretended(Checkout):
         for name, run in universe.products.items():
             for ending in PRODUCT_FILES[run.stage]:
                 _write(self.folder / RESULTS / place / f"{name}{ending}")
-            said = sealed({"stage": run.stage, "digest": run.digest, "files": {}, "facts": {}, "trained": {}})
-            _write(self.folder / RESULTS / place / f"{name}.json", json.dumps(said))
+            _write(self.folder / RESULTS / place / f"{name}.json", _manifest_of(run))
 
     def lock(self, other: str | None = None) -> None:
         """Write a lock of all assets, of which one may be another than at other times."""
@@ -327,6 +327,12 @@ class Pretended(Checkout):
                 parts = Path(path).parts
                 found.add("/".join(parts[1:3]) if parts[0] == RUNS.name else f"{Path(path).parent}/{Path(path).stem}")
         return {name.removesuffix(".cells").removesuffix(".provenance") for name in found}
+
+
+def _manifest_of(run: Run) -> str:
+    """A manifest that vouches for nothing."""
+    empty: dict[str, Any] = {part: {} for part in ("files", "facts", "trained", "inputs")}
+    return json.dumps(sealed({"stage": run.stage, "digest": run.digest, **empty}))
 
 
 def _write(path: Path, text: str = "{}") -> None:
