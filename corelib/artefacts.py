@@ -44,8 +44,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
 
     Raises `OSError` under the name of `path` if there is no room for it, whatever a library in the block says of that,
-    and `ArtefactError` if a folder has that name.
+    and `ArtefactError` if a folder that is not empty has that name.
     """
+    if path.is_dir() and not path.is_symlink():
+        with suppress(OSError):
+            path.rmdir()  # an empty one is nobody's
     if path.is_dir():
         raise _folder_in_the_way(path)
     with _named(path):
