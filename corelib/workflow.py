@@ -34,7 +34,7 @@ from corelib.preflight import check_room, differing_versions, existing_part, mak
 from corelib.running import BOOKKEEPING, CONTROLLER, running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.unlearn_canvas import AdoptionStage
-from corelib.site import Site
+from corelib.site import Site, check_site_file
 from corelib.slurm import cancel_waiting_jobs
 from corelib.studies import PAPER, load_study
 from corelib.targets import RESULTS, is_current, plan_of, product_at, study_at, targets_of
@@ -93,7 +93,9 @@ def _correct_sacct(repository: Path) -> None:
 
 
 @_in_one_sentence
-def _site(values: Mapping[str, Any]) -> Site:
+def _site(repository: Path, values: Mapping[str, Any]) -> Site:
+    if values:
+        check_site_file(repository)
     return Site.of(values)
 
 
@@ -110,7 +112,7 @@ class Catalogue:
         self.repository = repository
         self.configuration = repository / "config"
         self.ancient = ancient
-        self.site = _site(site)
+        self.site = _site(repository, site)
         _prepare_scripts(repository)
         self._planned: dict[str, Run] = {}
         self._asked: dict[str, dict[str, Run]] = {}
