@@ -45,6 +45,7 @@ def papers() -> str:
     }
     methods = {name: copy.deepcopy(core) for name in retain}
     for name, target in retain.items():
+        methods[name] |= {"title": name}
         methods[name]["objective"]["retain"]["target"] = target
     released = ["ediff_released", "ca_released", "salun_released", "esd_released"]
     rows = ["original", "ediff", "ca_model", "ca_noise", "salun", "esd", *released, "core"]

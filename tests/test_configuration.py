@@ -859,6 +859,54 @@ CONTRADICTIONS = {
         "'one_to_one'",
         "no anchors for the original model",
     ),
+    "two methods of one title in a table": (
+        "methods: {far: {like: core, title: CORE (ours)}}\ntables: {table1: {rows: [original, core, far]}}",
+        "methods.far.title",
+        "'CORE (ours)'",
+        "another title for the row far of tables.table1.rows: the row core has this one",
+    ),
+    "one method twice without titles": (
+        "tables: {table1: {rows: [core, {name: far, method: core, anchors: one_to_all}]}}",
+        "tables.table1.rows.1.title",
+        "'CORE (ours)'",
+        "another title for the row far of tables.table1.rows: the row core has this one",
+    ),
+    "titles that differ in space and case": (
+        "tables: {table1: {rows: [core, {name: far, method: esd, title: ' core  (OURS)'}]}}",
+        "tables.table1.rows.1.title",
+        "' core (OURS)'",  # on one line, as all sentences are
+        "another title for the row far of tables.table1.rows: the row core has this one",
+    ),
+    "titles that only look alike": (
+        "tables: {table1: {rows: [{name: a, method: core, title: Café}, {name: b, method: esd, title: Cafe\u0301}]}}",
+        "tables.table1.rows.1.title",
+        "Cafe",
+        "another title for the row b of tables.table1.rows: the row a has this one",
+    ),
+    "title of the original model": (
+        "methods: {far: {like: core, title: original}}\ntables: {table1: {rows: [far, original]}}",
+        "methods.far.title",
+        "'original'",
+        "another title for the row far of tables.table1.rows: the row original has this one",
+    ),
+    "title without a character": (
+        "tables: {table1: {rows: [{name: a, method: core, title: ' '}]}}",
+        "tables.table1.rows.0.title",
+        "' '",
+        "a title for the row a of tables.table1.rows",
+    ),
+    "two columns of one title": (
+        "figures: {figure2: {columns: [core, {name: far, method: core, anchors: one_to_all}]}}",
+        "figures.figure2.columns.1.title",
+        "'CORE (ours)'",
+        "another title for the row far of figures.figure2.columns: the row core has this one",
+    ),
+    "column twice": (
+        "figures: {figure2: {columns: [esd, esd]}}",
+        "figures.figure2.columns",
+        "'esd'",
+        "each entry once",
+    ),
     "row twice": ("tables: {table1: {rows: [core, core]}}", "tables.table1.rows", "'core'", "each entry once"),
     "task twice": (
         "tables: {table1: {tasks: [Forget01, Forget01]}}",
