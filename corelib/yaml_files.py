@@ -257,7 +257,7 @@ def _line_of(event: Any) -> int:
 
 
 def _line_at(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1
+    return len(re.findall("\r\n?|\n", text[:position])) + 1
 
 
 def _shown(text: str) -> str:

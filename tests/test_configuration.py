@@ -1212,7 +1212,7 @@ UNREADABLE = {
     "number next to nothing": ("fid: {batch: 2e-400}\n", ", line 1", "the number 2e-400 is too small for floating"),
     "tagged as what it is not": ("training: {seed: !!bool maybe}\n", ", line 1", "the tag `!!bool`, expected"),
     "nesting without end": ("[" * 5000, ", line 1", "more than 100 sections and lists lie within each other"),
-    "control character": ("a: 1\nb: \x00\n", ", line 2", "not readable as YAML: unacceptable character U+0000"),
+    "control character": ("a: 1\r\nb: \x00\n", ", line 2", "not readable as YAML: unacceptable character U+0000"),
     "line break of YAML 1.1": (
         "a: 1\nb: 2\u2028c: 3\n",
         ", line 2",
