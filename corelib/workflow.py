@@ -42,7 +42,7 @@ from corelib.requests import (
 from corelib.running import running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.unlearn_canvas import AdoptionStage
-from corelib.site import Site
+from corelib.site import Site, check_site_file
 from corelib.slurm import cancel_waiting_jobs
 from corelib.staleness import Assessment, assess, fault_of_product
 from corelib.studies import PAPER, load_study
@@ -105,7 +105,9 @@ def _correct_sacct(repository: Path) -> None:
 
 
 @_in_one_sentence
-def _site(values: Mapping[str, Any]) -> Site:
+def _site(repository: Path, values: Mapping[str, Any]) -> Site:
+    if values:
+        check_site_file(repository)
     return Site.of(values)
 
 
@@ -123,7 +125,7 @@ class Catalogue:
         self.repository = repository
         self.configuration = repository / "config"
         self.ancient = ancient
-        self.site = _site(site)
+        self.site = _site(repository, site)
         _prepare_scripts(repository)
         self._workflow = workflow
         self._planned: dict[str, Run] = {}

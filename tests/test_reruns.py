@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import re
 import shutil
 import subprocess
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
-import yaml
 from conftest import REPOSITORY, Checkout
 from contract import (
     LOCKED,
@@ -139,7 +139,7 @@ def test_with_the_shipped_world_no_leaf_of_the_world_may_be_another(tmp_path: Pa
     for case in cases_of("leaf of the miniature", leaves):
         if case.key == ("world", "pretrained"):
             continue
-        checkout.add_study("other", yaml.safe_dump({"base": "mini", **case.overlay}))
+        checkout.add_study("other", json.dumps({"base": "mini", **case.overlay}))
         with pytest.raises(ConfigurationError):
             plan_of("other", checkout.configuration)
 

@@ -51,7 +51,7 @@ def hashes_below(folder: Path) -> dict[str, str]:
 def test_the_tiny_study_ends_with_a_table_in_the_papers_columns(built: Checkout) -> None:
     with (built.folder / "results/tiny/table1.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["Task", "Algorithm", "UA", "IRA", "CRA", "SFID", "Total"]
+    assert list(rows[0]) == ["Task", "Algorithm", "UA", "IRA", "CRA", "SFID", "Total", "Remark"]
     assert [(row["Task"], row["Algorithm"]) for row in rows] == [
         (task, title) for task in ("Forget01", "Forget02") for title in ("Original", "ESD", "CORE (ours)")
     ]
