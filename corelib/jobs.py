@@ -28,7 +28,18 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from corelib.addresses import SPECIFICATION, code_of, packages_of, read_inputs, read_specification, trained_behind
-from corelib.artefacts import MANIFEST, NO_ROOM, below, is_still_true, read_json, vouched_for, write_json
+from corelib.artefacts import (
+    MANIFEST,
+    NO_ROOM,
+    below,
+    is_still_true,
+    read_json,
+    read_sealed,
+    sealed,
+    sha256_of,
+    vouched_for,
+    write_json,
+)
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, UserError
 from corelib.gpus import CHOSEN, check_that_it_computes, one_gpu
 from corelib.leases import Lease
@@ -141,10 +152,11 @@ def _make(
         log.info("done in %.1f s", seconds)
         record = {
             **_provenance(specification, made, began, seconds),
+            "records": {name: sha256_of(below(work.folder, name)) for name in outcome.records},
             "earlier_attempts": attempts[:-1],
             "log": _said(Path(snakemake.log[0])),
         }
-        write_json(provenance, record)
+        write_json(provenance, sealed(record))
     manifest.with_suffix(ATTEMPTS).unlink(missing_ok=True)
     write_json(manifest, made)
     work.checkpoint.unlink(missing_ok=True)
@@ -220,8 +232,11 @@ def _made_before(provenance: Path, work: Work) -> dict[str, Any] | None:
     that had submitted it died before it saw it end. The provenance record is no output, so it is still there.
     """
     try:
-        made: dict[str, Any] = read_json(provenance)["manifest"]
-    except (ArtefactError, KeyError, TypeError):
+        record = read_sealed(provenance)
+        made: dict[str, Any] = record["manifest"]
+        if any(sha256_of(below(work.folder, name)) != sha for name, sha in record["records"].items()):
+            return None
+    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
         return None
     return made if is_still_true(made, work.folder, work.digest) and made["trained"] == work.trained else None
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corelib.artefacts import MANIFEST, Manifest, read_json
-from corelib.errors import ArtefactError
+from corelib.artefacts import MANIFEST, Manifest, read_sealed
 
 RECORD = Path(MANIFEST).with_suffix(".provenance.json").name
 SHARDS = "shards/*.provenance.json"
@@ -42,9 +41,10 @@ class Origin:
 def origins_of(cells: Manifest) -> dict[str, list[Origin]]:
     """The jobs behind an evaluated run's accuracies, its FID, and the original model's: model, images, evaluation.
 
-    By the roles of the cells' inputs; empty lists where there are no records.
+    By the roles of the cells' inputs; empty lists where there are no records. Raises `ArtefactError` if a record is not
+    as it was written.
     """
-    own = _record(cells.folder / RECORD)
+    own = _record(cells.folder / RECORD, f"{cells.folder.parent.name}/{cells.folder.name}")
     builds_on = own["specification"]["builds_on"] if own else {}
     return {
         role: list(_chain(cells.folder.parents[1], builds_on[role])) if role in builds_on else []
@@ -54,7 +54,7 @@ def origins_of(cells: Manifest) -> dict[str, list[Origin]]:
 
 def _chain(runs: Path, name: str) -> Iterator[Origin]:
     """The jobs of a run and of what it looks at, first things first."""
-    record = _record(runs / name / RECORD)
+    record = _record(runs / name / RECORD, name)
     if record is None:
         return
     builds_on = record["specification"]["builds_on"]
@@ -62,16 +62,15 @@ def _chain(runs: Path, name: str) -> Iterator[Origin]:
         if role in builds_on:
             yield from _chain(runs, builds_on[role])
     stage, _, run = name.partition("/")
-    shards = [found for path in sorted((runs / name).glob(SHARDS)) if (found := _record(path))]
+    shards = [found for path in sorted((runs / name).glob(SHARDS)) if (found := _record(path, name))]
     for job in shards or [record]:
         devices = dict.fromkeys(attempt["device"] for attempt in (*job["earlier_attempts"], job))
         where = job["node"] or job["host"]
         yield Origin(stage, run, job["commit"], ", ".join(devices), where, job["finished"])
 
 
-def _record(path: Path) -> dict[str, Any] | None:
-    try:
-        record: dict[str, Any] = read_json(path)
-    except ArtefactError:
+def _record(path: Path, name: str) -> dict[str, Any] | None:
+    """The record of a job that had a part in a run; None if there is none."""
+    if not path.exists():
         return None
-    return record
+    return read_sealed(path, f"run `python -m corelib clean {name} --delete` and ask for the target again")

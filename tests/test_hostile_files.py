@@ -181,7 +181,7 @@ CONTENT = {"stage": "x", "settings": {}, "threads": 1, "code": {}, "packages": {
 def test_a_specification_names_runs_and_no_other_folders(tmp_path: Path, name: object) -> None:
     path = tmp_path / "specification.json"
     whole = {**CONTENT, "slug": "x", "execution": {}, "after": {}, "digest": digest_of(CONTENT)}
-    write_json(path, {**whole, "builds_on": {"a": "x/y-0123456789ab"}})
+    write_json(path, sealed({**whole, "builds_on": {"a": "x/y-0123456789ab"}}))
     assert read_specification(path)["builds_on"] == {"a": "x/y-0123456789ab"}
     write_json(path, {**whole, "builds_on": {"a": name}})
     with pytest.raises(ArtefactError, match="names a run that can be none"):

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corelib.artefacts import Manifest, sha256_of, write_json
+from corelib.artefacts import Manifest, sealed, sha256_of, write_json
+from corelib.errors import ArtefactError
 from corelib.metrics import FILE, Count
 from corelib.plan import Plan
 from corelib.settings.reporting import TableRow, TableStage
@@ -79,12 +80,14 @@ def table(folder: Path, comparable: bool = True, published: str | None = "table1
     )
     work = Work(folder / "table", "0" * 64, inputs | evaluations)
     work.folder.mkdir()
-    assert tabulate(settings, work).files == [
+    outcome = tabulate(settings, work)
+    assert outcome.files == [
         "table1.cells.csv",
         "table1.csv",
         "table1.md",
         "table1.tex",
     ]
+    assert outcome.records == ["table1.provenance.csv"]
     return work
 
 
@@ -224,7 +227,7 @@ def record(runs: Path, name: str, commit: str, device: str, **builds_on: str) ->
     (runs / name).mkdir(parents=True, exist_ok=True)
     said = {"specification": {"builds_on": builds_on}, "commit": commit, "device": device}
     said |= {"host": "here", "node": None, "finished": "2026-01-01T00:00:00", "earlier_attempts": []}
-    (runs / name / "manifest.provenance.json").write_text(json.dumps(said))
+    (runs / name / "manifest.provenance.json").write_text(json.dumps(sealed(said)))
 
 
 def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
@@ -257,6 +260,18 @@ def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
         ("UA", "unlearning", "core", "c1", "A100"), ("UA", "samples", "core", "c2", "A100"),
         ("UA", "samples", "core", "c2", "H100"), ("UA", "predictions", "core", "c3", "A100"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("damaged", ["cells/core", "predictions/core"])
+def test_a_table_does_not_repeat_a_damaged_record_of_who_made_its_numbers(tmp_path, damaged):
+    evaluations = cells(tmp_path / "runs/cells/core", CORE)
+    record(tmp_path / "runs", "cells/core", "c4", "cpu", predictions="predictions/core")
+    record(tmp_path / "runs", "predictions/core", "c3", "A100")
+    assert len(evaluated(row("core", "CORE"), evaluations).made_by("UA")) == 1
+    path = tmp_path / "runs" / damaged / "manifest.provenance.json"
+    path.write_text(path.read_text().replace("here", "hare"))
+    with pytest.raises(ArtefactError, match=f"corelib clean {damaged} --delete` and ask for the target again"):
+        evaluated(row("core", "CORE"), evaluations)
 
 
 def test_cells_hold_counts_intervals_published_numbers_and_verdicts(tmp_path):
