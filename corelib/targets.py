@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from corelib.worlds.asset_lock import read_lock
 RESULTS = Path("results")
 PRODUCTS = ("tables", "figures", "gates")
 """Stages whose results lie there, at stable names; below `runs/` they have a specification alone."""
+
+PRODUCT_FILE = re.compile(r"(table\w+|figure\w+|gate)\.\w+(\.\w+)?")
 
 
 def targets_of(name: str, study: Study) -> list[str]:
@@ -66,3 +69,23 @@ def is_current(manifest: Path, run: Run) -> bool:
     except ArtefactError:
         return False
     return is_still_true(content, manifest.parent, run.digest)
+
+
+def product_files() -> tuple[dict[Path, list[Path]], list[Path]]:
+    """The files that lie in `results/` under the name of a table, figure or gate, by the path of its manifest; and all
+    other files there.
+
+    Files with a leading dot, leases and lists of attempts are left out: they are unfinished state.
+    """
+    products: dict[Path, list[Path]] = {}
+    others = []
+    for path in sorted(RESULTS.rglob("*")):
+        parts = path.relative_to(RESULTS).parts
+        is_hidden = any(part.startswith(".") for part in parts)
+        if path.is_dir() or is_hidden or path.name.endswith((".lease", ".attempts.json")):
+            continue
+        if len(parts) <= 2 and PRODUCT_FILE.fullmatch(path.name):
+            products.setdefault(path.with_name(f"{path.name.partition('.')[0]}.json"), []).append(path)
+        else:
+            others.append(path)
+    return products, others
