@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 try:
     from corelib import explaining
     from corelib.cleaning import (
+        Unnamed,
         check_that_names_are_certain,
-        check_that_nothing_is_built_here,
+        nothing_is_built_here,
         remove,
         runs_made_of,
         unnamed_runs,
@@ -124,7 +127,10 @@ def explain_targets(asked: Any) -> int:
 def verify(_: Any) -> int:
     """Say whether what lies here is what it says it is."""
     found = verify_results()
-    print(*found.faults, found, sep="\n")
+    print(*found.faults, *found.affected, sep="\n")
+    if found.others:
+        print("Not looked at, because they belong to no run and no product:", *found.others, sep="\n  ")
+    print(found)
     if found.faults:
         print("`python -m corelib clean RUN --delete` removes a run and all that was made of it, to be made again.")
     return 1 if found.faults else 0
@@ -132,21 +138,27 @@ def verify(_: Any) -> int:
 
 def clean_runs(asked: Any) -> int:
     """Name, or remove, the runs that no study names, or some runs with all that was made of them."""
-    if asked.runs:
-        found, count = runs_made_of(asked.runs), "these, and what was made of them"
-    else:
-        found = unnamed_runs(CONFIGURATION)
-        count = f"{len(found)} runs that no study names"
-    if asked.delete:
-        check_that_nothing_is_built_here()
-        if not asked.runs:
-            check_that_names_are_certain(CONFIGURATION)
-    for run in found:
-        print(f"{in_bytes(run.bytes) or '0 B':>10}  {run.path}")
-        if asked.delete:
-            remove(run)
-    freed = in_bytes(sum(run.bytes for run in found)) or "0 B"
-    print(f"{freed:>10}  {count}{', removed' if asked.delete else '; --delete removes them' if found else ''}.")
+    with nothing_is_built_here() if asked.delete else nullcontext():
+        if asked.runs:
+            found, count = Unnamed(runs_made_of(asked.runs)), "these, and what was made of them"
+        else:
+            if asked.delete:
+                check_that_names_are_certain(CONFIGURATION)
+            found = unnamed_runs(CONFIGURATION)
+            count = f"{len(found.runs)} runs that no study names"
+        if found.left_alone:
+            print("Left alone, because they are no runs:", *found.left_alone, sep="\n  ")
+        if found.kept:
+            print("Kept:", *found.kept, sep="\n  ")
+        for reason, runs in itertools.groupby(found.runs, lambda run: run.reason):
+            if reason:
+                print(f"{reason}:")
+            for run in runs:
+                print(f"{in_bytes(run.bytes) or '0 B':>10}  {run.path}{f', {run.made}' if run.made else ''}")
+                if asked.delete:
+                    remove(run)
+    freed = in_bytes(sum(run.bytes for run in found.runs)) or "0 B"
+    print(f"{freed:>10}  {count}{', removed' if asked.delete else '; --delete removes them' if found.runs else ''}.")
     return 0
 
 

@@ -137,7 +137,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path, record: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -342,6 +347,25 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 def has_its_seal(content: Any) -> bool:
     """Whether content is as it was when it was sealed."""
     return isinstance(content, dict) and content.get("seal") == _seal_of(content)
+
+
+def read_sealed(path: Path, advice: str = "delete it and ask for the target again") -> dict[str, Any]:
+    """The content of a JSON file that carries its own seal.
+
+    Raises `ArtefactError` if it is missing, unreadable or not as it was written, with an advice what to do then.
+    """
+    content = read_json(path)
+    if not has_its_seal(content):
+        raise ArtefactError(f"{path}: its content does not have the seal it was written with; {advice}.")
+    return dict(content)
+
+
+def is_as_written(path: Path, content: Any) -> bool:
+    """Whether a JSON file has the very bytes with which the sealed content that was read from it was written.
+
+    A seal is taken over values, and one value may be spelled in two ways that differ by a bit: 1e-05 and 1E-05.
+    """
+    return has_its_seal(content) and path.read_bytes() == as_json(content).encode("utf-8", "surrogatepass")
 
 
 def _seal_of(content: Mapping[str, Any]) -> str:

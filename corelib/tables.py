@@ -100,8 +100,9 @@ def tabulate(settings: TableStage, work: Work) -> Outcome:
     for name, content in contents.items():
         write_text(work.folder / name, content)
     # as the records that it repeats, it says where and when: equal tables are equal files, wherever they were made
-    write_text(work.folder / f"{settings.name}.provenance.csv", as_provenance(lines))
-    return Outcome(sorted(contents))
+    origins = f"{settings.name}.provenance.csv"
+    write_text(work.folder / origins, as_provenance(lines))
+    return Outcome(sorted(contents), records=[origins])
 
 
 def outcome_of_gate(gate: Manifest | None) -> str:

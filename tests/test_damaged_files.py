@@ -121,7 +121,7 @@ def read_an_image(path: Path) -> Any:
 def write_specification(path: Path) -> None:
     content = {"stage": "x", "settings": {"a": [1]}, "threads": 1, "code": {}, "packages": {}, "inputs": {"a": "1"}}
     rest = {"slug": "x", "builds_on": {"a": "x/y-0123456789ab"}, "after": {}, "places": {}, "execution": {}}
-    write_json(path, {**content, **rest, "digest": digest_of(content)})
+    write_json(path, sealed({**content, **rest, "digest": digest_of(content)}))
 
 
 def saved(content: Any, is_new: bool = True) -> Callable[[Path], None]:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corelib.artefacts import Manifest, sha256_of, write_json
+from corelib.artefacts import Manifest, sealed, sha256_of, write_json
 from corelib.metrics import FILE, Count
 from corelib.plan import Plan
 from corelib.settings.reporting import TableRow, TableStage
@@ -80,12 +80,14 @@ def table(folder: Path, comparable: bool = True, published: str | None = "table1
     )
     work = Work(folder / "table", "0" * 64, inputs | evaluations)
     work.folder.mkdir()
-    assert tabulate(settings, work).files == [
+    outcome = tabulate(settings, work)
+    assert outcome.files == [
         "table1.cells.csv",
         "table1.csv",
         "table1.md",
         "table1.tex",
     ]
+    assert outcome.records == ["table1.provenance.csv"]
     return work
 
 
@@ -248,9 +250,10 @@ def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
 def record(runs: Path, name: str, commit: str, device: str, **builds_on: str) -> None:
     """The provenance record of a run."""
     (runs / name).mkdir(parents=True, exist_ok=True)
-    said = {"specification": {"builds_on": builds_on}, "commit": commit, "device": device}
+    (runs / name / "specification.json").write_text(json.dumps(sealed({"builds_on": builds_on})))
+    said = {"commit": commit, "device": device}
     said |= {"host": "here", "node": None, "finished": "2026-01-01T00:00:00", "earlier_attempts": []}
-    (runs / name / "manifest.provenance.json").write_text(json.dumps(said))
+    (runs / name / "manifest.provenance.json").write_text(json.dumps(sealed(said)))
 
 
 def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
@@ -283,6 +286,21 @@ def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
         ("UA", "unlearning", "core", "c1", "A100"), ("UA", "samples", "core", "c2", "A100"),
         ("UA", "samples", "core", "c2", "H100"), ("UA", "predictions", "core", "c3", "A100"),
     ]  # fmt: skip
+
+
+def test_a_job_whose_record_is_damaged_or_gone_is_listed_as_not_on_record(tmp_path):
+    """The number is not in doubt: its manifest vouches for it."""
+    evaluations = cells(tmp_path / "runs/cells/core", CORE)
+    record(tmp_path / "runs", "cells/core", "c4", "cpu", predictions="predictions/core")
+    record(tmp_path / "runs", "predictions/core", "c3", "A100")
+    (origin,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
+    assert (origin.run, origin.device, origin.host) == ("core", "A100", "here")
+    path = tmp_path / "runs/predictions/core/manifest.provenance.json"
+    path.write_text(path.read_text().replace("here", "hare"))
+    (damaged,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
+    path.unlink()
+    (gone,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
+    assert damaged == gone and (gone.run, gone.commit, gone.device) == ("core", None, "not on record")
 
 
 def test_cells_hold_counts_intervals_published_numbers_and_verdicts(tmp_path):
