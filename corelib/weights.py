@@ -15,6 +15,7 @@ import re
 import struct
 import zipfile
 import zlib
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,45 @@ CALLED = {
 }
 """What a file of weights may call. Not what makes tensors or bytes without a storage, as large as it says."""
 
+BESIDE_WEIGHTS = frozenset(
+    {
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+        "collections.defaultdict",
+        "collections.deque",
+        "collections.Counter",
+        *(f"builtins.{name}" for name in ("bool", "complex", "dict", "float", "frozenset", "int", "list", "object")),
+        *(f"builtins.{name}" for name in ("range", "slice", "str", "tuple")),
+        "copyreg._reconstructor",
+        *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+        *("decimal.Decimal", "fractions.Fraction", "uuid.UUID", "typing.Any"),
+        *(
+            f"{module}.{name}"
+            for module in ("pathlib", "pathlib._local")
+            for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+        ),
+        *(
+            f"{module}.multiarray.{name}"
+            for module in ("numpy.core", "numpy._core")
+            for name in ("scalar", "_reconstruct")
+        ),
+        *(f"numpy.{name}" for name in ("dtype", "ndarray", "bool_", "bool")),
+        *(
+            f"numpy.{kind}{bits}"
+            for kind in ("int", "uint", "float")
+            for bits in (8, 16, 32, 64)
+            if kind + str(bits) != "float8"
+        ),
+        "torch.torch_version.TorchVersion",
+        *(f"omegaconf.{name}" for name in ("dictconfig.DictConfig", "listconfig.ListConfig", "nodes.AnyNode")),
+        *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata")),
+    }
+)
+"""What training scripts save beside weights: their options, paths, counters, numbers of numpy, times.
+
+None of it is needed. Each becomes an empty stand-in, and nothing of what it names is imported or called.
+"""
+
 STORAGES = {
     "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
 }  # fmt: skip
@@ -63,9 +103,6 @@ STORAGES = {
 
 STORAGE = re.compile(rf"torch\.(?:cuda\.)?({'|'.join(STORAGES)})Storage")
 DTYPE = re.compile(r"torch\.(bool|bfloat16|float16|float32|float64|u?int8|int16|int32|int64)")
-
-RENAMED = {"__builtin__": "builtins"}
-"""Modules of Python 2, whose names old pickles use."""
 
 
 class UnsafeWeights(ValueError):
@@ -96,7 +133,7 @@ def read_plain_weights(path: Path, expected: str, shells: Sequence[str] = (), ma
 def load_pickled(path: Path, shells: Sequence[str] = (), mapped: bool = False) -> Any:
     """As `read_plain_weights` of what torch wrote, but raises `UnsafeWeights`, `OSError` and whatever torch raises."""
     names = look_through(path, shells)
-    stand_ins: list[Any] = [(type(name.rsplit(".", 1)[-1], (_Shell,), {}), name) for name in names]
+    stand_ins: list[Any] = [(_stand_in(name), name) for name in names]
     with safe_globals(stand_ins):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and _is_archive(path))
 
@@ -122,6 +159,23 @@ def look_through(path: Path, shells: Sequence[str] = ()) -> set[str]:
     if path.exists() and not path.is_file():
         raise UnsafeWeights("it is no regular file")
     return _look_through_archive(path, shells) if _is_archive(path) else _look_through_old_format(path, shells)
+
+
+def _stand_in(name: str) -> Any:
+    """What torch's reader makes in place of an object; it puts entries into dictionaries and lists alone."""
+    if name == "collections.defaultdict":
+        return _empty_dictionary
+    if name == "collections.deque":
+        return _empty_list
+    return type(name.rsplit(".", 1)[-1], (_Shell,), {})
+
+
+def _empty_dictionary(*_: object) -> dict[Any, Any]:
+    return {}
+
+
+def _empty_list(*_: object) -> list[Any]:
+    return []
 
 
 class _Shell:
@@ -332,8 +386,9 @@ class _Pickle:
 
     def _named(self, argument: str) -> _Global:
         module, _, name = argument.partition(" ")
-        full = f"{RENAMED.get(module, module)}.{name}"
-        if self._shells and full.startswith(self._shells):
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))  # of Python 2
+        full = f"{module}.{name}"
+        if full in BESIDE_WEIGHTS or (self._shells and full.startswith(self._shells)):
             self.shelled.add(full)
         elif full not in CALLED and not STORAGE.fullmatch(full) and not DTYPE.fullmatch(full):
             raise UnsafeWeights(f"it names {full[:100]}, of which weights have no need")
