@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import REPOSITORY, Checkout
 from full_format import (
     REDUCED,
@@ -32,7 +33,7 @@ from corelib.worlds.asset_lock import as_it_is
 PAPER = load_study("paper", REPOSITORY / "config")
 IMAGES_PER_CELL = 2
 OVERLAY = f"""\
-world: {{images_per_cell: {IMAGES_PER_CELL}, assets: {{%s}}}}
+world: {{images_per_cell: {IMAGES_PER_CELL}, assets: {{classifier_architecture: {REDUCED.classifier}, %s}}}}
 training: {{images: [1]}}
 fid: {{reference_images: [1]}}
 """
@@ -312,6 +313,20 @@ def test_an_asset_that_has_changed_since_it_was_locked(site: Site, fetched: Path
     said = site.fails()
     assert f"{UNET} has the sha256 {sha256_of(base / UNET)[:12]}, expected" in said and "as locked" in said
     assert "take the entry 'assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50/unet' out of" in said
+
+
+def test_a_classifier_that_cannot_be_loaded_is_not_locked(site: Site, published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published / "UnlearnCanvas-ckpts", tmp_path / "model")
+    path = tmp_path / "model/cls_model/style50.pth"
+    content = torch.load(path, weights_only=True)
+    content["model_state_dict"]["head.weight"][3, 3] = float("nan")
+    torch.save(content, path)
+    site.hub.repositories[MODEL] = Repository(tmp_path / "model")
+    place = "assets/UnlearnCanvas-ckpts/cls_model/style50.pth"
+    assert f"{place}: not the weights of VisionTransformer (1 of its tensors hold values that are not" in site.fails()
+    assert place not in site.lock["assets"] and len(site.lock["assets"]) == 8
+    done = site.checkout.python("-m", "corelib", "preflight", "small")
+    assert done.returncode == 1 and f"{place} is not locked yet" in done.stdout
 
 
 def test_a_damaged_lock(site: Site) -> None:

@@ -17,18 +17,22 @@ from conftest import REPOSITORY
 from full_format import write_inception
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small_world import FP32, OBJECTS, STYLES, finish, make_classifier, make_pipeline
+from small_world import FP32, OBJECTS, STYLES, finish, make_classifier, make_images, make_pipeline
 from torchvision.models import inception_v3
 
 from corelib.artefacts import Manifest, sha256_of
+from corelib.checkpoints import put_back_tensors
 from corelib.classification import classify_images
 from corelib.classifier_weights import check_classifier
 from corelib.classifiers import ImageClassifier
 from corelib.devices import Device
+from corelib.embeddings import embed_prompts
 from corelib.errors import AssetError
 from corelib.features import check_torchvision_inception
 from corelib.gathering import IMAGES, image_name
+from corelib.latents import encode_images
 from corelib.settings.evaluation import Classification, PredictionsStage
+from corelib.settings.slicing import EmbeddingsStage, Encoding, LatentsStage
 from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierForm
 from corelib.work import Outcome, Work
 from corelib.worlds.asset_lock import read_lock
@@ -428,3 +432,47 @@ def provisioned(folder: Path, tmp_path: Path) -> None:
     provision.make(again=False)
     assert len(read_lock(configuration).assets) == len(names)
     provision.make(again=False)
+
+
+# What is computed with weights that are finite
+
+
+def overflowing(folder: Path, part: str, file: str, tensor: str) -> Manifest:
+    """A pipeline in which one tensor is so large that what is computed with it is infinite."""
+    made = make_pipeline(folder)
+    weights = made.folder / "pipeline" / part / file
+    tensors = load_file(weights)
+    tensors[tensor] = torch.full_like(tensors[tensor], 3e38)
+    save_file(tensors, weights)
+    facts = {**made.facts, "parts": {**made.facts["parts"], part: sha256_of(weights.parent)}}
+    return finish(made.folder, "pipeline", Outcome(["pipeline"], facts))
+
+
+def test_an_embedding_that_is_no_number_is_named_with_its_prompt(tmp_path: Path) -> None:
+    pipeline = overflowing(tmp_path / "pipeline", "text_encoder", "model.safetensors", "final_layer_norm.weight")
+    work = Work(tmp_path, "digest", {"pipeline": pipeline})
+    with pytest.raises(AssetError, match="the prompt 'A Cats image' has an embedding that is not finite"):
+        embed_prompts(EmbeddingsStage(prompts=["A Cats image", "A Dogs image"]), work)
+    assert not (tmp_path / "embeddings.safetensors").exists()
+
+
+def test_a_latent_that_is_no_number_is_named_with_its_image(tmp_path: Path) -> None:
+    pipeline = overflowing(tmp_path / "pipeline", "vae", WEIGHTS, "quant_conv.weight")
+    images = make_images(tmp_path / "images")
+    encoding = Encoding(resolution=16, interpolation="bicubic", batch=2)
+    settings = LatentsStage(styles=["Blue"], objects=["Cats"], images=[1, 2, 3], encoding=encoding)
+    work = Work(tmp_path, "digest", {"pipeline": pipeline, "images": images})
+    with pytest.raises(AssetError, match=r"Blue/Cats/1\.jpg: its latent is not finite"):
+        encode_images(settings, work)
+    assert not (tmp_path / "moments.safetensors").exists()
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(3, 2), torch.zeros(6), torch.zeros(2, 3, dtype=torch.int64), None])
+def test_a_saved_state_is_put_back_as_it_was_or_not_at_all(tensor: torch.Tensor | None) -> None:
+    """A tensor of as many values in another shape is another tensor."""
+    parameters = {"a": torch.ones(2, 3), "b": torch.ones(1)}
+    state = {"a": tensor, "b": torch.zeros(1)} if tensor is not None else {"b": torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"^a is "):
+        put_back_tensors(parameters, state)
+    put_back_tensors(parameters, {"a": torch.full((2, 3), 7.0), "b": torch.zeros(1)})
+    assert torch.equal(parameters["a"], torch.full((2, 3), 7.0))
