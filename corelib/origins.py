@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corelib.artefacts import MANIFEST, Manifest, read_sealed
+from corelib.errors import ArtefactError
 
 RECORD = Path(MANIFEST).with_suffix(".provenance.json").name
 SHARDS = "shards/*.provenance.json"
@@ -44,7 +45,7 @@ def origins_of(cells: Manifest) -> dict[str, list[Origin]]:
     By the roles of the cells' inputs; empty lists where there are no records. Raises `ArtefactError` if a record is not
     as it was written.
     """
-    own = _record(cells.folder / RECORD, f"{cells.folder.parent.name}/{cells.folder.name}")
+    own = read_record(cells.folder / RECORD, f"{cells.folder.parent.name}/{cells.folder.name}")
     builds_on = own["specification"]["builds_on"] if own else {}
     return {
         role: list(_chain(cells.folder.parents[1], builds_on[role])) if role in builds_on else []
@@ -54,7 +55,7 @@ def origins_of(cells: Manifest) -> dict[str, list[Origin]]:
 
 def _chain(runs: Path, name: str) -> Iterator[Origin]:
     """The jobs of a run and of what it looks at, first things first."""
-    record = _record(runs / name / RECORD, name)
+    record = read_record(runs / name / RECORD, name)
     if record is None:
         return
     builds_on = record["specification"]["builds_on"]
@@ -62,15 +63,24 @@ def _chain(runs: Path, name: str) -> Iterator[Origin]:
         if role in builds_on:
             yield from _chain(runs, builds_on[role])
     stage, _, run = name.partition("/")
-    shards = [found for path in sorted((runs / name).glob(SHARDS)) if (found := _record(path, name))]
+    shards = [found for path in sorted((runs / name).glob(SHARDS)) if (found := read_record(path, name))]
     for job in shards or [record]:
         devices = dict.fromkeys(attempt["device"] for attempt in (*job["earlier_attempts"], job))
         where = job["node"] or job["host"]
         yield Origin(stage, run, job["commit"], ", ".join(devices), where, job["finished"])
 
 
-def _record(path: Path, name: str) -> dict[str, Any] | None:
-    """The record of a job that had a part in a run; None if there is none."""
+def read_record(path: Path, name: str) -> dict[str, Any] | None:
+    """The record of a job that had a part in the run of that name; None if there is none.
+
+    Raises `ArtefactError` if it is not as it was written.
+    """
     if not path.exists():
         return None
-    return read_sealed(path, f"run `python -m corelib clean {name} --delete` and ask for the target again")
+    try:
+        return read_sealed(path)
+    except ArtefactError:
+        raise ArtefactError(
+            f"{path}: not the record as it was written, expected who made {name}; run `python -m corelib clean {name} "
+            "--delete` and ask for the target again."
+        ) from None

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from corelib.addresses import Run
-from corelib.artefacts import folder_written_whole, read_manifest, read_sealed, sha256_of, write_json
+from corelib.artefacts import folder_written_whole, read_manifest, sha256_of, write_json
 from corelib.errors import ArtefactError, ConfigurationError
+from corelib.origins import read_record
 from corelib.plan import Plan
 from corelib.studies import RECORD, leaves_of_world, load_study, study_file
 from corelib.targets import targets_of
@@ -66,8 +67,9 @@ def _provenance(runs: Mapping[str, Run]) -> dict[str, Any]:
     below = {name: run for shipped in runs.values() for name, run in shipped.with_all_inputs().items()}
     records = {}
     for name, run in sorted(below.items()):
-        advice = f"run `python -m corelib clean {name} --delete` and ask for the target again"
-        record = read_sealed(run.manifest.with_suffix(".provenance.json"), advice)
+        record = read_record(path := run.manifest.with_suffix(".provenance.json"), name)
+        if record is None:
+            raise ArtefactError(f"{path}: missing, expected who made {name}, of which the shipped record tells.")
         facts = read_manifest(run.manifest).facts
         records[name] = {**{key: record[key] for key in record if key not in PRIVATE}, "facts": dict(facts)}
     return records
