@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     why = command("why", explain_targets, "why targets have to be made: what differs from what is there")
     why.add_argument("targets", nargs="*", default=["all"], help=TARGETS)
     command("verify", verify, "whether all hashes, specifications and digests in runs/ and results/ belong together")
-    clean = command("clean", clean_runs, "the runs that no study names any more, and the disk that they hold")
+    clean = command("clean", clean_runs, "the runs that no study names and no table or figure here shows, and why")
     clean.add_argument("runs", nargs="*", metavar="RUN", help="instead, these runs and all that was made of them")
     clean.add_argument("--delete", action="store_true", help="remove them")
     export = command("export", export_run, "a run's model for diffusers, or its images for an evaluator")
