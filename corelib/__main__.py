@@ -127,7 +127,8 @@ def explain_targets(asked: Any) -> int:
 def verify(_: Any) -> int:
     """Say whether what lies here is what it says it is."""
     found = verify_results()
-    print(*found.faults, *found.affected, sep="\n")
+    for said in (*found.faults, *found.affected):
+        print(said)
     if found.others:
         print("Not looked at, because they belong to no run and no product:", *found.others, sep="\n  ")
     print(found)
