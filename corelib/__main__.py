@@ -21,6 +21,7 @@ try:
         runs_made_of,
         unnamed_runs,
     )
+    from corelib.environment import leave_out_the_users_packages
     from corelib.errors import UserError
     from corelib.forecast import as_text, forecast_of, in_bytes
     from corelib.preflight import preflight
@@ -44,6 +45,7 @@ READER_GONE = 141
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status. What is wrong is said in one sentence."""
+    leave_out_the_users_packages(CONFIGURATION.parent)
     asked = _parser().parse_args(arguments)
     command: Callable[[Any], int] = asked.command
     try:

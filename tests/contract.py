@@ -317,10 +317,17 @@ class Pretended(Checkout):
                 assets["/".join([place, *part])] = entry
         (self.configuration / "assets.lock.json").write_text(json.dumps({"revisions": {}, "assets": assets}))
 
-    def would_build(self, studies: Mapping[str, Study], **environment: str) -> set[str]:
-        """The runs of which a dry run would start a job, as `STAGE/NAME`, and products as `results/STUDY/NAME`."""
+    def would_build(self, studies: Mapping[str, Study], packages: Path | None = None) -> set[str]:
+        """The runs of which a dry run would start a job, as `STAGE/NAME`, and products as `results/STUDY/NAME`.
+
+        Args:
+            studies: whose products are asked for.
+            packages: a folder of packages that are found before those of the environment.
+        """
         targets = [target for name, study in studies.items() for target in targets_of(name, study)]
-        done = self.python("-m", "snakemake", "--dry-run", *targets, timeout=600, **environment)
+        before = [f"import sys; sys.path.insert(0, {str(packages)!r})"] if packages else []
+        program = "; ".join([*before, "from snakemake.cli import main", "main()"])
+        done = self.python("-c", program, "--dry-run", *targets, timeout=600)
         assert done.returncode == 0, done.stdout[-3000:]
         found = set()
         for line in re.findall(r"^    output: (.+)$", done.stdout, re.MULTILINE):
