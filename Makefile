@@ -55,9 +55,11 @@ test-slurm: env
 test-slurm-all: env
 	$(BIN)/python tests/slurm --long
 
-# Every stage killed, given full disks and damaged files, hundreds of times (docs/faults.md). Needs root, for mounts.
+# Every stage killed, given full disks and damaged files, hundreds of times, and a random walk of 500 moves through what
+# people do to a folder of results (docs/faults.md). Needs root, for mounts.
 test-faults: env
 	$(BIN)/python tests/faults --workers $(WORKERS)
+	$(BIN)/python tests/walk --moves 500
 
 check: env
 	$(BIN)/ruff check .

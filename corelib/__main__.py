@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 try:
     from corelib import explaining
     from corelib.cleaning import (
+        Unnamed,
         check_that_names_are_certain,
-        check_that_nothing_is_built_here,
+        nothing_is_built_here,
         remove,
         runs_made_of,
         unnamed_runs,
@@ -86,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     why = command("why", explain_targets, "why targets have to be made: what differs from what is there")
     why.add_argument("targets", nargs="*", default=["all"], help=TARGETS)
     command("verify", verify, "whether all hashes, specifications and digests in runs/ and results/ belong together")
-    clean = command("clean", clean_runs, "the runs that no study names any more, and the disk that they hold")
+    clean = command("clean", clean_runs, "the runs that no study names and no table or figure here shows, and why")
     clean.add_argument("runs", nargs="*", metavar="RUN", help="instead, these runs and all that was made of them")
     clean.add_argument("--delete", action="store_true", help="remove them")
     export = command("export", export_run, "a run's model for diffusers, or its images for an evaluator")
@@ -126,7 +129,11 @@ def explain_targets(asked: Any) -> int:
 def verify(_: Any) -> int:
     """Say whether what lies here is what it says it is."""
     found = verify_results()
-    print(*found.faults, found, sep="\n")
+    for said in (*found.faults, *found.affected):
+        print(said)
+    if found.others:
+        print("Not looked at, because they belong to no run and no product:", *found.others, sep="\n  ")
+    print(found)
     if found.faults:
         print("`python -m corelib clean RUN --delete` removes a run and all that was made of it, to be made again.")
     return 1 if found.faults else 0
@@ -134,21 +141,27 @@ def verify(_: Any) -> int:
 
 def clean_runs(asked: Any) -> int:
     """Name, or remove, the runs that no study names, or some runs with all that was made of them."""
-    if asked.runs:
-        found, count = runs_made_of(asked.runs), "these, and what was made of them"
-    else:
-        found = unnamed_runs(CONFIGURATION)
-        count = f"{len(found)} runs that no study names"
-    if asked.delete:
-        check_that_nothing_is_built_here()
-        if not asked.runs:
-            check_that_names_are_certain(CONFIGURATION)
-    for run in found:
-        print(f"{in_bytes(run.bytes) or '0 B':>10}  {run.path}")
-        if asked.delete:
-            remove(run)
-    freed = in_bytes(sum(run.bytes for run in found)) or "0 B"
-    print(f"{freed:>10}  {count}{', removed' if asked.delete else '; --delete removes them' if found else ''}.")
+    with nothing_is_built_here() if asked.delete else nullcontext():
+        if asked.runs:
+            found, count = Unnamed(runs_made_of(asked.runs)), "these, and what was made of them"
+        else:
+            if asked.delete:
+                check_that_names_are_certain(CONFIGURATION)
+            found = unnamed_runs(CONFIGURATION)
+            count = f"{len(found.runs)} runs that no study names"
+        if found.left_alone:
+            print("Left alone, because they are no runs:", *found.left_alone, sep="\n  ")
+        if found.kept:
+            print("Kept:", *found.kept, sep="\n  ")
+        for reason, runs in itertools.groupby(found.runs, lambda run: run.reason):
+            if reason:
+                print(f"{reason}:")
+            for run in runs:
+                print(f"{in_bytes(run.bytes) or '0 B':>10}  {run.path}{f', {run.made}' if run.made else ''}")
+                if asked.delete:
+                    remove(run)
+    freed = in_bytes(sum(run.bytes for run in found.runs)) or "0 B"
+    print(f"{freed:>10}  {count}{', removed' if asked.delete else '; --delete removes them' if found.runs else ''}.")
     return 0
 
 

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from corelib.artefacts import MANIFEST, Manifest, read_json, read_manifest, sha256_of_text
+from corelib.artefacts import MANIFEST, Manifest, has_its_seal, read_json, read_manifest, sealed, sha256_of_text
 from corelib.errors import ArtefactError
 from corelib.settings.section import Section
 from corelib.sources import file_of
@@ -139,15 +139,17 @@ class Run:
     @property
     def specification(self) -> dict[str, Any]:
         """What the run's job reads, alone, from `specification.json` in its folder."""
-        return {
-            **self.content,
-            "slug": self.slug,
-            "digest": self.digest,
-            "builds_on": {role: run.name for role, run in self.inputs.items()},
-            "after": {role: run.name for role, run in self.after.items()},
-            "places": dict(self.places),
-            "execution": dict(self.execution),
-        }
+        return sealed(
+            {
+                **self.content,
+                "slug": self.slug,
+                "digest": self.digest,
+                "builds_on": {role: run.name for role, run in self.inputs.items()},
+                "after": {role: run.name for role, run in self.after.items()},
+                "places": dict(self.places),
+                "execution": dict(self.execution),
+            }
+        )
 
     def with_all_inputs(self) -> dict[str, Run]:
         """This run and every run that has to be complete before it, by name."""
@@ -176,7 +178,10 @@ def slugs_of_runs() -> dict[tuple[str, str], str]:
 
 
 def read_specification(path: Path) -> dict[str, Any]:
-    """The specification in a file. Raises `ArtefactError` if it is no specification, or does not have its own digest.
+    """The specification in a file.
+
+    Raises `ArtefactError` if it is no specification, or does not have its own digest or its seal. The digest covers
+    what decides the result; the seal covers the rest too: names of runs, places, and how the work is cut.
 
     What it says of other runs is their names, which become paths.
     """
@@ -193,6 +198,8 @@ def read_specification(path: Path) -> dict[str, Any]:
         raise ArtefactError(f"{path}: it does not say where all lies that it builds on; delete it.")
     if digest_of(content) != content["digest"]:
         raise ArtefactError(f"{path}: its content does not have its digest; delete it and ask for the target again.")
+    if not has_its_seal(content):
+        raise ArtefactError(f"{path}: its content does not have its seal; delete it and ask for the target again.")
     return content
 
 

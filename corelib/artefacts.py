@@ -44,8 +44,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
 
     Raises `OSError` under the name of `path` if there is no room for it, whatever a library in the block says of that,
-    and `ArtefactError` if a folder has that name.
+    and `ArtefactError` if a folder that is not empty has that name.
     """
+    if path.is_dir() and not path.is_symlink():
+        with suppress(OSError):
+            path.rmdir()  # an empty one is nobody's
     if path.is_dir():
         raise _folder_in_the_way(path)
     with _named(path):
@@ -134,7 +137,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path, record: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -339,6 +347,27 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 def has_its_seal(content: Any) -> bool:
     """Whether content is as it was when it was sealed."""
     return isinstance(content, dict) and content.get("seal") == _seal_of(content)
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The content of a JSON file that carries its own seal.
+
+    Raises `ArtefactError` if it is missing, unreadable or not as it was written.
+    """
+    content = read_json(path)
+    if not has_its_seal(content):
+        raise ArtefactError(
+            f"{path}: its content does not have the seal it was written with; delete it and ask for the target again."
+        )
+    return dict(content)
+
+
+def is_as_written(path: Path, content: Any) -> bool:
+    """Whether a JSON file has the very bytes with which the sealed content that was read from it was written.
+
+    A seal is taken over values, and one value may be spelled in two ways that differ by a bit: 1e-05 and 1E-05.
+    """
+    return has_its_seal(content) and path.read_bytes() == as_json(content).encode("utf-8", "surrogatepass")
 
 
 def _seal_of(content: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -309,6 +310,7 @@ def contradictions_of(study: Study) -> Iterator[Contradiction]:
         yield from _repeated(f"tables.{name}.rows", [row.name for row in study.rows_of(table.rows)])
         for row in study.rows_of(table.rows):
             yield from _contradictions_of_a_row(study, f"tables.{name}.rows", row, table.tasks)
+        yield from _contradictions_of_titles(study, f"tables.{name}.rows", table.rows)
     for name, figure in study.figures.items():
         yield from _not_a_name(f"figures.{name}", name, r"figure[A-Za-z0-9_]+", "a name such as `figure2`")
         yield from _contradictions_of_a_figure(study, f"figures.{name}", figure)
@@ -494,6 +496,38 @@ def _contradictions_of_a_row(study: Study, key: str, row: Row, tasks: list[str])
         yield from _contradictions_of_anchors(study, scheme, row.method, task, f"{key}, row {row.name}")
 
 
+def _contradictions_of_titles(study: Study, key: str, rows: list[str | Row]) -> Iterator[Contradiction]:
+    """Rows that a reader of the table cannot tell apart, and the key that would give one of them another title."""
+    known: dict[str, int] = {}
+    spelt_out = study.rows_of(rows)
+    for place, row in enumerate(spelt_out):
+        title = study.title_of(row)
+        seen = _as_read(title)
+        if not seen:
+            yield Contradiction(_key_of_title(key, rows, place), title, f"a title for the row {row.name} of {key}")
+        first = known.setdefault(seen, place)
+        if first != place:
+            changed, kept = (first, place) if rows[place] == ORIGINAL else (place, first)
+            expected = f"another title for the row {spelt_out[changed].name} of {key}"
+            yield Contradiction(
+                _key_of_title(key, rows, changed),
+                study.title_of(spelt_out[changed]),
+                f"{expected}: the row {spelt_out[kept].name} has this one",
+            )
+
+
+def _key_of_title(key: str, rows: list[str | Row], place: int) -> str:
+    """Where to say the title of a row: in the row, or in the method that it names and nothing more."""
+    row = rows[place]
+    return f"methods.{row}.title" if isinstance(row, str) else f"{key}.{place}.title"
+
+
+def _as_read(title: str) -> str:
+    """A title without differences that hardly show: of case, space, and how Unicode composes characters."""
+    normal = " ".join(unicodedata.normalize("NFKC", title).casefold().split())
+    return "".join(mark for mark in normal if mark.isprintable())
+
+
 def _contradictions_of_anchors(
     study: Study, scheme: Scheme, name: str, task: str, asked_by: str
 ) -> Iterator[Contradiction]:
@@ -521,6 +555,8 @@ def _contradictions_of_a_figure(study: Study, key: str, figure: Figure) -> Itera
     yield from _unknown(f"{key}.task", [figure.task], list(study.tasks), "task")
     for row in study.rows_of(figure.columns):
         yield from _contradictions_of_a_row(study, f"{key}.columns", row, [figure.task])
+    yield from _repeated(f"{key}.columns", [row.name for row in study.rows_of(figure.columns)])
+    yield from _contradictions_of_titles(study, f"{key}.columns", figure.columns)
     evaluation = study.tasks[figure.task].evaluation
     if figure.seed not in evaluation.seeds:
         yield Contradiction(f"{key}.seed", figure.seed, f"one of the seeds of {figure.task}: {evaluation.seeds}")

@@ -164,12 +164,13 @@ def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, 
     return forecast(asked, kind), kind
 
 
-def forecast(asked: Mapping[str, Run], kind: str) -> Forecast:
+def forecast(asked: Mapping[str, Run], kind: str, found: Assessment | None = None) -> Forecast:
     """Look at the plan and the disk.
 
     Args:
         asked: the products, by the path without its ending.
         kind: of their world.
+        found: what has to be made, if that is known already.
     """
     runs: dict[str, Run] = {}
     rows: Counter[str] = Counter()
@@ -177,7 +178,8 @@ def forecast(asked: Mapping[str, Run], kind: str) -> Forecast:
         runs |= product.with_all_inputs()
         for row in product.inputs.values():
             rows.update(row.with_all_inputs().keys())
-    found = assess({Path(f"{path}.json"): product for path, product in asked.items()})
+    if found is None:
+        found = assess({Path(f"{path}.json"): product for path, product in asked.items()})
     missing = {name: run for name, run in runs.items() if found.is_made(name)}
     missing |= {product.name: product for path, product in asked.items() if Path(f"{path}.json") in found.products}
     items = {name: _item(run, NETWORKS[kind], found) for name, run in missing.items()}
@@ -187,7 +189,11 @@ def forecast(asked: Mapping[str, Run], kind: str) -> Forecast:
         for name, run in runs.items()
         if name not in items and run.stage not in PRODUCTS and not run.manifest.exists()
     ]
-    of_products = {asked[str(path.with_suffix(""))].name: fault for path, fault in found.products.items()}
+    of_products = {
+        asked[str(path.with_suffix(""))].name: fault
+        for path, fault in found.products.items()
+        if str(path.with_suffix("")) in asked
+    }
     faults = found.stale | {name: fault for name, fault in of_products.items() if not fault.endswith((MISSING, OTHER))}
     return Forecast(asked, runs, items, faults, shared=sum(count > 1 for count in rows.values()), absent=absent)
 

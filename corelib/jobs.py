@@ -36,7 +36,18 @@ from corelib.addresses import (
     read_specification,
     trained_behind,
 )
-from corelib.artefacts import MANIFEST, NO_ROOM, below, is_still_true, read_json, vouched_for, write_json
+from corelib.artefacts import (
+    MANIFEST,
+    NO_ROOM,
+    below,
+    is_still_true,
+    read_json,
+    read_sealed,
+    sealed,
+    sha256_of,
+    vouched_for,
+    write_json,
+)
 from corelib.environment import check_variables, recorded
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, UserError
 from corelib.gpus import CHOSEN, check_that_it_computes, one_gpu
@@ -132,9 +143,10 @@ def _make(
         checkpoint_seconds=specification["execution"]["checkpoint_seconds"],
         trained=trained_behind(specification, inputs),
     )
+    seals = {specification["builds_on"][role]: lies.seal for role, lies in inputs.items()} if is_product else {}
     made = None
     if work.folder == manifest.parent:  # a share of a run's images is looked through by its stage
-        made = _made_before(provenance, work)
+        made = _made_before(provenance, work, seals)
     if made is not None:
         log.info("made before by %s; every file is as it was left. Its log:", _maker(provenance))
         log.info("%s", _log_of(provenance))
@@ -143,7 +155,6 @@ def _make(
         attempts = _attempts(manifest, work, began) if snakemake.resources.get("gpu") else []
         outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
         check_packages()  # once more, for what the stage imported while it ran
-        seals = {specification["builds_on"][role]: lies.seal for role, lies in inputs.items()} if is_product else {}
         made = vouched_for(
             work.folder, specification["stage"], work.digest, outcome.files, outcome.facts, work.trained, seals
         )
@@ -151,10 +162,11 @@ def _make(
         log.info("done in %.1f s", seconds)
         record = {
             **_provenance(specification, made, began, seconds),
+            "records": {name: sha256_of(below(work.folder, name)) for name in outcome.records},
             "earlier_attempts": attempts[:-1],
             "log": _said(Path(snakemake.log[0])),
         }
-        write_json(provenance, record)
+        write_json(provenance, sealed(record))
     manifest.with_suffix(ATTEMPTS).unlink(missing_ok=True)
     write_json(manifest, made)
     work.checkpoint.unlink(missing_ok=True)
@@ -223,17 +235,22 @@ def _its_gpu(snakemake: Any) -> Iterator[None]:
         yield
 
 
-def _made_before(provenance: Path, work: Work) -> dict[str, Any] | None:
+def _made_before(provenance: Path, work: Work, seals: Mapping[str, str]) -> dict[str, Any] | None:
     """The manifest of this very run, if an earlier job has completed it and its files are still whole.
 
-    Snakemake deletes a job's outputs, manifests that is, before it starts the job, and starts it again if the process
-    that had submitted it died before it saw it end. The provenance record is no output, so it is still there.
+    A product has to be made of the same content, too, of which `seals` are. Snakemake deletes a job's outputs, that is
+    manifests, before it starts the job, and starts it again if the process that had submitted it died before it saw it
+    end. The provenance record is no output, so it is still there.
     """
     try:
-        made: dict[str, Any] = read_json(provenance)["manifest"]
-    except (ArtefactError, KeyError, TypeError):
+        record = read_sealed(provenance)
+        made: dict[str, Any] = record["manifest"]
+        if any(sha256_of(below(work.folder, name)) != sha for name, sha in record["records"].items()):
+            return None
+        is_of_these = made["trained"] == work.trained and made["inputs"] == seals
+    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
         return None
-    return made if is_still_true(made, work.folder, work.digest) and made["trained"] == work.trained else None
+    return made if is_still_true(made, work.folder, work.digest) and is_of_these else None
 
 
 def _maker(provenance: Path) -> str:

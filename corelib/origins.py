@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from corelib.artefacts import MANIFEST, Manifest, read_json
+from corelib.artefacts import MANIFEST, Manifest, named_below, read_sealed
 from corelib.errors import ArtefactError
 
+SPECIFICATION = "specification.json"
 RECORD = Path(MANIFEST).with_suffix(".provenance.json").name
 SHARDS = "shards/*.provenance.json"
 """The records of the jobs that sampled a run's images; the run's own is that of the job that gathered them."""
 
 PREDICTIONS, FID, FID_OF_ORIGINAL = "predictions", "fid", "fid_of_original"
+NOT_ON_RECORD = "not on record"
+
 BELOW = ("samples", "delta")
 """The roles by which what looks at images leads to the images, and these to their model."""
 
@@ -42,10 +44,10 @@ class Origin:
 def origins_of(cells: Manifest) -> dict[str, list[Origin]]:
     """The jobs behind an evaluated run's accuracies, its FID, and the original model's: model, images, evaluation.
 
-    By the roles of the cells' inputs; empty lists where there are no records.
+    By the roles of the cells' inputs; empty lists where there is no specification. A job whose record is missing or
+    damaged is listed as not on record: the number is not in doubt for that, and `verify` names the record.
     """
-    own = _record(cells.folder / RECORD)
-    builds_on = own["specification"]["builds_on"] if own else {}
+    builds_on = _builds_on(cells.folder)
     return {
         role: list(_chain(cells.folder.parents[1], builds_on[role])) if role in builds_on else []
         for role in (PREDICTIONS, FID, FID_OF_ORIGINAL)
@@ -54,24 +56,28 @@ def origins_of(cells: Manifest) -> dict[str, list[Origin]]:
 
 def _chain(runs: Path, name: str) -> Iterator[Origin]:
     """The jobs of a run and of what it looks at, first things first."""
-    record = _record(runs / name / RECORD)
-    if record is None:
-        return
-    builds_on = record["specification"]["builds_on"]
+    builds_on = _builds_on(named_below(runs, name))
     for role in BELOW:
         if role in builds_on:
             yield from _chain(runs, builds_on[role])
     stage, _, run = name.partition("/")
-    shards = [found for path in sorted((runs / name).glob(SHARDS)) if (found := _record(path))]
-    for job in shards or [record]:
-        devices = dict.fromkeys(attempt["device"] for attempt in (*job["earlier_attempts"], job))
-        where = job["node"] or job["host"]
-        yield Origin(stage, run, job["commit"], ", ".join(devices), where, job["finished"])
+    records = sorted((runs / name).glob(SHARDS)) or [runs / name / RECORD]
+    for path in records:
+        yield _origin(stage, run, path)
 
 
-def _record(path: Path) -> dict[str, Any] | None:
+def _origin(stage: str, run: str, path: Path) -> Origin:
     try:
-        record: dict[str, Any] = read_json(path)
-    except ArtefactError:
-        return None
-    return record
+        job = read_sealed(path)
+        devices = dict.fromkeys(attempt["device"] for attempt in (*job["earlier_attempts"], job))
+        return Origin(stage, run, job["commit"], ", ".join(devices), job["node"] or job["host"], job["finished"])
+    except (ArtefactError, KeyError, TypeError):
+        return Origin(stage, run, None, NOT_ON_RECORD, NOT_ON_RECORD, "")
+
+
+def _builds_on(folder: Path) -> Mapping[str, str]:
+    """The runs that a run builds on, by role; none where its specification is gone."""
+    try:
+        return {role: str(name) for role, name in read_sealed(folder / SPECIFICATION)["builds_on"].items()}
+    except (ArtefactError, KeyError, AttributeError):
+        return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
@@ -10,6 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 from corelib.effort import Seconds
 from corelib.errors import ConfigurationError
 from corelib.settings.section import Section
+from corelib.yaml_files import UnreadableYaml, read_yaml
 
 FILE = "slurm/site.yaml"
 
@@ -88,6 +90,19 @@ class Site(Section):
     def without_gpu(self) -> dict[str, str]:
         """Resources of a job without one."""
         return _said(slurm_account=self.account, slurm_partition=self.cpu_partition, qos=self.qos)
+
+
+def check_site_file(repository: Path) -> None:
+    """Refuse values of `slurm/site.yaml` that YAML readers disagree about; a repository may have no such file.
+
+    Snakemake reads the file as YAML 1.1, in which an account `010` is 8. Raises `ConfigurationError`.
+    """
+    file = repository / FILE
+    try:
+        if file.exists():
+            read_yaml(file)
+    except UnreadableYaml as error:
+        raise ConfigurationError(f"{error.place_in(FILE)}: not readable as YAML: {error}.") from None
 
 
 def _said(**values: str | None) -> dict[str, str]:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from corelib.addresses import RUN, RUNS
-from corelib.artefacts import MANIFEST, below, has_its_seal, read_json, sha256_of
+from corelib.artefacts import MANIFEST, below, is_as_written, read_json, read_sealed, sha256_of
 from corelib.errors import ArtefactError
-from corelib.gathering import SHARDS, is_whole
+from corelib.gathering import SHARDS
+from corelib.gathering import is_whole as is_whole_batch
 
 SAMPLES = "samples"
 
@@ -154,7 +155,12 @@ def fault_of_product(manifest: Path, run: Needed) -> str | None:
         return f"{manifest} {DAMAGED if manifest.exists() else MISSING}"
     if content["digest"] != run.digest:
         return f"{manifest} {OTHER}"
-    return _fault_of_files(manifest, content) or _fault_of_models(content) or _fault_of_inputs(content)
+    return (
+        _fault_of_files(manifest, content["files"])
+        or _fault_of_record(manifest, content)
+        or _fault_of_models(content)
+        or _fault_of_inputs(content)
+    )
 
 
 def fault_of_run(folder: Path, stage: str, digest: str) -> str | None:
@@ -164,7 +170,7 @@ def fault_of_run(folder: Path, stage: str, digest: str) -> str | None:
         return f"{folder / MANIFEST} {DAMAGED}"
     if (content["stage"], content["digest"]) != (stage, digest):
         return f"{folder / MANIFEST} is that of another run"
-    return _fault_of_files(folder / MANIFEST, content) or _fault_of_models(content)
+    return _fault_of_files(folder / MANIFEST, content["files"]) or _fault_of_models(content)
 
 
 def _assess_shards(folder: Path, digest: str, found: Assessment) -> None:
@@ -177,7 +183,7 @@ def _assess_shards(folder: Path, digest: str, found: Assessment) -> None:
             found.shards[path] = f"{path} is damaged"
         elif reason := _fault_of_models(content) or _trained_again(path, found):
             found.shards[path] = reason
-        elif not all(is_whole(folder / record, content["trained"]) for record in content["files"]):
+        elif not all(is_whole_batch(folder / record, content["trained"]) for record in content["files"]):
             found.shards[path] = f"an image or a record of {path} is missing or damaged"
 
 
@@ -194,9 +200,20 @@ def _trained_again(manifest: Path, found: Assessment) -> str | None:
     return None
 
 
-def _fault_of_files(manifest: Path, content: Mapping[str, Any]) -> str | None:
-    """The first file that a manifest vouches for and that is not as it was."""
-    for name, sha256 in content["files"].items():
+def _fault_of_record(manifest: Path, content: Mapping[str, Any]) -> str | None:
+    """What is wrong with the record of who made a product, or with the files that it vouches for."""
+    path = manifest.with_suffix(".provenance.json")
+    try:
+        record = read_sealed(path)
+        belongs = is_as_written(path, record) and record["manifest"] == content
+        return _fault_of_files(manifest, record["records"]) if belongs else f"{path} {DAMAGED}"
+    except (ArtefactError, OSError, KeyError, AttributeError):
+        return f"{path} {DAMAGED if path.exists() else MISSING}"
+
+
+def _fault_of_files(manifest: Path, files: Mapping[str, str]) -> str | None:
+    """The first file beside a manifest that is not as somebody vouches for it."""
+    for name, sha256 in files.items():
         try:
             path = below(manifest.parent, name)
             if not path.exists():
@@ -230,10 +247,11 @@ def _content_of(manifest: Path) -> dict[str, Any] | None:
     """What a manifest says, if it is one and as it was written."""
     try:
         content = read_json(manifest)
-    except ArtefactError:
+        is_whole = is_as_written(manifest, content)
+    except (ArtefactError, OSError):
         return None
     kinds = {"stage": str, "digest": str, "files": dict, "trained": dict, "inputs": dict}
-    if not has_its_seal(content) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
+    if not is_whole or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         return None
     is_named = all(RUN.fullmatch(name) for name in (*content["trained"], *content["inputs"]))
     return content if is_named else None

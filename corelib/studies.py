@@ -267,8 +267,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = read_yaml(file)
     except UnreadableYaml as error:
-        where = f", line {error.line}" if error.line else ""
-        raise _error(f"{file}{where}", f"not readable as YAML: {error}") from None
+        raise _error(error.place_in(file), f"not readable as YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

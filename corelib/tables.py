@@ -16,7 +16,7 @@ from corelib.settings.reporting import TableRow, TableStage
 from corelib.work import Outcome, Work
 
 METRICS = (*ACCURACIES, "SFID", "Total")
-COLUMNS = ("Task", "Algorithm", *METRICS)
+COLUMNS = ("Task", "Algorithm", *METRICS, "Remark")
 CELL_COLUMNS = (
     "task", "row", "metric", "k", "n", "value", "low", "high",
     "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run",
@@ -46,12 +46,13 @@ class Evaluated:
 
     @property
     def remark(self) -> str:
-        """What a reader must know of the line."""
+        """What a reader must know of the line; empty where its numbers can be taken as they are."""
         remarks = []
         if self.diverged_at is not None:
             remarks.append(f"diverged at step {self.diverged_at}")
         if self.flagged:
-            remarks.append(f"{self.flagged} images constant or not finite")
+            images = "1 image" if self.flagged == 1 else f"{self.flagged} images"
+            remarks.append(f"{images} constant or not finite")
         return "; ".join(remarks)
 
     @property
@@ -65,6 +66,11 @@ class Evaluated:
         """What the line says under each metric, as the paper rounds it."""
         values = {name: count.percent for name, count in self.counts.items()} | {"SFID": self.sfid}
         return values | {"Total": total(values.values())}
+
+    @property
+    def may_be_best(self) -> bool:
+        """Whether the line competes for the best Total: it has one, and nothing casts doubt on it."""
+        return not self.remark and self.values["Total"].is_finite()
 
     def made_by(self, metric: str) -> list[Origin]:
         """The jobs that had a part in one of the line's numbers, each once."""
@@ -94,8 +100,9 @@ def tabulate(settings: TableStage, work: Work) -> Outcome:
     for name, content in contents.items():
         write_text(work.folder / name, content)
     # as the records that it repeats, it says where and when: equal tables are equal files, wherever they were made
-    write_text(work.folder / f"{settings.name}.provenance.csv", as_provenance(lines))
-    return Outcome(sorted(contents))
+    origins = f"{settings.name}.provenance.csv"
+    write_text(work.folder / origins, as_provenance(lines))
+    return Outcome(sorted(contents), records=[origins])
 
 
 def outcome_of_gate(gate: Manifest | None) -> str:
@@ -112,8 +119,9 @@ def evaluated(row: TableRow, cells: Manifest) -> Evaluated:
 
 
 def as_csv(lines: list[Evaluated]) -> str:
-    """The table in the paper's columns."""
-    return _csv([COLUMNS, *([line.row.task, line.row.title, *map(_shown, line.values.values())] for line in lines)])
+    """The table in the paper's columns, and a last one for what a reader must know of a line."""
+    rows = [[line.row.task, line.row.title, *map(_shown, line.values.values()), line.remark] for line in lines]
+    return _csv([COLUMNS, *rows])
 
 
 def as_markdown(lines: list[Evaluated]) -> str:
@@ -143,9 +151,10 @@ def _by_task(lines: list[Evaluated]) -> Iterator[tuple[str, list[Evaluated]]]:
 
 
 def _values(line: Evaluated, rivals: list[Evaluated], bold: str) -> list[str]:
-    """What stands in a line's columns; its Total in bold if no rival's is larger."""
+    """What stands in a line's columns; its Total in bold if it is the best of those that may be."""
     values = [_shown(value) for value in line.values.values()]
-    if line.values["Total"] == max(rival.values["Total"] for rival in rivals):
+    totals = [rival.values["Total"] for rival in rivals if rival.may_be_best]
+    if line.may_be_best and line.values["Total"] == max(totals):
         values[-1] = bold.format(values[-1])
     return values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from corelib.worlds.asset_lock import read_lock
 
 PRODUCTS = ("tables", "figures", "gates")
 """Stages whose results lie there, at stable names; below `runs/` they have a specification alone."""
+
+PRODUCT_FILE = re.compile(r"(table\w+|figure\w+|gate)\.\w+(\.\w+)?")
 
 
 def targets_of(name: str, study: Study) -> list[str]:
@@ -55,3 +58,23 @@ def product_at(place: Path, product: str, products_of: Callable[[str], Mapping[s
             f"{place}/{product}: study {study_at(place)!r} has no such product, expected one of {', '.join(products)}."
         )
     return products[product]
+
+
+def product_files() -> tuple[dict[Path, list[Path]], list[Path]]:
+    """The files that lie in `results/` under the name of a table, figure or gate, by the path of its manifest; and all
+    other files there.
+
+    Files with a leading dot, leases and lists of attempts are left out: they are unfinished state.
+    """
+    products: dict[Path, list[Path]] = {}
+    others = []
+    for path in sorted(RESULTS.rglob("*")):
+        parts = path.relative_to(RESULTS).parts
+        is_hidden = any(part.startswith(".") for part in parts)
+        if path.is_dir() or is_hidden or path.name.endswith((".lease", ".attempts.json")):
+            continue
+        if len(parts) <= 2 and PRODUCT_FILE.fullmatch(path.name):
+            products.setdefault(path.with_name(f"{path.name.partition('.')[0]}.json"), []).append(path)
+        else:
+            others.append(path)
+    return products, others

@@ -44,7 +44,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage made: files and folders (relative to its own) to vouch for, and facts for later stages."""
+    """What a stage made.
+
+    Attributes:
+        files: files and folders, relative to the stage's own, for which the manifest vouches.
+        facts: what later stages read.
+        records: files that say when and where something was made. The provenance record vouches for these, since the
+            manifests of equal results are equal.
+    """
 
     files: list[str]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    records: list[str] = field(default_factory=list)

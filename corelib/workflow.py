@@ -43,7 +43,7 @@ from corelib.requests import (
 from corelib.running import running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.unlearn_canvas import AdoptionStage
-from corelib.site import Site
+from corelib.site import Site, check_site_file
 from corelib.slurm import cancel_waiting_jobs
 from corelib.staleness import Assessment, assess, fault_of_product
 from corelib.studies import PAPER, load_study
@@ -102,7 +102,9 @@ def _correct_sacct(repository: Path) -> None:
 
 
 @_in_one_sentence
-def _site(values: Mapping[str, Any]) -> Site:
+def _site(repository: Path, values: Mapping[str, Any]) -> Site:
+    if values:
+        check_site_file(repository)
     return Site.of(values)
 
 
@@ -120,7 +122,7 @@ class Catalogue:
         self.repository = repository
         self.configuration = repository / "config"
         self.ancient = ancient
-        self.site = _site(site)
+        self.site = _site(repository, site)
         _prepare_scripts(repository)
         self._workflow = workflow
         self._planned: dict[str, Run] = {}
@@ -277,7 +279,7 @@ class Catalogue:
         for place in sorted(self._places):
             if not os.access(existing_part(place), os.W_OK):
                 _stop(f"{place}: cannot be written to, expected a writable folder.")
-        forecasts = [forecast(asked, kind) for kind, asked in self._asked.items()]
+        forecasts = [forecast(asked, kind, self._assessment) for kind, asked in self._asked.items()]
         self._check_assets(forecasts)
         self._check_room_and_versions(forecasts)
         for run in self._planned.values():

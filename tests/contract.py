@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from conftest import REPOSITORY, Checkout
 
 from corelib.addresses import RUNS, Run
@@ -29,6 +28,7 @@ from corelib.plan import PIPELINE_PARTS, Plan
 from corelib.settings.sampling import SamplesStage
 from corelib.studies import _merged, load_study
 from corelib.targets import PRODUCTS, RESULTS, plan_of, targets_of
+from corelib.yaml_files import parse_yaml, read_yaml
 
 PAGE = REPOSITORY / "docs/reruns.md"
 NOTHING, REFUSED = "nothing", "refused"
@@ -38,13 +38,14 @@ def papers() -> str:
     """The paper's study, the released baselines, and what no method has in its retain term: so that every leaf that
     there may be is read by something.
     """
-    core = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text(encoding="utf-8"))["methods"]["core"]
+    core = read_yaml(REPOSITORY / "config/config.yaml")["methods"]["core"]
     retain: dict[str, dict[str, Any]] = {
         "live_retain": {"kind": "current_model", "prompt": "own", "gradient": "detached"},
         "uniform_retain": {"kind": "uniform_noise", "low": 0.0, "high": 1.0},
     }
     methods = {name: copy.deepcopy(core) for name in retain}
     for name, target in retain.items():
+        methods[name] |= {"title": name}
         methods[name]["objective"]["retain"]["target"] = target
     released = ["ediff_released", "ca_released", "salun_released", "esd_released"]
     rows = ["original", "ediff", "ca_model", "ca_noise", "salun", "esd", *released, "core"]
@@ -52,7 +53,7 @@ def papers() -> str:
         "table1": {"rows": rows},
         "table5": {"tasks": ["Forget01", "Forget06"], "rows": [*retain], "published": "table2"},
     }
-    return yaml.safe_dump({"methods": methods, "tables": tables})
+    return json.dumps({"methods": methods, "tables": tables})
 
 
 MINIATURES = "base: mini-from-scratch\n"
@@ -187,14 +188,14 @@ def overlay_of(key: Key, value: Any, change: str) -> dict[str, Any]:
     if change == "a mapping":
         changed: Any = anchors_in_another_order()
     elif change.endswith(", and no masks"):  # which weight decay would undo, so that a study with both is refused
-        changed, masked = yaml.safe_load(change.split("`")[1]), ("salun", "salun_released")
+        changed, masked = parse_yaml(change.split("`")[1]), ("salun", "salun_released")
         return {"training": {"optimizer": {key[-1]: changed}}, "methods": {name: {"saliency": None} for name in masked}}
     elif change == "in reverse":
         changed = list(reversed(value))
     elif text.startswith(".. "):
-        key, changed = key[:-1], yaml.safe_load(text.removeprefix(".. "))
+        key, changed = key[:-1], parse_yaml(text.removeprefix(".. "))
     else:
-        changed = yaml.safe_load(text)
+        changed = parse_yaml(text)
     if isinstance(changed, list) and "..." in changed:
         changed = [*value, *changed[1:]]
     for name in reversed(key):
@@ -289,11 +290,12 @@ class Pretended(Checkout):
         universe = Universe.of(study, self.configuration)
         for run in universe.runs.values():
             if run.stage not in PRODUCTS:
-                _write(self.folder / run.manifest)
+                _write(self.folder / run.manifest, _manifest_of(run))
             if isinstance(run.settings, SamplesStage):
                 shards = math.ceil(len(batches_of(run.settings)) / run.execution["batches_per_shard"])
                 for shard in range(shards):
-                    _write(self.folder / run.folder / SHARDS / f"{shard:04d}-of-{shards:04d}.json")
+                    name = f"{shard:04d}-of-{shards:04d}.json"
+                    _write(self.folder / run.folder / SHARDS / name, _manifest_of(run))
         self.publish(study, universe)
         return universe
 
@@ -302,8 +304,7 @@ class Pretended(Checkout):
         for name, run in universe.products.items():
             for ending in PRODUCT_FILES[run.stage]:
                 _write(self.folder / RESULTS / place / f"{name}{ending}")
-            said = sealed({"stage": run.stage, "digest": run.digest, "files": {}, "facts": {}, "trained": {}})
-            _write(self.folder / RESULTS / place / f"{name}.json", json.dumps(said))
+            _write(self.folder / RESULTS / place / f"{name}.json", _manifest_of(run))
 
     def lock(self, other: str | None = None) -> None:
         """Write a lock of all assets, of which one may be another than at other times."""
@@ -334,6 +335,12 @@ class Pretended(Checkout):
                 parts = Path(path).parts
                 found.add("/".join(parts[1:3]) if parts[0] == RUNS.name else f"{Path(path).parent}/{Path(path).stem}")
         return {name.removesuffix(".cells").removesuffix(".provenance") for name in found}
+
+
+def _manifest_of(run: Run) -> str:
+    """A manifest that vouches for nothing."""
+    empty: dict[str, Any] = {part: {} for part in ("files", "facts", "trained", "inputs")}
+    return json.dumps(sealed({"stage": run.stage, "digest": run.digest, **empty}))
 
 
 def _write(path: Path, text: str = "{}") -> None:
@@ -369,7 +376,7 @@ def walk(checkout: Pretended, base: str, complete: Universe, cases: Sequence[Cas
     universes: dict[str, tuple[Case, Universe]] = {}
     for number, case in enumerate(cases):
         name = f"{base}-{number}"
-        checkout.add_study(name, yaml.safe_dump({"base": base, **copy.deepcopy(case.overlay)}))
+        checkout.add_study(name, json.dumps({"base": base, **copy.deepcopy(case.overlay)}))
         universes[name] = case, Universe.of(name, checkout.configuration)
         checkout.publish(name, complete)
     found = checkout.would_build({name: universe.study for name, (_, universe) in universes.items()})
@@ -414,7 +421,7 @@ def check(folder: Path, head: str, cases: Sequence[Case] | None = None, at_once:
 
 def accepted(checkout: Pretended, study: str, case: Case) -> Iterator[str]:
     """A fault if a study that has to be refused is not."""
-    checkout.add_study("refused", yaml.safe_dump({"base": study, **case.overlay}))
+    checkout.add_study("refused", json.dumps({"base": study, **case.overlay}))
     try:
         Universe.of("refused", checkout.configuration)
     except ConfigurationError:

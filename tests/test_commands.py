@@ -96,7 +96,8 @@ def test_a_result_under_another_runs_name_is_noticed(checkout: Checkout) -> None
 
 
 def test_an_unfinished_run_is_counted_and_no_fault(checkout: Checkout) -> None:
-    the(checkout, "runs/cells/core-*/manifest.json").unlink()
+    for path in the(checkout, "runs/cells/core-*").glob("manifest.*"):
+        path.unlink()
     done = checkout.python("-m", "corelib", "verify")
     assert done.returncode == 0
     assert "1 runs are unfinished" in done.stdout
@@ -111,11 +112,12 @@ def test_an_asset_that_was_replaced_after_it_was_taken_into_use_is_named(
     content = {"stage": "assets", "settings": settings, "threads": 1, "code": {}, "packages": {}, "inputs": {}}
     folder = Path(f"runs/assets/inception-{digest_of(content)[:12]}")
     folder.mkdir(parents=True)
-    specification = {**content, "digest": digest_of(content), "builds_on": {}}
+    specification = sealed({**content, "digest": digest_of(content), "builds_on": {}})
     manifest = sealed({"stage": "assets", "digest": digest_of(content), "files": {}, "facts": {}, "trained": {}})
     write_json(folder / "specification.json", specification)
     write_json(folder / "manifest.json", manifest)
-    write_json(folder / "manifest.provenance.json", {"specification": specification, "manifest": manifest})
+    record = {"specification": specification, "manifest": manifest, "records": {}}
+    write_json(folder / "manifest.provenance.json", sealed(record))
     (folder / "inception").symlink_to(tmp_path / "inception.pt")
     assert verify_results().faults == []
     (tmp_path / "inception.pt").write_bytes(b"other weights")
@@ -188,7 +190,12 @@ def test_old_runs_are_named_with_their_size_and_removed_when_asked(checkout: Che
     old = sorted(path.name for path in checkout.folder.glob("runs/unlearning/core-*"))
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     said = checkout.python("-m", "corelib", "clean").stdout
-    assert all(f"runs/unlearning/{name}" in said for name in old)
+    assert "no study that is here names them, but results/tiny/figure2 and results/tiny/table1 show them." in said
+    assert said.strip().endswith("0 runs that no study names.")
+    shutil.rmtree(checkout.folder / "results")
+    said = checkout.python("-m", "corelib", "clean").stdout
+    assert all(f"runs/unlearning/{name}, finished 20" in said for name in old)
+    assert "Made for figure2 and table1 of the study tiny as it was before the study, the code or the pack" in said
     assert "--delete removes them" in said
     assert sorted(path.name for path in checkout.folder.glob("runs/unlearning/core-*")) == old
     done = checkout.python("-m", "corelib", "clean", "--delete")
@@ -200,6 +207,7 @@ def test_old_runs_are_named_with_their_size_and_removed_when_asked(checkout: Che
 
 def test_a_run_that_may_be_computed_elsewhere_is_kept_however_long_it_is_silent(checkout: Checkout) -> None:
     old = the(checkout, "runs/unlearning/core-*")
+    shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     lease = old / "manifest.lease"
     lease.write_text(json.dumps(asdict(replace(Owner.of_this_process(), host="elsewhere"))))
@@ -213,6 +221,7 @@ def test_a_run_that_may_be_computed_elsewhere_is_kept_however_long_it_is_silent(
 
 def test_nothing_is_removed_while_snakemake_works_here(checkout: Checkout) -> None:
     """By a study that was edited meanwhile, all that it has made would be named no more."""
+    shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     old = the(checkout, "runs/unlearning/core-*")
     lease = Lease(checkout.folder / CONTROLLER)
@@ -231,6 +240,7 @@ def test_nothing_is_removed_where_other_packages_give_all_runs_other_addresses(c
     before = sorted(checkout.folder.glob("runs/*/*"))
     version = importlib.metadata.version("scipy")
     checkout.edit("envs/requirements.txt", f"scipy=={version}", "scipy==1.0.0")
+    shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     done = checkout.python("-m", "corelib", "clean", "--delete")
     assert done.returncode == 1 and f"scipy is {version}, pinned is 1.0.0" in done.stdout
@@ -260,14 +270,19 @@ def test_what_was_made_with_another_build_of_a_model_is_named(checkout: Checkout
     for stage in ("samples", "predictions", "fid", "cells"):
         folder = the(checkout, f"runs/{stage}/{path.parent.name.rpartition('-')[0]}-*").relative_to(checkout.folder)
         assert f"{folder}: it was made with another build of the model {run}" in said
+    assert f"results/tiny/table1.json: table1: it was made with another build of the model {run}" in said
+    assert re.search(r"^results/tiny/table1 is made of runs that have faults: .+ and \d+ more\.$", said, re.MULTILINE)
 
 
 def test_what_links_lead_to_is_not_removed(checkout: Checkout, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "image.jpg").write_bytes(b"x")
-    left = checkout.folder / "runs/assets/old-000000000000"
+    content = {"stage": "assets", "settings": {}, "threads": 1, "code": {}, "packages": {}, "inputs": {}}
+    left = checkout.folder / f"runs/assets/old-{digest_of(content)[:12]}"
     left.mkdir(parents=True)
+    rest = {"slug": "old", "digest": digest_of(content), "builds_on": {}}
+    write_json(left / "specification.json", sealed({**content, **rest}))
     (left / "images").symlink_to(precious)
     checkout.python("-m", "corelib", "clean", "--delete")
     assert not left.exists()
@@ -276,6 +291,7 @@ def test_what_links_lead_to_is_not_removed(checkout: Checkout, tmp_path: Path) -
 
 def test_nothing_is_removed_while_a_study_cannot_be_read(checkout: Checkout) -> None:
     (checkout.folder / "config/studies/broken.yaml").write_text("methods: {core: {learning_rte: 1}}\n")
+    shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     before = sorted(checkout.folder.glob("runs/*/*"))
     done = checkout.python("-m", "corelib", "clean", "--delete")

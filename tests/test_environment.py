@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from corelib.addresses import NUMERICAL_PACKAGES
+from corelib.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -22,7 +22,7 @@ def pins(name: str) -> dict[str, str]:
 
 
 def test_the_conda_environment_has_the_same_pins() -> None:
-    environment = yaml.safe_load((REPOSITORY / "envs/core.yaml").read_text())
+    environment = read_yaml(REPOSITORY / "envs/core.yaml")
     listed = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert sorted(listed) == sorted(
         line for line in (REPOSITORY / "envs/requirements.txt").read_text().splitlines() if not line.startswith("#")

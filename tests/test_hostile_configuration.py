@@ -293,25 +293,30 @@ def doubling(levels: int, part: str) -> str:
 
 
 BOMBS = {
-    "lists": (doubling(9, "[x, x]"), "its names for parts make more than 100,000 values"),
+    "lists": (doubling(9, "[x, x]"), "its aliases and values make more than 100,000 values"),
     "sections": (
         "\n".join(
             ["n0: &n0 {a: 1}"]
             + [f"n{i}: &n{i} {{{', '.join(f'k{j}: *n{i - 1}' for j in range(10))}}}" for i in range(1, 9)]
         ),
-        "its names for parts make more than 100,000 values",
+        "its aliases and values make more than 100,000 values",
     ),
     "merged sections": (
         "\n".join(
             ["n0: &n0 {a: 1}"] + [f"n{i}: &n{i} {{<<: [{', '.join([f'*n{i - 1}'] * 10)}]}}" for i in range(1, 9)]
         ),
-        "its names for parts make more than 100,000 values",
+        "its aliases and values make more than 100,000 values",
     ),
-    "a number in base 60": ("a: " + ":".join(["1"] * 50_000), "a number of 99,999 characters"),
-    "a hexadecimal number": ("a: 0x" + "f" * 100_000, "a number of 100,002 characters"),
-    "a fraction in base 60": ("a: " + ":".join(["1"] * 5_000) + ".5", "a number of 10,001 characters"),
-    "nesting": ("a: " + "[" * 20_000, "maximum recursion depth"),
-    "nested sections": ("\n".join(" " * level + "a:" for level in range(600)), "maximum recursion depth"),
+    "a number in base 60": ("a: " + ":".join(["1"] * 50_000), "expected a decimal number, or quotes around it"),
+    "a hexadecimal number": ("a: 0x" + "f" * 100_000, "expected a decimal number, or quotes around it"),
+    "a fraction in base 60": ("a: " + ":".join(["1"] * 5_000) + ".5", "expected a decimal number, or quotes around it"),
+    "digits": ("a: 1" + "0" * 99_999, "a number of 100,000 characters"),
+    "a fraction": ("a: ." + "1" * 99_999, "a number of 100,000 characters"),
+    "nesting": ("a: " + "[" * 20_000, "more than 100 sections and lists lie within each other"),
+    "nested sections": (
+        "\n".join(" " * level + "a:" for level in range(600)),
+        "more than 100 sections and lists lie within each other",
+    ),
     "a large file": ("# " + "x" * LARGEST_FILE, "at most 262,144 can be meant"),
 }
 

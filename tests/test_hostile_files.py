@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -181,7 +182,7 @@ CONTENT = {"stage": "x", "settings": {}, "threads": 1, "code": {}, "packages": {
 def test_a_specification_names_runs_and_no_other_folders(tmp_path: Path, name: object) -> None:
     path = tmp_path / "specification.json"
     whole = {**CONTENT, "slug": "x", "execution": {}, "after": {}, "digest": digest_of(CONTENT)}
-    write_json(path, {**whole, "builds_on": {"a": "x/y-0123456789ab"}})
+    write_json(path, sealed({**whole, "builds_on": {"a": "x/y-0123456789ab"}}))
     assert read_specification(path)["builds_on"] == {"a": "x/y-0123456789ab"}
     write_json(path, {**whole, "builds_on": {"a": name}})
     with pytest.raises(ArtefactError, match="names a run that can be none"):
@@ -212,8 +213,12 @@ def test_clean_removes_nothing_through_a_link(tmp_path: Path, monkeypatch: pytes
     write_json(tmp_path / "work/results/table2.json", {"stage": 1, "digest": ["x"]})
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(cleaning, "study_names", lambda _: [])
+    with pytest.raises(ArtefactError, match=r"results/table1\.json: neither it nor its provenance record says"):
+        cleaning.unnamed_runs(tmp_path)
+    shutil.rmtree("results")
     found = cleaning.unnamed_runs(tmp_path)
-    assert [str(run.path) for run in found] == ["runs/latents/old-0123456789ab"]
+    assert [str(run.path) for run in found.runs] == ["runs/latents/old-0123456789ab"]
+    assert [line.partition(":")[0] for line in found.left_alone] == ["runs/evil", "runs/latents/evil"]
 
 
 @pytest.mark.parametrize("place", [("/etc", "x"), ("..", "x"), ("assets", "../../x"), ("a/../..", "x")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest
 from conftest import REPOSITORY
 
 from corelib.addresses import code_of, digest_of, packages_of
-from corelib.artefacts import read_manifest, write_manifest
+from corelib.artefacts import has_its_seal, read_manifest, sealed, write_manifest
 from corelib.environment import prepare
 from corelib.jobs import INTERRUPTED
 from corelib.leases import Owner
@@ -150,7 +151,7 @@ def toy_at(place: Path, does: str = "works", first: str = "", meanwhile: str = "
     extra = {"slug": "toy", "builds_on": {}, "execution": {"checkpoint_seconds": 1.0}}
     made = Toy(place)
     made.folder.mkdir(parents=True)
-    specification = {**content, **extra, "digest": digest_of(content)}
+    specification = sealed({**content, **extra, "digest": digest_of(content)})
     (made.folder / "specification.json").write_text(json.dumps(specification))
     return made
 
@@ -215,6 +216,36 @@ def test_a_record_of_another_run_or_half_a_record_is_none(toy: Toy) -> None:
         assert toy.attempts == before + 1
 
 
+def test_what_its_record_vouches_for_is_made_again_if_it_has_changed(toy: Toy) -> None:
+    assert toy.run() == 0
+    path = toy.folder / "manifest.provenance.json"
+    record = json.loads(path.read_text())
+    for content, attempts in (("when and where", 1), ("damaged", 2)):
+        (toy.folder / "record.txt").write_text(content)
+        sha256 = hashlib.sha256(b"when and where").hexdigest()
+        path.write_text(json.dumps(sealed({**record, "records": {"record.txt": sha256}})))
+        (toy.folder / "manifest.json").unlink()
+        assert toy.run() == 0
+        assert toy.attempts == attempts
+
+
+def test_a_record_whose_words_have_changed_is_no_record(toy: Toy) -> None:
+    """Else the run would be complete for ever, with a damaged record of who made it."""
+    assert toy.run() == 0
+    path = toy.folder / "manifest.provenance.json"
+    path.write_text(path.read_text().replace('"host"', '"hose"'))
+    (toy.folder / "manifest.json").unlink()
+    assert toy.run() == 0
+    assert toy.attempts == 2 and has_its_seal(json.loads(path.read_text()))
+
+
+def test_a_specification_is_refused_when_what_its_digest_does_not_cover_has_changed(toy: Toy) -> None:
+    path = toy.folder / "specification.json"
+    path.write_text(path.read_text().replace('"checkpoint_seconds": 1.0', '"checkpoint_seconds": 9.0'))
+    assert toy.run() == 1
+    assert "specification.json: its content does not have its seal; delete it" in toy.log
+
+
 def test_what_was_made_with_another_build_of_a_model_is_made_again(toy: Toy) -> None:
     """Trained again, on another device say, a model has the same address and other bits."""
     model = toy.place / "runs/unlearning/core-000000000000"
@@ -228,7 +259,7 @@ def test_what_was_made_with_another_build_of_a_model_is_made_again(toy: Toy) -> 
     specification["inputs"] = {"delta": "0" * 64}
     specification["builds_on"] = {"delta": "unlearning/core-000000000000"}
     specification["digest"] = digest_of(specification)
-    (toy.folder / "specification.json").write_text(json.dumps(specification))
+    (toy.folder / "specification.json").write_text(json.dumps(sealed(specification)))
     train("one")
     assert toy.run() == 0
     (toy.folder / "manifest.json").unlink()  # as Snakemake does

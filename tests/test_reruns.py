@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import re
 import shutil
 import subprocess
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
-import yaml
 from conftest import REPOSITORY, Checkout
 from contract import (
     LOCKED,
@@ -30,6 +30,7 @@ from contract import (
     one_of_each_row,
     prepared,
     tables_of_page,
+    walk,
 )
 
 from corelib import addresses
@@ -42,6 +43,18 @@ from corelib.studies import _merged, study_names
 from corelib.targets import plan_of
 
 AT_ONCE = 30
+SAMPLE = {
+    ("training", "seed"),
+    ("training", "scale", "length"),
+    ("methods", "core", "learning_rate"),
+    ("methods", "esd", "title"),
+    ("sampling", "scheduler", "eta"),
+    ("sampling", "jpeg_quality"),
+    ("classification", "batch"),
+    ("threads", "evaluation"),
+    ("execution", "batches_per_shard"),
+}
+"""Leaves that are changed in the folder of a build: of training, products, images, evaluation, and no content."""
 SCRIPTS = sorted((REPOSITORY / "workflow_scripts").glob("*.py"))
 MODULES = sorted(path for path in (REPOSITORY / "corelib").rglob("*.py") if path.name != "__init__.py")
 BASE_MODEL, CLASSIFIERS = {"assets", "conversion", "pipeline", "pretrained"}, {"assets", "classifier", "pretrained"}
@@ -60,6 +73,17 @@ IN_WORDS = {
 def test_one_leaf_of_each_kind_builds_what_the_page_says(head: str, tmp_path: Path) -> None:
     _, _, leaves = prepared(tmp_path / "to-read", head)
     assert check(tmp_path / "clone", head, one_of_each_row(cases_of(head, leaves)), AT_ONCE) == []
+
+
+def test_a_sample_of_leaves_builds_what_the_page_says_where_the_study_was_built(workplace: Checkout) -> None:
+    """With real results, Snakemake's memory of the jobs that made them, and twice in a row."""
+    checkout = Pretended(workplace.folder)
+    merged, _ = _merged("tiny", checkout.configuration, ())
+    leaves = [(key, value) for key, value in leaves_of(merged) if key in SAMPLE]
+    cases = cases_of("leaf", leaves)
+    assert len(cases) == len(SAMPLE)
+    for _ in range(2):
+        assert walk(checkout, "tiny", Universe.of("tiny", checkout.configuration), cases) == []
 
 
 @pytest.mark.slow
@@ -115,7 +139,7 @@ def test_with_the_shipped_world_no_leaf_of_the_world_may_be_another(tmp_path: Pa
     for case in cases_of("leaf of the miniature", leaves):
         if case.key == ("world", "pretrained"):
             continue
-        checkout.add_study("other", yaml.safe_dump({"base": "mini", **case.overlay}))
+        checkout.add_study("other", json.dumps({"base": "mini", **case.overlay}))
         with pytest.raises(ConfigurationError):
             plan_of("other", checkout.configuration)
 

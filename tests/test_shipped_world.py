@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from small_world import finish
 
 from corelib.artefacts import Manifest, sha256_of
@@ -105,21 +104,21 @@ def test_a_leaf_that_the_shipped_world_depends_on_is_named(leaf: str, value: Any
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     study = tmp_path / "config" / "studies" / "other.yaml"
     said = overlay(leaf, value)
-    study.write_text(yaml.safe_dump(said))
+    study.write_text(json.dumps(said))
     with pytest.raises(ConfigurationError) as raised:
         load_study("other", tmp_path / "config")
     sentence = str(raised.value)
     assert sentence.startswith(f"{study}: {leaf} is {value!r}, expected ")
     assert "shipped world" in sentence and "world.pretrained: false" in sentence
     said.setdefault("world", {})["pretrained"] = False
-    study.write_text(yaml.safe_dump(said))
+    study.write_text(json.dumps(said))
     assert not load_study("other", tmp_path / "config").takes_shipped_world
 
 
 def test_of_a_long_list_the_entry_that_differs_is_named(tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     objects = [*MINI.world.objects[:-2], *reversed(MINI.world.objects[-2:])]
-    (tmp_path / "config" / "studies" / "other.yaml").write_text(yaml.safe_dump(overlay("world.objects", objects)))
+    (tmp_path / "config" / "studies" / "other.yaml").write_text(json.dumps(overlay("world.objects", objects)))
     with pytest.raises(ConfigurationError, match=r"world\.objects has 'Triangles' as entry 19, expected 'Stars', with"):
         load_study("other", tmp_path / "config")
     lacking = [style for style in MINI.world.styles if style != "Lilac_Rings"]

@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import REPOSITORY, Checkout
 
 from corelib.configuration import Study
@@ -16,6 +15,7 @@ from corelib.errors import ConfigurationError
 from corelib.plan import Plan
 from corelib.site import Site
 from corelib.studies import load_published, load_study
+from corelib.yaml_files import read_yaml
 
 CONFIG = REPOSITORY / "config"
 SECONDS = Seconds(trained=0.1, denoised=0.03, looked_at=0.5)
@@ -68,13 +68,13 @@ def test_a_wrong_site_is_refused_in_one_sentence(values: dict, sentence: str) ->
 
 
 def test_the_shipped_site_is_complete_and_valid() -> None:
-    values = yaml.safe_load((REPOSITORY / "slurm/site.yaml").read_text())
+    values = read_yaml(REPOSITORY / "slurm/site.yaml")
     assert values.keys() == Site.model_fields.keys()
     assert Site.of(values).with_gpu == {"gpu_model": "a100"}
 
 
 def test_every_stage_that_computes_with_the_papers_models_says_how_much_memory_it_takes() -> None:
-    said = yaml.safe_load((REPOSITORY / "slurm/config.yaml").read_text())["set-resources"]
+    said = read_yaml(REPOSITORY / "slurm/config.yaml")["set-resources"]
     rules = [
         text.split(":")[0]
         for name in ("slices", "unlearning", "sampling", "evaluation")
@@ -103,6 +103,16 @@ def test_a_wrong_key_on_the_command_line_stops_before_any_job(tmp_path: Path) ->
     assert done.returncode != 0
     assert done.stdout.count("Error: ") == 1 and "unknown key learning_rate" in done.stdout
     assert "Traceback" not in done.stdout and not (clone.folder / "runs").exists()
+
+
+def test_a_value_that_yaml_readers_disagree_about_stops_before_any_job(tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    clone.edit("slurm/site.yaml", "account:   ", "account: 010")  # 8 to Snakemake
+    done = clone.snakemake("--profile", "slurm", "-n", "results/tiny/table1.csv")
+    assert done.returncode != 0
+    assert done.stdout.count("Error: slurm/site.yaml, line 5: not readable as YAML: YAML readers disagree about") == 1
+    assert "`010` means, expected a number without leading zeros, or quotes around it for text." in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 # Run times

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from decimal import Decimal
 from math import comb
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corelib.artefacts import Manifest, sha256_of, write_json
+from corelib.artefacts import Manifest, sealed, sha256_of, write_json
 from corelib.metrics import FILE, Count
 from corelib.plan import Plan
 from corelib.settings.reporting import TableRow, TableStage
@@ -79,12 +80,14 @@ def table(folder: Path, comparable: bool = True, published: str | None = "table1
     )
     work = Work(folder / "table", "0" * 64, inputs | evaluations)
     work.folder.mkdir()
-    assert tabulate(settings, work).files == [
+    outcome = tabulate(settings, work)
+    assert outcome.files == [
         "table1.cells.csv",
         "table1.csv",
         "table1.md",
         "table1.tex",
     ]
+    assert outcome.records == ["table1.provenance.csv"]
     return work
 
 
@@ -104,14 +107,15 @@ def fisher(k: int, n: int, m: int, o: int) -> float:
 # The table
 
 
-def test_a_table_has_the_papers_columns_and_its_rows_in_the_order_asked_for(tmp_path):
+def test_a_table_has_the_papers_columns_and_a_remark_and_its_rows_in_the_order_asked_for(tmp_path):
     text = (table(tmp_path).folder / "table1.csv").read_text()
     assert text == (
-        "Task,Algorithm,UA,IRA,CRA,SFID,Total\n"
-        "Forget01,ESD,96.67,93.33,94.44,75.00,359.44\n"
-        "Forget01,CORE (ours),93.33,98.00,96.11,100.00,387.44\n"
-        "Forget06,ESD,93.33,98.00,96.11,100.00,387.44\n"
-        "Forget06,CORE (ours),96.67,93.33,94.44,75.00,359.44\n"
+        "Task,Algorithm,UA,IRA,CRA,SFID,Total,Remark\n"
+        "Forget01,ESD,96.67,93.33,94.44,75.00,359.44,\n"
+        "Forget01,CORE (ours),93.33,98.00,96.11,100.00,387.44,\n"
+        "Forget06,ESD,93.33,98.00,96.11,100.00,387.44,3 images constant or not finite\n"
+        "Forget06,CORE (ours),96.67,93.33,94.44,75.00,359.44,"
+        "diverged at step 71; 2 images constant or not finite\n"
     )
 
 
@@ -159,7 +163,7 @@ def test_markdown_has_a_section_for_each_task_and_the_best_total_in_bold(tmp_pat
         "\n"
         "| Algorithm | UA (↑) | IRA (↑) | CRA (↑) | SFID (↑) | Total (↑) |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: |\n"
-        "| ESD (3 images constant or not finite) | 93.33 | 98.00 | 96.11 | 100.00 | **387.44** |\n"
+        "| ESD (3 images constant or not finite) | 93.33 | 98.00 | 96.11 | 100.00 | 387.44 |\n"
         "| CORE (ours) (diverged at step 71; 2 images constant or not finite) "
         "| 96.67 | 93.33 | 94.44 | 75.00 | 359.44 |\n"
     )
@@ -177,7 +181,7 @@ ESD & 96.67 & 93.33 & 94.44 & 75.00 & 359.44 \\
 CORE (ours) & 93.33 & 98.00 & 96.11 & 100.00 & \textbf{387.44} \\
 \midrule
 \multicolumn{6}{l}{\emph{Forget06}} \\
-ESD (3 images constant or not finite) & 93.33 & 98.00 & 96.11 & 100.00 & \textbf{387.44} \\
+ESD (3 images constant or not finite) & 93.33 & 98.00 & 96.11 & 100.00 & 387.44 \\
 CORE (ours) (diverged at step 71; 2 images constant or not finite) & 96.67 & 93.33 & 94.44 & 75.00 & 359.44 \\
 \bottomrule
 \end{tabular}
@@ -193,6 +197,30 @@ def test_latex_shows_its_own_characters_as_they_are(tmp_path):
 def test_equal_best_totals_are_both_bold(tmp_path):
     lines = [evaluated(row(name, name), cells(tmp_path / name, CORE)) for name in ("first", "second")]
     assert as_markdown(lines).count("**387.44**") == 2
+
+
+@pytest.mark.parametrize("doubt", [{"diverged_at": 0}, {"flagged": 1}])
+def test_a_row_with_a_remark_is_never_bold_and_the_best_of_the_others_is(tmp_path, doubt):
+    best = evaluated(row("best", "Best"), cells(tmp_path / "best", CORE, **doubt))
+    second = evaluated(row("second", "Second"), cells(tmp_path / "second", ESD))
+    for text, bold in ((as_markdown([best, second]), "**{}**"), (as_latex([best, second]), r"\textbf{{{}}}")):
+        assert bold.format("359.44") in text
+        assert "387.44" in text and bold.format("387.44") not in text
+    assert "**" not in as_markdown([best])
+    assert r"\textbf" not in as_latex([best])
+
+
+def test_a_total_that_is_no_number_is_never_bold_and_the_best_of_the_others_is(tmp_path):
+    good = evaluated(row("good", "Good"), cells(tmp_path / "good", ESD))
+    strange = replace(evaluated(row("strange", "Strange"), cells(tmp_path / "strange", CORE)), sfid=Decimal("NaN"))
+    for lines in ([good, strange], [strange, good]):
+        assert as_markdown(lines).count("**") == 2 and "**359.44**" in as_markdown(lines)
+        assert as_latex(lines).count(r"\textbf") == 1 and r"\textbf{359.44}" in as_latex(lines)
+
+
+def test_one_image_is_not_said_to_be_several(tmp_path):
+    line = evaluated(row("esd", "ESD"), cells(tmp_path / "run", ESD, flagged=1))
+    assert line.remark == "1 image constant or not finite"
 
 
 def test_a_run_that_diverged_at_its_first_step_is_remarked_on(tmp_path):
@@ -222,9 +250,10 @@ def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
 def record(runs: Path, name: str, commit: str, device: str, **builds_on: str) -> None:
     """The provenance record of a run."""
     (runs / name).mkdir(parents=True, exist_ok=True)
-    said = {"specification": {"builds_on": builds_on}, "commit": commit, "device": device}
+    (runs / name / "specification.json").write_text(json.dumps(sealed({"builds_on": builds_on})))
+    said = {"commit": commit, "device": device}
     said |= {"host": "here", "node": None, "finished": "2026-01-01T00:00:00", "earlier_attempts": []}
-    (runs / name / "manifest.provenance.json").write_text(json.dumps(said))
+    (runs / name / "manifest.provenance.json").write_text(json.dumps(sealed(said)))
 
 
 def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
@@ -257,6 +286,21 @@ def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
         ("UA", "unlearning", "core", "c1", "A100"), ("UA", "samples", "core", "c2", "A100"),
         ("UA", "samples", "core", "c2", "H100"), ("UA", "predictions", "core", "c3", "A100"),
     ]  # fmt: skip
+
+
+def test_a_job_whose_record_is_damaged_or_gone_is_listed_as_not_on_record(tmp_path):
+    """The number is not in doubt: its manifest vouches for it."""
+    evaluations = cells(tmp_path / "runs/cells/core", CORE)
+    record(tmp_path / "runs", "cells/core", "c4", "cpu", predictions="predictions/core")
+    record(tmp_path / "runs", "predictions/core", "c3", "A100")
+    (origin,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
+    assert (origin.run, origin.device, origin.host) == ("core", "A100", "here")
+    path = tmp_path / "runs/predictions/core/manifest.provenance.json"
+    path.write_text(path.read_text().replace("here", "hare"))
+    (damaged,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
+    path.unlink()
+    (gone,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
+    assert damaged == gone and (gone.run, gone.commit, gone.device) == ("core", None, "not on record")
 
 
 def test_cells_hold_counts_intervals_published_numbers_and_verdicts(tmp_path):

@@ -87,7 +87,9 @@ def load_sources(folder: Path) -> dict[str, Source]:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise ConfigurationError(f"{path}: {key} is {str(first['input'])[:80]!r}: {first['msg']}.") from None
-    except (UnreadableYaml, AttributeError) as error:
+    except UnreadableYaml as error:
+        raise ConfigurationError(f"{error.place_in(path)}: not readable as YAML: {reason_of(error)}.") from None
+    except AttributeError as error:
         raise ConfigurationError(f"{path}: not readable as rows of assets ({reason_of(error)}).") from None
     for name, source in sources.items():
         if (source.hub is None) == (source.url is None):

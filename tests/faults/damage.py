@@ -19,6 +19,7 @@ from attempts import At, Ended, Job, Place, attempt, in_a_process
 from outcomes import CLEAR, SAME, UNCLEAR, WRONG, Bench, Outcome, sentence_of
 
 from corelib.addresses import digest_of
+from corelib.artefacts import sealed
 
 Damage = Callable[[Path, random.Random], None]
 
@@ -146,7 +147,7 @@ def lose_the_numbers(bench: Bench, job: Job) -> Outcome:
         part = next(settings[name] for name in ("autoencoder", "denoiser", "classifier") if name in settings)
         part["training"]["learning_rate"] = 1e30
         content["digest"] = digest_of(content)
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(sealed(content)))
         ended = attempt(job, place)
         said = sentence_of(place) or ""
         if ended.status == 0 or "expected a finite number" not in said:
@@ -168,7 +169,8 @@ def _judged(
             )
         if "delete" not in sentence and "ask for the target again" not in sentence:
             return Outcome(job.label, kind, UNCLEAR, detail=f"it says not what to do: {sentence}")
-        for named in re.findall(r"delete (\S+?)[,;.]?(?= |$)", sentence):
+        cleaned = [f"runs/{name}" for name in re.findall(r"corelib clean (\S+) --delete", sentence)]
+        for named in [*cleaned, *re.findall(r"delete (\S+?)[,;.]?(?= |$)", sentence)]:
             target = place.folder / (named if "/" in named else sentence.partition(":")[0])
             if target.is_dir():
                 shutil.rmtree(target)

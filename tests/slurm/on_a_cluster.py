@@ -21,11 +21,11 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-import yaml
 from cluster import Cluster, processes_of_job, wait_for
 from conftest import REPOSITORY, Checkout
 
 from corelib.artefacts import sha256_of
+from corelib.yaml_files import read_yaml
 
 TABLE = "results/probe/table1.csv"
 METHODS = ("ca_noise", "esd", "core")
@@ -65,7 +65,7 @@ def clone(folder: Path) -> Checkout:
     checkout = Checkout.at(folder)
     shutil.copy(REPOSITORY / "tests/slurm/study.yaml", checkout.folder / "config/studies/probe.yaml")
     site = checkout.folder / "slurm/site.yaml"
-    site.write_text(yaml.safe_dump({**yaml.safe_load(site.read_text()), **SITE}))
+    site.write_text(json.dumps({**read_yaml(site), **SITE}))
     return checkout
 
 

@@ -96,6 +96,7 @@ def copy_runs_in(walk: Walk) -> str:
         target = walk.folder / "runs" / run.relative_to(source)
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(run, target, symlinks=True)
+        walk.disturbed.add(run.relative_to(source).as_posix())
     return ", ".join(run.relative_to(source).as_posix() for run in chosen)
 
 
@@ -109,6 +110,7 @@ def mix_up_runs(walk: Walk) -> str:
         return "nothing to mix up"
     name = walk.random.choice(names)
     shutil.copy(one / name, other / name)
+    walk.disturbed.add(_named(walk, other))
     return f"{name} of {_named(walk, one)} over that of {_named(walk, other)}"
 
 
@@ -216,6 +218,7 @@ def _tabulates(folder: Path) -> bool:
 
 def _damage(walk: Walk, path: Path) -> str:
     """Do one of the things that happen to files."""
+    walk.disturbed.add("/".join(path.relative_to(walk.folder).parts[1:3]))
     dates = path.stat()
     how = walk.random.choice(["flipped", "cut", "emptied", "deleted", "appended to", "a folder instead"])
     content = path.read_bytes()

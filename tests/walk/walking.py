@@ -174,6 +174,7 @@ class Walk:
         self.configuration: Configuration = tuple(0 for _ in CHOICES)
         self.study = STUDY
         self.number = 0
+        self.disturbed = set[str]()
         write_studies(self.checkout, self.configuration)
         reference.products(self.configuration, self.study)
         done = self.checkout.snakemake("--cores", "2", *targets_of(self.study))
@@ -231,6 +232,9 @@ class Walk:
             run = "/".join(path.parts[1:3])
             if run in complete and right.get(path, digest) != digest and not any(run in line for line in named):
                 faults.append(f"VERIFY: says nothing of {path}")
+        for line in named:
+            if line.startswith("runs/") and not any(run in line for run in self.disturbed):
+                faults.append(f"VERIFY: of a run that nobody has disturbed: {line}")
         return faults
 
     def damaged(self) -> list[str]:

@@ -1,0 +1,113 @@
+"""A results folder made by hand: runs and products as jobs leave them, in no time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from corelib.addresses import RUNS, SPECIFICATION, digest_of, slugged
+from corelib.artefacts import MANIFEST, read_json, sealed, sha256_of, vouched_for, write_json
+from corelib.origins import RECORD
+from corelib.targets import PRODUCTS, RESULTS
+
+
+def planned(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **builds_on: str) -> str:
+    """Write the specification of a run that builds on others; its name."""
+    inputs = {role: read_json(RUNS / name / SPECIFICATION)["digest"] for role, name in builds_on.items()}
+    content = {"stage": stage, "settings": dict(settings or {}), "threads": 1, "code": {"x.py": "0"}, "packages": {}}
+    content["settings"].setdefault("is", slug)
+    content["inputs"] = inputs
+    digest = digest_of(content)
+    rest = {"slug": slug, "digest": digest, "builds_on": builds_on, "after": {}, "places": {}, "execution": {}}
+    name = f"{stage}/{slugged(slug)}-{digest[:12]}"
+    write_json(RUNS / name / SPECIFICATION, sealed({**content, **rest}))
+    return name
+
+
+def finished(name: str, trained: Mapping[str, str] | None = None, **files: str) -> str:
+    """Complete a planned run with some files of these contents, without their endings; its name."""
+    folder = RUNS / name
+    for file, text in files.items():
+        (folder / f"{file}.txt").write_text(text)
+    vouch(folder / MANIFEST, folder, name, [f"{file}.txt" for file in files], trained or {})
+    return name
+
+
+def made(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **builds_on: str) -> str:
+    """A complete run with one file; its name."""
+    trained: dict[str, str] = {}
+    for below in builds_on.values():
+        manifest = read_json(RUNS / below / MANIFEST)
+        trained |= manifest["trained"]
+        if below.startswith("unlearning/"):
+            trained[below] = manifest["seal"]
+    return finished(planned(stage, slug, settings, **builds_on), trained, made=f"{stage} {slug}")
+
+
+def sampled(slug: str, **builds_on: str) -> str:
+    """A complete run of four images in two batches, by two shards; its name."""
+    name = planned("samples", slug, **builds_on)
+    folder, models = RUNS / name, [below for below in builds_on.values() if below.startswith("unlearning/")]
+    trained = {model: read_json(RUNS / model / MANIFEST)["seal"] for model in models}
+    (folder / "images").mkdir()
+    for batch in range(2):
+        images = [f"{number}.jpg" for number in (2 * batch, 2 * batch + 1)]
+        for image in images:
+            (folder / "images" / image).write_text(f"{slug} {image}")
+        hashes = {image: sha256_of(folder / "images" / image) for image in images}
+        record = f"batches/{batch:05d}.json"
+        write_json(folder / record, sealed({"images": hashes, "flagged": [], "trained": trained}))
+        vouch(folder / f"shards/{batch:04d}-of-0002.json", folder, name, [record], trained)
+    vouch(folder / MANIFEST, folder, name, ["images"], trained)
+    return name
+
+
+def shown(place: Path, product: str, **builds_on: str) -> Path:
+    """A table, a figure or a gate's report of runs, in a folder of results; the path of its manifest."""
+    kind = next(stage for stage in PRODUCTS if product.startswith(stage.removesuffix("s")))
+    study = "paper" if place == RESULTS else place.name
+    settings = {} if product == "gate" else {"name": product}
+    name = planned(kind, f"{study}-{product}", settings, **builds_on)
+    endings = {"tables": ("csv", "md", "tex", "cells.csv"), "figures": ("png",), "gates": ("csv", "md")}[kind]
+    files = [f"{product}.{ending}" for ending in endings]
+    records = [f"{product}.provenance.csv"] if kind == "tables" else []
+    place.mkdir(parents=True, exist_ok=True)
+    for file in (*files, *records):
+        (place / file).write_text(f"{name} {file}")
+    trained: dict[str, str] = {}
+    for below in builds_on.values():
+        trained |= read_json(RUNS / below / MANIFEST)["trained"]
+    vouch(place / f"{product}.json", place, name, files, trained, records)
+    return place / f"{product}.json"
+
+
+def vouch(
+    path: Path, folder: Path, name: str, files: list[str], trained: Mapping[str, str], records: list[str] | None = None
+) -> None:
+    """Write a manifest over files in a folder, and the provenance record beside it."""
+    specification = read_json(RUNS / name / SPECIFICATION)
+    seals = {}
+    if path.name != MANIFEST and specification["stage"] in PRODUCTS:
+        seals = {below: read_json(RUNS / below / MANIFEST)["seal"] for below in specification["builds_on"].values()}
+    manifest = vouched_for(folder, specification["stage"], specification["digest"], files, {}, trained, seals)
+    record = {
+        "specification": specification,
+        "manifest": manifest,
+        "records": {file: sha256_of(folder / file) for file in records or []},
+        "finished": "2026-01-02T03:04:05.678+00:00",
+    }
+    write_json(path.with_name(RECORD if path.name == MANIFEST else f"{path.stem}.provenance.json"), sealed(record))
+    write_json(path, manifest)
+
+
+def study(place: Path, method: str = "core") -> dict[str, str]:
+    """A model, its images, their evaluation, and a table and a figure of them in a folder of results; runs by stage."""
+    runs = {"pipeline": made("pipeline", "miniature")}
+    runs["unlearning"] = made("unlearning", f"{method}-forget01", pipeline=runs["pipeline"])
+    runs["samples"] = sampled(f"{method}-forget01", pipeline=runs["pipeline"], delta=runs["unlearning"])
+    runs["predictions"] = made("predictions", f"{method}-forget01", samples=runs["samples"])
+    runs["cells"] = made("cells", f"{method}-forget01", predictions=runs["predictions"])
+    shown(place, "table1", core=runs["cells"])
+    shown(place, "figure2", core=runs["samples"])
+    return runs
