@@ -419,13 +419,13 @@ def test_every_package_that_can_change_a_number_has_a_row() -> None:
 def test_another_version_of_a_package_builds_the_stages_that_the_page_names(
     name: str, changed: Changed, tmp_path: Path
 ) -> None:
-    assert_that_only(promised_stages("package")[name], changed, with_versions(tmp_path, {name: "99.0"}))
+    assert_that_only(promised_stages("package")[name], changed, with_versions(tmp_path, {name: "99.0.0"}))
 
 
 def test_another_version_of_what_computes_no_number_builds_nothing(changed: Changed, tmp_path: Path) -> None:
     others = pinned() - set(NUMERICAL_PACKAGES.values()) - {name for name in pinned() if "snakemake" in name}
     assert len(others) > 50
-    assert changed.would_build(with_versions(tmp_path, dict.fromkeys(sorted(others), "99.0"))) == set()
+    assert changed.would_build(with_versions(tmp_path, dict.fromkeys(sorted(others), "99.0.0"))) == set()
 
 
 # Assets
