@@ -56,6 +56,7 @@ READINGS = [
     ("stop-gradient", "methods: {salun: {objective: {unlearn: {target: {gradient: through}}}}}", {"unlearning"}),
     ("size of the mask", "methods: {salun: {saliency: {keep: 0.3}}}", {"saliency"}),
     ("threshold of the mask", "methods: {salun: {saliency: {keep: null, threshold: 0.1}}}", {"saliency"}),
+    ("scope of the mask", "methods: {salun: {saliency: {scope: all}}}", {"saliency"}),
     ("loss of the mask", "methods: {salun: {saliency: {guidance_scale: 8.5}}}", {"saliency"}),
     ("images of CA", "methods: {ca_noise: {objective: {unlearn: {images: forget}}}}", {"unlearning"}),
     ("distance of CA", "methods: {ca_model: {objective: {unlearn: {distance: norm}}}}", {"unlearning"}),

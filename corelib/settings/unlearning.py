@@ -206,13 +206,16 @@ class Saliency(Section):
     """SalUn's mask: only the trained weights with the largest gradients on the forget set may change.
 
     Attributes:
-        keep: the fraction of the trained weights that may change, by one threshold over all of them.
+        scope: the weights whose gradients are ranked: the trained ones, or all of the U-Net. The mask is of the trained
+            ones in either case, since no others move.
+        keep: the fraction of the ranked weights whose gradients reach the threshold, one for all of them.
         threshold: or else the magnitude from which a weight's gradient lets it change; the gradient is that of the
             mean over a latent's dimensions, summed over the forget pairs.
         guidance_scale: s of the prediction e_0 + s (e_f - e_0) whose gradient is taken: 1 is equation 1, and 8.5 what
             public code calls a guidance of 7.5.
     """
 
+    scope: Literal["trained", "all"]
     keep: float | None = Field(gt=0, le=1)
     threshold: PositiveFloat | None
     guidance_scale: float
