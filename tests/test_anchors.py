@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -137,6 +138,36 @@ def test_the_photos_are_never_an_anchor_even_where_they_are_retained(retain, pho
             found = plan.candidates(varied, scheme)
             assert list(found) == varied.forget
             assert "Seed_Images" not in {anchor for anchors in found.values() for anchor in anchors}
+
+
+PHOTOS_ALONE = """
+tasks: {Forget01: {retain: [Seed_Images]}, Forget06: {retain: [Seed_Images]}}
+anchoring: {base: Seed_Images}
+methods:
+  core: {anchors: {Forget01: all_to_one}}
+  salun: {anchors: {Forget06: all_to_one}}
+tables:
+  table1: {tasks: [Forget01, Forget06], rows: [original, salun, core]}
+  table2: null
+  table3: null
+  table4: null
+figures: {figure2: null, figure3: null}
+"""
+
+
+def test_the_photos_alone_may_be_retained_and_be_the_common_base(tmp_path):
+    """As the benchmark's SalUn and EDiff have it: retained and forgotten images take the photos' caption."""
+    shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pretrained"))
+    (tmp_path / "config/studies/photos.yaml").write_text(PHOTOS_ALONE)
+    study = load_study("photos", tmp_path / "config")
+    plan = Plan("photos", study, load_published(CONFIGURATION))
+    for task in ("Forget01", "Forget06"):
+        assert plan.slice(task).settings.retain == ["Seed_Images"]
+        settings = plan.unlearning(task, "salun", None).settings
+        assert settings.candidates == {style: ["Seed_Images"] for style in study.tasks[task].forget}
+        assert settings.wording.prompt("Seed_Images", "Cats") == "A Cats image in Photo style."
+    assert plan.candidates(study.tasks["Forget06"], "one_to_one")["Van_Gogh"] == ["Abstractionism"], "a cyclic shift"
+    assert plan.slice("Forget25").settings.retain != ["Seed_Images"]
 
 
 def test_forget25_has_the_five_schemes_that_table_4_compares():

@@ -1094,6 +1094,19 @@ def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(compla
         ("methods: {salun: null}", "tables.table1.rows is 'salun', expected a method: original, core,"),
         ("tasks: {Forget25: {evaluation: {objects: [Cats]}}}", "figures.figure2.prompts is 'Dogs', expected an object"),
         (
+            "tasks: {Forget06: {retain: [Seed_Images]}}",
+            "methods.ediff.anchors.Forget06 is 'one_to_all', expected a scheme that needs no retain style, such as "
+            "all_to_one with anchoring.base: Seed_Images, since D_r of Forget06 has the photos and no other style",
+        ),
+        (
+            "tasks: {Forget01: {retain: [Seed_Images]}}\nanchoring: {base: Seed_Images}",
+            "methods.core.anchors.Forget01 is 'one_to_one', expected a scheme that needs no retain style, such as ",
+        ),
+        (
+            "tasks: {Forget01: {retain: evaluated, photos_in_retain: true, evaluation: {retain: [Seed_Images]}}}",
+            "anchoring.base is 'first_retain', expected a style such as Seed_Images, since D_r of Forget01 has ",
+        ),
+        (
             "base: tiny\nworld: {pretrained: true}",
             "world.styles has 7 entries, expected the 51, with which the shipped world",
         ),

@@ -44,6 +44,13 @@ READINGS = [
     ("seeds", "tasks: {Forget01: {evaluation: {seeds: [188, 288]}}}", {"samples", "fid", "cells"}),
     ("retain set", "tasks: {Forget06: {retain: evaluated}}", {"slices", "unlearning"}),
     ("photos in the retain set", "tasks: {Forget06: {photos_in_retain: true}}", {"slices"}),
+    (
+        "the photos alone as the retain set",
+        "tasks: {Forget06-unseen: {retain: [Seed_Images]}}\nanchoring: {base: Seed_Images}\n"
+        "methods: {esd: &one {anchors: {Forget06-unseen: all_to_one}}, salun: *one, ediff: *one, ca_model: *one, "
+        "ca_noise: *one}",
+        {"slices", "unlearning"},
+    ),
     ("epochs", "training: {epoch_counts: both}", {"unlearning"}),
     ("norms", "training: {reduction: sum}", {"unlearning"}),
     ("doubled epochs", "methods: {ediff: {length: {Forget06-unseen: {epochs: 100}}}}", {"unlearning"}),
