@@ -35,18 +35,19 @@ NOTHING, REFUSED = "nothing", "refused"
 
 
 def papers() -> str:
-    """The paper's study, the released baselines, and what no method has in its retain term: so that every leaf that
-    there may be is read by something.
+    """The paper's study, the released baselines, and what no method has in its terms: so that every leaf that there may
+    be is read by something.
     """
     core = read_yaml(REPOSITORY / "config/config.yaml")["methods"]["core"]
     retain: dict[str, dict[str, Any]] = {
-        "live_retain": {"kind": "current_model", "prompt": "own", "gradient": "detached"},
+        "live_retain": {"kind": "current_model", "prompt": "own", "gradient": "detached", "posterior": "shared"},
         "uniform_retain": {"kind": "uniform_noise", "low": 0.0, "high": 1.0},
     }
     methods = {name: copy.deepcopy(core) for name in retain}
     for name, target in retain.items():
         methods[name] |= {"title": name}
         methods[name]["objective"]["retain"]["target"] = target
+    methods["live_retain"]["objective"]["unlearn"]["weight"] = {"kind": "min_snr", "scale": 1.0, "gamma": 5.0}
     released = ["ediff_released", "ca_released", "salun_released", "esd_released"]
     rows = ["original", "ediff", "ca_model", "ca_noise", "salun", "esd", *released, "core"]
     tables = {
