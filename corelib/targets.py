@@ -10,7 +10,8 @@ from corelib.addresses import RESULTS, Run, slugs_of_runs
 from corelib.configuration import NAME, Study
 from corelib.errors import ConfigurationError
 from corelib.plan import Plan
-from corelib.studies import PAPER, load_published, load_shipped, load_study
+from corelib.shipped import load_shipped
+from corelib.studies import PAPER, load_published, load_study
 from corelib.worlds.asset_lock import read_lock
 
 PRODUCTS = ("tables", "figures", "gates")
