@@ -69,7 +69,9 @@ def product_files() -> tuple[dict[Path, list[Path]], list[Path]]:
     """
     products: dict[Path, list[Path]] = {}
     others = []
-    for path in sorted(RESULTS.rglob("*")):
+    for path in sorted(
+        {*RESULTS.rglob("*"), *RESULTS.glob("*/*")}
+    ):  # a study's folder may be a link, which rglob leaves
         parts = path.relative_to(RESULTS).parts
         is_hidden = any(part.startswith(".") for part in parts)
         if path.is_dir() or is_hidden or path.name.endswith((".lease", ".attempts.json")):
