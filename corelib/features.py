@@ -1,7 +1,7 @@
 """Features of image files, between whose distributions FID measures: three extractors, each with its image handling.
 
 clean-fid's loader with its Inception network, or with the miniature's own two classifiers; and the benchmark's
-evaluator, which has torchvision's Inception, resizes twice without anti-aliasing and normalises twice.
+evaluator, which has torchvision's Inception, resizes twice as OpenCV does it and normalises twice.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from cleanfid.fid import get_files_features
 from cleanfid.inception_torchscript import InceptionV3W
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torchvision.models import inception_v3
 
 from corelib.artefacts import Manifest
 from corelib.classifiers import ImageClassifier
 from corelib.devices import Device
 from corelib.errors import AssetError, reason_of
+from corelib.opencv_resize import resized_bytes, resized_floats
 from corelib.settings.evaluation import FID
 from corelib.settings.precision import Precision
 from corelib.weights import check_archive, load_pickled
@@ -156,11 +156,10 @@ def torchvision_inception(path: Path) -> Any:
 
 
 def as_the_benchmark_resizes(image: Image.Image) -> Tensor:
-    """To 512 pixels in whole levels, then to 299, both bilinear without anti-aliasing; (3, 299, 299) in [0, 1]."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)[None]
-    if pixels.shape[-2:] != (BENCHMARK_SIDE, BENCHMARK_SIDE):
-        pixels = interpolate(pixels, (BENCHMARK_SIDE, BENCHMARK_SIDE), mode="bilinear", align_corners=False).round()
-    return interpolate(pixels / 255.0, (INCEPTION_SIDE, INCEPTION_SIDE), mode="bilinear", align_corners=False)[0]
+    """To 512 pixels in whole levels, then to 299, both as OpenCV does it; (3, 299, 299) in [0, 1]."""
+    levels = resized_bytes(np.asarray(image), BENCHMARK_SIDE)
+    pixels = resized_floats(levels.astype(np.float32) / np.float32(255), INCEPTION_SIDE)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def mixture_features(network: Any, pixels: Tensor) -> Tensor:

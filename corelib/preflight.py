@@ -21,6 +21,7 @@ from corelib.configuration import UnlearnCanvasWorld
 from corelib.errors import ConfigurationError
 from corelib.forecast import Forecast, forecast, in_bytes
 from corelib.plan import Plan
+from corelib.running import LOGS
 from corelib.studies import PAPER
 from corelib.targets import targets_of
 from corelib.worlds.image_index import read_index
@@ -134,9 +135,21 @@ def _room(plan: Plan) -> Iterator[Finding]:
             "disk",
             f"about {in_bytes(found.amount.disk) or 'nothing'} is needed for results, {in_bytes(_free())} are free",
         )
-    for folder in (RUNS, RESULTS):
-        if not os.access(existing_part(folder), os.W_OK):
-            yield Finding("disk", f"{folder}: cannot be written to, expected a writable folder", kind="FAULT")
+    for folder in (RUNS, RESULTS, LOGS):
+        if fault := fault_of_folder(folder):
+            yield Finding("disk", fault, kind="FAULT")
+
+
+def fault_of_folder(folder: Path) -> str | None:
+    """Why nothing can be written below a folder that may not be there yet, in words."""
+    for part in (folder, *folder.parents):
+        if part.is_symlink() and not part.exists():
+            return f"{part}: a link to {part.readlink()}, which is missing, expected a folder"
+        if part.exists() and not part.is_dir():
+            return f"{part}: no folder, expected one"
+    if not os.access(existing_part(folder), os.W_OK):
+        return f"{folder}: cannot be written to, expected a writable folder"
+    return None
 
 
 def check_room(*needed: Forecast) -> None:

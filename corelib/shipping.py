@@ -15,7 +15,8 @@ from corelib.addresses import Run
 from corelib.artefacts import folder_written_whole, read_manifest, read_sealed, sha256_of, write_json
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.plan import Plan
-from corelib.studies import RECORD, leaves_of_world, load_study, study_file
+from corelib.shipped import RECORD
+from corelib.studies import leaves_of_world, load_study, study_file
 from corelib.targets import targets_of
 
 PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "earlier_attempts", "manifest", "log", "records", "seal")

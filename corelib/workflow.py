@@ -31,7 +31,7 @@ from corelib.forecast import Forecast, forecast
 from corelib.gathering import SHARDS, batches_of
 from corelib.leases import Lease, Taken
 from corelib.plan import Plan
-from corelib.preflight import check_room, differing_versions, existing_part, making_assets
+from corelib.preflight import check_room, differing_versions, fault_of_folder, making_assets
 from corelib.requests import (
     CONTROLLER,
     is_free,
@@ -40,7 +40,7 @@ from corelib.requests import (
     request,
     wait_for_writer,
 )
-from corelib.running import running_jobs
+from corelib.running import LOGS, running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.site import Site, check_site_file
@@ -127,7 +127,7 @@ class Catalogue:
         self._workflow = workflow
         self._planned: dict[str, Run] = {}
         self._asked: dict[str, dict[str, Run]] = {}
-        self._places: set[Path] = {RUNS}
+        self._places: set[Path] = {RUNS, LOGS}
         self._judged: set[Path] = set()
         self._controls = False
 
@@ -277,8 +277,8 @@ class Catalogue:
                     f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr
                 )
         for place in sorted(self._places):
-            if not os.access(existing_part(place), os.W_OK):
-                _stop(f"{place}: cannot be written to, expected a writable folder.")
+            if fault := fault_of_folder(place):
+                _stop(f"{fault}.")
         forecasts = [forecast(asked, kind, self._assessment) for kind, asked in self._asked.items()]
         self._check_assets(forecasts)
         self._check_room_and_versions(forecasts)
@@ -424,8 +424,14 @@ def _read_or_none(path: Path) -> Any:
 
 
 def _link(link: Path, place: Path) -> None:
-    """Make a link to a place of the user's, or lead it there from where it led before."""
-    target = Path(os.path.relpath(place.absolute(), link.parent.absolute()))
+    """Make a link to a place of the user's, or lead it there from where it led before.
+
+    It is relative, so that a clone can be moved with its runs. The system follows it from the folder in which it really
+    lies: `runs` may itself be a link to another disk.
+    """
+    if ".." in place.parts:  # above the folder to which a link leads is not above the link
+        place = place.parent.resolve() / place.name
+    target = Path(os.path.relpath(place.absolute(), link.parent.resolve()))
     if not (link.is_symlink() and link.readlink() == target):
         link.unlink(missing_ok=True)
         link.symlink_to(target)

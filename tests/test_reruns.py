@@ -37,8 +37,8 @@ from corelib import addresses
 from corelib.addresses import HARNESS, NUMERICAL_PACKAGES, code_of
 from corelib.configuration import Study
 from corelib.errors import ConfigurationError
-from corelib.plan import DRAWING
 from corelib.settings.section import Section
+from corelib.shipped import DRAWING
 from corelib.studies import _merged, study_names
 from corelib.targets import plan_of
 
