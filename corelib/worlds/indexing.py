@@ -21,7 +21,8 @@ from corelib.artefacts import content_of, write_text
 from corelib.errors import AssetError
 from corelib.parquet import UnreadableParquet, open_parquet, reading_within_bounds
 from corelib.worlds.image_index import FOLDER, ImageIndex, Key, Place
-from corelib.worlds.images import IMAGE, MOST_BYTES, Unusable, opened
+from corelib.worlds.images import IMAGE, MOST_BYTES, opened
+from corelib.worlds.pixels import Unusable, as_rgb
 
 UNUSED_STYLES = frozenset(
     {"Blue_Blooming", "Crypto_Punks", "Dreamweave", "Foliage_Patchwork", "Impasto"}
@@ -217,7 +218,7 @@ def fault_of(content: bytes) -> str | None:
     try:
         with opened(content) as image:
             image.draft("RGB", (image.width // 8, image.height // 8))  # an eighth of the pixels, but all of the bytes
-            image.load()
+            as_rgb(image)
     except Unusable as fault:
         return str(fault)
     except Exception as error:  # Pillow raises many kinds for damaged files
