@@ -86,7 +86,7 @@ def _hides_pixels(image: Image.Image) -> bool:
         return hidden is not None and bool((np.frombuffer(image.tobytes(), DEEP_GREY[image.mode]) == hidden).any())
     if not image.has_transparency_data:
         return False
-    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    alpha = np.asarray((image if "A" in image.getbands() else image.convert("RGBA")).getchannel("A"))
     return bool((alpha < 255).any())
 
 
