@@ -173,7 +173,14 @@ def provide_assets(asked: Any) -> int:
     plan = plan_of(asked.study, CONFIGURATION)
     world, photo_style = plan.study.world, plan.study.prompts.photo_style
     wanted = Wanted(world.styles, world.objects, world.images_per_cell)
-    provision = Provision(plan.assets(), wanted, CONFIGURATION, photo_style, lambda line: print(line, flush=True))
+    provision = Provision(
+        plan.assets(),
+        wanted,
+        CONFIGURATION,
+        photo_style,
+        plan.compvis_weights,
+        lambda line: print(line, flush=True),
+    )
     provision.make(asked.again)
     return 0
 
