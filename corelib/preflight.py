@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from corelib.errors import ConfigurationError
 from corelib.forecast import Forecast, forecast, in_bytes
 from corelib.plan import Plan
 from corelib.running import LOGS
+from corelib.shell_paths import faults_of_places
 from corelib.studies import PAPER
 from corelib.targets import targets_of
 from corelib.worlds.image_index import read_index
@@ -46,12 +48,13 @@ class Finding:
 
 
 def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
-    """Look at everything that a study needs: assets, classes, room, versions, device.
+    """Look at everything that a study needs: places, assets, classes, room, versions, device.
 
     Args:
         plan: of the study.
         repository: the folder of the Snakefile, with the pins.
     """
+    yield from (Finding("place", fault, kind="FAULT") for fault in faults_of_places(Path(sys.executable), repository))
     if isinstance(plan.study.world, UnlearnCanvasWorld):
         yield from _assets(plan, repository)
     yield from _room(plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,20 @@ PRODUCTS = ("tables", "figures", "gates")
 """Stages whose results lie there, at stable names; below `runs/` they have a specification alone."""
 
 PRODUCT_FILE = re.compile(r"(table\w+|figure\w+|gate)\.\w+(\.\w+)?")
+
+
+def below_here(target: str) -> str:
+    """A target by its path from the working directory, as Snakemake spells it; one that lies elsewhere, as it is.
+
+    The working directory may have been reached through links.
+    """
+    path = Path(os.path.normpath(target))
+    if not path.is_absolute():
+        return os.path.relpath(path)
+    for above in path.parents:
+        if above.is_dir() and above.samefile(Path.cwd()):
+            return str(path.relative_to(above))
+    return target
 
 
 def targets_of(name: str, study: Study) -> list[str]:
