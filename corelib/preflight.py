@@ -21,6 +21,7 @@ from corelib.configuration import UnlearnCanvasWorld
 from corelib.errors import ConfigurationError
 from corelib.forecast import Forecast, forecast, in_bytes
 from corelib.plan import Plan
+from corelib.running import LOGS
 from corelib.studies import PAPER
 from corelib.targets import targets_of
 from corelib.worlds.image_index import read_index
@@ -72,13 +73,14 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as links:
         for name, place in places.items():
             (Path(links) / name).symlink_to(Path(place).absolute())
-        faults = list(faults_of(settings, Path(links)))
+        faults = list(faults_of(settings, Path(links), values=False, compvis_weights=plan.compvis_weights))
     yield from (Finding("assets", fault.removesuffix(ADVICE), kind="FAULT") for fault in faults)
     if any(fault.endswith(ADVICE) for fault in faults):
         yield Finding("assets", _provision(plan, repository / "config"), kind="note")
     if faults:
         return
-    yield Finding("assets", f"all {len(settings.sha256)} are there, whole and as locked")
+    said = f"all {len(settings.sha256)} are there, whole and as locked, and the weights are those of their networks"
+    yield Finding("assets", said)
     index = read_index(Path(places["image_index"]))
     styles, objects = (sorted({key[place] for key in index.places}) for place in (0, 1))
     for label, ours, theirs in (
@@ -134,9 +136,21 @@ def _room(plan: Plan) -> Iterator[Finding]:
             "disk",
             f"about {in_bytes(found.amount.disk) or 'nothing'} is needed for results, {in_bytes(_free())} are free",
         )
-    for folder in (RUNS, RESULTS):
-        if not os.access(existing_part(folder), os.W_OK):
-            yield Finding("disk", f"{folder}: cannot be written to, expected a writable folder", kind="FAULT")
+    for folder in (RUNS, RESULTS, LOGS):
+        if fault := fault_of_folder(folder):
+            yield Finding("disk", fault, kind="FAULT")
+
+
+def fault_of_folder(folder: Path) -> str | None:
+    """Why nothing can be written below a folder that may not be there yet, in words."""
+    for part in (folder, *folder.parents):
+        if part.is_symlink() and not part.exists():
+            return f"{part}: a link to {part.readlink()}, which is missing, expected a folder"
+        if part.exists() and not part.is_dir():
+            return f"{part}: no folder, expected one"
+    if not os.access(existing_part(folder), os.W_OK):
+        return f"{folder}: cannot be written to, expected a writable folder"
+    return None
 
 
 def check_room(*needed: Forecast) -> None:

@@ -10,7 +10,8 @@ from corelib.addresses import RESULTS, Run, slugs_of_runs
 from corelib.configuration import NAME, Study
 from corelib.errors import ConfigurationError
 from corelib.plan import Plan
-from corelib.studies import PAPER, load_published, load_shipped, load_study
+from corelib.shipped import load_shipped
+from corelib.studies import PAPER, load_published, load_study
 from corelib.worlds.asset_lock import read_lock
 
 PRODUCTS = ("tables", "figures", "gates")
@@ -68,7 +69,9 @@ def product_files() -> tuple[dict[Path, list[Path]], list[Path]]:
     """
     products: dict[Path, list[Path]] = {}
     others = []
-    for path in sorted(RESULTS.rglob("*")):
+    for path in sorted(
+        {*RESULTS.rglob("*"), *RESULTS.glob("*/*")}
+    ):  # a study's folder may be a link, which rglob leaves
         parts = path.relative_to(RESULTS).parts
         is_hidden = any(part.startswith(".") for part in parts)
         if path.is_dir() or is_hidden or path.name.endswith((".lease", ".attempts.json")):

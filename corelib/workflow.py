@@ -25,12 +25,13 @@ from corelib.addresses import RESULTS, RUNS, SPECIFICATION, Run, read_specificat
 from corelib.artefacts import MANIFEST, NO_ROOM, read_json, write_json
 from corelib.asking import refusal
 from corelib.effort import STAGES, Specification, minutes_of, read
+from corelib.environment import leave_out_the_users_packages, prepare
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.forecast import Forecast, forecast
 from corelib.gathering import SHARDS, batches_of
 from corelib.leases import Lease, Taken
 from corelib.plan import Plan
-from corelib.preflight import check_room, differing_versions, existing_part, making_assets
+from corelib.preflight import check_room, differing_versions, fault_of_folder, making_assets
 from corelib.requests import (
     CONTROLLER,
     is_free,
@@ -39,7 +40,7 @@ from corelib.requests import (
     request,
     wait_for_writer,
 )
-from corelib.running import running_jobs
+from corelib.running import LOGS, running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.site import Site, check_site_file
@@ -90,12 +91,8 @@ def _stop(sentence: str) -> NoReturn:
 
 def _prepare_scripts(repository: Path) -> None:
     """Scripts run in processes of their own, on this machine or on a node that parses the Snakefile again."""
-    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(repository), *(path for path in others if path)])
-    # diffusers asks for GPUs as soon as it is imported. By its other way of counting, torch would start CUDA then, and
-    # a job could no longer choose among the machine's GPUs.
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    os.environ["HF_HUB_OFFLINE"] = "1"  # every file that a job needs is here; `make assets` fetches those that are not
+    leave_out_the_users_packages(repository)
+    prepare(os.environ, repository)
 
 
 def _correct_sacct(repository: Path) -> None:
@@ -130,7 +127,7 @@ class Catalogue:
         self._workflow = workflow
         self._planned: dict[str, Run] = {}
         self._asked: dict[str, dict[str, Run]] = {}
-        self._places: set[Path] = {RUNS}
+        self._places: set[Path] = {RUNS, LOGS}
         self._judged: set[Path] = set()
         self._controls = False
 
@@ -280,8 +277,8 @@ class Catalogue:
                     f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr
                 )
         for place in sorted(self._places):
-            if not os.access(existing_part(place), os.W_OK):
-                _stop(f"{place}: cannot be written to, expected a writable folder.")
+            if fault := fault_of_folder(place):
+                _stop(f"{fault}.")
         forecasts = [forecast(asked, kind, self._assessment) for kind, asked in self._asked.items()]
         self._check_assets(forecasts)
         self._check_room_and_versions(forecasts)
@@ -427,8 +424,14 @@ def _read_or_none(path: Path) -> Any:
 
 
 def _link(link: Path, place: Path) -> None:
-    """Make a link to a place of the user's, or lead it there from where it led before."""
-    target = Path(os.path.relpath(place.absolute(), link.parent.absolute()))
+    """Make a link to a place of the user's, or lead it there from where it led before.
+
+    It is relative, so that a clone can be moved with its runs. The system follows it from the folder in which it really
+    lies: `runs` may itself be a link to another disk.
+    """
+    if ".." in place.parts:  # above the folder to which a link leads is not above the link
+        place = place.parent.resolve() / place.name
+    target = Path(os.path.relpath(place.absolute(), link.parent.resolve()))
     if not (link.is_symlink() and link.readlink() == target):
         link.unlink(missing_ok=True)
         link.symlink_to(target)

@@ -22,7 +22,8 @@ from corelib.configuration import Study
 from corelib.errors import ConfigurationError
 from corelib.plan import Plan
 from corelib.settings.unlearning import Length
-from corelib.studies import load_shipped, load_study, study_names
+from corelib.shipped import load_shipped
+from corelib.studies import load_study, study_names
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGURATION = REPOSITORY / "config"

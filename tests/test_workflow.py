@@ -18,7 +18,7 @@ from conftest import REPOSITORY, TINY, Checkout
 from PIL import Image
 from scipy.stats import binomtest
 
-from corelib.artefacts import MANIFEST, read_manifest, sha256_of
+from corelib.artefacts import MANIFEST, read_manifest, sealed, sha256_of
 from corelib.studies import study_names
 
 AFTER_UNLEARNING = {"sample_shard", "gather_samples", "classify_images", "measure_fid", "count_cells"}
@@ -244,6 +244,9 @@ def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checko
     record = json.loads(path.read_text())
     record["earlier_attempts"] = [{"host": "somebodys-machine", "device": record["device"]}]
     path.write_text(json.dumps(record))
+    done = checkout.python("-m", "corelib", "ship", "tiny")
+    assert done.returncode == 1 and "not the record as it was written" in done.stdout  # its seal is of other words
+    path.write_text(json.dumps(sealed(record)))
     done = checkout.python("-m", "corelib", "ship", "tiny")
     assert done.returncode == 0 and done.stdout.strip() == "config/pretrained", done.stdout
     assert "somebodys-machine" not in (checkout.folder / "config/pretrained/world.json").read_text()
