@@ -604,6 +604,12 @@ REFUSED = {
         "'snr'",
         "one of min_snr, one_minus_alpha_bar",
     ),
+    "omega_t without a kind": (
+        "methods: {ca_model: {objective: {unlearn: {weight: {scale: 1.0}}}}}",
+        "methods.ca_model.objective.unlearn.weight.kind",
+        "missing",
+        "one of min_snr, one_minus_alpha_bar",
+    ),
     "omega_t without a bound": (
         "methods: {ca_model: {objective: {unlearn: {weight: {kind: min_snr, scale: 1.0, gamma: 0.0}}}}}",
         "methods.ca_model.objective.unlearn.weight.gamma",
