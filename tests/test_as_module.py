@@ -35,7 +35,7 @@ SMALL = """\
 base: mini
 tasks:
   Forget01:
-    evaluation: {retain: [Teal_Stripes], objects: [Arrows], seeds: [188]}
+    evaluation: {retain: [Rose_Waves, Teal_Stripes], objects: [Arrows], seeds: [188]}
   Forget06: null
   Forget25: null
   Forget06-unseen: null
@@ -43,7 +43,7 @@ tables: {table1: null, table2: null, table3: null, table4: null}
 figures:
   figure2: {task: Forget01, prompts: [[Sky_Waves, Arrows]], columns: [original]}
   figure3: null
-sampling: {scheduler: {steps: 2}, batch: 2}
+sampling: {scheduler: {steps: 2}, batch: 3}
 """
 """One picture of the shipped world's model: an adoption, prompts, a batch and a figure."""
 
