@@ -15,7 +15,7 @@ from corelib.addresses import RUNS, SPECIFICATION
 from corelib.artefacts import MANIFEST, read_json, write_json
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.leases import Lease, Owner, Taken
-from corelib.running import CONTROLLER
+from corelib.requests import CONTROLLER
 from corelib.targets import RESULTS
 
 
