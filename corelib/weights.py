@@ -185,9 +185,11 @@ def torchscript_values(path: Path) -> dict[str, Tensor] | None:
         pickle.follow()
     except UnsafeWeights:
         return None
+    contents = {key: bytearray(records.get_record(f"data/{key}")) for key in pickle.storages}
     return {
-        key: records.get_storage_from_record(f"data/{key}", storage.length, getattr(torch, DTYPES[storage.kind]))
-        for key, storage in pickle.storages.items()
+        key: torch.frombuffer(content, dtype=getattr(torch, DTYPES[pickle.storages[key].kind]))
+        for key, content in contents.items()
+        if content
     }
 
 
