@@ -116,14 +116,8 @@ def put_back_tensors(parameters: Mapping[str, torch.Tensor], state: Mapping[str,
 
 
 def put_back(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load an optimizer's state.
-
-    Raises `ValueError` if a parameter has none and others have, or a tensor in it is not of its parameter's shape.
-    """
+    """Load an optimizer's state. Raises `ValueError` if a tensor in it is not of its parameter's shape."""
     optimizer.load_state_dict(dict(state))
-    known = [parameter in optimizer.state for group in optimizer.param_groups for parameter in group["params"]]
-    if any(known) and not all(known):
-        raise ValueError(f"it has the moments of {sum(known)} of {len(known)} tensors")
     for parameter, kept in optimizer.state.items():
         for name, tensor in kept.items():
             if isinstance(tensor, torch.Tensor) and tensor.shape not in ((), parameter.shape):

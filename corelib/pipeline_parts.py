@@ -155,7 +155,7 @@ NESTED = "text_model."
 POSITIONS = "embeddings.position_ids"
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""The projections of an autoencoder's attention as diffusers called them before 0.15."""
+"""The projections of an autoencoder's attention as older versions of diffusers called them."""
 
 
 def _as_it_is(given: Mapping[str, Tensor], _: Any) -> dict[str, Tensor]:
@@ -163,7 +163,7 @@ def _as_it_is(given: Mapping[str, Tensor], _: Any) -> dict[str, Tensor]:
 
 
 def _text_encoder_renamed(given: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
-    """transformers 5 leaves out `text_model.`; until 4.31 it saved the positions, which the network makes itself."""
+    """transformers 5 leaves out `text_model.`; older versions saved the positions, which the network makes itself."""
     prefix = NESTED if any(name.startswith(NESTED) for name in network.state_dict()) else ""
     bare = {name: tensor for name, tensor in given.items() if name.removeprefix(NESTED) != POSITIONS}
     return {prefix + name: tensor for name, tensor in without_prefix(bare, NESTED).items()}
