@@ -44,6 +44,8 @@ LAST_LAYERS = ("head.bias", "fc.bias", "classifier.bias")
 
 def build_classifier(architecture: str, classes: int) -> Any:
     """A network of timm's with so many classes, without weights. Raises `AssetError` if timm has none of this name."""
+    if not timm.is_model(architecture):  # `hf-hub:...` names one elsewhere
+        raise AssetError(f"{architecture}: timm has no network of this name by itself, expected one of its own.")
     try:
         return without_weights(lambda: timm.create_model(architecture, pretrained=False, num_classes=classes))
     except Exception as error:  # a network of another task, say, takes no `num_classes`

@@ -22,6 +22,7 @@ from torchvision.models import inception_v3
 
 from corelib.artefacts import Manifest, sha256_of
 from corelib.classification import classify_images
+from corelib.classifier_weights import check_classifier
 from corelib.classifiers import ImageClassifier
 from corelib.devices import Device
 from corelib.errors import AssetError
@@ -198,6 +199,17 @@ def test_a_classifier_that_cannot_be_loaded_is_not_loaded(how: str, tmp_path: Pa
     made = finish(made.folder, "classifier", Outcome(["classifier.pth"], {"classifiers": {"style": facts}}))
     with pytest.raises(AssetError, match=rf"classifier\.pth: .*{said}"):
         ImageClassifier(made, "style", Device(FP32, 1))
+
+
+@pytest.mark.parametrize(
+    "architecture", ["hf-hub:somebody/something", "local-dir:/tmp", "no_such_network", "test_resnet.x"]
+)
+def test_a_network_that_timm_does_not_have_itself_is_not_looked_for_elsewhere(
+    architecture: str, tmp_path: Path
+) -> None:
+    torch.save({"model_state_dict": weights()}, tmp_path / "style50.pth")
+    with pytest.raises(AssetError, match=rf"^{architecture}: timm "):
+        check_classifier(tmp_path / "style50.pth", architecture, len(CLASSES), values=False)
 
 
 def test_an_answer_that_is_no_number_is_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
