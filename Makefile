@@ -17,6 +17,7 @@ $(READY): $(PINS)
 		{ echo "make: $(PYTHON) is older than Python 3.11; say which to use: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || \
 		echo "make: $(PYTHON) is newer than Python 3.13, the newest that docs/environment.md names; trying all the same"
+	@$(PYTHON) -m corelib.shell_paths $(VENV)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(addprefix -r ,$(PINS))

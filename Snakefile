@@ -6,15 +6,18 @@
 # A study is a file in config/studies/; its products lie in results/STUDY/, the paper's own in results/.
 # All other artefacts lie in runs/STAGE/SLUG-DIGEST/, where the digest is taken over everything that decides them.
 
+# Another workflow may use this one as a module: docs/module.md.
+
 import sys
 from pathlib import Path
 
-sys.path.insert(0, workflow.basedir)
+repository = Path(workflow.current_basedir)  # of this file, and not of the workflow that uses it
+sys.path.insert(0, str(repository))
 
-from corelib.asking import NO_PRODUCT
+from corelib.asking import ABSOLUTE, NO_PRODUCT
 from corelib.workflow import Catalogue
 
-catalogue = Catalogue(Path(workflow.basedir), ancient, workflow, config)
+catalogue = Catalogue(repository, ancient, workflow, config)
 
 
 wildcard_constraints:
@@ -33,20 +36,30 @@ onsuccess:
     catalogue.end()
 
 
-rule all:
-    """Every table and figure of the paper."""
-    input:
-        catalogue.files_of_paper,
+if not catalogue.is_module:  # which other targets there are, another workflow says itself
 
+    rule all:
+        """Every table and figure of the paper."""
+        input:
+            catalogue.files_of_paper,
 
-rule refuse:
-    """Say what can be asked for, of a target in results/ that no rule makes."""
-    input:
-        catalogue.refuse,
-    output:
-        "results{rest}",
-    wildcard_constraints:
-        rest=NO_PRODUCT,
+    rule refuse:
+        """Say what can be asked for, of a target in results/ that no rule makes."""
+        input:
+            catalogue.refuse,
+        output:
+            "results{rest}",
+        wildcard_constraints:
+            rest=NO_PRODUCT,
+
+    rule refuse_absolute:
+        """Say how a target is called, of one by its absolute path."""
+        input:
+            catalogue.refuse_absolute,
+        output:
+            "{target}",
+        wildcard_constraints:
+            target=ABSOLUTE,
 
 
 include: "rules/world.smk"

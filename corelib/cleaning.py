@@ -25,7 +25,7 @@ from corelib.preflight import differing_versions
 from corelib.requests import CONTROLLER
 from corelib.running import LOGS, running_jobs
 from corelib.studies import study_names
-from corelib.targets import PRODUCTS, plan_of, product_files
+from corelib.targets import PRODUCTS, below_here, plan_of, product_files
 from corelib.verifying import is_run_folder, runs_behind, unvouched
 
 Specifications = Mapping[str, Mapping[str, Any]]
@@ -124,7 +124,7 @@ def runs_made_of(asked: Sequence[str]) -> list[Removable]:
     known = specifications.keys() | {name for names in below.values() for name in names}
     found: set[str] = set()
     for said in asked:
-        wanted = said.removeprefix(f"{RUNS}/").rstrip("/")
+        wanted = (below_here(said) if "/" in said else said).removeprefix(f"{RUNS}/").rstrip("/")
         called = {name for name in known if _is_called(name, wanted)}
         if wanted in there.leftovers or (RUNS / wanted in there.others and _was_a_run(RUNS / wanted)):
             called |= {wanted}

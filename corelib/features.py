@@ -1,13 +1,15 @@
 """Features of image files, between whose distributions FID measures: three extractors, each with its image handling.
 
 clean-fid's loader with its Inception network, or with the miniature's own two classifiers; and the benchmark's
-evaluator, which has torchvision's Inception, resizes twice without anti-aliasing and normalises twice.
+evaluator, which has torchvision's Inception, resizes twice as OpenCV does it and normalises twice.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,19 @@ from cleanfid.fid import get_files_features
 from cleanfid.inception_torchscript import InceptionV3W
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torchvision.models import inception_v3
 
 from corelib.artefacts import Manifest
 from corelib.classifiers import ImageClassifier
 from corelib.devices import Device
 from corelib.errors import AssetError, reason_of
+from corelib.opencv_resize import resized_bytes, resized_floats
 from corelib.settings.evaluation import FID
 from corelib.settings.precision import Precision
 from corelib.state_dicts import UnfitWeights, check_finite, check_fit, give_weights, named_tensors, without_weights
 from corelib.weights import check_archive, load_pickled
 from corelib.work import Work
-from corelib.worlds.images import check_header, read_image
+from corelib.worlds.images import is_read_alike_by_all, read_image
 
 BENCHMARK_SIDE, INCEPTION_SIDE = 512, 299
 INCEPTION_FEATURES = 2048
@@ -42,8 +44,6 @@ def features_of(paths: list[Path], fid: FID, work: Work) -> Tensor:
 
     Raises `AssetError` if the extractor is not loadable, or the features of an image are not finite.
     """
-    for path in paths:  # clean-fid opens whatever it is given
-        check_header(path)
     device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     extract = _by_the_benchmark if fid.mode == "benchmark" else _by_clean_fid
     features = extract(paths, fid, work, device)
@@ -71,23 +71,41 @@ def _by_clean_fid(paths: list[Path], fid: FID, work: Work, device: Device) -> Te
         extractor, resize = _own_features(work, device), _as_it_is
     try:
         # Legacy TensorFlow's network resizes by itself, and clean-fid does not: what is of one size makes a batch.
-        runs = _runs_of_one_size(paths) if fid.mode == "legacy_tensorflow" else [paths]
-        features = [
-            get_files_features(
-                [str(path) for path in run],
-                model=extractor,
-                num_workers=0,
-                batch_size=fid.batch,
-                device=device.torch_device,
-                mode=fid.mode,
-                custom_fn_resize=resize,
-                verbose=False,
-            )
-            for run in runs
-        ]
+        with _in_files_for_clean_fid(paths) as files:
+            runs = _runs_of_one_size(files) if fid.mode == "legacy_tensorflow" else [files]
+            features = [
+                get_files_features(
+                    [str(path) for path in run],
+                    model=extractor,
+                    num_workers=0,
+                    batch_size=fid.batch,
+                    device=device.torch_device,
+                    mode=fid.mode,
+                    custom_fn_resize=resize,
+                    verbose=False,
+                )
+                for run in runs
+            ]
     except (OSError, SyntaxError) as error:  # of an image whose header is one
         raise AssetError(f"{paths[0].parent}: an image is damaged ({reason_of(error)}), expected whole ones.") from None
     return torch.from_numpy(np.concatenate(features))
+
+
+@contextmanager
+def _in_files_for_clean_fid(paths: list[Path]) -> Iterator[list[Path]]:
+    """The images as files for a library that opens whatever it is given, and knows nothing of how a camera was held.
+
+    Those that it would read otherwise than `read_image` are copied.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for number, path in enumerate(paths):
+            file = path
+            if not is_read_alike_by_all(path):
+                file = Path(folder, f"{number}.png")
+                read_image(path).save(file)
+            files.append(file)
+        yield files
 
 
 def _runs_of_one_size(paths: list[Path]) -> list[list[Path]]:
@@ -200,11 +218,10 @@ def _not_torchvisions(path: Path, reason: str) -> AssetError:
 
 
 def as_the_benchmark_resizes(image: Image.Image) -> Tensor:
-    """To 512 pixels in whole levels, then to 299, both bilinear without anti-aliasing; (3, 299, 299) in [0, 1]."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)[None]
-    if pixels.shape[-2:] != (BENCHMARK_SIDE, BENCHMARK_SIDE):
-        pixels = interpolate(pixels, (BENCHMARK_SIDE, BENCHMARK_SIDE), mode="bilinear", align_corners=False).round()
-    return interpolate(pixels / 255.0, (INCEPTION_SIDE, INCEPTION_SIDE), mode="bilinear", align_corners=False)[0]
+    """To 512 pixels in whole levels, then to 299, both as OpenCV does it; (3, 299, 299) in [0, 1]."""
+    levels = resized_bytes(np.asarray(image), BENCHMARK_SIDE)
+    pixels = resized_floats(levels.astype(np.float32) / np.float32(255), INCEPTION_SIDE)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def mixture_features(network: Any, pixels: Tensor) -> Tensor:

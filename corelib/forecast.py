@@ -31,7 +31,7 @@ from corelib.gathering import SHARDS, batches_of
 from corelib.settings.sampling import SamplesStage
 from corelib.staleness import MISSING, OTHER, Assessment, assess
 from corelib.studies import PAPER
-from corelib.targets import PRODUCTS, plan_of, product_at, study_at
+from corelib.targets import PRODUCTS, below_here, plan_of, product_at, study_at
 
 JOBS = {
     "assets": "adopt_assets",
@@ -152,7 +152,8 @@ def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, 
         if target == "all":
             place, names = RESULTS, list(plan(PAPER).products())
         else:
-            place, names = Path(target).parent, [Path(target).name.split(".")[0]]
+            path = Path(below_here(target))
+            place, names = path.parent, [path.name.split(".")[0]]
         if place != RESULTS and place.parent != RESULTS:
             raise ConfigurationError(f"{target}: expected a table or figure, such as {RESULTS}/table1.csv, or all.")
         for name in names:

@@ -28,12 +28,10 @@ from corelib.settings.section import Section
 from corelib.settings.slicing import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierForm, ConversionStage
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
+from corelib.shipped import DRAWING, code_of_images
 from corelib.worlds.asset_lock import place_of
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "workflow_scripts"
-
-DRAWING = ("corelib.randomness", "corelib.worlds.rendering")
-"""What decides how a miniature's images look."""
 
 PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 """What is needed of a diffusers pipeline beside its U-Net."""
@@ -435,9 +433,9 @@ class Plan:
     @once
     def _pretrained(self) -> Run:
         assert self.shipped is not None, "the study takes the shipped world, of which the plan was told nothing"
-        drawn = next(made for made in self.shipped["provenance"].values() if made["specification"]["stage"] == "images")
+        drawn = code_of_images(self.shipped)
         for module in DRAWING:
-            if drawn["specification"]["code"][module] != self.images().content["code"][module]:
+            if drawn.get(module) != self.images().content["code"][module]:
                 raise ConfigurationError(
                     f"{module}: it has changed since the shipped world was trained on its images, expected the same "
                     "code (or world.pretrained: false, to train another one)."

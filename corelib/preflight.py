@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from corelib.configuration import UnlearnCanvasWorld
 from corelib.errors import ConfigurationError
 from corelib.forecast import Forecast, forecast, in_bytes
 from corelib.plan import Plan
+from corelib.running import LOGS
+from corelib.shell_paths import faults_of_places
 from corelib.studies import PAPER
 from corelib.targets import targets_of
 from corelib.worlds.image_index import read_index
@@ -45,12 +48,13 @@ class Finding:
 
 
 def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
-    """Look at everything that a study needs: assets, classes, room, versions, device.
+    """Look at everything that a study needs: places, assets, classes, room, versions, device.
 
     Args:
         plan: of the study.
         repository: the folder of the Snakefile, with the pins.
     """
+    yield from (Finding("place", fault, kind="FAULT") for fault in faults_of_places(Path(sys.executable), repository))
     if isinstance(plan.study.world, UnlearnCanvasWorld):
         yield from _assets(plan, repository)
     yield from _room(plan)
@@ -135,9 +139,21 @@ def _room(plan: Plan) -> Iterator[Finding]:
             "disk",
             f"about {in_bytes(found.amount.disk) or 'nothing'} is needed for results, {in_bytes(_free())} are free",
         )
-    for folder in (RUNS, RESULTS):
-        if not os.access(existing_part(folder), os.W_OK):
-            yield Finding("disk", f"{folder}: cannot be written to, expected a writable folder", kind="FAULT")
+    for folder in (RUNS, RESULTS, LOGS):
+        if fault := fault_of_folder(folder):
+            yield Finding("disk", fault, kind="FAULT")
+
+
+def fault_of_folder(folder: Path) -> str | None:
+    """Why nothing can be written below a folder that may not be there yet, in words."""
+    for part in (folder, *folder.parents):
+        if part.is_symlink() and not part.exists():
+            return f"{part}: a link to {part.readlink()}, which is missing, expected a folder"
+        if part.exists() and not part.is_dir():
+            return f"{part}: no folder, expected one"
+    if not os.access(existing_part(folder), os.W_OK):
+        return f"{folder}: cannot be written to, expected a writable folder"
+    return None
 
 
 def check_room(*needed: Forecast) -> None:

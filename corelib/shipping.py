@@ -15,7 +15,8 @@ from corelib.addresses import Run
 from corelib.artefacts import folder_written_whole, read_manifest, read_sealed, sha256_of, write_json
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.plan import Plan
-from corelib.studies import RECORD, leaves_of_world, load_study, study_file
+from corelib.shipped import RECORD
+from corelib.studies import leaves_of_world, load_study, study_file
 from corelib.targets import targets_of
 
 PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "earlier_attempts", "manifest", "log", "records", "seal")
@@ -66,8 +67,25 @@ def _provenance(runs: Mapping[str, Run]) -> dict[str, Any]:
     below = {name: run for shipped in runs.values() for name, run in shipped.with_all_inputs().items()}
     records = {}
     for name, run in sorted(below.items()):
-        advice = f"run `python -m corelib clean {name} --delete` and ask for the target again"
-        record = read_sealed(run.manifest.with_suffix(".provenance.json"), advice)
+        record = _record(path := run.manifest.with_suffix(".provenance.json"), name)
+        if record is None:
+            raise ArtefactError(f"{path}: missing, expected who made {name}, of which the shipped record tells.")
         facts = read_manifest(run.manifest).facts
         records[name] = {**{key: record[key] for key in record if key not in PRIVATE}, "facts": dict(facts)}
     return records
+
+
+def _record(path: Path, name: str) -> dict[str, Any] | None:
+    """The record of the job that made the run of that name; None if there is none.
+
+    Raises `ArtefactError` if it is not as it was written.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read_sealed(path)
+    except ArtefactError:
+        raise ArtefactError(
+            f"{path}: not the record as it was written, expected who made {name}; run `python -m corelib clean {name} "
+            "--delete` and ask for the target again."
+        ) from None

@@ -18,9 +18,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from corelib.artefacts import read_json
 from corelib.configuration import NAME, Contradiction, Study, shown
-from corelib.errors import ArtefactError, ConfigurationError
+from corelib.errors import ConfigurationError
+from corelib.shipped import load_shipped
 from corelib.yaml_files import UnreadableYaml, read_yaml
 
 PAPER = "paper"
@@ -60,9 +60,6 @@ LONGEST_SENTENCE = 2000
 
 PUBLISHED = (r"\w+", r"[\w-]+", r"[\w-]+", r"\w+", r"\d{1,3}(\.\d+)?", r"\d{0,9}", r"\d{0,9}")
 """What stands in a line of the paper's numbers."""
-
-RECORD = Path("pretrained/world.json")
-"""What the repository says of the trained world that it ships, below the configuration folder."""
 
 LIKE = "like"
 """The key of a method that takes the leaves of another, but for those that it says itself."""
@@ -121,22 +118,6 @@ def load_published(folder: Path) -> list[list[str]]:
         if len(line) != len(PUBLISHED) or not all(re.fullmatch(*pair) for pair in zip(PUBLISHED, line, strict=True)):
             raise _error(file, f"{shown(line)}, expected table, task, row, metric, value, and k of n or neither")
     return lines
-
-
-def load_shipped(folder: Path) -> dict[str, Any]:
-    """The record of the trained world that lies in a configuration folder: `files`, `facts`, `leaves`, `provenance`."""
-    file = folder / RECORD
-    expected = "expected it as the repository ships it (or world.pretrained: false)"
-    if not file.exists():
-        raise _error(file, f"it is missing, {expected}")
-    try:
-        record = read_json(file)
-    except (ArtefactError, OSError):
-        raise _error(file, f"not readable as JSON, {expected}") from None
-    parts = ("files", "facts", "leaves", "provenance")
-    if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in parts):
-        raise _error(file, f"no record of a trained world, {expected}")
-    return record
 
 
 def leaves_of_world(study: Study) -> dict[str, Any]:
@@ -349,7 +330,8 @@ def _fault(error: ValidationError, merged: Mapping[str, Any], origins: Mapping[K
     # where several types may stand, the one that fits furthest is meant
     key = max((path for path, _ in faults if path[: len(first)] == first), key=len)
     alternatives = [fault for path, fault in faults if path == key]
-    fault = alternatives[0]
+    # a section, where a number might stand too, is wrong in its kind
+    fault = next((fault for fault in alternatives if fault["type"].startswith("union_tag")), alternatives[0])
     name = ".".join(key)
     if fault["type"] == "extra_forbidden":
         return key, f"{name} is not a known key{_nearest(key[-1], _keys_at(fault['loc'][:-1]))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,13 +11,28 @@ from corelib.addresses import RESULTS, Run, slugs_of_runs
 from corelib.configuration import NAME, Study
 from corelib.errors import ConfigurationError
 from corelib.plan import Plan
-from corelib.studies import PAPER, load_published, load_shipped, load_study
+from corelib.shipped import load_shipped
+from corelib.studies import PAPER, load_published, load_study
 from corelib.worlds.asset_lock import read_lock
 
 PRODUCTS = ("tables", "figures", "gates")
 """Stages whose results lie there, at stable names; below `runs/` they have a specification alone."""
 
 PRODUCT_FILE = re.compile(r"(table\w+|figure\w+|gate)\.\w+(\.\w+)?")
+
+
+def below_here(target: str) -> str:
+    """A target by its path from the working directory, as Snakemake spells it; one that lies elsewhere, as it is.
+
+    The working directory may have been reached through links.
+    """
+    path = Path(os.path.normpath(target))
+    if not path.is_absolute():
+        return os.path.relpath(path)
+    for above in path.parents:
+        if above.is_dir() and above.samefile(Path.cwd()):
+            return str(path.relative_to(above))
+    return target
 
 
 def targets_of(name: str, study: Study) -> list[str]:
@@ -68,7 +84,9 @@ def product_files() -> tuple[dict[Path, list[Path]], list[Path]]:
     """
     products: dict[Path, list[Path]] = {}
     others = []
-    for path in sorted(RESULTS.rglob("*")):
+    for path in sorted(
+        {*RESULTS.rglob("*"), *RESULTS.glob("*/*")}
+    ):  # a study's folder may be a link, which rglob leaves
         parts = path.relative_to(RESULTS).parts
         is_hidden = any(part.startswith(".") for part in parts)
         if path.is_dir() or is_hidden or path.name.endswith((".lease", ".attempts.json")):

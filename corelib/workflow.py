@@ -25,12 +25,13 @@ from corelib.addresses import RESULTS, RUNS, SPECIFICATION, Run, read_specificat
 from corelib.artefacts import MANIFEST, NO_ROOM, read_json, write_json
 from corelib.asking import refusal
 from corelib.effort import STAGES, Specification, minutes_of, read
+from corelib.environment import leave_out_the_users_packages, prepare
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.forecast import Forecast, forecast
 from corelib.gathering import SHARDS, batches_of
 from corelib.leases import Lease, Taken
 from corelib.plan import Plan
-from corelib.preflight import check_room, differing_versions, existing_part, making_assets
+from corelib.preflight import check_room, differing_versions, fault_of_folder, making_assets
 from corelib.requests import (
     CONTROLLER,
     is_free,
@@ -39,9 +40,10 @@ from corelib.requests import (
     request,
     wait_for_writer,
 )
-from corelib.running import running_jobs
+from corelib.running import LOGS, running_jobs
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.shell_paths import fault_on_cluster, faults_of_places
 from corelib.site import Site, check_site_file
 from corelib.slurm import cancel_waiting_jobs
 from corelib.staleness import Assessment, assess, fault_of_product
@@ -90,12 +92,8 @@ def _stop(sentence: str) -> NoReturn:
 
 def _prepare_scripts(repository: Path) -> None:
     """Scripts run in processes of their own, on this machine or on a node that parses the Snakefile again."""
-    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(repository), *(path for path in others if path)])
-    # diffusers asks for GPUs as soon as it is imported. By its other way of counting, torch would start CUDA then, and
-    # a job could no longer choose among the machine's GPUs.
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    os.environ["HF_HUB_OFFLINE"] = "1"  # every file that a job needs is here; `make assets` fetches those that are not
+    leave_out_the_users_packages(repository)
+    prepare(os.environ, repository)
 
 
 def _correct_sacct(repository: Path) -> None:
@@ -111,6 +109,12 @@ def _site(repository: Path, values: Mapping[str, Any]) -> Site:
     return Site.of(values)
 
 
+@_in_one_sentence
+def _check_places(repository: Path) -> None:
+    for fault in faults_of_places(Path(sys.executable), repository):
+        raise ConfigurationError(f"{fault}.")
+
+
 class Catalogue:
     """Every run that the targets of this invocation may need.
 
@@ -119,20 +123,56 @@ class Catalogue:
         ancient: Snakemake's flag for inputs whose age does not matter; all addressed inputs carry it.
         workflow: Snakemake's own object, which knows the targets of this invocation.
         site: Snakemake's own configuration, where a cluster's profile says what the cluster calls its things.
+
+    Attributes:
+        is_module: whether another workflow uses this one.
     """
 
     def __init__(self, repository: Path, ancient: Callable[[str], str], workflow: Any, site: Mapping[str, Any]) -> None:
         self.repository = repository
         self.configuration = repository / "config"
         self.ancient = ancient
+        _check_places(repository)
         self.site = _site(repository, site)
         _prepare_scripts(repository)
         self._workflow = workflow
+        self.is_module = not workflow.modifier.is_main_snakefile()
+        self._begins_with_theirs = False
+        self._check_prefix()
         self._planned: dict[str, Run] = {}
         self._asked: dict[str, dict[str, Run]] = {}
-        self._places: set[Path] = {RUNS}
+        self._places: set[Path] = {RUNS, LOGS}
         self._judged: set[Path] = set()
         self._controls = False
+
+    # For another workflow that uses this one as a module
+
+    @_in_one_sentence
+    def _check_prefix(self) -> None:
+        """A module's prefix is put before the paths of rules alone, not before those in specifications and scripts."""
+        made = str(self._workflow.modifier.path_modifier.replace_prefix(f"{RUNS}/"))
+        if made != f"{RUNS}/":
+            raise ConfigurationError(
+                f"{self.repository / 'Snakefile'}: the module's prefix makes {made} of {RUNS}/, expected no prefix "
+                "and no replace_prefix; to have results elsewhere, let Snakemake work there (--directory)."
+            )
+
+    def _begin_with_theirs(self) -> None:
+        """See to it that `begin` and `end` are called. Snakemake calls those of the main Snakefile alone."""
+        if not self.is_module or self._begins_with_theirs:
+            return
+        self._begins_with_theirs = True
+        their_start, their_end = self._workflow._onstart, self._workflow._onsuccess
+
+        def start(log: Any) -> None:
+            self.begin()
+            their_start(log)
+
+        def success(log: Any) -> None:
+            self.end()
+            their_end(log)
+
+        self._workflow._onstart, self._workflow._onsuccess = start, success
 
     # For addressed runs
 
@@ -172,11 +212,14 @@ class Catalogue:
 
         A process that runs a single job for another Snakemake has nothing to decide.
         """
+        self._begin_with_theirs()
         if not self._workflow.is_main_process:
             return Assessment()
         products, runs = dict[Path, Run](), list[SpecifiedRun]()
         for target in self._workflow.dag_settings.targets or [ALL]:
             with suppress(UserError):  # the rule of that target says what is wrong with it
+                if target == ALL and self.is_module:  # another workflow's own rule
+                    continue
                 if target == ALL:
                     products |= dict(self._product(str(RESULTS), name) for name in self._plan(PAPER).products())
                     continue
@@ -266,7 +309,10 @@ class Catalogue:
         Every planned run gets its specification, unless it has it already. Of two invocations in one folder the later
         one is turned away: Snakemake would let both run the same job.
         """
-        self._be_the_only_one()
+        fault = fault_on_cluster(Path(self._workflow.main_snakefile)) if self._workflow.non_local_exec else None
+        if fault:
+            raise ConfigurationError(f"{fault}.")
+        _be_the_only_one(Path.cwd())
         self._controls = True
         for manifest, run in self._products():
             note_wanted(manifest, run.digest)
@@ -280,8 +326,8 @@ class Catalogue:
                     f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr
                 )
         for place in sorted(self._places):
-            if not os.access(existing_part(place), os.W_OK):
-                _stop(f"{place}: cannot be written to, expected a writable folder.")
+            if fault := fault_of_folder(place):
+                _stop(f"{fault}.")
         forecasts = [forecast(asked, kind, self._assessment) for kind, asked in self._asked.items()]
         self._check_assets(forecasts)
         self._check_room_and_versions(forecasts)
@@ -337,14 +383,6 @@ class Catalogue:
         except UserError as error:
             _stop(str(error))
 
-    def _be_the_only_one(self) -> None:
-        lease = Lease(Path.cwd() / CONTROLLER)
-        try:
-            lease.take(patience=0)
-        except Taken as other:
-            _stop(f"{Path.cwd()}: Snakemake already runs here, {other}; wait for it, or use a clone of your own.")
-        atexit.register(lease.give_back)
-
     # For tables and figures at stable names
 
     @_in_one_sentence
@@ -370,6 +408,11 @@ class Catalogue:
         raise refusal(f"{RESULTS}{wildcards.rest}", self.configuration)
 
     @_in_one_sentence
+    def refuse_absolute(self, wildcards: Any) -> NoReturn:
+        """The input function of the rule for targets by their absolute path."""
+        raise refusal(wildcards.target, self.configuration)
+
+    @_in_one_sentence
     def specification_of_product(self, wildcards: Any) -> str:
         """The path of the specification of a table or figure."""
         _, run = self._product(wildcards.place, wildcards.product)
@@ -388,6 +431,16 @@ class Catalogue:
     @functools.cache  # noqa: B019 (one catalogue per process)
     def _plan(self, study: str) -> Plan:
         return plan_of(study, self.configuration)
+
+
+@functools.cache  # a workflow that uses this one in two ways has two catalogues
+def _be_the_only_one(folder: Path) -> None:
+    lease = Lease(folder / CONTROLLER)
+    try:
+        lease.take(patience=0)
+    except Taken as other:
+        _stop(f"{folder}: Snakemake already runs here, {other}; wait for it, or use a clone of your own.")
+    atexit.register(lease.give_back)
 
 
 class SpecifiedRun:
@@ -427,8 +480,14 @@ def _read_or_none(path: Path) -> Any:
 
 
 def _link(link: Path, place: Path) -> None:
-    """Make a link to a place of the user's, or lead it there from where it led before."""
-    target = Path(os.path.relpath(place.absolute(), link.parent.absolute()))
+    """Make a link to a place of the user's, or lead it there from where it led before.
+
+    It is relative, so that a clone can be moved with its runs. The system follows it from the folder in which it really
+    lies: `runs` may itself be a link to another disk.
+    """
+    if ".." in place.parts:  # above the folder to which a link leads is not above the link
+        place = place.parent.resolve() / place.name
+    target = Path(os.path.relpath(place.absolute(), link.parent.resolve()))
     if not (link.is_symlink() and link.readlink() == target):
         link.unlink(missing_ok=True)
         link.symlink_to(target)

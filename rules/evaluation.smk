@@ -3,11 +3,6 @@
 # Out: runs/{predictions,reference,fid,cells,gate}/RUN/manifest.json
 
 
-localrules:
-    count_cells,
-    check_gate,
-
-
 rule classify_images:
     """Name the style and the object of every sampled image."""
     input:
@@ -76,6 +71,7 @@ rule count_cells:
         manifest="runs/cells/{run}/manifest.json",
     log:
         "logs/cells/{run}.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
@@ -93,6 +89,7 @@ rule check_gate:
     log:
         "logs/gate/{run}.log",
     retries: 0  # the same images have the same counts
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:

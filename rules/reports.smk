@@ -3,11 +3,6 @@
 # Out: results/[STUDY/]FIGURE.png, results/[STUDY/]gate.md and gate.csv
 
 
-localrules:
-    draw,
-    report_gate,
-
-
 rule draw:
     """Put a study's figure together."""
     input:
@@ -19,6 +14,7 @@ rule draw:
         "logs/{place}/{product}.log",
     wildcard_constraints:
         product=r"figure\w+",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
@@ -39,6 +35,7 @@ rule report_gate:
         "logs/{place}/{product}.log",
     wildcard_constraints:
         product="gate",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:

@@ -3,10 +3,6 @@
 # Out: runs/samples/RUN/manifest.json, which vouches for the images beside it
 
 
-localrules:
-    gather_samples,
-
-
 rule sample_shard:
     """Sample a share of a run's batches."""
     input:
@@ -36,6 +32,7 @@ rule gather_samples:
         manifest="runs/samples/{run}/manifest.json",
     log:
         "logs/samples/{run}/gather.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:

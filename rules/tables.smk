@@ -3,10 +3,6 @@
 # Out: results/[STUDY/]TABLE.csv, .md, .tex, .cells.csv and .provenance.csv
 
 
-localrules:
-    tabulate,
-
-
 rule tabulate:
     """Put a study's table together."""
     input:
@@ -22,6 +18,7 @@ rule tabulate:
         "logs/{place}/{product}.log",
     wildcard_constraints:
         product=r"table\w+",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:

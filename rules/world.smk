@@ -3,11 +3,6 @@
 # Out: runs/{assets,conversion,images,pretrained,autoencoder,pipeline,classifier}/RUN/manifest.json
 
 
-localrules:
-    adopt_assets,
-    adopt_pretrained,
-
-
 rule adopt_assets:
     """Check that the paper's assets are there and whole, and vouch for them."""
     input:
@@ -17,6 +12,7 @@ rule adopt_assets:
     log:
         "logs/assets/{run}.log",
     retries: 0  # what is missing does not appear by trying again
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
@@ -72,6 +68,7 @@ rule adopt_pretrained:
     log:
         "logs/pretrained/{run}.log",
     retries: 0  # what is damaged does not heal by trying again
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:

@@ -10,6 +10,7 @@ from conftest import REPOSITORY, Checkout
 
 from corelib.asking import NO_PRODUCT, refusal
 from corelib.errors import ConfigurationError
+from corelib.forecast import forecast_of
 
 CONFIGURATION = REPOSITORY / "config"
 
@@ -64,3 +65,48 @@ def test_snakemake_ends_with_the_sentence_alone(profile: tuple[str, ...], tmp_pa
         assert done.returncode == 1
         assert done.stdout.count(f"Error: {target}: there is no such target, expected results/tiny/table1.csv") == 1
         assert "Exception" not in done.stdout and "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("{here}/results/tiny/table1.csv", "an absolute path, expected results/tiny/table1.csv."),
+        ("{here}/results/tiny/tabel1.csv", "there is no such target, expected results/tiny/table1.csv."),
+        ("{here}/runs/x/y/manifest.json", "an absolute path, expected runs/x/y/manifest.json."),
+        ("/elsewhere/results/table1.csv", "outside of {here}, expected a target below it, such as results/table1.csv."),
+    ],
+)
+def test_an_absolute_target_is_told_the_relative_one(target: str, said: str, tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    (tmp_path / "link").symlink_to(clone.folder)
+    for here in (clone.folder, tmp_path / "link"):
+        asked = target.format(here=here)
+        done = clone.snakemake("-n", asked, "--cores", "1")
+        assert done.returncode == 1
+        assert f"Error: {asked}: {said.format(here=clone.folder)}" in done.stdout, done.stdout
+        assert "Exception" not in done.stdout and "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "target", ["./results/tiny/table1.csv", "results//tiny/table1.csv", "results/mini/../tiny/table1.csv"]
+)
+def test_a_target_may_be_spelt_in_several_ways(target: str, tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    assert clone.planned(target)["tabulate"] == 1
+
+
+@pytest.mark.parametrize(
+    "target", ["{here}/results/tiny/table1.csv", "./results/tiny/table1.csv", "results/mini/../tiny/table1.csv"]
+)
+def test_commands_take_a_target_however_it_is_spelt(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, _ = forecast_of([target.format(here=tmp_path)], CONFIGURATION)
+    assert list(found.asked) == ["results/tiny/table1"]
+
+
+def test_commands_refuse_a_target_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"expected a table or figure, such as results/table1\.csv"):
+        forecast_of(["/elsewhere/results/tiny/table1.csv"], CONFIGURATION)

@@ -37,8 +37,9 @@ from corelib.latents import LatentCache
 from corelib.leases import Lease, read_owner
 from corelib.masks import load_masks
 from corelib.predictions import read_predictions
+from corelib.shipped import DRAWING, load_shipped
 from corelib.slices import read_slice
-from corelib.studies import load_published, load_shipped
+from corelib.studies import load_published
 from corelib.weights import read_safetensors
 from corelib.worlds.asset_lock import Lock, LockedAsset, read_lock, write_lock
 from corelib.worlds.compvis import read_checkpoint
@@ -64,6 +65,22 @@ class Reader:
 def vouched(*paths: Path, **facts: Any) -> Manifest:
     """As a stranger would who changes files and manifest alike."""
     return Manifest(paths[0].parent, "x", "x", {path.name: sha256_of(path) for path in paths}, facts)
+
+
+CLASSIFIER_FACTS = {
+    "architecture": "x", "classes": ["a", "b"], "options": {}, "resolution": 32, "sha256": "0" * 64, "weights": "x.pth",
+}  # fmt: skip
+SHIPPED = {
+    "files": {"pipeline": "0" * 64},
+    "facts": {
+        "pipeline": "pipeline",
+        "unet": "unet",
+        "parts": {"unet": "0" * 64},
+        "classifiers": {"style": CLASSIFIER_FACTS, "object": CLASSIFIER_FACTS},
+    },
+    "leaves": {"world.seed": 0},
+    "provenance": {"images/x": {"specification": {"stage": "images", "code": dict.fromkeys(DRAWING, "0" * 64)}}},
+}
 
 
 def write_latents(path: Path) -> None:
@@ -187,7 +204,7 @@ READERS: dict[str, Reader] = {
         copied("published.csv"), lambda path: load_published(path.parent), ConfigurationError, "published.csv"
     ),
     "shipped world": Reader(
-        lambda path: write_json(path, {"files": {}, "facts": {}, "leaves": {}, "provenance": {}}),
+        lambda path: write_json(path, SHIPPED),
         lambda path: load_shipped(path.parent.parent), ConfigurationError, "pretrained/world.json",
     ),
     "classifier": Reader(saved(CLASSIFIER), lambda path: read_weights(path, TwoClasses(), 2), AssetError, "x.pth"),

@@ -23,7 +23,8 @@ from corelib.configuration import MOST_IMAGES, Study
 from corelib.errors import ConfigurationError
 from corelib.gathering import image_name
 from corelib.plan import Plan
-from corelib.studies import load_published, load_shipped, load_study
+from corelib.shipped import load_shipped
+from corelib.studies import load_published, load_study
 from corelib.targets import product_at
 from corelib.yaml_files import LARGEST_FILE, UnreadableYaml, read_yaml
 

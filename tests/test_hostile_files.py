@@ -439,9 +439,10 @@ def claiming(content: bytes, width: int, height: int) -> bytes:
     return content[:place] + struct.pack(">HH", height, width) + content[place + 4 :]
 
 
-OTHER_FORMATS = ("GIF", "TIFF", "WEBP", "BMP", "ICO", "PPM", "PDF")
+OTHER_FORMATS = dict.fromkeys(("ICO", "PPM", "PDF"), "not an image")
+OTHER_FORMATS |= {"GIF": "a GIF file", "TIFF": "a TIFF file", "WEBP": "a WebP file", "BMP": "a BMP file"}
 UNUSABLE = {
-    **{name: (lambda name=name: as_format(name), "not an image") for name in OTHER_FORMATS},
+    **{name: (lambda name=name: as_format(name), said) for name, said in OTHER_FORMATS.items()},
     "a JPEG that claims to be large": (lambda: claiming(jpeg(), 65_000, 65_000), "expected at most 64 million"),
     "a PNG of 100 megapixels": (lambda: huge_png(10_000, 10_000), "10000 x 10000 pixels, expected at most 64 million"),
     "a JPEG of many scans": (lambda: with_many_scans(300), "scans, expected at most 200"),
@@ -459,12 +460,12 @@ def test_an_image_that_no_benchmark_has_is_not_decoded(make: Callable[[], bytes]
     assert expected in (fault_of(content) or "none")
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK", "YCbCr"])
-def test_an_image_of_any_mode_is_brought_to_three_channels(mode: str) -> None:
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "YCbCr"])
+def test_an_image_of_many_modes_is_brought_to_three_channels(mode: str) -> None:
     stream = io.BytesIO()
     deep = Image.fromarray(np.zeros((8, 8), np.uint16))
     image = deep if mode == "I;16" else Image.new("RGB", (8, 8)).convert(mode)
-    image.save(stream, format="JPEG" if mode in ("CMYK", "YCbCr") else "PNG")
+    image.save(stream, format="JPEG" if mode == "YCbCr" else "PNG")
     assert decoded(stream.getvalue(), "x").mode == "RGB"
 
 

@@ -76,7 +76,7 @@ def test_a_disk_that_is_too_small_is_a_fault(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_folder_that_cannot_be_written_to_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.os, "access", lambda *_: False)  # root may write anywhere
-    assert len(findings("mini")["FAULT"]) == 2
+    assert len(findings("mini")["FAULT"]) == 3
 
 
 def test_other_versions_are_named_and_no_fault(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from corelib.sampling import sample_shard
 from corelib.settings.evaluation import CellsStage
 from corelib.settings.precision import Precision
 from corelib.settings.pretrained import PretrainedStage
-from corelib.studies import _difference, leaves_of_world, load_published, load_shipped, load_study
+from corelib.shipped import load_shipped
+from corelib.studies import _difference, leaves_of_world, load_published, load_study
+from corelib.targets import plan_of
 from corelib.work import Work
 from corelib.worlds.pretrained import SHIPPED, adopt_pretrained
 from corelib.worlds.rendering import render_image
@@ -124,6 +127,57 @@ def test_of_a_long_list_the_entry_that_differs_is_named(tmp_path: Path) -> None:
     lacking = [style for style in MINI.world.styles if style != "Lilac_Rings"]
     trained = leaves_of_world(MINI)["world.styles"]
     assert _difference("world.styles", lacking, trained) == "world.styles has 50 entries, expected the 51"
+
+
+def without(record: dict[str, Any], *keys: str) -> None:
+    """Remove what lies at the end of some keys; `*` stands for the first of a section."""
+    *sections, last = keys
+    for section in sections:
+        record = record[section if section != "*" else min(record)]
+    del record[last if last != "*" else min(record)]
+
+
+def with_images(record: dict[str, Any], *keys: str) -> None:
+    """Remove a key of what the record says of the images."""
+    (made,) = [made for made in record["provenance"].values() if made["specification"]["stage"] == "images"]
+    without(made, *keys)
+
+
+DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "a module less": (lambda record: with_images(record, "specification", "code", "corelib.randomness"), "randomness"),
+    "no module": (lambda record: with_images(record, "specification", "code"), "specification.code is missing"),
+    "no specification": (lambda record: with_images(record, "specification"), "specification is missing"),
+    "no stage": (lambda record: with_images(record, "specification", "stage"), "specification.stage is missing"),
+    "a list of modules": (
+        lambda record: record["provenance"]["images/x"]["specification"].update(code=["corelib.randomness"]),
+        "specification.code is ['corelib.randomness']",
+    ),
+    "no images": (lambda record: record["provenance"].pop("images/x"), "provenance has no run of the stage images"),
+    "no provenance": (lambda record: record["provenance"].clear(), "provenance has no run of the stage images"),
+    "a text for a run": (lambda record: record["provenance"].update({"images/x": "x"}), "provenance.images/x is 'x'"),
+    "no classifier": (lambda record: without(record, "facts", "classifiers"), "facts.classifiers is missing"),
+    "one classifier": (lambda record: without(record, "facts", "classifiers", "style"), "classifiers.style is missing"),
+    "no classes": (lambda record: without(record, "facts", "classifiers", "style", "classes"), "classes is missing"),
+    "no pipeline": (lambda record: without(record, "facts", "pipeline"), "facts.pipeline is missing"),
+    "a number for a hash": (lambda record: record["files"].update(pipeline=7), "files.pipeline is 7"),
+    "no hash": (lambda record: record["files"].update(pipeline="abc"), "files.pipeline is 'abc'"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_record_of_another_shape_is_one_sentence(damage: str, tmp_path: Path) -> None:
+    shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
+    record = json.loads((SHIPPED / "world.json").read_text())
+    (images,) = [name for name in record["provenance"] if name.startswith("images/")]
+    record["provenance"]["images/x"] = record["provenance"].pop(images)
+    act, said = DAMAGES[damage]
+    act(record)
+    (tmp_path / "config/pretrained/world.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigurationError) as raised:
+        plan_of("mini", tmp_path / "config").products()
+    sentence = str(raised.value)
+    assert sentence.startswith(f"{tmp_path}/config/pretrained/world.json: ") and said in sentence
+    assert "world.pretrained: false" in sentence and "\n" not in sentence
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": {', '{"files": {}, "facts": {}, "leaves": []}'])

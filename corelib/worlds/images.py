@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from corelib.artefacts import Manifest, below, content_of, followed, sha256_of, 
 from corelib.errors import ArtefactError, AssetError, reason_of
 from corelib.parquet import UnreadableParquet, open_parquet, reading_within_bounds
 from corelib.worlds.image_index import FOLDER, Key, Place, read_index
+from corelib.worlds.pixels import Unusable, as_rgb, check_mode, is_plain
 
 MOST_PIXELS = 64_000_000
 """No image of a benchmark is larger; a header that claims so is not read further."""
@@ -33,7 +35,19 @@ IMAGE = pa.struct([("bytes", pa.binary())])
 """The column of images in the Hub's parquet files, less what we do not read of it."""
 
 FORMATS = ("JPEG", "PNG")
-"""What images may be, whatever they are called. Pillow has fifty more readers, which none of ours needs."""
+"""What images may be, whatever they are called. Pillow has fifty more readers, which none of ours needs. Its reader of
+JPEG takes those of several pictures as well (MPO, as phones write it), of which the first is the picture."""
+
+OTHER_KINDS = {
+    "a GIF file": rb"GIF8",
+    "a WebP file": rb"RIFF....WEBP",
+    "a TIFF file": rb"II\*\0|MM\0\*",
+    "a BMP file": rb"BM",
+    "an AVIF file": rb"....ftypavi[fs]",
+    "a HEIC file": rb"....ftyp(hei|hev|mif)",
+    "a JPEG 2000 file": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+}
+"""How other kinds of pictures begin."""
 
 
 class BenchmarkImages(Protocol):
@@ -212,9 +226,13 @@ def read_image(path: Path) -> Image.Image:
     return decoded(_content(path), str(path))
 
 
-def check_header(path: Path) -> None:
-    """Raise `AssetError` if an image file is too large or not an image, by its header alone."""
-    _checked(_content(path), str(path)).close()
+def is_read_alike_by_all(path: Path) -> bool:
+    """Whether every library reads an image file as `read_image` does. Its header is enough.
+
+    Raises `AssetError` if it is too large or not an image.
+    """
+    with _checked(_content(path), str(path)) as image:
+        return is_plain(image)
 
 
 def _content(path: Path) -> bytes:
@@ -228,7 +246,9 @@ def decoded(content: bytes, name: str) -> Image.Image:
     """An image in RGB from its bytes. Raises `AssetError` under its name if it is truncated, too large or no image."""
     with _checked(content, name) as image:
         try:
-            return image.convert("RGB")
+            return as_rgb(image)
+        except Unusable as fault:
+            raise AssetError(f"{name}: {fault}.") from None
         except Exception as error:  # Pillow raises many kinds for damaged files
             raise _damaged(name, error) from None
 
@@ -246,10 +266,6 @@ def _damaged(name: str, error: Exception) -> AssetError:
     return AssetError(f"{name}: the image is damaged ({reason_of(error)}), expected a whole JPEG file.")
 
 
-class Unusable(Exception):
-    """What an image is that cannot be used, and what is expected."""
-
-
 def opened(content: bytes) -> Image.Image:
     """An image of which the header alone has been read.
 
@@ -259,12 +275,20 @@ def opened(content: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise Unusable("not an image, expected a JPEG file") from None
+        raise Unusable(f"{_kind_of_file(content)}, expected a JPEG file") from None
     except Image.DecompressionBombError:
         raise Unusable(f"too large an image, expected at most {MOST_PIXELS // 1_000_000} million pixels") from None
     if image.width * image.height > MOST_PIXELS:
         size = f"{image.width} x {image.height}"
         raise Unusable(f"{size} pixels, expected at most {MOST_PIXELS // 1_000_000} million")
-    if image.format == "JPEG" and (scans := content.count(START_OF_SCAN)) > MOST_SCANS:
+    if image.format != "PNG" and (scans := content.count(START_OF_SCAN)) > MOST_SCANS:
         raise Unusable(f"the image has {scans} scans, expected at most {MOST_SCANS}")
+    if image.format == "PNG" and (pictures := getattr(image, "n_frames", 1)) > 1:
+        raise Unusable(f"an animation of {pictures} pictures, expected one")
+    check_mode(image)
     return image
+
+
+def _kind_of_file(content: bytes) -> str:
+    """What a file is that is neither JPEG nor PNG, in words."""
+    return next((said for said, start in OTHER_KINDS.items() if re.match(start, content, re.DOTALL)), "not an image")

@@ -1,12 +1,13 @@
 """Making the index of UnlearnCanvas: the one time that all of its images are read, when every fault is found at once.
 
-The benchmark comes as a folder STYLE/OBJECT/INDEX.jpg, or from the Hub as parquet files whose rows have an image and a
-caption: style and object are recovered from the caption, the index from the order of the rows.
+The benchmark comes as a folder STYLE/OBJECT/INDEX.jpg (`image_folders.py`), or from the Hub as parquet files whose rows
+have an image and a caption: style and object are recovered from the caption, the index from the order of the rows.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +21,10 @@ from tqdm import tqdm
 from corelib.artefacts import content_of, write_text
 from corelib.errors import AssetError
 from corelib.parquet import UnreadableParquet, open_parquet, reading_within_bounds
-from corelib.worlds.image_index import FOLDER, ImageIndex, Key, Place
-from corelib.worlds.images import IMAGE, MOST_BYTES, Unusable, opened
+from corelib.worlds.image_folders import find_files, names_of_styles, plain
+from corelib.worlds.image_index import FOLDER, SCHEMA, ImageIndex, Key, Place
+from corelib.worlds.images import IMAGE, MOST_BYTES, opened
+from corelib.worlds.pixels import Unusable, as_rgb
 
 UNUSED_STYLES = frozenset(
     {"Blue_Blooming", "Crypto_Punks", "Dreamweave", "Foliage_Patchwork", "Impasto"}
@@ -54,7 +57,14 @@ class Wanted:
                     yield style, object_, index
 
 
-def index_images(root: Path, wanted: Wanted, photo_style: str, threads: int, report: Path) -> ImageIndex:
+def index_images(
+    root: Path,
+    wanted: Wanted,
+    photo_style: str,
+    threads: int,
+    report: Path,
+    say: Callable[[str], object] = lambda line: None,
+) -> ImageIndex:
     """Read every image below `root` once, in parallel, and say what it is.
 
     Args:
@@ -63,48 +73,77 @@ def index_images(root: Path, wanted: Wanted, photo_style: str, threads: int, rep
         photo_style: the style that captions call Photo.
         threads: how many images are read at once.
         report: where all faults are listed, a line each, if there are any.
+        say: how a line is shown to the user: what is called otherwise than documented and was understood.
 
     Raises `AssetError` if an image is missing, truncated, no image, too large, or there twice.
     """
-    shards = sorted(root.rglob("*.parquet"))
-    places, faults = (
-        _read_parquet(root, shards, wanted, photo_style, threads) if shards else _read_folder(root, wanted, threads)
-    )
-    faults += [f"{root / '/'.join(map(str, key))}.jpg: missing" for key in wanted.images() if key not in places]
+    if not root.is_dir():
+        raise AssetError(f"{root}: there is no such folder, expected STYLE/OBJECT/INDEX.jpg or parquet files in it.")
+    shards = _shards_below(root)
+    if shards:
+        places, faults = _read_parquet(root, shards, wanted, photo_style, threads)
+        faults += [f"{root / _file_of(key)}: missing" for key in wanted.images() if key not in places]
+    else:
+        places, faults = _read_folder(root, wanted, photo_style, threads, say)
     faults += _twice(root, places)
     if faults:
         write_text(report, "\n".join(faults) + "\n")
         raise AssetError(
             f"{root}: {len(faults)} faults in the images, all listed in {report}; the first: {faults[0]}; expected "
-            f"{len(list(wanted.images()))} images, each whole and once."
+            f"STYLE/OBJECT/INDEX.jpg or parquet files with {len(list(wanted.images()))} images, each whole and once."
         )
     report.unlink(missing_ok=True)
     return ImageIndex({key: places[key] for key in wanted.images()})
 
 
+def _shards_below(root: Path) -> list[Path]:
+    """The parquet files below a folder, through links too; without hidden ones, and without indices of images."""
+    found, visited = [], set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        visited.add(os.path.realpath(folder))
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and os.path.realpath(Path(folder, name)) not in visited
+        ]
+        names = [name for name in files if name.lower().endswith(".parquet") and not name.startswith(".")]
+        found += [Path(folder, name) for name in names]
+    return sorted(path for path in found if not _is_index(path))
+
+
+def _is_index(path: Path) -> bool:
+    try:
+        with reading_within_bounds():
+            open_parquet(path, {column.name: column.type for column in SCHEMA})
+    except UnreadableParquet:
+        return False
+    return True
+
+
 Found = tuple[dict[Key, Place], list[str]]
 
 
-def _read_folder(root: Path, wanted: Wanted, threads: int) -> Found:
-    if not root.is_dir():
-        raise AssetError(f"{root}: there is no such folder, expected STYLE/OBJECT/INDEX.jpg or parquet files in it.")
-    keys = [key for key in wanted.images() if (root / _file_of(key)).is_file()]
+def _read_folder(root: Path, wanted: Wanted, photo_style: str, threads: int, say: Callable[[str], object]) -> Found:
+    found = find_files(root, wanted.styles, wanted.objects, wanted.images_per_cell, photo_style)
+    for note in found.notes:
+        say(f"  {note}")
+    keys = [key for key in wanted.images() if key in found.files]
 
     def look(key: Key) -> tuple[Place, str | None]:
+        file = found.files[key]
         try:
-            content = content_of(root / _file_of(key), MOST_BYTES)
+            content = content_of(root / file, MOST_BYTES)
         except OSError as error:
-            return Place(_file_of(key), FOLDER, 0, ""), f"not readable ({error.strerror})"
+            return Place(file, FOLDER, 0, ""), f"not readable ({error.strerror})"
         sha256, fault = _looked_at(content)
-        return Place(_file_of(key), FOLDER, len(content), sha256), fault
+        return Place(file, FOLDER, len(content), sha256), fault
 
-    places, faults = {}, []
+    places, faults = {}, list(found.faults)
     with ThreadPoolExecutor(threads) as pool:
         for key, (place, fault) in zip(keys, tqdm(pool.map(look, keys), "images", len(keys), unit=""), strict=True):
             places[key] = place
             if fault:
                 faults.append(f"{root / place.file}: {fault}")
-    return places, faults
+    missing = [key for key in wanted.images() if key not in places]
+    return places, faults + [f"{root / _file_of(key)}: missing, {found.missing(key)}" for key in missing]
 
 
 def _file_of(key: Key) -> str:
@@ -160,11 +199,7 @@ def reader_of_captions(
     of their style.
     """
 
-    def plain(text: str) -> str:
-        return re.sub(r"[\s_]+", " ", text).strip().lower()
-
-    style_of = {plain(style): style for style in (*styles, *UNUSED_STYLES)}
-    style_of |= dict.fromkeys(("photo", "photos", "seed image", plain(photo_style)), photo_style)
+    style_of = names_of_styles((*styles, *UNUSED_STYLES), photo_style)
     object_of = {plain(object_): object_ for object_ in objects}
 
     def named(caption: str) -> tuple[str, str] | None:
@@ -217,7 +252,7 @@ def fault_of(content: bytes) -> str | None:
     try:
         with opened(content) as image:
             image.draft("RGB", (image.width // 8, image.height // 8))  # an eighth of the pixels, but all of the bytes
-            image.load()
+            as_rgb(image)
     except Unusable as fault:
         return str(fault)
     except Exception as error:  # Pillow raises many kinds for damaged files

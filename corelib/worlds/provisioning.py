@@ -209,7 +209,8 @@ class Provision:
             index = read_index(path)
             if index.digest == locked.sha256:
                 return locked
-        index = index_images(root, self.wanted, self.photo_style, os.cpu_count() or 1, path.with_name(FAULTS))
+        threads, report = os.cpu_count() or 1, path.with_name(FAULTS)
+        index = index_images(root, self.wanted, self.photo_style, threads, report, self.say)
         write_index(path, index)
         size = sum(place.size for place in index.places.values())
         return LockedAsset(sha256=index.digest, bytes=size, files={}, source=self._origin(IMAGES))

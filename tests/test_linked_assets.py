@@ -1,0 +1,28 @@
+"""Assets are taken into use through `runs` and `assets` that are links to a larger disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from test_full_format import FEWER, Form, checkout_of
+from test_linked_folders import LINKED, put_on_scratch
+
+from corelib.artefacts import MANIFEST
+
+
+def test_assets_are_taken_into_use_where_runs_are_a_link(tmp_path: Path) -> None:
+    """From `make assets` to what reads images and weights through the links in the runs' folders."""
+    checkout = checkout_of(tmp_path / "home", Form("folder"), FEWER)
+    put_on_scratch(checkout, tmp_path / "scratch")
+    for command in ("assets", "preflight"):
+        done = checkout.python("-m", "corelib", command, "small", timeout=300)
+        assert done.returncode == 0, done.stdout[-4000:]
+    for rules in (["adopt_assets"], ["slice_images", "embed_prompts"]):
+        done = checkout.snakemake("--cores", "2", "results/small/table1.csv", "--until", *rules)
+        assert done.returncode == 0, done.stdout[-4000:]
+    assert all((checkout.folder / name).is_symlink() for name in LINKED)
+    made = {
+        stage: len(list((checkout.folder / "runs" / stage).glob(f"*/{MANIFEST}"))) for stage in ("assets", "slices")
+    }
+    assert made == {"assets": 5, "slices": 1}
+    assert list((checkout.folder / "runs/embeddings").glob(f"*/{MANIFEST}"))
