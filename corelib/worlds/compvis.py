@@ -17,7 +17,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from torch import Tensor
 
 from corelib.artefacts import folder_written_whole, sha256_of
-from corelib.errors import AssetError
+from corelib.errors import AssetError, reason_of
 from corelib.pipeline_parts import NETWORKS, build_network
 from corelib.settings.unlearn_canvas import ConversionStage
 from corelib.state_dicts import UnfitWeights, check_finite, check_fit, give_weights
@@ -107,11 +107,10 @@ def _converted(path: Path, like: Path, chosen: str) -> Iterator[tuple[str, _Conv
     weights = read_checkpoint(path)
     unet = build_network(NETWORKS["unet"], like / "unet")
     own = _of_unet(path, weights, chosen)
-    yield "unet", _whole(path, UNET, unet, convert_ldm_unet_checkpoint(dict(own), dict(unet.config)), len(own))
+    yield "unet", _renamed(path, UNET, unet, convert_ldm_unet_checkpoint, own)
     autoencoder = build_network(NETWORKS["vae"], like / "vae")
     own = {name: tensor for name, tensor in weights.items() if name.startswith(AUTOENCODER)}
-    renamed = convert_ldm_vae_checkpoint(dict(own), dict(autoencoder.config))
-    yield "vae", _whole(path, AUTOENCODER, autoencoder, renamed, len(own))
+    yield "vae", _renamed(path, AUTOENCODER, autoencoder, convert_ldm_vae_checkpoint, own)
     text_encoder = build_network(NETWORKS["text_encoder"], like / "text_encoder")
     own = {name: weights[name] for name in weights if name.startswith(TEXT_ENCODER)}
     own = {name.removeprefix(TEXT_ENCODER): tensor for name, tensor in own.items()}
@@ -132,12 +131,19 @@ def _of_unet(path: Path, weights: Mapping[str, Tensor], chosen: str) -> dict[str
     return {UNET + name: weights[average] for name, average in averages.items()}
 
 
-def _whole(path: Path, prefix: str, network: Any, converted: Mapping[str, Tensor | None], count: int) -> _Converted:
-    """What diffusers made of some tensors; it leaves out what it does not know, and takes what is missing for None."""
+def _renamed(path: Path, prefix: str, network: Any, convert: Any, weights: Mapping[str, Tensor]) -> _Converted:
+    """The weights by diffusers' names. It leaves out what it does not know, and takes some missing ones for None."""
+    with _said_of(path, prefix, network):
+        try:
+            converted: Mapping[str, Tensor | None] = convert(dict(weights), dict(network.config))
+        except (KeyError, ValueError, IndexError, AttributeError) as error:  # of names that it takes for granted
+            raise UnfitWeights(f"diffusers cannot rename them: {reason_of(error)}") from None
     found = {name: tensor for name, tensor in converted.items() if tensor is not None}
     own = network.state_dict()
-    if len(found) != count and not own.keys() - found.keys():
-        raise AssetError(f"{path}: {prefix}* has {count} tensors, expected the {len(own)} of {type(network).__name__}.")
+    if len(found) != len(weights) and not own.keys() - found.keys():
+        raise AssetError(
+            f"{path}: {prefix}* has {len(weights)} tensors, expected the {len(own)} of {type(network).__name__}."
+        )
     return _Converted(prefix, network, found)
 
 
