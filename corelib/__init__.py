@@ -1,0 +1,3 @@
+from corelib.sources import install
+
+install()

@@ -21,6 +21,7 @@ try:
         runs_made_of,
         unnamed_runs,
     )
+    from corelib.environment import leave_out_the_users_packages
     from corelib.errors import UserError
     from corelib.forecast import as_text, forecast_of, in_bytes
     from corelib.preflight import preflight
@@ -44,6 +45,7 @@ READER_GONE = 141
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status. What is wrong is said in one sentence."""
+    leave_out_the_users_packages(CONFIGURATION.parent)
     asked = _parser().parse_args(arguments)
     command: Callable[[Any], int] = asked.command
     try:
@@ -87,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     why = command("why", explain_targets, "why targets have to be made: what differs from what is there")
     why.add_argument("targets", nargs="*", default=["all"], help=TARGETS)
     command("verify", verify, "whether all hashes, specifications and digests in runs/ and results/ belong together")
-    clean = command("clean", clean_runs, "the runs that no study names any more, and the disk that they hold")
+    clean = command("clean", clean_runs, "the runs that no study names and no table or figure here shows, and why")
     clean.add_argument("runs", nargs="*", metavar="RUN", help="instead, these runs and all that was made of them")
     clean.add_argument("--delete", action="store_true", help="remove them")
     export = command("export", export_run, "a run's model for diffusers, or its images for an evaluator")
@@ -127,7 +129,8 @@ def explain_targets(asked: Any) -> int:
 def verify(_: Any) -> int:
     """Say whether what lies here is what it says it is."""
     found = verify_results()
-    print(*found.faults, *found.affected, sep="\n")
+    for said in (*found.faults, *found.affected):
+        print(said)
     if found.others:
         print("Not looked at, because they belong to no run and no product:", *found.others, sep="\n  ")
     print(found)
@@ -170,7 +173,14 @@ def provide_assets(asked: Any) -> int:
     plan = plan_of(asked.study, CONFIGURATION)
     world, photo_style = plan.study.world, plan.study.prompts.photo_style
     wanted = Wanted(world.styles, world.objects, world.images_per_cell)
-    provision = Provision(plan.assets(), wanted, CONFIGURATION, photo_style, lambda line: print(line, flush=True))
+    provision = Provision(
+        plan.assets(),
+        wanted,
+        CONFIGURATION,
+        photo_style,
+        plan.compvis_weights,
+        lambda line: print(line, flush=True),
+    )
     provision.make(asked.again)
     return 0
 

@@ -22,10 +22,10 @@ from typing import Any, TypeGuard
 from corelib.artefacts import MANIFEST, Manifest, has_its_seal, read_json, read_manifest, sealed, sha256_of_text
 from corelib.errors import ArtefactError
 from corelib.settings.section import Section
+from corelib.sources import file_of
 
 RUNS, RESULTS = Path("runs"), Path("results")
 SPECIFICATION = "specification.json"
-LIBRARY = "corelib"
 
 RUN = re.compile(r"[a-z0-9_]+/[a-z0-9_-]+-[0-9a-f]{12}")
 """What the name of a run is like."""
@@ -41,9 +41,10 @@ TRAINED = ("autoencoder", "pipeline", "classifier", "unlearning")
 """The stages whose result is a model that is trained here. Made again at the same address, on another device say, it is
 another model, and what was made of the old one does not belong to it. All else is, up to rounding, what it was."""
 
-HARNESS = frozenset({"corelib.jobs", "corelib.progress"})
-"""What scripts import to find their specification, to log and to record provenance. It computes no number, so it is no
-content; nor is what it imports in its turn, unless a stage imports that as well."""
+HARNESS = frozenset({"corelib.jobs", "corelib.progress", "corelib.worlds.inspection"})
+"""What scripts import to find their specification, to log, to record provenance, and to inspect assets before they are
+used. It computes no number, so it is no content; nor is what it imports in its turn, unless a stage imports that too.
+"""
 
 NUMERICAL_PACKAGES = {
     "PIL": "pillow",
@@ -280,12 +281,11 @@ def packages_of(*scripts: Path) -> dict[str, str]:
 @functools.cache
 def _closure(*scripts: Path) -> dict[str, Path]:
     """The scripts (under their file names) and every library module that they reach, sorted by name."""
-    library = Path(__file__).resolve().parent
     found: dict[str, Path] = {script.name: script for script in scripts}
     queue = list(scripts)
     while queue:
         for name in _imports(queue.pop()):
-            path = _module_file(name, library)
+            path = file_of(name)
             if path is not None and name not in found and name not in HARNESS:
                 found[name] = path
                 queue.append(path)
@@ -319,15 +319,6 @@ def _walk_without_type_checking(tree: ast.AST) -> list[ast.AST]:
 
 def _is_for_type_checkers(tree: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(tree, ast.If) and isinstance(tree.test, ast.Name) and tree.test.id == "TYPE_CHECKING"
-
-
-def _module_file(name: str, library: Path) -> Path | None:
-    parts = name.split(".")
-    if parts[0] != LIBRARY:
-        return None
-    path = library.joinpath(*parts[1:])
-    module, package = path.with_suffix(".py"), path / "__init__.py"
-    return module if len(parts) > 1 and module.is_file() else package if package.is_file() else None
 
 
 @functools.cache

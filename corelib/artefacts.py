@@ -349,14 +349,16 @@ def has_its_seal(content: Any) -> bool:
     return isinstance(content, dict) and content.get("seal") == _seal_of(content)
 
 
-def read_sealed(path: Path, advice: str = "delete it and ask for the target again") -> dict[str, Any]:
+def read_sealed(path: Path) -> dict[str, Any]:
     """The content of a JSON file that carries its own seal.
 
-    Raises `ArtefactError` if it is missing, unreadable or not as it was written, with an advice what to do then.
+    Raises `ArtefactError` if it is missing, unreadable or not as it was written.
     """
     content = read_json(path)
     if not has_its_seal(content):
-        raise ArtefactError(f"{path}: its content does not have the seal it was written with; {advice}.")
+        raise ArtefactError(
+            f"{path}: its content does not have the seal it was written with; delete it and ask for the target again."
+        )
     return dict(content)
 
 

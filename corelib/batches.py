@@ -53,29 +53,36 @@ class Material:
         Args:
             images: whose latents are noised; the prompted pairs themselves except in equation 6.
             prompted: whose concepts are the pairs' own prompts.
-            address: names the draws of t, of the noise and of the latents.
+            address: names the draws of t, of the noise and of the latents, of which there are two with anchors.
             anchors: alternative styles, one for each pair.
             cache: where the latents are, if not with the benchmark's images.
         """
         latents_of = cache or self.latents
         shape = (len(images), *latents_of.shape)
-        posterior_noise = torch.randn(shape, generator=generator(*address, "posterior"))
         noise = torch.randn(shape, generator=generator(*address, "noise"))
         count = len(self._alphas_cumprod)
         timesteps = torch.randint(count, (len(images),), generator=generator(*address, "timesteps"))
-        latents = latents_of.draw(images, posterior_noise)
-        kept = self._alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-        noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
+        alpha_bar = self._alphas_cumprod[timesteps]
+
+        def noised(posterior: str) -> Tensor:
+            """x_t from one draw of the latents."""
+            posterior_noise = torch.randn(shape, generator=generator(*address, posterior))
+            kept = alpha_bar.view(-1, 1, 1, 1)
+            noisy = kept.sqrt() * latents_of.draw(images, posterior_noise) + (1 - kept).sqrt() * noise
+            return noisy.to(self._device)
+
         uniform = None
         if anchors is not None:
             uniform = torch.rand(shape, generator=generator(*address, "uniform")).to(self._device)
         return NoisyPairs(
-            noisy=noisy.to(self._device),
+            noisy=noised("posterior"),
             timesteps=timesteps.to(self._device),
+            alpha_bar=alpha_bar.to(self._device),
             noise=noise.to(self._device),
             own=self.own_prompts(prompted),
             anchor=None if anchors is None else self._embedded(anchors, prompted),
             uniform=uniform,
+            of_target=None if anchors is None else noised("posterior of target"),
         )
 
     def sampled_pairs(
@@ -97,8 +104,9 @@ class Material:
         noise = torch.randn(shape, generator=generator(*address, "noise")).to(self._device)
         own = self.own_prompts(prompted)
         noisy, timesteps = sample(noise, own, address)
+        alpha_bar = self._alphas_cumprod[timesteps.cpu()].to(self._device)
         uniform = torch.rand(shape, generator=generator(*address, "uniform")).to(self._device)
-        return NoisyPairs(noisy, timesteps, noise, own, self._embedded(anchors, prompted), uniform)
+        return NoisyPairs(noisy, timesteps, alpha_bar, noise, own, self._embedded(anchors, prompted), uniform)
 
     def own_prompts(self, pairs: list[Pair]) -> Tensor:
         """Embeddings of the pairs' concepts, (len(pairs), tokens, width)."""

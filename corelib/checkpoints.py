@@ -103,6 +103,18 @@ class Checkpoint:
                 signal.signal(asking, handler)
 
 
+def put_back_tensors(parameters: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
+    """Copy saved tensors into parameters. Raises `ValueError` if they are not theirs, by name, shape or type."""
+    if differing := sorted(parameters.keys() ^ state.keys()):
+        raise ValueError(f"{differing[0]} is not in both the state and the training")
+    for name, parameter in parameters.items():
+        saved = state[name]
+        if saved.shape != parameter.shape or saved.dtype != parameter.dtype:
+            found, expected = ((tuple(tensor.shape), tensor.dtype) for tensor in (saved, parameter))
+            raise ValueError(f"{name} is {found}, expected {expected}")
+        parameter.detach().copy_(saved)
+
+
 def put_back(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load an optimizer's state. Raises `ValueError` if a tensor in it is not of its parameter's shape."""
     optimizer.load_state_dict(dict(state))

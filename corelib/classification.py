@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pandas as pd
+import torch
+from torch import Tensor
 
 from corelib.artefacts import written_whole
 from corelib.classifiers import ImageClassifier
 from corelib.devices import Device
+from corelib.errors import AssetError
 from corelib.gathering import image_name, sampled_images
 from corelib.predictions import PREDICTIONS
 from corelib.progress import Progress
@@ -32,7 +38,9 @@ def classify_images(settings: PredictionsStage, work: Work) -> Outcome:
         images = [read_image(paths[key]) for key in batch]
         part = pd.DataFrame(batch, columns=["style", "object", "seed"])
         for label, classifier in classifiers.items():
-            best = classifier.probabilities(images).max(dim=1)
+            probabilities = classifier.probabilities(images)
+            _check_answers(label, probabilities, [paths[key] for key in batch])
+            best = probabilities.max(dim=1)
             part[f"predicted_{label}"] = [classifier.classes[index] for index in best.indices.tolist()]
             part[f"{label}_probability"] = best.values.numpy()
         parts.append(part)
@@ -44,3 +52,13 @@ def classify_images(settings: PredictionsStage, work: Work) -> Outcome:
     with written_whole(work.folder / PREDICTIONS) as temporary:
         predictions.to_parquet(temporary, index=False)
     return Outcome([PREDICTIONS], {"images": len(predictions), "diverged_at": samples.facts["diverged_at"]})
+
+
+def _check_answers(label: str, probabilities: Tensor, paths: Sequence[Path]) -> None:
+    """Raise `AssetError` if an answer is no number; the largest of such would be the first class."""
+    if not (is_finite := torch.isfinite(probabilities).all(dim=1)).all():
+        first = paths[int(is_finite.int().argmin())]
+        raise AssetError(
+            f"{first}: the {label} classifier's probabilities are not finite, expected numbers from 0 to 1; check its "
+            "weights."
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import timm
@@ -12,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from corelib.artefacts import Manifest
-from corelib.classifier_weights import read_weights
+from corelib.classifier_weights import load_classifier
 from corelib.devices import Device
-from corelib.errors import ArtefactError, AssetError, reason_of
+from corelib.errors import ArtefactError
 
 LARGEST_RESOLUTION = 4096
 """Pixels a side to which an image is brought before it is classified."""
@@ -34,9 +33,7 @@ class ImageClassifier:
         self.resolution: int = facts["resolution"]
         self.device = device
         path = world.outside(facts["weights"], facts["sha256"])
-        model = timm.create_model(facts["architecture"], pretrained=False, num_classes=len(self.classes))
-        load_weights(model, path, len(self.classes))
-        self.model = model.eval().requires_grad_(False).to(device.torch_device)
+        self.model = load_classifier(path, facts["architecture"], len(self.classes)).to(device.torch_device)
 
     def prepared(self, image: Image.Image) -> Tensor:
         """An image as the classifier takes it, (3, side, side) in [-1, 1]."""
@@ -69,15 +66,3 @@ def _is_a_network(architecture: object, options: object, classes: object, resolu
         and isinstance(resolution, int)
         and 0 < resolution <= LARGEST_RESOLUTION
     )
-
-
-def load_weights(model: torch.nn.Module, path: Path, classes: int) -> None:
-    """Load a checkpoint of the benchmark's form, `{"model_state_dict": ...}`, without executing anything in it.
-
-    Raises `AssetError` if it is no such file or its last layer does not have `classes` outputs.
-    """
-    weights = read_weights(path, classes)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise AssetError(f"{path}: not the weights of {type(model).__name__} ({reason_of(error)}).") from None

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from corelib.anchors import FIRST_RETAIN
 from corelib.concepts import EMPTY_CONCEPT, Prompts
 from corelib.settings.evaluation import FID, Classification
 from corelib.settings.miniature import Autoencoder, Classifier, Denoiser, TextEncoder
@@ -118,7 +119,7 @@ class Task(Section):
     Attributes:
         forget: the forget styles, in the order in which anchors are paired with them.
         retain: the training retain set D_r: "rest" is every style that is not forgotten, "evaluated" the retain styles
-            of the evaluation, or a list.
+            of the evaluation, or a list, which may name the photos alone.
         photos_in_retain: whether the photos also belong to D_r, captioned `prompts.photo_in_training`.
         objects: the objects of the training images.
     """
@@ -134,7 +135,7 @@ class Anchoring(Section):
     """How the schemes of Table 4 choose alternative concepts (protocol, section 6).
 
     Attributes:
-        base: the base style of all-to-one: "first_retain", a style, or "" for the empty prompt.
+        base: the base style of all-to-one: "first_retain", a style, the photos included, or "" for the empty prompt.
         group: the size of the groups of five-to-one and one-to-five.
         draw: where a scheme is random, whether every pair of a step draws its own anchor or a step draws one.
         one_to_one: "in_order", or an explicit mapping from forget style to anchor style.
@@ -277,9 +278,10 @@ class Study(Section):
         return [style for style in self.styles_in_label_order(styles) if style != self.prompts.photo_style]
 
     def retain_set(self, task: Task) -> list[str]:
-        """All styles of D_r, the photos included if the task says so."""
-        photos = [self.prompts.photo_style] if task.photos_in_retain else []
-        return self.styles_in_label_order(self.retain_styles(task) + photos)
+        """All styles of D_r, the photos included if the task says so, or has them alone."""
+        photos = [self.prompts.photo_style]
+        included = task.photos_in_retain or task.retain == photos
+        return self.styles_in_label_order(self.retain_styles(task) + (photos if included else []))
 
     def rows_of(self, rows: list[str | Row]) -> list[Row]:
         """Rows written as a method's name alone, spelt out."""
@@ -392,7 +394,7 @@ def _contradictions_of_a_task(study: Study, key: str, task: Task) -> Iterator[Co
         yield from _repeated(f"{key}.{leaf}", names)
     if study.prompts.photo_style in task.forget:
         yield Contradiction(f"{key}.forget", study.prompts.photo_style, "styles other than the photos")
-    if study.prompts.photo_style in retain:
+    if study.prompts.photo_style in retain and len(retain) > 1:
         yield Contradiction(f"{key}.retain", study.prompts.photo_style, "`photos_in_retain: true` for the photos")
     for leaf in ("retain", "evaluation.retain"):
         if overlap := [style for style in named[leaf] if style in task.forget]:
@@ -410,7 +412,7 @@ def _contradictions_of_a_task(study: Study, key: str, task: Task) -> Iterator[Co
         yield Contradiction(
             f"{key}.evaluation.retain", task.evaluation.retain, "at least two images in the retain cells, for FID"
         )
-    if not study.retain_styles(task):
+    if not study.retain_set(task):
         yield Contradiction(f"{key}.retain", task.retain, "at least one style that is not forgotten")
     yield from _repeated(f"{key}.evaluation.seeds", task.evaluation.seeds)
 
@@ -445,7 +447,7 @@ def _contradictions_of_training(study: Study) -> Iterator[Contradiction]:
     betas = study.training.optimizer.betas
     if beyond_one := [beta for beta in betas if not 0 <= beta < 1]:
         yield Contradiction("training.optimizer.betas", beyond_one[0], "numbers from 0 to below 1")
-    if study.anchoring.base not in ("first_retain", EMPTY_CONCEPT):
+    if study.anchoring.base not in (FIRST_RETAIN, EMPTY_CONCEPT):
         yield from _unknown("anchoring.base", [study.anchoring.base], study.world.styles, "style of the world")
     if study.anchoring.one_to_one != "in_order":
         for forget, anchor in study.anchoring.one_to_one.items():
@@ -533,6 +535,8 @@ def _contradictions_of_anchors(
 ) -> Iterator[Contradiction]:
     base, pairs, forget = study.anchoring.base, study.anchoring.one_to_one, study.tasks[task].forget
     images = study.methods[name].objective.unlearn.images
+    if not study.retain_styles(study.tasks[task]):
+        yield from _contradictions_without_retain_styles(study, scheme, name, task, asked_by)
     if scheme == "all_to_one" and base in forget:
         yield Contradiction("anchoring.base", base, f"a style that tasks.{task}.forget does not name ({asked_by})")
     if study.methods[name].objective.unlearn.shows_the_anchor:
@@ -549,6 +553,23 @@ def _contradictions_of_anchors(
             yield Contradiction(
                 "anchoring.one_to_one", min(repeated), f"distinct anchors for the forget styles ({asked_by})"
             )
+
+
+def _contradictions_without_retain_styles(
+    study: Study, scheme: Scheme, name: str, task: str, asked_by: str
+) -> Iterator[Contradiction]:
+    """D_r is the photos alone, which no scheme chooses by itself: the base or the pairs have to be said."""
+    photos, pairs = study.prompts.photo_style, study.anchoring.one_to_one
+    shifted = scheme == "one_to_one" and pairs == "in_order" and len(study.tasks[task].forget) > 1
+    if scheme == "all_to_one" and study.anchoring.base == FIRST_RETAIN:
+        expected = f"a style such as {photos}, since D_r of {task} has the photos and no other style ({asked_by})"
+        yield Contradiction("anchoring.base", FIRST_RETAIN, expected)
+    elif scheme not in ("all_to_one", "empty") and not shifted and (scheme != "one_to_one" or pairs == "in_order"):
+        expected = (
+            f"a scheme that needs no retain style, such as all_to_one with anchoring.base: {photos}, since D_r of "
+            f"{task} has the photos and no other style ({asked_by})"
+        )
+        yield Contradiction(f"methods.{name}.anchors.{task}", scheme, expected)
 
 
 def _contradictions_of_a_figure(study: Study, key: str, figure: Figure) -> Iterator[Contradiction]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,17 +17,15 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from corelib.artefacts import Manifest, Record, named_below, read_json, written_whole
+from corelib.artefacts import Manifest, written_whole
 from corelib.devices import Device
 from corelib.errors import ArtefactError, AssetError, reason_of
+from corelib.pipeline_parts import AUTOENCODER, TEXT_ENCODER, UNET, load_network, load_scheduler, load_tokenizer
 from corelib.settings.trained import Trained
-from corelib.weights import look_through
+from corelib.state_dicts import UnfitWeights, check_fit
 
 DELTA = "delta.safetensors"
 DELTA_FORMAT = "corelib delta 2"
-PICKLED = (".bin", ".ckpt", ".pt", ".pth")
-"""What files are called that may be pickles; diffusers and transformers load `.bin` where there is no safetensors."""
-
 CROSS_ATTENTION = "attn2"
 """What diffusers calls the cross-attention of a transformer block."""
 
@@ -55,44 +52,27 @@ class BaseModel:
 
     def unet(self) -> UNet2DConditionModel:
         """The noise predictor eps_theta*."""
-        return self._load(UNet2DConditionModel, self._unet)
+        return load_network(UNET, self._part(self._unet))
 
     def autoencoder(self) -> AutoencoderKL:
         """The latent autoencoder (E and D of section 2)."""
-        return self._load(AutoencoderKL, "vae")
+        return load_network(AUTOENCODER, self._part("vae"))
 
     def text_encoder(self) -> CLIPTextModel:
         """The text encoder."""
-        return self._load(CLIPTextModel, "text_encoder")
+        return load_network(TEXT_ENCODER, self._part("text_encoder"))
 
     def tokenizer(self) -> CLIPTokenizer:
         """The tokenizer of the text encoder."""
-        return self._load(CLIPTokenizer, "tokenizer")
+        return load_tokenizer(self._part("tokenizer"))
 
     def scheduler(self, **switches: Any) -> DDIMScheduler:
         """DDIM over the base model's own noise schedule, whatever scheduler its folder names by default."""
-        return self._load(DDIMScheduler, "scheduler", **switches)
+        return load_scheduler(self._part("scheduler"), **switches)
 
-    def _load(self, kind: Any, part: str, **switches: Any) -> Any:
-        folder = self._world.outside(f"{self._world.facts['pipeline']}/{part}", self._sha256[part])
-        try:
-            _look_through_weights(folder)
-            loaded = kind.from_pretrained(str(folder), local_files_only=True, **switches)
-        except Exception as error:  # what is in these files decides what diffusers and transformers raise
-            raise AssetError(f"{folder}: not loadable as {kind.__name__} ({reason_of(error)}).") from None
-        if isinstance(loaded, torch.nn.Module):
-            loaded.float().eval().requires_grad_(False)
-        return loaded
-
-
-def _look_through_weights(folder: Path) -> None:
-    """Raise `UnsafeWeights` or `ArtefactError` if a part's weights act, claim more than they have, or lie elsewhere."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix in PICKLED:
-            look_through(path)
-        if path.name.endswith(".index.json"):  # of weights that are cut into several files
-            for name in read_json(path, functools.partial(Record, source=path))["weight_map"].values():
-                named_below(folder, name)
+    def _part(self, part: str) -> Path:
+        """The folder of a part, whose files are those that were taken into use."""
+        return self._world.outside(f"{self._world.facts['pipeline']}/{part}", self._sha256[part])
 
 
 class StudentAndTeacher:
@@ -183,12 +163,12 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
         raise ArtefactError(
             f"{path}: its tensors are not the cross-attention's; the first that differs: {differing[0]}."
         )
+    try:
+        check_fit(tensors, trained)
+    except UnfitWeights as error:
+        raise ArtefactError(f"{path}: not a delta of this U-Net ({error}).") from None
     with torch.no_grad():
         for name, parameter in trained.items():
-            if parameter.shape != tensors[name].shape:
-                raise ArtefactError(
-                    f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {tuple(parameter.shape)}."
-                )
             parameter.copy_(tensors[name])
 
 

@@ -34,6 +34,11 @@ def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
     ids = torch.tensor(tokens["input_ids"])
     with torch.no_grad():
         embeddings = torch.cat([encoder(part.to(device.torch_device))[0].cpu() for part in ids.split(BATCH)])
+    if not (is_finite := torch.isfinite(embeddings).flatten(1).all(dim=1)).all():
+        first = prompts[int(is_finite.int().argmin())]
+        raise AssetError(
+            f"the prompt {first!r} has an embedding that is not finite, expected numbers; check the text encoder."
+        )
     with written_whole(work.folder / FILE) as temporary:
         save_file({"embeddings": embeddings.contiguous()}, temporary)
     write_json(work.folder / PROMPTS, prompts)

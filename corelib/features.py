@@ -28,11 +28,13 @@ from corelib.errors import AssetError, reason_of
 from corelib.opencv_resize import resized_bytes, resized_floats
 from corelib.settings.evaluation import FID
 from corelib.settings.precision import Precision
+from corelib.state_dicts import UnfitWeights, check_finite, check_fit, give_weights, named_tensors, without_weights
 from corelib.weights import check_archive, load_pickled
 from corelib.work import Work
 from corelib.worlds.images import is_read_alike_by_all, read_image
 
 BENCHMARK_SIDE, INCEPTION_SIDE = 512, 299
+INCEPTION_FEATURES = 2048
 LAST_MIXTURE = "Mixed_7c"
 """Of torchvision's Inception, the last layer before pooling: 2,048 channels."""
 
@@ -45,6 +47,11 @@ def features_of(paths: list[Path], fid: FID, work: Work) -> Tensor:
     device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     extract = _by_the_benchmark if fid.mode == "benchmark" else _by_clean_fid
     features = extract(paths, fid, work, device)
+    if "inception" in work.inputs and features.shape[1] != INCEPTION_FEATURES:
+        raise AssetError(
+            f"{work.inputs['inception'].folder}: its Inception network answers with {features.shape[1]} features of an "
+            f"image, expected {INCEPTION_FEATURES}."
+        )
     if not torch.isfinite(features).all():
         first = int(torch.isfinite(features).all(dim=1).int().argmin())
         raise AssetError(f"{paths[first]}: its features are not finite.")
@@ -123,12 +130,23 @@ class _Inception(InceptionV3W):  # type: ignore[misc]
 
 def _inception(world: Manifest, fid: FID, device: Device) -> Callable[[Tensor], Tensor]:
     path = _vouched_for(world, "inception")
+    return clean_inception(path, resize_inside=fid.mode == "legacy_tensorflow").to(device.torch_device)
+
+
+def clean_inception(path: Path, resize_inside: bool) -> Any:
+    """clean-fid's Inception network from a TorchScript file, which is a program: only one that is locked.
+
+    Raises `AssetError` if the file is none, or its weights are not finite.
+    """
     try:
         check_archive(path)
-        network = _Inception(path, resize_inside=fid.mode == "legacy_tensorflow")
+        network = _Inception(path, resize_inside)
+        check_finite(dict(network.base.state_dict()))
+    except UnfitWeights as error:
+        raise AssetError(f"{path}: not loadable as an Inception network ({error}).") from None
     except Exception as error:  # torch raises many kinds for damaged files
         raise AssetError(f"{path}: not loadable as TorchScript ({reason_of(error)}).") from None
-    return network.eval().to(device.torch_device)
+    return network.eval()
 
 
 def _own_features(work: Work, device: Device) -> Callable[[Tensor], Tensor]:
@@ -163,14 +181,40 @@ def torchvision_inception(path: Path) -> Any:
 
     Raises `AssetError` if they are not its weights.
     """
-    network = inception_v3(weights=None, transform_input=True, init_weights=False)
+    network = _untrained_inception()
     try:
-        network.load_state_dict(load_pickled(path))
+        give_weights(network, named_tensors(load_pickled(path, mapped=True)))
+    except UnfitWeights as error:
+        raise _not_torchvisions(path, str(error)) from None
     except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        raise AssetError(
-            f"{path}: not loadable as torchvision's Inception v3 ({reason_of(error)}), expected its weights."
-        ) from None
+        raise _not_torchvisions(path, reason_of(error)) from None
     return network.eval().requires_grad_(False)
+
+
+def check_torchvision_inception(path: Path, values: bool) -> None:
+    """Raise `AssetError` if `torchvision_inception` would, without loading the weights.
+
+    Args:
+        path: of the file.
+        values: whether to read all values and see that they are finite.
+    """
+    try:
+        given = named_tensors(load_pickled(path, mapped=True))
+        check_fit(given, _untrained_inception().state_dict())
+        if values:
+            check_finite(given)
+    except UnfitWeights as error:
+        raise _not_torchvisions(path, str(error)) from None
+    except Exception as error:  # torch raises many kinds for damaged or unsafe files
+        raise _not_torchvisions(path, reason_of(error)) from None
+
+
+def _untrained_inception() -> Any:
+    return without_weights(lambda: inception_v3(weights=None, transform_input=True, init_weights=False))
+
+
+def _not_torchvisions(path: Path, reason: str) -> AssetError:
+    return AssetError(f"{path}: not loadable as torchvision's Inception v3 ({reason}), expected its weights.")
 
 
 def as_the_benchmark_resizes(image: Image.Image) -> Tensor:

@@ -48,9 +48,11 @@ from corelib.artefacts import (
     vouched_for,
     write_json,
 )
+from corelib.environment import check_variables, recorded
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, UserError
 from corelib.gpus import CHOSEN, check_that_it_computes, one_gpu
 from corelib.leases import Lease
+from corelib.packages import check_packages
 from corelib.requests import check_still_wanted
 from corelib.settings.section import Section
 from corelib.work import Outcome, Work
@@ -58,16 +60,6 @@ from corelib.work import Outcome, Work
 log = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=Section)
-
-ROUNDING = (
-    "ATEN_CPU_CAPABILITY",
-    "CUBLAS_WORKSPACE_CONFIG",
-    "MKL_CBWR",
-    "NVIDIA_TF32_OVERRIDE",
-    "TIMM_FUSED_ATTN",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-)
-"""Variables of the environment by which libraries choose other kernels."""
 
 ATTEMPTS = ".attempts.json"
 """Instead of a manifest's `.json`: who has worked at a run that is not complete."""
@@ -117,6 +109,8 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _work(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]) -> None:
     """Do the work, or take over what another job has made of it in the meantime."""
+    check_variables(os.environ)
+    check_packages()
     specification = read_specification(Path(snakemake.params.specification))
     _check_that_it_is_still_meant(Path(snakemake.params.specification), specification, Path(snakemake.scriptdir))
     while True:
@@ -160,6 +154,7 @@ def _make(
         _say_where_it_runs(specification)
         attempts = _attempts(manifest, work, began) if snakemake.resources.get("gpu") else []
         outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
+        check_packages()  # once more, for what the stage imported while it ran
         made = vouched_for(
             work.folder, specification["stage"], work.digest, outcome.files, outcome.facts, work.trained, seals
         )
@@ -385,7 +380,7 @@ def _processor() -> str:
 
 def _arithmetic() -> dict[str, Any]:
     """What else decides how numbers are rounded: kernels, libraries, and variables that these heed by themselves."""
-    found: dict[str, Any] = {name: os.environ[name] for name in ROUNDING if name in os.environ}
+    found: dict[str, Any] = {**recorded(os.environ)}
     if "torch" in sys.modules:
         import torch
 

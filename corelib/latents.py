@@ -16,7 +16,7 @@ from torch import Tensor
 from corelib.artefacts import MANIFEST, Manifest, read_json, write_json, written_whole
 from corelib.devices import Device
 from corelib.diffusion import BaseModel
-from corelib.errors import ArtefactError
+from corelib.errors import ArtefactError, AssetError
 from corelib.progress import Progress
 from corelib.settings.precision import Precision
 from corelib.settings.slicing import Encoding, LatentsStage
@@ -66,6 +66,7 @@ def encode(
             posterior = autoencoder.encode(pixels.to(device.torch_device)).latent_dist
         means.append(posterior.mean.cpu())
         deviations.append(posterior.std.cpu())
+        _check_finite(means[-1], deviations[-1], batch)
         progress.report(start + len(batch))
     write_json(work.folder / IMAGES, [sha256(pair) for pair in pairs])
     moments = {"mean": torch.cat(means), "deviation": torch.cat(deviations)}
@@ -80,6 +81,16 @@ def encode(
             "scaling_factor": autoencoder.config["scaling_factor"],
         },
     )
+
+
+def _check_finite(means: Tensor, deviations: Tensor, pairs: list[Pair]) -> None:
+    """Raise `AssetError` if the moments of an image are no numbers."""
+    if not (is_finite := (means + deviations).isfinite().flatten(1).all(dim=1)).all():
+        first = pairs[int(is_finite.int().argmin())]
+        raise AssetError(
+            f"{first.style}/{first.object}/{first.index}.jpg: its latent is not finite, expected numbers; check the "
+            "autoencoder."
+        )
 
 
 def prepared(image: Image.Image, encoding: Encoding) -> Tensor:

@@ -1,6 +1,6 @@
 """Objectives: equations 5 and 6 with a retain term, composed from the configuration.
 
-    L(theta) = weight_f * E ||eps_theta(x_t, p_f) - y_f||^2  +  weight_r * E ||eps_theta(x_t, p_r) - y_r||^2
+    L(theta) = E weight_f(t) ||eps_theta(x_t, p_f) - y_f||^2  +  weight_r * E ||eps_theta(x_t, p_r) - y_r||^2
 
 The target noises y are what the methods differ in. All questions to one noise predictor are asked in one forward pass.
 """
@@ -20,9 +20,12 @@ from corelib.settings.unlearning import (
     FrozenModel,
     GaussianNoise,
     GuidedModel,
+    MinSNR,
     Objective,
+    OneMinusAlphaBar,
     Target,
     UniformNoise,
+    Weight,
 )
 
 NoisePredictor = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -36,18 +39,23 @@ class NoisyPairs:
     Attributes:
         noisy: x_t, (batch, c, h, w).
         timesteps: t, (batch,).
+        alpha_bar: alpha_bar_t of the noise schedule, (batch,).
         noise: the Gaussian vector that made x_t, (batch, c, h, w).
         own: embeddings of the pairs' own prompts (p_f or p_r), (batch, tokens, width).
         anchor: embeddings of the alternative prompts p_a, (batch, tokens, width); None for retain pairs.
         uniform: draws from U[0, 1), (batch, c, h, w); None for retain pairs.
+        of_target: x_t of the same images, t and noise from a second draw of the posterior, (batch, c, h, w); None for
+            retain pairs, and where no image was encoded.
     """
 
     noisy: Tensor
     timesteps: Tensor
+    alpha_bar: Tensor
     noise: Tensor
     own: Tensor
     anchor: Tensor | None = None
     uniform: Tensor | None = None
+    of_target: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one step, a scalar with gradients, and its two terms as plain numbers."""
+    """The loss of one step, a scalar with gradients, and its two terms, without their weights, as plain numbers."""
 
     total: Tensor
     unlearn: float
@@ -90,15 +98,31 @@ def evaluate(
 
     prediction = answers[Question("student", "forget", "own")]
     target = _target_noise(objective.unlearn.target, "forget", answers, batch)
-    unlearn = _distances(prediction - target, objective.unlearn.distance, reduction).mean()
+    distances = _distances(prediction - target, objective.unlearn.distance, reduction)
+    unlearn, weighted = distances.mean(), _weighted_mean(distances, objective.unlearn.weight, batch.forget.alpha_bar)
     if objective.retain is None:
-        return Loss(objective.unlearn.weight * unlearn, float(unlearn.detach()), 0.0)
+        return Loss(weighted, float(unlearn.detach()), 0.0)
 
     prediction = answers[Question("student", "retain", "own")]
     target = _target_noise(objective.retain.target, "retain", answers, batch)
     retain = _distances(prediction - target, "squared", reduction).mean()
-    total = objective.unlearn.weight * unlearn + objective.retain.weight * retain
-    return Loss(total, float(unlearn.detach()), float(retain.detach()))
+    return Loss(weighted + objective.retain.weight * retain, float(unlearn.detach()), float(retain.detach()))
+
+
+def _weighted_mean(distances: Tensor, weight: Weight, alpha_bar: Tensor) -> Tensor:
+    """E lambda omega_t d, a scalar, of distances (batch,)."""
+    if isinstance(weight, float):
+        return weight * distances.mean()
+    return (omega(weight, alpha_bar) * distances).mean()
+
+
+def omega(weight: MinSNR | OneMinusAlphaBar, alpha_bar: Tensor) -> Tensor:
+    """lambda omega_t of equations 11 and 12 at each noise level, (batch,)."""
+    match weight:
+        case MinSNR(scale=scale, gamma=gamma):  # min(SNR, gamma) / SNR, finite at an SNR of 0 too, where it is 1
+            return scale * (gamma * (1 - alpha_bar) / alpha_bar).clamp(max=1)
+        case OneMinusAlphaBar(scale=scale):
+            return scale * (1 - alpha_bar)
 
 
 def _target_noise(target: Target, side: Side, answers: Answers, batch: Batch) -> Tensor:
@@ -136,7 +160,7 @@ def _asked_together(questions: list[Question], predictor: NoisePredictor, batch:
     pairs = [_pairs(batch, question.side) for question in questions]
     prompts = [_prompt(batch, question) for question in questions]
     together = predictor(
-        torch.cat([asked.noisy for asked in pairs]),
+        torch.cat([_noisy(batch, question) for question in questions]),
         torch.cat([asked.timesteps for asked in pairs]),
         torch.cat(prompts),
     )
@@ -147,6 +171,13 @@ def _pairs(batch: Batch, side: Side) -> NoisyPairs:
     pairs = batch.forget if side == "forget" else batch.retain
     assert pairs is not None, "an objective with a retain term was given no retain pairs"
     return pairs
+
+
+def _noisy(batch: Batch, question: Question) -> Tensor:
+    pairs = _pairs(batch, question.side)
+    noisy = pairs.noisy if question.noisy == "of prediction" else pairs.of_target
+    assert noisy is not None, "these pairs have one draw of the posterior"
+    return noisy
 
 
 def _prompt(batch: Batch, question: Question) -> Tensor:

@@ -452,6 +452,11 @@ class Plan:
         optional = [name for name in ("compvis", "inception_torchvision") if getattr(used, name) is not None]
         return self._taken(["images", "pipeline", "style_classifier", "object_classifier", "inception", *optional])
 
+    @property
+    def compvis_weights(self) -> Literal["raw", "ema"]:
+        """Which weights of a CompVis file are used, if one is. Raises `ConfigurationError` as `assets` does."""
+        return self._papers_world.assets.weights
+
     @once
     def adoption(self, asset: str) -> Run:
         """One of the user's assets, taken into use. Raises `ConfigurationError` as `assets` does."""

@@ -76,13 +76,14 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as links:
         for name, place in places.items():
             (Path(links) / name).symlink_to(Path(place).absolute())
-        faults = list(faults_of(settings, Path(links)))
+        faults = list(faults_of(settings, Path(links), values=False, compvis_weights=plan.compvis_weights))
     yield from (Finding("assets", fault.removesuffix(ADVICE), kind="FAULT") for fault in faults)
     if any(fault.endswith(ADVICE) for fault in faults):
         yield Finding("assets", _provision(plan, repository / "config"), kind="note")
     if faults:
         return
-    yield Finding("assets", f"all {len(settings.sha256)} are there, whole and as locked")
+    said = f"all {len(settings.sha256)} are there, whole and as locked, and the weights are those of their networks"
+    yield Finding("assets", said)
     index = read_index(Path(places["image_index"]))
     styles, objects = (sorted({key[place] for key in index.places}) for place in (0, 1))
     for label, ours, theirs in (

@@ -20,11 +20,12 @@ Side = Literal["forget", "retain"]
 
 @dataclass(frozen=True)
 class Question:
-    """What a noise predictor is asked: which predictor, about which pairs, with which of their prompts."""
+    """What a noise predictor is asked: which predictor, about which pairs, with which of their prompts and x_t."""
 
     predictor: Literal["student", "detached student", "teacher"]
     side: Side
     prompt: Literal["own", "anchor"]
+    noisy: Literal["of prediction", "of target"] = "of prediction"
 
 
 def questions_of(objective: Objective) -> list[Question]:
@@ -40,10 +41,11 @@ def questions_of_target(target: Target, side: Side) -> list[Question]:
     match target:
         case FrozenModel(prompt=prompt):
             return [Question("teacher", side, prompt)]
-        case CurrentModel(prompt=prompt, gradient="through"):
-            return [Question("student", side, prompt)]
-        case CurrentModel(prompt=prompt):
-            return [Question("detached student", side, prompt)]
+        case CurrentModel(prompt=prompt, gradient=gradient, posterior=posterior):
+            predictor: Literal["student", "detached student"] = (
+                "student" if gradient == "through" else "detached student"
+            )
+            return [Question(predictor, side, prompt, "of prediction" if posterior == "shared" else "of target")]
         case GuidedModel():
             return [Question("teacher", side, "anchor"), Question("teacher", side, "own")]
         case GaussianNoise() | UniformNoise():

@@ -67,8 +67,25 @@ def _provenance(runs: Mapping[str, Run]) -> dict[str, Any]:
     below = {name: run for shipped in runs.values() for name, run in shipped.with_all_inputs().items()}
     records = {}
     for name, run in sorted(below.items()):
-        advice = f"run `python -m corelib clean {name} --delete` and ask for the target again"
-        record = read_sealed(run.manifest.with_suffix(".provenance.json"), advice)
+        record = _record(path := run.manifest.with_suffix(".provenance.json"), name)
+        if record is None:
+            raise ArtefactError(f"{path}: missing, expected who made {name}, of which the shipped record tells.")
         facts = read_manifest(run.manifest).facts
         records[name] = {**{key: record[key] for key in record if key not in PRIVATE}, "facts": dict(facts)}
     return records
+
+
+def _record(path: Path, name: str) -> dict[str, Any] | None:
+    """The record of the job that made the run of that name; None if there is none.
+
+    Raises `ArtefactError` if it is not as it was written.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read_sealed(path)
+    except ArtefactError:
+        raise ArtefactError(
+            f"{path}: not the record as it was written, expected who made {name}; run `python -m corelib clean {name} "
+            "--delete` and ask for the target again."
+        ) from None

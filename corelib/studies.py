@@ -330,7 +330,8 @@ def _fault(error: ValidationError, merged: Mapping[str, Any], origins: Mapping[K
     # where several types may stand, the one that fits furthest is meant
     key = max((path for path, _ in faults if path[: len(first)] == first), key=len)
     alternatives = [fault for path, fault in faults if path == key]
-    fault = alternatives[0]
+    # a section, where a number might stand too, is wrong in its kind
+    fault = next((fault for fault in alternatives if fault["type"].startswith("union_tag")), alternatives[0])
     name = ".".join(key)
     if fault["type"] == "extra_forbidden":
         return key, f"{name} is not a known key{_nearest(key[-1], _keys_at(fault['loc'][:-1]))}"

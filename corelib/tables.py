@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 from decimal import Decimal
 
 from corelib.artefacts import Manifest, read_json, write_text
-from corelib.comparison import probability_if_equal
+from corelib.comparison import false_differences, probability_if_equal
 from corelib.metrics import ACCURACIES, FILE, Count, rounded, scaled_fid, total
 from corelib.origins import FID, FID_OF_ORIGINAL, PREDICTIONS, Origin, origins_of
 from corelib.settings.reporting import TableRow, TableStage
@@ -91,9 +91,10 @@ def tabulate(settings: TableStage, work: Work) -> Outcome:
     lines = [evaluated(row, work.inputs[row.cells]) for row in settings.rows]
     published = read_published(settings.published)
     gate = outcome_of_gate(work.inputs.get("gate"))
+    notes = [about_chance(lines, published if settings.comparable else {}), "" if gate == NO_GATE else f"Gate: {gate}."]
     contents = {
         f"{settings.name}.csv": as_csv(lines),
-        f"{settings.name}.md": as_markdown(lines) + ("" if gate == NO_GATE else f"\nGate: {gate}.\n"),
+        f"{settings.name}.md": as_markdown(lines) + "".join(f"\n{note}\n" for note in notes if note),
         f"{settings.name}.tex": ("" if gate == NO_GATE else f"% gate: {gate}\n") + as_latex(lines),
         f"{settings.name}.cells.csv": as_cells(lines, published, settings.comparable, gate),
     }
@@ -222,6 +223,25 @@ def verdict(count: Count | None, published: Published | None, comparable: bool) 
     if not comparable or count is None or published is None or published.count is None:
         return "not comparable"
     return "compatible" if probability_if_equal(count, published.count) >= SIGNIFICANCE else "differs"
+
+
+def about_chance(lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published]) -> str:
+    """How many accuracies differ from the published ones, and how many would by chance; empty if none is comparable."""
+    pairs = [
+        (count, theirs.count)
+        for line in lines
+        for metric, count in line.counts.items()
+        if (theirs := published.get((line.row.task, line.row.row, metric))) is not None and theirs.count is not None
+    ]
+    if not pairs:
+        return ""
+    found = false_differences(pairs, SIGNIFICANCE)
+    differ = "differs" if found.differing == 1 else "differ"
+    return (
+        f"Of {found.pairs} accuracies that the paper prints too, {found.differing} {differ} (Fisher's exact test at "
+        f"5 %). Were all of them equal, {found.expected:.2g} would differ by chance; {found.differing} or more with a "
+        f"probability of {found.at_least_as_many:.2g} (cells taken as independent)."
+    )
 
 
 def read_published(numbers: list[list[str]]) -> dict[tuple[str, str, str], Published]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from corelib.batches import Material, turn
-from corelib.checkpoints import Checkpoint, put_back
+from corelib.checkpoints import Checkpoint, put_back, put_back_tensors
 from corelib.devices import Device
 from corelib.diffusion import DELTA, BaseModel, StudentAndTeacher, save_delta
 from corelib.masks import load_masks
@@ -147,8 +147,7 @@ def _resume(checkpoint: Checkpoint, models: StudentAndTeacher, optimizer: torch.
         return 0
     with checkpoint.being_put_back(), torch.no_grad():
         step = int(state["step"])
-        for name, parameter in models.trained.items():
-            parameter.copy_(state["trained"][name].reshape_as(parameter))
+        put_back_tensors(models.trained, state["trained"])
         put_back(optimizer, state["optimizer"])
     log.info("going on from step %d", step)
     return step

@@ -15,6 +15,7 @@ import re
 import struct
 import zipfile
 import zlib
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,16 +57,54 @@ CALLED = {
 }
 """What a file of weights may call. Not what makes tensors or bytes without a storage, as large as it says."""
 
+BESIDE_WEIGHTS = frozenset(
+    {
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+        "collections.defaultdict",
+        "collections.deque",
+        "collections.Counter",
+        *(f"builtins.{name}" for name in ("bool", "complex", "dict", "float", "frozenset", "int", "list", "object")),
+        *(f"builtins.{name}" for name in ("range", "slice", "str", "tuple")),
+        "copyreg._reconstructor",
+        *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+        *("decimal.Decimal", "fractions.Fraction", "uuid.UUID", "typing.Any"),
+        *(
+            f"{module}.{name}"
+            for module in ("pathlib", "pathlib._local")
+            for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+        ),
+        *(
+            f"{module}.multiarray.{name}"
+            for module in ("numpy.core", "numpy._core")
+            for name in ("scalar", "_reconstruct")
+        ),
+        *(f"numpy.{name}" for name in ("dtype", "ndarray", "bool_", "bool")),
+        *(f"numpy.{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+        *(f"numpy.float{bits}" for bits in (16, 32, 64)),
+        "torch.torch_version.TorchVersion",
+        *(f"omegaconf.{name}" for name in ("dictconfig.DictConfig", "listconfig.ListConfig", "nodes.AnyNode")),
+        *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata")),
+    }
+)
+"""What training scripts save beside weights: their options, paths, counters, numbers of numpy, times.
+
+None of it is needed. Each becomes an empty stand-in, and nothing of what it names is imported or called.
+"""
+
 STORAGES = {
     "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
 }  # fmt: skip
 """Bytes of a value by the kind of its storage."""
 
+DTYPES = {
+    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64", "Int": "int32",
+    "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool",
+}  # fmt: skip
+"""What torch calls the same kinds elsewhere."""
+
 STORAGE = re.compile(rf"torch\.(?:cuda\.)?({'|'.join(STORAGES)})Storage")
 DTYPE = re.compile(r"torch\.(bool|bfloat16|float16|float32|float64|u?int8|int16|int32|int64)")
-
-RENAMED = {"__builtin__": "builtins"}
-"""Modules of Python 2, whose names old pickles use."""
 
 
 class UnsafeWeights(ValueError):
@@ -96,7 +135,7 @@ def read_plain_weights(path: Path, expected: str, shells: Sequence[str] = (), ma
 def load_pickled(path: Path, shells: Sequence[str] = (), mapped: bool = False) -> Any:
     """As `read_plain_weights` of what torch wrote, but raises `UnsafeWeights`, `OSError` and whatever torch raises."""
     names = look_through(path, shells)
-    stand_ins: list[Any] = [(type(name.rsplit(".", 1)[-1], (_Shell,), {}), name) for name in names]
+    stand_ins: list[Any] = [(_stand_in(name), name) for name in names]
     with safe_globals(stand_ins):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and _is_archive(path))
 
@@ -122,6 +161,53 @@ def look_through(path: Path, shells: Sequence[str] = ()) -> set[str]:
     if path.exists() and not path.is_file():
         raise UnsafeWeights("it is no regular file")
     return _look_through_archive(path, shells) if _is_archive(path) else _look_through_old_format(path, shells)
+
+
+PROGRAM = ("__torch__.", "torch.jit._pickle.")
+"""How the names begin of what the pickle of a TorchScript file makes: the program's modules, and lists of numbers."""
+
+
+def torchscript_values(path: Path) -> dict[str, Tensor] | None:
+    """The values of a TorchScript file by their records, read without loading the program.
+
+    None if its pickle has something that is not known here; what loads the program then has to look at its values.
+    Raises `UnsafeWeights` if the file is no whole TorchScript file.
+    """
+    if not _is_archive(path):
+        raise UnsafeWeights("it is no archive, as TorchScript files are")
+    check_archive(path)
+    records = torch._C.PyTorchFileReader(str(path))
+    names = set(records.get_all_records())
+    if "data.pkl" not in names or not any(name.startswith("code/") for name in names):
+        raise UnsafeWeights("it has no program in it, as TorchScript files have")
+    pickle = _Pickle(io.BytesIO(records.get_record("data.pkl")), PROGRAM, _claims_within(records))
+    try:
+        pickle.follow()
+    except UnsafeWeights:
+        return None
+    contents = {key: bytearray(records.get_record(f"data/{key}")) for key in pickle.storages}
+    return {
+        key: torch.frombuffer(content, dtype=getattr(torch, DTYPES[pickle.storages[key].kind]))
+        for key, content in contents.items()
+        if content
+    }
+
+
+def _stand_in(name: str) -> Any:
+    """What torch's reader makes in place of an object; it puts entries into dictionaries and lists alone."""
+    if name == "collections.defaultdict":
+        return _empty_dictionary
+    if name == "collections.deque":
+        return _empty_list
+    return type(name.rsplit(".", 1)[-1], (_Shell,), {})
+
+
+def _empty_dictionary(*_: object) -> dict[Any, Any]:
+    return {}
+
+
+def _empty_list(*_: object) -> list[Any]:
+    return []
 
 
 class _Shell:
@@ -171,17 +257,22 @@ def _look_through_archive(path: Path, shells: Sequence[str]) -> set[str]:
     """The names of objects in the pickle of an archive that are to be shells; every record is as long as it is said."""
     check_archive(path)
     records = torch._C.PyTorchFileReader(str(path))
-    sizes = {name: records.get_record_size(name) for name in records.get_all_records()}
-    if sizes.get("data.pkl", LARGEST_PICKLE + 1) > LARGEST_PICKLE:
+    if "data.pkl" not in records.get_all_records() or records.get_record_size("data.pkl") > LARGEST_PICKLE:
         raise UnsafeWeights("it has no `data.pkl` of a likely size")
+    pickle = _Pickle(io.BytesIO(records.get_record("data.pkl")), shells, _claims_within(records))
+    pickle.follow()
+    return pickle.shelled
+
+
+def _claims_within(records: Any) -> Callable[[str, int], None]:
+    """Looks at each storage of an archive: it may claim no more bytes than its record has."""
+    sizes = {name: records.get_record_size(name) for name in records.get_all_records()}
 
     def claimed(key: str, claim: int) -> None:
         if claim > sizes.get(f"data/{key}", -1):
             raise UnsafeWeights(f"a tensor claims {claim:,} bytes, more than its record has")
 
-    pickle = _Pickle(io.BytesIO(records.get_record("data.pkl")), shells, claimed)
-    pickle.follow()
-    return pickle.shelled
+    return claimed
 
 
 def _look_through_old_format(path: Path, shells: Sequence[str]) -> set[str]:
@@ -221,11 +312,11 @@ class _Made:
 
 @dataclass(frozen=True)
 class _Storage:
-    """The values of some tensors, `of_each` bytes of each of them."""
+    """The values of some tensors, and how their kind is called."""
 
     key: str
     length: int
-    of_each: int
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -250,6 +341,7 @@ class _Pickle:
 
     Attributes:
         shelled: the names of these objects.
+        storages: the values of its tensors, by their keys.
     """
 
     def __init__(self, stream: io.BytesIO, shells: Sequence[str], claimed: Callable[[str, int], None]) -> None:
@@ -257,7 +349,7 @@ class _Pickle:
         self._stream = stream
         self._shells = tuple(shells)
         self._claimed = claimed
-        self._storages: dict[str, _Storage] = {}
+        self.storages: dict[str, _Storage] = {}
         self._huge = 0
 
     def follow(self) -> None:
@@ -332,8 +424,9 @@ class _Pickle:
 
     def _named(self, argument: str) -> _Global:
         module, _, name = argument.partition(" ")
-        full = f"{RENAMED.get(module, module)}.{name}"
-        if self._shells and full.startswith(self._shells):
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))  # of Python 2
+        full = f"{module}.{name}"
+        if full in BESIDE_WEIGHTS or (self._shells and full.startswith(self._shells)):
             self.shelled.add(full)
         elif full not in CALLED and not STORAGE.fullmatch(full) and not DTYPE.fullmatch(full):
             raise UnsafeWeights(f"it names {full[:100]}, of which weights have no need")
@@ -344,10 +437,10 @@ class _Pickle:
         match said:
             case _Tuple(values=("storage", _Global(name=name), str(key), _, int(length), *_)) if length >= 0:
                 if (kind := STORAGE.fullmatch(name)) is not None:
-                    storage = _Storage(key, length, STORAGES[kind[1]])
-                    if key not in self._storages:
-                        self._claimed(key, storage.length * storage.of_each)
-                    if self._storages.setdefault(key, storage) != storage:
+                    storage = _Storage(key, length, kind[1])
+                    if key not in self.storages:
+                        self._claimed(key, storage.length * STORAGES[storage.kind])
+                    if self.storages.setdefault(key, storage) != storage:
                         raise UnsafeWeights("two tensors say different things of the values that they share")
                     return storage
         raise UnsafeWeights("it has a storage of an unknown kind")

@@ -25,6 +25,7 @@ from corelib.addresses import RESULTS, RUNS, SPECIFICATION, Run, read_specificat
 from corelib.artefacts import MANIFEST, NO_ROOM, read_json, write_json
 from corelib.asking import refusal
 from corelib.effort import STAGES, Specification, minutes_of, read
+from corelib.environment import leave_out_the_users_packages, prepare
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.forecast import Forecast, forecast
 from corelib.gathering import SHARDS, batches_of
@@ -91,12 +92,8 @@ def _stop(sentence: str) -> NoReturn:
 
 def _prepare_scripts(repository: Path) -> None:
     """Scripts run in processes of their own, on this machine or on a node that parses the Snakefile again."""
-    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(repository), *(path for path in others if path)])
-    # diffusers asks for GPUs as soon as it is imported. By its other way of counting, torch would start CUDA then, and
-    # a job could no longer choose among the machine's GPUs.
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    os.environ["HF_HUB_OFFLINE"] = "1"  # every file that a job needs is here; `make assets` fetches those that are not
+    leave_out_the_users_packages(repository)
+    prepare(os.environ, repository)
 
 
 def _correct_sacct(repository: Path) -> None:

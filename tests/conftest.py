@@ -147,3 +147,10 @@ def either(request: pytest.FixtureRequest) -> Checkout:
     """The folder of the build with Snakemake's memory, and a fresh clone without it."""
     found: Checkout = request.getfixturevalue("workplace" if request.param == "in place" else "checkout")
     return found
+
+
+@pytest.fixture(params=["in place", pytest.param("in a clone", marks=pytest.mark.slow)])
+def anywhere(request: pytest.FixtureRequest) -> Checkout:
+    """The same two, of which the clone waits for `make test-all`: for tests that build something twice."""
+    found: Checkout = request.getfixturevalue("workplace" if request.param == "in place" else "checkout")
+    return found

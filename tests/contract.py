@@ -20,7 +20,7 @@ from typing import Any
 from conftest import REPOSITORY, Checkout
 
 from corelib.addresses import RUNS, Run
-from corelib.artefacts import sealed
+from corelib.artefacts import as_json, sealed
 from corelib.configuration import Study
 from corelib.errors import ConfigurationError
 from corelib.gathering import SHARDS, batches_of
@@ -35,18 +35,19 @@ NOTHING, REFUSED = "nothing", "refused"
 
 
 def papers() -> str:
-    """The paper's study, the released baselines, and what no method has in its retain term: so that every leaf that
-    there may be is read by something.
+    """The paper's study, the released baselines, and what no method has in its terms: so that every leaf that there may
+    be is read by something.
     """
     core = read_yaml(REPOSITORY / "config/config.yaml")["methods"]["core"]
     retain: dict[str, dict[str, Any]] = {
-        "live_retain": {"kind": "current_model", "prompt": "own", "gradient": "detached"},
+        "live_retain": {"kind": "current_model", "prompt": "own", "gradient": "detached", "posterior": "shared"},
         "uniform_retain": {"kind": "uniform_noise", "low": 0.0, "high": 1.0},
     }
     methods = {name: copy.deepcopy(core) for name in retain}
     for name, target in retain.items():
         methods[name] |= {"title": name}
         methods[name]["objective"]["retain"]["target"] = target
+    methods["live_retain"]["objective"]["unlearn"]["weight"] = {"kind": "min_snr", "scale": 1.0, "gamma": 5.0}
     released = ["ediff_released", "ca_released", "salun_released", "esd_released"]
     rows = ["original", "ediff", "ca_model", "ca_noise", "salun", "esd", *released, "core"]
     tables = {
@@ -304,7 +305,10 @@ class Pretended(Checkout):
         for name, run in universe.products.items():
             for ending in PRODUCT_FILES[run.stage]:
                 _write(self.folder / RESULTS / place / f"{name}{ending}")
-            _write(self.folder / RESULTS / place / f"{name}.json", _manifest_of(run))
+            manifest = _manifest_of(run)
+            record = as_json(sealed({"manifest": json.loads(manifest), "records": {}}))
+            _write(self.folder / RESULTS / place / f"{name}.json", manifest)
+            _write(self.folder / RESULTS / place / f"{name}.provenance.json", record)
 
     def lock(self, other: str | None = None) -> None:
         """Write a lock of all assets, of which one may be another than at other times."""
@@ -317,10 +321,17 @@ class Pretended(Checkout):
                 assets["/".join([place, *part])] = entry
         (self.configuration / "assets.lock.json").write_text(json.dumps({"revisions": {}, "assets": assets}))
 
-    def would_build(self, studies: Mapping[str, Study], **environment: str) -> set[str]:
-        """The runs of which a dry run would start a job, as `STAGE/NAME`, and products as `results/STUDY/NAME`."""
+    def would_build(self, studies: Mapping[str, Study], packages: Path | None = None) -> set[str]:
+        """The runs of which a dry run would start a job, as `STAGE/NAME`, and products as `results/STUDY/NAME`.
+
+        Args:
+            studies: whose products are asked for.
+            packages: a folder of packages that are found before those of the environment.
+        """
         targets = [target for name, study in studies.items() for target in targets_of(name, study)]
-        done = self.python("-m", "snakemake", "--dry-run", *targets, timeout=600, **environment)
+        before = [f"import sys; sys.path.insert(0, {str(packages)!r})"] if packages else []
+        program = "; ".join([*before, "from snakemake.cli import main", "main()"])
+        done = self.python("-c", program, "--dry-run", *targets, timeout=600)
         assert done.returncode == 0, done.stdout[-3000:]
         found = set()
         for line in re.findall(r"^    output: (.+)$", done.stdout, re.MULTILINE):
@@ -333,7 +344,7 @@ class Pretended(Checkout):
 def _manifest_of(run: Run) -> str:
     """A manifest that vouches for nothing."""
     empty: dict[str, Any] = {part: {} for part in ("files", "facts", "trained", "inputs")}
-    return json.dumps(sealed({"stage": run.stage, "digest": run.digest, **empty}))
+    return as_json(sealed({"stage": run.stage, "digest": run.digest, **empty}))
 
 
 def _write(path: Path, text: str = "{}") -> None:

@@ -87,7 +87,10 @@ def vouch(
 ) -> None:
     """Write a manifest over files in a folder, and the provenance record beside it."""
     specification = read_json(RUNS / name / SPECIFICATION)
-    manifest = vouched_for(folder, specification["stage"], specification["digest"], files, {}, trained)
+    seals = {}
+    if path.name != MANIFEST and specification["stage"] in PRODUCTS:
+        seals = {below: read_json(RUNS / below / MANIFEST)["seal"] for below in specification["builds_on"].values()}
+    manifest = vouched_for(folder, specification["stage"], specification["digest"], files, {}, trained, seals)
     record = {
         "specification": specification,
         "manifest": manifest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from corelib.anchors import candidates
 from corelib.concepts import EMPTY_CONCEPT
 from corelib.errors import ConfigurationError
 from corelib.plan import Plan
-from corelib.studies import load_published, load_study
+from corelib.questions import questions_of
+from corelib.studies import load_published, load_shipped, load_study
 
 SCHEMES = ["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_to_five"]
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
@@ -137,6 +139,62 @@ def test_the_photos_are_never_an_anchor_even_where_they_are_retained(retain, pho
             found = plan.candidates(varied, scheme)
             assert list(found) == varied.forget
             assert "Seed_Images" not in {anchor for anchors in found.values() for anchor in anchors}
+
+
+PHOTOS_ALONE = """
+tasks: {Forget01: {retain: [Seed_Images]}, Forget06: {retain: [Seed_Images]}}
+anchoring: {base: Seed_Images}
+methods:
+  core: {anchors: {Forget01: all_to_one}}
+  salun: {anchors: {Forget06: all_to_one}}
+tables:
+  table1: {tasks: [Forget01, Forget06], rows: [original, salun, core]}
+  table2: null
+  table3: null
+  table4: null
+figures: {figure2: null, figure3: null}
+"""
+
+
+def test_the_photos_alone_may_be_retained_and_be_the_common_base(tmp_path):
+    """As the benchmark's SalUn and EDiff have it: retained and forgotten images take the photos' caption."""
+    shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pretrained"))
+    (tmp_path / "config/studies/photos.yaml").write_text(PHOTOS_ALONE)
+    study = load_study("photos", tmp_path / "config")
+    plan = Plan("photos", study, load_published(CONFIGURATION))
+    for task in ("Forget01", "Forget06"):
+        assert plan.slice(task).settings.retain == ["Seed_Images"]
+        settings = plan.unlearning(task, "salun", None).settings
+        assert settings.candidates == {style: ["Seed_Images"] for style in study.tasks[task].forget}
+        assert settings.wording.prompt("Seed_Images", "Cats") == "A Cats image in Photo style."
+    assert plan.candidates(study.tasks["Forget06"], "one_to_one")["Van_Gogh"] == ["Abstractionism"], "a cyclic shift"
+    assert plan.slice("Forget25").settings.retain != ["Seed_Images"]
+
+
+@pytest.mark.parametrize("name", ["random-alternatives", "mini-random-alternatives"])
+def test_appendix_c_s_random_alternatives_are_a_table_with_every_baseline_both_ways(name):
+    study = load_study(name, CONFIGURATION)
+    plan = Plan(name, study, load_published(CONFIGURATION), load_shipped(CONFIGURATION))
+    rows = study.rows_of(study.tables["table_random"].rows)
+    baselines = {row.method for row in study.rows_of(load_study("paper", CONFIGURATION).tables["table1"].rows)}
+    schemes = {}
+    for row in rows:
+        schemes.setdefault(row.method, set()).add(row.anchors)
+    assert schemes.keys() == baselines | {"ediff_released"}
+    for method in baselines - {"original", "core", "ediff"} | {"ediff_released"}:
+        assert schemes[method] == {None, "one_to_all"}
+        pairs = plan.unlearning("Forget25", method, None).settings.candidates
+        assert len({anchor for anchors in pairs.values() for anchor in anchors}) == len(pairs) == 25
+        drawn = plan.unlearning("Forget25", method, "one_to_all").settings
+        (candidates_of_all,) = {tuple(found) for found in drawn.candidates.values()}
+        assert len(candidates_of_all) == 25 and drawn.draw == "pair"
+
+
+def test_equation_10_has_no_alternative_concept():
+    """So that its row stands once in the table of random alternatives."""
+    objective = load_study("paper", CONFIGURATION).methods["ediff"].objective
+    assert not objective.unlearn.shows_the_anchor
+    assert all(question.prompt == "own" for question in questions_of(objective))
 
 
 def test_forget25_has_the_five_schemes_that_table_4_compares():

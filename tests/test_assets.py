@@ -32,7 +32,7 @@ from corelib.worlds.asset_lock import as_it_is
 PAPER = load_study("paper", REPOSITORY / "config")
 IMAGES_PER_CELL = 2
 OVERLAY = f"""\
-world: {{images_per_cell: {IMAGES_PER_CELL}, assets: {{%s}}}}
+world: {{images_per_cell: {IMAGES_PER_CELL}, assets: {{classifier_architecture: {REDUCED.classifier}, %s}}}}
 training: {{images: [1]}}
 fid: {{reference_images: [1]}}
 """

@@ -14,7 +14,8 @@ from corelib import __main__, cleaning
 from corelib.addresses import RUNS, SPECIFICATION
 from corelib.artefacts import MANIFEST, read_json, write_json
 from corelib.errors import ArtefactError, ConfigurationError
-from corelib.leases import Owner
+from corelib.leases import Lease, Owner, Taken
+from corelib.requests import CONTROLLER
 from corelib.targets import RESULTS
 
 
@@ -180,6 +181,15 @@ def test_what_a_living_job_reads_stays() -> None:
     with pytest.raises(ConfigurationError, match="it may be computed now"):
         cleaning.remove(cleaning.Removable(kept["predictions"], 0))
     assert all(path.exists() for path in kept.values())
+
+
+def test_snakemake_cannot_start_while_something_is_removed() -> None:
+    with cleaning.nothing_is_built_here(), pytest.raises(Taken):
+        Lease(CONTROLLER).take(patience=0)
+    refused = pytest.raises(ConfigurationError, match="Snakemake works here")
+    with Lease(CONTROLLER).held(), refused, cleaning.nothing_is_built_here():
+        pass
+    assert not CONTROLLER.exists()
 
 
 def test_runs_are_called_by_whole_words_of_their_names() -> None:

@@ -25,7 +25,7 @@ from corelib.diffusion import BaseModel
 from corelib.errors import AssetError
 from corelib.settings.unlearn_canvas import ConversionStage
 from corelib.work import Work
-from corelib.worlds.compvis import convert_compvis, read_checkpoint
+from corelib.worlds.compvis import check_compvis, convert_compvis, read_checkpoint
 
 LISTING = Path(__file__).parent / "listings/compvis-v1.txt"
 PARTS = ("unet", "unet_ema", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -172,12 +172,14 @@ def test_other_files_than_checkpoints_are_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("drop raw", r"model\.diffusion_model\.\* has no tensor for down_blocks\.0"),
+        ("drop raw", r"model\.diffusion_model\.\* are not .* \(it lacks 1 of 686 tensors: down_blocks\.0"),
         ("drop average", r"lacks the average model_ema\.diffusion_modelinput_blocks11"),
         ("one more", r"has 687 tensors, expected the 686"),
-        ("shape", r"has shape \(3,\), expected"),
-        ("drop vae", r"first_stage_model\.\* has no tensor for"),
-        ("drop clip", r"text_model\.\* has no tensor for"),
+        ("shape", r"1 of its tensors have another shape: down_blocks\.0\S* has \(3,\), expected \(32, 32\)"),
+        ("drop vae", r"first_stage_model\.\* are not .* \(it lacks 1 of 248 tensors: quant_conv\.weight\)"),
+        ("drop clip", r"text_model\.\* are not .* \(it lacks 1 of \d+ tensors: \S*final_layer_norm\.bias\)"),
+        ("NaN", r"1 of its tensors hold values that are not finite: down_blocks\.0"),
+        ("integers", r"1 of its tensors hold another kind of number: down_blocks\.0\S* is int8, expected fp16"),
     ],
 )
 def test_no_tensor_is_missing_or_left_over(tmp_path: Path, world: World, change: str, expected: str) -> None:
@@ -192,6 +194,10 @@ def test_no_tensor_is_missing_or_left_over(tmp_path: Path, world: World, change:
             weights["model.diffusion_model.label_emb.0.0.weight"] = torch.zeros(1)
         case "shape":
             weights["model.diffusion_model." + key] = torch.zeros(3)
+        case "NaN":
+            weights["model.diffusion_model." + key] = torch.full((32, 32), float("nan"))
+        case "integers":
+            weights["model.diffusion_model." + key] = torch.ones(32, 32, dtype=torch.int8)
         case "drop vae":
             del weights["first_stage_model.quant_conv.weight"]
         case "drop clip":
@@ -203,3 +209,29 @@ def test_no_tensor_is_missing_or_left_over(tmp_path: Path, world: World, change:
     with pytest.raises(AssetError, match=expected):
         other.converted(tmp_path / "converted", "ema" if change == "drop average" else "raw")
     assert not (tmp_path / "converted/pipeline").exists()
+
+
+@pytest.mark.parametrize("change", ["drop vae", "drop average"])
+def test_a_file_that_does_not_fit_is_found_before_it_is_converted(tmp_path: Path, world: World, change: str) -> None:
+    weights = dict(world.weights)
+    gone = {
+        "drop vae": "first_stage_model.quant_conv.weight",
+        "drop average": "model_ema.diffusion_modelinput_blocks11transformer_blocks0attn2to_kweight",
+    }[change]
+    del weights[gone]
+    write_lightning(tmp_path / "compvis.ckpt", weights)
+    with pytest.raises(AssetError, match=r"compvis\.ckpt: .*lacks"):
+        check_compvis(tmp_path / "compvis.ckpt", world.folder / "pipeline", "ema", values=False)
+    check_compvis(world.checkpoint, world.folder / "pipeline", "ema", values=True)
+
+
+def test_a_file_alone_is_looked_at_for_values_that_are_not_finite(tmp_path: Path, world: World) -> None:
+    """Where it is taken into use the networks that it is for are not there."""
+    weights = {name: tensor.clone() for name, tensor in world.weights.items()}
+    weights["log_one_minus_alphas_cumprod"].fill_(float("-inf"))  # nobody reads the noise schedule
+    write_lightning(tmp_path / "compvis.ckpt", weights)
+    check_compvis(tmp_path / "compvis.ckpt", None, None, values=True)
+    weights["first_stage_model.quant_conv.bias"][0] = float("inf")
+    write_lightning(tmp_path / "compvis.ckpt", weights)
+    with pytest.raises(AssetError, match=r"not finite: first_stage_model\.quant_conv\.bias"):
+        check_compvis(tmp_path / "compvis.ckpt", None, None, values=True)

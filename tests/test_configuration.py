@@ -94,13 +94,15 @@ def test_every_shipped_study_loads_and_plans(name):
     assert set(plan.products()) == {*study.tables, *study.figures, *gate}
 
 
-def test_two_studies_of_the_paper_and_four_miniatures_are_shipped():
+def test_three_studies_of_the_paper_and_five_miniatures_are_shipped():
     kinds = {name: load_study(name, CONFIGURATION).world.kind for name in study_names(CONFIGURATION)}
     assert kinds == {
         "paper": "unlearn_canvas",
         "mini": "miniature",
         "mini-from-scratch": "miniature",
+        "mini-random-alternatives": "miniature",
         "mini-released": "miniature",
+        "random-alternatives": "unlearn_canvas",
         "released": "unlearn_canvas",
         "tiny": "miniature",
     }
@@ -409,7 +411,12 @@ def test_another_kind_of_target_replaces_the_section_and_keeps_no_leaf_of_the_ol
 def test_the_same_kind_of_target_keeps_the_leaves_that_are_not_named(load):
     overlay = "methods: {salun: {objective: {unlearn: {target: {kind: current_model, gradient: through}}}}}"
     target = load(overlay).methods["salun"].objective.unlearn.target
-    assert target.model_dump() == {"kind": "current_model", "prompt": "anchor", "gradient": "through"}
+    assert target.model_dump() == {
+        "kind": "current_model",
+        "prompt": "anchor",
+        "gradient": "through",
+        "posterior": "shared",
+    }
 
 
 @pytest.mark.parametrize(
@@ -590,6 +597,44 @@ REFUSED = {
         "methods.core.objective.unlearn.weight",
         "nan",
         "finite",
+    ),
+    "omega_t of no kind": (
+        "methods: {ca_model: {objective: {unlearn: {weight: {kind: snr, scale: 1.0}}}}}",
+        "methods.ca_model.objective.unlearn.weight.kind",
+        "'snr'",
+        "one of min_snr, one_minus_alpha_bar",
+    ),
+    "omega_t without a kind": (
+        "methods: {ca_model: {objective: {unlearn: {weight: {scale: 1.0}}}}}",
+        "methods.ca_model.objective.unlearn.weight.kind",
+        "missing",
+        "one of min_snr, one_minus_alpha_bar",
+    ),
+    "omega_t without a bound": (
+        "methods: {ca_model: {objective: {unlearn: {weight: {kind: min_snr, scale: 1.0, gamma: 0.0}}}}}",
+        "methods.ca_model.objective.unlearn.weight.gamma",
+        "0.0",
+        "greater than 0",
+    ),
+    "weight in words": (
+        "methods: {ca_model: {objective: {unlearn: {weight: min_snr}}}}",
+        "methods.ca_model.objective.unlearn.weight",
+        "'min_snr'",
+        "a number",
+    ),
+    "a second latent of retain pairs": (
+        "methods: {salun: {objective: {retain: {target: "
+        "{kind: current_model, prompt: own, gradient: detached, posterior: own}}}}}",
+        "methods.salun.objective.retain",
+        "current_model",
+        "`posterior: shared`",
+    ),
+    "a latent of an x_t that is sampled": (
+        "methods: {esd_released: {objective: {unlearn: {target: "
+        "{kind: current_model, prompt: own, gradient: detached, posterior: own}}}}}",
+        "methods.esd_released.objective.unlearn",
+        "sampled",
+        "`posterior: shared`",
     ),
     "nought images": ("fid: {reference_images: []}", "fid.reference_images", "[]", "at least one"),
     "no seeds": ("tasks: {Forget01: {evaluation: {seeds: []}}}", "tasks.Forget01.evaluation.seeds", "[]", "at least 1"),
@@ -1094,6 +1139,19 @@ def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(compla
     [
         ("methods: {salun: null}", "tables.table1.rows is 'salun', expected a method: original, core,"),
         ("tasks: {Forget25: {evaluation: {objects: [Cats]}}}", "figures.figure2.prompts is 'Dogs', expected an object"),
+        (
+            "tasks: {Forget06: {retain: [Seed_Images]}}",
+            "methods.ediff.anchors.Forget06 is 'one_to_all', expected a scheme that needs no retain style, such as "
+            "all_to_one with anchoring.base: Seed_Images, since D_r of Forget06 has the photos and no other style",
+        ),
+        (
+            "tasks: {Forget01: {retain: [Seed_Images]}}\nanchoring: {base: Seed_Images}",
+            "methods.core.anchors.Forget01 is 'one_to_one', expected a scheme that needs no retain style, such as ",
+        ),
+        (
+            "tasks: {Forget01: {retain: evaluated, photos_in_retain: true, evaluation: {retain: [Seed_Images]}}}",
+            "anchoring.base is 'first_retain', expected a style such as Seed_Images, since D_r of Forget01 has ",
+        ),
         (
             "base: tiny\nworld: {pretrained: true}",
             "world.styles has 7 entries, expected the 51, with which the shipped world",

@@ -27,7 +27,7 @@ from test_hostile_configuration import in_time
 from corelib.addresses import digest_of, read_specification
 from corelib.artefacts import Manifest, read_manifest, sealed, sha256_of, write_json
 from corelib.checkpoints import Checkpoint
-from corelib.classifiers import read_weights
+from corelib.classifier_weights import read_weights
 from corelib.diffusion import _header
 from corelib.embeddings import EmbeddingCache
 from corelib.errors import ArtefactError, AssetError, ConfigurationError, UserError
@@ -167,6 +167,14 @@ MANIFEST = {
     "trained": {"c": "d"},
     "facts": {"a": {"b": [1, 2.5, None]}},
 }
+
+
+class TwoClasses(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(3, 2)
+
+
 SLICE = {"forget": [["A", "B", 1, "0"]], "retain": [["C", "B", 1, "1"]]}
 CLASSIFIER = {"model_state_dict": {"head.weight": torch.zeros(2, 3), "head.bias": torch.zeros(2)}}
 COMPVIS = {"state_dict": {"model.diffusion_model.x": torch.zeros(3)}, "epoch": 3, "callbacks": {"a": [1, None]}}
@@ -199,9 +207,9 @@ READERS: dict[str, Reader] = {
         lambda path: write_json(path, SHIPPED),
         lambda path: load_shipped(path.parent.parent), ConfigurationError, "pretrained/world.json",
     ),
-    "classifier": Reader(saved(CLASSIFIER), lambda path: read_weights(path, 2), AssetError, "x.pth"),
+    "classifier": Reader(saved(CLASSIFIER), lambda path: read_weights(path, TwoClasses(), 2), AssetError, "x.pth"),
     "classifier of the old format": Reader(
-        saved(CLASSIFIER, is_new=False), lambda path: read_weights(path, 2), AssetError, "x.pth"
+        saved(CLASSIFIER, is_new=False), lambda path: read_weights(path, TwoClasses(), 2), AssetError, "x.pth"
     ),
     "CompVis": Reader(saved(COMPVIS), read_checkpoint, AssetError, "x.ckpt"),
     "CompVis as safetensors": Reader(

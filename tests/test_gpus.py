@@ -148,7 +148,7 @@ import torch
 import corelib.workflow
 from pathlib import Path
 
-corelib.workflow.Catalogue(Path.cwd(), str, {})  # as in the Snakefile, whose environment scripts inherit
+corelib.workflow._prepare_scripts(Path.cwd())  # as in the Snakefile, whose environment scripts inherit
 def started(*_):
     raise AssertionError("CUDA is started")
 torch._C._cuda_getDeviceCount = started

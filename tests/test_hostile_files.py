@@ -241,6 +241,7 @@ def test_a_shipped_world_is_copied_from_its_folder_alone(tmp_path: Path, name: s
 def test_weights_that_are_cut_into_files_lie_in_their_folder(tmp_path: Path, name: str) -> None:
     made = make_pipeline(tmp_path / "world")
     folder = made.folder / "pipeline/unet"
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
     index = {"metadata": {}, "weight_map": {"conv_in.weight": name}}
     write_json(folder / "diffusion_pytorch_model.safetensors.index.json", index)
     facts = {**made.facts, "parts": {**made.facts["parts"], "unet": sha256_of(folder)}}

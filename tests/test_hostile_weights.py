@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import datetime
 import os
-from pathlib import Path
+import random
+import re
+import types
+import uuid
+import zipfile
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_world import FP32, finish, make_classifier, make_pipeline
@@ -15,6 +24,7 @@ from corelib.classifiers import ImageClassifier
 from corelib.devices import Device
 from corelib.diffusion import BaseModel
 from corelib.errors import AssetError
+from corelib.weights import read_plain_weights
 from corelib.work import Outcome
 
 PARTS = {
@@ -65,3 +75,72 @@ def test_a_classifier_that_is_a_pickle_executes_nothing(tmp_path: Path) -> None:
     with pytest.raises(AssetError, match="not loadable as plain weights"):
         ImageClassifier(changed, "style", Device(FP32, 1))
     assert not (tmp_path / "acted").exists()
+
+
+# What training scripts leave beside weights
+
+
+LEFT: dict[str, Any] = {
+    "accuracy": np.float64(0.98),
+    "epoch": np.int64(7),
+    "curve": np.arange(3.0),
+    "a list of numbers of numpy": [np.float32(1), np.bool_(True)],
+    "numpy's random state": np.random.RandomState(0).get_state(),
+    "Python's random state": random.Random(0).getstate(),
+    "arguments": argparse.Namespace(lr=1e-3, output=Path("runs/x"), classes=["a"]),
+    "namespace": types.SimpleNamespace(seed=1),
+    "history": collections.defaultdict(list, {"loss": [1.0, 0.5]}),
+    "last losses": collections.deque([1.0, 2.0], maxlen=5),
+    "counts": collections.Counter("aab"),
+    "path": Path("/data/unlearn_canvas"),
+    "path of Windows": PureWindowsPath("C:/data"),
+    "began": datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC),
+    "took": datetime.timedelta(hours=3),
+    "version": torch.torch_version.TorchVersion("2.1.0"),
+    "id": uuid.UUID(int=3),
+    "sizes": range(3),
+    "frozen": frozenset({"head"}),
+    "dtype of numpy": np.dtype("f4"),
+    "type of numpy": np.float32,
+}
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["archive", "old format"])
+@pytest.mark.parametrize("name", LEFT)
+def test_what_a_training_script_saves_beside_its_weights_is_left_aside(name: str, is_new: bool, tmp_path: Path) -> None:
+    weights = {"fc.weight": torch.arange(6.0).reshape(2, 3)}
+    content = {"model_state_dict": weights, name: LEFT[name], "nested": {"more": [LEFT[name]]}}
+    torch.save(content, tmp_path / "style50.pth", _use_new_zipfile_serialization=is_new)
+    found = read_plain_weights(tmp_path / "style50.pth", "weights")
+    assert found.keys() == content.keys()
+    assert torch.equal(found["model_state_dict"]["fc.weight"], weights["fc.weight"])
+    assert type(found[name]).__module__ != "pathlib" and not isinstance(found[name], argparse.Namespace)
+
+
+@pytest.mark.parametrize(
+    "act",
+    ["builtins.eval", "builtins.exec", "builtins.getattr", "builtins.open", "os.system", "subprocess.Popen"],
+)
+@pytest.mark.parametrize("inside", ["argparse.Namespace", "collections.defaultdict", "numpy._core.multiarray.scalar"])
+def test_what_would_act_is_refused_inside_of_what_is_left_aside(act: str, inside: str, tmp_path: Path) -> None:
+    """A stand-in takes any arguments, and what they name is looked at as everything else is."""
+    path = tmp_path / "file.pth"
+    torch.save({"x": torch.zeros(1)}, path)
+    module, name = act.rsplit(".", 1)
+    marker = tmp_path / "acted"
+    called = f"c{module}\n{name}\nX{chr(len(str(marker)))}\0\0\0{marker}\x85R".encode("latin-1")
+    outer, kind = inside.rsplit(".", 1)
+    program = b"\x80\x02" + f"c{outer}\n{kind}\n".encode() + called + b"\x85R."
+    rewritten(path, program)
+    with pytest.raises(AssetError, match=rf"it names {re.escape(act)}, of which weights have no need"):
+        read_plain_weights(path, "weights")
+    assert not marker.exists()
+
+
+def rewritten(path: Path, program: bytes) -> None:
+    """Give an archive another pickle."""
+    with zipfile.ZipFile(path) as archive:
+        records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(name, program if name.endswith("data.pkl") else content)

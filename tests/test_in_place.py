@@ -95,39 +95,41 @@ PRODUCT_FAULTS = (
 
 
 @pytest.mark.parametrize("fault", PRODUCT_FAULTS)
-def test_a_product_that_is_not_what_it_should_be_is_made_again(fault: Callable[[Path], None], either: Checkout) -> None:
-    before = contents(either)
+def test_a_product_that_is_not_what_it_should_be_is_made_again(
+    fault: Callable[[Path], None], anywhere: Checkout
+) -> None:
+    before = contents(anywhere)
     for _ in range(2):
-        fault(either.folder)
-        assert contents(either) != before
-        ask(either)
-        assert contents(either) == before
-        assert either.planned(*TINY) == {}
+        fault(anywhere.folder)
+        assert contents(anywhere) != before
+        ask(anywhere)
+        assert contents(anywhere) == before
+        assert anywhere.planned(*TINY) == {}
 
 
-def test_results_of_another_configuration_that_were_copied_over_do_not_stay(either: Checkout) -> None:
-    before = contents(either)
-    other = either.folder / "config/studies/other.yaml"
+def test_results_of_another_configuration_that_were_copied_over_do_not_stay(anywhere: Checkout) -> None:
+    before = contents(anywhere)
+    other = anywhere.folder / "config/studies/other.yaml"
     other.write_text("base: tiny\ntables: {table1: {rows: [original, core]}}\nfigures: {figure2: {columns: [core]}}\n")
-    ask(either, "results/other/table1.csv", "results/other/figure2.png")
+    ask(anywhere, "results/other/table1.csv", "results/other/figure2.png")
     for _ in range(2):
-        for path in (either.folder / "results/other").iterdir():
-            shutil.copy2(path, either.folder / "results/tiny")
-        assert contents(either) != before
-        ask(either)
-        assert contents(either) == before
-        assert either.planned(*TINY) == {}
+        for path in (anywhere.folder / "results/other").iterdir():
+            shutil.copy2(path, anywhere.folder / "results/tiny")
+        assert contents(anywhere) != before
+        ask(anywhere)
+        assert contents(anywhere) == before
+        assert anywhere.planned(*TINY) == {}
 
 
-def test_the_documented_recovery_makes_what_was_removed_anew(either: Checkout) -> None:
-    before = contents(either)
+def test_the_documented_recovery_makes_what_was_removed_anew(anywhere: Checkout) -> None:
+    before = contents(anywhere)
     for _ in range(2):
-        removed = either.python("-m", "corelib", "clean", "cells/core", "--delete")
+        removed = anywhere.python("-m", "corelib", "clean", "cells/core", "--delete")
         assert removed.returncode == 0, removed.stdout
-        assert "rule count_cells:" in ask(either)
-        assert contents(either) == before
-        assert len(list((either.folder / "runs/cells").glob("core-*/manifest.json"))) == 2
-        assert either.planned(*TINY) == {}
+        assert "rule count_cells:" in ask(anywhere)
+        assert contents(anywhere) == before
+        assert len(list((anywhere.folder / "runs/cells").glob("core-*/manifest.json"))) == 2
+        assert anywhere.planned(*TINY) == {}
 
 
 # Runs behind them
@@ -177,16 +179,16 @@ def an_image_is_damaged(folder: Path) -> None:
     ],
 )
 def test_damage_behind_a_table_that_has_to_be_made_is_mended_before_it_is_read(
-    fault: Callable[[Path], None], either: Checkout
+    fault: Callable[[Path], None], anywhere: Checkout
 ) -> None:
-    before = contents(either)
+    before = contents(anywhere)
     for _ in range(2):
-        fault(either.folder)
-        truncated(either.folder)
-        ask(either)
-        assert contents(either) == before
-        assert "0 faults" in verified(either)
-        assert either.planned(*TINY) == {}
+        fault(anywhere.folder)
+        truncated(anywhere.folder)
+        ask(anywhere)
+        assert contents(anywhere) == before
+        assert "0 faults" in verified(anywhere)
+        assert anywhere.planned(*TINY) == {}
 
 
 # Other builds of one model
@@ -214,26 +216,26 @@ def without_model_alone(checkout: Checkout) -> None:
 
 @pytest.mark.parametrize("removed", [without_model_and_all_that_was_made_of_it, without_model_alone])
 def test_a_model_that_is_trained_again_elsewhere_leaves_no_table_with_numbers_of_the_old_one(
-    removed: Callable[[Checkout], None], either: Checkout
+    removed: Callable[[Checkout], None], anywhere: Checkout
 ) -> None:
     """Two studies show the same run; they have to say the same of it, or the one that does not is not up to date."""
     more = (
         "base: tiny\ntasks: {Forget01: {evaluation: {seeds: [188, 288, 388]}}}\ntables: {table1: {tasks: [Forget01]}}\n"
     )
-    (either.folder / "config/studies/more.yaml").write_text(more)
-    removed(either)
-    trained_elsewhere(either, "more")
-    assert either.planned(*TINY).keys() >= {"tabulate"}, "its numbers are those of a model that is gone"
-    ask(either)
-    assert "0 faults" in verified(either)
+    (anywhere.folder / "config/studies/more.yaml").write_text(more)
+    removed(anywhere)
+    trained_elsewhere(anywhere, "more")
+    assert anywhere.planned(*TINY).keys() >= {"tabulate"}, "its numbers are those of a model that is gone"
+    ask(anywhere)
+    assert "0 faults" in verified(anywhere)
     seals = {
         model: seal
         for study in ("tiny", "more")
-        for model, seal in read_json(either.folder / f"results/{study}/table1.json")["trained"].items()
+        for model, seal in read_json(anywhere.folder / f"results/{study}/table1.json")["trained"].items()
     }
     for study in ("tiny", "more"):
-        assert read_json(either.folder / f"results/{study}/table1.json")["trained"].items() <= seals.items()
-    assert either.planned(*TINY) == {}
+        assert read_json(anywhere.folder / f"results/{study}/table1.json")["trained"].items() <= seals.items()
+    assert anywhere.planned(*TINY) == {}
 
 
 def test_of_two_studies_asked_for_at_once_both_are_of_the_model_that_is_trained_for_them(workplace: Checkout) -> None:
@@ -323,11 +325,11 @@ def test_requests_do_not_pile_up_and_the_wanted_digest_is_that_of_the_study(work
     assert wanted == json.loads((workplace.folder / "results/tiny/table1.json").read_text())["digest"]
 
 
-def test_a_manifest_whose_seal_was_made_anew_after_an_edit_is_that_of_no_run(either: Checkout) -> None:
+def test_a_manifest_whose_seal_was_made_anew_after_an_edit_is_that_of_no_run(anywhere: Checkout) -> None:
     """Somebody who edits a number and mends all hashes has forged a result; a foreign digest is seen all the same."""
-    path = (either.folder / TABLE).with_suffix(".json")
-    before = contents(either)
+    path = (anywhere.folder / TABLE).with_suffix(".json")
+    before = contents(anywhere)
     content = read_json(path)
     write_json(path, sealed({**content, "digest": "0" * 64}))
-    ask(either)
-    assert contents(either) == before
+    ask(anywhere)
+    assert contents(anywhere) == before

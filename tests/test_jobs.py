@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from conftest import REPOSITORY
 
 from corelib.addresses import code_of, digest_of, packages_of
 from corelib.artefacts import has_its_seal, read_manifest, sealed, write_manifest
+from corelib.environment import prepare
 from corelib.jobs import INTERRUPTED
 from corelib.leases import Owner
 from corelib.terminal import LINES, ends_of
@@ -76,9 +77,17 @@ run_job(
 
 @dataclass
 class Toy:
-    """A run with a stage of one file, in a working directory of its own."""
+    """A run with a stage of one file, in a working directory of its own.
+
+    Attributes:
+        place: that directory.
+        variables: of the user's environment, before Snakemake prepares it for jobs.
+        set_again: variables of the job itself.
+    """
 
     place: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    set_again: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -93,11 +102,11 @@ class Toy:
         return len((self.folder / "attempts").read_text())
 
     def start(self) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        prepare(environment := {**os.environ, **self.variables}, REPOSITORY)
         return subprocess.Popen(
             [sys.executable, str(self.place / "toy.py")],
             cwd=self.place,
-            env=environment,
+            env=environment | self.set_again,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -122,18 +131,25 @@ class Toy:
 
 @pytest.fixture
 def toy(tmp_path: Path, request: pytest.FixtureRequest) -> Toy:
-    script = tmp_path / "toy.py"
-    script.write_text(SCRIPT)
+    return toy_at(tmp_path, getattr(request, "param", "works"))
+
+
+def toy_at(place: Path, does: str = "works", first: str = "", meanwhile: str = "") -> Toy:
+    """A toy whose script begins with some statements, and whose stage executes others."""
+    script = place / "toy.py"
+    work = '    with (work.folder / "attempts").open("a") as stream:\n'
+    assert work in SCRIPT
+    script.write_text(first + SCRIPT.replace(work, "".join(f"    {line}\n" for line in meanwhile.splitlines()) + work))
     content = {
         "stage": "toy",
-        "settings": {"does": getattr(request, "param", "works")},
+        "settings": {"does": does},
         "threads": 1,
         "code": code_of(script),
         "packages": packages_of(script),
         "inputs": {},
     }
     extra = {"slug": "toy", "builds_on": {}, "execution": {"checkpoint_seconds": 1.0}}
-    made = Toy(tmp_path)
+    made = Toy(place)
     made.folder.mkdir(parents=True)
     specification = sealed({**content, **extra, "digest": digest_of(content)})
     (made.folder / "specification.json").write_text(json.dumps(specification))

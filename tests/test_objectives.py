@@ -20,8 +20,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from corelib.objectives import Batch, NoisyPairs, evaluate
-from corelib.settings.unlearning import Objective
+from corelib.objectives import Batch, NoisyPairs, evaluate, omega
+from corelib.settings.unlearning import Objective, UnlearnTerm
 from corelib.studies import load_study
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
@@ -67,12 +67,15 @@ class Side:
     own: Array
     anchor: Array
     uniform: Array
+    alpha_bar: Array
+    again: Array
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Side:
         x, noise = rng.normal(size=(2, COUNT, D))
         own, anchor = rng.normal(size=(2, COUNT, W))
-        return cls(x, rng.integers(0, 1000, COUNT).astype(float), noise, own, anchor, rng.random((COUNT, D)))
+        t, uniform = rng.integers(0, 1000, COUNT).astype(float), rng.random((COUNT, D))
+        return cls(x, t, noise, own, anchor, uniform, rng.random(COUNT), rng.normal(size=(COUNT, D)))
 
     def pairs(self, with_anchor: bool) -> NoisyPairs:
         image = lambda values: torch.tensor(values).view(-1, *LATENT)  # noqa: E731
@@ -80,10 +83,12 @@ class Side:
         return NoisyPairs(
             noisy=image(self.x),
             timesteps=torch.tensor(self.t).long(),
+            alpha_bar=torch.tensor(self.alpha_bar),
             noise=image(self.noise),
             own=text(self.own),
             anchor=text(self.anchor) if with_anchor else None,
             uniform=image(self.uniform) if with_anchor else None,
+            of_target=image(self.again) if with_anchor else None,
         )
 
 
@@ -185,16 +190,16 @@ def core_gaussian_retain(student: Linear, teacher: Linear, f: Side, r: Side) -> 
 
 
 def salun_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
-    """`forget_loss + alpha * remain_loss` with alpha 0.1, as in its authors' random_label.py."""
+    """`forget_loss + alpha * remain_loss` with alpha 0.1, as in its authors' random_label.py; z is drawn twice."""
     found = ByHand.nothing()
-    found.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    found.add(1.0, student(f.x, f.t, f.own) - student(f.again, f.t, f.anchor), f.x, f.t, f.own)
     return gaussian_retain(found, student, r, 0.1)
 
 
 def ediff_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
     """`remain_loss + alpha * (unlearn_loss - constant)` with alpha 0.1, as in the benchmark's train-erase.py."""
     found = ByHand.nothing()
-    found.add(0.1, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    found.add(0.1, student(f.x, f.t, f.own) - student(f.again, f.t, f.anchor), f.x, f.t, f.own)
     return gaussian_retain(found, student, r)
 
 
@@ -299,6 +304,67 @@ def test_weights_scale_their_terms(point: tuple[Linear, Linear, Side, Side]) -> 
     assert_equal(computed(Objective.model_validate(content), point), expected)
 
 
+# omega_t: Hang et al. 2023 (arXiv:2303.09556) for noise prediction, min(SNR, gamma) / SNR with
+# SNR = alpha_bar / (1 - alpha_bar); and sigma_t^2 = 1 - alpha_bar, the weight of score distillation.
+
+
+@pytest.mark.parametrize("method", ["ca_model", "ca_noise", "core_gradient_ascent"])
+@pytest.mark.parametrize("gamma", [0.3, 5.0])
+def test_min_snr_weights_each_pair_by_its_noise_level(
+    method: str, gamma: float, point: tuple[Linear, Linear, Side, Side]
+) -> None:
+    weight = {"kind": "min_snr", "scale": -0.5, "gamma": gamma}
+    objective = with_unlearn(PAPER.methods[method].objective, weight=weight)
+    snr = point[2].alpha_bar / (1 - point[2].alpha_bar)
+    assert_equal(computed(objective, point), pair_by_pair(method, point, -0.5 * np.minimum(snr, gamma) / snr))
+
+
+def test_one_minus_alpha_bar_weights_each_pair_by_the_variance_of_its_noise(
+    point: tuple[Linear, Linear, Side, Side],
+) -> None:
+    objective = with_unlearn(PAPER.methods["ca_model"].objective, weight={"kind": "one_minus_alpha_bar", "scale": 2.0})
+    assert_equal(computed(objective, point), pair_by_pair("ca_model", point, 2.0 * (1 - point[2].alpha_bar)))
+
+
+def pair_by_pair(method: str, point: tuple[Linear, Linear, Side, Side], weights: Array) -> ByHand:
+    """The unlearn term of each forget pair alone, times its weight, and the retain term as it is."""
+    student, teacher, f, r = point
+    target = {"core_gradient_ascent": f.noise, "ca_noise": f.noise, "ca_model": student(f.x, f.t, f.anchor)}[method]
+    found = ByHand.nothing()
+    for one, weight in enumerate(weights):
+        x, t, p = f.x[[one]], f.t[[one]], f.own[[one]]
+        found.add(weight / COUNT, student(x, t, p) - target[[one]], x, t, p)
+    if method == "core_gradient_ascent":
+        found.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
+        return found
+    return gaussian_retain(found, student, r)
+
+
+@pytest.mark.parametrize(("alpha_bar", "expected"), [(0.0, 1.0), (1e-12, 1.0), (0.5, 1.0), (10 / 11, 0.5), (1.0, 0.0)])
+def test_min_snr_is_a_number_at_every_noise_level(alpha_bar: float, expected: float) -> None:
+    """Pure noise and none included; at an SNR of 10 and a gamma of 5 it is a half."""
+    weight = UnlearnTerm.model_validate(
+        PAPER.methods["ca_noise"].objective.unlearn.model_dump()
+        | {"weight": {"kind": "min_snr", "scale": 1.0, "gamma": 5.0}}
+    ).weight
+    assert float(omega(weight, torch.tensor([alpha_bar], dtype=torch.float64))) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("gradient", "through"), [("detached", False), ("through", True)])
+def test_a_target_with_its_own_posterior_is_asked_about_its_own_noisy_image(
+    gradient: str, through: bool, point: tuple[Linear, Linear, Side, Side]
+) -> None:
+    target = {"kind": "current_model", "prompt": "anchor", "gradient": gradient, "posterior": "own"}
+    objective = with_unlearn(PAPER.methods["salun"].objective, target=target)
+    student, _, f, r = point
+    residual = student(f.x, f.t, f.own) - student(f.again, f.t, f.anchor)
+    expected = ByHand.nothing()
+    expected.add(1.0, residual, f.x, f.t, f.own)
+    if through:
+        expected.push(-2 * residual / len(residual), f.again, f.t, f.anchor)
+    assert_equal(computed(objective, point), gaussian_retain(expected, student, r))
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.5, 3.0])
 def test_eta_of_equation_8(eta: float, point: tuple[Linear, Linear, Side, Side]) -> None:
     objective = with_unlearn(PAPER.methods["esd"].objective, target={"kind": "guided_model", "eta": eta})
@@ -312,7 +378,7 @@ def test_eta_of_equation_8(eta: float, point: tuple[Linear, Linear, Side, Side])
 def test_a_target_through_both_branches_adds_the_gradient_of_the_target(
     point: tuple[Linear, Linear, Side, Side],
 ) -> None:
-    target = {"kind": "current_model", "prompt": "anchor", "gradient": "through"}
+    target = {"kind": "current_model", "prompt": "anchor", "gradient": "through", "posterior": "shared"}
     objective = with_unlearn(PAPER.methods["salun"].objective, target=target)
     student, _, f, _ = point
     expected = salun(*point)

@@ -253,11 +253,9 @@ class Changed:
         for name in ("miniatures", "mini"):
             self.universes[name] = self.checkout.make_complete(name)
 
-    def would_build(self, **environment: str) -> set[tuple[str, str]]:
+    def would_build(self, packages: Path | None = None) -> set[tuple[str, str]]:
         """What a dry run would build, by stage and words: digests are other ones after a change."""
-        found = self.checkout.would_build(
-            {name: universe.study for name, universe in self.universes.items()}, **environment
-        )
+        found = self.checkout.would_build({name: universe.study for name, universe in self.universes.items()}, packages)
         return {self._without_digest(name) for name in found}
 
     def of_stages(self, stages: set[str]) -> set[tuple[str, str]]:
@@ -285,9 +283,9 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Changed:
     return Changed(tmp_path_factory.mktemp("changed") / "clone")
 
 
-def assert_that_only(stages: set[str], changed: Changed, **environment: str) -> None:
+def assert_that_only(stages: set[str], changed: Changed, packages: Path | None = None) -> None:
     """That exactly these stages are built anew, and all that builds on them; what waits for the gate may look in."""
-    found, wanted = changed.would_build(**environment), changed.of_stages(stages)
+    found, wanted = changed.would_build(packages), changed.of_stages(stages)
     visited = changed.of_stages({"saliency", "unlearning"}) if any(stage == "gate" for stage, _ in wanted) else set()
     assert wanted <= found, f"not built anew: {sorted(wanted - found)[:5]}"
     assert found - visited <= wanted, f"built anew: {sorted(found - visited - wanted)[:5]}"
@@ -393,13 +391,13 @@ def test_every_python_says_the_same_of_all_code(version: int) -> None:
 # Packages
 
 
-def with_versions(folder: Path, versions: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which some packages seem to have other versions."""
+def with_versions(folder: Path, versions: Mapping[str, str]) -> Path:
+    """A folder of packages that seem to have other versions."""
     for name, version in versions.items():
         record = folder / f"{name.replace('-', '_')}-{version}.dist-info"
         record.mkdir(parents=True)
         (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    return {"PYTHONPATH": str(folder)}
+    return folder
 
 
 def pinned() -> set[str]:
@@ -421,14 +419,13 @@ def test_every_package_that_can_change_a_number_has_a_row() -> None:
 def test_another_version_of_a_package_builds_the_stages_that_the_page_names(
     name: str, changed: Changed, tmp_path: Path
 ) -> None:
-    assert_that_only(promised_stages("package")[name], changed, **with_versions(tmp_path, {name: "99.0"}))
+    assert_that_only(promised_stages("package")[name], changed, with_versions(tmp_path, {name: "99.0.0"}))
 
 
 def test_another_version_of_what_computes_no_number_builds_nothing(changed: Changed, tmp_path: Path) -> None:
     others = pinned() - set(NUMERICAL_PACKAGES.values()) - {name for name in pinned() if "snakemake" in name}
     assert len(others) > 50
-    environment = with_versions(tmp_path, dict.fromkeys(sorted(others), "99.0"))
-    assert changed.would_build(**environment) == set()
+    assert changed.would_build(with_versions(tmp_path, dict.fromkeys(sorted(others), "99.0.0"))) == set()
 
 
 # Assets

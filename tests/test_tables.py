@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from decimal import Decimal
 from math import comb
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -166,7 +168,33 @@ def test_markdown_has_a_section_for_each_task_and_the_best_total_in_bold(tmp_pat
         "| ESD (3 images constant or not finite) | 93.33 | 98.00 | 96.11 | 100.00 | 387.44 |\n"
         "| CORE (ours) (diverged at step 71; 2 images constant or not finite) "
         "| 96.67 | 93.33 | 94.44 | 75.00 | 359.44 |\n"
+        "\n"
+        "Of 3 accuracies that the paper prints too, 1 differs (Fisher's exact test at 5 %). Were all of them equal, "
+        "0.062 would differ by chance; 1 or more with a probability of 0.061 (cells taken as independent).\n"
     )
+
+
+def test_markdown_says_how_many_verdicts_chance_alone_would_turn(tmp_path):
+    """Against a simulation of the same cells with equal accuracies: the pooled ones of the table's counts."""
+    sentence = (table(tmp_path).folder / "table1.md").read_text().splitlines()[-1]
+    stated, least, probability = re.search(
+        r"equal, (\S+) would .*; (\d+) or more with a probability of (\S+) ", sentence
+    ).groups()
+    draws, drawn = np.random.default_rng(0), 20_000
+    differing = np.zeros(drawn, dtype=int)
+    for (k, n), (m, o) in ((ESD["UA"], (30, 30)), (ESD["IRA"], (99, 150)), (ESD["CRA"], (173, 180))):
+        share = (k + m) / (n + o)
+        pairs = np.stack([draws.binomial(n, share, drawn), draws.binomial(o, share, drawn)], axis=1)
+        known = {pair: fisher(pair[0], n, pair[1], o) < 0.05 for pair in {(int(a), int(b)) for a, b in pairs}}
+        differing += [known[int(a), int(b)] for a, b in pairs]
+    assert differing.mean() == pytest.approx(float(stated), abs=0.01)
+    assert (differing >= int(least)).mean() == pytest.approx(float(probability), abs=0.01)
+
+
+def test_nothing_is_said_of_chance_where_nothing_is_comparable(tmp_path):
+    for name, comparable, published in (("other world", False, "table1"), ("unpublished", True, None)):
+        text = (table(tmp_path / name, comparable, published).folder / "table1.md").read_text()
+        assert "chance" not in text and text.endswith("|\n")
 
 
 def test_latex_is_a_table_of_booktabs_with_the_best_total_of_each_task_in_bold(tmp_path):

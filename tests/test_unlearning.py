@@ -209,6 +209,23 @@ def test_noisy_images_follow_the_forward_process(material: dict[str, Manifest]) 
     torch.testing.assert_close(noisy.noisy, expected)
 
 
+def test_the_targets_own_noisy_image_has_the_same_t_and_noise_and_another_latent(material: dict[str, Manifest]) -> None:
+    alphas = BaseModel(material["pipeline"]).scheduler().alphas_cumprod
+    made = Material(material, IN_TRAINING, alphas, torch.device("cpu"))
+    pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
+    noisy = made.noisy_pairs(pairs, pairs, ("test",), ["Cream", "Cream"])
+    assert torch.equal(noisy.alpha_bar, alphas[noisy.timesteps])
+    assert noisy.of_target is not None
+    kept = noisy.alpha_bar.view(-1, 1, 1, 1)
+    first, second = ((x_t - (1 - kept).sqrt() * noisy.noise) / kept.sqrt() for x_t in (noisy.noisy, noisy.of_target))
+    cache = made.latents
+    rows = [cache._rows[pair] for pair in pairs]
+    standard = [(z / cache.scaling_factor - cache.mean[rows]) / cache.deviation[rows] for z in (first, second)]
+    assert abs(float((standard[0] * standard[1]).mean())) < 0.2, "two draws, and not one"
+    assert all(float(draw.std()) == pytest.approx(1, abs=0.1) for draw in standard)
+    assert made.noisy_pairs(pairs, pairs, ("test",)).of_target is None, "retain pairs are drawn once"
+
+
 @pytest.mark.parametrize(
     ("length", "counts", "expected"),
     [

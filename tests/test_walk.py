@@ -12,9 +12,9 @@ from conftest import REPOSITORY
 
 def test_after_every_move_of_a_short_walk_the_products_are_what_the_configuration_says(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    command = [sys.executable, str(REPOSITORY / "tests/walk"), "--moves", "12", "--seed", "5", "--json", str(report)]
+    command = [sys.executable, str(REPOSITORY / "tests/walk"), "--moves", "8", "--seed", "5", "--json", str(report)]
     done = subprocess.run([*command, "--scratch", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     steps = json.loads(report.read_text())
-    assert len(steps) == 12
-    assert len({step["move"] for step in steps}) >= 5
+    assert len(steps) == 8
+    assert len({step["move"] for step in steps}) >= 4

@@ -18,7 +18,7 @@ from conftest import REPOSITORY, TINY, Checkout
 from PIL import Image
 from scipy.stats import binomtest
 
-from corelib.artefacts import MANIFEST, read_manifest, sha256_of
+from corelib.artefacts import MANIFEST, read_manifest, sealed, sha256_of
 from corelib.studies import study_names
 
 AFTER_UNLEARNING = {"sample_shard", "gather_samples", "classify_images", "measure_fid", "count_cells"}
@@ -128,84 +128,84 @@ def test_touching_every_file_runs_nothing(order: str, either: Checkout) -> None:
     assert either.planned(*TINY) == {}
 
 
-def test_other_numbers_of_cores_and_shards_and_the_cluster_profile_run_nothing(either: Checkout) -> None:
-    assert either.planned("--cores", "7", *TINY) == {}
-    assert either.planned("--profile", "slurm", *TINY) == {}
-    either.edit(
+def test_other_numbers_of_cores_and_shards_and_the_cluster_profile_run_nothing(anywhere: Checkout) -> None:
+    assert anywhere.planned("--cores", "7", *TINY) == {}
+    assert anywhere.planned("--profile", "slurm", *TINY) == {}
+    anywhere.edit(
         "config/studies/tiny.yaml",
         "batches_per_shard: 1, checkpoint_seconds: 20.0",
         "batches_per_shard: 3, checkpoint_seconds: 7.0",
     )
-    assert either.planned(*TINY) == {}
+    assert anywhere.planned(*TINY) == {}
 
 
 # Changes
 
 
-def test_changing_cores_learning_rate_builds_cores_runs_and_changing_it_back_nothing(either: Checkout) -> None:
+def test_changing_cores_learning_rate_builds_cores_runs_and_changing_it_back_nothing(anywhere: Checkout) -> None:
     old, new = "  core:\n    learning_rate: 1.0e-3", "  core:\n    learning_rate: 2.0e-3"
-    table = either.folder / "results/tiny/table1.csv"
-    before, products = table.read_text(), hashes_below(either.folder / "results")
+    table = anywhere.folder / "results/tiny/table1.csv"
+    before, products = table.read_text(), hashes_below(anywhere.folder / "results")
     for expected in (CORES_RUNS, {"tabulate": 1, "draw": 1}):  # the second time all runs are there
-        either.edit("config/studies/tiny.yaml", old, new)
-        assert either.planned(*TINY) == expected
-        done = either.snakemake("--cores", "2", *TINY)
+        anywhere.edit("config/studies/tiny.yaml", old, new)
+        assert anywhere.planned(*TINY) == expected
+        done = anywhere.snakemake("--cores", "2", *TINY)
         assert done.returncode == 0, done.stdout[-4000:]
-        assert either.planned(*TINY) == {}
+        assert anywhere.planned(*TINY) == {}
         changed = table.read_text()
         unchanged_rows = [row for row in before.splitlines() if "CORE" not in row]
         assert [row for row in changed.splitlines() if "CORE" not in row] == unchanged_rows
 
         # back: every run is still there; only the products at their stable names are put together again
-        either.edit("config/studies/tiny.yaml", new, old)
-        assert either.planned(*TINY) == {"tabulate": 1, "draw": 1}
-        assert either.snakemake("--cores", "1", *TINY).returncode == 0
-        assert hashes_below(either.folder / "results") == products
-        assert either.planned(*TINY) == {}
+        anywhere.edit("config/studies/tiny.yaml", new, old)
+        assert anywhere.planned(*TINY) == {"tabulate": 1, "draw": 1}
+        assert anywhere.snakemake("--cores", "1", *TINY).returncode == 0
+        assert hashes_below(anywhere.folder / "results") == products
+        assert anywhere.planned(*TINY) == {}
 
 
-def test_changing_it_back_before_anything_was_built_builds_nothing(either: Checkout) -> None:
+def test_changing_it_back_before_anything_was_built_builds_nothing(anywhere: Checkout) -> None:
     old, new = "  core:\n    learning_rate: 1.0e-3", "  core:\n    learning_rate: 2.0e-3"
-    either.edit("config/studies/tiny.yaml", old, new)
-    assert either.planned(*TINY) == CORES_RUNS
-    either.edit("config/studies/tiny.yaml", new, old)
-    assert either.planned(*TINY) == {}
+    anywhere.edit("config/studies/tiny.yaml", old, new)
+    assert anywhere.planned(*TINY) == CORES_RUNS
+    anywhere.edit("config/studies/tiny.yaml", new, old)
+    assert anywhere.planned(*TINY) == {}
 
 
-def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(either: Checkout) -> None:
-    either.edit(
+def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(anywhere: Checkout) -> None:
+    anywhere.edit(
         "corelib/objectives.py",
         '"""What one training step looks at."""',
         '"""Something else\n\n    altogether.\n    """\n    # a comment',
     )
-    either.edit(
+    anywhere.edit(
         "corelib/objectives.py",
         "return base - eta * (own - base)  # equation 8",
         "return (base\n                    - eta * (own - base))",
     )
-    assert either.planned(*TINY) == {}
+    assert anywhere.planned(*TINY) == {}
 
 
-def test_changing_the_loss_builds_everything_that_was_trained_with_it(either: Checkout) -> None:
-    either.edit(
+def test_changing_the_loss_builds_everything_that_was_trained_with_it(anywhere: Checkout) -> None:
+    anywhere.edit(
         "corelib/objectives.py",
         "objective.unlearn.distance, reduction).mean()",
         "objective.unlearn.distance, reduction).sum()",
     )
-    planned = either.planned(*TINY)
+    planned = anywhere.planned(*TINY)
     assert planned["unlearn"] == 4
     assert planned.keys() >= AFTER_UNLEARNING
     assert not planned.keys() & {"render_images", "train_pipeline", "train_classifier", "slice_images"}
 
 
-def test_changing_how_a_table_is_laid_out_trains_nothing(either: Checkout) -> None:
-    either.edit("corelib/tables.py", 'header = ["Algorithm", *(f"', 'header = ["Method", *(f"')
-    assert either.planned(*TINY) == {"tabulate": 1}
+def test_changing_how_a_table_is_laid_out_trains_nothing(anywhere: Checkout) -> None:
+    anywhere.edit("corelib/tables.py", 'header = ["Algorithm", *(f"', 'header = ["Method", *(f"')
+    assert anywhere.planned(*TINY) == {"tabulate": 1}
 
 
-def test_a_changed_guidance_scale_samples_anew_but_trains_nothing(either: Checkout) -> None:
-    either.edit("config/studies/tiny.yaml", "guidance_scale: 3.0", "guidance_scale: 4.0")
-    planned = either.planned(*TINY)
+def test_a_changed_guidance_scale_samples_anew_but_trains_nothing(anywhere: Checkout) -> None:
+    anywhere.edit("config/studies/tiny.yaml", "guidance_scale: 3.0", "guidance_scale: 4.0")
+    planned = anywhere.planned(*TINY)
     assert planned.keys() == AFTER_UNLEARNING | {"tabulate", "draw"}
 
 
@@ -218,24 +218,24 @@ def test_a_table_that_was_changed_by_hand_is_put_together_again(either: Checkout
     assert table.read_text() == content
 
 
-def test_a_table_that_is_dated_tomorrow_is_put_together_again_all_the_same(either: Checkout) -> None:
+def test_a_table_that_is_dated_tomorrow_is_put_together_again_all_the_same(anywhere: Checkout) -> None:
     """The clock has been set back since. Snakemake refuses an output that is older than what it was made from."""
-    table = either.folder / "results/tiny/table1.csv"
+    table = anywhere.folder / "results/tiny/table1.csv"
     content = table.read_text()
     table.write_text(content.replace("CORE (ours)", "CORE (mine)"))
     tomorrow = time.time() + 86400
     for path in table.parent.iterdir():
         os.utime(path, (tomorrow, tomorrow))
-    assert either.planned(*TINY) == {"tabulate": 1}
-    done = either.snakemake("--cores", "1", *TINY)
+    assert anywhere.planned(*TINY) == {"tabulate": 1}
+    done = anywhere.snakemake("--cores", "1", *TINY)
     assert done.returncode == 0, done.stdout[-3000:]
     assert table.read_text() == content
-    assert either.planned(*TINY) == {}
+    assert anywhere.planned(*TINY) == {}
 
 
-def test_a_study_of_two_lines_shares_every_run_it_does_not_change(either: Checkout) -> None:
-    (either.folder / "config/studies/faster.yaml").write_text("base: tiny\nmethods: {core: {learning_rate: 2e-3}}\n")
-    planned = either.planned("results/faster/table1.csv")
+def test_a_study_of_two_lines_shares_every_run_it_does_not_change(anywhere: Checkout) -> None:
+    (anywhere.folder / "config/studies/faster.yaml").write_text("base: tiny\nmethods: {core: {learning_rate: 2e-3}}\n")
+    planned = anywhere.planned("results/faster/table1.csv")
     assert planned == {rule: count for rule, count in CORES_RUNS.items() if rule != "draw"}
 
 
@@ -244,6 +244,9 @@ def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checko
     record = json.loads(path.read_text())
     record["earlier_attempts"] = [{"host": "somebodys-machine", "device": record["device"]}]
     path.write_text(json.dumps(record))
+    done = checkout.python("-m", "corelib", "ship", "tiny")
+    assert done.returncode == 1 and "not the record as it was written" in done.stdout  # its seal is of other words
+    path.write_text(json.dumps(sealed(record)))
     done = checkout.python("-m", "corelib", "ship", "tiny")
     assert done.returncode == 0 and done.stdout.strip() == "config/pretrained", done.stdout
     assert "somebodys-machine" not in (checkout.folder / "config/pretrained/world.json").read_text()
@@ -274,7 +277,7 @@ def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checko
         ),
         (
             ("products", "nope"),
-            "there is no such study, expected one of paper, mini, mini-from-scratch, mini-released, released, tiny.",
+            f"there is no such study, expected one of {', '.join(study_names(REPOSITORY / 'config'))}.",
         ),
     ],
 )
@@ -377,10 +380,7 @@ def test_an_unknown_table_is_refused_by_name(checkout: Checkout) -> None:
 def test_an_unknown_study_is_refused_by_name(checkout: Checkout) -> None:
     done = checkout.snakemake("--dry-run", "results/huge/table1.csv")
     assert done.returncode != 0
-    assert (
-        "there is no such study, expected one of paper, mini, mini-from-scratch, mini-released, released, tiny"
-        in done.stdout
-    )
+    assert f"there is no such study, expected one of {', '.join(study_names(REPOSITORY / 'config'))}" in done.stdout
 
 
 def test_code_that_changes_while_a_job_waits_is_noticed_by_the_job(checkout: Checkout) -> None:

@@ -29,11 +29,17 @@ class FrozenModel(Section):
 
 
 class CurrentModel(Section):
-    """The noise predictor in training at the same noisy image: eps_theta(x_t, prompt)."""
+    """The noise predictor in training: eps_theta(x_t, prompt).
+
+    Attributes:
+        posterior: whether x_t is that of the prediction, or has the same t and noise, but a latent of its own, drawn
+            anew from the autoencoder's posterior of the same image.
+    """
 
     kind: Literal["current_model"]
     prompt: Literal["anchor", "own"]
     gradient: Literal["detached", "through"]
+    posterior: Literal["shared", "own"]
 
 
 class GaussianNoise(Section):
@@ -81,6 +87,28 @@ class SampledImages(Switches):
     guidance_scale: float
 
 
+class MinSNR(Section):
+    """scale min(SNR_t, gamma) / SNR_t, with SNR_t = alpha_bar_t / (1 - alpha_bar_t): Hang et al. 2023, Efficient
+    Diffusion Training via Min-SNR Weighting Strategy (arXiv:2303.09556), which has gamma 5.
+    """
+
+    kind: Literal["min_snr"]
+    scale: float
+    gamma: PositiveFloat
+
+
+class OneMinusAlphaBar(Section):
+    """scale (1 - alpha_bar_t), the variance of the noise in x_t: as Poole et al. 2022, DreamFusion (arXiv:2209.14988),
+    weight their loss.
+    """
+
+    kind: Literal["one_minus_alpha_bar"]
+    scale: float
+
+
+Weight = float | Annotated[MinSNR | OneMinusAlphaBar, Field(discriminator="kind")]
+
+
 class UnlearnTerm(Section):
     """What pushes eps_theta(x_t, p_f) away from the forget concept.
 
@@ -89,19 +117,22 @@ class UnlearnTerm(Section):
             (equation 6); or an image of the anchor concept that the base model has generated; or no x_0, but an x_t
             that the current model samples.
         target: the target noise y.
-        weight: lambda with its sign; -1 ascends.
+        weight: lambda of equations 5 and 6 with its sign; -1 ascends. Or lambda omega_t, a function of t (equations 11
+            and 12), where `scale` is lambda.
         distance: the squared norm, or the norm itself (equations 11 and 12 as printed).
     """
 
     images: Literal["forget", "anchor", "generated"] | SampledImages
     target: Target
-    weight: float
+    weight: Weight
     distance: Literal["squared", "norm"]
 
     @model_validator(mode="after")
     def _has_the_noise_of_its_target(self) -> UnlearnTerm:
         if isinstance(self.images, SampledImages) and self.target.kind == "gaussian_noise":
             raise ValueError("a target other than gaussian_noise: no noise has made an x_t that is sampled")
+        if isinstance(self.images, SampledImages) and getattr(self.target, "posterior", "shared") == "own":
+            raise ValueError("a target with `posterior: shared`: an x_t that is sampled has no latent to draw")
         return self
 
     @property
@@ -120,6 +151,8 @@ class RetainTerm(Section):
     def _needs_no_anchor(self) -> RetainTerm:
         if self.target.kind == "guided_model" or getattr(self.target, "prompt", "own") == "anchor":
             raise ValueError("a target that needs no anchor: retain pairs have none")
+        if getattr(self.target, "posterior", "shared") == "own":
+            raise ValueError("a target with `posterior: shared`: latents of retain pairs are drawn once")
         return self
 
 
@@ -206,13 +239,16 @@ class Saliency(Section):
     """SalUn's mask: only the trained weights with the largest gradients on the forget set may change.
 
     Attributes:
-        keep: the fraction of the trained weights that may change, by one threshold over all of them.
+        scope: the weights whose gradients are ranked: the trained ones, or all of the U-Net. The mask is of the trained
+            ones in either case, since no others move.
+        keep: the fraction of the ranked weights whose gradients reach the threshold, one for all of them.
         threshold: or else the magnitude from which a weight's gradient lets it change; the gradient is that of the
             mean over a latent's dimensions, summed over the forget pairs.
         guidance_scale: s of the prediction e_0 + s (e_f - e_0) whose gradient is taken: 1 is equation 1, and 8.5 what
             public code calls a guidance of 7.5.
     """
 
+    scope: Literal["trained", "all"]
     keep: float | None = Field(gt=0, le=1)
     threshold: PositiveFloat | None
     guidance_scale: float

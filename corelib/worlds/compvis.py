@@ -7,30 +7,30 @@ leaves out what it does not know; here nothing is executed, and every tensor of 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from corelib.artefacts import folder_written_whole, sha256_of
 from corelib.errors import AssetError
+from corelib.pipeline_parts import NETWORKS, build_network
 from corelib.settings.unlearn_canvas import ConversionStage
+from corelib.state_dicts import UnfitWeights, check_finite, check_fit, give_weights
 from corelib.weights import read_plain_weights
 from corelib.work import Outcome, Work
 
 UNET, AVERAGE = "model.diffusion_model.", "model_ema.diffusion_model"
 AUTOENCODER, TEXT_ENCODER = "first_stage_model.", "cond_stage_model.transformer.text_model."
 
-NO_WEIGHT = ("embeddings.position_ids",)
-"""Buffers that old checkpoints contain and the pinned text encoder makes itself."""
+USED = (UNET, AVERAGE, AUTOENCODER, TEXT_ENCODER)
+"""How the names of all tensors begin that may be used; others are the noise schedule's, and of the training."""
 
-FROM_TRAINING = ("pytorch_lightning.", "lightning.", "omegaconf.", "numpy.")
+FROM_TRAINING = ("pytorch_lightning.", "lightning.", "omegaconf.")
 """Whose objects a training leaves beside the weights: callbacks, configurations, counters. None is needed."""
 
 
@@ -38,7 +38,8 @@ def convert_compvis(settings: ConversionStage, work: Work) -> Outcome:
     """Stage: a diffusers folder with the weights of a CompVis checkpoint.
 
     Architecture, tokenizer and noise schedule are those of the diffusers folder among the assets; its weights are not
-    read. Raises `AssetError` if the file is no such checkpoint, lacks a tensor, or has one too many.
+    read. Raises `AssetError` if the file is no such checkpoint, lacks a tensor, has one too many, or one that is not
+    finite.
     """
     pipeline, checkpoint = work.inputs["pipeline"], work.inputs["compvis"]
     said = checkpoint.facts["compvis"]
@@ -46,15 +47,37 @@ def convert_compvis(settings: ConversionStage, work: Work) -> Outcome:
     like = pipeline.place(pipeline.facts["pipeline"])
     for part in ("tokenizer", "scheduler"):
         pipeline.outside(f"{pipeline.facts['pipeline']}/{part}", pipeline.facts["parts"][part])
-    weights = read_checkpoint(path)
     with folder_written_whole(work.folder / "pipeline") as folder:
-        _unet(path, weights, like / "unet", settings.weights).save_pretrained(folder / "unet")
-        _autoencoder(path, weights, like / "vae").save_pretrained(folder / "vae")
-        _text_encoder(path, weights, like / "text_encoder").save_pretrained(folder / "text_encoder")
+        for name, converted in _converted(path, like, settings.weights):
+            with _said_of(path, converted.prefix, converted.network):
+                give_weights(converted.network, converted.weights)
+            converted.network.save_pretrained(folder / name)
         for part in ("tokenizer", "scheduler"):
             shutil.copytree(like / part, folder / part)
     parts = {part.name: sha256_of(part) for part in sorted((work.folder / "pipeline").iterdir())}
     return Outcome(["pipeline"], {"pipeline": "pipeline", "unet": "unet", "parts": parts})
+
+
+def check_compvis(path: Path, like: Path | None, chosen: str | None, values: bool) -> None:
+    """Raise `AssetError` if `convert_compvis` would, without loading the weights.
+
+    Args:
+        path: of the checkpoint.
+        like: the diffusers folder whose networks it has weights for; None if only the file itself is there to look at.
+        chosen: `raw` or `ema`; None as above.
+        values: whether to read all values and see that they are finite.
+    """
+    if like is None or chosen is None:
+        weights = read_checkpoint(path)
+        if values:
+            with _said_of(path, "", None):
+                check_finite({name: weights[name] for name in weights if name.startswith(USED)})
+        return
+    for _, converted in _converted(path, like, chosen):
+        with _said_of(path, converted.prefix, converted.network):
+            check_fit(converted.weights, converted.network.state_dict())
+            if values:
+                check_finite(converted.weights)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -70,58 +93,58 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
 
 
-def _unet(path: Path, weights: Mapping[str, Tensor], like: Path, chosen: str) -> Any:
-    names = [name.removeprefix(UNET) for name in weights if name.startswith(UNET)]
-    if chosen == "ema":
-        averages = {name: AVERAGE + name.replace(".", "") for name in names}
-        if missing := [average for average in averages.values() if average not in weights]:
-            raise AssetError(
-                f"{path}: it lacks the average {missing[0]}, and {len(missing) - 1} more of {len(names)}, expected all "
-                "(or world.assets.weights: raw)."
-            )
-        own = {UNET + name: weights[average] for name, average in averages.items()}
-    else:
-        own = {UNET + name: weights[UNET + name] for name in names}
-    model = _untrained(UNet2DConditionModel, like)
-    return _with_weights(path, UNET, model, convert_ldm_unet_checkpoint(own, dict(model.config)), len(own))
+@dataclass(frozen=True)
+class _Converted:
+    """A network without weights, and those that a checkpoint has for it by the network's own names."""
+
+    prefix: str
+    network: Any
+    weights: dict[str, Tensor]
 
 
-def _autoencoder(path: Path, weights: Mapping[str, Tensor], like: Path) -> Any:
+def _converted(path: Path, like: Path, chosen: str) -> Iterator[tuple[str, _Converted]]:
+    """The networks of a checkpoint, by the folders of their parts. Raises `AssetError` if a tensor is left over."""
+    weights = read_checkpoint(path)
+    unet = build_network(NETWORKS["unet"], like / "unet")
+    own = _of_unet(path, weights, chosen)
+    yield "unet", _whole(path, UNET, unet, convert_ldm_unet_checkpoint(dict(own), dict(unet.config)), len(own))
+    autoencoder = build_network(NETWORKS["vae"], like / "vae")
     own = {name: tensor for name, tensor in weights.items() if name.startswith(AUTOENCODER)}
-    model = _untrained(AutoencoderKL, like)
-    return _with_weights(path, AUTOENCODER, model, convert_ldm_vae_checkpoint(own, dict(model.config)), len(own))
+    renamed = convert_ldm_vae_checkpoint(dict(own), dict(autoencoder.config))
+    yield "vae", _whole(path, AUTOENCODER, autoencoder, renamed, len(own))
+    text_encoder = build_network(NETWORKS["text_encoder"], like / "text_encoder")
+    own = {name: weights[name] for name in weights if name.startswith(TEXT_ENCODER)}
+    own = {name.removeprefix(TEXT_ENCODER): tensor for name, tensor in own.items()}
+    renamed = NETWORKS["text_encoder"].renamed(own, text_encoder)
+    yield "text_encoder", _Converted(TEXT_ENCODER, text_encoder, renamed)
 
 
-def _text_encoder(path: Path, weights: Mapping[str, Tensor], like: Path) -> Any:
-    own = {name.removeprefix(TEXT_ENCODER): weights[name] for name in weights if name.startswith(TEXT_ENCODER)}
-    own = {name: tensor for name, tensor in own.items() if name not in NO_WEIGHT}
-    with torch.device("meta"):
-        model = CLIPTextModel(CLIPTextConfig.from_pretrained(str(like)))
-    flat = {name.removeprefix("text_model.") for name in model.state_dict()}
-    prefix = "text_model." if flat != set(model.state_dict()) else ""  # by the version of transformers
-    return _with_weights(path, TEXT_ENCODER, model, {prefix + name: own[name] for name in own}, len(own))
-
-
-def _untrained(kind: Any, like: Path) -> Any:
-    """A network of the architecture that a diffusers folder says, without weights."""
-    with torch.device("meta"):
-        return kind.from_config(kind.load_config(str(like), local_files_only=True))
-
-
-def _with_weights(path: Path, prefix: str, model: Any, converted: Mapping[str, Tensor], count: int) -> Any:
-    """The network with its tensors, in fp32: every one that it has, and every one that the file has for it."""
-    own = model.state_dict()
-    if missing := sorted(own.keys() - converted.keys()):
+def _of_unet(path: Path, weights: Mapping[str, Tensor], chosen: str) -> dict[str, Tensor]:
+    names = [name.removeprefix(UNET) for name in weights if name.startswith(UNET)]
+    if chosen == "raw":
+        return {UNET + name: weights[UNET + name] for name in names}
+    averages = {name: AVERAGE + name.replace(".", "") for name in names}
+    if missing := [average for average in averages.values() if average not in weights]:
         raise AssetError(
-            f"{path}: {prefix}* has no tensor for {missing[0]} of {type(model).__name__}, nor for {len(missing) - 1} "
-            f"more of {len(own)}, expected all."
+            f"{path}: it lacks the average {missing[0]}, and {len(missing) - 1} more of {len(names)}, expected all "
+            "(or world.assets.weights: raw)."
         )
-    if len(converted) != count or len(own) != count:
-        raise AssetError(f"{path}: {prefix}* has {count} tensors, expected the {len(own)} of {type(model).__name__}.")
-    for name, tensor in converted.items():
-        if tensor.shape != own[name].shape:
-            raise AssetError(
-                f"{path}: the tensor for {name} has shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}."
-            )
-    model.load_state_dict({name: tensor.float() for name, tensor in converted.items()}, assign=True)
-    return model
+    return {UNET + name: weights[average] for name, average in averages.items()}
+
+
+def _whole(path: Path, prefix: str, network: Any, converted: Mapping[str, Tensor | None], count: int) -> _Converted:
+    """What diffusers made of some tensors; it leaves out what it does not know, and takes what is missing for None."""
+    found = {name: tensor for name, tensor in converted.items() if tensor is not None}
+    own = network.state_dict()
+    if len(found) != count and not own.keys() - found.keys():
+        raise AssetError(f"{path}: {prefix}* has {count} tensors, expected the {len(own)} of {type(network).__name__}.")
+    return _Converted(prefix, network, found)
+
+
+@contextmanager
+def _said_of(path: Path, prefix: str, network: Any) -> Iterator[None]:
+    try:
+        yield
+    except UnfitWeights as error:
+        of = f"{prefix}* are not the weights of {type(network).__name__}" if network is not None else "not usable"
+        raise AssetError(f"{path}: {of} ({error}).") from None

@@ -20,6 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from corelib.artefacts import folder_written_whole, sha256_of
 from corelib.devices import compute_with
 from corelib.errors import ConfigurationError
+from corelib.pipeline_parts import AUTOENCODER, load_network
 from corelib.randomness import generator
 from corelib.settings.miniature import Denoiser, PipelineStage, TextEncoder
 from corelib.work import Outcome, Work
@@ -40,7 +41,7 @@ def train_pipeline(settings: PipelineStage, work: Work) -> Outcome:
     """
     compute_with(work.threads)
     world = load_world_images(work.inputs["images"].file("images"))
-    vae = AutoencoderKL.from_pretrained(work.inputs["autoencoder"].file("vae")).eval()
+    vae = load_network(AUTOENCODER, work.inputs["autoencoder"].file("vae"))
     tokenizer = build_tokenizer(settings.vocabulary)
     captions = _captions(world, settings.prompts, tokenizer)  # (images + 1, tokens), the empty prompt last
     moments = encoded(vae, world.pixels) * vae.config.scaling_factor  # (images, 2, channels, h, w)
@@ -156,7 +157,6 @@ def save_pipeline(
     scheduler: DDIMScheduler,
 ) -> None:
     """Save the parts as a `StableDiffusionPipeline` folder without safety checker, in safetensors."""
-    vae.register_to_config(_name_or_path="")  # else the folder that it was loaded from is saved with it
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,

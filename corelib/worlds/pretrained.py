@@ -9,6 +9,7 @@ from corelib.artefacts import below, folder_written_whole, sha256_of, written_wh
 from corelib.errors import AssetError
 from corelib.settings.pretrained import PretrainedStage
 from corelib.work import Outcome, Work
+from corelib.worlds.inspection import inspect_shipped
 
 SHIPPED = Path(__file__).resolve().parent.parent.parent / "config" / "pretrained"
 
@@ -16,7 +17,8 @@ SHIPPED = Path(__file__).resolve().parent.parent.parent / "config" / "pretrained
 def adopt_pretrained(settings: PretrainedStage, work: Work) -> Outcome:
     """Stage: copy the shipped models into the run's folder, each checked against its sha256.
 
-    Raises `AssetError` if one of them is missing or is not the file that was shipped.
+    Raises `AssetError` if one of them is missing, is not the file that was shipped, or does not hold the weights of its
+    network.
     """
     for name, sha256 in settings.files.items():
         source, target = below(SHIPPED, name), below(work.folder, name)
@@ -32,4 +34,5 @@ def adopt_pretrained(settings: PretrainedStage, work: Work) -> Outcome:
         else:
             with written_whole(target) as temporary:
                 shutil.copyfile(source, temporary)
+    inspect_shipped(work.folder, settings.facts)
     return Outcome(sorted(settings.files), settings.facts)

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from corelib.errors import AssetError
 from corelib.preflight import existing_part
@@ -34,6 +35,7 @@ from corelib.worlds.fetching import (
 )
 from corelib.worlds.image_index import read_index, write_index
 from corelib.worlds.indexing import Wanted, index_images
+from corelib.worlds.inspection import Inspection
 
 IMAGES = "images"
 FAULTS = "faults.txt"
@@ -48,6 +50,7 @@ class Provision:
         wanted: what the images have to be.
         configuration: the folder with the sources and the lock.
         photo_style: the style that captions call Photo.
+        compvis_weights: which weights of a CompVis file the study uses.
         say: how a line is shown to the user.
     """
 
@@ -57,6 +60,7 @@ class Provision:
         wanted: Wanted,
         configuration: Path,
         photo_style: str,
+        compvis_weights: Literal["raw", "ema"],
         say: Callable[[str], None],
     ) -> None:
         self.settings, self.places = assets
@@ -64,6 +68,7 @@ class Provision:
         self.names = list(self.settings.sha256)
         self.configuration = configuration
         self.photo_style = photo_style
+        self.compvis_weights = compvis_weights
         self.say = say
         self.sources = load_sources(configuration)
         self.lock = read_lock(configuration)
@@ -170,14 +175,22 @@ class Provision:
                 yield str(error).removesuffix(".")
                 continue
             locked = self.lock.assets.get(place)
-            if locked is None:
-                self._remember(self.lock.with_asset(place, found))
-                self.say(f"  trusted from now on: {found.bytes / 1e9:.2f} GB, sha256 {found.sha256[:12]}")
-            elif locked.sha256 != found.sha256:
+            if locked is not None and locked.sha256 != found.sha256:
                 yield (
                     f"{difference(place, locked, found)}; restore it, or take the entry {place!r} out of "
                     f"{self.configuration / LOCK} to trust what is there now"
                 )
+            elif (fault := self._inspection(values=locked is None).fault(name)) is not None:
+                yield fault
+            elif locked is None:
+                self._remember(self.lock.with_asset(place, found))
+                self.say(f"  trusted from now on: {found.bytes / 1e9:.2f} GB, sha256 {found.sha256[:12]}")
+        yield from self._inspection(values=False).faults_of_pipeline()
+
+    def _inspection(self, values: bool) -> Inspection:
+        """A look at the weights; their values are read once, before they are locked."""
+        paths = {name: Path(place_of(name, self.places)) for name in self.names}
+        return Inspection(self.settings, paths, values, self.compvis_weights)
 
     def _origin(self, name: str) -> str:
         asset = name.split("/")[0]

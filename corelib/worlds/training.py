@@ -107,9 +107,11 @@ class MovingAverage:
 
     @torch.no_grad()
     def load(self, values: list[Tensor]) -> None:
-        """Continue from saved values."""
+        """Continue from saved values. Raises `ValueError` if they are not of the parameters' shapes."""
         for value, saved in zip(self.values, values, strict=True):
-            value.copy_(saved.reshape_as(value))
+            if value.shape != saved.shape:
+                raise ValueError(f"an average has shape {tuple(saved.shape)}, expected {tuple(value.shape)}")
+            value.copy_(saved)
 
     @torch.no_grad()
     def give_to_module(self) -> None:

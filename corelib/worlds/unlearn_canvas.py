@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from corelib.artefacts import followed, sha256_of, written_whole
-from corelib.classifier_weights import read_weights
 from corelib.errors import AssetError
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.work import Outcome, Work
 from corelib.worlds.image_index import ImageIndex, read_index
+from corelib.worlds.inspection import Inspection
 from corelib.worlds.presence import ADVICE, absences
 
 INDEX = "images.parquet"
@@ -29,7 +29,7 @@ def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
     The run's folder links to the assets by their names. Raises `AssetError` with one sentence that names everything
     that is wrong.
     """
-    if faults := list(faults_of(settings, work.folder)):
+    if faults := list(faults_of(settings, work.folder, values=True)):
         raise AssetError(f"assets of the paper's world: {'; '.join(faults)} (see `world.assets` of the study).")
     sha256 = settings.sha256
     facts: dict[str, Any] = {name: {"weights": name, "sha256": sha256[name]} for name in NETWORKS if name in sha256}
@@ -53,10 +53,20 @@ def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
     return Outcome([INDEX], {**facts, "images": IMAGES, "image_index": INDEX, "places": INDEX_OF_USER})
 
 
-def faults_of(settings: AdoptionStage, folder: Path) -> Iterator[str]:
-    """What is not there or not what the lock says, in words; `folder` has the links."""
+def faults_of(
+    settings: AdoptionStage, folder: Path, values: bool, compvis_weights: Literal["raw", "ema"] | None = None
+) -> Iterator[str]:
+    """What is not there, not what the lock says, or not the weights of its network, in words.
+
+    Args:
+        settings: which assets are needed.
+        folder: has the links to them.
+        values: whether to read all weights and see that they are finite; `make assets` has done so before it locked.
+        compvis_weights: which weights of a CompVis file are used, where that is known.
+    """
     paths = {name: followed(folder / name) for name in settings.sha256}
     yield from absences(settings, paths)
+    inspection = Inspection(settings, paths, values, compvis_weights, is_locked=True)
     for name, locked in settings.sha256.items():
         if locked is None or not paths[name].exists():
             continue
@@ -64,12 +74,9 @@ def faults_of(settings: AdoptionStage, folder: Path) -> Iterator[str]:
             yield from _faults_of_images(folder, locked)
         elif (found := sha256_of(paths[name])) != locked:
             yield f"{paths[name]} has the sha256 {found[:12]}, expected {locked[:12]} as locked"
-    for label, form in settings.classifiers.items():
-        if (folder / CLASSIFIERS[label]).is_file():
-            try:
-                read_weights(followed(folder / CLASSIFIERS[label]), len(form.classes))
-            except AssetError as error:
-                yield str(error).removesuffix(".")
+        elif (fault := inspection.fault(name)) is not None:
+            yield fault
+    yield from inspection.faults_of_pipeline()
 
 
 def _faults_of_images(folder: Path, locked: str) -> Iterator[str]:

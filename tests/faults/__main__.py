@@ -182,12 +182,16 @@ def _quiet() -> None:
 
 def _import_all(checkout: Path) -> None:
     """Import everything that any job imports, from the reference's checkout."""
-    os.environ |= {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(checkout)}
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     sys.path.insert(0, str(checkout.resolve()))
+    from corelib import jobs
+    from corelib.environment import prepare
+
+    prepare(os.environ, checkout)
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     for script in sorted((checkout / "workflow_scripts").glob("*.py")):
         imports = [line for line in script.read_text().splitlines() if line.startswith(("from ", "import "))]
         exec("\n".join(imports), {})
+    jobs.check_packages = lambda: None  # the forked processes have imported these tests as well
 
 
 def _report(asked: argparse.Namespace, labels: list[str], outcomes: list, seconds: float) -> int:  # type: ignore[type-arg]

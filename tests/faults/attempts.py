@@ -21,6 +21,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from corelib.artefacts import has_its_seal
+
 LONGEST = 180.0
 """Seconds after which an attempt counts as hanging."""
 
@@ -170,14 +172,17 @@ class Place:
                 (self.folder / path).unlink()
 
     def listing(self) -> dict[str, str]:
-        """The sha256 of every file that lies there; of a record of who made what when, only that it is there."""
+        """The sha256 of every file that lies there; of a record of who made what when, only whether it has its seal."""
         found = {}
         for top in ("runs", "results"):
             for path in sorted((self.folder / top).rglob("*")):
                 if path.is_file() or path.is_symlink():
                     name = str(path.relative_to(self.folder))
-                    known = ".provenance." not in name and path.is_file()
-                    found[name] = sha256(path.read_bytes()).hexdigest() if known else ""
+                    if name.endswith(".provenance.json"):
+                        found[name] = "sealed" if _is_sealed(path) else "not sealed"
+                    else:
+                        known = ".provenance." not in name and path.is_file()
+                        found[name] = sha256(path.read_bytes()).hexdigest() if known else ""
         return found
 
     @property
@@ -201,6 +206,13 @@ class Place:
     def is_inside_a_write(self) -> bool:
         """Whether something lies half written: a temporary file of anything but a lease."""
         return any(re.search(r"(^|/)\.", name) and ".lease" not in name for name in self.unfinished())
+
+
+def _is_sealed(path: Path) -> bool:
+    try:
+        return has_its_seal(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return False
 
 
 @dataclass

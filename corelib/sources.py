@@ -1,0 +1,62 @@
+"""Imports `corelib` from its source files alone, so that the code that runs is the code that addresses are made of.
+
+Python takes the compiled `.pyc` of a module for current when the source file has the size and the time stamp that it
+remembers, and it prefers a package or a compiled module to a `.py` file of the same name. An address is a digest of the
+`.py` file. The package installs this finder before any of its modules is imported, in a job, in Snakemake's own process
+and for `python -m corelib`. Other packages keep their `.pyc` files.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import CodeType, ModuleType
+
+LIBRARY = Path(__file__).resolve().parent
+
+
+def file_of(name: str) -> Path | None:
+    """The source file of a module of the library: its `.py` file, else the `__init__.py` of its folder, else None."""
+    package, *parts = name.split(".")
+    if package != LIBRARY.name:
+        return None
+    path = LIBRARY.joinpath(*parts)
+    module, initial = path.with_suffix(".py"), path / "__init__.py"
+    return module if parts and module.is_file() else initial if initial.is_file() else None
+
+
+class _FromSource(SourceFileLoader):
+    """Compiles a module each time that it is imported, and writes no `.pyc`."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+class _Finder(MetaPathFinder):
+    """Finds each module of the library where `file_of` says, and nowhere else."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The module's source file as a specification; None for modules of other packages."""
+        if fullname.partition(".")[0] != LIBRARY.name:
+            return None
+        file = file_of(fullname)
+        if file is None:
+            raise ModuleNotFoundError(
+                f"No module named {fullname!r}: {LIBRARY} has no source file of it.", name=fullname
+            )
+        folders = [str(file.parent)] if file.name == "__init__.py" else None
+        loader = _FromSource(fullname, str(file))
+        return spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=folders)
+
+
+def install() -> None:
+    """Make Python import the library through this finder."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())

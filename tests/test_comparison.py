@@ -1,0 +1,82 @@
+"""Verdicts: how often Fisher's exact test would say "differs" of accuracies that are equal."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import comb, prod
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corelib.comparison import false_differences, probability_if_equal, probability_of_difference, tail
+from corelib.metrics import Count
+
+sizes = st.integers(min_value=1, max_value=14)
+
+
+def differs(k: int, n: int, m: int, o: int, level: float = 0.05) -> bool:
+    return probability_if_equal(Count(k, n), Count(m, o)) < level
+
+
+def binomial(k: int, n: int, share: float) -> float:
+    return comb(n, k) * share**k * (1 - share) ** (n - k)
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=sizes, o=sizes, thousandths=st.integers(min_value=0, max_value=1000))
+def test_the_probability_of_a_false_difference_is_the_sum_over_all_pairs_of_counts(n, o, thousandths):
+    share = thousandths / 1000
+    expected = sum(
+        binomial(k, n, share) * binomial(m, o, share)
+        for k, m in product(range(n + 1), range(o + 1))
+        if differs(k, n, m, o, 0.19)
+    )
+    assert probability_of_difference(n, o, share, 0.19) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("n", "o", "share"), [(30, 30, 0.5), (30, 30, 0.9), (60, 60, 0.85), (150, 150, 0.3), (60, 120, 0.7)]
+)
+def test_the_probability_of_a_false_difference_is_that_of_a_simulation(n, o, share):
+    draws = np.random.default_rng(0)
+    drawn = 200_000
+    pairs, times = np.unique(
+        np.stack([draws.binomial(n, share, drawn), draws.binomial(o, share, drawn)], axis=1), axis=0, return_counts=True
+    )
+    said = sum(int(count) for (k, m), count in zip(pairs, times, strict=True) if differs(int(k), n, int(m), o))
+    expected = probability_of_difference(n, o, share, 0.05)
+    assert 0 < expected < 0.05, "Fisher's exact test is conservative"
+    assert said / drawn == pytest.approx(expected, abs=5 * (expected / drawn) ** 0.5)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_accuracies_of_0_and_1_never_differ_by_chance(share):
+    assert probability_of_difference(500, 520, share, 0.05) == 0
+
+
+@pytest.mark.parametrize(("n", "o"), [(500, 500), (520, 520), (1020, 1020)])
+def test_the_largest_grids_stay_below_the_level_of_the_test(n, o):
+    assert 0.02 < probability_of_difference(n, o, 0.5, 0.05) < 0.05
+
+
+@settings(max_examples=60, deadline=None)
+@given(chances=st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=7), data=st.data())
+def test_the_tail_is_the_sum_over_all_outcomes_of_independent_cells(chances, data):
+    least = data.draw(st.integers(min_value=0, max_value=len(chances) + 1))
+    expected = sum(
+        prod(chance if happens else 1 - chance for chance, happens in zip(chances, outcome, strict=True))
+        for outcome in product((False, True), repeat=len(chances))
+        if sum(outcome) >= least
+    )
+    assert tail(chances, least) == pytest.approx(expected, abs=1e-12)
+
+
+def test_false_differences_are_expected_at_the_accuracy_that_both_counts_have_together():
+    pairs = [(Count(29, 30), Count(30, 30)), (Count(140, 150), Count(99, 150))]
+    found = false_differences(pairs, 0.05)
+    each = [probability_of_difference(30, 30, 59 / 60, 0.05), probability_of_difference(150, 150, 239 / 300, 0.05)]
+    assert found.differing == 1
+    assert found.expected == pytest.approx(sum(each))
+    assert found.at_least_as_many == pytest.approx(1 - (1 - each[0]) * (1 - each[1]))
