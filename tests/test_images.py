@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Checkout
 from full_format import UNUSED_STYLES, benchmark_images, picture, with_comment, write_image_folder, write_parquet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -226,6 +227,29 @@ def test_a_damaged_shard_is_one_sentence(tmp_path: Path, damage: str) -> None:
         shard.write_bytes(b"nothing")
     with pytest.raises(AssetError, match=r"parquet: not readable .*expected parquet with the columns"):
         indexed(tmp_path / "hub")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("cut off", "2.jpg: the image is damaged"),
+        ("other", "2.jpg: not an image, expected a JPEG file; delete"),
+        ("none", "2.jpg: the image is missing, expected it beside the 9 files of its cell; delete"),
+    ],
+)
+def test_an_image_that_changed_since_it_was_rendered_stops_the_job_in_one_sentence(
+    content: str, sentence: str, built: Checkout, tmp_path: Path
+) -> None:
+    world = next((built.folder / "runs/images").iterdir())
+    shutil.copytree(world, tmp_path / "world")
+    image = tmp_path / "world/images/Cobalt_Stripes/Circles/2.jpg"
+    if content == "none":
+        image.unlink()
+    else:
+        image.write_bytes(image.read_bytes()[:300] if content == "cut off" else b"not an image")
+    rendered = reading.benchmark_images(read_manifest(tmp_path / "world" / MANIFEST))
+    with pytest.raises(AssetError, match=re.escape(f"Cobalt_Stripes/Circles/{sentence}")):
+        rendered.read("Cobalt_Stripes", "Circles", 2)
 
 
 @pytest.mark.parametrize("form", ["folder", "parquet"])
