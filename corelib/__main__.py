@@ -25,8 +25,9 @@ try:
     from corelib.errors import UserError
     from corelib.forecast import as_text, forecast_of, in_bytes
     from corelib.preflight import preflight
-    from corelib.running import running_jobs
+    from corelib.running import WATCH, running_jobs
     from corelib.shipping import ship_world
+    from corelib.slurm import queued_jobs
     from corelib.studies import PAPER, load_study
     from corelib.targets import plan_of, targets_of
     from corelib.verifying import verify_results
@@ -186,8 +187,13 @@ def provide_assets(asked: Any) -> int:
 
 
 def show_jobs(_: Any) -> int:
-    """Say what is being computed."""
-    print("\n".join(map(str, running_jobs())) or "No job computes here now.")
+    """Say what is being computed, and what waits in Slurm's queue."""
+    queue = queued_jobs(Path.cwd())
+    running = running_jobs({job.number for job in queue if job.state == "RUNNING"}, patience=WATCH)
+    computing = {job.owner.job for job in running}
+    print(*running, *(job for job in queue if job.number not in computing), sep="\n")
+    if not running and not queue:
+        print("No job computes here now.")
     return 0
 
 

@@ -30,6 +30,44 @@ Below = Callable[[str], Specification]
 OVERHEAD_MINUTES = 10
 """For the start of Python, the reading of models, and a file system that has a bad day."""
 
+WITH_GPU = (
+    "autoencoder",
+    "pipeline",
+    "classifier",
+    "latents",
+    "embeddings",
+    "saliency",
+    "generated",
+    "unlearning",
+    "samples",
+    "predictions",
+    "reference",
+    "fid",
+)
+"""The stages whose jobs need a GPU."""
+
+WITHOUT_GPU = ("conversion", "images", "slices")
+"""The other stages whose jobs are submitted; the jobs of all others run beside Snakemake."""
+
+MINUTES = 60
+"""The run time of a job whose work does not grow with what a study asks for."""
+
+MEMORY = {
+    "conversion": 32_000,
+    "latents": 16_000,
+    "generated": 16_000,
+    "embeddings": 8_000,
+    "saliency": 32_000,
+    "unlearning": 32_000,
+    "samples": 32_000,
+    "predictions": 16_000,
+    "reference": 16_000,
+    "fid": 16_000,
+}
+"""What a job of a stage asks for with the paper's models, in MB; of the others, `LITTLE_MEMORY`."""
+
+LITTLE_MEMORY = 4_000
+
 MARGIN = 2.0
 """Slurm ends a job that takes longer than it said, so it says twice what is expected."""
 
@@ -49,20 +87,28 @@ class Seconds(Section):
 
 
 def minutes_of(
-    specification: Specification, below: Below, seconds: Seconds, attempt: int, longest: int | None = None
+    specification: Specification, below: Below, seconds: Seconds | None, attempt: int, longest: int | None = None
 ) -> int:
-    """The run time to ask for, in minutes, for a job of one of the `STAGES`.
+    """The run time to ask for, in minutes.
 
     Args:
         specification: of the run, or, for `samples`, of which a job is one shard.
         below: gives the specification of what it builds on, by role.
-        seconds: what the device takes.
+        seconds: what the device takes; None if that is not known.
         attempt: 1 at first; an attempt that failed may have been short of time.
         longest: what a job may ask for at most. One that needs more is cut off, and goes on in the next attempt.
     """
-    expected = STAGES[specification["stage"]](specification, below, seconds)
-    minutes = math.ceil(OVERHEAD_MINUTES + MARGIN * expected / 60) * attempt
+    if seconds is not None and (count := STAGES.get(specification["stage"])):
+        first = math.ceil(OVERHEAD_MINUTES + MARGIN * count(specification, below, seconds) / 60)
+    else:
+        first = MINUTES
+    minutes = first * attempt
     return minutes if longest is None else min(minutes, longest)
+
+
+def memory_of(stage: str, attempt: int) -> int:
+    """The memory to ask for, in MB; an attempt that failed may have been short of it."""
+    return MEMORY.get(stage, LITTLE_MEMORY) * attempt
 
 
 def _slices(specification: Specification, _: Below, seconds: Seconds) -> float:

@@ -7,9 +7,12 @@ machine's GPUs for as long as its process lives, and sees only that one. The ker
 from __future__ import annotations
 
 import fcntl
+import itertools
 import logging
+import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -98,31 +101,61 @@ def _locks_of_this_machine() -> Path:
 def _choice() -> list[str]:
     """The GPUs among which this process has to choose for itself; empty if it has not."""
     if CHOSEN in os.environ:
-        named = [name.strip() for name in os.environ[CHOSEN].split(",") if name.strip()]
+        named = _named(os.environ[CHOSEN])
         return named if len(named) > 1 else []
     if any(name in os.environ for name in SCHEDULERS):  # what is to be seen there belongs to others as well
         return []
     return gpus_of_this_machine()
 
 
+def max_jobs_on_gpus() -> int | None:
+    """How many jobs with a GPU can run here at a time, one on each that CUDA shows; None where there is no GPU."""
+    found = _named(os.environ[CHOSEN]) if CHOSEN in os.environ else gpus_of_this_machine()
+    return len(found) if found and _has_nvidia() else None
+
+
+def _named(value: str) -> list[str]:
+    """The devices that a value of `CUDA_VISIBLE_DEVICES` names: CUDA reads to the first that is none, such as -1."""
+    names = [name.strip() for name in value.split(",")]
+    count = len(_listed()) or math.inf
+
+    def is_there(name: str) -> bool:
+        return int(name) < count if name.isdecimal() else name.startswith(("GPU-", "MIG-"))
+
+    return list(dict.fromkeys(itertools.takewhile(is_there, names)))
+
+
 def gpus_of_this_machine() -> list[str]:
-    """The identities of this machine's NVIDIA GPUs, in the driver's order; none where the driver does not answer."""
+    """The identities of this machine's NVIDIA GPUs, in the driver's order; none where the driver does not answer.
+
+    A GPU that is cut into MIG instances counts by those: CUDA shows a process one of them at a time.
+    """
+    return [name for gpu, *instances in _listed() for name in instances or [gpu]]
+
+
+def _listed() -> list[list[str]]:
+    """The identity of each GPU of this machine, and those of its MIG instances behind it."""
     if shutil.which("nvidia-smi") is None:
         return []
-    asked = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    asked = ["nvidia-smi", "--list-gpus"]
     try:
         answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         log.warning("nvidia-smi has not answered in %d seconds: no GPU is chosen, and jobs may share one", PATIENCE)
         return []
-    if answer.returncode != 0:
-        return []
-    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    found: list[list[str]] = []
+    for line in answer.stdout.splitlines() if answer.returncode == 0 else []:
+        uuid = re.search(r"\(UUID: ([^)]+)\)", line)
+        if uuid and line.lstrip().startswith("MIG") and found:
+            found[-1].append(uuid[1])
+        elif uuid:
+            found.append([uuid[1]])
+    return found
 
 
 def _lock_one(choice: list[str], locks: Path) -> tuple[str, IO[bytes]] | None:
     for name in choice:
-        stream = (locks / f"{name}.lock").open("ab")
+        stream = (locks / f"{name.replace('/', '-')}.lock").open("ab")  # older drivers: MIG-GPU-.../7/0
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -17,17 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from corelib.addresses import NUMERICAL_PACKAGES, RESULTS, RUNS
+from corelib.addresses import NUMERICAL_PACKAGES, RESULTS, RUNS, Run
+from corelib.cluster import Cluster, Request, faults_on_cluster
 from corelib.configuration import UnlearnCanvasWorld
+from corelib.effort import WITH_GPU, WITHOUT_GPU, memory_of, minutes_of
 from corelib.errors import ConfigurationError
-from corelib.forecast import Forecast, forecast, in_bytes
+from corelib.forecast import JOBS, SHARD, Forecast, forecast, in_bytes
 from corelib.plan import Plan
 from corelib.running import LOGS
 from corelib.shell_paths import faults_of_places
+from corelib.site import FILE as SITE
+from corelib.site import Site, check_site_file
 from corelib.studies import PAPER
 from corelib.targets import targets_of
 from corelib.worlds.image_index import read_index
 from corelib.worlds.presence import ADVICE
+from corelib.yaml_files import read_yaml
 
 PINS = Path("envs/requirements.txt")
 """Below the repository."""
@@ -58,6 +63,7 @@ def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
     if isinstance(plan.study.world, UnlearnCanvasWorld):
         yield from _assets(plan, repository)
     yield from _room(plan)
+    yield from _cluster(plan, repository)
     differing = differing_versions(repository)
     yield from (Finding("versions", said, "note") for said in differing)
     if not differing:
@@ -173,6 +179,35 @@ def _free() -> int:
 def existing_part(path: Path) -> Path:
     """The path itself, or the nearest folder above it that is there: where what is written to it will lie."""
     return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
+
+
+# Cluster
+
+
+def _cluster(plan: Plan, repository: Path) -> Iterator[Finding]:
+    """Whether Slurm could start what a study asks for; nothing on a machine without Slurm."""
+    if shutil.which("sinfo") is None:
+        return
+    check_site_file(repository)
+    site = Site.of(read_yaml(repository / SITE) or {})
+    runs = {run.name: run for product in plan.products().values() for run in product.with_all_inputs().values()}
+    requests = {request for run in runs.values() if (request := _request(run, site)) is not None}
+    faults = faults_on_cluster(sorted(requests, key=str), repository)
+    yield from (Finding("cluster", fault, kind="FAULT") for fault in faults)
+    if not faults and Cluster.asked() is None:
+        yield Finding("cluster", "Slurm does not answer, so what jobs ask for is not compared", kind="note")
+    elif not faults:
+        yield Finding("cluster", f"what jobs ask for is what {SITE}, partitions and nodes allow")
+
+
+def _request(run: Run, site: Site) -> Request | None:
+    """What a job of a run asks of Slurm at its first attempt; None if it runs beside Snakemake."""
+    if run.stage not in {*WITH_GPU, *WITHOUT_GPU}:
+        return None
+    minutes = minutes_of(run.specification, lambda role: run.inputs[role].specification, site.seconds, 1, site.longest)
+    resources = {**site.resources_of(run.stage), "mem_mb": memory_of(run.stage, 1), "runtime": minutes}
+    rule = SHARD if run.stage == "samples" else JOBS[run.stage]
+    return Request.of(rule, resources, run.specification["threads"])
 
 
 # Versions

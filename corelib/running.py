@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from corelib.addresses import RUNS
 from corelib.gathering import SHARDS
-from corelib.leases import EXPIRY, Owner, read_owner
+from corelib.leases import EXPIRY, RENEWAL, Owner, read_owner
 
 LOGS = Path("logs")
 
@@ -20,13 +21,17 @@ class Running:
 
     Attributes:
         run: `STAGE/SLUG-DIGEST`, and the shard, if it is one.
+        lease: the file.
         owner: who computes it.
+        renewed: when the lease was last renewed, by the clock of the owner's machine or of the file server.
         silent: seconds since it was last heard of.
         said: the last line of its log, without its time.
     """
 
     run: str
+    lease: Path
     owner: Owner
+    renewed: float
     silent: float
     said: str
 
@@ -42,8 +47,16 @@ class Running:
         return f"{self.run}\n    {self.owner.place}, for {lasts}: {state}"
 
 
-def running_jobs() -> list[Running]:
-    """All jobs that hold a lease below the working directory, in the order of their runs."""
+def running_jobs(known: Collection[str] = (), patience: float = 0.0) -> list[Running]:
+    """All jobs that hold a lease below the working directory, in the order of their runs.
+
+    The clock of another machine may differ from this one's. So a job that seems to have died is believed to live if the
+    scheduler knows it, or if it renews its lease.
+
+    Args:
+        known: numbers of the jobs that the scheduler lists as running.
+        patience: seconds for which the leases of jobs that seem to have died are watched; `WATCH` is enough.
+    """
     found = []
     for path in sorted([*RUNS.glob("*/*/manifest.lease"), *RUNS.glob(f"*/*/{SHARDS}/*.lease")]):
         try:
@@ -55,8 +68,25 @@ def running_jobs() -> list[Running]:
             shard = below[1:]
             logs = [LOGS / stage / run / f"{part}.log" for part in shard or ["gather"]] + [LOGS / stage / f"{run}.log"]
             log = next((log for log in logs if log.exists()), logs[-1])
-            found.append(Running("/".join([stage, run, *shard]), owner, time.time() - renewed, _last_line(log)))
+            silent = 0.0 if owner.job in known else abs(time.time() - renewed)
+            found.append(Running("/".join([stage, run, *shard]), path, owner, renewed, silent, _last_line(log)))
+    until = time.monotonic() + patience
+    while time.monotonic() < until and not all(job.lives for job in found):
+        time.sleep(min(1.0, patience))
+        found = [job if job.lives else replace(job, silent=_seen_silence(job)) for job in found]
     return found
+
+
+WATCH = 1.5 * RENEWAL
+"""Seconds in which the lease of a living job is renewed."""
+
+
+def _seen_silence(job: Running) -> float:
+    """Seconds for which a job is silent: none if it has renewed or given back its lease meanwhile."""
+    try:
+        return job.silent if job.lease.stat().st_mtime == job.renewed else 0.0
+    except OSError:
+        return 0.0
 
 
 def _last_line(log: Path) -> str:

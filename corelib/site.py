@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 
-from corelib.effort import Seconds
+from corelib.effort import WITH_GPU, Seconds
 from corelib.errors import ConfigurationError
 from corelib.settings.section import Section
 from corelib.yaml_files import UnreadableYaml, read_yaml
@@ -16,20 +16,23 @@ from corelib.yaml_files import UnreadableYaml, read_yaml
 FILE = "slurm/site.yaml"
 
 
-def _as_name(value: Any) -> Any:
-    """Numbers are names too, and an empty name is none."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+def _none_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
 EXPECTED = {
+    "jobs": "a number of jobs",
+    "outage": "a number of minutes",
     "gpu_model": "letters, digits, _ and . (the executor takes no others); leave it empty, and use constraint instead",
     "longest": "a number of minutes",
     "seconds": f"a section with {', '.join(Seconds.model_fields)}",
 }
 
-Name = Annotated[str | None, BeforeValidator(_as_name)]
+Name = Annotated[str | None, BeforeValidator(_none_if_empty)]
+GPUModel = Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")] | None, BeforeValidator(_none_if_empty)]
+
+NAMES = ("account", "partition", "cpu_partition", "gpu_model", "constraint", "qos")
+"""The keys whose values are text."""
 
 
 class Site(Section):
@@ -43,16 +46,20 @@ class Site(Section):
         constraint: what the nodes of jobs with a GPU must have.
         qos: quality of service.
         longest: the most minutes that a job may ask for; None where the cluster sets no limit.
+        jobs: how many jobs may be in the queue or run at a time; None leaves that to `--jobs`.
+        outage: for how many minutes Slurm may give no answer before Snakemake gives up.
         seconds: how fast the GPUs are; None where no run times are asked for.
     """
 
     account: Name = None
     partition: Name = None
     cpu_partition: Name = None
-    gpu_model: Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.]+$")] = None
+    gpu_model: GPUModel = None
     constraint: Name = None
     qos: Name = None
     longest: PositiveInt | None = None
+    jobs: PositiveInt | None = None
+    outage: PositiveInt = 30
     seconds: Seconds | None = None
 
     @classmethod
@@ -71,25 +78,30 @@ class Site(Section):
                     f"{FILE} or --config: unknown key {key}, expected one of {', '.join(cls.model_fields)}; "
                     "hyperparameters are said in a study, in config/studies/."
                 ) from None
+            if key in NAMES and isinstance(fault["input"], int | float):
+                raise ConfigurationError(
+                    f"{FILE} or --config: {key} is the number {fault['input']}, expected text, since a number loses "
+                    f'its leading zeros and underscores; put it in quotes: {key}: "..." in the file, '
+                    f"--config '{key}=\"...\"' on the command line."
+                ) from None
             found = "missing" if fault["type"] == "missing" else repr(fault["input"])
             expected = EXPECTED.get(key, "a positive number" if key.startswith("seconds.") else "a name")
             raise ConfigurationError(f"{FILE} or --config: {key} is {found}, expected {expected}.") from None
 
-    @property
-    def with_gpu(self) -> dict[str, str]:
-        """Resources of a job with a GPU, by the names that Snakemake's Slurm executor knows."""
-        return _said(
-            slurm_account=self.account,
-            slurm_partition=self.partition,
-            gpu_model=self.gpu_model,
-            constraint=self.constraint,
-            qos=self.qos,
-        )
-
-    @property
-    def without_gpu(self) -> dict[str, str]:
-        """Resources of a job without one."""
-        return _said(slurm_account=self.account, slurm_partition=self.cpu_partition, qos=self.qos)
+    def resources_of(self, stage: str) -> dict[str, str | int]:
+        """Resources of a job of a stage, by the names that Snakemake's Slurm executor knows."""
+        if stage not in WITH_GPU:
+            return _said(slurm_account=self.account, slurm_partition=self.cpu_partition, qos=self.qos)
+        return {
+            "gpu": 1,
+            **_said(
+                slurm_account=self.account,
+                slurm_partition=self.partition,
+                gpu_model=self.gpu_model,
+                constraint=self.constraint,
+                qos=self.qos,
+            ),
+        }
 
 
 def check_site_file(repository: Path) -> None:
@@ -105,5 +117,5 @@ def check_site_file(repository: Path) -> None:
         raise ConfigurationError(f"{error.place_in(FILE)}: not readable as YAML: {error}.") from None
 
 
-def _said(**values: str | None) -> dict[str, str]:
+def _said(**values: str | None) -> dict[str, str | int]:
     return {name: value for name, value in values.items() if value is not None}

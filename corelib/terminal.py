@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from corelib.slurm import how_it_ended
+
 LINES = 25
 """Of a log, counted from its end; a traceback through a library is about as long."""
 
@@ -16,7 +18,11 @@ def ends_of(logs: Iterable[str]) -> Iterator[str]:
     """The last lines of a failed job's log, or, if the job did not come to write one, of the scheduler's."""
     paths = [Path(log) for log in logs]
     own = [path for path in paths if SCHEDULERS not in path.as_posix()]
-    chosen = [path for path in own if _has_content(path)] or [path for path in paths if path not in own]
+    theirs = [path for path in paths if path not in own]
+    for path in theirs:
+        if said := how_it_ended(path):
+            yield said
+    chosen = [path for path in own if _has_content(path)] or theirs
     for path in chosen:
         lines = _lines(path)
         whole = len(lines) <= LINES

@@ -8,10 +8,10 @@ checked before a target asks for it.
 from __future__ import annotations
 
 import atexit
+import errno
 import functools
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,15 +20,18 @@ from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import snakemake.logging
+from snakemake_interface_common.exceptions import WorkflowError
 
 from corelib.addresses import RESULTS, RUNS, SPECIFICATION, Run, read_specification
 from corelib.artefacts import MANIFEST, NO_ROOM, read_json, write_json
 from corelib.asking import refusal
-from corelib.effort import STAGES, Specification, minutes_of, read
+from corelib.cluster import Request, faults_on_cluster
+from corelib.effort import Specification, memory_of, minutes_of, read
 from corelib.environment import leave_out_the_users_packages, prepare
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.forecast import Forecast, forecast
 from corelib.gathering import SHARDS, batches_of
+from corelib.gpus import max_jobs_on_gpus
 from corelib.leases import Lease, Taken
 from corelib.plan import Plan
 from corelib.preflight import check_room, differing_versions, fault_of_folder, making_assets
@@ -45,13 +48,15 @@ from corelib.settings.sampling import SamplesStage
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.shell_paths import fault_on_cluster, faults_of_places
 from corelib.site import Site, check_site_file
-from corelib.slurm import cancel_waiting_jobs
+from corelib.slurm import be_patient, cancel_waiting_jobs, queued_jobs
 from corelib.staleness import Assessment, assess, fault_of_product
 from corelib.studies import PAPER, load_study
 from corelib.targets import plan_of, product_at, study_at, targets_of
 from corelib.terminal import ends_of
 from corelib.worlds.asset_lock import place_of
 from corelib.worlds.presence import ADVICE, absences
+
+FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 ALL = "all"
 """The rule that asks for every product of the paper's study; the default target."""
@@ -73,6 +78,11 @@ def _in_one_sentence(function: Callable[Asked, Answer]) -> Callable[Asked, Answe
         except UserError as error:
             _stop(str(error))
         except OSError as error:
+            if error.errno in FORBIDDEN:
+                _stop(
+                    f"{error.filename}: {error.strerror}, expected a file or folder of yours; a clone belongs to one "
+                    "user, so make one of your own."
+                )
             if error.errno not in NO_ROOM:
                 raise
             _stop(f"{error.filename}: {error.strerror}, expected a place with room to write.")
@@ -94,12 +104,6 @@ def _prepare_scripts(repository: Path) -> None:
     """Scripts run in processes of their own, on this machine or on a node that parses the Snakefile again."""
     leave_out_the_users_packages(repository)
     prepare(os.environ, repository)
-
-
-def _correct_sacct(repository: Path) -> None:
-    """Where there is a `sacct`, put the one that says `CANCELLED` of a cancelled job before it, on PATH."""
-    if shutil.which("sacct") is not None:
-        os.environ["PATH"] = os.pathsep.join([str(repository / "slurm/bin"), os.environ["PATH"]])
 
 
 @_in_one_sentence
@@ -144,6 +148,17 @@ class Catalogue:
         self._places: set[Path] = {RUNS, LOGS}
         self._judged: set[Path] = set()
         self._controls = False
+        self._limit_jobs()
+
+    def _limit_jobs(self) -> None:
+        """Limit how many jobs run at a time: on a cluster to what the site allows, on a machine to its GPUs."""
+        if not self._workflow.is_main_process or self._workflow.dryrun:
+            return
+        if self._workflow.non_local_exec:
+            if self.site.jobs is not None:
+                self._workflow.register_resource("_nodes", min(self.site.jobs, self._workflow.nodes))
+        elif "gpu" not in self._workflow.global_resources and (gpus := max_jobs_on_gpus()):
+            self._workflow.register_resource("gpu", gpus)
 
     # For another workflow that uses this one as a module
 
@@ -248,29 +263,25 @@ class Catalogue:
 
         return threads
 
-    def with_gpu(self, stage: str) -> dict[str, Any]:
-        """The resources of a stage's rule besides its GPU: what the site calls things, and how long it may take."""
-        return {**self.site.with_gpu, **self._run_time(stage)}
+    def resources_of(self, stage: str) -> dict[str, Any]:
+        """The resources of a stage's rule.
 
-    def without_gpu(self, stage: str) -> dict[str, Any]:
-        """The resources of the rule of a stage that needs no GPU."""
-        return {**self.site.without_gpu, **self._run_time(stage)}
+        All that a job asks for belongs to its rule: `--default-resources` on a command line replaces a profile's.
+        """
 
-    def _run_time(self, stage: str) -> dict[str, Callable[[Any, int], int]]:
-        seconds = self.site.seconds
-        if seconds is None or stage not in STAGES:
-            return {}
+        def memory(wildcards: Any, attempt: int) -> int:
+            return memory_of(stage, attempt)
 
         @_in_one_sentence
-        def runtime(wildcards: Any, attempt: int) -> int:
+        def run_time(wildcards: Any, attempt: int) -> int:
             specification = self.specification(stage, wildcards.run)
 
             def below(role: str) -> Specification:
                 return self.specification(*specification["builds_on"][role].split("/"))
 
-            return minutes_of(specification, below, seconds, attempt, self.site.longest)
+            return minutes_of(specification, below, self.site.seconds, attempt, self.site.longest)
 
-        return {"runtime": runtime}
+        return {**self.site.resources_of(stage), "mem_mb": memory, "runtime": run_time}
 
     @_in_one_sentence
     def shards_of(self, wildcards: Any) -> list[str]:
@@ -317,10 +328,11 @@ class Catalogue:
         for manifest, run in self._products():
             note_wanted(manifest, run.digest)
         remove_old_requests()
-        _correct_sacct(self.repository)
+        if self._workflow.non_local_exec:
+            be_patient(self.repository, self.site.outage * 60, self._give_up)
         snakemake.logging.show_logs = ends_of  # instead of whole logs, and Slurm's behind each of them
         cancel_waiting_jobs(Path.cwd())
-        for orphan in running_jobs():
+        for orphan in running_jobs({job.number for job in queued_jobs(Path.cwd()) if job.state == "RUNNING"}):
             if orphan.lives:
                 print(
                     f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr
@@ -330,6 +342,7 @@ class Catalogue:
                 _stop(f"{fault}.")
         forecasts = [forecast(asked, kind, self._assessment) for kind, asked in self._asked.items()]
         self._check_assets(forecasts)
+        self._check_cluster()
         self._check_room_and_versions(forecasts)
         for run in self._planned.values():
             _date_back(run.folder)
@@ -341,6 +354,10 @@ class Catalogue:
                     _link(run.folder / name, Path(target))
             except OSError as error:
                 _stop(f"{error.filename or path}: cannot be written ({error.strerror}), expected a writable folder.")
+
+    def _give_up(self, sentence: str) -> None:
+        """End Snakemake and leave its jobs alone."""
+        self._workflow.scheduler.executor_error_callback(WorkflowError(sentence))
 
     @_in_one_sentence
     def end(self) -> None:
@@ -374,6 +391,15 @@ class Catalogue:
                 f"assets of the paper's world: {said}; {making} fetches what it can of what is missing, and locks "
                 "what is there (see `world.assets` of the study)."
             )
+
+    def _check_cluster(self) -> None:
+        """Stop if Slurm would leave a job in its queue for ever."""
+        if not self._workflow.non_local_exec:
+            return
+        jobs = [job for job in self._workflow.dag.needrun_jobs() if not job.is_local]
+        requests = {Request.of(job.rule.name, job.resources, job.threads) for job in jobs}
+        if faults := faults_on_cluster(sorted(requests, key=str), self.repository):
+            _stop(f"{'; '.join(faults)}.")
 
     def _check_room_and_versions(self, forecasts: list[Forecast]) -> None:
         for said in differing_versions(self.repository):

@@ -15,8 +15,7 @@ rule classify_images:
         "../envs/core.yaml"
     threads: catalogue.threads_of("predictions")
     resources:
-        **catalogue.with_gpu("predictions"),
-        gpu=1,
+        **catalogue.resources_of("predictions"),
     params:
         specification="runs/predictions/{run}/specification.json",
     script:
@@ -35,8 +34,7 @@ rule summarize_reference:
         "../envs/core.yaml"
     threads: catalogue.threads_of("reference")
     resources:
-        **catalogue.with_gpu("reference"),
-        gpu=1,
+        **catalogue.resources_of("reference"),
     params:
         specification="runs/reference/{run}/specification.json",
     script:
@@ -55,8 +53,7 @@ rule measure_fid:
         "../envs/core.yaml"
     threads: catalogue.threads_of("fid")
     resources:
-        **catalogue.with_gpu("fid"),
-        gpu=1,
+        **catalogue.resources_of("fid"),
     params:
         specification="runs/fid/{run}/specification.json",
     script:

@@ -15,8 +15,7 @@ rule sample_shard:
         "../envs/core.yaml"
     threads: catalogue.threads_of("samples")
     resources:
-        **catalogue.with_gpu("samples"),
-        gpu=1,
+        **catalogue.resources_of("samples"),
     params:
         specification="runs/samples/{run}/specification.json",
         folder="runs/samples/{run}",

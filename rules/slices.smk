@@ -15,7 +15,7 @@ rule slice_images:
         "../envs/core.yaml"
     threads: catalogue.threads_of("slices")
     resources:
-        **catalogue.without_gpu("slices"),
+        **catalogue.resources_of("slices"),
     params:
         specification="runs/slices/{run}/specification.json",
     script:
@@ -34,8 +34,7 @@ rule encode_images:
         "../envs/core.yaml"
     threads: catalogue.threads_of("latents")
     resources:
-        **catalogue.with_gpu("latents"),
-        gpu=1,
+        **catalogue.resources_of("latents"),
     params:
         specification="runs/latents/{run}/specification.json",
     script:
@@ -54,8 +53,7 @@ rule embed_prompts:
         "../envs/core.yaml"
     threads: catalogue.threads_of("embeddings")
     resources:
-        **catalogue.with_gpu("embeddings"),
-        gpu=1,
+        **catalogue.resources_of("embeddings"),
     params:
         specification="runs/embeddings/{run}/specification.json",
     script:

@@ -15,8 +15,7 @@ rule encode_generated:
         "../envs/core.yaml"
     threads: catalogue.threads_of("generated")
     resources:
-        **catalogue.with_gpu("generated"),
-        gpu=1,
+        **catalogue.resources_of("generated"),
     params:
         specification="runs/generated/{run}/specification.json",
     script:
@@ -35,8 +34,7 @@ rule find_salient_weights:
         "../envs/core.yaml"
     threads: catalogue.threads_of("saliency")
     resources:
-        **catalogue.with_gpu("saliency"),
-        gpu=1,
+        **catalogue.resources_of("saliency"),
     params:
         specification="runs/saliency/{run}/specification.json",
     script:
@@ -55,8 +53,7 @@ rule unlearn:
         "../envs/core.yaml"
     threads: catalogue.threads_of("unlearning")
     resources:
-        **catalogue.with_gpu("unlearning"),
-        gpu=1,
+        **catalogue.resources_of("unlearning"),
     params:
         specification="runs/unlearning/{run}/specification.json",
     script:

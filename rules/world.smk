@@ -33,7 +33,7 @@ rule convert_compvis:
         "../envs/core.yaml"
     threads: catalogue.threads_of("conversion")
     resources:
-        **catalogue.without_gpu("conversion"),
+        **catalogue.resources_of("conversion"),
     params:
         specification="runs/conversion/{run}/specification.json",
     script:
@@ -52,7 +52,7 @@ rule render_images:
         "../envs/core.yaml"
     threads: catalogue.threads_of("images")
     resources:
-        **catalogue.without_gpu("images"),
+        **catalogue.resources_of("images"),
     params:
         specification="runs/images/{run}/specification.json",
     script:
@@ -89,8 +89,7 @@ rule train_autoencoder:
         "../envs/core.yaml"
     threads: catalogue.threads_of("autoencoder")
     resources:
-        **catalogue.with_gpu("autoencoder"),
-        gpu=1,
+        **catalogue.resources_of("autoencoder"),
     params:
         specification="runs/autoencoder/{run}/specification.json",
     script:
@@ -109,8 +108,7 @@ rule train_pipeline:
         "../envs/core.yaml"
     threads: catalogue.threads_of("pipeline")
     resources:
-        **catalogue.with_gpu("pipeline"),
-        gpu=1,
+        **catalogue.resources_of("pipeline"),
     params:
         specification="runs/pipeline/{run}/specification.json",
     script:
@@ -129,8 +127,7 @@ rule train_classifier:
         "../envs/core.yaml"
     threads: catalogue.threads_of("classifier")
     resources:
-        **catalogue.with_gpu("classifier"),
-        gpu=1,
+        **catalogue.resources_of("classifier"),
     params:
         specification="runs/classifier/{run}/specification.json",
     script:

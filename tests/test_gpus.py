@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 
 from corelib import gpus
 from corelib.errors import DeviceError
-from corelib.gpus import CHOSEN, SCHEDULERS, check_that_it_computes, gpus_of_this_machine, one_gpu
+from corelib.gpus import CHOSEN, SCHEDULERS, check_that_it_computes, gpus_of_this_machine, max_jobs_on_gpus, one_gpu
 
 JOB = """
 import os, sys, time
@@ -39,7 +39,8 @@ def three_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose driver lists three GPUs."""
     program = tmp_path / "bin/nvidia-smi"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho GPU-a\necho GPU-b\necho GPU-c\n")
+    listing = "".join(f"GPU {place}: NVIDIA A100 (UUID: GPU-{name})\n" for place, name in enumerate("abc"))
+    program.write_text(f"#!/bin/sh\ncat <<END\n{listing}END\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
@@ -115,6 +116,55 @@ def test_in_an_allocation_of_several_gpus_each_job_has_its_own(tmp_path: Path, m
     monkeypatch.setenv(CHOSEN, "0,1")
     jobs = [job(tmp_path / "locks", 1) for _ in range(2)]
     assert {process.communicate(timeout=60)[0].split()[0] for process in jobs} == {"0", "1"}
+
+
+LISTING_WITH_MIG = """\
+GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-aaaa)
+  MIG 3g.40gb     Device  0: (UUID: MIG-1111)
+  MIG 3g.40gb     Device  1: (UUID: MIG-GPU-aaaa/2/0)
+GPU 1: NVIDIA A100-SXM4-80GB (UUID: GPU-bbbb)
+"""
+
+
+def driver_that_lists(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\ncat <<END\n{text}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_instances_of_a_gpu_take_its_place_and_each_job_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver_that_lists(LISTING_WITH_MIG, tmp_path, monkeypatch)
+    assert gpus_of_this_machine() == ["MIG-1111", "MIG-GPU-aaaa/2/0", "GPU-bbbb"]
+    assert max_jobs_on_gpus() == 3
+    jobs = [job(tmp_path / "locks", 1) for _ in range(3)]
+    assert {process.communicate(timeout=60)[0].split()[0] for process in jobs} == set(gpus_of_this_machine())
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("0,-1,1", ["0"]),
+        ("-1", []),
+        ("", []),
+        ("1,0", ["1", "0"]),
+        ("1, 0,1", ["1", "0"]),
+        ("0,1,2,3", ["0", "1"]),  # the machine has two
+        ("0,none,1", ["0"]),
+        ("GPU-bbbb,MIG-1111", ["GPU-bbbb", "MIG-1111"]),
+    ],
+)
+def test_cuda_reads_the_names_of_devices_to_the_first_that_is_none(
+    value: str, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver_that_lists(LISTING_WITH_MIG, tmp_path, monkeypatch)
+    monkeypatch.setenv(CHOSEN, value)
+    assert max_jobs_on_gpus() == (len(names) or None)
+    jobs = [job(tmp_path / "locks", 1) for _ in range(2)]
+    seen = {process.communicate(timeout=60)[0].rsplit("\n", 2)[0].rsplit(" ", 1)[0] for process in jobs}
+    assert seen == (set(names[:2]) if len(names) > 1 else {value})
 
 
 def test_a_machine_without_gpus_has_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

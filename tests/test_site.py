@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import re
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, Checkout
 
 from corelib.configuration import Study
-from corelib.effort import MARGIN, OVERHEAD_MINUTES, STAGES, Seconds, images_trained, minutes_of
+from corelib.effort import MARGIN, OVERHEAD_MINUTES, STAGES, WITH_GPU, WITHOUT_GPU, Seconds, images_trained, minutes_of
 from corelib.errors import ConfigurationError
 from corelib.plan import Plan
 from corelib.site import Site
@@ -35,13 +34,14 @@ def minutes(run, attempt: int = 1) -> int:
 
 
 def test_what_is_left_empty_is_left_to_slurm() -> None:
-    assert Site.of({}).with_gpu == Site.of({"account": None, "qos": ""}).with_gpu == {}
+    assert Site.of({}).resources_of("fid") == Site.of({"account": None, "qos": ""}).resources_of("fid") == {"gpu": 1}
 
 
 def test_jobs_without_a_gpu_ask_for_no_model_and_for_their_own_partition() -> None:
-    site = Site.of({"account": 4711, "partition": "a100", "cpu_partition": "std", "gpu_model": "a100", "qos": "long"})
-    assert site.with_gpu == {"slurm_account": "4711", "slurm_partition": "a100", "gpu_model": "a100", "qos": "long"}
-    assert site.without_gpu == {"slurm_account": "4711", "slurm_partition": "std", "qos": "long"}
+    site = Site.of({"account": "4711", "partition": "a100", "cpu_partition": "std", "gpu_model": "a100", "qos": "long"})
+    said = {"gpu": 1, "slurm_account": "4711", "slurm_partition": "a100", "gpu_model": "a100", "qos": "long"}
+    assert site.resources_of("unlearning") == said
+    assert site.resources_of("slices") == {"slurm_account": "4711", "slurm_partition": "std", "qos": "long"}
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,11 @@ def test_jobs_without_a_gpu_ask_for_no_model_and_for_their_own_partition() -> No
         ({"learning_rate": 1e-5}, "hyperparameters are said in a study, in config/studies/."),
         ({"account": ["a"]}, "account is ['a'], expected a name."),
         ({"seconds": 3}, "seconds is 3, expected a section with trained, denoised, looked_at."),
+        ({"account": 83}, "account is the number 83, expected text, since a number loses its leading zeros and under"),
+        ({"account": 20230239022}, 'put it in quotes: account: "..." in the file, --config \'account="..."\' on the'),
+        ({"qos": 1.5}, "qos is the number 1.5, expected text"),
+        ({"jobs": 0}, "jobs is 0, expected a number of jobs."),
+        ({"outage": "long"}, "outage is 'long', expected a number of minutes."),
         ({"longest": 0}, "longest is 0, expected a number of minutes."),
         ({"gpu_model": "nvidia_a100-sxm4-80gb"}, "'nvidia_a100-sxm4-80gb', expected letters, digits, _ and . (the"),
         ({"seconds": {"trained": 0.1, "denoised": 0.1}}, "seconds.looked_at is missing, expected a positive number."),
@@ -70,19 +75,33 @@ def test_a_wrong_site_is_refused_in_one_sentence(values: dict, sentence: str) ->
 def test_the_shipped_site_is_complete_and_valid() -> None:
     values = read_yaml(REPOSITORY / "slurm/site.yaml")
     assert values.keys() == Site.model_fields.keys()
-    assert Site.of(values).with_gpu == {"gpu_model": "a100"}
+    assert Site.of(values).resources_of("fid") == {"gpu": 1, "gpu_model": "a100"}
 
 
-def test_every_stage_that_computes_with_the_papers_models_says_how_much_memory_it_takes() -> None:
-    said = read_yaml(REPOSITORY / "slurm/config.yaml")["set-resources"]
-    rules = [
-        text.split(":")[0]
-        for name in ("slices", "unlearning", "sampling", "evaluation")
-        for text in (REPOSITORY / f"rules/{name}.smk").read_text().split("\nrule ")[1:]
-        if "with_gpu" in text
+def test_every_rule_that_is_submitted_asks_for_what_its_stage_needs() -> None:
+    texts = [
+        text for path in sorted((REPOSITORY / "rules").glob("*.smk")) for text in path.read_text().split("\nrule ")[1:]
     ]
-    assert len(rules) == 9 and said.keys() >= set(rules)
-    assert said["encode_generated"] == said["encode_images"]
+    submitted = {re.findall(r'resources_of\("(\w+)"\)', text)[0] for text in texts if "localrule: True" not in text}
+    assert submitted == {*WITH_GPU, *WITHOUT_GPU}
+
+
+@pytest.mark.parametrize("values", [{}, {"gpu_model": None}, {"gpu_model": ""}])
+def test_a_site_whose_gpus_have_no_type_names_no_model(values: dict) -> None:
+    assert Site.of(values).resources_of("fid") == {"gpu": 1}
+
+
+def test_what_jobs_ask_for_survives_other_default_resources(tmp_path: Path) -> None:
+    """`--default-resources` on the command line replaces those of the profile."""
+    clone = Checkout.at(tmp_path / "clone")
+    command = ("--profile", "slurm", "-n", "results/tiny/table1.csv")
+    said = [clone.snakemake(*command, *more).stdout for more in ((), ("--default-resources", "slurm_account=x"))]
+    for rule, memory in (("unlearn", 32000), ("embed_prompts", 8000), ("slice_images", 4000)):
+        jobs = [text.split(f"rule {rule}:")[1].split("\nrule ")[0] for text in said]
+        wanted = [set(re.findall(r"(?:mem_mb|runtime|threads|gpu)[:=] ?\w+", job)) for job in jobs]
+        assert wanted[0] == wanted[1]
+        assert any(f"mem_mb={memory}" in resource for resource in wanted[1])
+        assert any("runtime=" in resource for resource in wanted[1])
 
 
 def test_a_site_can_be_said_on_the_command_line(tmp_path: Path) -> None:
@@ -110,7 +129,7 @@ def test_a_value_that_yaml_readers_disagree_about_stops_before_any_job(tmp_path:
     clone.edit("slurm/site.yaml", "account:   ", "account: 010")  # 8 to Snakemake
     done = clone.snakemake("--profile", "slurm", "-n", "results/tiny/table1.csv")
     assert done.returncode != 0
-    assert done.stdout.count("Error: slurm/site.yaml, line 5: not readable as YAML: YAML readers disagree about") == 1
+    assert done.stdout.count("Error: slurm/site.yaml, line 6: not readable as YAML: YAML readers disagree about") == 1
     assert "`010` means, expected a number without leading zeros, or quotes around it for text." in done.stdout
     assert "Traceback" not in done.stdout
 
@@ -151,28 +170,3 @@ def test_every_stage_whose_work_grows_has_a_run_time(plan: Plan) -> None:
     runs["generated"] = plan.unlearning("Forget06", "ca_released", None).inputs["generated"]
     for stage in STAGES:
         assert OVERHEAD_MINUTES < minutes(runs[stage]) < 24 * 60, stage
-
-
-# sacct
-
-
-@pytest.mark.parametrize("status", [0, 1])
-def test_sacct_says_cancelled_as_the_executor_expects_it(status: int, tmp_path: Path) -> None:
-    real = tmp_path / "sacct"
-    real.write_text(f'#!/bin/sh\necho "$1"\nprintf "7|CANCELLED by 1000\\n8|COMPLETED\\n"\nexit {status}\n')
-    real.chmod(0o755)
-    wrapper = REPOSITORY / "slurm/bin/sacct"
-    environment = {**os.environ, "PATH": f"{wrapper.parent}:{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["sacct", "a b"], env=environment, executable=wrapper, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == status
-    assert done.stdout == ("" if status else "a b\n7|CANCELLED\n8|COMPLETED\n")
-
-
-def test_without_a_real_sacct_the_wrapper_says_so() -> None:
-    wrapper = REPOSITORY / "slurm/bin/sacct"
-    environment = {"PATH": f"{wrapper.parent}:/nowhere"}
-    done = subprocess.run(["/bin/sh", wrapper], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 127
-    assert "there is none on PATH" in done.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -24,18 +26,44 @@ def program(place: Path, name: str, text: str) -> None:
 
 
 def test_jobs_that_wait_in_this_folder_are_cancelled(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    program(place, "squeue", f"echo '7|rule_unlearn|{place}'; echo '8|rule_unlearn|/elsewhere'; echo '9|x|{place}'")
+    rows = (
+        f"7|PENDING|rule_unlearn|{place}|(None)",
+        "8|PENDING|rule_unlearn|/elsewhere|(None)",
+        f"9|PENDING|x|{place}|",
+    )
+    program(place, "squeue", "\n".join(f"echo '{row}'" for row in rows))
     program(place, "scancel", f'echo "$@" > {place}/cancelled')
     slurm.cancel_waiting_jobs(place)
     assert (place / "cancelled").read_text().split() == ["--state=PENDING", "7"]
     assert capsys.readouterr().err == "Cancelled 1 jobs that an earlier Snakemake has left in the queue.\n"
 
 
+def test_what_waits_and_what_runs_is_said_with_slurms_reason_and_the_node(place: Path) -> None:
+    rows = (
+        f"7|PENDING|rule_unlearn_wildcards_core-forget06-0a [1b2c3d4e]|{place}|(QOSMaxJobsPerUserLimit)",
+        f"8|RUNNING|rule_measure_fid_wildcards_esd-forget06-0b [1b2c3d4f]|{place}|gpu1",
+    )
+    program(place, "squeue", "\n".join(f"echo '{row}'" for row in rows))
+    assert list(map(str, slurm.queued_jobs(place))) == [
+        "unlearn core-forget06-0a\n    job 7 waits (QOSMaxJobsPerUserLimit)",
+        "measure_fid esd-forget06-0b\n    job 8 runs on gpu1",
+    ]
+
+
+def test_a_long_outage_ends_snakemake_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "outage.json").write_text(json.dumps({"since": time.time() - 100, "last": 0, "said": "no controller"}))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    said: list[str] = []
+    slurm._watch(tmp_path, 90, said.append)
+    (sentence,) = said
+    assert sentence.startswith("Slurm has given no answer for 2 minutes (no controller), longer than `outage` in")
+
+
 @pytest.mark.parametrize("slow", ["squeue", "scancel"])
 def test_a_controller_that_does_not_answer_stops_nothing(
     slow: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    program(place, "squeue", f"echo '7|rule_unlearn|{place}'")
+    program(place, "squeue", f"echo '7|PENDING|rule_unlearn|{place}|(Priority)'")
     program(place, "scancel", "exit 0")
     program(place, slow, "exec sleep 60")
     slurm.cancel_waiting_jobs(place)

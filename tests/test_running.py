@@ -1,0 +1,59 @@
+"""What computes now, whatever the clocks of other machines say."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from corelib.leases import Owner
+from corelib.running import running_jobs
+
+QUARTER_OF_AN_HOUR = 900
+
+
+@pytest.fixture
+def lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The lease of job 7 on a node whose clock is a quarter of an hour behind."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "runs/unlearning/core-0123456789ab/manifest.lease"
+    path.parent.mkdir(parents=True)
+    owner = replace(Owner.of_this_process(), host="gpu1", node="gpu1", namespace="other", job="7")
+    path.write_text(json.dumps(asdict(owner)))
+    renew(path)
+    return path
+
+
+def renew(lease: Path) -> None:
+    then = time.time() - QUARTER_OF_AN_HOUR
+    os.utime(lease, (then, then))
+
+
+def test_a_job_that_renews_its_lease_lives_whatever_its_clock_says(lease: Path) -> None:
+    threading.Timer(1.0, renew, [lease]).start()
+    (job,) = running_jobs(patience=10)
+    assert job.lives
+
+
+@pytest.mark.usefixtures("lease")
+def test_a_job_that_slurm_knows_lives() -> None:
+    began = time.monotonic()
+    (job,) = running_jobs({"7"}, patience=10)
+    assert job.lives and time.monotonic() - began < 1
+
+
+@pytest.mark.usefixtures("lease")
+def test_a_job_that_nobody_knows_and_that_renews_nothing_has_died() -> None:
+    (job,) = running_jobs({"8"}, patience=1.5)
+    assert not job.lives and "it has died" in str(job)
+
+
+def test_a_job_that_ends_while_it_is_watched_has_not_died(lease: Path) -> None:
+    threading.Timer(0.5, lease.unlink).start()
+    (job,) = running_jobs(patience=10)
+    assert job.lives
