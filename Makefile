@@ -4,14 +4,17 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 VENV := .venv
 BIN := $(VENV)/bin
-PINS := envs/requirements.txt envs/requirements-dev.txt
-READY := $(VENV)/.ready
+# Of the libraries that torch brings: 13 for NVIDIA drivers of 580 and newer, 12 for older ones; what .venv was made with.
+CUDA ?= $(if $(wildcard $(VENV)/.ready-cuda12),12,13)
+PINS := envs/requirements.txt envs/requirements-cuda12.txt envs/requirements-dev.txt
+READY := $(VENV)/.ready-cuda$(CUDA)
 
 .PHONY: env mini assets full-size test test-all test-slurm test-slurm-all test-faults check clean-env
 
 env: $(READY)
 
-# The environment is made in one go: an interrupted installation leaves no $(READY) and is done again.
+# The environment is made in one go: an interrupted installation leaves no $(READY) and is done again. pins.txt in it
+# says what it was made of.
 $(READY): $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: $(PYTHON) is older than Python 3.11; say which to use: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -20,7 +23,12 @@ $(READY): $(PINS)
 	@$(PYTHON) -m corelib.shell_paths $(VENV)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(addprefix -r ,$(PINS))
+	@case "$(CUDA)" in \
+		13) cp envs/requirements.txt $(VENV)/pins.txt ;; \
+		12) sed '/^torch\(vision\)\{0,1\}==/d' envs/requirements.txt | cat - envs/requirements-cuda12.txt > $(VENV)/pins.txt ;; \
+		*) echo "make: CUDA is $(CUDA), expected 12 or 13"; exit 1 ;; \
+	esac
+	$(BIN)/python -m pip install --quiet -r $(VENV)/pins.txt -r envs/requirements-dev.txt
 	@touch $@
 
 mini: env

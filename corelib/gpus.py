@@ -29,6 +29,9 @@ CHOSEN = "CUDA_VISIBLE_DEVICES"
 PATIENCE = 60
 """Seconds until an answer of the driver is given up."""
 
+OLDEST_DRIVER = {"13": 580, "12": 525}
+"""By the version of CUDA: the oldest NVIDIA driver for Linux with which its libraries work."""
+
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID")
 """Set by Slurm, PBS, LSF, Grid Engine and Flux in the jobs that they start."""
 
@@ -77,15 +80,39 @@ def check_that_it_computes() -> None:
     """
     given = os.environ.get(CHOSEN, "").strip()
     is_scheduled = any(name in os.environ for name in SCHEDULERS)
-    if not is_scheduled or given in ("", "-1", "NoDevFiles") or not _has_nvidia():
+    if not _has_nvidia() or given == "-1" or (is_scheduled and given in ("", "NoDevFiles")):
         return
     import torch
 
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        return
+    advice = advice_for_driver(torch.version.cuda) or "see docs/environment.md for the driver"
+    if is_scheduled:
         raise DeviceError(
             f"{CHOSEN} is {given!r} on {platform.node()}, and torch {torch.__version__} can use no GPU there, expected "
-            "the one that the job was given; see docs/environment.md for the driver, or exclude the node."
+            f"the one that the job was given; {advice}, or exclude the node."
         )
+    log.warning("torch %s can use no GPU here, and computes on the CPU; %s", torch.__version__, advice)
+
+
+def advice_for_driver(cuda: str | None) -> str | None:
+    """What to do about this machine's NVIDIA driver, in words; None if it is new enough for a version of CUDA."""
+    needed = OLDEST_DRIVER.get((cuda or "").split(".")[0])
+    found = driver()
+    if needed is None or found is None or int(found.split(".")[0]) >= needed:
+        return None
+    advice = f"the NVIDIA driver is {found}, and CUDA {cuda} needs {needed} or newer"
+    return f"{advice}: make env CUDA=12" if int(found.split(".")[0]) >= OLDEST_DRIVER["12"] else advice
+
+
+def driver() -> str | None:
+    """The version of this machine's NVIDIA driver; None if it has none, or none that answers."""
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said[0] if said and said[0][0].isdigit() else None
 
 
 def _has_nvidia() -> bool:

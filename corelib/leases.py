@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 RENEWAL = 10.0
 """Seconds between two renewals."""
 
+JOB, NODE = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURMD_NODENAME")
+"""Of the Slurm job in which this process runs, if it is one. Snakemake's executor clears the variables later."""
+
 EXPIRY = 60.0
 """Seconds without a renewal after which an owner elsewhere counts as dead: several, for file systems that stall."""
 
@@ -58,11 +61,11 @@ class Owner:
         """The owner that this process is; another one at every call."""
         return cls(
             host=platform.node(),
-            node=os.environ.get("SLURMD_NODENAME"),
+            node=NODE,
             pid=os.getpid(),
             namespace=_namespace(),
             started=_start_of(os.getpid()),
-            job=os.environ.get("SLURM_JOB_ID"),
+            job=JOB,
             began=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         )
 
@@ -75,7 +78,7 @@ class Owner:
 
         Should that machine live on, cut off from the others, its process will notice that it has lost the lease.
         """
-        return self.job is not None and self.job == os.environ.get("SLURM_JOB_ID") and not self.is_from_here()
+        return self.job is not None and self.job == JOB and not self.is_from_here()
 
     def is_from_here(self) -> bool:
         """Whether this process could see it."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from corelib.configuration import UnlearnCanvasWorld
 from corelib.effort import WITH_GPU, WITHOUT_GPU, memory_of, minutes_of
 from corelib.errors import ConfigurationError
 from corelib.forecast import JOBS, SHARD, Forecast, forecast, in_bytes
+from corelib.gpus import advice_for_driver, driver
 from corelib.plan import Plan
 from corelib.running import LOGS
 from corelib.shell_paths import faults_of_places
@@ -34,8 +34,8 @@ from corelib.worlds.image_index import read_index
 from corelib.worlds.presence import ADVICE
 from corelib.yaml_files import read_yaml
 
-PINS = Path("envs/requirements.txt")
-"""Below the repository."""
+PINS, PINS_OF_CUDA_12 = Path("envs/requirements.txt"), Path("envs/requirements-cuda12.txt")
+"""Below the repository; those of the second take the place of those of the first by the same names."""
 
 CLASSES = {"style": "world.styles", "object": "world.objects"}
 
@@ -214,8 +214,13 @@ def _request(run: Run, site: Site) -> Request | None:
 
 
 def pins(repository: Path) -> dict[str, str]:
-    """The version of every package that the environment is made of."""
-    lines = (repository / PINS).read_text(encoding="utf-8").splitlines()
+    """The version of every package that the environment is made of: with CUDA 13, or with 12 if torch is that one's."""
+    known, others = _pins(repository / PINS), _pins(repository / PINS_OF_CUDA_12)
+    return known | others if dict(_installed(["torch"])) == {"torch": others["torch"]} else known
+
+
+def _pins(file: Path) -> dict[str, str]:
+    lines = file.read_text(encoding="utf-8").splitlines()
     pairs = (line.split("#")[0].strip().split("==") for line in lines)
     return {pair[0].lower(): pair[1] for pair in pairs if len(pair) == 2}
 
@@ -245,19 +250,12 @@ def _device() -> Finding:
     import torch
 
     if not torch.cuda.is_available():
+        if advice := advice_for_driver(torch.version.cuda):
+            return Finding("device", f"torch {torch.__version__} can use no GPU here; {advice}", kind="note")
         said = f"no GPU here, {os.cpu_count()} CPU cores; a login node needs none, and the miniature neither"
         return Finding("device", said, "note")
     properties = torch.cuda.get_device_properties(0)
     bf16 = "with bf16" if torch.cuda.is_bf16_supported() else "WITHOUT bf16"
     count = torch.cuda.device_count()
-    return Finding(
-        "device", f"{count} x {properties.name}, {in_bytes(properties.total_memory)}, {bf16}, driver {_driver()}"
-    )
-
-
-def _driver() -> str:
-    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30).stdout.split()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
-        return "unknown"
+    said = f"{count} x {properties.name}, {in_bytes(properties.total_memory)}, {bf16}, driver {driver() or 'unknown'}"
+    return Finding("device", said)

@@ -49,7 +49,7 @@ GresTypes=gpu
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 {memory_limits}
-MinJobAge=3600
+MinJobAge={min_job_age}
 KillWait=10
 SlurmdTimeout=6
 InactiveLimit=0
@@ -73,6 +73,7 @@ ConstrainSwapSpace=yes
 WITH_DATABASE = """AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={port}
+AccountingStorageEnforce=associations,limits,qos
 AccountingStorageTRES=gres/gpu"""
 
 SLURMDBD_CONF = """
@@ -94,17 +95,19 @@ StorageLoc=slurm
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the cluster: a `slurmd` with a port of its own."""
+    """A node of the cluster: a `slurmd` with a port of its own, and GPUs, of a model if Slurm is told of one."""
 
     name: str
     port: int
     gpus: int = 0
+    gpu_model: str | None = "a100"
     cpus: int = 16
     memory_mib: int = 200_000
 
     @property
     def line(self) -> str:
-        gres = f" Gres=gpu:a100:{self.gpus}" if self.gpus else ""
+        model = f":{self.gpu_model}" if self.gpu_model else ""
+        gres = f" Gres=gpu{model}:{self.gpus}" if self.gpus else ""
         return (
             f"NodeName={self.name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={self.port} "
             f"CPUs={self.cpus} RealMemory={self.memory_mib}{gres} State=UNKNOWN"
@@ -131,10 +134,16 @@ class Cluster:
     Args:
         folder: for its state, its logs and its virtual devices.
         accounting: whether it keeps accounts, as sites do where `sacct` answers.
+        nodes: its nodes.
+        partitions: lines of its configuration.
+        min_job_age: seconds for which the controller remembers a job that has ended.
     """
 
     folder: Path
     accounting: bool = False
+    nodes: tuple[Node, ...] = NODES
+    partitions: tuple[str, ...] = PARTITIONS
+    min_job_age: int = 3600
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -144,7 +153,7 @@ class Cluster:
         if self.accounting:
             self._start_database()
         self._daemon("slurmctld", "-D")
-        for node in NODES:
+        for node in self.nodes:
             self.start_node(node.name)
         wait_for("idle nodes", lambda: set(self.states().values()) == {"idle"}, 60)
 
@@ -155,11 +164,26 @@ class Cluster:
         for process in self._processes.values():
             process.wait(30)
 
+    # Daemons
+
+    def end_daemon(self, name: str) -> None:
+        """End the controller (`slurmctld`) or the database's daemon (`slurmdbd`); `start_daemon` brings it back."""
+        self._processes[name].terminate()
+        self._processes[name].wait(60)
+
+    def start_daemon(self, name: str) -> None:
+        """Start a daemon that was ended."""
+        self._daemon(name, "-D")
+
     # Nodes
 
-    def start_node(self, name: str) -> None:
-        """Start the node's daemon."""
-        self._daemon("slurmd", "-D", "-N", name, called=name)
+    def start_node(self, name: str, hidden: Path | None = None) -> None:
+        """Start the node's daemon; on a node that is set up wrongly, a folder is hidden from it and from its jobs."""
+        if hidden is None:
+            self._daemon("slurmd", "-D", "-N", name, called=name)
+            return
+        script = f"mount -t tmpfs nothing '{hidden}' && exec slurmd -D -N {name}"
+        self._daemon("unshare", "--mount", "sh", "-c", script, called=name)
 
     def break_node(self, name: str) -> None:
         """What a power failure does: the daemon and all its jobs' processes are gone at once."""
@@ -222,25 +246,27 @@ class Cluster:
             accounting=accounting,
             task_plugin="task/cgroup" if HAS_MEMORY_CGROUPS else "task/none",
             memory_limits="" if HAS_MEMORY_CGROUPS else "JobAcctGatherParams=OverMemoryKill",
-            nodes="\n".join(node.line for node in NODES),
-            partitions="\n".join(PARTITIONS),
+            nodes="\n".join(node.line for node in self.nodes),
+            partitions="\n".join(self.partitions),
+            min_job_age=self.min_job_age,
         )
         (CONFIGURATION / "slurm.conf").write_text(text)
         if HAS_MEMORY_CGROUPS:
             (CONFIGURATION / "cgroup.conf").write_text(CGROUP_CONF)
         lines = []
-        for node in NODES:
+        for node in self.nodes:
             for number in range(node.gpus):
                 device = self.folder / "devices" / f"{node.name}-nvidia{number}"
                 os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))
-                lines.append(f"NodeName={node.name} Name=gpu Type=a100 File={device}")
+                model = f" Type={node.gpu_model}" if node.gpu_model else ""
+                lines.append(f"NodeName={node.name} Name=gpu{model} File={device}")
         (CONFIGURATION / "gres.conf").write_text("\n".join(lines) + "\n")
 
     def _start_munge(self) -> None:
         key, place = self.folder / "munge.key", RUN / "munge"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         self._daemon(
             "munged",
             "--foreground",
@@ -287,8 +313,8 @@ class Cluster:
 
 def remove_cgroups() -> None:
     """Remove the control groups of nodes that are gone; the one thing that outlives the namespaces."""
-    for node in NODES:
-        for top in Path("/sys/fs/cgroup").glob(f"*/slurm_{node.name}"):
+    for top in Path("/sys/fs/cgroup").glob("*/slurm_*"):
+        if top.name.removeprefix("slurm_") in {node.name for node in NODES}:
             for group in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
                 with suppress(OSError):
                     group.rmdir()

@@ -13,15 +13,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, processes_of_job, wait_for
+from cluster import NODES, PARTITIONS, Cluster, processes_of_job, wait_for
 from conftest import REPOSITORY, Checkout
 
 from corelib.artefacts import sha256_of
@@ -34,7 +35,7 @@ SHARED = ("pretrained", "images", "slices", "latents", "embeddings", "reference"
 
 SITE = {"partition": "a100", "cpu_partition": "main", "gpu_model": "a100"}
 IMPATIENT = ("--slurm-init-seconds-before-status-checks", "4")
-"""The profile's 60 seconds are meant for other people's controllers."""
+"""The profile's 10 seconds are meant for other people's controllers."""
 
 NEVER = 240.0
 """Seconds after which whatever was waited for will not happen."""
@@ -43,13 +44,41 @@ NEVER = 240.0
 # The cluster, and an undisturbed run to compare with
 
 
+class Sites:
+    """Clusters of several kinds, of which one is up at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._kind: dict[str, object] | None = None
+        self._cluster: Cluster | None = None
+
+    def of(self, **kind: object) -> Cluster:
+        """A cluster of a kind, by the arguments of `Cluster`: the one that is up, or another one in its place."""
+        if self._cluster is None or kind != self._kind:
+            self.close()
+            self._kind = kind
+            self._cluster = Cluster(Path(tempfile.mkdtemp(dir=self._folder)), **kind)  # type: ignore[arg-type]
+            self._cluster.start()
+        return self._cluster
+
+    def close(self) -> None:
+        """End the cluster that is up."""
+        if self._cluster is not None:
+            self._cluster.stop()
+        self._cluster = None
+
+
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    sites = Sites(tmp_path_factory.mktemp("slurm"))
+    yield sites
+    sites.close()
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, sites: Sites) -> Cluster:
     """Accounts are kept in the long version, in which everything happens on such a cluster."""
-    cluster = Cluster(tmp_path_factory.mktemp("slurm"), accounting=request.config.option.markexpr != "not slow")
-    cluster.start()
-    yield cluster
-    cluster.stop()
+    return sites.of(accounting=request.config.option.markexpr != "not slow")
 
 
 @pytest.fixture(scope="session")
@@ -60,18 +89,18 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return checkout
 
 
-def clone(folder: Path) -> Checkout:
+def clone(folder: Path, **site: object) -> Checkout:
     """A checkout whose site is the cluster's, with the study that these tests build."""
     checkout = Checkout.at(folder)
     shutil.copy(REPOSITORY / "tests/slurm/study.yaml", checkout.folder / "config/studies/probe.yaml")
-    site = checkout.folder / "slurm/site.yaml"
-    site.write_text(json.dumps({**read_yaml(site), **SITE}))
+    file = checkout.folder / "slurm/site.yaml"
+    file.write_text(json.dumps({**read_yaml(file), **SITE, **site}))
     return checkout
 
 
-def without(reference: Checkout, folder: Path, *methods: str) -> Checkout:
+def without(reference: Checkout, folder: Path, *methods: str, **site: object) -> Checkout:
     """A checkout in which everything is built but some methods' runs, and what is made from them."""
-    checkout = clone(folder)
+    checkout = clone(folder, **site)
     shutil.copytree(reference.folder / "runs", checkout.folder / "runs")
     for run in (checkout.folder / "runs").glob("*/*"):
         if run.name.startswith(tuple(f"{method}-" for method in methods)):
@@ -211,6 +240,11 @@ def test_a_run_in_which_everything_goes_wrong_ends_in_the_same_table(
 
     orphan = workflow.in_the_middle_of("core", cluster)
     assert orphan == broken
+    assert "unlearn core-" in cluster.run("squeue", "--noheader", "--format=%100j")
+    cluster.end_daemon("slurmctld")  # a status query every few seconds fails meanwhile
+    time.sleep(25)
+    cluster.start_daemon("slurmctld")
+    wait_for("the controller", lambda: orphan in cluster.running("core-"), NEVER)
     workflow.process.send_signal(signal.SIGKILL)
     again = Workflow.started(checkout, called="second")
     again.ends_well()
@@ -412,3 +446,159 @@ def test_a_second_snakemake_in_the_same_folder_is_turned_away(
     assert "Snakemake already runs here, process" in second.stdout
     first.ends_well()
     assert_same(checkout, reference)
+
+
+# In the long version: other sites
+
+
+def ends(workflow: Workflow, seconds: float) -> int:
+    """Wait for the end of an invocation; its exit status."""
+    try:
+        return workflow.process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        workflow.process.kill()
+        pytest.fail(f"it hangs:\n{workflow.said[-6000:]}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("daemon", "seconds", "accounting"),
+    [
+        ("slurmctld", 40, False),
+        ("slurmctld", 600, False),
+        ("slurmctld", 600, True),
+        ("slurmdbd", 30, True),
+        ("slurmdbd", 600, True),
+    ],
+)
+def test_an_outage_ends_in_the_table(
+    daemon: str, seconds: float, accounting: bool, sites: Sites, reference: Checkout, tmp_path: Path
+) -> None:
+    cluster = sites.of(accounting=accounting, min_job_age=120)  # jobs that end in a long outage are forgotten after it
+    checkout = without(reference, tmp_path / "clone", *METHODS, account="unlearning" if accounting else None)
+    workflow = Workflow.started(checkout)
+    workflow.in_the_middle_of("core", cluster)
+    cluster.end_daemon(daemon)
+    time.sleep(seconds)
+    assert workflow.process.poll() is None, workflow.said[-6000:]
+    cluster.start_daemon(daemon)
+    began = time.monotonic()
+    workflow.ends_well(900)
+    print(f"{daemon} down for {seconds} s, {accounting=}: the table after {time.monotonic() - began:.0f} s more")
+    assert_same(checkout, reference)
+    assert workflow.said.count("Error in rule") == 0, workflow.said[-6000:]
+
+
+@pytest.mark.slow
+def test_an_outage_that_is_too_long_ends_with_a_sentence_and_leaves_the_jobs_alone(
+    sites: Sites, reference: Checkout, tmp_path: Path
+) -> None:
+    cluster = sites.of(accounting=False)
+    checkout = without(reference, tmp_path / "clone", "core", outage=1)
+    workflow = Workflow.started(checkout)
+    number = workflow.in_the_middle_of("core", cluster)
+    cluster.end_daemon("slurmctld")
+    assert ends(workflow, 240) == 1
+    assert "Slurm has given no answer for 1 minutes" in workflow.said
+    assert "ask for the target again when it answers" in workflow.said
+    cluster.start_daemon("slurmctld")
+    wait_for("the controller", lambda: cluster.states().get("gpu1"), NEVER)
+    again = Workflow.started(checkout, called="again")
+    again.ends_well()
+    assert_same(checkout, reference)
+    made = json.loads((again.run_of("core") / "manifest.provenance.json").read_text())
+    assert made["scheduler_job"] == number
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("models", [(None, None), ("a100", "v100")])
+def test_a_site_without_names_of_gpus_and_one_with_two(
+    models: tuple[str | None, str | None], sites: Sites, reference: Checkout, tmp_path: Path
+) -> None:
+    nodes = tuple(replace(node, gpu_model=model) for node, model in zip(NODES, (*models, None), strict=True))
+    cluster = sites.of(nodes=nodes)
+    chosen = models[1]
+    checkout = without(reference, tmp_path / "clone", "core", gpu_model=chosen)
+    Workflow.started(checkout).ends_well()
+    assert_same(checkout, reference)
+    assert_one_device_each(checkout)
+    on_gpus = {record["node"] for record in records(checkout) if record["node"].startswith("gpu")}
+    assert on_gpus == {"gpu2"} if chosen else on_gpus <= {"gpu1", "gpu2"}
+    assert cluster.jobs()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("site", "sentence"),
+    [
+        (
+            {"longest": 1440},
+            "they ask for 60 minutes, expected 5 at most in partition a100; say longest: 5 in slurm/site.yaml",
+        ),
+        ({"partition": "gpus"}, "partition is 'gpus', expected one of a100, main"),
+        ({"partition": "main"}, "partition main has no GPUs"),
+        (
+            {"gpu_model": "h100", "longest": 5},
+            "gpu_model is 'h100', and no node of partition a100 has such a GPU, expected one of a100",
+        ),
+        ({"account": "theirs", "longest": 5}, "account is 'theirs', expected one of yours: root, unlearning"),
+        ({"qos": "fast", "longest": 5}, "qos is 'fast', expected one of normal"),
+    ],
+)
+def test_a_job_that_could_never_start_stops_the_start(
+    site: dict[str, object], sentence: str, sites: Sites, reference: Checkout, tmp_path: Path
+) -> None:
+    short = tuple(line.replace("MaxTime=1-0", "MaxTime=5") if "a100" in line else line for line in PARTITIONS)
+    cluster = sites.of(accounting=True, partitions=short)
+    checkout = without(reference, tmp_path / "clone", "core", **{"seconds": None, **site})
+    before = set(cluster.jobs())
+    workflow = Workflow.started(checkout)
+    assert ends(workflow, 120) == 1
+    assert sentence in workflow.said and "Traceback" not in workflow.said, workflow.said[-3000:]
+    assert set(cluster.jobs()) == before
+    looked = [sys.executable, "-m", "corelib", "preflight", "probe"]
+    done = subprocess.run(looked, cwd=checkout.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and sentence in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_limit_on_submissions_is_no_failed_attempt(sites: Sites, reference: Checkout, tmp_path: Path) -> None:
+    cluster = sites.of(accounting=True)
+    cluster.run("sacctmgr", "--immediate", "add", "qos", "few", "MaxSubmitJobsPerUser=1")
+    cluster.run("sacctmgr", "--immediate", "modify", "user", "root", "set", "qos+=few")
+    checkout = without(reference, tmp_path / "clone", *METHODS, qos="few", account="unlearning")
+    workflow = Workflow.started(checkout)
+    workflow.ends_well(900)
+    assert_same(checkout, reference)
+    assert "Slurm takes no more jobs for now (" in workflow.said and "Error in rule" not in workflow.said
+
+
+@pytest.mark.slow
+def test_a_node_without_the_environment_is_named_and_avoided(sites: Sites, reference: Checkout, tmp_path: Path) -> None:
+    cluster = sites.of(accounting=True)
+    cluster.break_node("gpu1")
+    cluster.start_node("gpu1", hidden=Path(sys.prefix).resolve())
+    wait_for("the node", lambda: cluster.states()["gpu1"] == "idle", NEVER)
+    checkout = without(reference, tmp_path / "clone", *METHODS)
+    workflow = Workflow.started(checkout, "--retries", "1")
+    workflow.ends_well(600)
+    assert_same(checkout, reference)
+    assert re.search(r"Slurm says of job \d+: FAILED on node gpu1", workflow.said)
+    assert "Node: gpu1" in workflow.said
+    made = [record for record in records(checkout) if record["node"].startswith("gpu")]
+    assert {record["node"] for record in made if record["stage"] == "unlearning"} == {"gpu2"}
+    cluster.break_node("gpu1")
+    cluster.start_node("gpu1")
+    wait_for("the node", lambda: cluster.states()["gpu1"] == "idle", NEVER)
+
+
+@pytest.mark.slow
+def test_an_invocation_of_local_steps_alone_takes_seconds(sites: Sites, reference: Checkout, tmp_path: Path) -> None:
+    sites.of(accounting=True)
+    checkout = without(reference, tmp_path / "clone")
+    shutil.rmtree(checkout.folder / "results", ignore_errors=True)
+    began = time.monotonic()
+    done = checkout.snakemake("--profile", "slurm", TABLE)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert time.monotonic() - began < 40
+    print(f"an invocation of local steps alone: {time.monotonic() - began:.0f} s")
