@@ -24,6 +24,7 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -393,11 +394,20 @@ def _named(arguments: Sequence[str], comment: str, marked: str) -> list[str]:
     rule, _, wildcards = comment.removeprefix("rule_").partition("_wildcards_")
     said = {"--job-name": f"{rule} {wildcards}".strip(), "--comment": marked}
     named = [said.get(before, argument) for before, argument in zip(["", *arguments], arguments, strict=False)]
-    node = 'echo "Node: ${SLURMD_NODENAME:-$(hostname)}"'
     return [
-        f"--wrap={node}; {argument.removeprefix('--wrap=')}" if argument.startswith("--wrap=") else argument
+        f"--wrap={_beginning_with_its_node(argument.removeprefix('--wrap='))}"
+        if argument.startswith("--wrap=")
+        else argument
         for argument in named
     ]
+
+
+def _beginning_with_its_node(command: str) -> str:
+    """The command of a job, which runs in the Apptainer container in which Snakemake runs, if it runs in one."""
+    if image := os.environ.get("APPTAINER_CONTAINER"):
+        binds = [f"--bind={bind}" for bind in os.environ.get("APPTAINER_BIND", "").split(",") if bind]
+        command = shlex.join(["apptainer", "exec", "--nv", *binds, image, "sh", "-c", command])
+    return f'echo "Node: ${{SLURMD_NODENAME:-$(hostname)}}"; {command}'
 
 
 def _number_of(marked: str, notes: Notes) -> str | None:

@@ -182,6 +182,16 @@ def test_a_job_is_named_by_its_rule_and_run_and_its_log_by_its_node(site: Site) 
     assert '--wrap=echo "Node: ${SLURMD_NODENAME:-$(hostname)}"; true' in asked
 
 
+def test_a_job_runs_in_the_container_in_which_snakemake_runs(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPTAINER_CONTAINER", "/images/core lib.sif")
+    monkeypatch.setenv("APPTAINER_BIND", "/scratch,/etc/slurm")
+    site.says("sbatch", "7")
+    site.asked("sbatch", *SUBMISSION[:-1], "--wrap=python -m snakemake 'a b'")
+    (asked,) = site.calls("sbatch")
+    inside = """apptainer exec --nv --bind=/scratch --bind=/etc/slurm '/images/core lib.sif' sh -c"""
+    assert asked.endswith(f"{inside} 'python -m snakemake '\"'\"'a b'\"'\"''")
+
+
 @pytest.mark.parametrize(
     "refusal",
     [
