@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from corelib.errors import AssetError
 from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.worlds.oddities import check_files, check_schedule, check_settings, check_vocabulary, check_words, said
 
 CLASSIFIERS = {"style_classifier": "style", "object_classifier": "object"}
 PIPELINE = "pipeline/"
@@ -39,10 +40,14 @@ class Inspection:
 
     def fault(self, name: str) -> str | None:
         """What is wrong with one of the assets, in words without a final period."""
+        path = self.paths[name]
         try:
-            self._inspect(name, self.paths[name])
+            check_files(path)
+            self._inspect(name, path)
         except AssetError as error:
             return str(error).removesuffix(".")
+        except OSError as error:
+            return unreadable(error, path)
         return None
 
     def faults_of_pipeline(self) -> Iterator[str]:
@@ -87,16 +92,29 @@ class Inspection:
             raise AssetError(f"{path}: not usable as TorchScript ({error}), expected clean-fid's Inception.") from None
 
 
+def unreadable(error: OSError, path: Path) -> str:
+    """What keeps an asset from being read, in words without a final period."""
+    place = said(str(error.filename or path))
+    if isinstance(error, IsADirectoryError):
+        return f"{place}: a folder, expected a file"
+    return f"{place}: not readable ({error.strerror or error}), expected the right to read it"
+
+
 def inspect_part(part: str, folder: Path, values: bool) -> None:
-    """Raise `AssetError` if a part of a pipeline cannot be loaded, or its weights are not those of its network."""
-    from corelib.pipeline_parts import NETWORKS, check_network, load_scheduler, load_tokenizer
+    """Raise `AssetError` if a part of a pipeline cannot be loaded, or is not of the kind that is used here.
+
+    Its weights have to be those of its network, and its settings those of a model that predicts noise from text.
+    """
+    from corelib.pipeline_parts import NETWORKS, build_network, check_network, load_scheduler, load_tokenizer
 
     if part in NETWORKS:
+        check_settings(part, folder / "config.json", build_network(NETWORKS[part], folder))
         check_network(NETWORKS[part], folder, values)
     elif part == "tokenizer":
-        load_tokenizer(folder)
+        check_vocabulary(folder)
+        check_words(folder, load_tokenizer(folder))
     elif part == "scheduler":
-        load_scheduler(folder)
+        check_schedule(folder / "scheduler_config.json", load_scheduler(folder))
 
 
 def inspect_classifier(path: Path, architecture: str, classes: int, values: bool) -> None:
@@ -122,7 +140,7 @@ def _faults_between(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) 
         latents = build_network(NETWORKS["vae"], vae).config
         texts = build_network(NETWORKS["text_encoder"], text_encoder).config
         tokens = load_tokenizer(tokenizer)
-    except AssetError:
+    except (AssetError, OSError):
         return  # said of the part itself
     channels = (noise["in_channels"], noise["out_channels"])
     if channels != (latents["latent_channels"],) * 2:
@@ -133,8 +151,8 @@ def _faults_between(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) 
         yield f"{unet}: it takes texts of {noise['cross_attention_dim']} numbers a token, but {text_encoder} gives " + (
             f"{texts.hidden_size}, expected as many"
         )
-    if len(tokens) > texts.vocab_size:
-        yield f"{tokenizer}: it has {len(tokens)} tokens, but {text_encoder} knows {texts.vocab_size}, expected no more"
+    if len(tokens) != texts.vocab_size:
+        yield f"{tokenizer}: it has {len(tokens)} tokens, but {text_encoder} knows {texts.vocab_size}, expected as many"
     if tokens.model_max_length > texts.max_position_embeddings:
         yield f"{tokenizer}: its prompts have {tokens.model_max_length} tokens, but {text_encoder} takes " + (
             f"{texts.max_position_embeddings}, expected no more"
