@@ -23,11 +23,12 @@ from safetensors.torch import load_file
 from small_world import make_pipeline
 from test_image_folders import faults_of, indexed
 from test_images import small_images
-from test_taking_weights_into_use import FILES, WEIGHTS, all_taken, configure, provisioned, weights
+from test_taking_weights_into_use import CLASSES, FILES, WEIGHTS, all_taken, configure, provisioned, weights
 
 from corelib.errors import AssetError
-from corelib.pipeline_parts import load_tokenizer
+from corelib.pipeline_parts import load_scheduler, load_tokenizer
 from corelib.worlds.inspection import inspect_part
+from corelib.worlds.oddities import check_classes, check_schedule_of_checkpoint
 from corelib.worlds.pipeline import build_tokenizer
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize 3438167540\n"
@@ -110,6 +111,12 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "web page in place of a classifier": (
         lambda f: (f / "style50.pth").write_bytes(PAGE),
         r"style50\.pth: a web page and not the file itself; fetch it again",
+    ),
+    "classes in another order": (
+        lambda f: torch.save(
+            {"model_state_dict": weights(), "class_to_idx": {"cream": 0, "Amber": 2, "Blue": 1}}, f / "style50.pth"
+        ),
+        r"style50\.pth: by its `class_to_idx` the output 0 is cream, expected Amber; train it again",
     ),
     "broken link": (
         lambda f: linked(f / UNET / WEIGHTS),
@@ -228,6 +235,32 @@ def test_a_checkpoint_in_place_of_a_diffusers_folder_is_not_fetched_over(assets:
     as_one_file(folder)
     with pytest.raises(AssetError, match=r"pipeline, a file, expected a diffusers folder with unet/, vae/"):
         provisioned(folder, tmp_path, [name for name in FILES if name.startswith("pipeline/")])
+
+
+@pytest.mark.parametrize(
+    "own", [["amber", "Blue", "Cream"], {"Amber": 0, "Blue": 1, "Cream": 2}, ["1", "2", "3"], None]
+)
+def test_classes_in_the_same_order_or_by_other_names_are_no_fault(own: object) -> None:
+    check_classes(Path("style50.pth"), {"classes": own, "class_names": 3}, CLASSES)
+
+
+def test_a_checkpoint_of_another_noise_schedule_than_its_folder_is_refused(assets: Path) -> None:
+    folder = assets / "pipeline/scheduler"
+    scheduler = load_scheduler(folder)
+
+    def check(**tensors: torch.Tensor) -> None:
+        check_schedule_of_checkpoint(Path("a.ckpt"), tensors, folder, scheduler)
+
+    kept = scheduler.alphas_cumprod
+    check()
+    check(alphas_cumprod=kept.half())
+    for other in (kept**2, kept[:500]):
+        with pytest.raises(
+            AssetError, match=r"a\.ckpt: its noise schedule `alphas_cumprod` is not that of \S+scheduler"
+        ):
+            check(alphas_cumprod=other)
+    with pytest.raises(AssetError, match=r"a\.ckpt: it has a tensor `v_pred`, by which it says"):
+        check(alphas_cumprod=kept, v_pred=torch.tensor([]))
 
 
 # What may not be read

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corelib.worlds.image_index import Key
-from corelib.worlds.oddities import UNPRINTABLE, said
+from corelib.worlds.oddities import UNPRINTABLE, plain, said
 
 IMAGE_FILE = re.compile(r"0*(\d{1,9})\.(jpe?g|png)", re.IGNORECASE)
 """What a file of an image is called; what it is, its content says."""
@@ -30,11 +30,6 @@ CALLED = "files called like"
 
 SHOWN = 3
 """How many names are shown of what lies in a folder."""
-
-
-def plain(name: str) -> str:
-    """A name in lower case, with blanks for underscores."""
-    return re.sub(r"[\s_]+", " ", name).strip().lower()
 
 
 def names_of_styles(styles: Sequence[str], photo_style: str) -> dict[str, str]:

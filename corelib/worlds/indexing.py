@@ -21,10 +21,10 @@ from tqdm import tqdm
 from corelib.artefacts import content_of, write_text
 from corelib.errors import AssetError
 from corelib.parquet import UnreadableParquet, open_parquet, reading_within_bounds
-from corelib.worlds.image_folders import find_files, names_of_styles, plain
+from corelib.worlds.image_folders import find_files, names_of_styles
 from corelib.worlds.image_index import FOLDER, SCHEMA, ImageIndex, Key, Place
 from corelib.worlds.images import IMAGE, MOST_BYTES, opened
-from corelib.worlds.oddities import UNPRINTABLE, beginning_of, said, stands_in
+from corelib.worlds.oddities import UNPRINTABLE, beginning_of, plain, said, stands_in
 from corelib.worlds.pixels import Unusable, as_rgb
 
 UNUSED_STYLES = frozenset(

@@ -7,14 +7,23 @@ this module decides no number and is part of no digest. It imports torch, diffus
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from corelib.errors import AssetError
 from corelib.settings.unlearn_canvas import AdoptionStage
-from corelib.worlds.oddities import check_files, check_schedule, check_settings, check_vocabulary, check_words, said
+from corelib.worlds.oddities import (
+    check_classes,
+    check_files,
+    check_schedule,
+    check_schedule_of_checkpoint,
+    check_settings,
+    check_vocabulary,
+    check_words,
+    said,
+)
 
 CLASSIFIERS = {"style_classifier": "style", "object_classifier": "object"}
 PIPELINE = "pipeline/"
@@ -62,18 +71,28 @@ class Inspection:
             inspect_part(name.removeprefix(PIPELINE), path, self.values)
         elif name in CLASSIFIERS:
             form = self.settings.classifiers[CLASSIFIERS[name]]
-            inspect_classifier(path, form.architecture, len(form.classes), self.values)
+            inspect_classifier(path, form.architecture, form.classes, self.values)
         elif name == "compvis":
             from corelib.worlds.compvis import check_compvis
 
             unet = self.paths.get(f"{PIPELINE}{self.settings.unet}")
             check_compvis(path, None if unet is None else unet.parent, self.compvis_weights, self.values)
+            self._compare_schedules(path)
         elif name == "inception_torchvision":
             from corelib.features import check_torchvision_inception
 
             check_torchvision_inception(path, self.values)
         elif name == "inception":
             self._inspect_program(path)
+
+    def _compare_schedules(self, checkpoint: Path) -> None:
+        from corelib.pipeline_parts import load_scheduler
+        from corelib.worlds.compvis import read_checkpoint
+
+        folder = self.paths.get(f"{PIPELINE}scheduler")
+        if folder is not None and folder.exists():
+            weights = read_checkpoint(checkpoint)
+            check_schedule_of_checkpoint(checkpoint, weights, folder, load_scheduler(folder))
 
     def _inspect_program(self, path: Path) -> None:
         if self.is_locked and self.values:
@@ -117,11 +136,13 @@ def inspect_part(part: str, folder: Path, values: bool) -> None:
         check_schedule(folder / "scheduler_config.json", load_scheduler(folder))
 
 
-def inspect_classifier(path: Path, architecture: str, classes: int, values: bool) -> None:
-    """Raise `AssetError` if a checkpoint does not hold the weights of a classifier."""
+def inspect_classifier(path: Path, architecture: str, classes: Sequence[str], values: bool) -> None:
+    """Raise `AssetError` if a checkpoint does not hold the weights of a classifier of these classes, in this order."""
     from corelib.classifier_weights import check_classifier
+    from corelib.weights import read_plain_weights
 
-    check_classifier(path, architecture, classes, values)
+    check_classifier(path, architecture, len(classes), values)
+    check_classes(path, read_plain_weights(path, "the classifier's weights", mapped=True), classes)
 
 
 def inspect_shipped(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -129,7 +150,7 @@ def inspect_shipped(folder: Path, facts: Mapping[str, Any]) -> None:
     for part in facts.get("parts", {}):
         inspect_part(part, folder / facts["pipeline"] / part, values=True)
     for form in facts.get("classifiers", {}).values():
-        inspect_classifier(folder / form["weights"], form["architecture"], len(form["classes"]), values=True)
+        inspect_classifier(folder / form["weights"], form["architecture"], form["classes"], values=True)
 
 
 def _faults_between(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) -> Iterator[str]:

@@ -7,7 +7,8 @@ has a default, and a key that asks for more than it gets changes numbers, or end
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,67 @@ def check_schedule(path: Path, scheduler: Any) -> None:
     kept = scheduler.alphas_cumprod
     if not bool(((kept > 0) & (kept < 1)).all() and (kept.diff() < 0).all()):
         raise AssetError(f"{path}: its noise does not grow from step to step, expected betas between 0 and 1.")
+
+
+TRAINED_WITH = "alphas_cumprod"
+"""The tensor of a CompVis checkpoint by which it says its noise schedule."""
+
+OF_VELOCITY = ("v_pred", "ztsnr")
+"""Empty tensors by which a checkpoint says that its model predicts velocity, or has no signal at the last step."""
+
+
+def check_schedule_of_checkpoint(path: Path, weights: Mapping[str, Any], folder: Path, scheduler: Any) -> None:
+    """Raise `AssetError` if a CompVis checkpoint was trained with another noise schedule than the one that is used.
+
+    Args:
+        path: of the checkpoint.
+        weights: its tensors.
+        folder: of the noise schedule.
+        scheduler: made from there.
+    """
+    if marks := [name for name in OF_VELOCITY if name in weights]:
+        raise AssetError(
+            f"{path}: it has a tensor `{marks[0]}`, by which it says that its model does not predict noise, expected "
+            "none, as in Stable Diffusion v1."
+        )
+    own, used = weights.get(TRAINED_WITH), scheduler.alphas_cumprod
+    if own is not None and not (own.shape == used.shape and own.float().allclose(used, rtol=1e-3, atol=1e-5)):
+        raise AssetError(f"{path}: its noise schedule `{TRAINED_WITH}` is not that of {folder}, expected the same.")
+
+
+# Classifiers
+
+
+CLASSES = ("class_to_idx", "classes", "class_names")
+"""Under which names training scripts save those of the classes, in the order of the outputs or with their places."""
+
+
+def check_classes(path: Path, content: Any, classes: Sequence[str]) -> None:
+    """Raise `AssetError` if a checkpoint has the classes in another order than they are taken in.
+
+    Args:
+        path: of the checkpoint.
+        content: what is in it.
+        classes: as they are taken, in the order of the outputs.
+    """
+    for key in CLASSES:
+        own = content.get(key) if isinstance(content, Mapping) else None
+        if isinstance(own, Mapping) and all(isinstance(place, int) for place in own.values()):
+            own = sorted(own, key=own.__getitem__)
+        if not isinstance(own, list | tuple) or not all(isinstance(name, str) for name in own):
+            continue
+        found, expected = [plain(name) for name in own], [plain(name) for name in classes]
+        if found != expected and sorted(found) == sorted(expected):
+            place = next(place for place, name in enumerate(found) if name != expected[place])
+            raise AssetError(
+                f"{path}: by its `{key}` the output {place} is {said(own[place])}, expected {classes[place]}; train it "
+                "again with the classes in the order of their names."
+            )
+
+
+def plain(name: str) -> str:
+    """A name in lower case, with blanks for underscores."""
+    return re.sub(r"[\s_]+", " ", name).strip().lower()
 
 
 # Tokenizers
