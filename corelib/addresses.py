@@ -41,7 +41,7 @@ TRAINED = ("autoencoder", "pipeline", "classifier", "unlearning")
 """The stages whose result is a model that is trained here. Made again at the same address, on another device say, it is
 another model, and what was made of the old one does not belong to it. All else is, up to rounding, what it was."""
 
-HARNESS = frozenset({"corelib.jobs", "corelib.progress", "corelib.worlds.inspection"})
+HARNESS = frozenset({"corelib.jobs", "corelib.progress", "corelib.worlds.inspection", "corelib.worlds.oddities"})
 """What scripts import to find their specification, to log, to record provenance, and to inspect assets before they are
 used. It computes no number, so it is no content; nor is what it imports in its turn, unless a stage imports that too.
 """

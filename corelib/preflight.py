@@ -76,13 +76,18 @@ def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
 
 def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     """The same checks as the first job's, with what is right named too."""
+    from corelib.worlds.inspection import unreadable
     from corelib.worlds.unlearn_canvas import faults_of  # here: reading weights needs torch
 
     settings, places = plan.assets()
+    faults: list[str] = []
     with tempfile.TemporaryDirectory() as links:
         for name, place in places.items():
             (Path(links) / name).symlink_to(Path(place).absolute())
-        faults = list(faults_of(settings, Path(links), values=False, compvis_weights=plan.compvis_weights))
+        try:
+            faults.extend(faults_of(settings, Path(links), values=False, compvis_weights=plan.compvis_weights))
+        except OSError as error:
+            faults.append(unreadable(error, Path(links)))
     yield from (Finding("assets", fault.removesuffix(ADVICE), kind="FAULT") for fault in faults)
     if any(fault.endswith(ADVICE) for fault in faults):
         yield Finding("assets", _provision(plan, repository / "config"), kind="note")

@@ -6,7 +6,7 @@ import collections
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -418,12 +418,12 @@ def test_assets_that_do_not_fit_are_found_wherever_they_are_looked_at(how: str, 
     assert unlocked == (0 if "expected no more" in said else 1), "parts that do not go together are right in themselves"
 
 
-def provisioned(folder: Path, tmp_path: Path) -> None:
-    """`make assets` of these files: what it locks has been looked at."""
+def provisioned(folder: Path, tmp_path: Path, names: Sequence[str] = ()) -> None:
+    """`make assets` of these files, or of those that are there: what it locks has been looked at."""
     configuration = tmp_path / "config"
     configuration.mkdir()
     shutil.copy(REPOSITORY / "config/assets.yaml", configuration)
-    names = [name for name, file in FILES.items() if (folder / file).exists()]
+    names = names or [name for name, file in FILES.items() if (folder / file).exists()]
     places = {name.split("/")[0]: str(folder / FILES[name].split("/")[0]) for name in names}
     forms = {"style": ClassifierForm(architecture=ARCHITECTURE, resolution=16, classes=CLASSES)}
     settings = AdoptionStage(sha256=dict.fromkeys(names), unet="unet", classifiers=forms)

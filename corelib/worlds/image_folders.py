@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corelib.worlds.image_index import Key
+from corelib.worlds.oddities import UNPRINTABLE, plain, said
 
 IMAGE_FILE = re.compile(r"0*(\d{1,9})\.(jpe?g|png)", re.IGNORECASE)
 """What a file of an image is called; what it is, its content says."""
@@ -29,11 +30,6 @@ CALLED = "files called like"
 
 SHOWN = 3
 """How many names are shown of what lies in a folder."""
-
-
-def plain(name: str) -> str:
-    """A name in lower case, with blanks for underscores."""
-    return re.sub(r"[\s_]+", " ", name).strip().lower()
 
 
 def names_of_styles(styles: Sequence[str], photo_style: str) -> dict[str, str]:
@@ -104,11 +100,13 @@ class _Search:
         for _ in range(DEEPEST + 1):
             having = [folder for folder in level if any(plain(below.name) in known for below in _folders(folder))]
             if len(having) > 1:
-                places = " and in ".join(str(folder.relative_to(self.root)) for folder in having[:SHOWN])
+                places = " and in ".join(said(str(folder.relative_to(self.root))) for folder in having[:SHOWN])
                 self.faults.append(f"{self.root}: styles are in {places}, expected one folder of them")
             if having:
                 if having[0] != self.root:
-                    self.notes.append(f"{self.root}: the styles are in its folder {having[0].relative_to(self.root)}")
+                    top = said(str(having[0].relative_to(self.root)))
+                    self.notes.append(f"{self.root}: the styles are in its folder {top}")
+                    self._check_name(having[0])
                 return having[0]
             level = [below for folder in level for below in _folders(folder)]
         return self.root
@@ -123,19 +121,25 @@ class _Search:
         for name, paths in candidates.items():
             exact = [path for path in paths if path.name == name]
             if len(paths) > 1 and not exact:
-                said = " or ".join(path.name for path in paths)
-                self.faults.append(f"{folder / name}: it may be {said}, expected one of them")
+                either = " or ".join(said(path.name) for path in paths)
+                self.faults.append(f"{folder / name}: it may be {either}, expected one of them")
             found[name] = (exact or paths)[0]
             if not exact:
-                self.notes.append(f"{paths[0]} is taken for {name}")
+                self.notes.append(f"{said(str(paths[0]))} is taken for {name}")
+                self._check_name(paths[0])
         return found
+
+    def _check_name(self, folder: Path) -> None:
+        """An index names each image by its path, and reads no path that could be mistaken for another."""
+        if not str(folder.relative_to(self.root)).isprintable():
+            self.faults.append(f"{said(str(folder))}: {UNPRINTABLE}")
 
     def _numbered(self, cell: Path) -> dict[int, list[Path]]:
         """The image files of a cell by the number in their name."""
         found: dict[int, list[Path]] = {}
         for path in _entries(cell):
-            if (said := IMAGE_FILE.fullmatch(path.name)) and path.is_file():
-                found.setdefault(int(said[1]), []).append(path)
+            if (named := IMAGE_FILE.fullmatch(path.name)) and path.is_file():
+                found.setdefault(int(named[1]), []).append(path)
         return found
 
     def _first_number(self, cells: Sequence[Mapping[int, object]]) -> int:
@@ -152,8 +156,8 @@ class _Search:
         exact = [path for path in paths if path.name == f"{number}.jpg"]
         if len(paths) > 1 and not exact:
             place = self.root / style / object_ / f"{index}.jpg"
-            said = " or ".join(path.name for path in paths)
-            self.faults.append(f"{place}: it may be {said}, expected one of them")
+            either = " or ".join(path.name for path in paths)
+            self.faults.append(f"{place}: it may be {either}, expected one of them")
         if paths and not exact and not any(note.startswith(CALLED) for note in self.notes):
             self.notes.append(f"{CALLED} {paths[0].name} are taken for those called {index}.jpg")
         return next(iter(exact or paths), None)
@@ -183,10 +187,19 @@ def _folders(folder: Path) -> list[Path]:
 
 def _contents(folder: Path) -> str:
     """What a folder has, in words."""
-    names = sorted(path.name for path in _entries(folder))
+    names = [said(path.name) + _of_what_kind(path) for path in _entries(folder)]
     if not names:
         return "is empty"
     shown, more = names[:SHOWN], len(names) - SHOWN
     if more > 0:
         return f"has {', '.join(shown)} and {more} more"
     return f"has {' and '.join([', '.join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)}"
+
+
+def _of_what_kind(path: Path) -> str:
+    """Of what is called like an image and is no file, what it is, in words."""
+    if not IMAGE_FILE.fullmatch(path.name) or path.is_file():
+        return ""
+    if path.is_symlink() and not path.exists():
+        return f" (a link to {said(str(path.readlink()))}, which is missing)"
+    return " (a folder)" if path.is_dir() else " (no regular file)"

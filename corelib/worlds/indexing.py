@@ -21,9 +21,10 @@ from tqdm import tqdm
 from corelib.artefacts import content_of, write_text
 from corelib.errors import AssetError
 from corelib.parquet import UnreadableParquet, open_parquet, reading_within_bounds
-from corelib.worlds.image_folders import find_files, names_of_styles, plain
+from corelib.worlds.image_folders import find_files, names_of_styles
 from corelib.worlds.image_index import FOLDER, SCHEMA, ImageIndex, Key, Place
 from corelib.worlds.images import IMAGE, MOST_BYTES, opened
+from corelib.worlds.oddities import UNPRINTABLE, beginning_of, plain, said, stands_in
 from corelib.worlds.pixels import Unusable, as_rgb
 
 UNUSED_STYLES = frozenset(
@@ -80,6 +81,8 @@ def index_images(
     if not root.is_dir():
         raise AssetError(f"{root}: there is no such folder, expected STYLE/OBJECT/INDEX.jpg or parquet files in it.")
     shards = _shards_below(root)
+    if odd := [shard for shard in shards if not str(shard.relative_to(root)).isprintable()]:
+        raise AssetError(f"{said(str(odd[0]))}: {UNPRINTABLE}.")
     if shards:
         places, faults = _read_parquet(root, shards, wanted, photo_style, threads)
         faults += [f"{root / _file_of(key)}: missing" for key in wanted.images() if key not in places]
@@ -106,7 +109,13 @@ def _shards_below(root: Path) -> list[Path]:
         ]
         names = [name for name in files if name.lower().endswith(".parquet") and not name.startswith(".")]
         found += [Path(folder, name) for name in names]
-    return sorted(path for path in found if not _is_index(path))
+    return sorted((path for path in found if not _is_index(path)), key=_in_order)
+
+
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    """A key by which `train-2` goes before `train-10`, as it does where numbers have leading zeros."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _is_index(path: Path) -> bool:
@@ -160,8 +169,8 @@ def _read_parquet(root: Path, shards: list[Path], wanted: Wanted, photo_style: s
         for row, caption in enumerate(_captions(shard)):
             cell = named(caption)
             if cell is None:
-                said = repr(caption[:LONGEST_CAPTION])
-                faults.append(f"{shard}, row {row}: the caption {said} names no style and object of the benchmark")
+                words = repr(caption[:LONGEST_CAPTION])
+                faults.append(f"{shard}, row {row}: the caption {words} names no style and object of the benchmark")
             elif cell[0] not in UNUSED_STYLES:
                 found[cell] += 1
                 numbered.append((shard, row, (*cell, found[cell])))
@@ -203,8 +212,9 @@ def reader_of_captions(
     object_of = {plain(object_): object_ for object_ in objects}
 
     def named(caption: str) -> tuple[str, str] | None:
-        said = CAPTION.fullmatch(" ".join(caption.split())) if len(caption) <= LONGEST_CAPTION else None
-        cell = (style_of.get(plain(said["style"])), object_of.get(plain(said["object"]))) if said else (None, None)
+        named_by = CAPTION.fullmatch(" ".join(caption.split())) if len(caption) <= LONGEST_CAPTION else None
+        style, object_ = (plain(named_by["style"]), plain(named_by["object"])) if named_by else ("", "")
+        cell = (style_of.get(style), object_of.get(object_))
         return None if cell[0] is None or cell[1] is None else (cell[0], cell[1])
 
     return named
@@ -216,6 +226,8 @@ def _captions(shard: Path) -> list[str]:
             file = open_parquet(shard, {"image": IMAGE, "text": pa.string()})
             captions: list[str | None] = file.read(columns=["text"]).column("text").to_pylist()
     except UnreadableParquet as error:
+        if (what := stands_in(beginning_of(shard))) is not None:
+            raise AssetError(f"{shard}: {what}.") from None
         raise AssetError(
             f"{shard}: not readable ({error}), expected parquet with the columns `image` and `text`."
         ) from None
@@ -249,6 +261,10 @@ def _next(
 
 def fault_of(content: bytes) -> str | None:
     """What is wrong with an image, in words; None if it can be decoded to its last pixel."""
+    if not content:
+        return "empty, expected the bytes of a JPEG file"
+    if (what := stands_in(content)) is not None:
+        return what
     try:
         with opened(content) as image:
             image.draft("RGB", (image.width // 8, image.height // 8))  # an eighth of the pixels, but all of the bytes
@@ -264,6 +280,8 @@ def _twice(root: Path, places: Mapping[Key, Place]) -> list[str]:
     first: dict[str, Key] = {}
     faults = []
     for key, place in places.items():
+        if not place.size:
+            continue  # said already
         other = first.setdefault(place.sha256, key)
         if other != key:
             faults.append(f"{root}: {_file_of(key)} has the same bytes as {_file_of(other)}")

@@ -7,13 +7,23 @@ this module decides no number and is part of no digest. It imports torch, diffus
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from corelib.errors import AssetError
 from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.worlds.oddities import (
+    check_classes,
+    check_files,
+    check_schedule,
+    check_schedule_of_checkpoint,
+    check_settings,
+    check_vocabulary,
+    check_words,
+    said,
+)
 
 CLASSIFIERS = {"style_classifier": "style", "object_classifier": "object"}
 PIPELINE = "pipeline/"
@@ -39,10 +49,14 @@ class Inspection:
 
     def fault(self, name: str) -> str | None:
         """What is wrong with one of the assets, in words without a final period."""
+        path = self.paths[name]
         try:
-            self._inspect(name, self.paths[name])
+            check_files(path)
+            self._inspect(name, path)
         except AssetError as error:
             return str(error).removesuffix(".")
+        except OSError as error:
+            return unreadable(error, path)
         return None
 
     def faults_of_pipeline(self) -> Iterator[str]:
@@ -57,18 +71,28 @@ class Inspection:
             inspect_part(name.removeprefix(PIPELINE), path, self.values)
         elif name in CLASSIFIERS:
             form = self.settings.classifiers[CLASSIFIERS[name]]
-            inspect_classifier(path, form.architecture, len(form.classes), self.values)
+            inspect_classifier(path, form.architecture, form.classes, self.values)
         elif name == "compvis":
             from corelib.worlds.compvis import check_compvis
 
             unet = self.paths.get(f"{PIPELINE}{self.settings.unet}")
             check_compvis(path, None if unet is None else unet.parent, self.compvis_weights, self.values)
+            self._compare_schedules(path)
         elif name == "inception_torchvision":
             from corelib.features import check_torchvision_inception
 
             check_torchvision_inception(path, self.values)
         elif name == "inception":
             self._inspect_program(path)
+
+    def _compare_schedules(self, checkpoint: Path) -> None:
+        from corelib.pipeline_parts import load_scheduler
+        from corelib.worlds.compvis import read_checkpoint
+
+        folder = self.paths.get(f"{PIPELINE}scheduler")
+        if folder is not None and folder.exists():
+            weights = read_checkpoint(checkpoint)
+            check_schedule_of_checkpoint(checkpoint, weights, folder, load_scheduler(folder))
 
     def _inspect_program(self, path: Path) -> None:
         if self.is_locked and self.values:
@@ -87,23 +111,38 @@ class Inspection:
             raise AssetError(f"{path}: not usable as TorchScript ({error}), expected clean-fid's Inception.") from None
 
 
+def unreadable(error: OSError, path: Path) -> str:
+    """What keeps an asset from being read, in words without a final period."""
+    place = said(str(error.filename or path))
+    if isinstance(error, IsADirectoryError):
+        return f"{place}: a folder, expected a file"
+    return f"{place}: not readable ({error.strerror or error}), expected the right to read it"
+
+
 def inspect_part(part: str, folder: Path, values: bool) -> None:
-    """Raise `AssetError` if a part of a pipeline cannot be loaded, or its weights are not those of its network."""
-    from corelib.pipeline_parts import NETWORKS, check_network, load_scheduler, load_tokenizer
+    """Raise `AssetError` if a part of a pipeline cannot be loaded, or is not of the kind that is used here.
+
+    Its weights have to be those of its network, and its settings those of a model that predicts noise from text.
+    """
+    from corelib.pipeline_parts import NETWORKS, build_network, check_network, load_scheduler, load_tokenizer
 
     if part in NETWORKS:
+        check_settings(part, folder / "config.json", build_network(NETWORKS[part], folder))
         check_network(NETWORKS[part], folder, values)
     elif part == "tokenizer":
-        load_tokenizer(folder)
+        check_vocabulary(folder)
+        check_words(folder, load_tokenizer(folder))
     elif part == "scheduler":
-        load_scheduler(folder)
+        check_schedule(folder / "scheduler_config.json", load_scheduler(folder))
 
 
-def inspect_classifier(path: Path, architecture: str, classes: int, values: bool) -> None:
-    """Raise `AssetError` if a checkpoint does not hold the weights of a classifier."""
+def inspect_classifier(path: Path, architecture: str, classes: Sequence[str], values: bool) -> None:
+    """Raise `AssetError` if a checkpoint does not hold the weights of a classifier of these classes, in this order."""
     from corelib.classifier_weights import check_classifier
+    from corelib.weights import read_plain_weights
 
-    check_classifier(path, architecture, classes, values)
+    check_classifier(path, architecture, len(classes), values)
+    check_classes(path, read_plain_weights(path, "the classifier's weights", mapped=True), classes)
 
 
 def inspect_shipped(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -111,7 +150,7 @@ def inspect_shipped(folder: Path, facts: Mapping[str, Any]) -> None:
     for part in facts.get("parts", {}):
         inspect_part(part, folder / facts["pipeline"] / part, values=True)
     for form in facts.get("classifiers", {}).values():
-        inspect_classifier(folder / form["weights"], form["architecture"], len(form["classes"]), values=True)
+        inspect_classifier(folder / form["weights"], form["architecture"], form["classes"], values=True)
 
 
 def _faults_between(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) -> Iterator[str]:
@@ -122,7 +161,7 @@ def _faults_between(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) 
         latents = build_network(NETWORKS["vae"], vae).config
         texts = build_network(NETWORKS["text_encoder"], text_encoder).config
         tokens = load_tokenizer(tokenizer)
-    except AssetError:
+    except (AssetError, OSError):
         return  # said of the part itself
     channels = (noise["in_channels"], noise["out_channels"])
     if channels != (latents["latent_channels"],) * 2:
@@ -133,8 +172,8 @@ def _faults_between(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) 
         yield f"{unet}: it takes texts of {noise['cross_attention_dim']} numbers a token, but {text_encoder} gives " + (
             f"{texts.hidden_size}, expected as many"
         )
-    if len(tokens) > texts.vocab_size:
-        yield f"{tokenizer}: it has {len(tokens)} tokens, but {text_encoder} knows {texts.vocab_size}, expected no more"
+    if len(tokens) != texts.vocab_size:
+        yield f"{tokenizer}: it has {len(tokens)} tokens, but {text_encoder} knows {texts.vocab_size}, expected as many"
     if tokens.model_max_length > texts.max_position_embeddings:
         yield f"{tokenizer}: its prompts have {tokens.model_max_length} tokens, but {text_encoder} takes " + (
             f"{texts.max_position_embeddings}, expected no more"

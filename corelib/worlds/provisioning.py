@@ -35,9 +35,10 @@ from corelib.worlds.fetching import (
 )
 from corelib.worlds.image_index import read_index, write_index
 from corelib.worlds.indexing import Wanted, index_images
-from corelib.worlds.inspection import Inspection
+from corelib.worlds.inspection import Inspection, unreadable
+from corelib.worlds.oddities import check_files
 
-IMAGES = "images"
+IMAGES, PIPELINE = "images", "pipeline"
 FAULTS = "faults.txt"
 """Beside the index of the images, when there are any."""
 
@@ -93,6 +94,11 @@ class Provision:
     def _fetch(self) -> None:
         missing = [name for name in self.places if name != "image_index" and self._is_missing(name)]
         elsewhere = [name for name in missing if name not in self.sources or not self._has_its_own_place(name)]
+        if PIPELINE in missing and Path(self.places[PIPELINE]).is_file():
+            raise AssetError(
+                f"world.assets.{PIPELINE} is {self.places[PIPELINE]}, a file, expected a diffusers folder with unet/, "
+                "vae/ and the other parts; a checkpoint in one file is named by world.assets.compvis beside it."
+            )
         if elsewhere:
             said = "; ".join(self._elsewhere(name) for name in elsewhere)
             raise AssetError(f"{said}.")
@@ -124,7 +130,10 @@ class Provision:
     def _is_missing(self, name: str) -> bool:
         """Whether a part is not there, or the asset was being fetched when something came between."""
         parts = [place_of(part, self.places) for part in self.names if part.split("/")[0] == name]
-        return self._unfinished(name).exists() or not all(Path(part).exists() for part in parts)
+        try:
+            return self._unfinished(name).exists() or not all(Path(part).exists() for part in parts)
+        except PermissionError as error:
+            raise AssetError(f"world.assets.{name}: {unreadable(error, Path(self.places[name]))}.") from None
 
     def _unfinished(self, name: str) -> Path:
         """A file that is there as long as an asset is only half fetched."""
@@ -138,6 +147,8 @@ class Provision:
         place = self.places[name]
         if name not in self.sources:
             return f"world.assets.{name} is {place}, which is missing, and {self.configuration} has no source for it"
+        if place.startswith("~"):
+            return f"world.assets.{name} is {place}, in which ~ stands for nothing; write the whole path of the folder"
         return (
             f"world.assets.{name} is {place}, which is missing or lacks a part; expected your own copy there, or "
             f"{self.sources[name].place}, where `make assets` puts what it fetches"
@@ -170,9 +181,12 @@ class Provision:
             place = place_of(name, self.places)
             self.say(f"Checking {place}")
             try:
-                found = self._images(again) if name == IMAGES else as_it_is(Path(place), self._origin(name))
+                found = self._images(again) if name == IMAGES else self._file_or_folder(name)
             except AssetError as error:
                 yield str(error).removesuffix(".")
+                continue
+            except OSError as error:
+                yield unreadable(error, Path(place))
                 continue
             locked = self.lock.assets.get(place)
             if locked is not None and locked.sha256 != found.sha256:
@@ -200,6 +214,11 @@ class Provision:
         if source.hub is None or source.hub.name not in self.lock.revisions:
             return source.origin
         return f"{source.hub.name} at {self.lock.revisions[source.hub.name]}"
+
+    def _file_or_folder(self, name: str) -> LockedAsset:
+        path = Path(place_of(name, self.places))
+        check_files(path)
+        return as_it_is(path, self._origin(name))
 
     def _images(self, again: bool) -> LockedAsset:
         """The images by their index, which is made by reading all of them, once."""

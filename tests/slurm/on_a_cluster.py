@@ -241,12 +241,12 @@ def test_a_run_in_which_everything_goes_wrong_ends_in_the_same_table(
     orphan = workflow.in_the_middle_of("core", cluster)
     assert orphan == broken
     assert "unlearn core-" in cluster.run("squeue", "--noheader", "--format=%100j")
-    cluster.end_daemon("slurmctld")  # a status query every few seconds fails meanwhile
-    time.sleep(25)
-    cluster.start_daemon("slurmctld")
-    wait_for("the controller", lambda: orphan in cluster.running("core-"), NEVER)
     workflow.process.send_signal(signal.SIGKILL)
     again = Workflow.started(checkout, called="second")
+    wait_for("a job that samples", lambda: cluster.running("rule_sample_shard"), NEVER)
+    cluster.end_daemon("slurmctld")  # all queries fail meanwhile, and submissions too
+    time.sleep(25)
+    cluster.start_daemon("slurmctld")
     again.ends_well()
 
     assert_same(checkout, reference)
