@@ -16,7 +16,7 @@ import struct
 import zipfile
 import zlib
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,7 +180,7 @@ def torchscript_values(path: Path) -> dict[str, Tensor] | None:
     names = set(records.get_all_records())
     if "data.pkl" not in names or not any(name.startswith("code/") for name in names):
         raise UnsafeWeights("it has no program in it, as TorchScript files have")
-    pickle = _Pickle(io.BytesIO(records.get_record("data.pkl")), PROGRAM, _claims_within(records))
+    pickle = _Pickle(io.BytesIO(records.get_record("data.pkl")), PROGRAM, _claims_within(_record_sizes(path)))
     try:
         pickle.follow()
     except UnsafeWeights:
@@ -256,17 +256,22 @@ def check_sums(path: Path) -> None:
 def _look_through_archive(path: Path, shells: Sequence[str]) -> set[str]:
     """The names of objects in the pickle of an archive that are to be shells; every record is as long as it is said."""
     check_archive(path)
-    records = torch._C.PyTorchFileReader(str(path))
-    if "data.pkl" not in records.get_all_records() or records.get_record_size("data.pkl") > LARGEST_PICKLE:
+    records, sizes = torch._C.PyTorchFileReader(str(path)), _record_sizes(path)
+    if sizes.get("data.pkl", LARGEST_PICKLE + 1) > LARGEST_PICKLE:
         raise UnsafeWeights("it has no `data.pkl` of a likely size")
-    pickle = _Pickle(io.BytesIO(records.get_record("data.pkl")), shells, _claims_within(records))
+    pickle = _Pickle(io.BytesIO(records.get_record("data.pkl")), shells, _claims_within(sizes))
     pickle.follow()
     return pickle.shelled
 
 
-def _claims_within(records: Any) -> Callable[[str, int], None]:
+def _record_sizes(path: Path) -> dict[str, int]:
+    """The size of each record of an archive, by its name below the archive's own folder."""
+    with zipfile.ZipFile(path) as archive:
+        return {record.filename.partition("/")[2]: record.file_size for record in archive.infolist()}
+
+
+def _claims_within(sizes: Mapping[str, int]) -> Callable[[str, int], None]:
     """Looks at each storage of an archive: it may claim no more bytes than its record has."""
-    sizes = {name: records.get_record_size(name) for name in records.get_all_records()}
 
     def claimed(key: str, claim: int) -> None:
         if claim > sizes.get(f"data/{key}", -1):

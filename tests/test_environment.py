@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from corelib.addresses import NUMERICAL_PACKAGES
+from corelib.gpus import advice_for_driver
+from corelib.preflight import differing_versions
 from corelib.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -29,10 +32,39 @@ def test_the_conda_environment_has_the_same_pins() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
-def test_what_is_installed_is_what_is_pinned(name: str) -> None:
-    installed = {package: importlib.metadata.version(package).split("+")[0] for package in pins(name)}
-    assert installed == {package: version.split("+")[0] for package, version in pins(name).items()}
+def test_what_is_installed_is_what_is_pinned() -> None:
+    older = pins("requirements-cuda12.txt")
+    is_older = importlib.metadata.version("torch").split("+")[0] == older["torch"]
+    wanted = {**pins("requirements.txt"), **(older if is_older else {}), **pins("requirements-dev.txt")}
+    installed = {package: importlib.metadata.version(package).split("+")[0] for package in wanted}
+    assert installed == {package: version.split("+")[0] for package, version in wanted.items()}
+    assert differing_versions(REPOSITORY) == []
+
+
+def test_the_older_cuda_takes_the_place_of_the_newer_one() -> None:
+    assert pins("requirements-cuda12.txt").keys() == {"torch", "torchvision"}
+
+
+@pytest.mark.parametrize(
+    ("found", "cuda", "said"),
+    [
+        ("580.65.06", "13.2", None),
+        ("575.57.08", "13.2", "the NVIDIA driver is 575.57.08, and CUDA 13.2 needs 580 or newer: make env CUDA=12"),
+        ("535.230.02", "12.8", None),
+        ("470.256.02", "13.2", "the NVIDIA driver is 470.256.02, and CUDA 13.2 needs 580 or newer"),
+        ("470.256.02", "12.8", "the NVIDIA driver is 470.256.02, and CUDA 12.8 needs 525 or newer"),
+        (None, "13.2", None),
+        ("535.230.02", None, None),
+    ],
+)
+def test_a_driver_that_is_too_old_is_said_with_the_command_that_helps(
+    found: str | None, cuda: str | None, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho {found}\n" if found else "#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert advice_for_driver(cuda) == said
 
 
 def test_the_versions_that_the_workflow_was_made_for() -> None:

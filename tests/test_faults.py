@@ -235,6 +235,7 @@ def test_a_lease_that_cannot_be_signed_keeps_nobody_waiting(tmp_path: Path) -> N
 # A sample of `make test-faults`
 
 
+@pytest.mark.slow
 def test_stages_that_are_killed_or_given_damaged_files_come_to_the_same_bits(built: Checkout, tmp_path: Path) -> None:
     few = ["--kills", "12", "--write-kills", "2", "--damages", "2", "--kinds", "kills", "writes", "damage"]
     stages = ["--stages", "slices", "latents", "embeddings", "samples", "gathering", "predictions", "cells", "tables"]

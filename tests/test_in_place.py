@@ -94,7 +94,13 @@ PRODUCT_FAULTS = (
 )
 
 
-@pytest.mark.parametrize("fault", PRODUCT_FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=() if fault in (edited, truncated, overwritten) else pytest.mark.slow)
+        for fault in PRODUCT_FAULTS
+    ],
+)
 def test_a_product_that_is_not_what_it_should_be_is_made_again(
     fault: Callable[[Path], None], anywhere: Checkout
 ) -> None:
@@ -174,8 +180,8 @@ def an_image_is_damaged(folder: Path) -> None:
         counts_are_edited,
         a_manifest_is_damaged,
         a_manifest_is_that_of_another_run,
-        predictions_are_truncated,
-        an_image_is_damaged,
+        pytest.param(predictions_are_truncated, marks=pytest.mark.slow),
+        pytest.param(an_image_is_damaged, marks=pytest.mark.slow),
     ],
 )
 def test_damage_behind_a_table_that_has_to_be_made_is_mended_before_it_is_read(
@@ -214,7 +220,9 @@ def without_model_alone(checkout: Checkout) -> None:
         shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("removed", [without_model_and_all_that_was_made_of_it, without_model_alone])
+@pytest.mark.parametrize(
+    "removed", [without_model_and_all_that_was_made_of_it, pytest.param(without_model_alone, marks=pytest.mark.slow)]
+)
 def test_a_model_that_is_trained_again_elsewhere_leaves_no_table_with_numbers_of_the_old_one(
     removed: Callable[[Checkout], None], anywhere: Checkout
 ) -> None:

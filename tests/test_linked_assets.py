@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from test_full_format import FEWER, Form, checkout_of
 from test_linked_folders import LINKED, put_on_scratch
 
 from corelib.artefacts import MANIFEST
 
 
+@pytest.mark.slow
 def test_assets_are_taken_into_use_where_runs_are_a_link(tmp_path: Path) -> None:
     """From `make assets` to what reads images and weights through the links in the runs' folders."""
     checkout = checkout_of(tmp_path / "home", Form("folder"), FEWER)

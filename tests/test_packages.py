@@ -169,7 +169,13 @@ def test_a_compiled_library_that_is_preloaded_is_refused(tmp_path: Path) -> None
     refuses(toy, str(library), "LD_PRELOAD")
 
 
-@pytest.mark.parametrize("script", sorted((REPOSITORY / "workflow_scripts").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in ("sample", "unlearn") else pytest.mark.slow)
+        for path in sorted((REPOSITORY / "workflow_scripts").glob("*.py"))
+    ],
+)
 def test_everything_that_a_script_imports_is_the_environments_own(script: Path, tmp_path: Path) -> None:
     imports = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
     program = "\n".join([*map(ast.unparse, imports), "from corelib.packages import check_packages", "check_packages()"])

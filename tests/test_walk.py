@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import REPOSITORY
 
 
+@pytest.mark.slow
 def test_after_every_move_of_a_short_walk_the_products_are_what_the_configuration_says(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = [sys.executable, str(REPOSITORY / "tests/walk"), "--moves", "8", "--seed", "5", "--json", str(report)]

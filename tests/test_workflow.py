@@ -289,7 +289,13 @@ def test_a_command_that_cannot_be_carried_out_says_so_in_one_sentence(
     assert done.stdout.startswith("Error: ") and done.stdout.rstrip().endswith(said) and done.stdout.count("\n") == 1
 
 
-@pytest.mark.parametrize("study", study_names(REPOSITORY / "config"))
+@pytest.mark.parametrize(
+    "study",
+    [
+        pytest.param(name, marks=() if name in ("paper", "tiny") else pytest.mark.slow)
+        for name in study_names(REPOSITORY / "config")
+    ],
+)
 def test_every_table_of_every_study_is_planned(study: str, tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path / "clone")
     products = clone.python("-m", "corelib", "products", study).stdout.split()
