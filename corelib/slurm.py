@@ -139,7 +139,8 @@ def queued_jobs(folder: Path) -> list[Queued]:
         _say(f"squeue has not answered in {PATIENCE} seconds: what waits in the queue is not known.")
         return []
     if answer.returncode != 0:
-        _say(f"squeue: {answer.stderr.strip()}: what waits in the queue is not known.")
+        reason = (answer.stderr.strip().splitlines() or ["no answer"])[-1]
+        _say(f"{reason}: what waits in the queue is not known.")
         return []
     found = []
     for line in answer.stdout.splitlines():

@@ -117,6 +117,8 @@ def _site(repository: Path, values: Mapping[str, Any]) -> Site:
 def _check_places(repository: Path) -> None:
     for fault in faults_of_places(Path(sys.executable), repository):
         raise ConfigurationError(f"{fault}.")
+    if unwritable := fault_of_folder(Path.cwd() / ".snakemake"):
+        raise ConfigurationError(f"{unwritable}; Snakemake keeps its own files where it works.")
 
 
 class Catalogue:

@@ -448,6 +448,30 @@ def test_a_read_only_results_folder_is_named_before_anything_is_computed(
     assert hashes_below(results) == before
 
 
+@pytest.mark.parametrize("used", ["used before", "never used"])
+def test_a_second_user_in_a_clone_reads_one_sentence(used: str, tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    if used == "used before":
+        assert clone.planned(*TINY)
+    else:
+        shutil.rmtree(clone.folder / ".snakemake", ignore_errors=True)
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *TINY]
+    folders = [clone.folder, *(path for path in clone.folder.rglob("*") if path.is_dir() and not path.is_symlink())]
+    if os.geteuid() == 0:  # root may write everywhere, unless it lays that right down
+        for folder in folders:
+            os.chown(folder, 65534, 65534)
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", *command]
+    else:
+        for folder in folders:
+            folder.chmod(0o555)
+    done = subprocess.run(command, cwd=clone.folder, capture_output=True, text=True, check=False)
+    for folder in folders:
+        folder.chmod(0o755)
+    assert done.returncode != 0
+    assert done.stderr.count("Error: ") == 1 and "Traceback" not in done.stderr, done.stderr
+    assert ("cannot be written to" in done.stderr) or ("a clone belongs to one user" in done.stderr)
+
+
 # The entrance
 
 
