@@ -602,3 +602,44 @@ def test_an_invocation_of_local_steps_alone_takes_seconds(sites: Sites, referenc
     assert done.returncode == 0, done.stdout[-3000:]
     assert time.monotonic() - began < 40
     print(f"an invocation of local steps alone: {time.monotonic() - began:.0f} s")
+
+
+@pytest.mark.slow
+def test_snakemake_as_a_job_goes_on_in_another_before_its_time_is_over(
+    sites: Sites, reference: Checkout, tmp_path: Path
+) -> None:
+    cluster = sites.of(accounting=True)
+    checkout = without(reference, tmp_path / "clone", *METHODS)
+    (checkout.folder / ".venv").symlink_to(sys.prefix)
+    (checkout.folder / "logs").mkdir()
+    submitted = ["sbatch", "--parsable", "--partition=main", "--time=4", "slurm/controller.sh", TABLE, *IMPATIENT]
+    done = subprocess.run(submitted, cwd=checkout.folder, capture_output=True, text=True, check=True)
+    first = done.stdout.strip()
+    lease = checkout.folder / ".snakemake/corelib/controller.lease"
+    wait_for("the controller's lease", lambda: lease.exists() and lease.read_text(), NEVER)
+    assert json.loads(lease.read_text())["job"] == first
+
+    def controllers() -> dict[str, str]:
+        listed = cluster.run("squeue", "--noheader", "--states=all", "--name=snakemake", "--format=%i %T").splitlines()
+        return {number: state for number, state in map(str.split, listed) if int(number) >= int(first)}
+
+    wait_for("its end", lambda: not {"PENDING", "RUNNING", "COMPLETING"} & set(controllers().values()), 1200)
+    said = "".join(path.read_text() for path in sorted((checkout.folder / "logs").glob("controller-*.log")))
+    assert (checkout.folder / TABLE).exists(), said[-6000:]
+    assert_same(checkout, reference)
+    assert len(controllers()) >= 2 and set(controllers().values()) == {"COMPLETED"}, said[-6000:]
+
+
+@pytest.mark.slow
+def test_a_cancelled_controller_cancels_its_jobs(sites: Sites, reference: Checkout, tmp_path: Path) -> None:
+    cluster = sites.of(accounting=True)
+    checkout = without(reference, tmp_path / "clone", "core")
+    (checkout.folder / ".venv").symlink_to(sys.prefix)
+    (checkout.folder / "logs").mkdir()
+    submitted = ["sbatch", "--parsable", "--partition=main", "--time=60", "slurm/controller.sh", TABLE, *IMPATIENT]
+    done = subprocess.run(submitted, cwd=checkout.folder, capture_output=True, text=True, check=True)
+    wait_for("a job that unlearns", lambda: cluster.running("rule_unlearn_wildcards_core-"), NEVER)
+    cluster.run("scancel", done.stdout.strip())
+    wait_for("the end of its jobs", lambda: not cluster.running("rule_"), NEVER)
+    said = next((checkout.folder / "logs").glob("controller-*.log")).read_text()
+    assert not (checkout.folder / TABLE).exists(), said[-3000:]
