@@ -20,14 +20,13 @@ $(READY): $(PINS)
 		{ echo "make: $(PYTHON) is older than Python 3.11; say which to use: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || \
 		echo "make: $(PYTHON) is newer than Python 3.13, the newest that docs/environment.md names; trying all the same"
+	@case "$(CUDA)" in 12|13) ;; *) echo "make: CUDA is $(CUDA), expected 12 or 13"; exit 1 ;; esac
 	@$(PYTHON) -m corelib.shell_paths $(VENV)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	@case "$(CUDA)" in \
-		13) cp envs/requirements.txt $(VENV)/pins.txt ;; \
-		12) sed '/^torch\(vision\)\{0,1\}==/d' envs/requirements.txt | cat - envs/requirements-cuda12.txt > $(VENV)/pins.txt ;; \
-		*) echo "make: CUDA is $(CUDA), expected 12 or 13"; exit 1 ;; \
-	esac
+	@cp envs/requirements.txt $(VENV)/pins.txt
+	@[ "$(CUDA)" = 13 ] || \
+		sed '/^torch\(vision\)\{0,1\}==/d' envs/requirements.txt | cat - envs/requirements-cuda$(CUDA).txt > $(VENV)/pins.txt
 	$(BIN)/python -m pip install --quiet -r $(VENV)/pins.txt -r envs/requirements-dev.txt
 	@touch $@
 

@@ -189,8 +189,8 @@ def provide_assets(asked: Any) -> int:
 def show_jobs(_: Any) -> int:
     """Say what is being computed, and what waits in Slurm's queue."""
     queue = queued_jobs(Path.cwd())
-    running = running_jobs({job.number for job in queue if job.state == "RUNNING"}, patience=WATCH)
-    computing = {job.owner.job for job in running}
+    running = running_jobs({job.number for job in queue if not job.waits}, patience=WATCH)
+    computing = {job.owner.job for job in running if job.lives}
     print(*running, *(job for job in queue if job.number not in computing), sep="\n")
     if not running and not queue:
         print("No job computes here now.")

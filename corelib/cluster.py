@@ -10,12 +10,14 @@ import getpass
 import re
 import shutil
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from corelib.site import FILE
+from corelib.slurm_clients import HYPHEN, slurms_variables
 from corelib.yaml_files import read_yaml
 
 PATIENCE = 30
@@ -51,12 +53,12 @@ class Request:
         """Of a job, by the resources that Snakemake's Slurm executor knows."""
         return cls(
             rule,
-            resources.get("slurm_partition"),
-            resources.get("slurm_account"),
-            resources.get("qos"),
-            resources.get("constraint"),
+            _text(resources.get("slurm_partition")),
+            _text(resources.get("slurm_account")),
+            _text(resources.get("qos")),
+            _text(resources.get("constraint")),
             bool(resources.get("gpu")),
-            resources.get("gpu_model"),
+            (_text(resources.get("gpu_model")) or "").replace(HYPHEN, "-") or None,
             resources.get("cpus_per_task", threads),
             resources["mem_mb"],
             resources["runtime"],
@@ -95,47 +97,61 @@ class Cluster:
 
     Attributes:
         partitions: by name.
-        accounts: of this user, and `qos` by account; None where Slurm keeps no accounts.
+        accounts: of this user, and the QoS of each; None where Slurm keeps no accounts.
+        enforces_qos: whether Slurm refuses a job with the QoS of others.
         limits_of_qos: in minutes, of the QoS that have one.
+        qos_beyond_partitions: the QoS whose jobs may take longer than their partition allows.
     """
 
     partitions: dict[str, Partition]
     accounts: dict[str, set[str]] | None
+    enforces_qos: bool
     limits_of_qos: dict[str, int]
+    qos_beyond_partitions: frozenset[str]
 
     @classmethod
     def asked(cls) -> Cluster | None:
         """What Slurm says now; None without a Slurm that answers."""
-        rows = _rows(["sinfo", "--noheader", "--all", "--format=%P|%l|%c|%m|%G|%f"])
+        rows = _rows(["sinfo", "--noheader", "--all", "--exact", "--format=%P|%l|%c|%m|%G|%f"], cells=6)
         if not rows:
             return None
-        found: dict[str, Partition] = {}
-        for name, limit, cpus, memory, gres, features in (row for row in rows if len(row) == 6):  # as in the format
-            node = Node(_least(cpus), _least(memory), _gpu_models(gres), frozenset(re.findall(r"[^,\s]+", features)))
-            before = found.get(name.rstrip("*"), Partition(_minutes(limit), (), name.endswith("*")))
-            found[name.rstrip("*")] = Partition(before.limit, (*before.nodes, node), before.is_default)
-        user = f"user={getpass.getuser()}"
-        associations = _rows(["sacctmgr", "--noheader", "--parsable2", "show", "assoc", user, "format=account,qos"])
-        accounts: dict[str, set[str]] = {}
-        for account, qos in (row for row in associations or [] if len(row) == 2):
-            accounts.setdefault(account.lower(), set()).update(qos.split(","))
-        walls = _rows(["sacctmgr", "--noheader", "--parsable2", "show", "qos", "format=name,maxwall"]) or []
-        limits_of_qos = {row[0]: _minutes(row[1]) for row in walls if len(row) == 2}
-        known = {name: limit for name, limit in limits_of_qos.items() if limit is not None}
-        return cls(found, accounts or None, known)
+        nodes: dict[str, list[Node]] = defaultdict(list)
+        limits: dict[str, int | None] = {}
+        for name, limit, cpus, memory, gres, features in rows:
+            limits[name] = _minutes(limit)
+            nodes[name].append(
+                Node(int(cpus), int(memory), _gpu_models(gres), frozenset(re.findall(r"[^,]+", features)))
+            )
+        partitions = {
+            name.rstrip("*"): Partition(limits[name], tuple(nodes[name]), name.endswith("*")) for name in limits
+        }
+        show = ["sacctmgr", "--noheader", "--parsable2", "show"]
+        accounts: dict[str, set[str]] = defaultdict(set)
+        for account, qos in _rows([*show, "assoc", f"user={getpass.getuser()}", "format=account,qos"], cells=2) or []:
+            accounts[account.lower()] |= set(filter(None, qos.split(",")))
+        qualities = _rows([*show, "qos", "format=name,maxwall,flags"], cells=3) or []
+        walls = {name: _minutes(wall) for name, wall, _ in qualities}
+        enforced = _rows(["scontrol", "show", "config"], cells=1) or []
+        return cls(
+            partitions,
+            dict(accounts) or None,
+            any(line.startswith("AccountingStorageEnforce") and "qos" in line for (line,) in enforced),
+            {name: wall for name, wall in walls.items() if wall is not None},
+            frozenset(name for name, _, flags in qualities if "PartitionTimeLimit" in flags),
+        )
 
     def faults_of(self, request: Request) -> Iterator[str]:
         """Why a job could never start, in words."""
         said = f"jobs of rule {request.rule} could never start: "
-        if request.account and self.accounts is not None and request.account.lower() not in self.accounts:
+        account = re.split(r"[,\s]+", request.account or "")[0].lower()  # the executor takes the first of several
+        if account and self.accounts is not None and account not in self.accounts:
             yield (
                 f"{said}account is {request.account!r}, expected one of yours: "
                 f"{', '.join(sorted(self.accounts))} ({FILE} or --config)"
             )
-        elif request.qos and self.accounts is not None:
-            account = (request.account or "").lower()
+        elif request.qos and self.accounts is not None and self.enforces_qos:
             granted = self.accounts.get(account, set().union(*self.accounts.values()))
-            if request.qos not in granted:
+            if granted and request.qos not in granted:
                 yield f"{said}qos is {request.qos!r}, expected one of {', '.join(sorted(granted))} ({FILE} or --config)"
         if request.qos and request.minutes > self.limits_of_qos.get(request.qos, request.minutes):
             limit = self.limits_of_qos[request.qos]
@@ -146,16 +162,16 @@ class Cluster:
         chosen = request.partition or next((name for name, part in self.partitions.items() if part.is_default), None)
         if chosen is None:
             return
-        parts = [self.partitions[name] for name in chosen.split(",") if name in self.partitions]
-        if not parts:
+        if unknown := [name for name in chosen.split(",") if name not in self.partitions]:
             yield (
-                f"{said}partition is {chosen!r}, expected one of {', '.join(sorted(self.partitions))} "
+                f"{said}partition is {', '.join(unknown)!r}, expected one of {', '.join(sorted(self.partitions))} "
                 f"({FILE} or --config)"
             )
             return
+        parts = [self.partitions[name] for name in chosen.split(",")]
         limits = [part.limit for part in parts]
         longest = None if None in limits else max(limit for limit in limits if limit is not None)
-        if longest is not None and request.minutes > longest:
+        if longest is not None and request.minutes > longest and request.qos not in self.qos_beyond_partitions:
             yield (
                 f"{said}they ask for {request.minutes} minutes, expected {longest} at most in partition {chosen}; say "
                 f"longest: {longest} in {FILE} (training and sampling go on in the next attempt), or choose another "
@@ -194,7 +210,8 @@ def _fault_of_nodes(request: Request, partition: str, nodes: list[Node]) -> str 
         ("CPUs", request.cpus, max(node.cpus for node in nodes)),
     ):
         if number > most:
-            return f"they ask for {number} {what}, and the largest node of partition {partition} has {most}"
+            remedy = f"; say max_memory_mb: {most} in {FILE}" if number == request.memory_mb else ""
+            return f"they ask for {number} {what}, and the largest node of partition {partition} has {most}{remedy}"
     return None
 
 
@@ -212,13 +229,20 @@ def faults_on_cluster(requests: Iterable[Request], repository: Path) -> list[str
     return list(dict.fromkeys(fault for request in asked for fault in cluster.faults_of(request)))
 
 
-def _rows(command: list[str]) -> list[list[str]] | None:
-    """The rows of a table that Slurm prints, or None if it gives no answer."""
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _rows(command: list[str], cells: int) -> list[list[str]] | None:
+    """The rows of so many cells in a table that Slurm prints, or None if it gives no answer."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=slurms_variables()
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return [line.split("|") for line in done.stdout.splitlines()] if done.returncode == 0 else None
+    rows = [line.split("|") for line in done.stdout.splitlines()] if done.returncode == 0 else None
+    return rows and [row for row in rows if len(row) == cells]
 
 
 def _minutes(limit: str) -> int | None:
@@ -228,11 +252,6 @@ def _minutes(limit: str) -> int | None:
         return None
     days, hours, minutes, _ = (int(part or 0) for part in found.groups())
     return (days * 24 + hours) * 60 + minutes
-
-
-def _least(number: str) -> int:
-    """A number that `sinfo` follows with a plus sign where nodes differ."""
-    return int(re.sub(r"\D.*", "", number) or 0)
 
 
 def _gpu_models(gres: str) -> frozenset[str]:

@@ -106,9 +106,10 @@ def minutes_of(
     return minutes if longest is None else min(minutes, longest)
 
 
-def memory_of(stage: str, attempt: int) -> int:
-    """The memory to ask for, in MB; an attempt that failed may have been short of it."""
-    return MEMORY.get(stage, LITTLE_MEMORY) * attempt
+def memory_of(stage: str, attempt: int, most: int | None = None) -> int:
+    """The memory to ask for, in MB, but no more than `most`. An attempt that failed may have been short of it."""
+    asked = MEMORY.get(stage, LITTLE_MEMORY) * attempt
+    return asked if most is None else min(asked, most)
 
 
 def _slices(specification: Specification, _: Below, seconds: Seconds) -> float:

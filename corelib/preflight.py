@@ -210,7 +210,11 @@ def _request(run: Run, site: Site) -> Request | None:
     if run.stage not in {*WITH_GPU, *WITHOUT_GPU}:
         return None
     minutes = minutes_of(run.specification, lambda role: run.inputs[role].specification, site.seconds, 1, site.longest)
-    resources = {**site.resources_of(run.stage), "mem_mb": memory_of(run.stage, 1), "runtime": minutes}
+    resources = {
+        **site.resources_of(run.stage),
+        "mem_mb": memory_of(run.stage, 1, site.max_memory_mb),
+        "runtime": minutes,
+    }
     rule = SHARD if run.stage == "samples" else JOBS[run.stage]
     return Request.of(rule, resources, run.specification["threads"])
 

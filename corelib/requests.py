@@ -95,14 +95,10 @@ def check_still_wanted(manifest: Path, digest: str) -> None:
         )
 
 
-def is_free(mine: bool) -> bool:
-    """Whether no other living Snakemake works in this folder.
-
-    Args:
-        mine: whether the lease is this process's own.
-    """
+def is_free() -> bool:
+    """Whether no living Snakemake works in this folder, so that this one may."""
     owner = read_owner(CONTROLLER)
-    return mine or owner is None or owner.is_gone()
+    return owner is None or owner.is_gone()
 
 
 def wait_for_writer(manifest: Path) -> None:

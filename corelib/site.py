@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 from corelib.effort import WITH_GPU, Seconds
 from corelib.errors import ConfigurationError
 from corelib.settings.section import Section
+from corelib.slurm_clients import HYPHEN
 from corelib.yaml_files import UnreadableYaml, read_yaml
 
 FILE = "slurm/site.yaml"
@@ -23,13 +24,17 @@ def _none_if_empty(value: Any) -> Any:
 EXPECTED = {
     "jobs": "a number of jobs",
     "outage": "a number of minutes",
-    "gpu_model": "letters, digits, _ and . (the executor takes no others); leave it empty, and use constraint instead",
+    "gpu_model": 'letters, digits, _, . and -, as in the column GRES of `sinfo -o "%P %G"`',
+    "max_memory_mb": "a number of MB",
     "longest": "a number of minutes",
     "seconds": f"a section with {', '.join(Seconds.model_fields)}",
 }
 
 Name = Annotated[str | None, BeforeValidator(_none_if_empty)]
-GPUModel = Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")] | None, BeforeValidator(_none_if_empty)]
+GPUModel = Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None, BeforeValidator(_none_if_empty)]
+
+OUTAGE = 30
+"""Minutes."""
 
 NAMES = ("account", "partition", "cpu_partition", "gpu_model", "constraint", "qos")
 """The keys whose values are text."""
@@ -46,6 +51,7 @@ class Site(Section):
         constraint: what the nodes of jobs with a GPU must have.
         qos: quality of service.
         longest: the most minutes that a job may ask for; None where the cluster sets no limit.
+        max_memory_mb: the most memory that a job may ask for; None where the nodes set no limit.
         jobs: how many jobs may be in the queue or run at a time; None leaves that to `--jobs`.
         outage: for how many minutes Slurm may give no answer before Snakemake gives up.
         seconds: how fast the GPUs are; None where no run times are asked for.
@@ -58,8 +64,9 @@ class Site(Section):
     constraint: Name = None
     qos: Name = None
     longest: PositiveInt | None = None
+    max_memory_mb: PositiveInt | None = None
     jobs: PositiveInt | None = None
-    outage: PositiveInt = 30
+    outage: Annotated[PositiveInt, BeforeValidator(lambda value: OUTAGE if value in (None, "") else value)] = OUTAGE
     seconds: Seconds | None = None
 
     @classmethod
@@ -78,7 +85,7 @@ class Site(Section):
                     f"{FILE} or --config: unknown key {key}, expected one of {', '.join(cls.model_fields)}; "
                     "hyperparameters are said in a study, in config/studies/."
                 ) from None
-            if key in NAMES and isinstance(fault["input"], int | float):
+            if key in NAMES and isinstance(fault["input"], int | float) and not isinstance(fault["input"], bool):
                 raise ConfigurationError(
                     f"{FILE} or --config: {key} is the number {fault['input']}, expected text, since a number loses "
                     f'its leading zeros and underscores; put it in quotes: {key}: "..." in the file, '
@@ -97,7 +104,7 @@ class Site(Section):
             **_said(
                 slurm_account=self.account,
                 slurm_partition=self.partition,
-                gpu_model=self.gpu_model,
+                gpu_model=self.gpu_model and self.gpu_model.replace("-", HYPHEN),
                 constraint=self.constraint,
                 qos=self.qos,
             ),

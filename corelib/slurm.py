@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from corelib.requests import BOOKKEEPING
+from corelib.slurm_clients import FOLDER, Notes, slurms_variables
 
 PATIENCE = 60
 """Seconds until an answer of the controller is given up."""
@@ -23,7 +24,10 @@ COMMENT = "rule_"
 """With which the executor's comments on its jobs begin."""
 
 NOTES = BOOKKEEPING / "slurm"
-"""Where `slurm/clients.py` notes which jobs were submitted and since when Slurm does not answer."""
+"""Where `slurm_clients` notes which jobs were submitted and since when Slurm does not answer."""
+
+STATES = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING")
+"""Of jobs that have not ended."""
 
 WORTH_SAYING = 60.0
 """Seconds of an outage after which the terminal says so."""
@@ -33,9 +37,9 @@ WORTH_SAYING = 60.0
 
 
 def be_patient(repository: Path, outage: float, give_up: Callable[[str], None]) -> None:
-    """Let Snakemake's executor call the workflow's own `sbatch`, `squeue`, `sacct` and `sacctmgr`.
+    """Let Snakemake's executor call the workflow's own commands in place of Slurm's.
 
-    Those wait for a Slurm that does not answer (`slurm/clients.py`). A thread says in the terminal what they wait for.
+    Those wait for a Slurm that does not answer (`slurm_clients`). A thread says in the terminal what they wait for.
 
     Args:
         repository: the folder of the Snakefile.
@@ -44,64 +48,48 @@ def be_patient(repository: Path, outage: float, give_up: Callable[[str], None]) 
     """
     shutil.rmtree(NOTES, ignore_errors=True)
     NOTES.mkdir(parents=True)
-    (NOTES / "settings.json").write_text(json.dumps({"patience": outage}), encoding="utf-8")
-    os.environ["CORELIB_SLURM"] = str(NOTES.absolute())
+    settings = {"patience": outage, "snakemake": os.getpid()}
+    (NOTES / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    os.environ[FOLDER] = str(NOTES.absolute())
     os.environ["CORELIB_PYTHON"] = sys.executable
     os.environ["PATH"] = os.pathsep.join([str(repository / "slurm/bin"), os.environ["PATH"]])
-    threading.Thread(target=_watch, args=(NOTES.absolute(), outage, give_up), daemon=True).start()
+    threading.Thread(target=_watch, args=(Notes(NOTES.absolute()), give_up), daemon=True).start()
 
 
-def _watch(notes: Path, outage: float, give_up: Callable[[str], None]) -> None:
-    said: set[str] = set()
-    while True:
+def _watch(notes: Notes, give_up: Callable[[str], None]) -> None:
+    """Say what the clients wait for, and end it when it takes too long."""
+    is_out = is_full = False
+    while not notes.has_given_up():
         time.sleep(2)
-        now = time.time()
-        found, refused = _noted(notes / "outage.json"), _noted(notes / "refused.json")
-        lasts = now - float(found.get("since", now))
-        if lasts > outage:
+        outage = notes.outage()
+        lasts, said = (outage["last"] - outage["since"], outage["said"]) if outage else (0.0, "")
+        if notes.is_past_patience() and outage:
+            notes.give_up()
             give_up(
-                f"Slurm has given no answer for {lasts / 60:.0f} minutes ({found['said']}), longer than `outage` in "
+                f"Slurm has given no answer for {lasts / 60:.0f} minutes ({said}), longer than `outage` in "
                 "slurm/site.yaml allows. Its jobs go on; ask for the target again when it answers: what they have made "
                 "by then is not made again."
             )
-            return
-        if lasts > WORTH_SAYING and "outage" not in said:
-            _say(f"Slurm does not answer ({found['said']}); asking again, for {outage / 60:.0f} minutes at most.")
-            said.add("outage")
-        elif not found and "outage" in said:
+        elif lasts > WORTH_SAYING and not is_out:
+            _say(f"Slurm does not answer ({said}); asking again, for {notes.patience / 60:.0f} minutes at most.")
+            is_out = True
+        elif not outage and is_out:
             _say("Slurm answers again.")
-            said.remove("outage")
-        if refused and "refused" not in said:
+            is_out = False
+        if (refusal := notes.refusal()) and not is_full:
             _say(
-                f"Slurm takes no more jobs for now ({refused['said']}); submitting again as others end. "
+                f"Slurm takes no more jobs for now ({refusal}); submitting again as others end. "
                 "`jobs` in slurm/site.yaml limits how many are submitted at a time."
             )
-            said.add("refused")
-
-
-def _noted(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+            is_full = True
+    if is_out:
+        _say("Interrupted while Slurm did not answer: its jobs go on, unless you cancel them (`scancel`).")
 
 
 def how_it_ended(log: Path) -> str | None:
     """How the job with a log of Slurm's ended, and on which node, in words; None if that is not known."""
-    state = node = ""
-    try:
-        lines = (NOTES / "jobs.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        try:
-            facts = json.loads(line)
-        except ValueError:
-            continue
-        if facts.get("number") == log.stem:
-            state, node = facts.get("state") or state, facts.get("node") or node
-    return f"Slurm says of job {log.stem}: {state} on node {node}" if state and node else None
+    job = Notes(NOTES).jobs().get(log.stem)
+    return f"Slurm says of job {log.stem}: {job.state} on node {job.node}" if job and job.state and job.node else None
 
 
 # The queue
@@ -114,7 +102,7 @@ class Queued:
     Attributes:
         number: Slurm's.
         name: its rule and run.
-        state: `PENDING` or `RUNNING`.
+        state: one of `STATES`.
         reason: why it waits, as Slurm says it, or the node on which it runs.
     """
 
@@ -123,18 +111,34 @@ class Queued:
     state: str
     reason: str
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has not begun."""
+        return self.state == "PENDING"
+
     def __str__(self) -> str:
-        said = f"waits ({self.reason})" if self.state == "PENDING" else f"runs on {self.reason}"
+        runs = "runs" if self.state == "RUNNING" else f"is {self.state.lower()}"
+        said = f"waits ({self.reason})" if self.waits else f"{runs} on {self.reason}"
         return f"{self.name}\n    job {self.number} {said}"
 
 
 def queued_jobs(folder: Path) -> list[Queued]:
     """The jobs that a Snakemake in a folder has submitted and that wait or run; empty without a Slurm that answers."""
-    asked = ["squeue", "--me", "--noheader", "--states=PENDING,RUNNING", "--format=%i|%T|%k|%Z|%R"]
+    columns = "%i|%T|%k|%Z|%R"
+    asked = [
+        "squeue",
+        "--all",
+        f"--user={os.getuid()}",
+        "--noheader",
+        f"--states={','.join(STATES)}",
+        f"--format={columns}",
+    ]
     if shutil.which("squeue") is None:
         return []
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        answer = subprocess.run(
+            asked, capture_output=True, text=True, check=False, timeout=PATIENCE, env=slurms_variables()
+        )
     except subprocess.TimeoutExpired:
         _say(f"squeue has not answered in {PATIENCE} seconds: what waits in the queue is not known.")
         return []
@@ -144,7 +148,10 @@ def queued_jobs(folder: Path) -> list[Queued]:
         return []
     found = []
     for line in answer.stdout.splitlines():
-        number, state, comment, place, reason = line.split("|", 4)
+        cells = line.split("|", 4)
+        if len(cells) < 5:  # a comment with a line break
+            continue
+        number, state, comment, place, reason = cells
         if comment.startswith(COMMENT) and Path(place) == folder:
             rule, _, run = comment.removeprefix(COMMENT).split(" [")[0].partition("_wildcards_")
             found.append(Queued(number, f"{rule} {run}".strip(), state, reason.strip("()")))
@@ -157,16 +164,20 @@ def cancel_waiting_jobs(folder: Path) -> None:
     They have nothing to lose. Were they to start after a new job has made the same run, Snakemake would delete its
     manifest first, and give it back only when the job has found that there is nothing to do.
     """
-    left = [job.number for job in queued_jobs(folder) if job.state == "PENDING"]
+    left = [job.number for job in queued_jobs(folder) if job.waits]
     if not left:
         return
     try:
-        subprocess.run(["scancel", "--state=PENDING", *left], check=False, timeout=PATIENCE)
+        done = subprocess.run(["scancel", "--state=PENDING", *left], check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         _say(f"scancel has not answered in {PATIENCE} seconds: {len(left)} jobs of an earlier Snakemake may stay.")
     else:
+        if done.returncode != 0:
+            _say(f"scancel has failed: {len(left)} jobs of an earlier Snakemake may stay.")
+            return
         _say(f"Cancelled {len(left)} jobs that an earlier Snakemake has left in the queue.")
 
 
 def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+    with suppress(OSError):  # a terminal that was closed
+        print(sentence, file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ the manifests of what it was made from.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,55 +95,40 @@ def assess(products: Mapping[Path, Node], runs: Iterable[Node] = ()) -> Assessme
         runs: other runs that are asked for.
     """
     found = Assessment()
-    faults = _Memo(fault_of_run)
-    while True:
+    fault_of = functools.cache(fault_of_run)  # it reads many files
+    while True:  # a model that has to be trained again may be found after what was made with it
         before, visited = len(found), set[str]()
-
-        def visit(
-            run: Node,
-            visited: set[str] = visited,  # of this pass
-        ) -> None:
-            queue = [run]
-            while queue:
-                run = queue.pop()
-                if run.name in visited:
-                    continue
-                visited.add(run.name)
-                if (RUNS / run.name / MANIFEST).exists():
-                    reason = faults.of(RUNS / run.name, run.stage, run.digest) or _made_with(RUNS / run.name, found)
-                    if reason is None:
-                        continue
-                    found.stale.setdefault(run.name, reason)
-                else:
-                    found.missing.add(run.name)
-                if run.stage == SAMPLES:
-                    _assess_shards(RUNS / run.name, run.digest, found)
-                queue.extend([*run.inputs.values(), *run.after.values()])
-
         for path, product in products.items():
             reason = found.products.get(path) or fault_of_product(path, product) or _trained_again(path, found)
             if reason is not None:
                 found.products[path] = reason
-                for run in (*product.inputs.values(), *product.after.values()):
-                    visit(run)
-        for run in runs:
-            visit(run)
+                _assess_runs([*product.inputs.values(), *product.after.values()], found, fault_of, visited)
+        _assess_runs(runs, found, fault_of, visited)
         if len(found) == before:
             return found
 
 
-class _Memo:
-    """The answers of a function that reads many files, each asked once."""
-
-    def __init__(self, function: Callable[..., str | None]) -> None:
-        self._function = function
-        self._known: dict[tuple[Any, ...], str | None] = {}
-
-    def of(self, *arguments: Any) -> str | None:
-        """The function's answer."""
-        if arguments not in self._known:
-            self._known[arguments] = self._function(*arguments)
-        return self._known[arguments]
+def _assess_runs(
+    runs: Iterable[Needed], found: Assessment, fault_of: Callable[[Path, str, str], str | None], visited: set[str]
+) -> None:
+    """Note which of some runs, and of what they build on, have to be made; what a whole run builds on is not read."""
+    queue = list(runs)
+    while queue:
+        run = queue.pop()
+        if run.name in visited:
+            continue
+        visited.add(run.name)
+        folder = RUNS / run.name
+        if (folder / MANIFEST).exists():
+            reason = fault_of(folder, run.stage, run.digest) or _trained_again(folder / MANIFEST, found)
+            if reason is None:
+                continue
+            found.stale.setdefault(run.name, reason)
+        else:
+            found.missing.add(run.name)
+        if run.stage == SAMPLES:
+            _assess_shards(folder, run.digest, found)
+        queue.extend([*run.inputs.values(), *run.after.values()])
 
 
 def fault_of_product(manifest: Path, run: Needed) -> str | None:
@@ -180,15 +166,11 @@ def _assess_shards(folder: Path, digest: str, found: Assessment) -> None:
             continue
         content = _content_of(path)
         if content is None or content["digest"] != digest:
-            found.shards[path] = f"{path} is damaged"
+            found.shards[path] = f"{path} {DAMAGED}"
         elif reason := _fault_of_models(content) or _trained_again(path, found):
             found.shards[path] = reason
         elif not all(is_whole_batch(folder / record, content["trained"]) for record in content["files"]):
             found.shards[path] = f"an image or a record of {path} is missing or damaged"
-
-
-def _made_with(folder: Path, found: Assessment) -> str | None:
-    return _trained_again(folder / MANIFEST, found)
 
 
 def _trained_again(manifest: Path, found: Assessment) -> str | None:
@@ -227,19 +209,22 @@ def _fault_of_files(manifest: Path, files: Mapping[str, str]) -> str | None:
 
 def _fault_of_models(content: Mapping[str, Any]) -> str | None:
     """The first trained model of which another build lies here than the one behind a manifest."""
-    for model, seal in content["trained"].items():
-        lies = _content_of(RUNS / model / MANIFEST)
-        if lies is not None and lies["seal"] != seal:
-            return f"the model {RUNS / model} has been trained again since"
-    return None
+    model = _other_build(content["trained"])
+    return f"the model {RUNS / model} has been trained again since" if model else None
 
 
 def _fault_of_inputs(content: Mapping[str, Any]) -> str | None:
     """The first run that a product was made from and that has other content by now."""
-    for name, seal in content["inputs"].items():
+    name = _other_build(content["inputs"])
+    return f"{RUNS / name} has been made again since, with another result" if name else None
+
+
+def _other_build(seals: Mapping[str, str]) -> str | None:
+    """The first of some runs that lies here with another seal."""
+    for name, seal in seals.items():
         lies = _content_of(RUNS / name / MANIFEST)
         if lies is not None and lies["seal"] != seal:
-            return f"{RUNS / name} has been made again since, with another result"
+            return name
     return None
 
 

@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -149,7 +149,6 @@ class Catalogue:
         self._asked: dict[str, dict[str, Run]] = {}
         self._places: set[Path] = {RUNS, LOGS}
         self._judged: set[Path] = set()
-        self._controls = False
         self._limit_jobs()
 
     def _limit_jobs(self) -> None:
@@ -209,10 +208,9 @@ class Catalogue:
         return inputs
 
     def _manifests(self, names: list[str]) -> list[str]:
-        return [
-            str(RUNS / name / MANIFEST) if name in self._assessment.stale else self.ancient(str(RUNS / name / MANIFEST))
-            for name in names
-        ]
+        return self._unless_remade(
+            (RUNS / name / MANIFEST for name in names), {RUNS / name / MANIFEST for name in self._assessment.stale}
+        )
 
     def _request_for(self, folder: Path, wildcards: Any) -> list[str]:
         """A request, if the run in a folder, or the shard of it, has to be made again."""
@@ -252,7 +250,7 @@ class Catalogue:
     def _prepare_to_judge(self, manifest: Path, run: Run) -> None:
         """See to it that nobody writes another product, or is about to, while one is judged."""
         self._judged.add(manifest)
-        if is_free(self._controls):
+        if is_free():
             note_wanted(manifest, run.digest)
             wait_for_writer(manifest)
 
@@ -272,7 +270,7 @@ class Catalogue:
         """
 
         def memory(wildcards: Any, attempt: int) -> int:
-            return memory_of(stage, attempt)
+            return memory_of(stage, attempt, self.site.max_memory_mb)
 
         @_in_one_sentence
         def run_time(wildcards: Any, attempt: int) -> int:
@@ -293,11 +291,11 @@ class Catalogue:
         shards = math.ceil(len(batches) / specification["execution"]["batches_per_shard"])
         folder = RUNS / "samples" / wildcards.run
         manifests = [folder / SHARDS / f"{shard:04d}-of-{shards:04d}.json" for shard in range(shards)]
-        remade = self._assessment.shards
-        return [
-            *(str(path) if path in remade else self.ancient(str(path)) for path in manifests),
-            *self._request_for(folder, wildcards),
-        ]
+        return [*self._unless_remade(manifests, self._assessment.shards), *self._request_for(folder, wildcards)]
+
+    def _unless_remade(self, manifests: Iterable[Path], remade: Container[Path]) -> list[str]:
+        """Input files, `ancient` unless they are made again in this invocation."""
+        return [str(path) if path in remade else self.ancient(str(path)) for path in manifests]
 
     def specification(self, stage: str, run: str) -> dict[str, Any]:
         """The specification of a run: as planned now, or as written when it was planned."""
@@ -326,15 +324,12 @@ class Catalogue:
         if fault:
             raise ConfigurationError(f"{fault}.")
         _be_the_only_one(Path.cwd())
-        self._controls = True
         for manifest, run in self._products():
             note_wanted(manifest, run.digest)
         remove_old_requests()
-        if self._workflow.non_local_exec:
-            be_patient(self.repository, self.site.outage * 60, self._give_up)
         snakemake.logging.show_logs = ends_of  # instead of whole logs, and Slurm's behind each of them
         cancel_waiting_jobs(Path.cwd())
-        for orphan in running_jobs({job.number for job in queued_jobs(Path.cwd()) if job.state == "RUNNING"}):
+        for orphan in running_jobs({job.number for job in queued_jobs(Path.cwd()) if not job.waits}):
             if orphan.lives:
                 print(
                     f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr
@@ -395,13 +390,14 @@ class Catalogue:
             )
 
     def _check_cluster(self) -> None:
-        """Stop if Slurm would leave a job in its queue for ever."""
+        """Stop if Slurm would leave a job in its queue for ever; from then on be patient with it."""
         if not self._workflow.non_local_exec:
             return
         jobs = [job for job in self._workflow.dag.needrun_jobs() if not job.is_local]
         requests = {Request.of(job.rule.name, job.resources, job.threads) for job in jobs}
         if faults := faults_on_cluster(sorted(requests, key=str), self.repository):
             _stop(f"{'; '.join(faults)}.")
+        be_patient(self.repository, self.site.outage * 60, self._give_up)
 
     def _check_room_and_versions(self, forecasts: list[Forecast]) -> None:
         for said in differing_versions(self.repository):

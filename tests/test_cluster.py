@@ -23,7 +23,9 @@ CLUSTER = Cluster(
         "main": Partition(300, (PLAIN,), is_default=True),
     },
     accounts={"mine": {"normal", "long"}},
+    enforces_qos=True,
     limits_of_qos={"long": 2880},
+    qos_beyond_partitions=frozenset({"endless"}),
 )
 REQUEST = Request("unlearn", "gpu", "mine", None, None, True, "a100", 4, 32_000, 1440)
 
@@ -40,9 +42,14 @@ REQUEST = Request("unlearn", "gpu", "mine", None, None, True, "a100", 4, 32_000,
         ({"constraint": "a100-80gb&nvme"}, None),
         ({"constraint": "[fast*2]|slow"}, None),  # left to Slurm
         ({"partition": "main,gpu"}, None),
+        ({"account": "mine,theirs"}, None),
         (
             {"minutes": 1441},
             "they ask for 1441 minutes, expected 1440 at most in partition gpu; say longest: 1440 in slur",
+        ),
+        (
+            {"partition": "gpu,gpux"},
+            "partition is 'gpux', expected one of gpu, main, old (slurm/site.yaml or --config)",
         ),
         ({"partition": "gpus"}, "partition is 'gpus', expected one of gpu, main, old (slurm/site.yaml or --config)"),
         ({"partition": None, "minutes": 9}, "partition main has no GPUs, expected one that has"),
@@ -81,13 +88,14 @@ def test_a_job_that_can_never_start_is_one_sentence(change: dict, fault: str | N
 def test_what_slurm_prints_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = (
         "gpu|1-00:00:00|64|500000|gpu:a100:4(S:0-1)|a100-80gb,nvme",
-        "gpu|1-00:00:00|32+|180000+|gpu:v100:2|(null)",
+        "gpu|1-00:00:00|32|180000|gpu:v100:2|(null)",
         "old|infinite|32|180000|gpu:2|(null)",
         "main*|5:00:00|128|250000|(null)|(null)",
     )
-    qos = "printf 'normal|\\nlong|2-00:00:00\\n'"
+    qos = "printf 'normal||\\nlong|2-00:00:00|PartitionTimeLimit\\n'"
     answers = {
         "sinfo": "".join(f"echo '{row}'\n" for row in rows),
+        "scontrol": "echo 'AccountingStorageEnforce = associations,limits,qos'\n",
         "sacctmgr": f"case $* in *assoc*) echo 'mine|normal,long';; *) {qos};; esac\n",
     }
     for name, text in answers.items():
@@ -104,12 +112,13 @@ def test_what_slurm_prints_is_understood(tmp_path: Path, monkeypatch: pytest.Mon
     assert [node.gpu_models for node in found.partitions["gpu"].nodes] == [{"a100"}, {"v100"}]
     assert found.partitions["old"].nodes[0].gpu_models == {""} and not found.partitions["main"].nodes[0].gpu_models
     assert (found.accounts, found.limits_of_qos) == ({"mine": {"normal", "long"}}, {"long": 2880})
+    assert found.enforces_qos and found.qos_beyond_partitions == {"long"}
     (fault,) = faults_on_cluster([replace(REQUEST, gpu_model="h100")] * 2, REPOSITORY)
     assert "gpu_model is 'h100'" in fault
 
 
 def test_a_slurm_that_does_not_answer_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("sinfo", "sacctmgr"):
+    for name in ("sinfo", "sacctmgr", "scontrol"):
         (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

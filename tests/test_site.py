@@ -57,7 +57,11 @@ def test_jobs_without_a_gpu_ask_for_no_model_and_for_their_own_partition() -> No
         ({"jobs": 0}, "jobs is 0, expected a number of jobs."),
         ({"outage": "long"}, "outage is 'long', expected a number of minutes."),
         ({"longest": 0}, "longest is 0, expected a number of minutes."),
-        ({"gpu_model": "nvidia_a100-sxm4-80gb"}, "'nvidia_a100-sxm4-80gb', expected letters, digits, _ and . (the"),
+        (
+            {"gpu_model": "a100:2"},
+            "gpu_model is 'a100:2', expected letters, digits, _, . and -, as in the column GRES of",
+        ),
+        ({"account": True}, "account is True, expected a name."),
         ({"seconds": {"trained": 0.1, "denoised": 0.1}}, "seconds.looked_at is missing, expected a positive number."),
         (
             {"seconds": {"trained": -1.0, "denoised": 0.1, "looked_at": 1.0}},

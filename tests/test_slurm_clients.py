@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+
+from corelib.site import Site as SiteValues
 
 RUN = "2f6b3a52-5b6e-4d62-9d0e-0d6f7a1e5a11"
 COMMENT = "rule_unlearn_wildcards_core-forget06-0123456789ab"
@@ -70,7 +73,7 @@ class Site:
         """Note a job as submitted."""
         line = {"number": number, "run": RUN, "comment": comment, "submitted": time.time() - seconds_ago}
         with (self.notes / "jobs.jsonl").open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+            stream.write(f"\n{json.dumps(line)}\n")
 
 
 @pytest.fixture
@@ -84,7 +87,7 @@ def site(tmp_path: Path) -> Site:
 def test_the_executor_hears_of_its_own_jobs_alone(site: Site) -> None:
     for number in "78":
         site.submitted(number)
-    site.says("squeue", "6|FAILED|gpu1\n7|RUNNING|gpu1\n8|CANCELLED|")
+    site.says("squeue", "6|FAILED|gpu1|None\n7|RUNNING|gpu1|None\n8|CANCELLED||None")
     assert site.asked("squeue", *STATUS) == (0, "7|RUNNING\n8|CANCELLED\n", "")
 
 
@@ -93,33 +96,33 @@ def test_a_controller_that_comes_back_is_asked_again(program: str, site: Site) -
     site.submitted("7")
     site.does(
         "squeue",
-        f"if [ -e {site.notes}/up ]; then echo '7|COMPLETED|gpu1'; else touch {site.notes}/up; "
+        f"if [ -e {site.notes}/up ]; then echo '7|COMPLETED|gpu1|None'; else touch {site.notes}/up; "
         "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1; fi",
     )
     assert site.asked(program, *STATUS)[:2] == (0, "7|COMPLETED\n")
-    assert not (site.notes / "outage.json").exists()
+    assert not (site.notes / "outage-slurmctld.json").exists()
 
 
 def test_an_outage_is_noted_with_its_beginning(site: Site) -> None:
     site.submitted("7")
     site.says("squeue", "", status=1, errors="slurm_load_jobs error: Unable to contact slurm controller")
     process = site.started("squeue", *STATUS)
-    while not (site.notes / "outage.json").exists():
+    while not (site.notes / "outage-slurmctld.json").exists():
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    noted = json.loads((site.notes / "outage.json").read_text())
+    noted = json.loads((site.notes / "outage-slurmctld.json").read_text())
     assert noted["said"] == "slurm_load_jobs error: Unable to contact slurm controller"
     assert time.time() - noted["since"] < 30
 
 
-def test_after_an_outage_that_is_too_long_the_answer_is_a_failure_at_once(tmp_path: Path) -> None:
+def test_after_an_outage_that_is_too_long_no_state_is_said_and_nothing_is_submitted(tmp_path: Path) -> None:
     site = Site(tmp_path, patience=0)
     site.submitted("7")
     site.says("squeue", "", status=1, errors="Unable to contact slurm controller")
     site.says("sbatch", "7")
     began = time.monotonic()
-    assert site.asked("squeue", *STATUS)[0] == 1
+    assert site.asked("squeue", *STATUS)[:2] == (0, "")  # the executor keeps its jobs
     assert site.asked("sbatch", *SUBMISSION)[0] == 1
     assert site.calls("sbatch") == []
     assert time.monotonic() - began < 5
@@ -153,7 +156,7 @@ def test_a_job_that_nobody_knows_has_ended_and_its_files_say_how(accounts: str |
             "sacct", "" if is_disabled else accounts, status=int(is_disabled), errors=accounts if is_disabled else ""
         )
     assert site.asked("squeue", *STATUS)[:2] == (0, "\n")
-    for line in (site.notes / "jobs.jsonl").read_text().splitlines():
+    for line in filter(None, (site.notes / "jobs.jsonl").read_text().splitlines()):
         facts = json.loads(line)
         if facts.get("state") == "missing":
             facts["since"] -= 1000  # it has been missing for long
@@ -164,7 +167,7 @@ def test_a_job_that_nobody_knows_has_ended_and_its_files_say_how(accounts: str |
 
 def test_a_job_that_stays_preempted_has_failed(site: Site) -> None:
     site.submitted("7", seconds_ago=1000)
-    site.says("squeue", "7|PREEMPTED|gpu1")
+    site.says("squeue", "7|PREEMPTED|gpu1|None")
     assert site.asked("squeue", *STATUS)[1] == "7|RUNNING\n"
     with (site.notes / "jobs.jsonl").open("a") as stream:
         stream.write(json.dumps({"number": "7", "state": "PREEMPTED", "since": 0, "node": "gpu1"}) + "\n")
@@ -178,7 +181,8 @@ def test_a_job_is_named_by_its_rule_and_run_and_its_log_by_its_node(site: Site) 
     site.says("sbatch", "7")
     assert site.asked("sbatch", *SUBMISSION)[:2] == (0, "7\n")
     (asked,) = site.calls("sbatch")
-    assert "--job-name unlearn core-forget06-0123456789ab --comment rule_unlearn_wildcards_core-forget06" in asked
+    mark = r"\[[0-9a-f]{8}\]"
+    assert re.search(rf"--job-name unlearn core-forget06-0123456789ab ({mark}) --comment {COMMENT} \1 ", asked)
     assert '--wrap=echo "Node: ${SLURMD_NODENAME:-$(hostname)}"; true' in asked
 
 
@@ -220,7 +224,7 @@ def test_a_submission_that_slurm_never_takes_fails_at_once(site: Site) -> None:
 
 def test_a_job_that_was_taken_without_an_answer_is_not_submitted_twice(site: Site) -> None:
     site.does("sbatch", "echo 'Socket timed out on send/recv operation' >&2; exit 1")
-    site.does("squeue", f"sed -n 's/.*--comment \\(.*\\]\\) -p.*/9|\\1/p' {site.programs}/sbatch.calls")
+    site.does("squeue", f"sed -n 's/.*--job-name \\(.*\\]\\) --comment.*/9|\\1|/p' {site.programs}/sbatch.calls")
     assert site.asked("sbatch", *SUBMISSION)[:2] == (0, "9\n")
     assert len(site.calls("sbatch")) == 1
 
@@ -236,39 +240,59 @@ def test_at_most_two_jobs_are_submitted_in_a_second(site: Site) -> None:
 
 def test_the_next_attempt_avoids_the_node_on_which_a_job_has_failed(site: Site) -> None:
     site.submitted("7")
-    site.says("squeue", "7|FAILED|gpu1")
-    site.says("sinfo", "gpu1\ngpu2")
+    site.says("squeue", "7|FAILED|gpu1|None")
     site.says("sbatch", "8")
     site.asked("squeue", *STATUS)
     site.asked("sbatch", *SUBMISSION)
-    assert "--exclude=gpu1" in site.calls("sbatch")[0]
+    tried, asked = site.calls("sbatch")
+    assert tried.startswith("--test-only --exclude=gpu1") and asked.startswith("--exclude=gpu1")
     other = [argument.replace("core-", "esd-") for argument in SUBMISSION]
     site.asked("sbatch", *other)
-    assert "--exclude" not in site.calls("sbatch")[1]
+    assert "--exclude" not in site.calls("sbatch")[2]
 
 
 def test_a_node_on_which_two_runs_have_failed_is_avoided_by_all(site: Site) -> None:
     site.submitted("7")
     site.submitted("8", COMMENT.replace("core-", "esd-"))
-    site.says("squeue", "7|FAILED|gpu1\n8|FAILED|gpu1")
-    site.says("sinfo", "gpu1\ngpu2")
+    site.says("squeue", "7|FAILED|gpu1|None\n8|FAILED|gpu1|None")
     site.says("sbatch", "9")
     site.asked("squeue", *STATUS)
     site.asked("sbatch", *[argument.replace("core-", "salun-") for argument in SUBMISSION])
     assert "--exclude=gpu1" in site.calls("sbatch")[0]
 
 
-@pytest.mark.parametrize(
-    ("state", "nodes"), [("FAILED", "gpu1"), ("TIMEOUT", "gpu1\ngpu2"), ("CANCELLED", "gpu1\ngpu2")]
-)
-def test_no_node_is_avoided_that_is_the_only_one_or_not_to_blame(state: str, nodes: str, site: Site) -> None:
+@pytest.mark.parametrize("state", ["TIMEOUT", "CANCELLED", "OUT_OF_MEMORY"])
+def test_no_node_is_avoided_that_is_not_to_blame(state: str, site: Site) -> None:
     site.submitted("7")
-    site.says("squeue", f"7|{state}|gpu1")
-    site.says("sinfo", nodes)
+    site.says("squeue", f"7|{state}|gpu1|None")
     site.says("sbatch", "8")
     site.asked("squeue", *STATUS)
     site.asked("sbatch", *SUBMISSION)
     assert "--exclude" not in site.calls("sbatch")[0]
+
+
+def test_no_node_is_avoided_without_which_the_job_could_not_start(site: Site) -> None:
+    site.submitted("7")
+    site.says("squeue", "7|FAILED|gpu1|None")
+    site.does(
+        "sbatch",
+        "case $* in *--exclude*) echo 'Requested node configuration is not available' >&2; exit 1;; esac; echo 8",
+    )
+    site.asked("squeue", *STATUS)
+    assert site.asked("sbatch", *SUBMISSION)[:2] == (0, "8\n")
+
+
+def test_where_a_job_has_failed_is_known_longer_than_slurm_remembers_it(site: Site) -> None:
+    site.submitted("7")
+    site.says("squeue", "7|FAILED|gpu1|None")
+    site.asked("squeue", *STATUS)
+    site.says("squeue", "")
+    site.says("sacct", "")
+    assert site.asked("squeue", *STATUS)[1] == "7|FAILED\n"
+    assert site.calls("sacct") == []
+    site.says("sbatch", "8")
+    site.asked("sbatch", *SUBMISSION)
+    assert "--exclude=gpu1" in site.calls("sbatch")[-1]
 
 
 # Other calls
@@ -287,6 +311,73 @@ def test_a_database_that_restarts_does_not_fail_the_check_of_the_account(site: S
         "echo 'sacctmgr: error: Problem talking to the database: Connection refused' >&2; exit 1; fi",
     )
     assert site.asked("sacctmgr", "-n", "-s", "list", "user", "me") == (0, "mine\n", "")
+
+
+@pytest.mark.parametrize("banner", ["Note: 5% of your quota are left", "Welcome; to Slurm"])
+def test_a_wrapper_that_says_more_than_a_number_is_understood(banner: str, site: Site) -> None:
+    site.says("sbatch", f"{banner}\n4711;cluster")
+    assert site.asked("sbatch", *SUBMISSION)[:2] == (0, "4711\n")
+    site.says("squeue", "4711|RUNNING|gpu1|None")
+    assert site.asked("squeue", *STATUS)[1] == "4711|RUNNING\n"
+
+
+def test_the_users_own_columns_and_filters_do_not_reach_slurm(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQUEUE_PARTITION", "other")
+    site.submitted("7")
+    site.does("squeue", 'echo "7|RUNNING|gpu1|$SQUEUE_PARTITION"; [ -z "$SQUEUE_PARTITION" ]')
+    assert site.asked("squeue", *STATUS)[:2] == (0, "7|RUNNING\n")
+    assert "--all" in site.calls("squeue")[0]
+
+
+def test_an_answer_of_one_daemon_says_nothing_of_the_other(site: Site) -> None:
+    site.submitted("7")
+    site.says("squeue", "7|RUNNING|gpu1|None")
+    site.says("sacctmgr", "", status=1, errors="sacctmgr: error: slurm_persist_conn_open: Connection refused")
+    process = site.started("sacctmgr", "-n")
+    while not (site.notes / "outage-slurmdbd.json").exists():
+        time.sleep(0.05)
+    site.asked("squeue", *STATUS)
+    assert (site.notes / "outage-slurmdbd.json").exists()
+    process.kill()
+    process.communicate()
+
+
+def test_nothing_is_submitted_after_snakemake_has_ended(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (site.notes / "settings.json").write_text(json.dumps({"pause": 0.1, "snakemake": ended.pid}))
+    site.says("sbatch", "7")
+    assert site.asked("sbatch", *SUBMISSION)[0] == 1 and site.calls("sbatch") == []
+
+
+def test_notes_that_cannot_be_written_lose_no_job(site: Site) -> None:
+    site.submitted("7")
+    (site.notes / "jobs.jsonl").open("a").write('{"number": "8", "sta')  # cut off by a full disk
+    site.submitted("9")
+    site.says("squeue", "7|RUNNING|gpu1|None\n9|RUNNING|gpu1|None")
+    site.does("sbatch", "echo 10")
+    assert site.asked("sbatch", *SUBMISSION)[:2] == (0, "10\n")
+    assert [line.split("|")[0] for line in site.asked("squeue", *STATUS)[1].splitlines()] == ["7", "9"]
+
+
+def test_a_job_that_its_node_could_not_start_is_not_waited_for(site: Site) -> None:
+    site.submitted("7", seconds_ago=1000)
+    site.says("squeue", "7|PENDING||launch failed requeued held")
+    site.says("scancel", "")
+    assert site.asked("squeue", *STATUS)[1] == "7|PENDING\n"
+    with (site.notes / "jobs.jsonl").open("a") as stream:
+        stream.write(json.dumps({"number": "7", "state": "held", "since": 0, "node": ""}) + "\n")
+    assert site.asked("squeue", *STATUS)[1] == "7|FAILED\n"
+    assert site.calls("scancel") == ["7"]
+
+
+def test_the_hyphens_of_a_gpu_model_reach_slurm(site: Site) -> None:
+    resources = SiteValues.of({"gpu_model": "nvidia_a100-sxm4-80gb"}).resources_of("fid")
+    assert re.fullmatch(r"[a-zA-Z0-9_\.]+", str(resources["gpu_model"]))  # as the executor wants it
+    site.says("sbatch", "7")
+    site.asked("sbatch", *SUBMISSION, f"--gpus={resources['gpu_model']}:1")
+    assert "--gpus=nvidia_a100-sxm4-80gb:1" in site.calls("sbatch")[0]
 
 
 def test_without_a_command_of_slurms_the_workflows_own_says_so(site: Site) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from corelib import slurm
+from corelib.slurm_clients import Notes
 
 
 @pytest.fixture
@@ -51,12 +52,15 @@ def test_what_waits_and_what_runs_is_said_with_slurms_reason_and_the_node(place:
 
 
 def test_a_long_outage_ends_snakemake_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "outage.json").write_text(json.dumps({"since": time.time() - 100, "last": 0, "said": "no controller"}))
+    outage = {"since": 0, "last": 130, "said": "no controller"}
+    (tmp_path / "outage-slurmctld.json").write_text(json.dumps(outage))
+    (tmp_path / "settings.json").write_text(json.dumps({"patience": 120}))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     said: list[str] = []
-    slurm._watch(tmp_path, 90, said.append)
+    slurm._watch(Notes(tmp_path), said.append)
     (sentence,) = said
     assert sentence.startswith("Slurm has given no answer for 2 minutes (no controller), longer than `outage` in")
+    assert Notes(tmp_path).is_past_patience()
 
 
 @pytest.mark.parametrize("slow", ["squeue", "scancel"])
