@@ -63,11 +63,11 @@ def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
     if isinstance(plan.study.world, UnlearnCanvasWorld):
         yield from _assets(plan, repository)
     yield from _room(plan)
-    yield from _cluster(plan, repository)
     differing = differing_versions(repository)
     yield from (Finding("versions", said, "note") for said in differing)
     if not differing:
         yield Finding("versions", f"all {len(NUMERICAL_PACKAGES)} packages that compute are as pinned")
+    yield from _cluster(plan, repository)
     yield _device()
 
 
@@ -194,7 +194,8 @@ def _cluster(plan: Plan, repository: Path) -> Iterator[Finding]:
     if shutil.which("sinfo") is None:
         return
     check_site_file(repository)
-    site = Site.of(read_yaml(repository / SITE) or {})
+    file = repository / SITE
+    site = Site.of((read_yaml(file) if file.exists() else None) or {})
     runs = {run.name: run for product in plan.products().values() for run in product.with_all_inputs().values()}
     requests = {request for run in runs.values() if (request := _request(run, site)) is not None}
     faults = faults_on_cluster(sorted(requests, key=str), repository)

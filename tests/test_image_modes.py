@@ -303,7 +303,7 @@ OTHER_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
         f"TIFF {mode}": (lambda mode=mode: tiff(Image.new(mode, (SIDE, SIDE))), "a TIFF file")
         for mode in TIFF_MODES
     },
-    "an empty file": (lambda: b"", "not an image"),
+    "an empty file": (lambda: b"", "empty"),
     "a text": (lambda: b"not an image", "not an image"),
 }  # fmt: skip
 

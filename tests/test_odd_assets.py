@@ -355,7 +355,7 @@ def test_a_row_that_has_a_path_in_place_of_an_image_is_named_once(tmp_path: Path
     rows[:2] = [{"bytes": None, "path": f"/data/{row}.jpg"} for row in range(2)]
     pq.write_table(pa.table({"text": table["text"], "image": pa.array(rows, table["image"].type)}), shard)
     said = faults_of(tmp_path / "here")
-    assert ", row 0 (Monet/Cats/1.jpg): empty, expected the bytes of a JPEG file" in said
+    assert ", row 0 (Monet/Cats/1.jpg): empty, expected a JPEG file" in said
     assert "here: 2 faults in the images" in said
 
 

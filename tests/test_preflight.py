@@ -83,6 +83,7 @@ def test_other_versions_are_named_and_no_fault(tmp_path: Path) -> None:
     (tmp_path / "envs").mkdir()
     text = (REPOSITORY / "envs/requirements.txt").read_text()
     here = importlib.metadata.version("diffusers")
+    shutil.copy(REPOSITORY / "envs/requirements-cuda12.txt", tmp_path / "envs")
     (tmp_path / "envs/requirements.txt").write_text(text.replace(f"diffusers=={here}", "diffusers==0.1.0"))
     (said,) = differing_versions(tmp_path)
     assert said == f"diffusers is {here}, pinned is 0.1.0: results get addresses of their own"

@@ -466,7 +466,7 @@ def test_another_asset_builds_what_reads_it(name: str, changed: Changed) -> None
 def test_rules_profiles_and_pages_are_no_content(changed: Changed) -> None:
     folder = changed.checkout.folder
     edits = [
-        ("rules/unlearning.smk", "gpu=1,", "gpu=1,\n        mem_mb=77,"),
+        ("rules/unlearning.smk", "    threads:", "    priority: 3\n    threads:"),
         ("rules/sampling.smk", '"""Sample a share', '"""Sample some share'),
         ("Snakefile", "# Every table", "# Each table"),
         ("profiles/default/config.yaml", "nolock: true", "nolock: true\nkeep-going: true"),

@@ -410,6 +410,9 @@ def cut_off(image: Path) -> None:
 def test_images_that_are_not_as_rendered_are_rendered_again(damage: Callable[[Path], None], anywhere: Checkout) -> None:
     world = next((anywhere.folder / "runs/images").iterdir())
     damage(world / "images/Cobalt_Stripes/Circles/2.jpg")
+    for stage in ("slices", "latents", "unlearning", "samples", "predictions", "fid", "cells"):
+        shutil.rmtree(anywhere.folder / "runs" / stage)
+    shutil.rmtree(anywhere.folder / "results")
     planned = anywhere.planned(*TINY)
     assert planned["render_images"] == 1
     assert "slice_images" in planned

@@ -291,4 +291,6 @@ def opened(content: bytes) -> Image.Image:
 
 def _kind_of_file(content: bytes) -> str:
     """What a file is that is neither JPEG nor PNG, in words."""
+    if not content:
+        return "empty"
     return next((said for said, start in OTHER_KINDS.items() if re.match(start, content, re.DOTALL)), "not an image")

@@ -261,8 +261,6 @@ def _next(
 
 def fault_of(content: bytes) -> str | None:
     """What is wrong with an image, in words; None if it can be decoded to its last pixel."""
-    if not content:
-        return "empty, expected the bytes of a JPEG file"
     if (what := stands_in(content)) is not None:
         return what
     try:
