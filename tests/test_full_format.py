@@ -141,6 +141,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return Checkout(made_once(tmp_path_factory, "full_format", make) / "clone")
 
 
+@pytest.mark.long
 def test_the_papers_study_goes_from_assets_to_its_table(small: Checkout) -> None:
     cells = cells_of(small, "table1")
     assert [(cell["row"], cell["metric"]) for cell in cells] == [

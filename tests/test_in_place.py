@@ -246,6 +246,7 @@ def test_a_model_that_is_trained_again_elsewhere_leaves_no_table_with_numbers_of
     assert anywhere.planned(*TINY) == {}
 
 
+@pytest.mark.slow
 def test_of_two_studies_asked_for_at_once_both_are_of_the_model_that_is_trained_for_them(workplace: Checkout) -> None:
     (workplace.folder / "config/studies/more.yaml").write_text(
         "base: tiny\ntasks: {Forget01: {evaluation: {seeds: [188]}}}\ntables: {table1: {tasks: [Forget01]}}\n"

@@ -85,6 +85,7 @@ def test_a_link_that_leads_nowhere_is_one_sentence_before_anything_is_computed(n
     assert f"FAULT  disk      {sentence}" in done.stdout, done.stdout
 
 
+@pytest.mark.slow
 def test_a_table_is_made_where_runs_and_results_are_links(tmp_path: Path) -> None:
     checkout = Checkout.at(tmp_path / "home/clone")
     shutil.copy(REPOSITORY / "tests/walk/study.yaml", checkout.folder / "config/studies/walk.yaml")

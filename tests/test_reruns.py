@@ -70,6 +70,7 @@ IN_WORDS = {
 # Leaves
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("head", STUDIES)
 def test_one_leaf_of_each_kind_builds_what_the_page_says(head: str, tmp_path: Path) -> None:
     _, _, leaves = prepared(tmp_path / "to-read", head)

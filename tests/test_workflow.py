@@ -142,6 +142,7 @@ def test_other_numbers_of_cores_and_shards_and_the_cluster_profile_run_nothing(a
 # Changes
 
 
+@pytest.mark.long
 def test_changing_cores_learning_rate_builds_cores_runs_and_changing_it_back_nothing(anywhere: Checkout) -> None:
     old, new = "  core:\n    learning_rate: 1.0e-3", "  core:\n    learning_rate: 2.0e-3"
     table = anywhere.folder / "results/tiny/table1.csv"
@@ -314,6 +315,7 @@ def test_a_queued_job_does_not_notice_that_the_configuration_was_edited(checkout
 # The same bits
 
 
+@pytest.mark.long
 def test_the_same_study_built_again_gives_the_same_bits(checkout: Checkout) -> None:
     """From the base model on, with one core and other shards; whatever the stages keep as their results."""
     before = hashes_below(checkout.folder / "runs"), hashes_below(checkout.folder / "results")
