@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,20 @@ def test_torchvision_imports_beside_torch_without_a_gpu() -> None:
     import torchvision
 
     assert torchvision.ops.nms(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([1.0]), 0.5).tolist() == [0]
+
+
+@pytest.mark.parametrize("kind", ["a folder with files", "a link to an environment"])
+def test_make_env_empties_no_folder_of_the_users(kind: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    venv = mine
+    if kind == "a link to an environment":
+        (mine / "pyvenv.cfg").touch()
+        venv = tmp_path / "link"
+        venv.symlink_to(mine)
+    command = ["make", "env", f"VENV={venv}", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"make: {venv} " in done.stdout
+    assert (mine / "notes.txt").read_text() == "mine"
