@@ -9,7 +9,6 @@ from __future__ import annotations
 import getpass
 import re
 import shutil
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from corelib.site import FILE
-from corelib.slurm_clients import HYPHEN, slurms_variables
+from corelib.slurm_clients import HYPHEN, call
 from corelib.yaml_files import read_yaml
 
 PATIENCE = 30
@@ -236,13 +235,12 @@ def _text(value: Any) -> str | None:
 def _rows(command: list[str], cells: int) -> list[list[str]] | None:
     """The rows of so many cells in a table that Slurm prints, or None if it gives no answer."""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=slurms_variables()
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        reply = call(command, seconds=PATIENCE)
+    except OSError:  # there is no such command
         return None
-    rows = [line.split("|") for line in done.stdout.splitlines()] if done.returncode == 0 else None
-    return rows and [row for row in rows if len(row) == cells]
+    if reply.status != 0:
+        return None
+    return [row for row in (line.split("|") for line in reply.output.splitlines()) if len(row) == cells]
 
 
 def _minutes(limit: str) -> int | None:

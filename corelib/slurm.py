@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corelib.requests import BOOKKEEPING
-from corelib.slurm_clients import FOLDER, Notes, slurms_variables
+from corelib.slurm_clients import FOLDER, Notes, call
 
 PATIENCE = 60
 """Seconds until an answer of the controller is given up."""
@@ -135,19 +135,16 @@ def queued_jobs(folder: Path) -> list[Queued]:
     ]
     if shutil.which("squeue") is None:
         return []
-    try:
-        answer = subprocess.run(
-            asked, capture_output=True, text=True, check=False, timeout=PATIENCE, env=slurms_variables()
-        )
-    except subprocess.TimeoutExpired:
+    answer = call(asked, seconds=PATIENCE)
+    if answer.status is None:
         _say(f"squeue has not answered in {PATIENCE} seconds: what waits in the queue is not known.")
         return []
-    if answer.returncode != 0:
-        reason = (answer.stderr.strip().splitlines() or ["no answer"])[-1]
+    if answer.status != 0:
+        reason = (answer.errors.strip().splitlines() or ["no answer"])[-1]
         _say(f"{reason}: what waits in the queue is not known.")
         return []
     found = []
-    for line in answer.stdout.splitlines():
+    for line in answer.output.splitlines():
         cells = line.split("|", 4)
         if len(cells) < 5:  # a comment with a line break
             continue
