@@ -214,14 +214,14 @@ def _fault_of_nodes(request: Request, partition: str, nodes: list[Node]) -> str 
     return None
 
 
-def faults_on_cluster(requests: Iterable[Request], repository: Path) -> list[str]:
-    """What could never start, each fault once; empty where Slurm does not answer, too.
+def faults_on_cluster(requests: Iterable[Request], repository: Path) -> list[str] | None:
+    """What could never start, each fault once; None where Slurm does not answer.
 
     Where partitions are described and none is named, the executor chooses one that fits.
     """
     cluster = Cluster.asked() if shutil.which("sinfo") else None
     if cluster is None:
-        return []
+        return None
     described = repository / PARTITIONS
     chooses = described.exists() and bool((read_yaml(described) or {}).get("partitions"))
     asked = [request for request in requests if request.partition or not chooses]

@@ -80,7 +80,8 @@ def check_that_it_computes() -> None:
     """
     given = os.environ.get(CHOSEN, "").strip()
     is_scheduled = any(name in os.environ for name in SCHEDULERS)
-    if not _has_nvidia() or given == "-1" or (is_scheduled and given in ("", "NoDevFiles")):
+    is_given_one = bool(given) if is_scheduled else given or CHOSEN not in os.environ
+    if not is_given_one or given in ("-1", "NoDevFiles") or not _has_nvidia():
         return
     import torch
 

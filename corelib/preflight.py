@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from corelib.addresses import NUMERICAL_PACKAGES, RESULTS, RUNS, Run
-from corelib.cluster import Cluster, Request, faults_on_cluster
+from corelib.cluster import Request, faults_on_cluster
 from corelib.configuration import UnlearnCanvasWorld
 from corelib.effort import WITH_GPU, WITHOUT_GPU, memory_of, minutes_of
 from corelib.errors import ConfigurationError
@@ -199,8 +199,8 @@ def _cluster(plan: Plan, repository: Path) -> Iterator[Finding]:
     runs = {run.name: run for product in plan.products().values() for run in product.with_all_inputs().values()}
     requests = {request for run in runs.values() if (request := _request(run, site)) is not None}
     faults = faults_on_cluster(sorted(requests, key=str), repository)
-    yield from (Finding("cluster", fault, kind="FAULT") for fault in faults)
-    if not faults and Cluster.asked() is None:
+    yield from (Finding("cluster", fault, kind="FAULT") for fault in faults or ())
+    if faults is None:
         yield Finding("cluster", "Slurm does not answer, so what jobs ask for is not compared", kind="note")
     elif not faults:
         yield Finding("cluster", f"what jobs ask for is what {SITE}, partitions and nodes allow")

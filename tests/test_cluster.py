@@ -113,8 +113,8 @@ def test_what_slurm_prints_is_understood(tmp_path: Path, monkeypatch: pytest.Mon
     assert found.partitions["old"].nodes[0].gpu_models == {""} and not found.partitions["main"].nodes[0].gpu_models
     assert (found.accounts, found.limits_of_qos) == ({"mine": {"normal", "long"}}, {"long": 2880})
     assert found.enforces_qos and found.qos_beyond_partitions == {"long"}
-    (fault,) = faults_on_cluster([replace(REQUEST, gpu_model="h100")] * 2, REPOSITORY)
-    assert "gpu_model is 'h100'" in fault
+    faults = faults_on_cluster([replace(REQUEST, gpu_model="h100")] * 2, REPOSITORY)
+    assert faults is not None and len(faults) == 1 and "gpu_model is 'h100'" in faults[0]
 
 
 def test_a_slurm_that_does_not_answer_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,4 +122,4 @@ def test_a_slurm_that_does_not_answer_is_no_fault(tmp_path: Path, monkeypatch: p
         (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert faults_on_cluster([replace(REQUEST, gpu_model="h100")], REPOSITORY) == []
+    assert faults_on_cluster([replace(REQUEST, gpu_model="h100")], REPOSITORY) is None

@@ -238,3 +238,15 @@ def test_a_job_that_was_given_a_gpu_does_not_compute_on_the_cpu_instead(
         check_that_it_computes()
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     check_that_it_computes()
+
+
+@pytest.mark.parametrize(("given", "warns"), [(None, True), ("0", True), ("", False), ("-1", False)])
+def test_a_workstation_is_told_that_its_gpu_is_not_used_unless_it_hides_it(
+    given: str | None, warns: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if given is not None:
+        monkeypatch.setenv(CHOSEN, given)
+    monkeypatch.setattr(gpus, "_has_nvidia", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    check_that_it_computes()
+    assert bool(caplog.records) == warns
