@@ -265,6 +265,16 @@ def code_of(*scripts: Path) -> dict[str, str]:
 
 
 @functools.cache
+def digest_of_modules(*names: str) -> str:
+    """One sha256 over the code of library modules without their imports: a module may be moved or split elsewhere."""
+    paths = [path for name in names if (path := file_of(name)) is not None]
+    statements = [
+        node for path in paths for node in _tree(path).body if not isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    return sha256_of_text(_written_out(statements))
+
+
+@functools.cache
 def packages_of(*scripts: Path) -> dict[str, str]:
     """The versions of the numerical packages that the code of scripts computes with, without local build tags."""
     imported = {name.split(".")[0] for path in _closure(*scripts).values() for name in _imports(path)}

@@ -28,7 +28,7 @@ from corelib.settings.section import Section
 from corelib.settings.slicing import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierForm, ConversionStage
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
-from corelib.shipped import DRAWING, code_of_images
+from corelib.shipped import DRAWING, digest_of_drawing
 from corelib.worlds.asset_lock import place_of
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "workflow_scripts"
@@ -433,13 +433,11 @@ class Plan:
     @once
     def _pretrained(self) -> Run:
         assert self.shipped is not None, "the study takes the shipped world, of which the plan was told nothing"
-        drawn = code_of_images(self.shipped)
-        for module in DRAWING:
-            if drawn.get(module) != self.images().content["code"][module]:
-                raise ConfigurationError(
-                    f"{module}: it has changed since the shipped world was trained on its images, expected the same "
-                    "code (or world.pretrained: false, to train another one)."
-                )
+        if self.shipped["drawing"] != digest_of_drawing():
+            raise ConfigurationError(
+                f"{' or '.join(DRAWING)}: its code has changed since the shipped world was trained on its images; "
+                "restore it, or train another world with `world.pretrained: false`."
+            )
         settings = PretrainedStage(files=self.shipped["files"], facts=self.shipped["facts"])
         return self._run("pretrained", "adopt_pretrained.py", self.study.world.kind, settings, 1, {})
 

@@ -1,27 +1,23 @@
 """The record of the trained world that a configuration folder ships: read, and checked as a whole.
 
 `pretrained/world.json` says of the shipped models their sha256, what later stages read of them, the leaves of the
-configuration that they were trained with, and the provenance of each training.
+configuration that they were trained with, the code that drew the images, and the provenance of each training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from corelib.addresses import digest_of_modules
 from corelib.artefacts import read_json
 from corelib.configuration import shown
 from corelib.errors import ArtefactError, ConfigurationError
 
 RECORD = Path("pretrained/world.json")
 """Below the configuration folder."""
-
-IMAGES = "images"
-"""The stage that has drawn the images on which the world was trained."""
-
 
 DRAWING = ("corelib.randomness", "corelib.worlds.rendering")
 """The modules that decide how a miniature's images look."""
@@ -31,15 +27,6 @@ class _Part(BaseModel):
     """A part of the record; keys that nobody reads are free."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
-
-
-class _Specification(_Part):
-    stage: str
-    code: dict[str, str]
-
-
-class _Made(_Part):
-    specification: _Specification
 
 
 class _Classifier(_Part):
@@ -67,11 +54,12 @@ class _Record(_Part):
     files: dict[str, str] = Field(min_length=1)
     facts: _Facts
     leaves: dict[str, Any]
-    provenance: dict[str, _Made]
+    drawing: str
+    provenance: dict[str, Any]
 
 
 def load_shipped(folder: Path) -> dict[str, Any]:
-    """The record of the trained world in a configuration folder: `files`, `facts`, `leaves`, `provenance`.
+    """The record of the trained world in a configuration folder: `files`, `facts`, `leaves`, `drawing`, `provenance`.
 
     Raises `ConfigurationError` if it is missing, unreadable, or lacks something that plans and stages read.
     """
@@ -91,17 +79,12 @@ def load_shipped(folder: Path) -> dict[str, Any]:
     for name, sha256 in said.files.items():
         if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
             raise _error(file, f"files.{name} is {shown(sha256)}, which is no sha256")
-    if not any(made.specification.stage == IMAGES for made in said.provenance.values()):
-        raise _error(file, f"provenance has no run of the stage {IMAGES}")
-    if missing := sorted(set(DRAWING) - code_of_images(record).keys()):
-        raise _error(file, f"the run of the stage {IMAGES} in its provenance says nothing of the module {missing[0]}")
     return dict(record)
 
 
-def code_of_images(record: Mapping[str, Any]) -> dict[str, str]:
-    """The digests of the code that has drawn the images on which the world of a record was trained, by module."""
-    runs = record["provenance"].values()
-    return dict(next(run["specification"]["code"] for run in runs if run["specification"]["stage"] == IMAGES))
+def digest_of_drawing() -> str:
+    """The digest of the code that decides how a miniature's images look."""
+    return digest_of_modules(*DRAWING)
 
 
 def _first_fault(error: ValidationError, record: dict[str, Any]) -> str:

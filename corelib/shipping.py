@@ -15,7 +15,7 @@ from corelib.addresses import Run
 from corelib.artefacts import folder_written_whole, read_manifest, read_sealed, sha256_of, write_json
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.plan import Plan
-from corelib.shipped import RECORD
+from corelib.shipped import RECORD, digest_of_drawing
 from corelib.studies import leaves_of_world, load_study, study_file
 from corelib.targets import targets_of
 
@@ -57,7 +57,13 @@ def ship_world(name: str, configuration: Path) -> Path:
         for label in ("style", "object"):
             shutil.copyfile(manifests[label].file("classifier.pth"), folder / f"{label}.pth")
         files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-        record = {"files": files, "facts": facts, "leaves": leaves_of_world(study), "provenance": provenance}
+        record = {
+            "files": files,
+            "facts": facts,
+            "leaves": leaves_of_world(study),
+            "drawing": digest_of_drawing(),
+            "provenance": provenance,
+        }
         write_json(folder / RECORD.name, record)
     return configuration / RECORD.parent
 

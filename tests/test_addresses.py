@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from corelib.addresses import Run, _imports, _written_out, code_of, digest_of, packages_of, slugged, trained_behind
+from corelib import addresses
+from corelib.addresses import (
+    Run,
+    _imports,
+    _written_out,
+    code_of,
+    digest_of,
+    digest_of_modules,
+    packages_of,
+    slugged,
+    trained_behind,
+)
 from corelib.artefacts import Manifest
 from corelib.errors import ArtefactError
 from corelib.plan import Plan
@@ -101,6 +112,17 @@ def test_the_import_closure_is_followed_and_the_frame_of_jobs_left_out() -> None
     assert {"classify.py", "corelib.classification", "corelib.artefacts", "corelib.settings.section"} <= modules.keys()
     assert "corelib.jobs" not in modules
     assert {"torch", "timm", "pillow"} <= packages_of(SCRIPT).keys()
+
+
+def test_the_digest_of_a_module_does_not_depend_on_its_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest_of(code: str) -> str:
+        (path := tmp_path / f"{len(list(tmp_path.iterdir()))}.py").write_text(code)
+        monkeypatch.setattr(addresses, "file_of", lambda name: path)
+        return digest_of_modules(path.name)
+
+    drawn = digest_of("from corelib.work import Work\nimport numpy as np\n\ndef draw(): return 1\n")
+    assert digest_of("from corelib.runs.stage import Work\n\ndef draw():\n    return 1\n") == drawn
+    assert digest_of("import numpy as np\n\ndef draw(): return 2\n") != drawn
 
 
 def test_of_imports_for_type_checkers_only_those_that_run_are_followed(tmp_path: Path) -> None:

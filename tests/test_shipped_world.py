@@ -137,24 +137,10 @@ def without(record: dict[str, Any], *keys: str) -> None:
     del record[last if last != "*" else min(record)]
 
 
-def with_images(record: dict[str, Any], *keys: str) -> None:
-    """Remove a key of what the record says of the images."""
-    (made,) = [made for made in record["provenance"].values() if made["specification"]["stage"] == "images"]
-    without(made, *keys)
-
-
 DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
-    "a module less": (lambda record: with_images(record, "specification", "code", "corelib.randomness"), "randomness"),
-    "no module": (lambda record: with_images(record, "specification", "code"), "specification.code is missing"),
-    "no specification": (lambda record: with_images(record, "specification"), "specification is missing"),
-    "no stage": (lambda record: with_images(record, "specification", "stage"), "specification.stage is missing"),
-    "a list of modules": (
-        lambda record: record["provenance"]["images/x"]["specification"].update(code=["corelib.randomness"]),
-        "specification.code is ['corelib.randomness']",
-    ),
-    "no images": (lambda record: record["provenance"].pop("images/x"), "provenance has no run of the stage images"),
-    "no provenance": (lambda record: record["provenance"].clear(), "provenance has no run of the stage images"),
-    "a text for a run": (lambda record: record["provenance"].update({"images/x": "x"}), "provenance.images/x is 'x'"),
+    "no drawing": (lambda record: without(record, "drawing"), "drawing is missing"),
+    "a number for the drawing": (lambda record: record.update(drawing=7), "drawing is 7"),
+    "a list of runs": (lambda record: record.update(provenance=[]), "provenance is []"),
     "no classifier": (lambda record: without(record, "facts", "classifiers"), "facts.classifiers is missing"),
     "one classifier": (lambda record: without(record, "facts", "classifiers", "style"), "classifiers.style is missing"),
     "no classes": (lambda record: without(record, "facts", "classifiers", "style", "classes"), "classes is missing"),
@@ -168,8 +154,6 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 def test_a_record_of_another_shape_is_one_sentence(damage: str, tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     record = json.loads((SHIPPED / "world.json").read_text())
-    (images,) = [name for name in record["provenance"] if name.startswith("images/")]
-    record["provenance"]["images/x"] = record["provenance"].pop(images)
     act, said = DAMAGES[damage]
     act(record)
     (tmp_path / "config/pretrained/world.json").write_text(json.dumps(record))
@@ -198,11 +182,8 @@ def test_a_leaf_that_the_record_does_not_know_is_named(tmp_path: Path) -> None:
 
 
 def test_the_shipped_world_is_refused_when_images_are_drawn_in_another_way() -> None:
-    record = json.loads((SHIPPED / "world.json").read_text())
-    for made in record["provenance"].values():
-        if made["specification"]["stage"] == "images":
-            made["specification"]["code"]["corelib.worlds.rendering"] = "another"
-    with pytest.raises(ConfigurationError, match=r"corelib\.worlds\.rendering: it has changed since"):
+    record = json.loads((SHIPPED / "world.json").read_text()) | {"drawing": "another"}
+    with pytest.raises(ConfigurationError, match=r"corelib\.worlds\.rendering: its code has changed since"):
         Plan("mini", MINI, [], record).pipeline()
 
 
