@@ -21,7 +21,7 @@ $(READY): $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || \
 		echo "make: $(PYTHON) is newer than Python 3.13, the newest that docs/environment.md names; trying all the same"
 	@case "$(CUDA)" in 12|13) ;; *) echo "make: CUDA is $(CUDA), expected 12 or 13"; exit 1 ;; esac
-	@$(PYTHON) -m corelib.shell_paths $(VENV)
+	@$(PYTHON) -m corelib.files.shell_paths $(VENV)
 	@[ ! -h "$(VENV)" ] || \
 		{ echo "make: $(VENV) is a link, whose folder would be emptied; remove it, or say VENV=/some/new/folder"; exit 1; }
 	@[ -e "$(VENV)/pyvenv.cfg" ] || [ -z "$$(ls -A "$(VENV)" 2> /dev/null)" ] || \

@@ -14,8 +14,8 @@ from pathlib import Path
 repository = Path(workflow.current_basedir)  # of this file, and not of the workflow that uses it
 sys.path.insert(0, str(repository))
 
-from corelib.asking import ABSOLUTE, NO_PRODUCT
-from corelib.workflow import Catalogue
+from corelib.workflow.unknown_target import ABSOLUTE, NO_PRODUCT
+from corelib.workflow.catalogue import Catalogue
 
 catalogue = Catalogue(repository, ancient, workflow, config)
 

@@ -24,9 +24,11 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
-from corelib.artefacts import MANIFEST, Manifest, read_manifest, sha256_of, write_manifest  # noqa: E402
-from corelib.studies import load_study  # noqa: E402
-from corelib.work import Outcome, Work  # noqa: E402
+from corelib.files.hashing import sha256_of  # noqa: E402
+from corelib.runs.layout import MANIFEST  # noqa: E402
+from corelib.runs.manifest import Manifest, read_manifest, write_manifest  # noqa: E402
+from corelib.runs.stage import Outcome, Work  # noqa: E402
+from corelib.study.loading import load_study  # noqa: E402
 
 STUDY = load_study("paper", REPOSITORY / "config")
 FORGET, RETAIN, OBJECT = "Van_Gogh", "Monet", "Dogs"
@@ -113,16 +115,16 @@ def make_assets(work: Work, _: int) -> Outcome:
 
 def make_slice(work: Work, _: int) -> Outcome:
     """One cell to forget and one to retain."""
-    from corelib.settings.slicing import SliceStage
-    from corelib.slices import slice_images
+    from corelib.data.slices import slice_images
+    from corelib.settings.data import SliceStage
 
     return slice_images(SliceStage(forget=[FORGET], retain=[RETAIN], objects=[OBJECT], images=PAIRS), work)
 
 
 def make_latents(work: Work, _: int) -> Outcome:
     """Latent moments of eight images of three megabytes."""
-    from corelib.latents import encode_images
-    from corelib.settings.slicing import LatentsStage
+    from corelib.data.latents import encode_images
+    from corelib.settings.data import LatentsStage
 
     settings = LatentsStage(styles=[RETAIN, FORGET], objects=[OBJECT], images=PAIRS, encoding=STUDY.encoding)
     return encode_images(settings, work)
@@ -130,8 +132,8 @@ def make_latents(work: Work, _: int) -> Outcome:
 
 def make_embeddings(work: Work, _: int) -> Outcome:
     """All prompts of the study."""
-    from corelib.embeddings import embed_prompts
-    from corelib.settings.slicing import EmbeddingsStage
+    from corelib.data.embeddings import embed_prompts
+    from corelib.settings.data import EmbeddingsStage
 
     concepts = [(style, object_) for style in STUDY.world.styles for object_ in STUDY.world.objects]
     wordings = (STUDY.prompts.in_training, STUDY.prompts.in_evaluation)
@@ -143,8 +145,8 @@ def make_embeddings(work: Work, _: int) -> Outcome:
 
 def make_mask(work: Work, _: int) -> Outcome:
     """SalUn's mask over four forget pairs."""
-    from corelib.saliency import find_salient_weights
     from corelib.settings.unlearning import SaliencyStage
+    from corelib.unlearning.saliency import find_salient_weights
 
     method = STUDY.methods["salun"]
     assert method.saliency is not None
@@ -161,10 +163,10 @@ def make_mask(work: Work, _: int) -> Outcome:
 
 def take_step(work: Work, _: int) -> Outcome:
     """One step of CORE: four forget and four retain pairs."""
-    from corelib.plan import Plan
     from corelib.settings.unlearning import Length, UnlearningStage
-    from corelib.studies import load_published
-    from corelib.unlearning import unlearn
+    from corelib.study.plan import Plan
+    from corelib.study.published import load_published
+    from corelib.unlearning.trainer import unlearn
 
     run = Plan("paper", STUDY, load_published(REPOSITORY / "config")).unlearning("Forget01", "core", None)
     assert isinstance(run.settings, UnlearningStage)
@@ -174,21 +176,21 @@ def take_step(work: Work, _: int) -> Outcome:
 
 def sample_image(work: Work, steps: int) -> Outcome:
     """One guided image of the unlearned model."""
-    from corelib.sampling import sample_shard
+    from corelib.sampling.sampler import sample_shard
     from corelib.settings.sampling import SamplesStage
 
     scheduler = STUDY.sampling.scheduler.model_copy(update={"steps": steps})
     sampling = STUDY.sampling.model_copy(update={"batch": 1, "scheduler": scheduler})
     settings = SamplesStage(sampling=sampling, wording=STUDY.prompts.in_evaluation, grid=[(FORGET, OBJECT, 188)])
     sample_shard(settings, work, 0, 1)
-    from corelib.gathering import gather_samples
+    from corelib.sampling.collection import gather_samples
 
     return gather_samples(settings, work)
 
 
 def classify(work: Work, _: int) -> Outcome:
     """Both classifiers on one image."""
-    from corelib.classification import classify_images
+    from corelib.evaluation.classification import classify_images
     from corelib.settings.evaluation import PredictionsStage
 
     return classify_images(PredictionsStage(classification=STUDY.classification), work)

@@ -1,5 +1,7 @@
 """Errors whose text is meant for the user of the pipeline."""
 
+from __future__ import annotations
+
 import signal
 
 

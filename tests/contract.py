@@ -19,16 +19,20 @@ from typing import Any
 
 from conftest import REPOSITORY, Checkout
 
-from corelib.addresses import RUNS, Run
-from corelib.artefacts import as_json, sealed
-from corelib.configuration import Study
 from corelib.errors import ConfigurationError
-from corelib.gathering import SHARDS, batches_of
-from corelib.plan import PIPELINE_PARTS, Plan
+from corelib.files.json_files import as_json
+from corelib.files.sealed_json import sealed
+from corelib.files.yaml_files import parse_yaml, read_yaml
+from corelib.runs.layout import RESULTS, RUNS, SHARDS
+from corelib.runs.run import Run
+from corelib.runs.stages import PRODUCTS
+from corelib.sampling.grid import batches_of
 from corelib.settings.sampling import SamplesStage
-from corelib.studies import _merged, load_study
-from corelib.targets import PRODUCTS, RESULTS, plan_of, targets_of
-from corelib.yaml_files import parse_yaml, read_yaml
+from corelib.study.loading import load_study
+from corelib.study.overlays import merged_leaves
+from corelib.study.plan import PIPELINE_PARTS, Plan
+from corelib.study.schema import Study
+from corelib.study.targets import plan_of, targets_of
 
 PAGE = REPOSITORY / "docs/reruns.md"
 NOTHING, REFUSED = "nothing", "refused"
@@ -402,7 +406,7 @@ def prepared(folder: Path, head: str) -> tuple[Pretended, Universe, list[tuple[K
     study, text = STUDIES[head]
     checkout.add_study(study, text)
     checkout.lock()
-    merged, _ = _merged(study, checkout.configuration, ())
+    merged, _ = merged_leaves(study, checkout.configuration, ())
     leaves = list(leaves_of(merged))
     if head != "leaf":  # of what both worlds have, the paper's is tried
         leaves = [

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from corelib.addresses import RUNS, SPECIFICATION, digest_of, slugged
-from corelib.artefacts import MANIFEST, read_json, sealed, sha256_of, vouched_for, write_json
-from corelib.origins import RECORD
-from corelib.targets import PRODUCTS, RESULTS
+from corelib.files.hashing import sha256_of
+from corelib.files.json_files import read_json, write_json
+from corelib.files.sealed_json import sealed
+from corelib.runs.layout import MANIFEST, RECORD, RESULTS, RUNS, SPECIFICATION
+from corelib.runs.manifest import vouched_for
+from corelib.runs.run import slugged
+from corelib.runs.specification import digest_of
+from corelib.runs.stages import PRODUCTS
 
 
 def planned(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **builds_on: str) -> str:

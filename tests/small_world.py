@@ -14,18 +14,21 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 
-from corelib.artefacts import MANIFEST, Manifest, read_manifest, sha256_of, write_manifest
-from corelib.concepts import Prompts
-from corelib.embeddings import embed_prompts
-from corelib.latents import encode_images
+from corelib.data.embeddings import embed_prompts
+from corelib.data.latents import encode_images
+from corelib.data.slices import slice_images
+from corelib.files.hashing import sha256_of
+from corelib.models.pipeline_folder import save_pipeline
+from corelib.runs.layout import MANIFEST
+from corelib.runs.manifest import Manifest, read_manifest, write_manifest
+from corelib.runs.stage import Outcome, Work
+from corelib.settings.data import EmbeddingsStage, Encoding, LatentsStage, SliceStage
 from corelib.settings.miniature import TextEncoder
 from corelib.settings.precision import TrainingPrecision
+from corelib.settings.prompts import Prompts
 from corelib.settings.sampling import DDIM, SamplesStage, Sampling
-from corelib.settings.slicing import EmbeddingsStage, Encoding, LatentsStage, SliceStage
 from corelib.settings.unlearning import Adam, Length, Objective, UnlearningStage
-from corelib.slices import slice_images
-from corelib.work import Outcome, Work
-from corelib.worlds.pipeline import build_text_encoder, build_tokenizer, save_pipeline
+from corelib.worlds.miniature.pipeline import build_text_encoder, build_tokenizer
 
 STYLES = ["Amber", "Blue", "Cream", "Seed_Images"]
 OBJECTS = ["Cats", "Dogs"]

@@ -12,24 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from corelib import addresses
-from corelib.addresses import (
-    Run,
-    _imports,
-    _written_out,
-    code_of,
-    digest_of,
-    digest_of_modules,
-    packages_of,
-    slugged,
-    trained_behind,
-)
-from corelib.artefacts import Manifest
 from corelib.errors import ArtefactError
-from corelib.plan import Plan
+from corelib.runs import fingerprint
+from corelib.runs.fingerprint import _imports, _written_out, code_of, digest_of_modules, packages_of
+from corelib.runs.manifest import Manifest
+from corelib.runs.run import Run, slugged
+from corelib.runs.specification import digest_of, trained_behind
 from corelib.settings.evaluation import Classification, PredictionsStage
-from corelib.studies import load_published, load_study
-from corelib.targets import plan_of
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
+from corelib.study.targets import plan_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPT = REPOSITORY / "workflow_scripts/classify.py"
@@ -109,18 +102,23 @@ def test_a_run_that_lies_there_under_another_name_is_that_run(tmp_path: Path, mo
 
 def test_the_import_closure_is_followed_and_the_frame_of_jobs_left_out() -> None:
     modules = code_of(SCRIPT)
-    assert {"classify.py", "corelib.classification", "corelib.artefacts", "corelib.settings.section"} <= modules.keys()
-    assert "corelib.jobs" not in modules
+    assert {
+        "classify.py",
+        "corelib.evaluation.classification",
+        "corelib.files.atomic",
+        "corelib.settings.section",
+    } <= modules.keys()
+    assert "corelib.runs.job" not in modules
     assert {"torch", "timm", "pillow"} <= packages_of(SCRIPT).keys()
 
 
 def test_the_digest_of_a_module_does_not_depend_on_its_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def digest_of(code: str) -> str:
         (path := tmp_path / f"{len(list(tmp_path.iterdir()))}.py").write_text(code)
-        monkeypatch.setattr(addresses, "file_of", lambda name: path)
+        monkeypatch.setattr(fingerprint, "file_of", lambda name: path)
         return digest_of_modules(path.name)
 
-    drawn = digest_of("from corelib.work import Work\nimport numpy as np\n\ndef draw(): return 1\n")
+    drawn = digest_of("from corelib.runs.stage import Work\nimport numpy as np\n\ndef draw(): return 1\n")
     assert digest_of("from corelib.runs.stage import Work\n\ndef draw():\n    return 1\n") == drawn
     assert digest_of("import numpy as np\n\ndef draw(): return 2\n") != drawn
 
@@ -151,8 +149,8 @@ def test_addresses_do_not_depend_on_where_the_clone_lies(study: str, tmp_path: P
 
 def names(repository: Path, study: str) -> list[str]:
     program = (
-        "from pathlib import Path; from corelib.plan import Plan\n"
-        "from corelib.studies import load_published, load_study\n"
+        "from pathlib import Path; from corelib.study.plan import Plan\n"
+        "from corelib.study.loading import load_published, load_study\n"
         f"plan = Plan({study!r}, load_study({study!r}, Path('config')), load_published(Path('config')))\n"
         "print(*sorted({name for run in plan.products().values() for name in run.with_all_inputs()}))"
     )

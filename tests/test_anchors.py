@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corelib.anchors import candidates
-from corelib.concepts import EMPTY_CONCEPT
 from corelib.errors import ConfigurationError
-from corelib.plan import Plan
-from corelib.questions import questions_of
-from corelib.studies import load_published, load_shipped, load_study
+from corelib.settings.prompts import EMPTY_CONCEPT
+from corelib.study.anchors import candidates
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
+from corelib.study.shipped import load_shipped
+from corelib.unlearning.noise_predictions import questions_of
 
 SCHEMES = ["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_to_five"]
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"

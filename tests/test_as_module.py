@@ -116,8 +116,8 @@ def test_assets_that_are_missing_are_said_before_the_first_job_of_another_workfl
 def test_a_second_snakemake_is_turned_away_from_the_folder_of_another_workflow(core: Checkout, tmp_path: Path) -> None:
     from contextlib import chdir
 
-    from corelib.leases import Lease
-    from corelib.requests import CONTROLLER
+    from corelib.runs.lease import Lease
+    from corelib.runs.requests import CONTROLLER
 
     theirs = outer(tmp_path / "theirs", core, "results/mini/table1.csv")
     with chdir(theirs.folder):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, Checkout
 
-from corelib.asking import NO_PRODUCT, refusal
+from corelib.costs.forecast import forecast_of
 from corelib.errors import ConfigurationError
-from corelib.forecast import forecast_of
+from corelib.workflow.unknown_target import NO_PRODUCT, refusal
 
 CONFIGURATION = REPOSITORY / "config"
 

@@ -26,9 +26,9 @@ from full_format import (
 )
 from hub import Hub, Repository
 
-from corelib.artefacts import sha256_of
-from corelib.studies import load_study
-from corelib.worlds.asset_lock import as_it_is
+from corelib.files.hashing import sha256_of
+from corelib.study.loading import load_study
+from corelib.worlds.unlearn_canvas.asset_lock import as_it_is
 
 PAPER = load_study("paper", REPOSITORY / "config")
 IMAGES_PER_CELL = 2

@@ -10,13 +10,13 @@ from pathlib import Path
 import hand_made
 import pytest
 
-from corelib import __main__, cleaning
-from corelib.addresses import RUNS, SPECIFICATION
-from corelib.artefacts import MANIFEST, read_json, write_json
+from corelib.commands import clean as cleaning
+from corelib.commands import cli as __main__
 from corelib.errors import ArtefactError, ConfigurationError
-from corelib.leases import Lease, Owner, Taken
-from corelib.requests import CONTROLLER
-from corelib.targets import RESULTS
+from corelib.files.json_files import read_json, write_json
+from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
+from corelib.runs.lease import Lease, Owner, Taken
+from corelib.runs.requests import CONTROLLER
 
 
 @pytest.fixture(autouse=True)

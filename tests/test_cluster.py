@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from corelib.cluster import Cluster, Node, Partition, Request, faults_on_cluster
+from corelib.cluster.limits import Cluster, Node, Partition, Request, faults_on_cluster
 
 A100 = Node(64, 500_000, frozenset({"a100"}), frozenset({"a100-80gb", "nvme"}))
 V100 = Node(32, 180_000, frozenset({"v100"}), frozenset())

@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, Checkout
 
-from corelib.__main__ import main
-from corelib.addresses import digest_of
-from corelib.artefacts import sealed, sha256_of, write_json
-from corelib.leases import Lease, Owner
-from corelib.requests import CONTROLLER
-from corelib.verifying import verify_results
+from corelib.commands.cli import main
+from corelib.commands.verify import verify_results
+from corelib.files.hashing import sha256_of
+from corelib.files.json_files import write_json
+from corelib.files.sealed_json import sealed
+from corelib.runs.lease import Lease, Owner
+from corelib.runs.requests import CONTROLLER
+from corelib.runs.specification import digest_of
 
 TABLE = "results/tiny/table1.csv"
 FASTER = "  core:\n    learning_rate: 1.0e-3\n", "  core:\n    learning_rate: 2.0e-3\n"
@@ -144,9 +146,11 @@ def test_a_changed_hyperparameter_is_named_and_nothing_else(checkout: Checkout) 
 
 
 def test_a_changed_module_is_named(checkout: Checkout) -> None:
-    checkout.edit("corelib/metrics.py", 'ACCURACIES = ("UA", "IRA", "CRA")', 'ACCURACIES = ("UA",) + ("IRA", "CRA")')
+    checkout.edit(
+        "corelib/evaluation/metrics.py", 'ACCURACIES = ("UA", "IRA", "CRA")', 'ACCURACIES = ("UA",) + ("IRA", "CRA")'
+    )
     said = checkout.python("-m", "corelib", "why", TABLE).stdout
-    assert "module corelib.metrics has changed" in said
+    assert "module corelib.evaluation.metrics has changed" in said
     assert "unlearning" not in said
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corelib.comparison import false_differences, probability_if_equal, probability_of_difference, tail
-from corelib.metrics import Count
+from corelib.evaluation.metrics import Count
+from corelib.evaluation.significance import false_differences, probability_if_equal, probability_of_difference, tail
 
 sizes = st.integers(min_value=1, max_value=14)
 

@@ -20,12 +20,13 @@ from full_format import (
     write_lightning,
 )
 
-from corelib.artefacts import Manifest, read_manifest, sha256_of, write_manifest
-from corelib.diffusion import BaseModel
 from corelib.errors import AssetError
+from corelib.files.hashing import sha256_of
+from corelib.models.base_model import BaseModel
+from corelib.runs.manifest import Manifest, read_manifest, write_manifest
+from corelib.runs.stage import Work
 from corelib.settings.unlearn_canvas import ConversionStage
-from corelib.work import Work
-from corelib.worlds.compvis import check_compvis, convert_compvis, read_checkpoint
+from corelib.worlds.unlearn_canvas.compvis import check_compvis, convert_compvis, read_checkpoint
 
 LISTING = Path(__file__).parent / "listings/compvis-v1.txt"
 PARTS = ("unet", "unet_ema", "vae", "text_encoder", "tokenizer", "scheduler")

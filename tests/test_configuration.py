@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 
-from corelib import studies
-from corelib.addresses import Run
-from corelib.configuration import Study
 from corelib.errors import ConfigurationError
-from corelib.plan import Plan
+from corelib.runs.run import Run
 from corelib.settings.unlearning import Length
-from corelib.shipped import load_shipped
-from corelib.studies import load_study, study_names
+from corelib.study import overlays
+from corelib.study.loading import load_study
+from corelib.study.overlays import study_names
+from corelib.study.plan import Plan
+from corelib.study.schema import Study
+from corelib.study.shipped import load_shipped
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGURATION = REPOSITORY / "config"
@@ -275,7 +276,7 @@ def test_the_papers_own_scale_changes_nothing(paper):
 
 
 def test_configuration_is_read_without_importing_torch():
-    code = "import sys; from pathlib import Path; from corelib.studies import load_study; [load_study(name, Path('config')) for name in ('paper', 'tiny')]; print([name for name in ('torch', 'diffusers', 'pandas') if name in sys.modules])"  # noqa: E501
+    code = "import sys; from pathlib import Path; from corelib.study.loading import load_study; [load_study(name, Path('config')) for name in ('paper', 'tiny')]; print([name for name in ('torch', 'diffusers', 'pandas') if name in sys.modules])"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n", done.stderr
 
@@ -1390,13 +1391,13 @@ DELETED = object()
 
 
 def shipped() -> dict[str, Any]:
-    return studies._read_yaml(CONFIGURATION / "config.yaml")
+    return overlays._read_yaml(CONFIGURATION / "config.yaml")
 
 
 def load_instead(content: dict[str, Any]) -> Study:
     """The paper's study as if `config.yaml` held `content`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "_read_yaml", lambda file: content)
+        patch.setattr(overlays, "_read_yaml", lambda file: content)
         return load_study("paper", CONFIGURATION)
 
 

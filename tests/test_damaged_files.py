@@ -24,29 +24,32 @@ from PIL import Image
 from safetensors.torch import save_file
 from test_hostile_configuration import in_time
 
-from corelib.addresses import digest_of, read_specification
-from corelib.artefacts import Manifest, read_manifest, sealed, sha256_of, write_json
-from corelib.checkpoints import Checkpoint
-from corelib.classifier_weights import read_weights
-from corelib.diffusion import _header
-from corelib.embeddings import EmbeddingCache
+from corelib.data.embeddings import EmbeddingCache
+from corelib.data.latents import LatentCache
+from corelib.data.slices import read_slice
 from corelib.errors import ArtefactError, AssetError, ConfigurationError, UserError
-from corelib.fid import read_features
-from corelib.gathering import is_whole
-from corelib.latents import LatentCache
-from corelib.leases import Lease, read_owner
-from corelib.masks import load_masks
-from corelib.predictions import read_predictions
-from corelib.shipped import DRAWING, load_shipped
-from corelib.slices import read_slice
-from corelib.studies import load_published
-from corelib.weights import read_safetensors
-from corelib.worlds.asset_lock import Lock, LockedAsset, read_lock, write_lock
-from corelib.worlds.compvis import read_checkpoint
-from corelib.worlds.fetching import load_sources
-from corelib.worlds.image_index import FOLDER, ImageIndex, Place, read_index, write_index
-from corelib.worlds.images import decoded
-from corelib.worlds.indexing import Wanted, fault_of, index_images
+from corelib.evaluation.fid import read_features
+from corelib.evaluation.predictions import read_predictions
+from corelib.files.hashing import sha256_of
+from corelib.files.image_files import decoded
+from corelib.files.json_files import write_json
+from corelib.files.sealed_json import sealed
+from corelib.files.torch_files import read_safetensors
+from corelib.models.classifier_checkpoint import read_weights
+from corelib.models.delta import _header
+from corelib.runs.checkpoint import Checkpoint
+from corelib.runs.lease import Lease, read_owner
+from corelib.runs.manifest import Manifest, read_manifest
+from corelib.runs.specification import digest_of, read_specification
+from corelib.sampling.collection import is_whole
+from corelib.study.published import load_published
+from corelib.study.shipped import DRAWING, load_shipped
+from corelib.unlearning.masks import load_masks
+from corelib.worlds.unlearn_canvas.asset_lock import Lock, LockedAsset, read_lock, write_lock
+from corelib.worlds.unlearn_canvas.compvis import read_checkpoint
+from corelib.worlds.unlearn_canvas.download import load_sources
+from corelib.worlds.unlearn_canvas.image_index import FOLDER, ImageIndex, Place, read_index, write_index
+from corelib.worlds.unlearn_canvas.indexing import Wanted, fault_of, index_images
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MOST_GROWTH = 500 * 1024  # KiB

@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 
 PROBE = """
 import json, torch
-from corelib.devices import compute_with
+from corelib.models.device import compute_with
 compute_with(1)
 operations = {
     "matmul on a GPU": torch.backends.cuda.matmul, "matmul on a CPU": torch.backends.mkldnn.matmul,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from corelib.addresses import NUMERICAL_PACKAGES
-from corelib.gpus import advice_for_driver
-from corelib.preflight import differing_versions
-from corelib.yaml_files import read_yaml
+from corelib.files.yaml_files import read_yaml
+from corelib.runs.fingerprint import NUMERICAL_PACKAGES
+from corelib.runs.gpu import advice_for_driver
+from corelib.runs.pins import differing_versions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -9,11 +9,11 @@ import pytest
 from diffusers import DDIMScheduler
 from small_world import finish, make_material, unlearning_settings, with_another_scheduler
 
-from corelib import exporting
+from corelib.commands import export as exporting
 from corelib.errors import ConfigurationError
-from corelib.studies import load_study
-from corelib.unlearning import unlearn
-from corelib.work import Work
+from corelib.runs.stage import Work
+from corelib.study.loading import load_study
+from corelib.unlearning.trainer import unlearn
 
 PAPER = load_study("paper", Path(__file__).resolve().parent.parent / "config")
 

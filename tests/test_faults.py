@@ -14,14 +14,18 @@ import pytest
 import torch
 from conftest import REPOSITORY, Checkout
 
-from corelib.addresses import read_inputs
-from corelib.artefacts import MANIFEST, has_its_seal, is_still_true, read_json, read_manifest, sealed, write_manifest
-from corelib.checkpoints import Checkpoint, put_back
 from corelib.errors import ArtefactError
-from corelib.forecast import JOBS
-from corelib.gathering import IMAGES, is_whole
-from corelib.jobs import _clear_leftovers
-from corelib.leases import Lease, Owner
+from corelib.files.json_files import read_json
+from corelib.files.sealed_json import has_its_seal, sealed
+from corelib.runs.checkpoint import Checkpoint, put_back
+from corelib.runs.job import _clear_leftovers
+from corelib.runs.layout import MANIFEST
+from corelib.runs.lease import Lease, Owner
+from corelib.runs.manifest import is_still_true, read_manifest, write_manifest
+from corelib.runs.specification import read_inputs
+from corelib.runs.stages import JOBS
+from corelib.sampling.collection import is_whole
+from corelib.sampling.grid import IMAGES
 
 # The command
 
@@ -167,7 +171,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 from PIL import Image
-from corelib.artefacts import folder_written_whole, written_whole
+from corelib.files.atomic import folder_written_whole, written_whole
 
 def write(kind, path):
     if kind == "folder":
@@ -206,7 +210,7 @@ def test_whatever_library_meets_a_full_disk_the_file_is_named_and_nothing_is_lef
 
 LOGS_TO = """
 import sys
-from corelib.jobs import run_job
+from corelib.runs.job import run_job
 from types import SimpleNamespace
 from pathlib import Path
 run_job(SimpleNamespace(log=[sys.argv[1]], params=SimpleNamespace(specification="nowhere.json")), None, None)

@@ -15,13 +15,15 @@ from PIL import Image
 from small_world import finish
 from torchvision.models import inception_v3
 
-from corelib.artefacts import Manifest, sha256_of
 from corelib.errors import AssetError
-from corelib.features import _Inception, as_the_benchmark_resizes, features_of
-from corelib.fid import frechet_distance
-from corelib.opencv_resize import resized_bytes, resized_floats
+from corelib.evaluation.features import as_the_benchmark_resizes, features_of
+from corelib.evaluation.fid import frechet_distance
+from corelib.evaluation.opencv_resize import resized_bytes, resized_floats
+from corelib.files.hashing import sha256_of
+from corelib.models.inception import _Inception
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Outcome, Work
 from corelib.settings.evaluation import FID
-from corelib.work import Outcome, Work
 
 OPENCV = json.loads((Path(__file__).parent / "listings/opencv-resize.json").read_text())["images"]
 BENCHMARK = FID(mode="benchmark", reference_images=[1], batch=3)
@@ -182,11 +184,11 @@ def test_a_file_that_is_not_its_weights_is_one_sentence(damage: str, world: Mani
 
 
 def test_a_study_with_the_evaluators_fid_needs_its_file() -> None:
-    from corelib.configuration import contradictions_of
-    from corelib.studies import load_study
+    from corelib.study.consistency import inconsistencies_of
+    from corelib.study.loading import load_study
 
     configuration = Path(__file__).resolve().parent.parent / "config"
     for name, key in (("paper", "world.assets.inception_torchvision"), ("mini", "fid.mode")):
         study = load_study(name, configuration)
         wrong = study.model_copy(update={"fid": study.fid.model_copy(update={"mode": "benchmark"})})
-        assert [found.key for found in contradictions_of(wrong)] == [key]
+        assert [found.key for found in inconsistencies_of(wrong)] == [key]

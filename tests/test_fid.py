@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corelib.errors import AssetError
-from corelib.fid import frechet_distance
+from corelib.evaluation.fid import frechet_distance
 
 seeds = st.integers(min_value=0, max_value=2**32 - 1)
 

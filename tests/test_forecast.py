@@ -15,11 +15,13 @@ from conftest import REPOSITORY, TINY, Checkout
 from full_format import FULL, build_autoencoder, build_unet
 from torch.utils.flop_counter import FlopCounterMode
 
-from corelib.amounts import FLOP, FORWARD, GPUS, NETWORKS, Amount
-from corelib.diffusion import trained_tensors
-from corelib.forecast import Forecast, as_text, forecast_of
-from corelib.studies import load_study, study_names
-from corelib.targets import targets_of
+from corelib.commands.plan import as_text
+from corelib.costs.forecast import Forecast, forecast_of
+from corelib.costs.workload import FLOP, FORWARD, GPUS, NETWORKS, Amount
+from corelib.models.delta import trained_tensors
+from corelib.study.loading import load_study
+from corelib.study.overlays import study_names
+from corelib.study.targets import targets_of
 
 CONFIGURATION = REPOSITORY / "config"
 

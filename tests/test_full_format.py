@@ -37,18 +37,19 @@ from small_world import finish
 from torchvision import transforms
 from torchvision.models import inception_v3
 
-from corelib.addresses import RUNS, SPECIFICATION
-from corelib.artefacts import MANIFEST, Manifest, read_json, read_manifest
-from corelib.classification import classify_images
-from corelib.gathering import IMAGES, image_name
-from corelib.metrics import counts_of
-from corelib.predictions import read_predictions
-from corelib.sampling import Sampler, as_pixels, initial_noise
+from corelib.evaluation.classification import classify_images
+from corelib.evaluation.metrics import counts_of
+from corelib.evaluation.predictions import read_predictions
+from corelib.files.json_files import read_json
+from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
+from corelib.runs.manifest import Manifest, read_manifest
+from corelib.runs.stage import Outcome, Work
+from corelib.sampling.grid import IMAGES, image_name
+from corelib.sampling.sampler import Sampler, as_pixels, initial_noise
 from corelib.settings.evaluation import CellsStage, PredictionsStage
 from corelib.settings.sampling import SamplesStage
-from corelib.studies import load_study
-from corelib.targets import plan_of
-from corelib.work import Outcome, Work
+from corelib.study.loading import load_study
+from corelib.study.targets import plan_of
 
 PAPER = load_study("paper", REPOSITORY / "config")
 CLASSIFIERS = ("style_classifier", "object_classifier")

@@ -11,16 +11,19 @@ from conftest import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corelib.artefacts import MANIFEST, Manifest, read_manifest, write_json, write_manifest
-from corelib.comparison import probability_if_equal
 from corelib.errors import ArtefactError, ConfigurationError
-from corelib.gate import check_gate, report_gate
-from corelib.metrics import FILE, Count
-from corelib.plan import Plan
-from corelib.settings.gating import GateStage
-from corelib.studies import load_published, load_study
-from corelib.tables import outcome_of_gate
-from corelib.work import Work
+from corelib.evaluation.gate import check_gate, report_gate
+from corelib.evaluation.metrics import FILE, Count
+from corelib.evaluation.significance import probability_if_equal
+from corelib.files.json_files import write_json
+from corelib.reports.tables import outcome_of_gate
+from corelib.runs.layout import MANIFEST
+from corelib.runs.manifest import Manifest, read_manifest, write_manifest
+from corelib.runs.stage import Work
+from corelib.settings.gate import GateStage
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
 
 CONFIGURATION = REPOSITORY / "config"
 PUBLISHED = {"UA": (6, 500), "IRA": (502, 520), "CRA": (972, 1020)}

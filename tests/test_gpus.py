@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from corelib import gpus
 from corelib.errors import DeviceError
-from corelib.gpus import CHOSEN, SCHEDULERS, check_that_it_computes, gpus_of_this_machine, max_jobs_on_gpus, one_gpu
+from corelib.runs import gpu as gpus
+from corelib.runs.gpu import CHOSEN, SCHEDULERS, check_that_it_computes, gpus_of_this_machine, max_jobs_on_gpus, one_gpu
 
 JOB = """
 import os, sys, time
 from pathlib import Path
-from corelib.gpus import one_gpu
+from corelib.runs.gpu import one_gpu
 with one_gpu(Path(sys.argv[1]), seconds_between_looks=0.05):
     print(os.environ["CUDA_VISIBLE_DEVICES"], time.monotonic(), flush=True)
     time.sleep(float(sys.argv[2]))
@@ -195,10 +195,10 @@ def test_importing_a_stage_does_not_start_cuda() -> None:
     probe = """
 import sys
 import torch
-import corelib.workflow
+import corelib.workflow.catalogue
 from pathlib import Path
 
-corelib.workflow._prepare_scripts(Path.cwd())  # as in the Snakefile, whose environment scripts inherit
+corelib.workflow.catalogue._prepare_scripts(Path.cwd())  # as in the Snakefile, whose environment scripts inherit
 def started(*_):
     raise AssertionError("CUDA is started")
 torch._C._cuda_getDeviceCount = started

@@ -17,16 +17,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corelib import studies
-from corelib.artefacts import read_json, write_json
-from corelib.configuration import MOST_IMAGES, Study
 from corelib.errors import ConfigurationError
-from corelib.gathering import image_name
-from corelib.plan import Plan
-from corelib.shipped import load_shipped
-from corelib.studies import load_published, load_study
-from corelib.targets import product_at
-from corelib.yaml_files import LARGEST_FILE, UnreadableYaml, read_yaml
+from corelib.files.json_files import read_json, write_json
+from corelib.files.yaml_files import LARGEST_FILE, UnreadableYaml, read_yaml
+from corelib.sampling.grid import image_name
+from corelib.study import overlays
+from corelib.study.consistency import MOST_IMAGES
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
+from corelib.study.schema import Study
+from corelib.study.shipped import load_shipped
+from corelib.study.targets import product_at
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
 SECONDS = 20
@@ -90,7 +92,7 @@ values = st.recursive(
 
 
 def merged(name: str) -> dict[str, Any]:
-    return studies._merged(name, CONFIGURATION, ())[0]
+    return overlays.merged_leaves(name, CONFIGURATION, ())[0]
 
 
 WHOLE = {name: merged(name) for name in ("paper", "tiny", "mini")}
@@ -153,7 +155,7 @@ def changed(name: str, made: list[Change]) -> dict[str, Any]:
 def check(name: str, made: list[Change]) -> None:
     content = changed(name, made)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "read_yaml", lambda _: copy.deepcopy(content))
+        patch.setattr(overlays, "read_yaml", lambda _: copy.deepcopy(content))
         answer = planned_or_refused("paper", CONFIGURATION)
     if isinstance(answer, str):
         assert answer.startswith(str(CONFIGURATION)), answer
@@ -180,7 +182,7 @@ def test_a_scale_leaves_lengths_and_learning_rates_that_a_run_can_have(leaf: str
     content["methods"]["core"]["learning_rate"] = 10.0
     content["training"]["scale"][leaf] = value
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "read_yaml", lambda _: content)
+        patch.setattr(overlays, "read_yaml", lambda _: content)
         answer = planned_or_refused("paper", CONFIGURATION)
     assert isinstance(answer, str)
     assert f"training.scale.{leaf} is {value}, expected a number that leaves methods." in answer

@@ -24,21 +24,26 @@ from PIL import Image, PngImagePlugin
 from small_world import FP32, finish, make_classifier, make_images, make_pipeline
 from test_hostile_configuration import in_time
 
-from corelib import cleaning
-from corelib.addresses import digest_of, read_inputs, read_specification
-from corelib.artefacts import Manifest, below, is_still_true, read_json, read_manifest, sealed, sha256_of, write_json
-from corelib.classifiers import ImageClassifier
-from corelib.devices import Device
-from corelib.diffusion import BaseModel
+from corelib.commands import clean as cleaning
 from corelib.errors import ArtefactError, AssetError, ConfigurationError, UserError
-from corelib.gathering import is_whole, sampled_images
+from corelib.files.hashing import sha256_of
+from corelib.files.image_files import decoded, read_image
+from corelib.files.json_files import read_json, write_json
+from corelib.files.paths import below
+from corelib.files.sealed_json import sealed
+from corelib.files.torch_files import load_pickled, read_plain_weights
+from corelib.models.base_model import BaseModel
+from corelib.models.classifier import ImageClassifier
+from corelib.models.device import Device
+from corelib.runs.manifest import Manifest, is_still_true, read_manifest
+from corelib.runs.specification import digest_of, read_inputs, read_specification
+from corelib.runs.stage import Outcome, Work
+from corelib.sampling.collection import is_whole, sampled_images
 from corelib.settings.pretrained import PretrainedStage
-from corelib.weights import load_pickled, read_plain_weights
-from corelib.work import Outcome, Work
-from corelib.worlds.fetching import load_sources
-from corelib.worlds.images import ImageFolder, decoded, read_image
-from corelib.worlds.indexing import fault_of, reader_of_captions
-from corelib.worlds.pretrained import adopt_pretrained
+from corelib.worlds.benchmark_images import ImageFolder
+from corelib.worlds.miniature.shipped import adopt_pretrained
+from corelib.worlds.unlearn_canvas.download import load_sources
+from corelib.worlds.unlearn_canvas.indexing import fault_of, reader_of_captions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -518,13 +523,13 @@ BOMBS: dict[str, tuple[str, str]] = {
 MEASURED = """
 import json, resource, sys
 from pathlib import Path
-from corelib import parquet
+from corelib.files import parquet_files as parquet
 from corelib.errors import UserError
-from corelib.artefacts import read_json
-from corelib.weights import read_plain_weights
-from corelib.worlds.image_index import read_index
-from corelib.worlds.images import read_image
-from corelib.worlds.indexing import _captions as captions
+from corelib.files.json_files import read_json
+from corelib.files.torch_files import read_plain_weights
+from corelib.worlds.unlearn_canvas.image_index import read_index
+from corelib.files.image_files import read_image
+from corelib.worlds.unlearn_canvas.indexing import _captions as captions
 
 parquet.MOST_MEMORY = 256 * 2**20  # so that the test itself takes little
 weights = lambda path: read_plain_weights(path, "weights")

@@ -19,13 +19,14 @@ import pytest
 import torch
 from small_world import FP32, finish, make_classifier, make_pipeline
 
-from corelib.artefacts import Manifest, sha256_of
-from corelib.classifiers import ImageClassifier
-from corelib.devices import Device
-from corelib.diffusion import BaseModel
 from corelib.errors import AssetError
-from corelib.weights import read_plain_weights
-from corelib.work import Outcome
+from corelib.files.hashing import sha256_of
+from corelib.files.torch_files import read_plain_weights
+from corelib.models.base_model import BaseModel
+from corelib.models.classifier import ImageClassifier
+from corelib.models.device import Device
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Outcome
 
 PARTS = {
     "unet": "diffusion_pytorch_model",

@@ -11,8 +11,8 @@ from full_format import write_image_folder, write_parquet
 from test_images import SMALL, opened, small_images
 
 from corelib.errors import AssetError
-from corelib.worlds.image_index import ImageIndex, write_index
-from corelib.worlds.indexing import index_images
+from corelib.worlds.unlearn_canvas.image_index import ImageIndex, write_index
+from corelib.worlds.unlearn_canvas.indexing import index_images
 
 
 def indexed(root: Path, said: list[str] | None = None) -> ImageIndex:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from corelib.errors import AssetError
-from corelib.features import _in_files_for_clean_fid
-from corelib.worlds.images import MOST_SCANS, START_OF_SCAN, decoded, read_image
-from corelib.worlds.indexing import fault_of
-from corelib.worlds.pixels import Unusable, as_rgb
+from corelib.evaluation.features import _in_files_for_clean_fid
+from corelib.files.image_files import MOST_SCANS, START_OF_SCAN, decoded, read_image
+from corelib.files.pixels import Unusable, as_rgb
+from corelib.worlds.unlearn_canvas.indexing import fault_of
 
 SIDE = 16
 RAMP = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)

@@ -16,12 +16,14 @@ from full_format import UNUSED_STYLES, benchmark_images, picture, with_comment, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corelib.artefacts import MANIFEST, read_manifest, sha256_of, write_manifest
 from corelib.errors import ArtefactError, AssetError
-from corelib.studies import load_study
-from corelib.worlds import images as reading
-from corelib.worlds.image_index import FOLDER, SCHEMA, ImageIndex, Place, read_index, write_index
-from corelib.worlds.indexing import Wanted, fault_of, index_images, reader_of_captions
+from corelib.files.hashing import sha256_of
+from corelib.runs.layout import MANIFEST
+from corelib.runs.manifest import read_manifest, write_manifest
+from corelib.study.loading import load_study
+from corelib.worlds import benchmark_images as reading
+from corelib.worlds.unlearn_canvas.image_index import FOLDER, SCHEMA, ImageIndex, Place, read_index, write_index
+from corelib.worlds.unlearn_canvas.indexing import Wanted, fault_of, index_images, reader_of_captions
 
 STUDY = load_study("paper", REPOSITORY / "config")
 STYLES, OBJECTS = STUDY.world.styles, STUDY.world.objects

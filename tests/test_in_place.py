@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Checkout
 
-from corelib.artefacts import read_json, sealed, write_json
-from corelib.requests import WANTED
+from corelib.files.json_files import read_json, write_json
+from corelib.files.sealed_json import sealed
+from corelib.runs.requests import WANTED
 
 TABLE, FIGURE = Path(TINY[0]), Path(TINY[1])
 

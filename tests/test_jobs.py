@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from corelib.addresses import code_of, digest_of, packages_of
-from corelib.artefacts import has_its_seal, read_manifest, sealed, write_manifest
-from corelib.environment import prepare
-from corelib.jobs import INTERRUPTED
-from corelib.leases import Owner
-from corelib.terminal import LINES, ends_of
+from corelib.files.sealed_json import has_its_seal, sealed
+from corelib.runs.environment import prepare
+from corelib.runs.fingerprint import code_of, packages_of
+from corelib.runs.job import INTERRUPTED
+from corelib.runs.lease import Owner
+from corelib.runs.manifest import read_manifest, write_manifest
+from corelib.runs.specification import digest_of
+from corelib.workflow.failed_logs import LINES, ends_of
 
 SCRIPT = """
 import sys
@@ -30,11 +32,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
-import corelib.jobs
-from corelib.artefacts import written_whole
-from corelib.jobs import run_job
+import corelib.runs.job
+from corelib.files.atomic import written_whole
+from corelib.runs.job import run_job
 from corelib.settings.section import Section
-from corelib.work import Outcome
+from corelib.runs.stage import Outcome
 
 
 class Toy(Section):
@@ -47,7 +49,7 @@ def stage(settings, work):
     if settings.does == "fails":
         raise ValueError("a bug")
     if settings.does == "sets the clock back":
-        corelib.jobs.datetime = SimpleNamespace(now=lambda: datetime.now() - timedelta(hours=1))
+        corelib.runs.job.datetime = SimpleNamespace(now=lambda: datetime.now() - timedelta(hours=1))
     with written_whole(work.folder / "made.txt") as temporary:
         temporary.write_text("half")
         while settings.does == "waits" and not Path("go").exists():

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from corelib.leases import Lease, Owner, Taken, read_owner
+from corelib.runs.lease import Lease, Owner, Taken, read_owner
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from corelib.leases import Lease
+from corelib.runs.lease import Lease
 with Lease(Path(sys.argv[1]), renewal=0.1, expiry=1.0).held():
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -116,7 +116,7 @@ def test_the_clock_of_another_machine_is_not_believed(tmp_path: Path) -> None:
 
 def test_a_requeued_job_takes_over_from_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    monkeypatch.setattr("corelib.leases.JOB", "12")
+    monkeypatch.setattr("corelib.runs.lease.JOB", "12")
     left_by(tmp_path / "lease", host="the node that failed", job="12")
     began = time.monotonic()
     with Lease(tmp_path / "lease", renewal=1.0, expiry=60.0).held():
@@ -126,7 +126,7 @@ def test_a_requeued_job_takes_over_from_itself(tmp_path: Path, monkeypatch: pyte
 def test_a_living_process_of_the_same_allocation_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Snakemake may itself run in a job of several GPUs: then all its jobs have that job's number."""
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    monkeypatch.setattr("corelib.leases.JOB", "12")
+    monkeypatch.setattr("corelib.runs.lease.JOB", "12")
     first = holder(tmp_path / "lease", 1.5)
     with lease(tmp_path / "lease").held():
         assert first.wait(5) == 0

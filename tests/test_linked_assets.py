@@ -8,7 +8,7 @@ import pytest
 from test_full_format import FEWER, Form, checkout_of
 from test_linked_folders import LINKED, put_on_scratch
 
-from corelib.artefacts import MANIFEST
+from corelib.runs.layout import MANIFEST
 
 
 @pytest.mark.slow

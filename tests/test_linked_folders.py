@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, Checkout
 
-from corelib.requests import CONTROLLER
-from corelib.targets import product_files
-from corelib.workflow import _link
+from corelib.runs.requests import CONTROLLER
+from corelib.study.targets import product_files
+from corelib.workflow.catalogue import _link
 
 LINKED = ("runs", "results", "logs", "assets", ".snakemake")
 

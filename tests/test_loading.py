@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from small_world import finish, make_pipeline
 from torch import Tensor
 
-from corelib.artefacts import Manifest, sha256_of
-from corelib.diffusion import BaseModel
 from corelib.errors import AssetError
-from corelib.work import Outcome
-from corelib.worlds.inspection import inspect_part
+from corelib.files.hashing import sha256_of
+from corelib.models.base_model import BaseModel
+from corelib.models.inspection import inspect_part
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Outcome
 
 Tensors = dict[str, Tensor]
 PARTS = ("unet", "vae", "text_encoder")

@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from corelib.artefacts import Manifest, read_json, sha256_of
 from corelib.errors import ArtefactError
-from corelib.metrics import ACCURACIES, FILE, Count, count_cells, counts_of, rounded, scaled_fid, total
-from corelib.predictions import PREDICTIONS
+from corelib.evaluation.metrics import ACCURACIES, FILE, Count, count_cells, counts_of, rounded, scaled_fid, total
+from corelib.evaluation.predictions import PREDICTIONS
+from corelib.files.hashing import sha256_of
+from corelib.files.json_files import read_json
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Work
 from corelib.settings.evaluation import CellsStage
-from corelib.work import Work
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "config" / "published.csv"
 STYLES = ["Monet", "Rust", "Winter", "Joy", "Seed_Images"]

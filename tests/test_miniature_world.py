@@ -12,9 +12,11 @@ from diffusers import StableDiffusionPipeline
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from corelib.artefacts import Manifest, read_manifest, sha256_of, write_manifest
-from corelib.checkpoints import Checkpoint, Interrupted, State
-from corelib.errors import ConfigurationError, UserError
+from corelib.errors import ConfigurationError, Interrupted, UserError
+from corelib.files.hashing import sha256_of
+from corelib.runs.checkpoint import Checkpoint, State
+from corelib.runs.manifest import Manifest, read_manifest, write_manifest
+from corelib.runs.stage import Outcome, Work
 from corelib.settings.miniature import (
     Autoencoder,
     AutoencoderStage,
@@ -26,11 +28,11 @@ from corelib.settings.miniature import (
     TextEncoder,
     Training,
 )
-from corelib.work import Outcome, Work
-from corelib.worlds.autoencoder import train_autoencoder
-from corelib.worlds.classifier import train_classifier
-from corelib.worlds.pipeline import build_tokenizer, train_pipeline
-from corelib.worlds.rendering import OBJECTS, STYLES, render_image, render_world
+from corelib.worlds.miniature.autoencoder import train_autoencoder
+from corelib.worlds.miniature.classifier import train_classifier
+from corelib.worlds.miniature.drawing import OBJECTS, STYLES, render_image
+from corelib.worlds.miniature.images import render_world
+from corelib.worlds.miniature.pipeline import build_tokenizer, train_pipeline
 
 PHOTOS = "Seed_Images"
 FEW_STYLES = ["Amber_Stripes", "Cobalt_Checks", PHOTOS]
@@ -198,8 +200,8 @@ def test_the_pipeline_is_an_ordinary_stable_diffusion_folder_and_generates(pipel
 def test_latents_have_unit_deviation_after_scaling(images: Manifest, autoencoder: Manifest) -> None:
     from diffusers import AutoencoderKL
 
-    from corelib.worlds.autoencoder import encoded
-    from corelib.worlds.training import load_world_images
+    from corelib.worlds.miniature.autoencoder import encoded
+    from corelib.worlds.miniature.training import load_world_images
 
     vae = AutoencoderKL.from_pretrained(autoencoder.file("vae"))
     means, deviations = encoded(vae, load_world_images(images.folder / "images").pixels).unbind(1)

@@ -20,9 +20,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from corelib.objectives import Batch, NoisyPairs, evaluate, omega
 from corelib.settings.unlearning import Objective, UnlearnTerm
-from corelib.studies import load_study
+from corelib.study.loading import load_study
+from corelib.unlearning.objective import Batch, NoisyPairs, evaluate, omega
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
 PAPER = load_study("paper", CONFIGURATION)

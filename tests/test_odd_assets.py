@@ -26,10 +26,10 @@ from test_images import small_images
 from test_taking_weights_into_use import CLASSES, FILES, WEIGHTS, all_taken, configure, provisioned, weights
 
 from corelib.errors import AssetError
-from corelib.pipeline_parts import load_scheduler, load_tokenizer
-from corelib.worlds.inspection import inspect_part
-from corelib.worlds.oddities import check_classes, check_schedule_of_checkpoint
-from corelib.worlds.pipeline import build_tokenizer
+from corelib.models.compatibility import check_classes, check_schedule_of_checkpoint
+from corelib.models.inspection import inspect_part
+from corelib.models.pipeline_parts import load_scheduler, load_tokenizer
+from corelib.worlds.miniature.pipeline import build_tokenizer
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize 3438167540\n"
 PAGE = b"<!DOCTYPE html>\n<html><body>403 Forbidden</body></html>"

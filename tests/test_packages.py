@@ -15,7 +15,7 @@ import pytest
 from conftest import REPOSITORY, Checkout
 from test_jobs import Toy, toy_at
 
-from corelib.packages import TAKEN_UP
+from corelib.runs.packages import TAKEN_UP
 
 INSTALLED = Path(sysconfig.get_path("purelib"))
 TIMM = f"timm {importlib.metadata.version('timm')}"
@@ -63,8 +63,9 @@ def test_planning_names_the_versions_that_jobs_have_whatever_the_users_pythonpat
     record.mkdir()
     (record / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n")
     probe = (
-        "from pathlib import Path; from corelib.workflow import _prepare_scripts; _prepare_scripts(Path.cwd());"
-        "from corelib.addresses import packages_of; print(packages_of(Path('workflow_scripts/render.py'))['numpy'])"
+        "from pathlib import Path; from corelib.workflow.catalogue import _prepare_scripts; "
+        "_prepare_scripts(Path.cwd());"
+        "from corelib.runs.run import packages_of; print(packages_of(Path('workflow_scripts/render.py'))['numpy'])"
     )
     clone = Checkout(REPOSITORY)
     assert clone.python("-c", probe, PYTHONPATH=str(tmp_path)).stdout == clone.python("-c", probe).stdout != "0.1\n"
@@ -178,7 +179,9 @@ def test_a_compiled_library_that_is_preloaded_is_refused(tmp_path: Path) -> None
 )
 def test_everything_that_a_script_imports_is_the_environments_own(script: Path, tmp_path: Path) -> None:
     imports = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    program = "\n".join([*map(ast.unparse, imports), "from corelib.packages import check_packages", "check_packages()"])
+    program = "\n".join(
+        [*map(ast.unparse, imports), "from corelib.runs.packages import check_packages", "check_packages()"]
+    )
     done = Checkout(REPOSITORY).python("-c", program)
     assert done.returncode == 0, done.stdout
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, Checkout
 
-from corelib import preflight as module
+from corelib.commands import preflight as module
+from corelib.commands.preflight import preflight
+from corelib.costs.forecast import forecast
 from corelib.errors import ConfigurationError
-from corelib.forecast import forecast
-from corelib.preflight import differing_versions, pins, preflight
-from corelib.targets import plan_of
+from corelib.runs.pins import differing_versions, pins
+from corelib.study.targets import plan_of
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -54,7 +55,7 @@ def test_what_provides_the_assets_is_said_once_with_how_much_it_fetches() -> Non
         r"assets: `make assets` locks what is there, and fetches about 84 GB that are missing \(.+ are free there\)",
         advice,
     )
-    assert any(line.startswith("disk: about 7.5 GB is needed for results, ") for line in said["ok"])
+    assert any(line.startswith("disk: results need about 7.5 GB, ") for line in said["ok"])
 
 
 def test_copies_of_ones_own_are_not_said_to_be_fetched(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_copies_of_ones_own_are_not_said_to_be_fetched(tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 10**12 - 10**9, 10**9))
     (fault,) = [line for line in findings("paper")["FAULT"] if line.startswith("disk")]
-    assert "results need about 7.5 GB and 1.0 GB are free, expected room for all of them" in fault
+    assert "results need about 7.5 GB, but 1.0 GB are free; free some space" in fault
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,10 +94,10 @@ def test_other_versions_are_named_and_no_fault(tmp_path: Path) -> None:
 
 def test_a_real_run_without_room_stops_before_its_first_job(tmp_path: Path) -> None:
     checkout = Checkout.at(tmp_path / "clone")
-    checkout.edit("corelib/amounts.py", "\nFLOAT = 4\n", "\nFLOAT = 4_000_000_000\n")
+    checkout.edit("corelib/costs/workload.py", "\nFLOAT = 4\n", "\nFLOAT = 4_000_000_000\n")
     done = checkout.snakemake("--cores", "1", "results/tiny/table1.csv")
     assert done.returncode == 1
-    assert "are free, expected room for all of them" in done.stdout
+    assert "are free; free some space" in done.stdout
     assert "Traceback" not in done.stdout
     assert not list((checkout.folder / "runs").rglob("manifest.json"))
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from small_world import make_material, unlearning_settings
 
-from corelib import batches, unlearning
-from corelib.batches import Material
-from corelib.diffusion import BaseModel
-from corelib.plan import Plan
+from corelib.models.base_model import BaseModel
 from corelib.randomness import generator, seed_of
-from corelib.studies import load_published, load_study
-from corelib.unlearning import Batches
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
+from corelib.unlearning import batches, training_data
+from corelib.unlearning.batches import Batches
+from corelib.unlearning.training_data import Material
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
 STREAMS = 2**32
@@ -54,8 +55,8 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Addre
     made = Batches(settings, Material(material, settings.wording, alphas, torch.device("cpu")), None)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "generator", recording)
-        patch.setattr(unlearning, "generator", recording)
-        batches._order.cache_clear()
+        patch.setattr(training_data, "generator", recording)
+        training_data._order.cache_clear()
         made.at(7)
     of_a_step = [address for address in recorded if 7 in address]
     assert len(of_a_step) == 9, "two draws of the posterior, noise, t, uniform noise, anchors; three of retain pairs"

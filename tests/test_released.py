@@ -22,23 +22,27 @@ from small_world import (
     with_another_scheduler,
 )
 
-from corelib.artefacts import Manifest
-from corelib.batches import Material
-from corelib.devices import Device
-from corelib.diffusion import DELTA, BaseModel, StudentAndTeacher, load_delta, trained_tensors
+from corelib.data.latents import LatentCache, prepared
+from corelib.data.slices import Pair
 from corelib.errors import ArtefactError
-from corelib.gathering import IMAGES, gather_samples, image_name
-from corelib.generating import encode_generated
-from corelib.latents import LatentCache, prepared
-from corelib.sampling import sample_shard
-from corelib.settings.slicing import Encoding, LatentsStage
+from corelib.files.image_files import read_image
+from corelib.models.base_model import BaseModel
+from corelib.models.delta import DELTA, load_delta, trained_tensors
+from corelib.models.device import Device
+from corelib.models.student_teacher import StudentAndTeacher
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Work
+from corelib.sampling.collection import gather_samples
+from corelib.sampling.grid import IMAGES, image_name
+from corelib.sampling.sampler import sample_shard
+from corelib.settings.data import Encoding, LatentsStage
 from corelib.settings.unlearning import Objective, SampledImages, UnlearnTerm
-from corelib.slices import Pair
-from corelib.studies import load_study
-from corelib.trajectories import Trajectories
-from corelib.unlearning import Batches, unlearn
-from corelib.work import Work
-from corelib.worlds.images import read_image
+from corelib.study.loading import load_study
+from corelib.unlearning.batches import Batches
+from corelib.unlearning.generated_images import encode_generated
+from corelib.unlearning.partial_sampling import Trajectories
+from corelib.unlearning.trainer import unlearn
+from corelib.unlearning.training_data import Material
 
 PAPER = load_study("paper", Path(__file__).resolve().parent.parent / "config")
 RELEASED = ["esd_released", "salun_released", "ediff_released", "ca_released"]
@@ -254,8 +258,8 @@ def test_no_table_of_the_paper_has_a_released_variant() -> None:
 
 
 def test_the_empty_scheme_gives_the_empty_prompt_and_images_of_it_are_refused() -> None:
-    from corelib.configuration import contradictions_of
-    from corelib.plan import Plan
+    from corelib.study.consistency import inconsistencies_of
+    from corelib.study.plan import Plan
 
     plan = Plan("paper", PAPER, [])
     assert plan.candidates(PAPER.tasks["Forget06"], "empty") == {s: [""] for s in PAPER.tasks["Forget06"].forget}
@@ -264,14 +268,14 @@ def test_the_empty_scheme_gives_the_empty_prompt_and_images_of_it_are_refused() 
     study = PAPER.model_copy(
         update={"methods": {**PAPER.methods, "ca_released": wrong}, "tables": {"table1": table}, "figures": {}}
     )
-    (found,) = contradictions_of(study)
+    (found,) = inconsistencies_of(study)
     assert found.key == "methods.ca_released.anchors.Forget01"
     assert "images: generated" in found.expected
 
 
 def test_equation_8_with_an_empty_base_is_the_released_codes_loss(material: dict[str, Manifest]) -> None:
     """Their line: MSE(e_n, e_0 - 1 (e_p - e_0)) with e_0 at the empty prompt."""
-    from corelib.objectives import evaluate
+    from corelib.unlearning.objective import evaluate
 
     objective: Objective = PAPER.methods["esd_released"].objective
     settings = unlearning_settings(objective, candidates={"Amber": [""]}, batch=1)

@@ -34,14 +34,14 @@ from contract import (
     walk,
 )
 
-from corelib import addresses
-from corelib.addresses import HARNESS, NUMERICAL_PACKAGES, code_of
-from corelib.configuration import Study
 from corelib.errors import ConfigurationError
+from corelib.runs import fingerprint
+from corelib.runs.fingerprint import HARNESS, NUMERICAL_PACKAGES, code_of
 from corelib.settings.section import Section
-from corelib.shipped import DRAWING
-from corelib.studies import _merged, study_names
-from corelib.targets import plan_of
+from corelib.study.overlays import merged_leaves, study_names
+from corelib.study.schema import Study
+from corelib.study.shipped import DRAWING
+from corelib.study.targets import plan_of
 
 AT_ONCE = 30
 SAMPLE = {
@@ -80,7 +80,7 @@ def test_one_leaf_of_each_kind_builds_what_the_page_says(head: str, tmp_path: Pa
 def test_a_sample_of_leaves_builds_what_the_page_says_where_the_study_was_built(workplace: Checkout) -> None:
     """With real results, Snakemake's memory of the jobs that made them, and twice in a row."""
     checkout = Pretended(workplace.folder)
-    merged, _ = _merged("tiny", checkout.configuration, ())
+    merged, _ = merged_leaves("tiny", checkout.configuration, ())
     leaves = [(key, value) for key, value in leaves_of(merged) if key in SAMPLE]
     cases = cases_of("leaf", leaves)
     assert len(cases) == len(SAMPLE)
@@ -106,7 +106,7 @@ def test_every_leaf_that_the_configuration_may_have_is_among_those_that_are_chan
     changed: set[tuple[str, ...]] = set()
     for head, (study, _) in STUDIES.items():
         checkout, _, _ = prepared(tmp_path / head, head)
-        merged, _ = _merged(study, checkout.configuration, ())
+        merged, _ = merged_leaves(study, checkout.configuration, ())
         changed |= {key for key, _ in leaves_of(merged)}
     missing = {key for key in leaves_of_type(Study) if not any(_fits(key, leaf) for leaf in changed)}
     assert missing == {("methods", "*", "objective", "retain", "target", "eta")}, "a guided retain target is refused"
@@ -136,7 +136,7 @@ def _fits(pattern: tuple[str, ...], leaf: tuple[str, ...]) -> bool:
 
 def test_with_the_shipped_world_no_leaf_of_the_world_may_be_another(tmp_path: Path) -> None:
     checkout = Pretended(Checkout.at(tmp_path / "clone").folder)
-    merged, _ = _merged("miniatures", with_studies(checkout), ())
+    merged, _ = merged_leaves("miniatures", with_studies(checkout), ())
     leaves = [leaf for leaf in leaves_of(merged) if leaf[0][0] in ("world", "prompts")]
     for case in cases_of("leaf of the miniature", leaves):
         if case.key == ("world", "pretrained"):
@@ -234,7 +234,7 @@ def test_what_a_script_loads_when_it_is_imported_is_in_its_digest(stage: str) ->
         lines = [
             line
             for line in script.read_text().splitlines()
-            if re.match(r"from|import", line) and "corelib.jobs" not in line
+            if re.match(r"from|import", line) and "corelib.runs.job" not in line
         ]
         assert loaded_by(lines) - harness <= code_of(*scripts).keys()
 
@@ -347,20 +347,20 @@ def test_a_changed_script_builds_its_stage(stage: str, changed: Changed) -> None
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 def test_comments_docstrings_and_layout_are_no_content_and_every_statement_is(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    before = addresses._written_out(tree)
-    assert addresses._written_out(ast.parse(ast.unparse(tree))) == before
+    before = fingerprint._written_out(tree)
+    assert fingerprint._written_out(ast.parse(ast.unparse(tree))) == before
     for body in bodies(tree):
         first = body[0] if body else None
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
             first.value.value += " And more."
-    assert addresses._written_out(tree) == before
+    assert fingerprint._written_out(tree) == before
     for body in bodies(tree):
         for place, statement in enumerate(body):
             if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
                 body[place] = ast.parse("assert __name__").body[0]
-                assert addresses._written_out(tree) != before, ast.unparse(statement)
+                assert fingerprint._written_out(tree) != before, ast.unparse(statement)
                 body[place] = statement
-    assert addresses._written_out(tree) == before
+    assert fingerprint._written_out(tree) == before
 
 
 def bodies(tree: ast.AST) -> Iterator[list[ast.stmt]]:
@@ -391,7 +391,7 @@ def test_every_python_says_the_same_of_all_code(version: int) -> None:
     probe = (
         "import sys, types; from pathlib import Path\n"
         "sys.modules['pydantic'] = types.SimpleNamespace(BaseModel=object, ConfigDict=dict)\n"
-        "from corelib.addresses import code_of\n"
+        "from corelib.runs.run import code_of\n"
         "print([code_of(script) for script in sorted(Path('workflow_scripts').absolute().glob('*.py'))])"
     )
     command = [PYTHONS[version], "-c", probe]
@@ -422,7 +422,7 @@ def test_every_package_that_can_change_a_number_has_a_row() -> None:
     assert promised.keys() == set(NUMERICAL_PACKAGES.values()) <= {name.lower() for name in pinned()}
     stages = stages_of_scripts()
     for name, promise in promised.items():
-        assert {stage for stage in stages if name in addresses.packages_of(*stages[stage])} == promise, name
+        assert {stage for stage in stages if name in fingerprint.packages_of(*stages[stage])} == promise, name
 
 
 @pytest.mark.parametrize(
@@ -500,14 +500,14 @@ def test_the_papers_numbers_are_read_by_what_compares_with_them(changed: Changed
 
 VIOLATIONS = {
     "a leaf left out of the digest": (
-        "corelib/plan.py",
+        "corelib/study/plan.py",
         "draw=study.anchoring.draw if",
         'draw="pair" if',
         "anchoring.draw",
         "anchoring.draw: is not built anew, though it should be: ",
     ),
     "a leaf too much in the digest": (
-        "corelib/plan.py",
+        "corelib/study/plan.py",
         "learning_rate=recipe.learning_rate * study",
         "learning_rate=recipe.learning_rate * study.sampling.guidance_scale * study",
         "sampling.guidance_scale",
@@ -535,30 +535,30 @@ MODULE_TESTS = (
     "test_the_digest_of_a_stage_is_over_the_modules_that_the_page_names or "
     "test_every_module_has_a_row_and_every_row_a_module"
 )
-IMPORTS = "from corelib.work import Outcome"
+IMPORTS = "from corelib.runs.stage import Outcome"
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "tests", "said"),
     [
         pytest.param(
-            "corelib/addresses.py",
-            'HARNESS = frozenset({"corelib.jobs", ',
-            'HARNESS = frozenset({"corelib.objectives", "corelib.jobs", ',
+            "corelib/runs/fingerprint.py",
+            '        "corelib.runs.job",\n',
+            '        "corelib.runs.job",\n        "corelib.unlearning.objective",\n',
             MODULE_TESTS,
-            "'objectives'",
+            "'unlearning.objective'",
             id="a module left out",
         ),
         pytest.param(
-            "corelib/unlearning.py",
+            "corelib/unlearning/trainer.py",
             IMPORTS,
-            f"from corelib.tables import as_csv as as_csv\n{IMPORTS}",
+            f"from corelib.reports.tables import as_csv as as_csv\n{IMPORTS}",
             MODULE_TESTS,
-            "'tables'",
+            "'reports.tables'",
             id="a module too much",
         ),
         pytest.param(
-            "corelib/unlearning.py",
+            "corelib/unlearning/trainer.py",
             IMPORTS,
             f"from corelib.newer import something\n{IMPORTS}",
             MODULE_TESTS,
@@ -566,7 +566,7 @@ IMPORTS = "from corelib.work import Outcome"
             id="a module of which the page says nothing",
         ),
         pytest.param(
-            "corelib/plan.py",
+            "corelib/study/plan.py",
             '            "latents": self.latents(),\n',
             "",
             "test_runs_build_on_the_stages_that_the_page_names_and_on_no_others and tiny",

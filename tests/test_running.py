@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from corelib.leases import Owner
-from corelib.running import running_jobs
+from corelib.runs.active_jobs import running_jobs
+from corelib.runs.lease import Owner
 
 QUARTER_OF_AN_HOUR = 900
 

@@ -11,15 +11,16 @@ import torch
 from safetensors.torch import load_file
 from small_world import FP32, IN_TRAINING, finish, make_material, unlearning_settings
 
-from corelib.artefacts import Manifest
-from corelib.batches import Material
-from corelib.diffusion import DELTA, BaseModel
 from corelib.errors import ArtefactError, ConfigurationError
-from corelib.saliency import find_salient_weights, masks_of, threshold_of
+from corelib.models.base_model import BaseModel
+from corelib.models.delta import DELTA
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Work
 from corelib.settings.unlearning import Saliency, SaliencyStage
-from corelib.studies import load_study
-from corelib.unlearning import unlearn
-from corelib.work import Work
+from corelib.study.loading import load_study
+from corelib.unlearning.saliency import find_salient_weights, masks_of, threshold_of
+from corelib.unlearning.trainer import unlearn
+from corelib.unlearning.training_data import Material
 
 SALUN = load_study("paper", Path(__file__).resolve().parent.parent / "config").methods["salun"]
 HALF = Saliency(keep=0.5, threshold=None, guidance_scale=1.0, scope="trained")

@@ -23,18 +23,23 @@ from small_world import (
     unlearning_settings,
 )
 
-from corelib.artefacts import MANIFEST, Manifest, read_manifest, sha256_of
-from corelib.classification import classify_images
-from corelib.diffusion import CROSS_ATTENTION, DELTA, BaseModel, guided, load_delta
 from corelib.errors import ArtefactError, AssetError
-from corelib.gathering import IMAGES, gather_samples, image_name, record_path
-from corelib.predictions import read_predictions
-from corelib.sampling import Sampler, initial_noise, sample_shard
+from corelib.evaluation.classification import classify_images
+from corelib.evaluation.predictions import read_predictions
+from corelib.files.hashing import sha256_of
+from corelib.models.base_model import BaseModel
+from corelib.models.delta import CROSS_ATTENTION, DELTA, load_delta
+from corelib.models.guidance import guided
+from corelib.runs.layout import MANIFEST
+from corelib.runs.manifest import Manifest, read_manifest
+from corelib.runs.stage import Work
+from corelib.sampling.collection import gather_samples
+from corelib.sampling.grid import IMAGES, image_name, record_path
+from corelib.sampling.sampler import Sampler, initial_noise, sample_shard
 from corelib.settings.evaluation import Classification, PredictionsStage
 from corelib.settings.sampling import SamplesStage
-from corelib.studies import load_study
-from corelib.unlearning import unlearn
-from corelib.work import Work
+from corelib.study.loading import load_study
+from corelib.unlearning.trainer import unlearn
 
 PAPER = load_study("paper", Path(__file__).resolve().parent.parent / "config")
 GRID = [(style, object_, seed) for style in STYLES[:3] for object_ in OBJECTS for seed in (188, 288)][:7]

@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY, Checkout
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
-from corelib.shell_paths import fault_on_cluster, faults_of_places
+from corelib.files.shell_paths import fault_on_cluster, faults_of_places
 
 PARTS = [
     " ", "'", '"', "$", "$HOME", ";", "&", "(", ")", "`", "\n", "\t", "*", "?", "[x]", "{", "}", "{x}", "{a,c}",

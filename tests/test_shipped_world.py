@@ -12,26 +12,28 @@ import pytest
 import torch
 from small_world import finish
 
-from corelib.artefacts import Manifest, sha256_of
-from corelib.classification import classify_images
-from corelib.classifiers import ImageClassifier
-from corelib.devices import Device
-from corelib.embeddings import embed_prompts
+from corelib.data.embeddings import embed_prompts
 from corelib.errors import AssetError, ConfigurationError
-from corelib.gathering import gather_samples
-from corelib.metrics import counts_of
-from corelib.plan import Plan
-from corelib.predictions import read_predictions
-from corelib.sampling import sample_shard
+from corelib.evaluation.classification import classify_images
+from corelib.evaluation.metrics import counts_of
+from corelib.evaluation.predictions import read_predictions
+from corelib.files.hashing import sha256_of
+from corelib.models.classifier import ImageClassifier
+from corelib.models.device import Device
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Work
+from corelib.sampling.collection import gather_samples
+from corelib.sampling.sampler import sample_shard
 from corelib.settings.evaluation import CellsStage
 from corelib.settings.precision import Precision
 from corelib.settings.pretrained import PretrainedStage
-from corelib.shipped import load_shipped
-from corelib.studies import _difference, leaves_of_world, load_published, load_study
-from corelib.targets import plan_of
-from corelib.work import Work
-from corelib.worlds.pretrained import SHIPPED, adopt_pretrained
-from corelib.worlds.rendering import render_image
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
+from corelib.study.shipped import _difference, leaves_of_world, load_shipped
+from corelib.study.targets import plan_of
+from corelib.worlds.miniature.drawing import render_image
+from corelib.worlds.miniature.shipped import SHIPPED, adopt_pretrained
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
 MINI = load_study("mini", CONFIGURATION)
@@ -206,7 +208,7 @@ def test_without_the_shipped_files_only_studies_that_need_them_stop(tmp_path: Pa
 
 def test_a_shipped_file_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(SHIPPED, tmp_path / "shipped")
-    monkeypatch.setattr("corelib.worlds.pretrained.SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr("corelib.worlds.miniature.shipped.SHIPPED", tmp_path / "shipped")
     with (tmp_path / "shipped" / "style.pth").open("ab") as file:
         file.write(b"x")
     with pytest.raises(AssetError, match=r"style\.pth: its sha256 is .*restore it from the repository"):

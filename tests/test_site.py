@@ -8,13 +8,23 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, Checkout
 
-from corelib.configuration import Study
-from corelib.effort import MARGIN, OVERHEAD_MINUTES, STAGES, WITH_GPU, WITHOUT_GPU, Seconds, images_trained, minutes_of
+from corelib.cluster.site import Site
+from corelib.costs.run_time import (
+    MARGIN,
+    OVERHEAD_MINUTES,
+    STAGES,
+    WITH_GPU,
+    WITHOUT_GPU,
+    Seconds,
+    images_trained,
+    minutes_of,
+)
 from corelib.errors import ConfigurationError
-from corelib.plan import Plan
-from corelib.site import Site
-from corelib.studies import load_published, load_study
-from corelib.yaml_files import read_yaml
+from corelib.files.yaml_files import read_yaml
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
+from corelib.study.schema import Study
 
 CONFIG = REPOSITORY / "config"
 SECONDS = Seconds(trained=0.1, denoised=0.03, looked_at=0.5)

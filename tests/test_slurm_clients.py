@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from corelib.site import Site as SiteValues
+from corelib.cluster.site import Site as SiteValues
 
 RUN = "2f6b3a52-5b6e-4d62-9d0e-0d6f7a1e5a11"
 COMMENT = "rule_unlearn_wildcards_core-forget06-0123456789ab"

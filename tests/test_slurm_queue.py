@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from corelib import slurm
-from corelib.slurm_clients import Notes
+from corelib.cluster import slurm_queue as slurm
+from corelib.cluster.slurm_clients import Notes
 
 
 @pytest.fixture

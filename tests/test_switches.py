@@ -15,15 +15,16 @@ from PIL import Image
 from safetensors.torch import load_file
 from small_world import PROMPTS, make_material, unlearning_settings
 
-from corelib.artefacts import Manifest
-from corelib.diffusion import DELTA
-from corelib.latents import prepared
-from corelib.plan import Plan
+from corelib.data.latents import prepared
+from corelib.models.delta import DELTA
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Work
+from corelib.settings.data import Encoding
 from corelib.settings.precision import TrainingPrecision
-from corelib.settings.slicing import Encoding
-from corelib.studies import load_published, load_study
-from corelib.unlearning import unlearn
-from corelib.work import Work
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
+from corelib.unlearning.trainer import unlearn
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
 PAPER = load_study("paper", CONFIGURATION)

@@ -16,12 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corelib.artefacts import Manifest, sealed, sha256_of, write_json
-from corelib.metrics import FILE, Count
-from corelib.plan import Plan
-from corelib.settings.reporting import TableRow, TableStage
-from corelib.studies import load_published, load_study
-from corelib.tables import (
+from corelib.evaluation.metrics import FILE, Count
+from corelib.files.hashing import sha256_of
+from corelib.files.json_files import write_json
+from corelib.files.sealed_json import sealed
+from corelib.reports.tables import (
     METRICS,
     Published,
     as_csv,
@@ -33,7 +32,12 @@ from corelib.tables import (
     tabulate,
     verdict,
 )
-from corelib.work import Work
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Work
+from corelib.settings.reports import TableRow, TableStage
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "config"
 PUBLISHED = [

@@ -20,25 +20,26 @@ from safetensors.torch import load_file, save_file
 from small_world import FP32, OBJECTS, STYLES, finish, make_classifier, make_images, make_pipeline
 from torchvision.models import inception_v3
 
-from corelib.artefacts import Manifest, sha256_of
-from corelib.checkpoints import put_back_tensors
-from corelib.classification import classify_images
-from corelib.classifier_weights import check_classifier
-from corelib.classifiers import ImageClassifier
-from corelib.devices import Device
-from corelib.embeddings import embed_prompts
+from corelib.commands.assets import Provision
+from corelib.data.embeddings import embed_prompts
+from corelib.data.latents import encode_images
 from corelib.errors import AssetError
-from corelib.features import check_torchvision_inception
-from corelib.gathering import IMAGES, image_name
-from corelib.latents import encode_images
+from corelib.evaluation.classification import classify_images
+from corelib.files.hashing import sha256_of
+from corelib.models.classifier import ImageClassifier
+from corelib.models.classifier_checkpoint import check_classifier
+from corelib.models.device import Device
+from corelib.models.inception import check_torchvision_inception
+from corelib.runs.checkpoint import put_back_tensors
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Outcome, Work
+from corelib.sampling.grid import IMAGES, image_name
+from corelib.settings.data import EmbeddingsStage, Encoding, LatentsStage
 from corelib.settings.evaluation import Classification, PredictionsStage
-from corelib.settings.slicing import EmbeddingsStage, Encoding, LatentsStage
 from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierForm
-from corelib.work import Outcome, Work
-from corelib.worlds.asset_lock import read_lock
-from corelib.worlds.indexing import Wanted
-from corelib.worlds.provisioning import Provision
-from corelib.worlds.unlearn_canvas import adopt_assets, faults_of
+from corelib.worlds.unlearn_canvas.adoption import adopt_assets, faults_of
+from corelib.worlds.unlearn_canvas.asset_lock import read_lock
+from corelib.worlds.unlearn_canvas.indexing import Wanted
 
 ARCHITECTURE = "test_resnet"
 CLASSES = ["Amber", "Blue", "Cream"]

@@ -15,19 +15,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_world import FP32, IN_TRAINING, make_material, make_pipeline, unlearning_settings
 
-from corelib import unlearning
-from corelib.artefacts import Manifest, sha256_of
-from corelib.batches import Material, turn
-from corelib.checkpoints import Checkpoint
-from corelib.devices import Device
-from corelib.diffusion import CROSS_ATTENTION, DELTA, BaseModel, StudentAndTeacher, load_delta, save_delta
+from corelib.data.slices import Pair
 from corelib.errors import ArtefactError, Interrupted
-from corelib.objectives import Loss
+from corelib.files.hashing import sha256_of
+from corelib.models.base_model import BaseModel
+from corelib.models.delta import CROSS_ATTENTION, DELTA, load_delta, save_delta
+from corelib.models.device import Device
+from corelib.models.student_teacher import StudentAndTeacher
+from corelib.runs.checkpoint import Checkpoint
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Work
 from corelib.settings.unlearning import Length
-from corelib.slices import Pair
-from corelib.studies import load_study
-from corelib.unlearning import Batches, unlearn
-from corelib.work import Work
+from corelib.study.loading import load_study
+from corelib.unlearning import trainer as unlearning
+from corelib.unlearning.batches import Batches
+from corelib.unlearning.objective import Loss
+from corelib.unlearning.trainer import unlearn
+from corelib.unlearning.training_data import Material, turn
 
 PAPER = load_study("paper", Path(__file__).resolve().parent.parent / "config")
 

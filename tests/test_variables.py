@@ -11,8 +11,8 @@ import pytest
 from conftest import REPOSITORY, Checkout
 from test_jobs import Toy, toy_at
 
-from corelib.environment import CLEARED, FIXED, KEPT, RECORDED, check_variables, prepare
 from corelib.errors import ConfigurationError
+from corelib.runs.environment import CLEARED, FIXED, KEPT, RECORDED, check_variables, prepare
 
 PAGE = REPOSITORY / "docs/variables.md"
 
@@ -54,7 +54,7 @@ PROBE = """
 import json, os, subprocess, sys
 from pathlib import Path
 os.environ |= json.loads(sys.argv[1])
-from corelib.workflow import _prepare_scripts
+from corelib.workflow.catalogue import _prepare_scripts
 _prepare_scripts(Path.cwd())  # as in the Snakefile
 print(subprocess.run(["env", "-0"], capture_output=True, text=True).stdout)
 """

@@ -17,12 +17,15 @@ import hand_made
 import pytest
 from conftest import Checkout
 
-from corelib import artefacts, verifying
-from corelib.addresses import RUNS, SPECIFICATION
-from corelib.artefacts import MANIFEST, has_its_seal, read_json, sealed, write_json
-from corelib.leases import Owner
-from corelib.targets import RESULTS
-from corelib.verifying import verify_results
+from corelib.commands import verify
+from corelib.commands.verify import verify_results
+from corelib.files import hashing
+from corelib.files.json_files import read_json, write_json
+from corelib.files.sealed_json import has_its_seal, sealed
+from corelib.runs import manifest
+from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
+from corelib.runs.lease import Owner
+from corelib.sampling import collection
 
 RUN = r"runs/{}/[a-z0-9_-]+-[0-9a-f]{{12}}/"
 MADE = (
@@ -77,7 +80,7 @@ def kinds(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
     """The files of a copy of a built study, by their kinds; a file is hashed again only once it has changed."""
     monkeypatch.chdir(checkout.folder)
     known: dict[tuple[object, ...], str] = {}
-    hashed = artefacts.sha256_of
+    hashed = hashing.sha256_of
 
     def remembered(path: Path) -> str:
         if not path.is_file():
@@ -88,8 +91,8 @@ def kinds(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
             known[state] = hashed(path)
         return known[state]
 
-    monkeypatch.setattr(artefacts, "sha256_of", remembered)
-    monkeypatch.setattr(verifying, "sha256_of", remembered)
+    for module in (hashing, manifest, collection, verify):
+        monkeypatch.setattr(module, "sha256_of", remembered)
     found: dict[str, list[Path]] = {}
     for path in sorted([*Path("runs").rglob("*"), *Path("results").rglob("*")]):
         if path.is_file():

@@ -18,8 +18,11 @@ from conftest import REPOSITORY, TINY, Checkout
 from PIL import Image
 from scipy.stats import binomtest
 
-from corelib.artefacts import MANIFEST, read_manifest, sealed, sha256_of
-from corelib.studies import study_names
+from corelib.files.hashing import sha256_of
+from corelib.files.sealed_json import sealed
+from corelib.runs.layout import MANIFEST
+from corelib.runs.manifest import read_manifest
+from corelib.study.overlays import study_names
 
 AFTER_UNLEARNING = {"sample_shard", "gather_samples", "classify_images", "measure_fid", "count_cells"}
 CORES_RUNS = {
@@ -175,12 +178,12 @@ def test_changing_it_back_before_anything_was_built_builds_nothing(anywhere: Che
 
 def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(anywhere: Checkout) -> None:
     anywhere.edit(
-        "corelib/objectives.py",
+        "corelib/unlearning/objective.py",
         '"""What one training step looks at."""',
         '"""Something else\n\n    altogether.\n    """\n    # a comment',
     )
     anywhere.edit(
-        "corelib/objectives.py",
+        "corelib/unlearning/objective.py",
         "return base - eta * (own - base)  # equation 8",
         "return (base\n                    - eta * (own - base))",
     )
@@ -189,7 +192,7 @@ def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(anywhere: C
 
 def test_changing_the_loss_builds_everything_that_was_trained_with_it(anywhere: Checkout) -> None:
     anywhere.edit(
-        "corelib/objectives.py",
+        "corelib/unlearning/objective.py",
         "return weight * distances.mean()",
         "return weight * distances.sum()",
     )
@@ -200,7 +203,7 @@ def test_changing_the_loss_builds_everything_that_was_trained_with_it(anywhere: 
 
 
 def test_changing_how_a_table_is_laid_out_trains_nothing(anywhere: Checkout) -> None:
-    anywhere.edit("corelib/tables.py", 'header = ["Algorithm", *(f"', 'header = ["Method", *(f"')
+    anywhere.edit("corelib/reports/tables.py", 'header = ["Algorithm", *(f"', 'header = ["Method", *(f"')
     assert anywhere.planned(*TINY) == {"tabulate": 1}
 
 
@@ -395,13 +398,13 @@ def test_code_that_changes_while_a_job_waits_is_noticed_by_the_job(checkout: Che
     run = next((checkout.folder / "runs/unlearning").glob("core-forget01*"))
     (run / MANIFEST).unlink()
     checkout.edit(
-        "corelib/objectives.py",
+        "corelib/unlearning/objective.py",
         "return weight * distances.mean()",
         "return weight * distances.sum()",
     )
     done = checkout.snakemake("--cores", "1", f"runs/unlearning/{run.name}/{MANIFEST}")
     assert done.returncode != 0
-    assert "module corelib.objectives has changed since this run was planned" in done.stdout
+    assert "module corelib.unlearning.objective has changed since this run was planned" in done.stdout
 
 
 def cut_off(image: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from corelib.yaml_files import UnreadableYaml, read_yaml
+from corelib.files.yaml_files import UnreadableYaml, read_yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

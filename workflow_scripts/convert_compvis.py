@@ -1,5 +1,5 @@
-from corelib.jobs import run_job
+from corelib.runs.job import run_job
 from corelib.settings.unlearn_canvas import ConversionStage
-from corelib.worlds.compvis import convert_compvis
+from corelib.worlds.unlearn_canvas.compvis import convert_compvis
 
 run_job(snakemake, convert_compvis, ConversionStage)  # noqa: F821

@@ -1,5 +1,5 @@
-from corelib.jobs import run_job
-from corelib.metrics import count_cells
+from corelib.evaluation.metrics import count_cells
+from corelib.runs.job import run_job
 from corelib.settings.evaluation import CellsStage
 
 run_job(snakemake, count_cells, CellsStage)  # noqa: F821

@@ -1,5 +1,5 @@
-from corelib.figures import draw_figure
-from corelib.jobs import run_job
-from corelib.settings.reporting import FigureStage
+from corelib.reports.figures import draw_figure
+from corelib.runs.job import run_job
+from corelib.settings.reports import FigureStage
 
 run_job(snakemake, draw_figure, FigureStage)  # noqa: F821

@@ -1,5 +1,5 @@
-from corelib.jobs import run_job
-from corelib.latents import encode_images
-from corelib.settings.slicing import LatentsStage
+from corelib.data.latents import encode_images
+from corelib.runs.job import run_job
+from corelib.settings.data import LatentsStage
 
 run_job(snakemake, encode_images, LatentsStage)  # noqa: F821

@@ -1,5 +1,5 @@
-from corelib.gathering import gather_samples
-from corelib.jobs import run_job
+from corelib.runs.job import run_job
+from corelib.sampling.collection import gather_samples
 from corelib.settings.sampling import SamplesStage
 
 run_job(snakemake, gather_samples, SamplesStage)  # noqa: F821

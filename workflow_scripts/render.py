@@ -1,5 +1,5 @@
-from corelib.jobs import run_job
+from corelib.runs.job import run_job
 from corelib.settings.miniature import Rendering
-from corelib.worlds.rendering import render_world
+from corelib.worlds.miniature.images import render_world
 
 run_job(snakemake, render_world, Rendering)  # noqa: F821

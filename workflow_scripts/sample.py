@@ -1,7 +1,7 @@
 from functools import partial
 
-from corelib.jobs import run_job
-from corelib.sampling import sample_shard
+from corelib.runs.job import run_job
+from corelib.sampling.sampler import sample_shard
 from corelib.settings.sampling import SamplesStage
 
 share = partial(sample_shard, shard=int(snakemake.wildcards.shard), shards=int(snakemake.wildcards.shards))  # noqa: F821

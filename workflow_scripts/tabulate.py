@@ -1,5 +1,5 @@
-from corelib.jobs import run_job
-from corelib.settings.reporting import TableStage
-from corelib.tables import tabulate
+from corelib.reports.tables import tabulate
+from corelib.runs.job import run_job
+from corelib.settings.reports import TableStage
 
 run_job(snakemake, tabulate, TableStage)  # noqa: F821

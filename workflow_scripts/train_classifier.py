@@ -1,5 +1,5 @@
-from corelib.jobs import run_job
+from corelib.runs.job import run_job
 from corelib.settings.miniature import ClassifierStage
-from corelib.worlds.classifier import train_classifier
+from corelib.worlds.miniature.classifier import train_classifier
 
 run_job(snakemake, train_classifier, ClassifierStage)  # noqa: F821

@@ -1,5 +1,5 @@
-from corelib.jobs import run_job
+from corelib.runs.job import run_job
 from corelib.settings.unlearning import UnlearningStage
-from corelib.unlearning import unlearn
+from corelib.unlearning.trainer import unlearn
 
 run_job(snakemake, unlearn, UnlearningStage)  # noqa: F821

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveInt
 
-from corelib.concepts import Wording
+from corelib.settings.ddim import Switches
 from corelib.settings.precision import Precision
-from corelib.settings.scheduler import Switches
+from corelib.settings.prompts import Wording
 from corelib.settings.section import Section
 
 

@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from corelib.concepts import Wording
+from corelib.settings.ddim import Switches
 from corelib.settings.precision import TrainingPrecision
-from corelib.settings.scheduler import Switches
+from corelib.settings.prompts import Wording
 from corelib.settings.section import Section
-from corelib.settings.trained import Trained
+from corelib.settings.trainable import Trained
 
 DIGITS = 9
 """Scaled lengths are rounded to them, so that 6 x 0.1 epochs are 0.6 and not a step more."""

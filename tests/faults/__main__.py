@@ -183,8 +183,8 @@ def _quiet() -> None:
 def _import_all(checkout: Path) -> None:
     """Import everything that any job imports, from the reference's checkout."""
     sys.path.insert(0, str(checkout.resolve()))
-    from corelib import jobs
-    from corelib.environment import prepare
+    from corelib.runs import job as jobs
+    from corelib.runs.environment import prepare
 
     prepare(os.environ, checkout)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from corelib.artefacts import has_its_seal
+from corelib.files.sealed_json import has_its_seal
 
 LONGEST = 180.0
 """Seconds after which an attempt counts as hanging."""

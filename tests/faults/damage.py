@@ -18,8 +18,8 @@ import torch
 from attempts import At, Ended, Job, Place, attempt, in_a_process
 from outcomes import CLEAR, SAME, UNCLEAR, WRONG, Bench, Outcome, sentence_of
 
-from corelib.addresses import digest_of
-from corelib.artefacts import sealed
+from corelib.files.sealed_json import sealed
+from corelib.runs.specification import digest_of
 
 Damage = Callable[[Path, random.Random], None]
 

@@ -25,8 +25,8 @@ import pytest
 from cluster import NODES, PARTITIONS, Cluster, processes_of_job, wait_for
 from conftest import REPOSITORY, Checkout
 
-from corelib.artefacts import sha256_of
-from corelib.yaml_files import read_yaml
+from corelib.files.hashing import sha256_of
+from corelib.files.yaml_files import read_yaml
 
 TABLE = "results/probe/table1.csv"
 METHODS = ("ca_noise", "esd", "core")

@@ -1,0 +1,1 @@
+"""`python -m corelib`: preflight, plan, why, verify, clean, assets, jobs, export, ship."""

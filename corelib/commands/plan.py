@@ -1,0 +1,75 @@
+"""`corelib plan`: a forecast as text."""
+
+from __future__ import annotations
+
+from corelib.costs.forecast import Forecast, Item, in_bytes
+from corelib.costs.workload import (
+    CORE_SECONDS,
+    FLOP,
+    GPUS,
+    Amount,
+    seconds_of_a_core,
+)
+from corelib.runs.run import Run
+from corelib.runs.stages import JOBS
+
+
+def as_text(found: Forecast, kind: str) -> str:
+    """What a user reads before starting: a table of the stages, and what they come to."""
+    if not found.items:
+        return found.completeness
+    summary = (
+        f"{len(found.runs)} runs, of which {found.shared} serve more than one row; "
+        f"{len(found.runs) - len(found.items)} are built, {len(found.items)} are left: {found.jobs.total():,} jobs."
+    )
+    costs = _on_gpus(found) if kind == "unlearn_canvas" else _on_cores(found)
+    return "\n".join([", ".join(found.asked), summary, "", *_stages(found), "", *costs])
+
+
+def _stages(found: Forecast) -> list[str]:
+    header = f"{'stage':<12}{'runs':>6}{'left':>6}{'jobs':>6}{'steps':>10}{'images':>9}{'disk':>10}"
+    lines = [header, "-" * len(header)]
+    for stage in JOBS:
+        runs = sum(run.stage == stage for run in found.runs.values())
+        items = [item for item in found.items.values() if item.run.stage == stage]
+        if runs:
+            lines.append(_line(stage, runs, items))
+    return [*lines, "-" * len(header), _line("all", len(found.runs), list(found.items.values()))]
+
+
+def _line(stage: str, runs: int, items: list[Item]) -> str:
+    work = sum((item.amount for item in items), Amount())
+    jobs = sum(sum(item.jobs.values()) for item in items)
+    steps, images = (f"{count:,}" if count else "" for count in (work.steps, work.images))
+    return f"{stage:<12}{runs:>6}{len(items):>6}{jobs:>6}{steps:>10}{images:>9}{in_bytes(work.disk):>10}"
+
+
+def _on_gpus(found: Forecast) -> list[str]:
+    flop = FLOP.of(found.amount)
+    longest, chain = found.longest_chain(FLOP)
+    lines = [f"{flop / 1e18:.3g} EFLOP", "", f"{'GPU-hours':<10}{'floor':>8}{'expected':>10}{'longest chain':>15}"]
+    for gpu in GPUS:
+        floor, expected = (flop / speed / 3600 for speed in (gpu.peak, gpu.peak * gpu.share))
+        row = longest / (gpu.peak * gpu.share) / 3600
+        lines.append(f"{gpu.name:<10}{floor:>8.1f}{expected:>10.1f}{row:>15.1f}")
+    peaks = ", ".join(f"{gpu.name} {gpu.peak / 1e12:.0f}" for gpu in GPUS)
+    return [
+        *lines,
+        "",
+        f"floor: at the bf16 peak of the data sheet, in TFLOP/s: {peaks}. expected:",
+        *(f"  {gpu.name} at {gpu.share:.1%} of it, {gpu.source}" for gpu in GPUS),
+        f"longest chain: {_chain(chain)}",
+    ]
+
+
+def _on_cores(found: Forecast) -> list[str]:
+    minutes = seconds_of_a_core(found.amount, found.jobs.total()) / 60
+    longest, chain = found.longest_chain(CORE_SECONDS)
+    lines = [f"about {minutes:.0f} minutes of one CPU core, as measured on an AMD EPYC server"]
+    if steps := found.amount.world_steps:
+        lines.append(f"besides {steps:,} steps of training the miniature's own networks, which are not in this time")
+    return [*lines, f"longest chain, {longest / 60:.0f} minutes: {_chain(chain)}"]
+
+
+def _chain(runs: list[Run]) -> str:
+    return " -> ".join(f"{run.stage} {run.slug}" for run in runs)

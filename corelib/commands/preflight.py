@@ -1,0 +1,203 @@
+"""Preflight: whether a study could run here, said in a moment and before anything is started.
+
+`python -m corelib preflight STUDY` says all of it. What a real run checks by itself before its first job is the room on
+the disk and the versions; its first job, in the paper's world, checks the assets.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from corelib.cluster.limits import Request, faults_on_cluster
+from corelib.cluster.site import FILE as SITE
+from corelib.cluster.site import Site, check_site_file
+from corelib.costs.forecast import forecast, in_bytes
+from corelib.costs.room import check_room, free_bytes
+from corelib.costs.run_time import WITH_GPU, WITHOUT_GPU, memory_of, minutes_of
+from corelib.errors import ConfigurationError
+from corelib.files.paths import existing_part, fault_of_folder
+from corelib.files.shell_paths import faults_of_places
+from corelib.files.yaml_files import read_yaml
+from corelib.runs.active_jobs import LOGS
+from corelib.runs.fingerprint import NUMERICAL_PACKAGES
+from corelib.runs.gpu import advice_for_driver, driver
+from corelib.runs.layout import RESULTS, RUNS
+from corelib.runs.pins import differing_versions
+from corelib.runs.run import Run
+from corelib.runs.stages import JOBS, SHARD
+from corelib.study.plan import Plan
+from corelib.study.schema import UnlearnCanvasWorld
+from corelib.study.targets import making_assets, targets_of
+from corelib.worlds.unlearn_canvas.image_index import read_index
+from corelib.worlds.unlearn_canvas.presence import ADVICE
+
+CLASSES = {"style": "world.styles", "object": "world.objects"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at and what was found; with a fault the study could not run, a note is worth knowing."""
+
+    subject: str
+    said: str
+    kind: Literal["ok", "note", "FAULT"] = "ok"
+
+    def __str__(self) -> str:
+        return f"{self.kind:<7}{self.subject:<10}{self.said}"
+
+
+def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
+    """Look at everything that a study needs: places, assets, classes, room, versions, device.
+
+    Args:
+        plan: of the study.
+        repository: the folder of the Snakefile, with the pins.
+    """
+    yield from (Finding("place", fault, kind="FAULT") for fault in faults_of_places(Path(sys.executable), repository))
+    if isinstance(plan.study.world, UnlearnCanvasWorld):
+        yield from _assets(plan, repository)
+    yield from _room(plan)
+    differing = differing_versions(repository)
+    yield from (Finding("versions", said, "note") for said in differing)
+    if not differing:
+        yield Finding("versions", f"all {len(NUMERICAL_PACKAGES)} packages that compute are as pinned")
+    yield from _cluster(plan, repository)
+    yield _device()
+
+
+# Assets
+
+
+def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
+    """The same checks as the first job's, with what is right named too."""
+    from corelib.worlds.unlearn_canvas.adoption import faults_of  # here: reading weights needs torch
+    from corelib.worlds.unlearn_canvas.asset_inspection import unreadable
+
+    settings, places = plan.assets()
+    faults: list[str] = []
+    with tempfile.TemporaryDirectory() as links:
+        for name, place in places.items():
+            (Path(links) / name).symlink_to(Path(place).absolute())
+        try:
+            faults.extend(faults_of(settings, Path(links), values=False, compvis_weights=plan.compvis_weights))
+        except OSError as error:
+            faults.append(unreadable(error, Path(links)))
+    yield from (Finding("assets", fault.removesuffix(ADVICE), kind="FAULT") for fault in faults)
+    if any(fault.endswith(ADVICE) for fault in faults):
+        yield Finding("assets", _provision(plan, repository / "config"), kind="note")
+    if faults:
+        return
+    said = f"all {len(settings.sha256)} are there, whole and as locked, and the weights are those of their networks"
+    yield Finding("assets", said)
+    index = read_index(Path(places["image_index"]))
+    styles, objects = (sorted({key[place] for key in index.places}) for place in (0, 1))
+    for label, ours, theirs in (
+        ("styles", plan.study.world.styles, styles),
+        ("objects", plan.study.world.objects, objects),
+    ):
+        agrees = list(ours) == theirs
+        said = f"the {len(ours)} {label} are those of the images, in the order of the classifier's outputs"
+        yield Finding(
+            "classes",
+            said if agrees else f"the {label} of the images are {theirs}, not {ours}",
+            "ok" if agrees else "FAULT",
+        )
+
+
+def _provision(plan: Plan, configuration: Path) -> str:
+    """Which command provides what is missing, how much it fetches, and what it cannot fetch."""
+    from corelib.worlds.unlearn_canvas.download import load_sources  # here: most studies need no Hub
+
+    places, sources = plan.assets()[1], load_sources(configuration)
+    missing = {name: Path(place) for name, place in places.items() if name in sources and not Path(place).exists()}
+    fetched = [name for name in missing if Path(sources[name].place) == missing[name]]
+    own = [str(place) for name, place in missing.items() if name not in fetched]
+    said = f"{making_assets(plan.name)} locks what is there"
+    if fetched:
+        size = in_bytes(sum(sources[name].gigabytes for name in fetched) * 1e9)
+        free = in_bytes(shutil.disk_usage(existing_part(Path(sources[fetched[0]].folder))).free)
+        said += f", and fetches about {size} that are missing ({free} are free there)"
+    if own:
+        said += f"; it does not fetch what a study has at places of its own: {', '.join(own)}"
+    return said
+
+
+# Room
+
+
+def _room(plan: Plan) -> Iterator[Finding]:
+    products = plan.products()
+    place = [str(Path(target).with_suffix("")) for target in targets_of(plan.name, plan.study)]
+    asked = {path: products[Path(path).name] for path in place}
+    found = forecast(asked, plan.study.world.kind)
+    try:
+        check_room(found)
+    except ConfigurationError as error:
+        yield Finding("disk", str(error), kind="FAULT")
+    else:
+        yield Finding(
+            "disk",
+            f"results need about {in_bytes(found.amount.disk) or 'nothing'}, {in_bytes(free_bytes())} are free",
+        )
+    for folder in (RUNS, RESULTS, LOGS):
+        if fault := fault_of_folder(folder):
+            yield Finding("disk", fault, kind="FAULT")
+
+
+# Cluster
+
+
+def _cluster(plan: Plan, repository: Path) -> Iterator[Finding]:
+    """Whether Slurm could start what a study asks for; nothing on a machine without Slurm."""
+    if shutil.which("sinfo") is None:
+        return
+    check_site_file(repository)
+    file = repository / SITE
+    site = Site.of((read_yaml(file) if file.exists() else None) or {})
+    runs = {run.name: run for product in plan.products().values() for run in product.with_all_inputs().values()}
+    requests = {request for run in runs.values() if (request := _request(run, site)) is not None}
+    faults = faults_on_cluster(sorted(requests, key=str), repository)
+    yield from (Finding("cluster", fault, kind="FAULT") for fault in faults or ())
+    if faults is None:
+        yield Finding("cluster", "Slurm does not answer, so what jobs ask for is not compared", kind="note")
+    elif not faults:
+        yield Finding("cluster", f"what jobs ask for is what {SITE}, partitions and nodes allow")
+
+
+def _request(run: Run, site: Site) -> Request | None:
+    """What a job of a run asks of Slurm at its first attempt; None if it runs beside Snakemake."""
+    if run.stage not in {*WITH_GPU, *WITHOUT_GPU}:
+        return None
+    minutes = minutes_of(run.specification, lambda role: run.inputs[role].specification, site.seconds, 1, site.longest)
+    resources = {
+        **site.resources_of(run.stage),
+        "mem_mb": memory_of(run.stage, 1, site.max_memory_mb),
+        "runtime": minutes,
+    }
+    rule = SHARD if run.stage == "samples" else JOBS[run.stage]
+    return Request.of(rule, resources, run.specification["threads"])
+
+
+# Device
+
+
+def _device() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        if advice := advice_for_driver(torch.version.cuda):
+            return Finding("device", f"torch {torch.__version__} can use no GPU here; {advice}", kind="note")
+        said = f"no GPU here, {os.cpu_count()} CPU cores; a login node needs none, and the miniature neither"
+        return Finding("device", said, "note")
+    properties = torch.cuda.get_device_properties(0)
+    bf16 = "with bf16" if torch.cuda.is_bf16_supported() else "WITHOUT bf16"
+    count = torch.cuda.device_count()
+    said = f"{count} x {properties.name}, {in_bytes(properties.total_memory)}, {bf16}, driver {driver() or 'unknown'}"
+    return Finding("device", said)

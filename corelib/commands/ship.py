@@ -1,0 +1,102 @@
+"""Shipping a trained world: what a study has trained becomes what the repository offers to everyone.
+
+`config/pretrained/` holds the models and `world.json`, which says of them the sha256, the leaves of the configuration
+that they were trained with, and the provenance of each training.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from corelib.errors import ArtefactError, ConfigurationError
+from corelib.files.atomic import folder_written_whole
+from corelib.files.hashing import sha256_of
+from corelib.files.json_files import write_json
+from corelib.files.sealed_json import read_sealed
+from corelib.runs.manifest import read_manifest
+from corelib.runs.run import Run
+from corelib.study.loading import load_study
+from corelib.study.overlays import study_file
+from corelib.study.plan import Plan
+from corelib.study.shipped import RECORD, digest_of_drawing, leaves_of_world
+from corelib.study.targets import targets_of
+
+PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "earlier_attempts", "manifest", "log", "records", "seal")
+"""What a provenance record says of somebody's machine, or what the shipped record says itself."""
+
+
+def ship_world(name: str, configuration: Path) -> Path:
+    """Put the world that the study `name` has trained in the place of the shipped one; the folder.
+
+    Raises `ConfigurationError` if the study trains no world, `ArtefactError` if it has not been built here or by code
+    that nobody else has.
+    """
+    study = load_study(name, configuration)
+    if study.world.kind != "miniature" or study.takes_shipped_world:
+        raise ConfigurationError(
+            f"{study_file(name, configuration)}: it trains no world, expected world.pretrained: false."
+        )
+    plan = Plan(name, study, published=[])
+    runs = {"pipeline": plan.pipeline(), "style": plan.classifier("style"), "object": plan.classifier("object")}
+    if missing := [run for run in runs.values() if not run.manifest.exists()]:
+        raise ArtefactError(
+            f"{missing[0].manifest}: not built yet, expected the world that {name} trains; ask for "
+            f"{targets_of(name, study)[0]} first."
+        )
+    manifests = {role: read_manifest(run.manifest) for role, run in runs.items()}
+    facts = dict(manifests["pipeline"].facts)
+    facts["classifiers"] = {
+        label: {**manifests[label].facts["classifiers"][label], "weights": f"{label}.pth"}
+        for label in ("style", "object")
+    }
+    provenance = _provenance(runs)
+    if unclean := [run for run, record in provenance.items() if str(record["commit"]).endswith("+")]:
+        raise ArtefactError(
+            f"runs/{unclean[0]}: made by code that was not committed, expected a commit that others can check out."
+        )
+    with folder_written_whole(configuration / RECORD.parent) as folder:
+        shutil.copytree(manifests["pipeline"].file("pipeline"), folder / "pipeline")
+        for label in ("style", "object"):
+            shutil.copyfile(manifests[label].file("classifier.pth"), folder / f"{label}.pth")
+        files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+        record = {
+            "files": files,
+            "facts": facts,
+            "leaves": leaves_of_world(study),
+            "drawing": digest_of_drawing(),
+            "provenance": provenance,
+        }
+        write_json(folder / RECORD.name, record)
+    return configuration / RECORD.parent
+
+
+def _provenance(runs: Mapping[str, Run]) -> dict[str, Any]:
+    """The records of all runs that made the world, and what each said of its result."""
+    below = {name: run for shipped in runs.values() for name, run in shipped.with_all_inputs().items()}
+    records = {}
+    for name, run in sorted(below.items()):
+        record = _record(path := run.manifest.with_suffix(".provenance.json"), name)
+        if record is None:
+            raise ArtefactError(f"{path}: missing, expected who made {name}, of which the shipped record tells.")
+        facts = read_manifest(run.manifest).facts
+        records[name] = {**{key: record[key] for key in record if key not in PRIVATE}, "facts": dict(facts)}
+    return records
+
+
+def _record(path: Path, name: str) -> dict[str, Any] | None:
+    """The record of the job that made the run of that name; None if there is none.
+
+    Raises `ArtefactError` if it is not as it was written.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read_sealed(path)
+    except ArtefactError:
+        raise ArtefactError(
+            f"{path}: not the record as it was written, expected who made {name}; run `python -m corelib clean {name} "
+            "--delete` and ask for the target again."
+        ) from None

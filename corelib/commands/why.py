@@ -1,0 +1,165 @@
+"""Why something has to be made: what differs between a run that is missing and the nearest one that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from corelib.costs.forecast import Forecast
+from corelib.costs.workload import FLOP, GPUS, Amount, seconds_of_a_core
+from corelib.errors import ArtefactError
+from corelib.files.json_files import read_json
+from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
+from corelib.runs.run import Run, slugged
+from corelib.runs.stages import PRODUCTS
+
+MOST = 6
+"""Differences that are named; of the others the number."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a run is missing.
+
+    Attributes:
+        run: the run.
+        nearest: the folder of the complete run of its stage from which it differs least, or None.
+        differences: in words, those of its own content; what comes with other inputs is not among them.
+        inputs: the roles of inputs that are other runs than the nearest one's.
+        fault: why the run itself, which is there, is not what it should be; None if it is missing.
+    """
+
+    run: Run
+    nearest: Path | None
+    differences: list[str]
+    inputs: list[str]
+    fault: str | None = None
+
+    @property
+    def is_cause(self) -> bool:
+        """Whether something of its own is new, and not only what it builds on."""
+        return self.fault is not None or self.nearest is None or bool(self.differences) or not self.inputs
+
+    def __str__(self) -> str:
+        if self.fault is not None and not self.differences and not self.inputs:
+            return self.fault
+        if self.nearest is None:
+            return "no run of this kind is here yet"
+        shown = self.differences[:MOST]
+        if len(self.differences) > MOST:
+            shown.append(f"and {len(self.differences) - MOST} more")
+        if not self.differences:
+            other = f"another {', '.join(self.inputs)}"
+            shown.append(other if self.inputs else "the same content, but not complete")
+        return f"{'; '.join(shown)} (beside {self.nearest.name})"
+
+
+def reasons_of(found: Forecast) -> list[Reason]:
+    """Why each run that a forecast names has to be made, in the order in which they would be."""
+    order = {name: place for place, name in enumerate(_in_order(found))}
+    items = sorted(found.items.values(), key=lambda item: order[item.run.name])
+    return [replace(_reason(item.run), fault=found.faults.get(item.run.name)) for item in items]
+
+
+def _in_order(found: Forecast) -> Iterator[str]:
+    """All runs, each after what it builds on."""
+    seen: set[str] = set()
+
+    def visit(run: Run) -> Iterator[str]:
+        if run.name not in seen:
+            seen.add(run.name)
+            for below in (*run.inputs.values(), *run.after.values()):
+                yield from visit(below)
+            yield run.name
+
+    for product in found.asked.values():
+        yield from visit(product)
+
+
+def _reason(run: Run) -> Reason:
+    best: tuple[tuple[int, int], Path, list[str], list[str]] | None = None
+    for folder in sorted((RUNS / run.stage).glob("*")):
+        if folder == run.folder or not (run.stage in PRODUCTS or (folder / MANIFEST).exists()):
+            continue
+        try:
+            specification = read_json(folder / SPECIFICATION)
+            differences, inputs = list(_differences(specification, run.content)), _other_inputs(specification, run)
+        except (ArtefactError, KeyError, TypeError, AttributeError):
+            continue
+        distance = (folder.name.rsplit("-", 1)[0] != slugged(run.slug), len(differences) + len(inputs))
+        if best is None or distance < best[0]:
+            best = distance, folder, differences, inputs
+    if best is None or best[0][0]:
+        return Reason(run, None, [], [])
+    return Reason(run, *best[1:])
+
+
+def _differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    was, now = (dict(_leaves(content["settings"])) for content in (there, wanted))
+    for key in sorted(was.keys() | now.keys()):
+        if was.get(key) != now.get(key):
+            yield f"{key}: {_short(was.get(key))} -> {_short(now.get(key))}"
+    if there["threads"] != wanted["threads"]:
+        yield f"threads: {there['threads']} -> {wanted['threads']}"
+    for kind, word in (("code", "module"), ("packages", "package")):
+        for name in sorted(there[kind].keys() | wanted[kind].keys()):
+            if there[kind].get(name) != wanted[kind].get(name):
+                yield (
+                    f"{word} {name} has changed"
+                    if kind == "code"
+                    else (f"{name}: {there[kind].get(name, 'none')} -> {wanted[kind].get(name, 'none')}")
+                )
+
+
+def _other_inputs(there: Mapping[str, Any], run: Run) -> list[str]:
+    return [role for role, below in run.inputs.items() if there["inputs"].get(role) != below.digest]
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, below in value.items():
+            yield from _leaves(below, f"{key}.{name}" if key else name)
+    else:
+        yield key, value
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# In words
+
+
+def as_text(found: Forecast, kind: str) -> str:
+    """What a user reads: the causes first, then how much follows from them."""
+    if not found.items:
+        return found.completeness
+    reasons = reasons_of(found)
+    causes = [reason for reason in reasons if reason.is_cause]
+    lines = []
+    for reason in causes:
+        item = found.items[reason.run.name]
+        cost = _cost(item.amount, sum(item.jobs.values()), kind)
+        lines += [f"{reason.run.stage} {reason.run.slug}{f' ({cost})' if cost else ''}", f"    {reason}"]
+    following = len(reasons) - len(causes)
+    if following:
+        lines.append(f"and {following} runs that build on these")
+    total = _cost(found.amount, found.jobs.total(), kind)
+    return "\n".join([*lines, f"{len(reasons)} runs in all{f', {total}' if total else ''}."])
+
+
+def _cost(amount: Amount, jobs: int, kind: str) -> str:
+    """What an amount in so many jobs takes on the first of the GPUs, or on a core."""
+    parts = [f"{count:,} {word}" for count, word in ((amount.steps, "steps"), (amount.images, "images")) if count]
+    if kind == "unlearn_canvas":
+        seconds, device = FLOP.of(amount) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
+    else:
+        seconds, device = seconds_of_a_core(amount, jobs), "a core"
+    if seconds >= 6000:
+        parts.append(f"about {seconds / 3600:.1f} hours of {device}")
+    elif seconds >= 60:
+        parts.append(f"about {seconds / 60:.0f} minutes of {device}")
+    return ", ".join(parts)

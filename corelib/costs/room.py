@@ -1,0 +1,25 @@
+"""Whether the disk has room for what is to be made."""
+
+from __future__ import annotations
+
+import shutil
+
+from corelib.costs.forecast import Forecast, in_bytes
+from corelib.errors import ConfigurationError
+from corelib.files.paths import existing_part
+from corelib.runs.layout import RUNS
+
+
+def check_room(*needed: Forecast) -> None:
+    """Raise `ConfigurationError` if what is to be made has no room on this disk."""
+    disk = sum(found.amount.disk for found in needed)
+    if disk > free_bytes():
+        raise ConfigurationError(
+            f"{RUNS.absolute()}: results need about {in_bytes(disk)}, but {in_bytes(free_bytes())} are free; free some "
+            "space, or work in a clone on a larger disk."
+        )
+
+
+def free_bytes() -> int:
+    """Free space on the disk of the runs, in bytes."""
+    return shutil.disk_usage(existing_part(RUNS)).free

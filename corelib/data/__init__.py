@@ -1,0 +1,1 @@
+"""What training reads: slices of the data, cached latents, cached text embeddings."""

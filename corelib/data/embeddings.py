@@ -1,0 +1,69 @@
+"""Cached text embeddings: what the noise predictor is conditioned on for every prompt."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from corelib.errors import ArtefactError, AssetError
+from corelib.files.atomic import written_whole
+from corelib.files.json_files import read_json, write_json
+from corelib.files.torch_files import read_safetensors
+from corelib.models.base_model import BaseModel
+from corelib.models.device import Device
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Outcome, Work
+from corelib.settings.data import EmbeddingsStage
+from corelib.settings.precision import Precision
+
+FILE, PROMPTS = "embeddings.safetensors", "prompts.json"
+
+BATCH = 32
+
+
+def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
+    """Stage: the text encoder's last hidden state for every prompt, (prompts, tokens, width) in fp32."""
+    base = BaseModel(work.inputs["pipeline"])
+    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
+    tokenizer, encoder = base.tokenizer(), base.text_encoder().to(device.torch_device)
+    prompts = settings.prompts
+    tokens = tokenizer(prompts, padding="max_length", truncation=False, max_length=tokenizer.model_max_length)
+    for prompt, row in zip(prompts, tokens["input_ids"], strict=True):
+        if len(row) > tokenizer.model_max_length:
+            raise AssetError(
+                f"the prompt {prompt!r} has {len(row)} tokens, expected at most {tokenizer.model_max_length}."
+            )
+    ids = torch.tensor(tokens["input_ids"])
+    with torch.no_grad():
+        embeddings = torch.cat([encoder(part.to(device.torch_device))[0].cpu() for part in ids.split(BATCH)])
+    if not (is_finite := torch.isfinite(embeddings).flatten(1).all(dim=1)).all():
+        first = prompts[int(is_finite.int().argmin())]
+        raise AssetError(
+            f"the prompt {first!r} has an embedding that is not finite, expected numbers; check the text encoder."
+        )
+    with written_whole(work.folder / FILE) as temporary:
+        save_file({"embeddings": embeddings.contiguous()}, temporary)
+    write_json(work.folder / PROMPTS, prompts)
+    return Outcome([FILE, PROMPTS], {"prompts": len(prompts), "tokens": embeddings.shape[1]})
+
+
+class EmbeddingCache:
+    """Text embeddings by prompt."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        path, prompts = manifest.file(FILE), read_json(manifest.file(PROMPTS))
+        self._embeddings = read_safetensors(path, ["embeddings"])["embeddings"]
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise ArtefactError(f"{manifest.folder / PROMPTS}: not a list of prompts, expected those of {path}.")
+        if self._embeddings.ndim != 3 or len(self._embeddings) != len(prompts):
+            shape = tuple(self._embeddings.shape)
+            raise ArtefactError(f"{path}: embeddings of shape {shape}, expected one of each of {len(prompts)} prompts.")
+        self._rows = {prompt: row for row, prompt in enumerate(prompts)}
+        self._source = manifest.folder
+
+    def of(self, prompts: list[str]) -> Tensor:
+        """The embeddings of some prompts, (len(prompts), tokens, width)."""
+        if unknown := [prompt for prompt in prompts if prompt not in self._rows]:
+            raise ArtefactError(f"{self._source}: no embedding of {unknown[0]!r}, expected one of the study's prompts.")
+        return self._embeddings[torch.tensor([self._rows[prompt] for prompt in prompts])]

@@ -1,0 +1,155 @@
+"""Cached latents: the moments of the autoencoder's posterior for every training image.
+
+Caching moments and sampling z at each step has the same distribution as encoding the image at each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from corelib.data.slices import Pair, Slice, pairs_of
+from corelib.errors import ArtefactError, AssetError
+from corelib.files.atomic import written_whole
+from corelib.files.json_files import read_json, write_json
+from corelib.files.torch_files import read_safetensors
+from corelib.models.base_model import BaseModel
+from corelib.models.device import Device
+from corelib.runs.layout import MANIFEST
+from corelib.runs.manifest import Manifest
+from corelib.runs.progress import Progress
+from corelib.runs.stage import Outcome, Work
+from corelib.settings.data import Encoding, LatentsStage
+from corelib.settings.precision import Precision
+from corelib.worlds.benchmark_images import benchmark_images
+
+FILE, IMAGES = "moments.safetensors", "images.json"
+
+
+def encode_images(settings: LatentsStage, work: Work) -> Outcome:
+    """Stage: the mean and standard deviation of the latent of every style x object x image, (n, c, h, w) each."""
+    images = benchmark_images(work.inputs["images"])
+
+    def read(pair: Pair) -> Image.Image:
+        return images.read(pair.style, pair.object, pair.index)
+
+    def sha256(pair: Pair) -> str:
+        return images.sha256(pair.style, pair.object, pair.index)
+
+    outcome = encode(settings, work, read, sha256)
+    images.check()
+    return outcome
+
+
+def encode(
+    settings: LatentsStage, work: Work, read: Callable[[Pair], Image.Image], sha256: Callable[[Pair], str]
+) -> Outcome:
+    """The moments of every style x object x image, of images from anywhere.
+
+    Args:
+        settings: which images.
+        work: where the moments are written; it has the base model among its inputs.
+        read: gives an image.
+        sha256: gives the hash of its file.
+    """
+    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
+    autoencoder = BaseModel(work.inputs["pipeline"]).autoencoder().to(device.torch_device)
+    pairs = pairs_of(settings.styles, settings.objects, settings.images)
+    progress = Progress("images", len(pairs))
+    means, deviations = [], []
+    for start in range(0, len(pairs), settings.encoding.batch):
+        batch = pairs[start : start + settings.encoding.batch]
+        pixels = torch.stack([prepared(read(pair), settings.encoding) for pair in batch])
+        with torch.no_grad():
+            posterior = autoencoder.encode(pixels.to(device.torch_device)).latent_dist
+        means.append(posterior.mean.cpu())
+        deviations.append(posterior.std.cpu())
+        _check_finite(means[-1], deviations[-1], batch)
+        progress.report(start + len(batch))
+    write_json(work.folder / IMAGES, [sha256(pair) for pair in pairs])
+    moments = {"mean": torch.cat(means), "deviation": torch.cat(deviations)}
+    with written_whole(work.folder / FILE) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in moments.items()}, temporary)
+    return Outcome(
+        [FILE, IMAGES],
+        {
+            "styles": settings.styles,
+            "objects": settings.objects,
+            "images": settings.images,
+            "scaling_factor": autoencoder.config["scaling_factor"],
+        },
+    )
+
+
+def _check_finite(means: Tensor, deviations: Tensor, pairs: list[Pair]) -> None:
+    """Raise `AssetError` if the moments of an image are no numbers."""
+    if not (is_finite := (means + deviations).isfinite().flatten(1).all(dim=1)).all():
+        first = pairs[int(is_finite.int().argmin())]
+        raise AssetError(
+            f"{first.style}/{first.object}/{first.index}.jpg: its latent is not finite, expected numbers; check the "
+            "autoencoder."
+        )
+
+
+def prepared(image: Image.Image, encoding: Encoding) -> Tensor:
+    """An image as the autoencoder takes it: central square, resized, (3, side, side) in [-1, 1]."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    if side != encoding.resolution:
+        filter_ = Image.Resampling[encoding.interpolation.upper()]
+        square = square.resize((encoding.resolution, encoding.resolution), filter_)
+    return torch.from_numpy(np.asarray(square, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1.0
+
+
+class LatentCache:
+    """Latents of training images, drawn from their cached moments.
+
+    Raises `ArtefactError` for an image that was not encoded, or if they are damaged.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        path, facts = manifest.file(FILE), manifest.facts
+        moments = read_safetensors(path, ["mean", "deviation"])
+        self.mean, self.deviation = moments["mean"], moments["deviation"]  # (n, c, h, w)
+        self._source = manifest.folder
+        self._sha256 = read_json(manifest.file(IMAGES))
+        try:
+            self.scaling_factor = float(facts["scaling_factor"])
+            pairs = pairs_of(facts["styles"], facts["objects"], facts["images"])
+        except (TypeError, ValueError):
+            raise ArtefactError(f"{self._source / MANIFEST}: it does not say which images were encoded.") from None
+        shapes = {tuple(tensor.shape) for tensor in (self.mean, self.deviation)}
+        if len(shapes) > 1 or self.mean.ndim != 4 or not len(self.mean) == len(pairs) == len(self._sha256):
+            raise ArtefactError(f"{path}: moments of shape {min(shapes)}, expected two of each of {len(pairs)} images.")
+        self._rows = {pair: row for row, pair in enumerate(pairs)}
+
+    def check(self, chosen: Slice) -> None:
+        """Raise `ArtefactError` if an image was another one when it was encoded than when it was sliced."""
+        for pair, sha256 in chosen.sha256.items():
+            if self._sha256[self._row(pair)] != sha256:
+                raise ArtefactError(
+                    f"{self._source}: {pair.style}/{pair.object}/{pair.index}.jpg had other bytes when it was encoded "
+                    f"than when it was sliced; delete {self._source} and the slice, and ask for the target again."
+                )
+
+    def _row(self, pair: Pair) -> int:
+        if pair not in self._rows:
+            image = f"{pair.style}/{pair.object}/{pair.index}"
+            raise ArtefactError(f"{self._source}: the image {image} was not encoded, expected all that are asked for.")
+        return self._rows[pair]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one latent, (c, h, w)."""
+        return tuple(self.mean.shape[1:])
+
+    def draw(self, pairs: list[Pair], posterior_noise: Tensor) -> Tensor:
+        """Latents z = scale (mean + deviation * noise), (len(pairs), c, h, w)."""
+        rows = torch.tensor([self._row(pair) for pair in pairs])
+        return self.scaling_factor * (self.mean[rows] + self.deviation[rows] * posterior_noise)

@@ -1,0 +1,80 @@
+"""Data slicing: the forget set D_f and the retain set D_r of a task, as lists of vouched-for images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from corelib.errors import ArtefactError, ConfigurationError
+from corelib.files.json_files import read_json, write_json
+from corelib.runs.stage import Outcome, Work
+from corelib.settings.data import SliceStage
+from corelib.worlds.benchmark_images import benchmark_images
+
+FILE = "slice.json"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A training image and, by its style and object, the concept it shows: (x_0, p) of the paper."""
+
+    style: str
+    object: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The forget and the retain set of one task."""
+
+    forget: list[Pair]
+    retain: list[Pair]
+    sha256: Mapping[Pair, str]
+
+
+def pairs_of(styles: Sequence[str], objects: Sequence[str], images: Sequence[int]) -> list[Pair]:
+    """Every style x object x image, styles first."""
+    return [Pair(style, object_, index) for style in styles for object_ in objects for index in images]
+
+
+def slice_images(settings: SliceStage, work: Work) -> Outcome:
+    """Stage: list a task's forget and retain pairs with the sha256 of each image, after decoding every one of them.
+
+    Raises `AssetError` for the first image that is missing, damaged or no image, `ConfigurationError` if the sets
+    overlap.
+    """
+    if overlap := sorted(set(settings.forget) & set(settings.retain)):
+        raise ConfigurationError(f"{overlap[0]} is both in the forget and in the retain set, expected disjoint sets.")
+    images = benchmark_images(work.inputs["images"])
+
+    def entry(pair: Pair) -> list[str | int]:
+        images.read(pair.style, pair.object, pair.index)
+        return [pair.style, pair.object, pair.index, images.sha256(pair.style, pair.object, pair.index)]
+
+    with ThreadPoolExecutor(work.threads) as pool:
+        listed = {
+            "forget": list(pool.map(entry, pairs_of(settings.forget, settings.objects, settings.images))),
+            "retain": list(pool.map(entry, pairs_of(settings.retain, settings.objects, settings.images))),
+        }
+    images.check()
+    write_json(work.folder / FILE, listed)
+    return Outcome([FILE], {name: len(pairs) for name, pairs in listed.items()})
+
+
+def read_slice(path: Path) -> Slice:
+    """The slice in a file that `slice_images` wrote. Raises `ArtefactError` if it is another file."""
+    listed = read_json(path)
+    try:
+        entries = {side: [_entry(*entry) for entry in listed[side]] for side in ("forget", "retain")}
+    except (KeyError, TypeError):
+        raise ArtefactError(f"{path}: not a slice of images; delete it and ask for the target again.") from None
+    pairs = {side: [pair for pair, _ in found] for side, found in entries.items()}
+    return Slice(pairs["forget"], pairs["retain"], {pair: sha for found in entries.values() for pair, sha in found})
+
+
+def _entry(style: str, object_: str, index: int, sha256: str) -> tuple[Pair, str]:
+    if not (isinstance(style, str) and isinstance(object_, str) and isinstance(index, int) and isinstance(sha256, str)):
+        raise TypeError
+    return Pair(style, object_, index), sha256

@@ -1,0 +1,65 @@
+"""Classification: what the style and the object classifier see in every sampled image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from corelib.errors import AssetError
+from corelib.evaluation.predictions import PREDICTIONS
+from corelib.files.atomic import written_whole
+from corelib.files.image_files import read_image
+from corelib.models.classifier import ImageClassifier
+from corelib.models.device import Device
+from corelib.runs.progress import Progress
+from corelib.runs.stage import Outcome, Work
+from corelib.sampling.collection import sampled_images
+from corelib.sampling.grid import image_name
+from corelib.settings.evaluation import PredictionsStage
+from corelib.settings.precision import Precision
+
+
+def classify_images(settings: PredictionsStage, work: Work) -> Outcome:
+    """Stage: a table with a row an image: prompted and predicted style and object, and the top-1 probabilities."""
+    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
+    classifiers = {
+        label: ImageClassifier(work.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")
+    }
+    samples = work.inputs["samples"]
+    paths = sampled_images(samples)
+    keys = list(paths)
+    progress = Progress("images", len(keys))
+    parts = []
+    for start in range(0, len(keys), settings.classification.batch):
+        batch = keys[start : start + settings.classification.batch]
+        images = [read_image(paths[key]) for key in batch]
+        part = pd.DataFrame(batch, columns=["style", "object", "seed"])
+        for label, classifier in classifiers.items():
+            probabilities = classifier.probabilities(images)
+            _check_answers(label, probabilities, [paths[key] for key in batch])
+            best = probabilities.max(dim=1)
+            part[f"predicted_{label}"] = [classifier.classes[index] for index in best.indices.tolist()]
+            part[f"{label}_probability"] = best.values.numpy()
+        parts.append(part)
+        progress.report(start + len(batch))
+    predictions = pd.concat(parts, ignore_index=True)
+    flagged = set(samples.facts["flagged"])
+    names = [image_name(*key) for key in keys]
+    predictions["flagged"] = [name in flagged for name in names]
+    with written_whole(work.folder / PREDICTIONS) as temporary:
+        predictions.to_parquet(temporary, index=False)
+    return Outcome([PREDICTIONS], {"images": len(predictions), "diverged_at": samples.facts["diverged_at"]})
+
+
+def _check_answers(label: str, probabilities: Tensor, paths: Sequence[Path]) -> None:
+    """Raise `AssetError` if an answer is no number; the largest of such would be the first class."""
+    if not (is_finite := torch.isfinite(probabilities).all(dim=1)).all():
+        first = paths[int(is_finite.int().argmin())]
+        raise AssetError(
+            f"{first}: the {label} classifier's probabilities are not finite, expected numbers from 0 to 1; check its "
+            "weights."
+        )

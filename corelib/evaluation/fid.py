@@ -1,0 +1,82 @@
+"""Frechet distance between the features of sampled and of real images.
+
+The distance itself is computed from the nuclear norm of the cross-product of the two centred feature matrices: faster
+than a matrix square root, and right where there are fewer images than features.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from corelib.data.slices import pairs_of
+from corelib.errors import ArtefactError, AssetError
+from corelib.evaluation.features import features_of
+from corelib.files.atomic import written_whole
+from corelib.files.torch_files import read_safetensors
+from corelib.runs.stage import Outcome, Work
+from corelib.sampling.collection import sampled_images
+from corelib.settings.evaluation import FIDStage, ReferenceStage
+from corelib.worlds.benchmark_images import benchmark_images
+
+FILE = "features.safetensors"
+
+
+def summarize_reference(settings: ReferenceStage, work: Work) -> Outcome:
+    """Stage: the features of the real images of the retain cells, (images, d)."""
+    images = benchmark_images(work.inputs["images"])
+    pairs = pairs_of(settings.styles, settings.objects, settings.fid.reference_images)
+    with tempfile.TemporaryDirectory(dir=work.folder, prefix=".images.") as extracted:
+        files = images.files([(pair.style, pair.object, pair.index) for pair in pairs], Path(extracted))
+        images.check()
+        features = features_of(files, settings.fid, work)
+    with written_whole(work.folder / FILE) as temporary:
+        save_file({"features": features.contiguous()}, temporary)
+    return Outcome([FILE], {"images": len(pairs), "dimensions": features.shape[1]})
+
+
+def measure_fid(settings: FIDStage, work: Work) -> Outcome:
+    """Stage: the distance of the sampled images of some cells to the reference."""
+    paths = sampled_images(work.inputs["samples"])
+    chosen = [paths[image] for image in settings.grid]
+    features = features_of(chosen, settings.fid, work)
+    reference = read_features(work.inputs["reference"].file(FILE), features.shape[1])
+    return Outcome([], {"fid": frechet_distance(features, reference), "images": len(chosen)})
+
+
+def read_features(path: Path, dimensions: int) -> Tensor:
+    """The features in a file that `summarize_reference` wrote. Raises `ArtefactError` if it is damaged or of others."""
+    features = read_safetensors(path, ["features"])["features"]
+    if features.ndim != 2 or features.shape[1] != dimensions or features.dtype != torch.float64:
+        raise ArtefactError(
+            f"{path}: features of shape {tuple(features.shape)}, expected (images, {dimensions}) in fp64."
+        )
+    return features
+
+
+def frechet_distance(sampled: Tensor, real: Tensor) -> float:
+    """||mu_1 - mu_2||^2 + tr(S_1) + tr(S_2) - 2 tr((S_1 S_2)^(1/2)) of two feature sets, (n, d) each in fp64.
+
+    With A and B the centred features over sqrt(n - 1), S_1 = A'A and S_2 = B'B, the last trace is the nuclear norm of
+    A B'. Raises `AssetError` for fewer than two images.
+    """
+    if min(len(sampled), len(real)) < 2:
+        raise AssetError(f"FID of {len(sampled)} sampled and {len(real)} real images, expected at least two of each.")
+    means = sampled.mean(dim=0), real.mean(dim=0)
+    first, second = (_centred(features, mean) for features, mean in zip((sampled, real), means, strict=True))
+    overlap = torch.linalg.svdvals(_reduced(first) @ _reduced(second).T).sum()
+    distance = (means[0] - means[1]).square().sum() + first.square().sum() + second.square().sum() - 2 * overlap
+    return max(0.0, float(distance))
+
+
+def _centred(features: Tensor, mean: Tensor) -> Tensor:
+    return (features - mean) / (len(features) - 1) ** 0.5
+
+
+def _reduced(features: Tensor) -> Tensor:
+    """A matrix with the same F'F and at most d rows; it has the same nuclear norms in products."""
+    return torch.linalg.qr(features, mode="r").R if len(features) > features.shape[1] else features

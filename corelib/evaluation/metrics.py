@@ -1,0 +1,110 @@
+"""The paper's metrics, as counts: UA, IRA and CRA are k of n, SFID a ratio of distances, Total their rounded sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+from statistics import NormalDist
+from typing import Any
+
+import pandas as pd
+
+from corelib.errors import ArtefactError
+from corelib.evaluation.predictions import read_predictions
+from corelib.files.json_files import write_json
+from corelib.runs.stage import Outcome, Work
+from corelib.settings.evaluation import CellsStage
+
+ACCURACIES = ("UA", "IRA", "CRA")
+
+FILE = "cells.json"
+
+
+@dataclass(frozen=True)
+class Count:
+    """An accuracy: k of n images."""
+
+    k: int
+    n: int
+
+    @property
+    def percent(self) -> Decimal:
+        """100 k / n, rounded half up to two decimals as the paper prints it."""
+        return rounded(Fraction(100 * self.k, self.n))
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The Wilson score interval of k / n in percent."""
+        z = NormalDist().inv_cdf(0.5 + confidence / 2)
+        share, spread = self.k / self.n, z * z / self.n
+        centre = (share + spread / 2) / (1 + spread)
+        half = z / (1 + spread) * math.sqrt(share * (1 - share) / self.n + spread / (4 * self.n))
+        return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+
+
+def rounded(value: Fraction | float) -> Decimal:
+    """A number rounded half up to two decimals; a float is taken at its exact binary value."""
+    exact = Fraction(value)
+    hundredths = Decimal(exact.numerator * 100) / Decimal(exact.denominator)
+    return hundredths.quantize(Decimal(1), ROUND_HALF_UP).scaleb(-2)
+
+
+def total(values: Iterable[Decimal]) -> Decimal:
+    """The paper's Total: the sum of the four metrics, each rounded to two decimals first."""
+    return sum(values, Decimal(0)).quantize(Decimal("0.01"))
+
+
+def scaled_fid(fid_of_original: float, fid: float) -> float:
+    """Equation 7: min(100 FID_0 / FID_M, 100)."""
+    return 100.0 if fid <= fid_of_original else 100.0 * fid_of_original / fid
+
+
+def images_of(predictions: pd.DataFrame, cells: CellsStage, styles: Sequence[str]) -> pd.DataFrame:
+    """The predictions of some styles on a task's grid, a row an image.
+
+    Raises `ArtefactError` if an image of the grid is missing or there twice: skipping it would change a metric.
+    """
+    asked = [(style, object_, seed) for style in styles for object_ in cells.objects for seed in cells.seeds]
+    by_image = predictions.set_index(["style", "object", "seed"])
+    known = set(by_image.index)
+    if missing := [image for image in asked if image not in known]:
+        raise ArtefactError(f"the predictions lack the image {missing[0]}, expected every image of the grid.")
+    if len(known) < len(by_image):
+        repeated = by_image.index[by_image.index.duplicated()][0]
+        raise ArtefactError(f"the predictions have the image {repeated} twice, expected every image once.")
+    return by_image.loc[asked].reset_index()
+
+
+def counts_of(predictions: pd.DataFrame, cells: CellsStage) -> dict[str, Count]:
+    """UA, IRA and CRA on a task's grid.
+
+    UA: images asked for in a forget style that are not seen in that style. IRA: images asked for in a retain style that
+    are. CRA: images of the whole grid, forgotten styles included, in which the object asked for is seen.
+    """
+    forget, retain = (images_of(predictions, cells, styles) for styles in (cells.forget, cells.retain))
+    style_is_seen = [int((part["predicted_style"] == part["style"]).sum()) for part in (forget, retain)]
+    object_is_seen = [int((part["predicted_object"] == part["object"]).sum()) for part in (forget, retain)]
+    return {
+        "UA": Count(len(forget) - style_is_seen[0], len(forget)),
+        "IRA": Count(style_is_seen[1], len(retain)),
+        "CRA": Count(sum(object_is_seen), len(forget) + len(retain)),
+    }
+
+
+def count_cells(settings: CellsStage, work: Work) -> Outcome:
+    """Stage: everything that a table may say of one model on one task."""
+    predictions = read_predictions(work.inputs["predictions"])
+    counts = counts_of(predictions, settings)
+    fid, fid_of_original = (float(work.inputs[role].facts["fid"]) for role in ("fid", "fid_of_original"))
+    grid = images_of(predictions, settings, [*settings.forget, *settings.retain])
+    cells: Mapping[str, Any] = {
+        **{name: {"k": count.k, "n": count.n} for name, count in counts.items()},
+        "FID": fid,
+        "FID_of_original": fid_of_original,
+        "flagged": int(grid["flagged"].sum()),
+        "diverged_at": work.inputs["predictions"].facts["diverged_at"],
+    }
+    write_json(work.folder / FILE, cells)
+    return Outcome([FILE], cells)

@@ -1,0 +1,114 @@
+"""Image files: read as RGB within bounds, with errors that name the file."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from corelib.errors import AssetError, reason_of
+from corelib.files.paths import content_of
+from corelib.files.pixels import Unusable, as_rgb, check_mode, is_plain
+
+MOST_PIXELS = 64_000_000
+"""No image of a benchmark is larger; a header that claims so is not read further."""
+
+MOST_BYTES = 256 * 2**20
+"""Nor is the file of one; the benchmark's have three million."""
+
+START_OF_SCAN = b"\xff\xda"
+
+MOST_SCANS = 200
+"""Of a JPEG. Progressive ones have about ten; each goes over all pixels, however few bytes it has."""
+
+FORMATS = ("JPEG", "PNG")
+"""What images may be, whatever they are called. Pillow has fifty more readers, which none of ours needs. Its reader of
+JPEG takes those of several pictures as well (MPO, as phones write it), of which the first is the picture."""
+
+OTHER_KINDS = {
+    "a GIF file": rb"GIF8",
+    "a WebP file": rb"RIFF....WEBP",
+    "a TIFF file": rb"II\*\0|MM\0\*",
+    "a BMP file": rb"BM",
+    "an AVIF file": rb"....ftypavi[fs]",
+    "a HEIC file": rb"....ftyp(hei|hev|mif)",
+    "a JPEG 2000 file": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+}
+"""How other kinds of pictures begin."""
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image file in RGB, decoded whole. Raises `AssetError` if it is truncated, too large or not an image."""
+    return decoded(_content(path), str(path))
+
+
+def is_read_alike_by_all(path: Path) -> bool:
+    """Whether every library reads an image file as `read_image` does. Its header is enough.
+
+    Raises `AssetError` if it is too large or not an image.
+    """
+    with _checked(_content(path), str(path)) as image:
+        return is_plain(image)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return content_of(path, MOST_BYTES)
+    except OSError as error:
+        raise AssetError(f"{path}: the image is not readable ({error.strerror}), expected a JPEG file.") from None
+
+
+def decoded(content: bytes, name: str) -> Image.Image:
+    """An image in RGB from its bytes. Raises `AssetError` under its name if it is truncated, too large or no image."""
+    with _checked(content, name) as image:
+        try:
+            return as_rgb(image)
+        except Unusable as fault:
+            raise AssetError(f"{name}: {fault}.") from None
+        except Exception as error:  # Pillow raises many kinds for damaged files
+            raise _damaged(name, error) from None
+
+
+def _checked(content: bytes, name: str) -> Image.Image:
+    try:
+        return opened(content)
+    except Unusable as fault:
+        raise AssetError(f"{name}: {fault}.") from None
+    except Exception as error:
+        raise _damaged(name, error) from None
+
+
+def _damaged(name: str, error: Exception) -> AssetError:
+    return AssetError(f"{name}: the image is damaged ({reason_of(error)}), expected a whole JPEG file.")
+
+
+def opened(content: bytes) -> Image.Image:
+    """An image of which the header alone has been read.
+
+    Raises `Unusable` if it is none, or if its decoding would take more memory or time than a benchmark's may, and
+    whatever Pillow raises for damaged files.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise Unusable(f"{_kind_of_file(content)}, expected a JPEG file") from None
+    except Image.DecompressionBombError:
+        raise Unusable(f"too large an image, expected at most {MOST_PIXELS // 1_000_000} million pixels") from None
+    if image.width * image.height > MOST_PIXELS:
+        size = f"{image.width} x {image.height}"
+        raise Unusable(f"{size} pixels, expected at most {MOST_PIXELS // 1_000_000} million")
+    if image.format != "PNG" and (scans := content.count(START_OF_SCAN)) > MOST_SCANS:
+        raise Unusable(f"the image has {scans} scans, expected at most {MOST_SCANS}")
+    if image.format == "PNG" and (pictures := getattr(image, "n_frames", 1)) > 1:
+        raise Unusable(f"an animation of {pictures} pictures, expected one")
+    check_mode(image)
+    return image
+
+
+def _kind_of_file(content: bytes) -> str:
+    """What a file is that is neither JPEG nor PNG, in words."""
+    if not content:
+        return "empty"
+    return next((said for said, start in OTHER_KINDS.items() if re.match(start, content, re.DOTALL)), "not an image")

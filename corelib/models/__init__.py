@@ -1,0 +1,1 @@
+"""Networks and their files: the diffusers pipeline, deltas, classifiers, Inception; no training."""

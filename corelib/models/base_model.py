@@ -1,0 +1,54 @@
+"""The base model, a diffusers pipeline: its noise predictor as student and teacher, deltas to its cross-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from corelib.models.pipeline_parts import AUTOENCODER, TEXT_ENCODER, UNET, load_network, load_scheduler, load_tokenizer
+from corelib.runs.manifest import Manifest
+
+
+class BaseModel:
+    """The parts of the base model, each checked and loaded when it is asked for, in fp32 and without gradients."""
+
+    def __init__(self, world: Manifest) -> None:
+        self.folder = world.place(world.facts["pipeline"])
+        self._world = world
+        self._unet: str = world.facts["unet"]
+        self._sha256: Mapping[str, str] = world.facts["parts"]
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of the U-Net, to which deltas belong."""
+        return self._sha256[self._unet]
+
+    def unet(self) -> UNet2DConditionModel:
+        """The noise predictor eps_theta*."""
+        return load_network(UNET, self._part(self._unet))
+
+    def autoencoder(self) -> AutoencoderKL:
+        """The latent autoencoder (E and D of section 2)."""
+        return load_network(AUTOENCODER, self._part("vae"))
+
+    def text_encoder(self) -> CLIPTextModel:
+        """The text encoder."""
+        return load_network(TEXT_ENCODER, self._part("text_encoder"))
+
+    def tokenizer(self) -> CLIPTokenizer:
+        """The tokenizer of the text encoder."""
+        return load_tokenizer(self._part("tokenizer"))
+
+    def scheduler(self, **switches: Any) -> DDIMScheduler:
+        """DDIM over the base model's own noise schedule, whatever scheduler its folder names by default."""
+        return load_scheduler(self._part("scheduler"), **switches)
+
+    def _part(self, part: str) -> Path:
+        """The folder of a part, whose files are those that were taken into use."""
+        return self._world.outside(f"{self._world.facts['pipeline']}/{part}", self._sha256[part])

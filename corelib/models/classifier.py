@@ -1,0 +1,68 @@
+"""Classifiers: timm models with the benchmark's preprocessing, loaded from the benchmark's form of checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from torch import Tensor
+
+from corelib.errors import ArtefactError
+from corelib.models.classifier_checkpoint import load_classifier
+from corelib.models.device import Device
+from corelib.runs.manifest import Manifest
+
+LARGEST_RESOLUTION = 4096
+"""Pixels a side to which an image is brought before it is classified."""
+
+
+class ImageClassifier:
+    """A timm classifier with the benchmark's preprocessing: resize to a square, [-1, 1], no crop."""
+
+    def __init__(self, world: Manifest, label: str, device: Device) -> None:
+        facts = world.facts["classifiers"][label]
+        if not _is_a_network(facts["architecture"], facts["options"], facts["classes"], facts["resolution"]):
+            raise ArtefactError(
+                f"{world.folder}: its facts describe no {label} classifier, expected a network of timm's own, no "
+                "options, classes, and a resolution."
+            )
+        self.classes: list[str] = facts["classes"]
+        self.resolution: int = facts["resolution"]
+        self.device = device
+        path = world.outside(facts["weights"], facts["sha256"])
+        self.model = load_classifier(path, facts["architecture"], len(self.classes)).to(device.torch_device)
+
+    def prepared(self, image: Image.Image) -> Tensor:
+        """An image as the classifier takes it, (3, side, side) in [-1, 1]."""
+        if image.size != (self.resolution, self.resolution):
+            image = image.resize((self.resolution, self.resolution), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 255.0
+        return (pixels - 0.5) / 0.5
+
+    @torch.no_grad()
+    def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
+        """Class probabilities, (len(images), classes)."""
+        batch = torch.stack([self.prepared(image) for image in images])
+        return self.model(batch.to(self.device.torch_device)).float().softmax(dim=1).cpu()
+
+    @torch.no_grad()
+    def features(self, pixels: Tensor) -> Tensor:
+        """The pooled features before the last layer of images (n, 3, side, side) in [0, 255], (n, d)."""
+        normalised = (pixels.to(self.device.torch_device) / 255.0 - 0.5) / 0.5
+        return self.model.forward_head(self.model.forward_features(normalised), pre_logits=True)
+
+
+def _is_a_network(architecture: object, options: object, classes: object, resolution: object) -> bool:
+    """Whether facts say what is needed to build a classifier, and nothing by which timm would load something else."""
+    return (
+        isinstance(architecture, str)
+        and timm.is_model(architecture)
+        and options == {}
+        and isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and isinstance(resolution, int)
+        and 0 < resolution <= LARGEST_RESOLUTION
+    )

@@ -1,0 +1,42 @@
+"""The noise predictor as student and as frozen teacher in one module."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
+from torch.func import functional_call
+
+from corelib.models.delta import trained_tensors
+from corelib.models.device import Device
+from corelib.settings.trainable import Trained
+
+
+class StudentAndTeacher:
+    """One U-Net as two noise predictors: the student in training, and the frozen pre-trained teacher.
+
+    The teacher is the same module called with saved copies of the trained tensors, so that a second U-Net need
+    not be kept; swapping the tensors in place would corrupt a pending backward pass.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, trained: Trained, device: Device) -> None:
+        self.device = device
+        self.unet = unet.to(device.torch_device).requires_grad_(False)
+        self.trained = trained_tensors(unet, trained)
+        for parameter in self.trained.values():
+            parameter.requires_grad_(True)
+        self._frozen = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
+
+    def student(self, noisy: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
+        """eps_theta(x_t, p): noise of shape (batch, channels, h, w) in fp32."""
+        with self.device.autocast():
+            answer: Tensor = self.unet(noisy, timesteps, encoder_hidden_states=prompts).sample
+        return answer.float()
+
+    @torch.no_grad()
+    def teacher(self, noisy: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
+        """eps_theta*(x_t, p): as `student`, with the pre-trained weights and without gradients."""
+        with self.device.autocast():
+            asked = {"sample": noisy, "timestep": timesteps, "encoder_hidden_states": prompts}
+            answer: Tensor = functional_call(self.unet, self._frozen, args=(), kwargs=asked).sample
+        return answer.float()

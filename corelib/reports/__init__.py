@@ -1,0 +1,1 @@
+"""Tables and figures over evaluated runs, and the provenance of their numbers."""

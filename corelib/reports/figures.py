@@ -1,0 +1,69 @@
+"""Figures: sampled images side by side, a row a prompt and a column a model."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageDraw, ImageFont
+
+from corelib.files.atomic import written_whole
+from corelib.files.image_files import read_image
+from corelib.runs.stage import Outcome, Work
+from corelib.sampling.collection import sampled_images
+from corelib.settings.reports import FigureStage
+
+MARGIN = 8
+
+LABEL_PIXELS = 13
+
+INK, PAPER = (32, 32, 32), (255, 255, 255)
+
+
+def draw_figure(settings: FigureStage, work: Work) -> Outcome:
+    """Stage: draw the grid as a PNG."""
+    samples = {column: sampled_images(work.inputs[column]) for column, _ in settings.columns}
+    grid = [
+        [read_image(samples[column][style, object_, settings.seed]) for column, _ in settings.columns]
+        for style, object_ in settings.rows
+    ]
+    picture = image_grid(grid, settings.row_titles, [title for _, title in settings.columns], settings.pixels)
+    name = f"{settings.name}.png"
+    with written_whole(work.folder / name) as temporary:
+        picture.save(temporary, format="PNG")
+    return Outcome([name])
+
+
+def image_grid(
+    grid: list[list[Image.Image]], row_titles: list[str], column_titles: list[str], pixels: int
+) -> Image.Image:
+    """Images of `pixels` pixels a side with titles to the left of the rows and above the columns.
+
+    Small images are enlarged without smoothing, so that a reader sees the pixels that were sampled.
+    """
+    font = ImageFont.load_default(size=LABEL_PIXELS)
+    left = max(round(font.getlength(title)) for title in row_titles) + 2 * MARGIN
+    wrapped = [_wrapped(title, font, pixels) for title in column_titles]
+    top = max(len(lines) for lines in wrapped) * (LABEL_PIXELS + 3) + 2 * MARGIN
+    step = pixels + MARGIN
+    picture = Image.new("RGB", (left + step * len(column_titles), top + step * len(grid)), PAPER)
+    draw = ImageDraw.Draw(picture)
+    for column, lines in enumerate(wrapped):
+        centre = left + column * step + pixels // 2
+        draw.multiline_text((centre, top - MARGIN), "\n".join(lines), INK, font, anchor="md", align="center")
+    for row, (title, images) in enumerate(zip(row_titles, grid, strict=True)):
+        draw.text((left - MARGIN, top + row * step + pixels // 2), title, INK, font, anchor="rm")
+        for column, image in enumerate(images):
+            enlarged = image.width < pixels
+            resampling = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
+            picture.paste(image.resize((pixels, pixels), resampling), (left + column * step, top + row * step))
+    return picture
+
+
+def _wrapped(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, pixels: int) -> list[str]:
+    """A title in lines that fit above its column."""
+    lines = [""]
+    for word in title.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > pixels:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -1,0 +1,85 @@
+"""Who made a number: the runs, commits and devices behind it, from the records beside the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from corelib.errors import ArtefactError
+from corelib.files.paths import named_below
+from corelib.files.sealed_json import read_sealed
+from corelib.runs.layout import RECORD, SPECIFICATION
+from corelib.runs.manifest import Manifest
+
+SHARDS = "shards/*.provenance.json"
+"""The records of the jobs that sampled a run's images; the run's own is that of the job that gathered them."""
+
+PREDICTIONS, FID, FID_OF_ORIGINAL = "predictions", "fid", "fid_of_original"
+
+NOT_ON_RECORD = "not on record"
+
+BELOW = ("samples", "delta")
+"""The roles by which what looks at images leads to the images, and these to their model."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One job that had a part in a number.
+
+    Attributes:
+        stage, run: what it made.
+        commit: of the code; None outside a checkout.
+        device: on which it computed, or those, if it was interrupted and went on elsewhere.
+        host: the machine, or the cluster's name for it.
+        finished: when.
+    """
+
+    stage: str
+    run: str
+    commit: str | None
+    device: str
+    host: str
+    finished: str
+
+
+def origins_of(cells: Manifest) -> dict[str, list[Origin]]:
+    """The jobs behind an evaluated run's accuracies, its FID, and the original model's: model, images, evaluation.
+
+    By the roles of the cells' inputs; empty lists where there is no specification. A job whose record is missing or
+    damaged is listed as not on record: the number is not in doubt for that, and `verify` names the record.
+    """
+    builds_on = _builds_on(cells.folder)
+    return {
+        role: list(_chain(cells.folder.parents[1], builds_on[role])) if role in builds_on else []
+        for role in (PREDICTIONS, FID, FID_OF_ORIGINAL)
+    }
+
+
+def _chain(runs: Path, name: str) -> Iterator[Origin]:
+    """The jobs of a run and of what it looks at, first things first."""
+    builds_on = _builds_on(named_below(runs, name))
+    for role in BELOW:
+        if role in builds_on:
+            yield from _chain(runs, builds_on[role])
+    stage, _, run = name.partition("/")
+    records = sorted((runs / name).glob(SHARDS)) or [runs / name / RECORD]
+    for path in records:
+        yield _origin(stage, run, path)
+
+
+def _origin(stage: str, run: str, path: Path) -> Origin:
+    try:
+        job = read_sealed(path)
+        devices = dict.fromkeys(attempt["device"] for attempt in (*job["earlier_attempts"], job))
+        return Origin(stage, run, job["commit"], ", ".join(devices), job["node"] or job["host"], job["finished"])
+    except (ArtefactError, KeyError, TypeError):
+        return Origin(stage, run, None, NOT_ON_RECORD, NOT_ON_RECORD, "")
+
+
+def _builds_on(folder: Path) -> Mapping[str, str]:
+    """The runs that a run builds on, by role; none where its specification is gone."""
+    try:
+        return {role: str(name) for role, name in read_sealed(folder / SPECIFICATION)["builds_on"].items()}
+    except (ArtefactError, KeyError, AttributeError):
+        return {}

@@ -1,0 +1,271 @@
+"""Tables: queries over evaluated runs, in the paper's columns, with everything behind each number beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
+from decimal import Decimal
+
+from corelib.evaluation.metrics import ACCURACIES, FILE, Count, rounded, scaled_fid, total
+from corelib.evaluation.significance import false_differences, probability_if_equal
+from corelib.files.atomic import write_text
+from corelib.files.json_files import read_json
+from corelib.reports.provenance import FID, FID_OF_ORIGINAL, PREDICTIONS, Origin, origins_of
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Outcome, Work
+from corelib.settings.reports import TableRow, TableStage
+
+METRICS = (*ACCURACIES, "SFID", "Total")
+
+COLUMNS = ("Task", "Algorithm", *METRICS, "Remark")
+
+CELL_COLUMNS = (
+    "task", "row", "metric", "k", "n", "value", "low", "high",
+    "published", "published_k", "published_n", "verdict", "diverged_at", "flagged", "gate", "run",
+)  # fmt: skip
+
+ORIGIN_COLUMNS = ("task", "row", "metric", "stage", "run", "commit", "device", "host", "finished")
+
+ROLES = {**dict.fromkeys(ACCURACIES, (PREDICTIONS,)), "SFID": (FID, FID_OF_ORIGINAL)}
+"""By which of the cells' inputs a number is decided; Total by all."""
+
+SIGNIFICANCE = 0.05
+
+NO_GATE = "off"
+
+LATEX = str.maketrans(
+    {**{mark: f"\\{mark}" for mark in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+    | {"^": r"\textasciicircum{}"}
+)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One line of a table."""
+
+    row: TableRow
+    run: str
+    counts: Mapping[str, Count]
+    sfid: Decimal
+    diverged_at: int | None
+    flagged: int
+    origins: Mapping[str, list[Origin]]
+
+    @property
+    def remark(self) -> str:
+        """What a reader must know of the line; empty where its numbers can be taken as they are."""
+        remarks = []
+        if self.diverged_at is not None:
+            remarks.append(f"diverged at step {self.diverged_at}")
+        if self.flagged:
+            images = "1 image" if self.flagged == 1 else f"{self.flagged} images"
+            remarks.append(f"{images} constant or not finite")
+        return "; ".join(remarks)
+
+    @property
+    def title(self) -> str:
+        """What the line is called, on one line, with what a reader must know of it."""
+        title = " ".join(self.row.title.split())
+        return f"{title} ({self.remark})" if self.remark else title
+
+    @property
+    def values(self) -> dict[str, Decimal]:
+        """What the line says under each metric, as the paper rounds it."""
+        values = {name: count.percent for name, count in self.counts.items()} | {"SFID": self.sfid}
+        return values | {"Total": total(values.values())}
+
+    @property
+    def may_be_best(self) -> bool:
+        """Whether the line competes for the best Total: it has one, and nothing casts doubt on it."""
+        return not self.remark and self.values["Total"].is_finite()
+
+    def made_by(self, metric: str) -> list[Origin]:
+        """The jobs that had a part in one of the line's numbers, each once."""
+        roles = ROLES.get(metric, tuple(self.origins))
+        return list(dict.fromkeys(origin for role in roles for origin in self.origins[role]))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number of the paper, and the count behind it where it is an accuracy."""
+
+    value: str
+    count: Count | None
+
+
+def tabulate(settings: TableStage, work: Work) -> Outcome:
+    """Stage: write a table as CSV, Markdown and LaTeX, its cells with all behind them, and who made each."""
+    lines = [evaluated(row, work.inputs[row.cells]) for row in settings.rows]
+    published = read_published(settings.published)
+    gate = outcome_of_gate(work.inputs.get("gate"))
+    notes = [about_chance(lines, published if settings.comparable else {}), "" if gate == NO_GATE else f"Gate: {gate}."]
+    contents = {
+        f"{settings.name}.csv": as_csv(lines),
+        f"{settings.name}.md": as_markdown(lines) + "".join(f"\n{note}\n" for note in notes if note),
+        f"{settings.name}.tex": ("" if gate == NO_GATE else f"% gate: {gate}\n") + as_latex(lines),
+        f"{settings.name}.cells.csv": as_cells(lines, published, settings.comparable, gate),
+    }
+    for name, content in contents.items():
+        write_text(work.folder / name, content)
+    # as the records that it repeats, it says where and when: equal tables are equal files, wherever they were made
+    origins = f"{settings.name}.provenance.csv"
+    write_text(work.folder / origins, as_provenance(lines))
+    return Outcome(sorted(contents), records=[origins])
+
+
+def outcome_of_gate(gate: Manifest | None) -> str:
+    """What the gate said of the base model: `passed` or `failed`; `off` where there is none."""
+    return NO_GATE if gate is None else str(gate.facts["outcome"])
+
+
+def evaluated(row: TableRow, cells: Manifest) -> Evaluated:
+    """A line from the counts of its run."""
+    found = read_json(cells.file(FILE))
+    counts = {name: Count(**found[name]) for name in ACCURACIES}
+    sfid = rounded(scaled_fid(found["FID_of_original"], found["FID"]))
+    return Evaluated(row, cells.folder.name, counts, sfid, found["diverged_at"], found["flagged"], origins_of(cells))
+
+
+def as_csv(lines: list[Evaluated]) -> str:
+    """The table in the paper's columns, and a last one for what a reader must know of a line."""
+    rows = [[line.row.task, line.row.title, *map(_shown, line.values.values()), line.remark] for line in lines]
+    return _csv([COLUMNS, *rows])
+
+
+def as_markdown(lines: list[Evaluated]) -> str:
+    """The table for people, task by task, the best Total of each in bold."""
+    parts = []
+    for task, own in _by_task(lines):
+        header = ["Algorithm", *(f"{metric} (↑)" for metric in METRICS)]
+        rows = [header, ["---", *["---:"] * len(METRICS)]]
+        rows += [[line.title.replace("|", "\\|"), *_values(line, own, "**{}**")] for line in own]
+        parts.append(f"### {task}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def as_latex(lines: list[Evaluated]) -> str:
+    """The table for papers, to be used with the package booktabs; the best Total of each task in bold."""
+    header = ["Algorithm", *(rf"{metric} ($\uparrow$)" for metric in METRICS)]
+    parts = [rf"\begin{{tabular}}{{l{'r' * len(METRICS)}}}", r"\toprule", _latex_row(header)]
+    for task, own in _by_task(lines):
+        parts += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{_in_latex(task)}}}}} \\"]
+        parts += [_latex_row([_in_latex(line.title), *_values(line, own, r"\textbf{{{}}}")]) for line in own]
+    return "\n".join([*parts, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _by_task(lines: list[Evaluated]) -> Iterator[tuple[str, list[Evaluated]]]:
+    for task in dict.fromkeys(line.row.task for line in lines):
+        yield task, [line for line in lines if line.row.task == task]
+
+
+def _values(line: Evaluated, rivals: list[Evaluated], bold: str) -> list[str]:
+    """What stands in a line's columns; its Total in bold if it is the best of those that may be."""
+    values = [_shown(value) for value in line.values.values()]
+    totals = [rival.values["Total"] for rival in rivals if rival.may_be_best]
+    if line.may_be_best and line.values["Total"] == max(totals):
+        values[-1] = bold.format(values[-1])
+    return values
+
+
+def _latex_row(entries: list[str]) -> str:
+    return " & ".join(entries) + r" \\"
+
+
+def _in_latex(text: str) -> str:
+    """A text without any of LaTeX's own characters."""
+    return text.translate(LATEX)
+
+
+def as_cells(
+    lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published], comparable: bool, gate: str
+) -> str:
+    """Every number with its count, 95 % interval, published counterpart and verdict, and the outcome of the gate."""
+    return _csv([CELL_COLUMNS, *(cell for line in lines for cell in _cells(line, published, comparable, gate))])
+
+
+def _cells(
+    line: Evaluated, published: Mapping[tuple[str, str, str], Published], comparable: bool, gate: str
+) -> Iterator[list[object]]:
+    for metric, value in line.values.items():
+        count = line.counts.get(metric)
+        theirs = published.get((line.row.task, line.row.row, metric))
+        low, high = count.interval() if count else ("", "")
+        yield [
+            line.row.task,
+            line.row.row,
+            metric,
+            count.k if count else "",
+            count.n if count else "",
+            _shown(value),
+            f"{low:.2f}" if count else "",
+            f"{high:.2f}" if count else "",
+            theirs.value if theirs else "",
+            theirs.count.k if theirs and theirs.count else "",
+            theirs.count.n if theirs and theirs.count else "",
+            verdict(count, theirs, comparable),
+            "" if line.diverged_at is None else line.diverged_at,
+            line.flagged,
+            gate,
+            line.run,
+        ]
+
+
+def as_provenance(lines: list[Evaluated]) -> str:
+    """Every job that had a part in a number: what it made, when, where, on which device and from which commit."""
+    return _csv(
+        [
+            ORIGIN_COLUMNS,
+            *(
+                [line.row.task, line.row.row, metric, *astuple(origin)]
+                for line in lines
+                for metric in METRICS
+                for origin in line.made_by(metric)
+            ),
+        ]
+    )
+
+
+def verdict(count: Count | None, published: Published | None, comparable: bool) -> str:
+    """Whether an accuracy and its published value may be equal: Fisher's exact test of two proportions at 5 %."""
+    if not comparable or count is None or published is None or published.count is None:
+        return "not comparable"
+    return "compatible" if probability_if_equal(count, published.count) >= SIGNIFICANCE else "differs"
+
+
+def about_chance(lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published]) -> str:
+    """How many accuracies differ from the published ones, and how many would by chance; empty if none is comparable."""
+    pairs = [
+        (count, theirs.count)
+        for line in lines
+        for metric, count in line.counts.items()
+        if (theirs := published.get((line.row.task, line.row.row, metric))) is not None and theirs.count is not None
+    ]
+    if not pairs:
+        return ""
+    found = false_differences(pairs, SIGNIFICANCE)
+    differ = "differs" if found.differing == 1 else "differ"
+    return (
+        f"Of {found.pairs} accuracies that the paper prints too, {found.differing} {differ} (Fisher's exact test at "
+        f"5 %). Were all of them equal, {found.expected:.2g} would differ by chance; {found.differing} or more with a "
+        f"probability of {found.at_least_as_many:.2g} (cells taken as independent)."
+    )
+
+
+def read_published(numbers: list[list[str]]) -> dict[tuple[str, str, str], Published]:
+    """The paper's numbers, given as (task, row, metric, value, k, n), by (task, row, metric)."""
+    return {
+        (task, row, metric): Published(value, Count(int(k), int(n)) if k and n else None)
+        for task, row, metric, value, k, n in numbers
+    }
+
+
+def _shown(value: Decimal) -> str:
+    return f"{value:.2f}"
+
+
+def _csv(rows: list[object]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)  # type: ignore[arg-type]
+    return buffer.getvalue()

@@ -1,0 +1,141 @@
+"""Manifests: the sha256 of each file that a stage has written, and the facts that later stages read."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corelib.errors import ArtefactError
+from corelib.files.hashing import sha256_of
+from corelib.files.json_files import Record, read_json, write_json
+from corelib.files.paths import below, followed, named_below
+from corelib.files.sealed_json import has_its_seal, sealed
+from corelib.runs.layout import MANIFEST
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a stage made.
+
+    Attributes:
+        folder: of the stage.
+        stage, digest: of which run it is.
+        files: their hashes.
+        facts: what later stages read.
+        trained: the seals of the trained models behind it, by the names of their runs.
+        seal: of all this.
+    """
+
+    folder: Path
+    stage: str
+    digest: str
+    files: Mapping[str, str]
+    facts: Mapping[str, Any]
+    trained: Mapping[str, str] = field(default_factory=dict)
+    seal: str = ""
+
+    def outside(self, path: str, sha256: str) -> Path:
+        """The path of something that the stage vouches for by a fact, an asset say, after checking its bytes.
+
+        `path` is relative to the stage's folder, and the links in it are followed. Raises `ArtefactError` if it leads
+        elsewhere than a link of the folder itself does, or the bytes are other ones.
+        """
+        found = followed(self.place(path))
+        if not found.exists():
+            raise ArtefactError(f"{found}: missing, expected what {self.folder / MANIFEST} vouches for.")
+        if (sha := _sha256_or_reason(found)) != sha256:
+            raise ArtefactError(
+                f"{found}: its sha256 is {sha[:12]}, expected {sha256[:12]} as when it was taken into use; put the old "
+                f"content back, or delete {self.folder} to take the new one into use under every run that needs it."
+            )
+        return found
+
+    def place(self, path: object) -> Path:
+        """Where something lies that a fact names, unchecked: in the stage's folder, or where a link of it leads.
+
+        The links at the top of a folder are those by which a run takes the user's own files into use.
+        """
+        lexical = named_below(self.folder, path)
+        top = self.folder / lexical.relative_to(self.folder).parts[0]
+        return lexical if top.is_symlink() else below(self.folder, path)
+
+    def file(self, name: str) -> Path:
+        """The path of one of the stage's files, after checking that its bytes are the ones vouched for.
+
+        Raises `ArtefactError` if they are not, or if the file or a link in it leads out of the stage's folder.
+        """
+        if name not in self.files:
+            raise ArtefactError(
+                f"{self.folder / MANIFEST}: it vouches for no file `{name}`, only {sorted(self.files)}."
+            )
+        path = below(self.folder, name)
+        if not path.exists():
+            raise ArtefactError(f"{path}: the file is missing; delete {self.folder} and ask for the target again.")
+        if path.is_dir():
+            for link in (file for file in path.rglob("*") if file.is_symlink()):
+                below(self.folder, link.relative_to(self.folder).as_posix())
+        if (found := _sha256_or_reason(path)) != self.files[name]:
+            raise ArtefactError(
+                f"{path}: its sha256 is {found[:12]}, but its manifest expects {self.files[name][:12]}; "
+                f"the file is damaged: delete {self.folder} and ask for the target again."
+            )
+        return path
+
+
+def _sha256_or_reason(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise ArtefactError(f"{path}: not readable ({error.strerror or error}), expected a file.") from None
+
+
+def vouched_for(
+    folder: Path,
+    stage: str,
+    digest: str,
+    files: list[str],
+    facts: Mapping[str, Any],
+    trained: Mapping[str, str],
+    inputs: Mapping[str, str],
+) -> dict[str, Any]:
+    """The content of a manifest over the named files (or folders) in a stage's folder, as they are now.
+
+    `trained` has the seals of the trained models behind the run, and `inputs` those of the runs that a product was put
+    together from, both by name.
+    """
+    hashes = {name: sha256_of(folder / name) for name in files}
+    content = {"stage": stage, "digest": digest, "files": hashes, "facts": dict(facts)}
+    return sealed({**content, "trained": dict(trained), "inputs": dict(inputs)})
+
+
+def is_still_true(content: Any, folder: Path, digest: str) -> bool:
+    """Whether the content of a manifest belongs to a run and every file is there with the bytes it vouches for."""
+    try:
+        files = content["files"].items()
+        belongs = has_its_seal(content) and content["digest"] == digest
+        return belongs and all(sha256_of(below(folder, name)) == sha for name, sha in files)
+    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def write_manifest(
+    path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
+) -> None:
+    """Hash the named files (or folders) of a stage and vouch for them in `path`; the last thing that a stage does."""
+    write_json(path, vouched_for(folder, stage, digest, files, facts, {}, {}))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file. Raises `ArtefactError` if it is missing, malformed or not as it was written."""
+    content = read_json(path, functools.partial(Record, source=path))
+    if not has_its_seal(content):
+        raise ArtefactError(f"{path}: not a manifest as it was written; delete it and ask for the target again.")
+    kinds = {"stage": str, "digest": str, "files": dict, "facts": dict, "trained": dict}
+    if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
+        raise ArtefactError(f"{path}: not a manifest; delete it and ask for the target again.")
+    if not all(isinstance(sha256, str) for part in ("files", "trained") for sha256 in content[part].values()):
+        raise ArtefactError(f"{path}: not a manifest, a file has no sha256; delete it and ask for the target again.")
+    return Manifest(path.parent, *(content[key] for key in (*kinds, "seal")))

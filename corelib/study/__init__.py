@@ -1,0 +1,1 @@
+"""Studies: configuration files merged, typed and checked, and the runs that they need. Never imports torch."""

@@ -1,0 +1,369 @@
+"""Checks of a study that need more than one leaf."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+
+from corelib.settings.prompts import EMPTY_CONCEPT
+from corelib.settings.unlearning import DIGITS
+from corelib.study.anchors import FIRST_RETAIN
+from corelib.study.schema import (
+    NAME,
+    ORIGINAL,
+    Figure,
+    Method,
+    MiniatureWorld,
+    Row,
+    Scheme,
+    Study,
+    Task,
+    UnlearnCanvasWorld,
+)
+from corelib.study.wording import listed, shown
+
+MOST_IMAGES = 100_000
+"""That one model may be asked for; the paper's original model has 1,140. They are listed in a specification, which with
+names as long as those of files can be has to be one that `corelib.files.atomic` reads."""
+
+LONGEST = 1e12
+"""Epochs or steps of a run, beyond which a number can only be a mistake."""
+
+
+class Inconsistency(Exception):
+    """A leaf that is well formed but does not go with the others: where, what it is, what was expected."""
+
+    def __init__(self, key: str, value: object, expected: str) -> None:
+        super().__init__(f"{key} is {shown(value)}, expected {expected}")
+        self.key, self.value, self.expected = key, value, expected
+
+
+def check_consistency(study: Study) -> None:
+    """Raise `Inconsistency` for the first leaf that does not go with the others."""
+    for inconsistency in inconsistencies_of(study):
+        raise inconsistency
+
+
+def inconsistencies_of(study: Study) -> Iterator[Inconsistency]:
+    """Every pair of leaves that cannot both be meant, in the order of the file."""
+    yield from _not_finite((), study.model_dump())
+    yield from _check_the_world(study)
+    for name, task in study.tasks.items():
+        yield from _not_a_name(f"tasks.{name}", name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+        yield from _check_a_task(study, f"tasks.{name}", task)
+    yield from _check_the_grids(study)
+    yield from _check_training(study)
+    for name, method in study.methods.items():
+        yield from _check_a_method(study, f"methods.{name}", name, method)
+    for name, table in study.tables.items():
+        yield from _not_a_name(f"tables.{name}", name, r"table[A-Za-z0-9_]+", "a name such as `table1`")
+        yield from _unknown(f"tables.{name}.tasks", table.tasks, list(study.tasks), "task")
+        yield from _repeated(f"tables.{name}.tasks", table.tasks)
+        yield from _repeated(f"tables.{name}.rows", [row.name for row in study.rows_of(table.rows)])
+        for row in study.rows_of(table.rows):
+            yield from _check_a_row(study, f"tables.{name}.rows", row, table.tasks)
+        yield from _check_titles(study, f"tables.{name}.rows", table.rows)
+    for name, figure in study.figures.items():
+        yield from _not_a_name(f"figures.{name}", name, r"figure[A-Za-z0-9_]+", "a name such as `figure2`")
+        yield from _check_a_figure(study, f"figures.{name}", figure)
+
+
+def _check_the_world(study: Study) -> Iterator[Inconsistency]:
+    world = study.world
+    for key, names in (("world.styles", world.styles), ("world.objects", world.objects)):
+        yield from _repeated(key, names)
+        for name in names:
+            yield from _not_a_name(key, name, NAME.pattern, "names of letters, digits, `_` and `-`")
+        if not names:
+            yield Inconsistency(key, names, "at least one name")
+    yield from _unknown("prompts.photo_style", [study.prompts.photo_style], world.styles, "style of the world")
+    if world.kind == "miniature":
+        yield from _check_the_miniature(study, world)
+    else:
+        yield from _check_the_papers_world(study, world)
+    shrinks = 2 ** (len(world.autoencoder.channels) - 1) if world.kind == "miniature" else 8
+    for key, resolution in _resolutions(study).items():
+        if resolution % shrinks:
+            yield Inconsistency(key, resolution, f"a multiple of {shrinks}, by which the autoencoder divides it")
+
+
+def _check_the_papers_world(study: Study, world: UnlearnCanvasWorld) -> Iterator[Inconsistency]:
+    if study.fid.mode == "benchmark" and world.assets.inception_torchvision is None:
+        expected = "the file of torchvision's Inception, which fid.mode: benchmark asks for"
+        yield Inconsistency("world.assets.inception_torchvision", None, expected)
+    for key, names in (("world.styles", world.styles), ("world.objects", world.objects)):
+        for name, expected in zip(names, sorted(names), strict=True):
+            if name != expected:
+                yield Inconsistency(key, name, f"{expected} there: the classifiers' classes are in alphabetical order")
+
+
+def _check_the_miniature(study: Study, world: MiniatureWorld) -> Iterator[Inconsistency]:
+    from corelib.worlds.miniature.drawing import OBJECTS, STYLES  # here: the paper's world needs no renderer
+
+    drawn = [style for style in world.styles if style != study.prompts.photo_style]
+    yield from _unknown("world.styles", drawn, list(STYLES), "style that can be drawn")
+    yield from _unknown("world.objects", world.objects, list(OBJECTS), "object that can be drawn")
+    if world.images_per_cell <= world.classifier.held_out_per_cell:
+        yield Inconsistency(
+            "world.classifier.held_out_per_cell",
+            world.classifier.held_out_per_cell,
+            f"fewer than world.images_per_cell ({world.images_per_cell})",
+        )
+    for part, channels in (("autoencoder", world.autoencoder.channels), ("denoiser", world.denoiser.channels)):
+        if not channels:
+            yield Inconsistency(f"world.{part}.channels", channels, "at least one level")
+    width, heads = world.text_encoder.width, world.text_encoder.heads
+    if width % heads:
+        yield Inconsistency("world.text_encoder.heads", heads, f"a divisor of world.text_encoder.width ({width})")
+    head_width = world.denoiser.attention_head_width
+    if any(channels % head_width for channels in world.denoiser.channels):
+        yield Inconsistency(
+            "world.denoiser.attention_head_width",
+            head_width,
+            f"a divisor of every entry of world.denoiser.channels ({world.denoiser.channels})",
+        )
+    if study.gate is not None:
+        yield Inconsistency("gate", study.gate, "null: the paper's numbers are of another world")
+    if study.fid.mode == "benchmark":
+        yield Inconsistency("fid.mode", "benchmark", "clean: the miniature has no Inception network")
+    for key, resolution in _resolutions(study).items():
+        if resolution != world.resolution:
+            yield Inconsistency(key, resolution, f"the miniature's own world.resolution ({world.resolution})")
+
+
+def _resolutions(study: Study) -> dict[str, int]:
+    return {"encoding.resolution": study.encoding.resolution, "sampling.resolution": study.sampling.resolution}
+
+
+def _check_a_task(study: Study, key: str, task: Task) -> Iterator[Inconsistency]:
+    styles, objects = study.world.styles, study.world.objects
+    retain = [] if isinstance(task.retain, str) else task.retain
+    named = {"forget": task.forget, "retain": retain, "evaluation.retain": task.evaluation.retain}
+    for leaf, names in named.items():
+        yield from _unknown(f"{key}.{leaf}", names, styles, "style of the world")
+        yield from _repeated(f"{key}.{leaf}", names)
+    if study.prompts.photo_style in task.forget:
+        yield Inconsistency(f"{key}.forget", study.prompts.photo_style, "styles other than the photos")
+    if study.prompts.photo_style in retain and len(retain) > 1:
+        yield Inconsistency(f"{key}.retain", study.prompts.photo_style, "`photos_in_retain: true` for the photos")
+    for leaf in ("retain", "evaluation.retain"):
+        if overlap := [style for style in named[leaf] if style in task.forget]:
+            yield Inconsistency(f"{key}.{leaf}", overlap[0], f"styles that {key}.forget does not name")
+    for leaf, chosen in (("objects", task.objects), ("evaluation.objects", task.evaluation.objects)):
+        if chosen != "all":
+            yield from _unknown(f"{key}.{leaf}", list(chosen), objects, "object of the world")
+            yield from _repeated(f"{key}.{leaf}", list(chosen))
+        if not chosen:
+            yield Inconsistency(f"{key}.{leaf}", chosen, "`all` or at least one object")
+    if not task.evaluation.retain:
+        yield Inconsistency(f"{key}.evaluation.retain", [], "at least one style")
+    cells = len(task.evaluation.retain) * len(study.objects_of(task.evaluation.objects))
+    if cells * min(len(task.evaluation.seeds), len(study.fid.reference_images)) == 1:
+        yield Inconsistency(
+            f"{key}.evaluation.retain", task.evaluation.retain, "at least two images in the retain cells, for FID"
+        )
+    if not study.retain_set(task):
+        yield Inconsistency(f"{key}.retain", task.retain, "at least one style that is not forgotten")
+    yield from _repeated(f"{key}.evaluation.seeds", task.evaluation.seeds)
+
+
+def _check_the_grids(study: Study) -> Iterator[Inconsistency]:
+    """The original model is sampled for all tasks together, and for the anchors of which images are generated."""
+    generates = any(method.objective.unlearn.images == "generated" for method in study.methods.values())
+    judged = 0
+    for name, task in study.tasks.items():
+        seeds, styles = task.evaluation.seeds, len(task.forget) + len(task.evaluation.retain)
+        judged += styles * len(study.objects_of(task.evaluation.objects)) * len(seeds)
+        if judged > MOST_IMAGES:
+            expected = f"so few that {judged:,} images, with those of the tasks before it, become {MOST_IMAGES:,}"
+            yield Inconsistency(f"tasks.{name}.evaluation.seeds", len(seeds), expected)
+        anchors = len(study.retain_styles(task)) * len(study.objects_of(task.objects))
+        if generates and (generated := anchors * len(study.training.images)) > MOST_IMAGES:
+            expected = f"so few that {generated:,} images generated for {name} become {MOST_IMAGES:,}"
+            yield Inconsistency("training.images", len(study.training.images), expected)
+
+
+def _check_training(study: Study) -> Iterator[Inconsistency]:
+    count = study.world.images_per_cell
+    for key, images in (
+        ("training.images", study.training.images),
+        ("fid.reference_images", study.fid.reference_images),
+    ):
+        yield from _repeated(key, images)
+        if not images:
+            yield Inconsistency(key, images, "at least one index")
+        if beyond := [index for index in images if index > count]:
+            yield Inconsistency(key, beyond[0], f"indices up to world.images_per_cell ({count})")
+    betas = study.training.optimizer.betas
+    if beyond_one := [beta for beta in betas if not 0 <= beta < 1]:
+        yield Inconsistency("training.optimizer.betas", beyond_one[0], "numbers from 0 to below 1")
+    if study.anchoring.base not in (FIRST_RETAIN, EMPTY_CONCEPT):
+        yield from _unknown("anchoring.base", [study.anchoring.base], study.world.styles, "style of the world")
+    if study.anchoring.one_to_one != "in_order":
+        for forget, anchor in study.anchoring.one_to_one.items():
+            key = f"anchoring.one_to_one.{forget}"
+            yield from _unknown(key, [forget, anchor], study.world.styles, "style of the world")
+            if forget == anchor:
+                yield Inconsistency(key, anchor, "a style other than the forget style itself")
+
+
+def _check_a_method(study: Study, key: str, name: str, method: Method) -> Iterator[Inconsistency]:
+    yield from _not_a_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+    decay = study.training.optimizer.weight_decay
+    if method.saliency is not None and decay > 0:  # decay moves the weights that a mask keeps
+        yield Inconsistency("training.optimizer.weight_decay", decay, f"0.0, since {key} has a saliency mask")
+    if name == ORIGINAL:
+        yield Inconsistency("methods", ORIGINAL, "another name: this one is the model before unlearning")
+    scale = study.training.scale
+    if not 0 < method.learning_rate * scale.learning_rate < math.inf:
+        yield Inconsistency(
+            "training.scale.learning_rate", scale.learning_rate, f"a number that leaves {key}.learning_rate one"
+        )
+    for task, length in method.length.items():
+        if not 0 < round((length.epochs or length.steps or 0) * scale.length, DIGITS) < LONGEST:
+            expected = f"a number that leaves {key}.length.{task} one, below {LONGEST:,.0f}"
+            yield Inconsistency("training.scale.length", scale.length, expected)
+    for leaf, tasks in (("length", list(method.length)), ("anchors", list(method.anchors))):
+        yield from _unknown(f"{key}.{leaf}", tasks, list(study.tasks), "task")
+    if study.training.epoch_counts == "both" and method.objective.retain is not None and method.batch % 2:
+        yield Inconsistency(
+            f"{key}.batch", method.batch, "an even number: half of it are retain pairs (training.epoch_counts: both)"
+        )
+
+
+def _check_a_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[Inconsistency]:
+    yield from _not_a_name(key, row.name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+    yield from _unknown(key, [row.method], [ORIGINAL, *study.methods], "method")
+    if row.method == ORIGINAL:
+        if row.anchors is not None:
+            yield Inconsistency(key, row.anchors, "no anchors for the original model")
+        return
+    method = study.methods[row.method]
+    for task in tasks:
+        if task not in method.length:
+            yield Inconsistency(f"methods.{row.method}.length", sorted(method.length), f"an entry for {task} ({key})")
+        if task not in method.anchors and row.anchors is None:
+            yield Inconsistency(f"methods.{row.method}.anchors", sorted(method.anchors), f"an entry for {task} ({key})")
+        scheme = row.anchors or method.anchors[task]
+        yield from _check_anchors(study, scheme, row.method, task, f"{key}, row {row.name}")
+
+
+def _check_titles(study: Study, key: str, rows: list[str | Row]) -> Iterator[Inconsistency]:
+    """Rows that a reader of the table cannot tell apart, and the key that would give one of them another title."""
+    known: dict[str, int] = {}
+    spelt_out = study.rows_of(rows)
+    for place, row in enumerate(spelt_out):
+        title = study.title_of(row)
+        seen = _as_read(title)
+        if not seen:
+            yield Inconsistency(_key_of_title(key, rows, place), title, f"a title for the row {row.name} of {key}")
+        first = known.setdefault(seen, place)
+        if first != place:
+            changed, kept = (first, place) if rows[place] == ORIGINAL else (place, first)
+            expected = f"another title for the row {spelt_out[changed].name} of {key}"
+            yield Inconsistency(
+                _key_of_title(key, rows, changed),
+                study.title_of(spelt_out[changed]),
+                f"{expected}: the row {spelt_out[kept].name} has this one",
+            )
+
+
+def _key_of_title(key: str, rows: list[str | Row], place: int) -> str:
+    """Where to say the title of a row: in the row, or in the method that it names and nothing more."""
+    row = rows[place]
+    return f"methods.{row}.title" if isinstance(row, str) else f"{key}.{place}.title"
+
+
+def _as_read(title: str) -> str:
+    """A title without differences that hardly show: of case, space, and how Unicode composes characters."""
+    normal = " ".join(unicodedata.normalize("NFKC", title).casefold().split())
+    return "".join(mark for mark in normal if mark.isprintable())
+
+
+def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, asked_by: str) -> Iterator[Inconsistency]:
+    base, pairs, forget = study.anchoring.base, study.anchoring.one_to_one, study.tasks[task].forget
+    images = study.methods[name].objective.unlearn.images
+    if not study.retain_styles(study.tasks[task]):
+        yield from _contradictions_without_retain_styles(study, scheme, name, task, asked_by)
+    if scheme == "all_to_one" and base in forget:
+        yield Inconsistency("anchoring.base", base, f"a style that tasks.{task}.forget does not name ({asked_by})")
+    if study.methods[name].objective.unlearn.shows_the_anchor:
+        expected = f"a style: the method trains on its images, `images: {images}` ({asked_by})"
+        if scheme == "all_to_one" and base == EMPTY_CONCEPT:
+            yield Inconsistency("anchoring.base", base, expected)
+        if scheme == "empty":
+            yield Inconsistency(f"methods.{name}.anchors.{task}", scheme, f"a scheme whose anchor is {expected}")
+    if scheme == "one_to_one" and pairs != "in_order":
+        if missing := [style for style in forget if style not in pairs]:
+            yield Inconsistency("anchoring.one_to_one", sorted(pairs), f"an anchor for {missing[0]} ({asked_by})")
+        anchors = [pairs[style] for style in forget]
+        if repeated := {anchor for anchor in anchors if anchors.count(anchor) > 1}:
+            yield Inconsistency(
+                "anchoring.one_to_one", min(repeated), f"distinct anchors for the forget styles ({asked_by})"
+            )
+
+
+def _contradictions_without_retain_styles(
+    study: Study, scheme: Scheme, name: str, task: str, asked_by: str
+) -> Iterator[Inconsistency]:
+    """D_r is the photos alone, which no scheme chooses by itself: the base or the pairs have to be said."""
+    photos, pairs = study.prompts.photo_style, study.anchoring.one_to_one
+    shifted = scheme == "one_to_one" and pairs == "in_order" and len(study.tasks[task].forget) > 1
+    if scheme == "all_to_one" and study.anchoring.base == FIRST_RETAIN:
+        expected = f"a style such as {photos}, since D_r of {task} has the photos and no other style ({asked_by})"
+        yield Inconsistency("anchoring.base", FIRST_RETAIN, expected)
+    elif scheme not in ("all_to_one", "empty") and not shifted and (scheme != "one_to_one" or pairs == "in_order"):
+        expected = (
+            f"a scheme that needs no retain style, such as all_to_one with anchoring.base: {photos}, since D_r of "
+            f"{task} has the photos and no other style ({asked_by})"
+        )
+        yield Inconsistency(f"methods.{name}.anchors.{task}", scheme, expected)
+
+
+def _check_a_figure(study: Study, key: str, figure: Figure) -> Iterator[Inconsistency]:
+    yield from _unknown(f"{key}.task", [figure.task], list(study.tasks), "task")
+    for row in study.rows_of(figure.columns):
+        yield from _check_a_row(study, f"{key}.columns", row, [figure.task])
+    yield from _repeated(f"{key}.columns", [row.name for row in study.rows_of(figure.columns)])
+    yield from _check_titles(study, f"{key}.columns", figure.columns)
+    evaluation = study.tasks[figure.task].evaluation
+    if figure.seed not in evaluation.seeds:
+        yield Inconsistency(f"{key}.seed", figure.seed, f"one of the seeds of {figure.task}: {evaluation.seeds}")
+    styles = study.tasks[figure.task].forget + evaluation.retain
+    for prompt in figure.prompts:
+        if len(prompt) != 2:
+            yield Inconsistency(f"{key}.prompts", prompt, "pairs of a style and an object")
+        yield from _unknown(f"{key}.prompts", prompt[:1], styles, f"style that {figure.task} evaluates")
+        yield from _unknown(
+            f"{key}.prompts", prompt[1:], study.objects_of(evaluation.objects), f"object that {figure.task} evaluates"
+        )
+
+
+def _not_finite(key: tuple[str, ...], leaf: object) -> Iterator[Inconsistency]:
+    """Numbers such as `.inf`, which no stage can work with."""
+    if isinstance(leaf, float) and not math.isfinite(leaf):
+        yield Inconsistency(".".join(key), leaf, "a finite number")
+    below = leaf.items() if isinstance(leaf, dict) else enumerate(leaf) if isinstance(leaf, list) else ()
+    for name, value in below:
+        yield from _not_finite((*key, str(name)), value)
+
+
+def _unknown(key: str, names: list[str], known: list[str], kind: str) -> Iterator[Inconsistency]:
+    article = "an" if kind[0] in "aeiou" else "a"
+    for name in names:
+        if name not in known:
+            yield Inconsistency(key, name, f"{article} {kind}: {listed(known)}")
+
+
+def _repeated(key: str, values: list[str] | list[int]) -> Iterator[Inconsistency]:
+    for value, count in Counter[str | int](values).items():
+        if count > 1:
+            yield Inconsistency(key, value, "each entry once")
+
+
+def _not_a_name(key: str, name: str, pattern: str, expected: str) -> Iterator[Inconsistency]:
+    if not re.fullmatch(pattern, name):
+        yield Inconsistency(key, name, expected)

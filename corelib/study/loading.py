@@ -1,0 +1,46 @@
+"""Reading a study: `config/config.yaml`, overlays that name their `base:`, and errors that name their file.
+
+An overlay replaces leaves and lists and merges sections. `null` for a task, method, table or figure, or for what a
+method says of a task, removes it; with a task goes what the methods say of it. A method with `like: OTHER` is the other
+method, with what it says itself over it; `null` there removes what the other says of a task. Without a title of its own
+it has the other's, with its name in parentheses.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from corelib.study.consistency import Inconsistency, check_consistency
+from corelib.study.overlays import error_at, merged_leaves, spell_out_likes, study_file
+from corelib.study.published import load_published
+from corelib.study.schema import Study
+from corelib.study.shipped import check_against_shipped
+from corelib.study.validation_errors import first_fault
+
+
+def load_study(name: str, folder: Path) -> Study:
+    """The study `name` of a configuration folder, merged, typed and checked as a whole.
+
+    Raises `ConfigurationError` with one sentence: file, key, value, expectation.
+    """
+    merged, origins = merged_leaves(name, folder, seen=())
+    file = study_file(name, folder)
+    spell_out_likes(merged, origins, file)
+    try:
+        study = Study.model_validate(merged)
+        check_consistency(study)
+    except Inconsistency as found:
+        raise error_at(tuple(found.key.split(".")), str(found), origins, file) from None
+    except ValidationError as error:
+        raise error_at(*first_fault(error, merged, origins), origins, file) from None
+    known = dict.fromkeys(table for table, *_ in load_published(folder))
+    for title, table in study.tables.items():
+        if table.published is not None and table.published not in known:
+            key = ("tables", title, "published")
+            expected = f"null or a table of {folder / 'published.csv'}: {', '.join(known)}"
+            raise error_at(key, f"{'.'.join(key)} is {table.published!r}, expected {expected}", origins, file)
+    if study.takes_shipped_world:
+        check_against_shipped(study, folder, origins, file)
+    return study

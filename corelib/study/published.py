@@ -1,0 +1,26 @@
+"""The paper's numbers, from `config/published.csv`."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+from corelib.study.wording import error_in, shown
+
+PUBLISHED = (r"\w+", r"[\w-]+", r"[\w-]+", r"\w+", r"\d{1,3}(\.\d+)?", r"\d{0,9}", r"\d{0,9}")
+"""What stands in a line of the paper's numbers."""
+
+
+def load_published(folder: Path) -> list[list[str]]:
+    """The paper's numbers, as (table, task, row, metric, value, k, n)."""
+    file = folder / "published.csv"
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            _, *lines = csv.reader(stream)
+    except (OSError, ValueError, csv.Error) as error:
+        raise error_in(file, f"not readable ({error}), expected the paper's numbers") from None
+    for line in lines:
+        if len(line) != len(PUBLISHED) or not all(re.fullmatch(*pair) for pair in zip(PUBLISHED, line, strict=True)):
+            raise error_in(file, f"{shown(line)}, expected table, task, row, metric, value, and k of n or neither")
+    return lines

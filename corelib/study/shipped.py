@@ -1,0 +1,150 @@
+"""The record of the trained world that a configuration folder ships: read, and checked as a whole.
+
+`pretrained/world.json` says of the shipped models their sha256, what later stages read of them, the leaves of the
+configuration that they were trained with, the code that drew the images, and the provenance of each training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from corelib.errors import ArtefactError, ConfigurationError
+from corelib.files.json_files import read_json
+from corelib.runs.fingerprint import digest_of_modules
+from corelib.study.overlays import Key, error_at
+from corelib.study.schema import Study
+from corelib.study.wording import shown
+
+
+def leaves_of_world(study: Study) -> dict[str, Any]:
+    """Every leaf on which a trained world depends, by its key: the world itself, and the words of the captions."""
+    said = study.model_dump(mode="json", include={"world", "prompts"})
+    return {key: leaf for key, leaf in _flat(said, ()) if key != "world.pretrained"}
+
+
+def _flat(section: Mapping[str, Any], key: Key) -> Iterator[tuple[str, Any]]:
+    for name, leaf in section.items():
+        if isinstance(leaf, dict):
+            yield from _flat(leaf, (*key, name))
+        else:
+            yield ".".join((*key, name)), leaf
+
+
+def check_against_shipped(study: Study, folder: Path, origins: Mapping[Key, Path], file: Path) -> None:
+    """Raise `ConfigurationError` for the first leaf that is not the one the shipped world was trained with."""
+    shipped = load_shipped(folder)["leaves"]
+    for key, leaf in leaves_of_world(study).items():
+        trained = shipped.get(key)
+        if leaf != trained:
+            raise error_at(
+                tuple(key.split(".")),
+                f"{_difference(key, leaf, trained)}, with which the shipped world was trained "
+                "(or world.pretrained: false, to train another one)",
+                origins,
+                file,
+            )
+
+
+def _difference(key: str, found: object, expected: object) -> str:
+    """What differs, of two long lists the first entry that does."""
+    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected) > 3:
+        place = next(place for place, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
+        return f"{key} has {found[place]!r} as entry {place + 1}, expected {expected[place]!r}"
+    if isinstance(found, list) and isinstance(expected, list) and len(expected) > 3:
+        return f"{key} has {len(found)} entries, expected the {len(expected)}"
+    return f"{key} is {shown(found)}, expected {shown(expected)}"
+
+
+RECORD = Path("pretrained/world.json")
+"""Below the configuration folder."""
+
+DRAWING = ("corelib.randomness", "corelib.worlds.miniature.drawing")
+"""The modules that decide how a miniature's images look."""
+
+
+class _Part(BaseModel):
+    """A part of the record; keys that nobody reads are free."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class _Classifier(_Part):
+    architecture: str
+    classes: list[str]
+    options: dict[str, Any]
+    resolution: int
+    sha256: str
+    weights: str
+
+
+class _Classifiers(_Part):
+    style: _Classifier
+    object: _Classifier
+
+
+class _Facts(_Part):
+    pipeline: str
+    unet: str
+    parts: dict[str, str]
+    classifiers: _Classifiers
+
+
+class _Record(_Part):
+    files: dict[str, str] = Field(min_length=1)
+    facts: _Facts
+    leaves: dict[str, Any]
+    drawing: str
+    provenance: dict[str, Any]
+
+
+def load_shipped(folder: Path) -> dict[str, Any]:
+    """The record of the trained world in a configuration folder: `files`, `facts`, `leaves`, `drawing`, `provenance`.
+
+    Raises `ConfigurationError` if it is missing, unreadable, or lacks something that plans and stages read.
+    """
+    file = folder / RECORD
+    if not file.exists():
+        raise _error(file, "it is missing")
+    try:
+        record = read_json(file)
+    except (ArtefactError, OSError):
+        raise _error(file, "not readable as JSON") from None
+    if not isinstance(record, dict):
+        raise _error(file, "no record of a trained world")
+    try:
+        said = _Record.model_validate(record)
+    except ValidationError as error:
+        raise _error(file, f"no record of a trained world, {_first_fault(error, record)}") from None
+    for name, sha256 in said.files.items():
+        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+            raise _error(file, f"files.{name} is {shown(sha256)}, which is no sha256")
+    return dict(record)
+
+
+def digest_of_drawing() -> str:
+    """The digest of the code that decides how a miniature's images look."""
+    return digest_of_modules(*DRAWING)
+
+
+def _first_fault(error: ValidationError, record: dict[str, Any]) -> str:
+    """The key and the value of the first fault, in words."""
+    fault = error.errors()[0]
+    value: Any = record
+    for name in fault["loc"]:
+        if not isinstance(value, dict) or name not in value:
+            return f"{_key(fault['loc'])} is missing"
+        value = value[name]
+    return f"{_key(fault['loc'])} is {shown(value)}"
+
+
+def _key(place: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, place))
+
+
+def _error(file: Path, what: str) -> ConfigurationError:
+    said = f"{file}: {what}, expected it as the repository ships it (or world.pretrained: false)."
+    return ConfigurationError("".join(mark if mark.isprintable() else "?" for mark in said))

@@ -1,0 +1,103 @@
+"""From what users ask for to runs: the paths of tables and figures."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from corelib.errors import ConfigurationError
+from corelib.runs.layout import RESULTS
+from corelib.runs.run import Run, slugs_of_runs
+from corelib.study.loading import load_study
+from corelib.study.overlays import PAPER
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
+from corelib.study.schema import NAME, Study
+from corelib.study.shipped import load_shipped
+from corelib.worlds.unlearn_canvas.asset_lock import read_lock
+
+PRODUCT_FILE = re.compile(r"(table\w+|figure\w+|gate)\.\w+(\.\w+)?")
+
+
+def below_here(target: str) -> str:
+    """A target by its path from the working directory, as Snakemake spells it; one that lies elsewhere, as it is.
+
+    The working directory may have been reached through links.
+    """
+    path = Path(os.path.normpath(target))
+    if not path.is_absolute():
+        return os.path.relpath(path)
+    for above in path.parents:
+        if above.is_dir() and above.samefile(Path.cwd()):
+            return str(path.relative_to(above))
+    return target
+
+
+def targets_of(name: str, study: Study) -> list[str]:
+    """What to ask Snakemake for to have every table and figure of a study."""
+    place = RESULTS if name == PAPER else RESULTS / name
+    gate = [] if study.gate is None else [str(place / "gate.md")]
+    tables = [str(place / f"{table}.csv") for table in study.tables]
+    return gate + tables + [str(place / f"{figure}.png") for figure in study.figures]
+
+
+def plan_of(name: str, configuration: Path) -> Plan:
+    """The plan of a study with everything that its configuration folder says of the world, and the names of the runs
+    that lie here."""
+    study = load_study(name, configuration)
+    shipped = load_shipped(configuration) if study.takes_shipped_world else None
+    locked = read_lock(configuration).sha256 if study.world.kind == "unlearn_canvas" else None
+    return Plan(name, study, load_published(configuration), shipped, locked, slugs_of_runs())
+
+
+def study_at(place: Path) -> str:
+    """The study whose products lie in a folder."""
+    return PAPER if place == RESULTS else place.name
+
+
+def product_at(place: Path, product: str, products_of: Callable[[str], Mapping[str, Run]]) -> Run:
+    """The run of the product of that name in a folder.
+
+    Raises `ConfigurationError` if the study of that folder has none.
+    """
+    if place == RESULTS / PAPER:
+        raise ConfigurationError(
+            f"{place}/{product}: expected {RESULTS}/{product}, where the paper's own products lie."
+        )
+    if place != RESULTS and not (place.parent == RESULTS and NAME.fullmatch(place.name)):
+        raise ConfigurationError(f"{place}/{product}: expected {RESULTS}/{product}, or {RESULTS}/STUDY/{product}.")
+    products = products_of(study_at(place))
+    if product not in products:
+        raise ConfigurationError(
+            f"{place}/{product}: study {study_at(place)!r} has no such product, expected one of {', '.join(products)}."
+        )
+    return products[product]
+
+
+def product_files() -> tuple[dict[Path, list[Path]], list[Path]]:
+    """The files that lie in `results/` under the name of a table, figure or gate, by the path of its manifest; and all
+    other files there.
+
+    Files with a leading dot, leases and lists of attempts are left out: they are unfinished state.
+    """
+    products: dict[Path, list[Path]] = {}
+    others = []
+    for path in sorted(
+        {*RESULTS.rglob("*"), *RESULTS.glob("*/*")}
+    ):  # a study's folder may be a link, which rglob leaves
+        parts = path.relative_to(RESULTS).parts
+        is_hidden = any(part.startswith(".") for part in parts)
+        if path.is_dir() or is_hidden or path.name.endswith((".lease", ".attempts.json")):
+            continue
+        if len(parts) <= 2 and PRODUCT_FILE.fullmatch(path.name):
+            products.setdefault(path.with_name(f"{path.name.partition('.')[0]}.json"), []).append(path)
+        else:
+            others.append(path)
+    return products, others
+
+
+def making_assets(study: str) -> str:
+    """The command that provides a study's assets, in words for within a sentence."""
+    return "`make assets`" if study == PAPER else f"`make assets STUDY={study}`"

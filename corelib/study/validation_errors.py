@@ -1,0 +1,139 @@
+"""Pydantic's validation errors as one sentence: file, key, value, expectation."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import ValidationError
+
+from corelib.study.overlays import LIKE, REMOVABLE, REMOVED, Key
+from corelib.study.schema import Study
+from corelib.study.wording import shown, suggestion
+
+EXPECTATIONS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "`true` or `false`",
+    "list_type": "a list",
+    "dict_type": "a section of keys",
+    "model_type": "a section of keys",
+    "model_attributes_type": "a section of keys",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "literal_error": "{expected}",
+}
+"""What a fault of each pydantic type asks for, in words."""
+
+
+def first_fault(error: ValidationError, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> tuple[Key, str]:
+    """The key of the first fault of a validation, and what is wrong there."""
+    faults = [(_path_in_file(fault, merged), fault) for fault in error.errors(include_url=False)]
+    faults.sort(key=lambda found: found[1]["type"] != "extra_forbidden")
+    first = faults[0][0]
+    # where several types may stand, the one that fits furthest is meant
+    key = max((path for path, _ in faults if path[: len(first)] == first), key=len)
+    alternatives = [fault for path, fault in faults if path == key]
+    # a section, where a number might stand too, is wrong in its kind
+    fault = next((fault for fault in alternatives if fault["type"].startswith("union_tag")), alternatives[0])
+    name = ".".join(key)
+    if fault["type"] == "extra_forbidden":
+        return key, f"{name} is not a known key{suggestion(key[-1], _keys_at(fault['loc'][:-1]))}"
+    if fault["type"] == "missing":
+        return key, f"{name} is missing, expected a value{_meant(key, merged, origins)}"
+    if fault["type"] == "union_tag_not_found":
+        return key, f"{name}.kind is missing, expected one of {', '.join(_kinds_at(fault['loc']))}"
+    if fault["type"] == "union_tag_invalid":
+        value, kinds = shown(fault["input"]["kind"]), ", ".join(_kinds_at(fault["loc"]))
+        return (*key, "kind"), f"{name}.kind is {value}, expected one of {kinds}"
+    expectations = dict.fromkeys(_expectation(fault) for fault in alternatives)
+    if type(None) in _members(_type_at(fault["loc"])):
+        expectations["null"] = None
+    return key, f"{name} is {shown(fault['input'])}, expected {' or '.join(expectations)}"
+
+
+def _meant(key: Key, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> str:
+    """What the user may have meant by a task, method, table or figure that lacks a leaf."""
+    if key[:1] not in REMOVABLE or len(key) != 3:
+        return ""
+    section, name, _ = key
+    if (*key[:2], REMOVED) in origins:
+        return f"; {origins[(*key[:2], REMOVED)]} removes {section}.{name}, so that all of it has to be said anew"
+    others = [other for other in merged[section] if other != name]
+    near = difflib.get_close_matches(name, others, n=1)
+    meant = f", or `{near[0]}` instead of `{name}`" if near else ""
+    like = near[0] if near else "METHOD"
+    return f"{meant}, or `{LIKE}: {like}` for all that it does not say" if section == "methods" else meant
+
+
+def _expectation(fault: Mapping[str, Any]) -> str:
+    if fault["type"] in EXPECTATIONS:
+        return EXPECTATIONS[fault["type"]].format(**fault.get("ctx", {}))
+    message: str = fault["msg"]
+    return message.removeprefix("Value error, ").removeprefix("Input should be ")
+
+
+def _path_in_file(fault: Mapping[str, Any], merged: Mapping[str, Any]) -> Key:
+    """Where a fault lies, without the names of union members that pydantic's locations contain."""
+    key: list[str] = []
+    here: Any = merged
+    for part in fault["loc"]:
+        if (isinstance(here, list) and isinstance(part, int)) or (isinstance(here, dict) and part in here):
+            here = here[part]
+            key.append(str(part))
+    if fault["type"] == "missing":
+        key.append(str(fault["loc"][-1]))
+    return tuple(key)
+
+
+def _keys_at(location: Iterable[str | int]) -> list[str]:
+    """The keys of the section at a pydantic location."""
+    return list(getattr(_type_at(location), "model_fields", {}))
+
+
+def _kinds_at(location: Iterable[str | int]) -> list[str]:
+    """What `kind` may be in the section at a pydantic location."""
+    return [kind for member in _members(_type_at(location)) for kind in _kinds(member)]
+
+
+def _type_at(location: Iterable[str | int]) -> Any:
+    """The type that the configuration expects at a pydantic location."""
+    here: Any = Study
+    for part in location:
+        here = _type_below(here, part)
+    return here
+
+
+def _type_below(annotation: Any, part: str | int) -> Any:
+    for member in _members(annotation):
+        if part in _kinds(member) or part == getattr(member, "__name__", None):
+            return member
+        if part in getattr(member, "model_fields", {}):
+            return member.model_fields[part].annotation
+        if get_origin(member) in (list, dict):
+            return get_args(member)[-1]
+    return annotation
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """The members of a union, or a type itself."""
+    if get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    elif get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    else:
+        yield annotation
+
+
+def _kinds(member: Any) -> tuple[str, ...]:
+    kind = getattr(member, "model_fields", {}).get("kind")
+    return get_args(kind.annotation) if kind else ()

@@ -1,0 +1,1 @@
+"""The objective, its targets and anchors, saliency masks, and the one trainer."""

@@ -1,0 +1,198 @@
+"""Objectives: equations 5 and 6 with a retain term, composed from the configuration.
+
+    L(theta) = E weight_f(t) ||eps_theta(x_t, p_f) - y_f||^2  +  weight_r * E ||eps_theta(x_t, p_r) - y_r||^2
+
+The target noises y are what the methods differ in. All questions to one noise predictor are asked in one forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from corelib.settings.unlearning import (
+    CurrentModel,
+    FrozenModel,
+    GaussianNoise,
+    GuidedModel,
+    MinSNR,
+    Objective,
+    OneMinusAlphaBar,
+    Target,
+    UniformNoise,
+    Weight,
+)
+from corelib.unlearning.noise_predictions import Question, Side, questions_of, questions_of_target
+
+NoisePredictor = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x_t, t, prompt embeddings) -> predicted noise, batch first."""
+
+
+@dataclass(frozen=True)
+class NoisyPairs:
+    """Noisy images with their prompts; all tensors batch first.
+
+    Attributes:
+        noisy: x_t, (batch, c, h, w).
+        timesteps: t, (batch,).
+        alpha_bar: alpha_bar_t of the noise schedule, (batch,).
+        noise: the Gaussian vector that made x_t, (batch, c, h, w).
+        own: embeddings of the pairs' own prompts (p_f or p_r), (batch, tokens, width).
+        anchor: embeddings of the alternative prompts p_a, (batch, tokens, width); None for retain pairs.
+        uniform: draws from U[0, 1), (batch, c, h, w); None for retain pairs.
+        of_target: x_t of the same images, t and noise from a second draw of the posterior, (batch, c, h, w); None for
+            retain pairs, and where no image was encoded.
+    """
+
+    noisy: Tensor
+    timesteps: Tensor
+    alpha_bar: Tensor
+    noise: Tensor
+    own: Tensor
+    anchor: Tensor | None = None
+    uniform: Tensor | None = None
+    of_target: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step looks at."""
+
+    forget: NoisyPairs
+    retain: NoisyPairs | None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of one step, a scalar with gradients, and its two terms, without their weights, as plain numbers."""
+
+    total: Tensor
+    unlearn: float
+    retain: float
+
+
+Answers = Mapping[Question, Tensor]
+
+
+def evaluate(
+    objective: Objective,
+    student: NoisePredictor,
+    teacher: NoisePredictor,
+    batch: Batch,
+    reduction: Literal["mean", "sum"],
+) -> Loss:
+    """The loss of an objective at one batch (equations 2-4 and 8-12, by composition).
+
+    Args:
+        objective: its terms.
+        student: eps_theta, with gradients.
+        teacher: eps_theta*, the pre-trained predictor.
+        batch: forget pairs, and retain pairs if the objective has a retain term.
+        reduction: of the norms over a latent's d dimensions; the loss by "mean" is the loss by "sum" over d.
+    """
+    answers = _answers(questions_of(objective), student, teacher, batch)
+
+    prediction = answers[Question("student", "forget", "own")]
+    target = _target_noise(objective.unlearn.target, "forget", answers, batch)
+    distances = _distances(prediction - target, objective.unlearn.distance, reduction)
+    unlearn, weighted = distances.mean(), _weighted_mean(distances, objective.unlearn.weight, batch.forget.alpha_bar)
+    if objective.retain is None:
+        return Loss(weighted, float(unlearn.detach()), 0.0)
+
+    prediction = answers[Question("student", "retain", "own")]
+    target = _target_noise(objective.retain.target, "retain", answers, batch)
+    retain = _distances(prediction - target, "squared", reduction).mean()
+    return Loss(weighted + objective.retain.weight * retain, float(unlearn.detach()), float(retain.detach()))
+
+
+def _weighted_mean(distances: Tensor, weight: Weight, alpha_bar: Tensor) -> Tensor:
+    """E lambda omega_t d, a scalar, of distances (batch,)."""
+    if isinstance(weight, float):
+        return weight * distances.mean()
+    return (omega(weight, alpha_bar) * distances).mean()
+
+
+def omega(weight: MinSNR | OneMinusAlphaBar, alpha_bar: Tensor) -> Tensor:
+    """lambda omega_t of equations 11 and 12 at each noise level, (batch,)."""
+    match weight:
+        case MinSNR(scale=scale, gamma=gamma):  # min(SNR, gamma) / SNR, finite at an SNR of 0 too, where it is 1
+            return scale * (gamma * (1 - alpha_bar) / alpha_bar).clamp(max=1)
+        case OneMinusAlphaBar(scale=scale):
+            return scale * (1 - alpha_bar)
+
+
+def _target_noise(target: Target, side: Side, answers: Answers, batch: Batch) -> Tensor:
+    """The target noise y of equations 5 and 6, (batch, c, h, w)."""
+    pairs = _pairs(batch, side)
+    match target:
+        case FrozenModel() | CurrentModel():
+            return answers[questions_of_target(target, side)[0]]
+        case GuidedModel(eta=eta):
+            base, own = (answers[question] for question in questions_of_target(target, side))
+            return base - eta * (own - base)  # equation 8
+        case GaussianNoise():
+            return pairs.noise
+        case UniformNoise(low=low, high=high):
+            assert pairs.uniform is not None
+            return low + (high - low) * pairs.uniform
+
+
+def _answers(asked: list[Question], student: NoisePredictor, teacher: NoisePredictor, batch: Batch) -> Answers:
+    """Ask each predictor all its questions in one pass."""
+    answers: dict[Question, Tensor] = {}
+    for name, predictor, with_gradients in (
+        ("detached student", student, False),
+        ("teacher", teacher, False),
+        ("student", student, True),
+    ):
+        questions = [question for question in asked if question.predictor == name]
+        if questions:
+            with torch.set_grad_enabled(with_gradients):
+                answers |= _asked_together(questions, predictor, batch)
+    return answers
+
+
+def _asked_together(questions: list[Question], predictor: NoisePredictor, batch: Batch) -> Answers:
+    pairs = [_pairs(batch, question.side) for question in questions]
+    prompts = [_prompt(batch, question) for question in questions]
+    together = predictor(
+        torch.cat([_noisy(batch, question) for question in questions]),
+        torch.cat([asked.timesteps for asked in pairs]),
+        torch.cat(prompts),
+    )
+    return dict(zip(questions, together.split([len(asked.noisy) for asked in pairs]), strict=True))
+
+
+def _pairs(batch: Batch, side: Side) -> NoisyPairs:
+    pairs = batch.forget if side == "forget" else batch.retain
+    assert pairs is not None, "an objective with a retain term was given no retain pairs"
+    return pairs
+
+
+def _noisy(batch: Batch, question: Question) -> Tensor:
+    pairs = _pairs(batch, question.side)
+    noisy = pairs.noisy if question.noisy == "of prediction" else pairs.of_target
+    assert noisy is not None, "these pairs have one draw of the posterior"
+    return noisy
+
+
+def _prompt(batch: Batch, question: Question) -> Tensor:
+    pairs = _pairs(batch, question.side)
+    prompt = pairs.own if question.prompt == "own" else pairs.anchor
+    assert prompt is not None, "retain pairs have no anchor"
+    return prompt
+
+
+def _distances(difference: Tensor, distance: Literal["squared", "norm"], reduction: Literal["mean", "sum"]) -> Tensor:
+    """||difference||^2 of each pair, (batch,), or ||difference||; over the number of dimensions by "mean"."""
+    flat = difference.flatten(start_dim=1)
+    if distance == "norm":
+        # as such, and not as a root, it has a gradient at 0, which is 0
+        norms = torch.linalg.vector_norm(flat, dim=1)
+        return norms if reduction == "sum" else norms / flat.shape[1]
+    squares = flat.square()
+    return squares.sum(dim=1) if reduction == "sum" else squares.mean(dim=1)

@@ -1,0 +1,105 @@
+"""The unlearning loop: one trainer for every method, scheme and task.
+
+A step is a function of (seed, step) and of the trained tensors alone, so an interrupted run goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from corelib.models.base_model import BaseModel
+from corelib.models.delta import DELTA, save_delta
+from corelib.models.device import Device
+from corelib.models.student_teacher import StudentAndTeacher
+from corelib.runs.checkpoint import Checkpoint, put_back, put_back_tensors
+from corelib.runs.progress import Progress
+from corelib.runs.stage import Outcome, Work
+from corelib.settings.unlearning import SampledImages, UnlearningStage
+from corelib.unlearning.batches import Batches
+from corelib.unlearning.masks import load_masks
+from corelib.unlearning.objective import evaluate
+from corelib.unlearning.partial_sampling import Trajectories
+from corelib.unlearning.training_data import Material
+
+log = logging.getLogger(__name__)
+
+
+def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
+    """Stage: train the cross-attention by the objective and save it as a delta.
+
+    A loss or gradient that is not finite ends the training; the tensors before that step are the result, marked as
+    diverged.
+    """
+    base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
+    models, images = StudentAndTeacher(base.unet(), settings.trained, device), settings.objective.unlearn.images
+    scheduler = base.scheduler(**(images.switches if isinstance(images, SampledImages) else {}))
+    material = Material(work.inputs, settings.wording, scheduler.alphas_cumprod, device.torch_device)
+    batches = Batches(settings, material, Trajectories(models.student, scheduler, material.unconditioned))
+    masks = load_masks(work.inputs.get("saliency"), models.trained)
+    optimizer = torch.optim.Adam(
+        models.trained.values(),
+        lr=settings.learning_rate,
+        betas=(settings.optimizer.betas[0], settings.optimizer.betas[1]),
+        eps=settings.optimizer.epsilon,
+        weight_decay=settings.optimizer.weight_decay,
+    )
+
+    log.info("%d steps at a learning rate of %g, scaled as the study says", batches.steps, settings.learning_rate)
+    checkpoint = Checkpoint(work.checkpoint, work.owner, work.checkpoint_seconds)
+    first_step = _resume(checkpoint, models, optimizer)
+    progress = Progress("steps", batches.steps, first_step)
+    diverged_at = None
+    with checkpoint.watching_for_the_end():
+        for step in range(first_step, batches.steps):
+            loss = evaluate(settings.objective, models.student, models.teacher, batches.at(step), settings.reduction)
+            optimizer.zero_grad(set_to_none=True)
+            loss.total.backward()
+            if not _is_finite(loss.total, models):
+                log.warning("loss or gradient is not finite at step %d: the run diverged", step)
+                diverged_at = step
+                break
+            for name, mask in masks.items():
+                gradient = models.trained[name].grad
+                assert gradient is not None
+                gradient.mul_(mask)
+            optimizer.step()
+            progress.report(step + 1, loss.total.item())
+            checkpoint.offer(lambda done=step + 1: _state(done, models, optimizer))  # type: ignore[misc]
+
+    if diverged_at is None:
+        checkpoint.save(_state(batches.steps, models, optimizer))
+    save_delta(work.folder / DELTA, models.trained, settings.trained, base.identity, work.digest)
+    return Outcome(
+        [DELTA],
+        {
+            "base": base.identity,
+            "steps": batches.steps,
+            "diverged_at": diverged_at,
+        },
+    )
+
+
+def _is_finite(loss: torch.Tensor, models: StudentAndTeacher) -> bool:
+    gradients = [parameter.grad for parameter in models.trained.values() if parameter.grad is not None]
+    return bool(torch.isfinite(loss) and torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
+
+
+def _resume(checkpoint: Checkpoint, models: StudentAndTeacher, optimizer: torch.optim.Optimizer) -> int:
+    """Put back the state of an earlier attempt; the step to go on from."""
+    state = checkpoint.load()
+    if state is None:
+        return 0
+    with checkpoint.being_put_back(), torch.no_grad():
+        step = int(state["step"])
+        put_back_tensors(models.trained, state["trained"])
+        put_back(optimizer, state["optimizer"])
+    log.info("going on from step %d", step)
+    return step
+
+
+def _state(step: int, models: StudentAndTeacher, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    trained = {name: parameter.detach() for name, parameter in models.trained.items()}
+    return {"step": step, "trained": trained, "optimizer": optimizer.state_dict()}

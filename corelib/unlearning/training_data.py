@@ -1,0 +1,136 @@
+"""Training batches: cached latents and embeddings turned into noisy pairs, each a function of an address."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from corelib.data.embeddings import EmbeddingCache
+from corelib.data.latents import LatentCache
+from corelib.data.slices import FILE as SLICE
+from corelib.data.slices import Pair, read_slice
+from corelib.randomness import generator
+from corelib.runs.manifest import Manifest
+from corelib.settings.prompts import EMPTY_CONCEPT, Wording
+from corelib.unlearning.objective import NoisyPairs
+
+
+class Material:
+    """What noisy pairs are made of.
+
+    Args:
+        inputs: the manifests of slice, latents and embeddings, and of the generated images where there are any.
+        wording: how concepts are captioned.
+        alphas_cumprod: the base model's noise schedule, (timesteps,).
+        device: where the pairs are needed.
+    """
+
+    def __init__(
+        self, inputs: Mapping[str, Manifest], wording: Wording, alphas_cumprod: Tensor, device: torch.device
+    ) -> None:
+        self.slice = read_slice(inputs["slice"].file(SLICE))
+        self.latents = LatentCache(inputs["latents"])
+        self.latents.check(self.slice)
+        self.generated = LatentCache(inputs["generated"]) if "generated" in inputs else None
+        self._embeddings = EmbeddingCache(inputs["embeddings"])
+        self._wording = wording
+        self._alphas_cumprod = alphas_cumprod
+        self._device = device
+
+    def noisy_pairs(
+        self,
+        images: list[Pair],
+        prompted: list[Pair],
+        address: tuple[str | int, ...],
+        anchors: list[str] | None = None,
+        cache: LatentCache | None = None,
+    ) -> NoisyPairs:
+        """Noisy versions of `images`, to be predicted under the prompts of `prompted`.
+
+        Args:
+            images: whose latents are noised; the prompted pairs themselves except in equation 6.
+            prompted: whose concepts are the pairs' own prompts.
+            address: names the draws of t, of the noise and of the latents, of which there are two with anchors.
+            anchors: alternative styles, one for each pair.
+            cache: where the latents are, if not with the benchmark's images.
+        """
+        latents_of = cache or self.latents
+        shape = (len(images), *latents_of.shape)
+        noise = torch.randn(shape, generator=generator(*address, "noise"))
+        count = len(self._alphas_cumprod)
+        timesteps = torch.randint(count, (len(images),), generator=generator(*address, "timesteps"))
+        alpha_bar = self._alphas_cumprod[timesteps]
+
+        def noised(posterior: str) -> Tensor:
+            """x_t from one draw of the latents."""
+            posterior_noise = torch.randn(shape, generator=generator(*address, posterior))
+            kept = alpha_bar.view(-1, 1, 1, 1)
+            noisy = kept.sqrt() * latents_of.draw(images, posterior_noise) + (1 - kept).sqrt() * noise
+            return noisy.to(self._device)
+
+        uniform = None
+        if anchors is not None:
+            uniform = torch.rand(shape, generator=generator(*address, "uniform")).to(self._device)
+        return NoisyPairs(
+            noisy=noised("posterior"),
+            timesteps=timesteps.to(self._device),
+            alpha_bar=alpha_bar.to(self._device),
+            noise=noise.to(self._device),
+            own=self.own_prompts(prompted),
+            anchor=None if anchors is None else self._embedded(anchors, prompted),
+            uniform=uniform,
+            of_target=None if anchors is None else noised("posterior of target"),
+        )
+
+    def sampled_pairs(
+        self,
+        prompted: list[Pair],
+        address: tuple[str | int, ...],
+        anchors: list[str],
+        sample: Callable[[Tensor, Tensor, tuple[str | int, ...]], tuple[Tensor, Tensor]],
+    ) -> NoisyPairs:
+        """Noisy images that a model has sampled itself, to be predicted under the prompts of `prompted`.
+
+        Args:
+            prompted: whose concepts are the pairs' own prompts.
+            address: names all draws.
+            anchors: alternative styles, one for each pair.
+            sample: gives x_t and t from pure noise, the pairs' own prompts and an address.
+        """
+        shape = (len(prompted), *self.latents.shape)
+        noise = torch.randn(shape, generator=generator(*address, "noise")).to(self._device)
+        own = self.own_prompts(prompted)
+        noisy, timesteps = sample(noise, own, address)
+        alpha_bar = self._alphas_cumprod[timesteps.cpu()].to(self._device)
+        uniform = torch.rand(shape, generator=generator(*address, "uniform")).to(self._device)
+        return NoisyPairs(noisy, timesteps, alpha_bar, noise, own, self._embedded(anchors, prompted), uniform)
+
+    def own_prompts(self, pairs: list[Pair]) -> Tensor:
+        """Embeddings of the pairs' concepts, (len(pairs), tokens, width)."""
+        return self._embedded([pair.style for pair in pairs], pairs)
+
+    def unconditioned(self, count: int) -> Tensor:
+        """Embeddings of the empty prompt, (count, tokens, width)."""
+        return self._embeddings.of([EMPTY_CONCEPT] * count).to(self._device)
+
+    def _embedded(self, styles: list[str], pairs: list[Pair]) -> Tensor:
+        prompts = [self._wording.prompt(style, pair.object) for style, pair in zip(styles, pairs, strict=True)]
+        return self._embeddings.of(prompts).to(self._device)
+
+
+def turn(pairs: list[Pair], position: int, count: int, address: tuple[str | int, ...]) -> list[Pair]:
+    """`count` pairs from `position` on in an endless row of passes over `pairs`, each pass in an order of its own."""
+    chosen = []
+    for place in range(position, position + count):
+        number, within = divmod(place, len(pairs))
+        chosen.append(pairs[_order(len(pairs), (*address, number))[within]])
+    return chosen
+
+
+@functools.lru_cache(maxsize=8)
+def _order(count: int, address: tuple[str | int, ...]) -> list[int]:
+    order: list[int] = torch.randperm(count, generator=generator(*address)).tolist()
+    return order

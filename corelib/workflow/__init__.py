@@ -1,0 +1,1 @@
+"""What the Snakefile asks: inputs, resources and checks of each rule."""

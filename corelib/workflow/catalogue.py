@@ -1,0 +1,486 @@
+"""What the Snakefile asks: which files a job needs, and whether a published table is still what its study says.
+
+A job's specification is looked up in the plans of the studies that were asked for, and otherwise in its own folder, so
+a job that is already queued does not notice that the configuration has been edited. Nothing is read, planned or
+checked before a target asks for it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import snakemake.logging
+from snakemake_interface_common.exceptions import WorkflowError
+
+from corelib.cluster.limits import Request, faults_on_cluster
+from corelib.cluster.site import Site, check_site_file
+from corelib.cluster.slurm_queue import be_patient, cancel_waiting_jobs, queued_jobs
+from corelib.costs.forecast import Forecast, forecast
+from corelib.costs.room import check_room
+from corelib.costs.run_time import Specification, memory_of, minutes_of, read
+from corelib.errors import ArtefactError, ConfigurationError, UserError
+from corelib.files.json_files import read_json, write_json
+from corelib.files.paths import fault_of_folder
+from corelib.files.shell_paths import fault_on_cluster, faults_of_places
+from corelib.runs.active_jobs import LOGS, running_jobs
+from corelib.runs.environment import leave_out_the_users_packages, prepare
+from corelib.runs.gpu import max_jobs_on_gpus
+from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SHARDS, SPECIFICATION
+from corelib.runs.lease import Lease, Taken
+from corelib.runs.pins import differing_versions
+from corelib.runs.requests import CONTROLLER, is_free, note_wanted, remove_old_requests, request, wait_for_writer
+from corelib.runs.run import Run
+from corelib.runs.specification import read_specification
+from corelib.sampling.grid import batches_of
+from corelib.settings.sampling import SamplesStage
+from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.study.loading import load_study
+from corelib.study.overlays import PAPER
+from corelib.study.plan import Plan
+from corelib.study.staleness import Assessment, assess, fault_of_product
+from corelib.study.targets import making_assets, plan_of, product_at, study_at, targets_of
+from corelib.workflow.failed_logs import ends_of
+from corelib.workflow.messages import in_one_sentence, stop
+from corelib.workflow.unknown_target import refusal
+from corelib.worlds.unlearn_canvas.asset_lock import place_of
+from corelib.worlds.unlearn_canvas.presence import ADVICE, absences
+
+ALL = "all"
+"""The rule that asks for every product of the paper's study; the default target."""
+
+
+def _prepare_scripts(repository: Path) -> None:
+    """Scripts run in processes of their own, on this machine or on a node that parses the Snakefile again."""
+    leave_out_the_users_packages(repository)
+    prepare(os.environ, repository)
+
+
+@in_one_sentence
+def _site(repository: Path, values: Mapping[str, Any]) -> Site:
+    if values:
+        check_site_file(repository)
+    return Site.of(values)
+
+
+@in_one_sentence
+def _check_places(repository: Path) -> None:
+    for fault in faults_of_places(Path(sys.executable), repository):
+        raise ConfigurationError(f"{fault}.")
+    if unwritable := fault_of_folder(Path.cwd() / ".snakemake"):
+        raise ConfigurationError(f"{unwritable}; Snakemake keeps its own files where it works.")
+
+
+class Catalogue:
+    """Every run that the targets of this invocation may need.
+
+    Args:
+        repository: the folder of the Snakefile.
+        ancient: Snakemake's flag for inputs whose age does not matter; all addressed inputs carry it.
+        workflow: Snakemake's own object, which knows the targets of this invocation.
+        site: Snakemake's own configuration, where a cluster's profile says what the cluster calls its things.
+
+    Attributes:
+        is_module: whether another workflow uses this one.
+    """
+
+    def __init__(self, repository: Path, ancient: Callable[[str], str], workflow: Any, site: Mapping[str, Any]) -> None:
+        self.repository = repository
+        self.configuration = repository / "config"
+        self.ancient = ancient
+        _check_places(repository)
+        self.site = _site(repository, site)
+        _prepare_scripts(repository)
+        self._workflow = workflow
+        self.is_module = not workflow.modifier.is_main_snakefile()
+        self._begins_with_theirs = False
+        self._check_prefix()
+        self._planned: dict[str, Run] = {}
+        self._asked: dict[str, dict[str, Run]] = {}
+        self._places: set[Path] = {RUNS, LOGS}
+        self._judged: set[Path] = set()
+        self._limit_jobs()
+
+    def _limit_jobs(self) -> None:
+        """Limit how many jobs run at a time: on a cluster to what the site allows, on a machine to its GPUs."""
+        if not self._workflow.is_main_process or self._workflow.dryrun:
+            return
+        if self._workflow.non_local_exec:
+            if self.site.jobs is not None:
+                self._workflow.register_resource("_nodes", min(self.site.jobs, self._workflow.nodes))
+        elif "gpu" not in self._workflow.global_resources and (gpus := max_jobs_on_gpus()):
+            self._workflow.register_resource("gpu", gpus)
+
+    # For another workflow that uses this one as a module
+
+    @in_one_sentence
+    def _check_prefix(self) -> None:
+        """A module's prefix is put before the paths of rules alone, not before those in specifications and scripts."""
+        made = str(self._workflow.modifier.path_modifier.replace_prefix(f"{RUNS}/"))
+        if made != f"{RUNS}/":
+            raise ConfigurationError(
+                f"{self.repository / 'Snakefile'}: the module's prefix makes {made} of {RUNS}/, expected no prefix "
+                "and no replace_prefix; to have results elsewhere, let Snakemake work there (--directory)."
+            )
+
+    def _begin_with_theirs(self) -> None:
+        """See to it that `begin` and `end` are called. Snakemake calls those of the main Snakefile alone."""
+        if not self.is_module or self._begins_with_theirs:
+            return
+        self._begins_with_theirs = True
+        their_start, their_end = self._workflow._onstart, self._workflow._onsuccess
+
+        def start(log: Any) -> None:
+            self.begin()
+            their_start(log)
+
+        def success(log: Any) -> None:
+            self.end()
+            their_end(log)
+
+        self._workflow._onstart, self._workflow._onsuccess = start, success
+
+    # For addressed runs
+
+    def inputs_of(self, stage: str) -> Callable[[Any], list[str]]:
+        """The input function of a stage's rule: the manifests that the run named by `{run}` builds on or waits for.
+
+        They are `ancient` unless they are made again in this invocation: what reads them is then run as well. A run
+        whose manifest lies there, but is not what it should be, has a request besides.
+        """
+
+        @in_one_sentence
+        def inputs(wildcards: Any) -> list[str]:
+            specification = self.specification(stage, wildcards.run)
+            names = sorted({*specification["builds_on"].values(), *specification["after"].values()})
+            return [*self._manifests(names), *self._request_for(RUNS / stage / wildcards.run, wildcards)]
+
+        return inputs
+
+    def _manifests(self, names: list[str]) -> list[str]:
+        return self._unless_remade(
+            (RUNS / name / MANIFEST for name in names), {RUNS / name / MANIFEST for name in self._assessment.stale}
+        )
+
+    def _request_for(self, folder: Path, wildcards: Any) -> list[str]:
+        """A request, if the run in a folder, or the shard of it, has to be made again."""
+        manifest = folder / MANIFEST
+        is_stale = folder.relative_to(RUNS).as_posix() in self._assessment.stale
+        if hasattr(wildcards, "shard"):
+            manifest = folder / SHARDS / f"{wildcards.shard}-of-{wildcards.shards}.json"
+            is_stale = manifest in self._assessment.shards
+        return [str(request(manifest, [manifest]))] if is_stale else []
+
+    @functools.cached_property
+    def _assessment(self) -> Assessment:
+        """What has to be made for the targets of this invocation.
+
+        A process that runs a single job for another Snakemake has nothing to decide.
+        """
+        self._begin_with_theirs()
+        if not self._workflow.is_main_process:
+            return Assessment()
+        products, runs = dict[Path, Run](), list[SpecifiedRun]()
+        for target in self._workflow.dag_settings.targets or [ALL]:
+            with suppress(UserError):  # the rule of that target says what is wrong with it
+                if target == ALL and self.is_module:  # another workflow's own rule
+                    continue
+                if target == ALL:
+                    products |= dict(self._product(str(RESULTS), name) for name in self._plan(PAPER).products())
+                    continue
+                path = Path(os.path.relpath(target))
+                if path.parts[0] == RESULTS.name:
+                    products |= [self._product(str(path.parent), path.name.split(".")[0])]
+                elif path.parts[0] == RUNS.name and len(path.parts) > 3:
+                    runs.append(SpecifiedRun(self, *path.parts[1:3]))
+        for manifest, run in products.items():
+            self._prepare_to_judge(manifest, run)
+        return assess(products, runs)
+
+    def _prepare_to_judge(self, manifest: Path, run: Run) -> None:
+        """See to it that nobody writes another product, or is about to, while one is judged."""
+        self._judged.add(manifest)
+        if is_free():
+            note_wanted(manifest, run.digest)
+            wait_for_writer(manifest)
+
+    def threads_of(self, stage: str) -> Callable[[Any], int]:
+        """The threads function of a stage's rule."""
+
+        @in_one_sentence
+        def threads(wildcards: Any) -> int:
+            return int(self.specification(stage, wildcards.run)["threads"])
+
+        return threads
+
+    def resources_of(self, stage: str) -> dict[str, Any]:
+        """The resources of a stage's rule.
+
+        All that a job asks for belongs to its rule: `--default-resources` on a command line replaces a profile's.
+        """
+
+        def memory(wildcards: Any, attempt: int) -> int:
+            return memory_of(stage, attempt, self.site.max_memory_mb)
+
+        @in_one_sentence
+        def run_time(wildcards: Any, attempt: int) -> int:
+            specification = self.specification(stage, wildcards.run)
+
+            def below(role: str) -> Specification:
+                return self.specification(*specification["builds_on"][role].split("/"))
+
+            return minutes_of(specification, below, self.site.seconds, attempt, self.site.longest)
+
+        return {**self.site.resources_of(stage), "mem_mb": memory, "runtime": run_time}
+
+    @in_one_sentence
+    def shards_of(self, wildcards: Any) -> list[str]:
+        """The manifests of the shards that together are a run's samples: whole batches each."""
+        specification = self.specification("samples", wildcards.run)
+        batches = batches_of(read(SamplesStage, specification))
+        shards = math.ceil(len(batches) / specification["execution"]["batches_per_shard"])
+        folder = RUNS / "samples" / wildcards.run
+        manifests = [folder / SHARDS / f"{shard:04d}-of-{shards:04d}.json" for shard in range(shards)]
+        return [*self._unless_remade(manifests, self._assessment.shards), *self._request_for(folder, wildcards)]
+
+    def _unless_remade(self, manifests: Iterable[Path], remade: Container[Path]) -> list[str]:
+        """Input files, `ancient` unless they are made again in this invocation."""
+        return [str(path) if path in remade else self.ancient(str(path)) for path in manifests]
+
+    def specification(self, stage: str, run: str) -> dict[str, Any]:
+        """The specification of a run: as planned now, or as written when it was planned."""
+        name = f"{stage}/{run}"
+        if name in self._planned:
+            return self._planned[name].specification
+        path = RUNS / name / SPECIFICATION
+        if not path.exists():
+            raise ConfigurationError(
+                f"{path}: there is no such run; runs come from tables and figures, so ask for one of those "
+                "(for instance results/tiny/table1.csv)."
+            )
+        specification = read_specification(path)
+        if not run.endswith(found := specification["digest"][:12]):
+            raise ArtefactError(f"{path}: its content does not belong to its address (digest {found}); delete it.")
+        return specification
+
+    @in_one_sentence
+    def begin(self) -> None:
+        """Before the first job starts: check that there is room for results, and write what the jobs will read.
+
+        Every planned run gets its specification, unless it has it already. Of two invocations in one folder the later
+        one is turned away: Snakemake would let both run the same job.
+        """
+        fault = fault_on_cluster(Path(self._workflow.main_snakefile)) if self._workflow.non_local_exec else None
+        if fault:
+            raise ConfigurationError(f"{fault}.")
+        _be_the_only_one(Path.cwd())
+        for manifest, run in self._products():
+            note_wanted(manifest, run.digest)
+        remove_old_requests()
+        snakemake.logging.show_logs = ends_of  # instead of whole logs, and Slurm's behind each of them
+        cancel_waiting_jobs(Path.cwd())
+        for orphan in running_jobs({job.number for job in queued_jobs(Path.cwd()) if not job.waits}):
+            if orphan.lives:
+                print(
+                    f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr
+                )
+        for place in sorted(self._places):
+            if fault := fault_of_folder(place):
+                stop(f"{fault}.")
+        forecasts = [forecast(asked, kind, self._assessment) for kind, asked in self._asked.items()]
+        self._check_assets(forecasts)
+        self._check_cluster()
+        self._check_room_and_versions(forecasts)
+        for run in self._planned.values():
+            _date_back(run.folder)
+            path = run.folder / SPECIFICATION
+            try:
+                if _read_or_none(path) != run.specification:
+                    write_json(path, run.specification)
+                for name, target in run.places.items():
+                    _link(run.folder / name, Path(target))
+            except OSError as error:
+                stop(f"{error.filename or path}: cannot be written ({error.strerror}), expected a writable folder.")
+
+    def _give_up(self, sentence: str) -> None:
+        """End Snakemake and leave its jobs alone."""
+        self._workflow.scheduler.executor_error_callback(WorkflowError(sentence))
+
+    @in_one_sentence
+    def end(self) -> None:
+        """After the last job: look once more whether the products are what they should be."""
+        if self._workflow.dag_settings.until or self._workflow.dag_settings.omit_from:
+            return
+        faults = [fault for manifest, run in self._products() if (fault := fault_of_product(manifest, run))]
+        if faults:
+            raise ArtefactError(
+                f"{faults[0]}, although it has just been made; ask for the target again to make it anew."
+            )
+
+    def _products(self) -> Iterator[tuple[Path, Run]]:
+        for asked in self._asked.values():
+            for path, run in asked.items():
+                yield Path(f"{path}.json"), run
+
+    def _check_assets(self, forecasts: list[Forecast]) -> None:
+        """All that is missing, in one sentence; what is there is read by the jobs that take it into use.
+
+        What is made already needs no asset.
+        """
+        left = [item.run for found in forecasts for item in found.items.values() if not item.run.manifest.exists()]
+        read = {needed.name: needed for run in left for needed in (run, *run.inputs.values())}
+        faults = [fault for run in read.values() for fault in _absences(run)]
+        if faults:
+            said = "; ".join(fault.removesuffix(ADVICE) for fault in faults)
+            others = sorted({study_at(Path(path).parent) for asked in self._asked.values() for path in asked} - {PAPER})
+            making = making_assets(others[0] if others else PAPER)
+            stop(
+                f"assets of the paper's world: {said}; {making} fetches what it can of what is missing, and locks "
+                "what is there (see `world.assets` of the study)."
+            )
+
+    def _check_cluster(self) -> None:
+        """Stop if Slurm would leave a job in its queue for ever; from then on be patient with it."""
+        if not self._workflow.non_local_exec:
+            return
+        jobs = [job for job in self._workflow.dag.needrun_jobs() if not job.is_local]
+        requests = {Request.of(job.rule.name, job.resources, job.threads) for job in jobs}
+        if faults := faults_on_cluster(sorted(requests, key=str), self.repository):
+            stop(f"{'; '.join(faults)}.")
+        be_patient(self.repository, self.site.outage * 60, self._give_up)
+
+    def _check_room_and_versions(self, forecasts: list[Forecast]) -> None:
+        for said in differing_versions(self.repository):
+            print(said, file=sys.stderr)
+        try:
+            check_room(*forecasts)
+        except UserError as error:
+            stop(str(error))
+
+    # For tables and figures at stable names
+
+    @in_one_sentence
+    def inputs_of_product(self, wildcards: Any) -> list[str]:
+        """What a table or figure is made from, and a request if it is not what it should be."""
+        manifest, run = self._product(wildcards.place, wildcards.product)
+        found = self._assessment
+        if manifest not in self._judged:  # an input of another workflow's rule
+            self._prepare_to_judge(manifest, run)
+            found.add(assess({manifest: run}))
+        outputs = manifest.parent.glob(f"{wildcards.product}.*")
+        asked = [str(request(manifest, outputs))] if manifest in found.products else []
+        return [*self._manifests(sorted({below.name for below in run.inputs.values()})), *asked]
+
+    @in_one_sentence
+    def files_of_paper(self, _: Any) -> list[str]:
+        """Every table and figure of the paper's own study."""
+        return targets_of(PAPER, load_study(PAPER, self.configuration))
+
+    @in_one_sentence
+    def refuse(self, wildcards: Any) -> NoReturn:
+        """The input function of the rule for targets in `results/` that nothing makes."""
+        raise refusal(f"{RESULTS}{wildcards.rest}", self.configuration)
+
+    @in_one_sentence
+    def refuse_absolute(self, wildcards: Any) -> NoReturn:
+        """The input function of the rule for targets by their absolute path."""
+        raise refusal(wildcards.target, self.configuration)
+
+    @in_one_sentence
+    def specification_of_product(self, wildcards: Any) -> str:
+        """The path of the specification of a table or figure."""
+        _, run = self._product(wildcards.place, wildcards.product)
+        return str(run.folder / SPECIFICATION)
+
+    def _product(self, place: str, product: str) -> tuple[Path, Run]:
+        """The path of a product's manifest, and its run."""
+        run = product_at(Path(place), product, lambda study: self._plan(study).products())
+        for name, needed in run.with_all_inputs().items():
+            self._planned.setdefault(name, needed)  # of two studies that cut equal work differently, the first decides
+        self._places.add(Path(place))
+        kind = self._plan(study_at(Path(place))).study.world.kind
+        self._asked.setdefault(kind, {})[f"{place}/{product}"] = run
+        return Path(place, f"{product}.json"), run
+
+    @functools.cache  # noqa: B019 (one catalogue per process)
+    def _plan(self, study: str) -> Plan:
+        return plan_of(study, self.configuration)
+
+
+@functools.cache  # a workflow that uses this one in two ways has two catalogues
+def _be_the_only_one(folder: Path) -> None:
+    lease = Lease(folder / CONTROLLER)
+    try:
+        lease.take(patience=0)
+    except Taken as other:
+        stop(f"{folder}: Snakemake already runs here, {other}; wait for it, or use a clone of your own.")
+    atexit.register(lease.give_back)
+
+
+class SpecifiedRun:
+    """A run that is asked for by itself, as its specification describes it."""
+
+    def __init__(self, catalogue: Catalogue, stage: str, run: str) -> None:
+        specification = catalogue.specification(stage, run)
+        self.name, self.stage, self.digest = f"{stage}/{run}", stage, str(specification["digest"])
+        self._catalogue, self._specification = catalogue, specification
+
+    @property
+    def inputs(self) -> dict[str, SpecifiedRun]:
+        """The runs that it builds on, by role."""
+        return self._named("builds_on")
+
+    @property
+    def after(self) -> dict[str, SpecifiedRun]:
+        """The runs that it waits for, by role."""
+        return self._named("after")
+
+    def _named(self, part: str) -> dict[str, SpecifiedRun]:
+        names = self._specification[part].items()
+        return {role: SpecifiedRun(self._catalogue, *name.split("/")) for role, name in names}
+
+
+def _absences(run: Run) -> Iterator[str]:
+    """What of the user's own files that a run takes into use is not there, or not locked."""
+    if isinstance(run.settings, AdoptionStage):
+        yield from absences(run.settings, {name: Path(place_of(name, run.places)) for name in run.settings.sha256})
+
+
+def _read_or_none(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except ArtefactError:
+        return None
+
+
+def _link(link: Path, place: Path) -> None:
+    """Make a link to a place of the user's, or lead it there from where it led before.
+
+    It is relative, so that a clone can be moved with its runs. The system follows it from the folder in which it really
+    lies: `runs` may itself be a link to another disk.
+    """
+    if ".." in place.parts:  # above the folder to which a link leads is not above the link
+        place = place.parent.resolve() / place.name
+    target = Path(os.path.relpath(place.absolute(), link.parent.resolve()))
+    if not (link.is_symlink() and link.readlink() == target):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+
+def _date_back(folder: Path) -> None:
+    """Let no manifest of a run be of the future, as it is once the clock was set back.
+
+    Snakemake would take a result that is older than what it was made from for a sign of clocks that differ.
+    """
+    now = time.time()
+    for path in (folder / MANIFEST, *folder.glob(f"{SHARDS}/*.json")):
+        if path.exists() and path.stat().st_mtime > now:
+            os.utime(path, (now, now))

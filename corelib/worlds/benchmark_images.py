@@ -1,0 +1,197 @@
+"""Reading a benchmark's images by style, object and index, with errors that name the file."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from corelib.errors import ArtefactError, AssetError
+from corelib.files.atomic import written_whole
+from corelib.files.hashing import sha256_of
+from corelib.files.image_files import MOST_BYTES, decoded, read_image
+from corelib.files.parquet_files import UnreadableParquet, open_parquet, reading_within_bounds
+from corelib.files.paths import below, content_of, followed
+from corelib.runs.manifest import Manifest
+from corelib.worlds.unlearn_canvas.image_index import FOLDER, Key, Place, read_index
+
+IMAGE = pa.struct([("bytes", pa.binary())])
+"""The column of images in the Hub's parquet files, less what we do not read of it."""
+
+
+class BenchmarkImages(Protocol):
+    """A world's real images, whichever form they have."""
+
+    def read(self, style: str, object_: str, index: int) -> Image.Image:
+        """An image in RGB. Raises `AssetError` if it is missing, damaged, no image or not the one it should be."""
+
+    def sha256(self, style: str, object_: str, index: int) -> str:
+        """Of the image's bytes."""
+
+    def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
+        """Paths of image files, for libraries that want those; what has none is written into `folder`."""
+
+    def check(self) -> None:
+        """Raise `ArtefactError` if bytes that were read are not those vouched for; to be called after reading."""
+
+
+def benchmark_images(world: Manifest) -> BenchmarkImages:
+    """The images of a world by the manifest that vouches for them, or for their index."""
+    return IndexedImages(world) if "image_index" in world.facts else ImageFolder(world)
+
+
+class ImageFolder:
+    """Images that a stage has made, STYLE/OBJECT/INDEX.jpg, and that its manifest vouches for together."""
+
+    def __init__(self, world: Manifest) -> None:
+        self.root = world.place(world.facts["images"])
+        self._world = world
+
+    def path(self, style: str, object_: str, index: int) -> Path:
+        """Where an image lies."""
+        return below(self.root, f"{style}/{object_}/{index}.jpg")
+
+    def check(self) -> None:
+        """As of `BenchmarkImages`: the whole folder, since a damaged image has a sentence of its own."""
+        self._world.file(self._world.facts["images"])
+
+    def read(self, style: str, object_: str, index: int) -> Image.Image:
+        """As of `BenchmarkImages`."""
+        path, again = self.path(style, object_, index), f"delete {self._world.folder} and ask for the target again."
+        if not path.is_file():
+            there = sorted(file.name for file in path.parent.glob("*")) if path.parent.is_dir() else []
+            expected = f"expected it beside the {len(there)} files of its cell"
+            raise AssetError(f"{path}: the image is missing, {expected}; {again}")
+        try:
+            return read_image(path)
+        except AssetError as error:
+            raise AssetError(f"{str(error).rstrip('.')}; {again}") from None
+
+    def sha256(self, style: str, object_: str, index: int) -> str:
+        """As of `BenchmarkImages`."""
+        return sha256_of(self.path(style, object_, index))
+
+    def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
+        """As of `BenchmarkImages`: the files themselves."""
+        for key in images:
+            self.read(*key)
+        return [self.path(*key) for key in images]
+
+
+def _places(world: Manifest) -> Mapping[Key, Place]:
+    """Where each image lies: as the user's index says now, which may have moved from a folder into parquet files.
+
+    If that is not an index of the same images any more, as it said when they were taken into use.
+    """
+    own = read_index(world.file(world.facts["image_index"]))
+    if "places" in world.facts:
+        with suppress(ArtefactError):
+            now = read_index(followed(world.place(world.facts["places"])))
+            if now.digest == own.digest:
+                return now.places
+    return own.places
+
+
+class IndexedImages:
+    """The user's images, each checked against the index when it is read; a folder or the Hub's parquet files.
+
+    Of a parquet file, whole row groups have to be read (100 images on the Hub, some 300 MB); the last one is kept, and
+    images asked for in order share it.
+    """
+
+    def __init__(self, world: Manifest) -> None:
+        self.root = followed(world.place(world.facts["images"]))
+        self.places = _places(world)
+        self._lock = threading.Lock()
+        self._group: tuple[str, int, list[bytes]] = ("", -1, [])
+        self._shards: dict[str, pq.ParquetFile] = {}
+
+    def read(self, style: str, object_: str, index: int) -> Image.Image:
+        """As of `BenchmarkImages`."""
+        return decoded(self.content(style, object_, index), self._name((style, object_, index)))
+
+    def sha256(self, style: str, object_: str, index: int) -> str:
+        """As of `BenchmarkImages`: as indexed, and what `read` and `files` insist on."""
+        return self._place((style, object_, index)).sha256
+
+    def content(self, style: str, object_: str, index: int) -> bytes:
+        """The bytes of an image. Raises `AssetError` if they are not those that were indexed."""
+        key = (style, object_, index)
+        place = self._place(key)
+        content = self._file(place) if place.row == FOLDER else self._row(place)
+        if hashlib.sha256(content).hexdigest() != place.sha256:
+            raise AssetError(
+                f"{self._name(key)}: the image has other bytes than when it was indexed, expected the sha256 "
+                f"{place.sha256[:12]}; restore it, or lock the new one by `make assets`."
+            )
+        return content
+
+    def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
+        """As of `BenchmarkImages`."""
+        paths = []
+        for key in images:
+            content, place = self.content(*key), self._place(key)
+            path = self.root / place.file
+            if place.row != FOLDER:
+                path = below(folder, f"{key[0]}_{key[1]}_{key[2]}.jpg")
+                with written_whole(path) as temporary:
+                    temporary.write_bytes(content)
+            paths.append(path)
+        return paths
+
+    def check(self) -> None:
+        """As of `BenchmarkImages`: nothing is left to do, every image was checked when it was read."""
+
+    def _place(self, key: Key) -> Place:
+        if key not in self.places:
+            raise AssetError(f"{self.root}: the index has no image {'/'.join(map(str, key))}, expected it there.")
+        return self.places[key]
+
+    def _name(self, key: Key) -> str:
+        place = self._place(key)
+        path = self.root / place.file
+        return str(path) if place.row == FOLDER else f"{path}, row {place.row} ({'/'.join(map(str, key))})"
+
+    def _file(self, place: Place) -> bytes:
+        try:
+            return content_of(self.root / place.file, MOST_BYTES)
+        except OSError as error:
+            raise AssetError(
+                f"{self.root / place.file}: the image is not readable ({error.strerror}), expected it as indexed."
+            ) from None
+
+    def _row(self, place: Place) -> bytes:
+        with self._lock:
+            try:
+                with reading_within_bounds():
+                    path = self.root / place.file
+                    shard = self._shards.get(place.file) or open_parquet(path, {"image": IMAGE})
+                    self._shards[place.file] = shard
+                    group, start = _group_of(shard, place.row)
+                    if self._group[:2] != (place.file, group):
+                        images = shard.read_row_group(group, columns=["image"]).column("image")
+                        contents = [content for chunk in images.chunks for content in chunk.field("bytes").to_pylist()]
+                        self._group = (place.file, group, contents)
+                    return self._group[2][place.row - start] or b""
+            except UnreadableParquet as error:
+                raise AssetError(
+                    f"{self.root / place.file}: row {place.row} is not readable ({error}), expected it as indexed."
+                ) from None
+
+
+def _group_of(shard: pq.ParquetFile, row: int) -> tuple[int, int]:
+    """The row group of a row, and the number of its first row."""
+    start = 0
+    for group in range(shard.metadata.num_row_groups):
+        count = shard.metadata.row_group(group).num_rows
+        if row < start + count:
+            return group, start
+        start += count
+    raise IndexError(f"it has {start} rows")

@@ -1,0 +1,1 @@
+"""The miniature: it draws its images and trains its own small networks."""

@@ -1,0 +1,109 @@
+"""The miniature's classifiers: small convolutional networks of timm that name the style or the object of an image."""
+
+from __future__ import annotations
+
+import io
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corelib.errors import ConfigurationError
+from corelib.files.atomic import written_whole
+from corelib.files.hashing import sha256_of
+from corelib.models.device import compute_with
+from corelib.randomness import generator
+from corelib.runs.stage import Outcome, Work
+from corelib.settings.miniature import ClassifierStage
+from corelib.worlds.miniature.training import WorldImages, drawn_batch, initialisation, load_world_images, scaled, train
+
+LARGEST_SHIFT = 2  # pixels, either way
+
+LARGEST_NOISE = 0.1  # standard deviation, pixels from -1 to 1
+
+LARGEST_TINT = 0.08  # either way, each channel
+
+EVALUATION_BATCH = 512
+
+
+def train_classifier(settings: ClassifierStage, work: Work) -> Outcome:
+    """Train on `work.inputs["images"]` less the last `held_out_per_cell` of each cell; save `classifier.pth`.
+
+    The file holds `{"model_state_dict": ...}`, as the benchmark's does; images are normalised by `Normalize(0.5, 0.5)`.
+    Facts: what is needed to build the network again, and its accuracy on the held-out images (0 to 1).
+    Raises `ConfigurationError` if an image's label is no class or nothing is left to train on, `UserError` if the loss
+    stops being finite.
+    """
+    compute_with(work.threads)
+    world = load_world_images(work.inputs["images"].file("images"))
+    labels = _labels(world, settings)
+    held_out = _held_out(world, settings.classifier.held_out_per_cell)
+    pixels, targets = world.pixels[~held_out], labels[~held_out]
+    with initialisation(settings.seed, "classifier", settings.label):
+        model = timm.create_model(settings.classifier.architecture, pretrained=False, num_classes=len(settings.classes))
+    training = settings.classifier.training
+
+    def loss_at(step: int) -> Tensor:
+        batch = drawn_batch(settings.seed, step, len(pixels), training.batch)
+        images = augmented(scaled(pixels[batch]), generator(settings.seed, "augmentation", step))
+        return functional.cross_entropy(model(images), targets[batch], label_smoothing=0.05)
+
+    train(f"{settings.label} classifier", model, training, loss_at, work)
+    accuracy = _accuracy(model, world.pixels[held_out], labels[held_out])
+    content = io.BytesIO()  # not straight into the file: torch writes the file's temporary name into it
+    torch.save({"model_state_dict": model.state_dict()}, content)
+    with written_whole(work.folder / "classifier.pth") as temporary:
+        temporary.write_bytes(content.getvalue())
+    network = {
+        "weights": "classifier.pth",
+        "sha256": sha256_of(work.folder / "classifier.pth"),
+        "architecture": settings.classifier.architecture,
+        "options": {},
+        "classes": settings.classes,
+        "resolution": world.pixels.shape[-1],
+    }
+    facts = {"classifiers": {settings.label: network}, "held_out_accuracy": accuracy}
+    return Outcome(files=["classifier.pth"], facts=facts)
+
+
+def augmented(images: Tensor, draws: torch.Generator) -> Tensor:
+    """Images (batch, 3, h, w) shifted, blurred, tinted and made noisy as decoded latents are, each by its own draws."""
+    batch, _, height, width = images.shape
+    softened = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    images = images.lerp(softened, torch.rand(batch, 1, 1, 1, generator=draws))
+    padded = functional.pad(images, (LARGEST_SHIFT,) * 4, mode="replicate")
+    shifts = torch.randint(2 * LARGEST_SHIFT + 1, (2, batch, 1), generator=draws)
+    rows = (torch.arange(height) + shifts[0])[:, None, :, None]
+    columns = (torch.arange(width) + shifts[1])[:, None, None, :]
+    images = padded[torch.arange(batch)[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
+    tint = LARGEST_TINT * (2 * torch.rand(batch, 3, 1, 1, generator=draws) - 1)
+    noise = LARGEST_NOISE * torch.rand(batch, 1, 1, 1, generator=draws) * torch.randn(images.shape, generator=draws)
+    return images + tint + noise
+
+
+def _labels(world: WorldImages, settings: ClassifierStage) -> Tensor:
+    """The class of each image, (images,)."""
+    names = world.styles if settings.label == "style" else world.objects
+    if unknown := sorted(set(names) - set(settings.classes)):
+        raise ConfigurationError(
+            f"{settings.label} `{unknown[0]}`: images show it, but the classifier's classes lack it; expected it among "
+            f"{', '.join(settings.classes)}."
+        )
+    return torch.tensor([settings.classes.index(name) for name in names])
+
+
+def _held_out(world: WorldImages, per_cell: int) -> Tensor:
+    """Which images are the last `per_cell` of their cell, (images,) bool."""
+    images_per_cell = max(world.indices)
+    if per_cell >= images_per_cell:
+        raise ConfigurationError(
+            f"held_out_per_cell: {per_cell}, but a cell has {images_per_cell} images; expected fewer."
+        )
+    return torch.tensor(world.indices) > images_per_cell - per_cell
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, pixels: Tensor, labels: Tensor) -> float:
+    predictions = torch.cat([model(scaled(batch)).argmax(1) for batch in pixels.split(EVALUATION_BATCH)])
+    return (predictions == labels).double().mean().item()

@@ -1,0 +1,34 @@
+"""The stage that draws the miniature's images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from corelib.files.atomic import folder_written_whole
+from corelib.runs.stage import Outcome, Work
+from corelib.settings.miniature import Rendering
+from corelib.worlds.miniature.drawing import render_image, require_drawable
+
+
+def render_world(settings: Rendering, work: Work) -> Outcome:
+    """Write `images/STYLE/OBJECT/INDEX.jpg` for every style, the photo style and every object, whole or not at all.
+
+    Raises `ConfigurationError` if a style or an object has a name that cannot be drawn.
+    """
+    styles = sorted({*settings.styles, settings.photo_style})
+    objects = sorted(settings.objects)
+    for style in styles:
+        for object_ in objects:
+            require_drawable(style, object_, settings.photo_style)
+    with folder_written_whole(work.folder / "images") as folder:
+        for style in styles:
+            for object_ in objects:
+                _render_cell(settings, style, object_, folder / style / object_)
+    return Outcome(files=["images"], facts={"images": "images"})
+
+
+def _render_cell(settings: Rendering, style: str, object_: str, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for index in range(1, settings.images_per_cell + 1):
+        image = render_image(style, object_, index, settings.seed, settings.resolution, settings.photo_style)
+        image.save(folder / f"{index}.jpg", quality=settings.jpeg_quality, subsampling=0)

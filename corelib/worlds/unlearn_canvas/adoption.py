@@ -1,0 +1,93 @@
+"""The paper's world: taking the user's own files into use, by links to them and without touching them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from corelib.errors import AssetError
+from corelib.files.atomic import written_whole
+from corelib.files.hashing import sha256_of
+from corelib.files.paths import followed
+from corelib.runs.stage import Outcome, Work
+from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.worlds.unlearn_canvas.asset_inspection import Inspection
+from corelib.worlds.unlearn_canvas.image_index import ImageIndex, read_index
+from corelib.worlds.unlearn_canvas.presence import ADVICE, absences
+
+INDEX = "images.parquet"
+"""What the benchmark's images are, one by one, and where they lay when they were taken into use; the run's own copy."""
+
+IMAGES, INDEX_OF_USER = "images", "image_index"
+
+CLASSIFIERS = {"style": "style_classifier", "object": "object_classifier"}
+
+NETWORKS = ("compvis", "inception", "inception_torchvision")
+
+
+def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
+    """Stage: check that every asset is there and is what the lock says, and record where it lies.
+
+    The run's folder links to the assets by their names. Raises `AssetError` with one sentence that names everything
+    that is wrong.
+    """
+    if faults := list(faults_of(settings, work.folder, values=True)):
+        raise AssetError(f"assets of the paper's world: {'; '.join(faults)} (see `world.assets` of the study).")
+    sha256 = settings.sha256
+    facts: dict[str, Any] = {name: {"weights": name, "sha256": sha256[name]} for name in NETWORKS if name in sha256}
+    if settings.unet is not None:
+        parts = {Path(name).name: sha for name, sha in sha256.items() if name.startswith("pipeline/")}
+        facts |= {"pipeline": "pipeline", "unet": settings.unet, "parts": parts}
+    if settings.classifiers:
+        facts["classifiers"] = {
+            label: {
+                "weights": CLASSIFIERS[label],
+                "sha256": sha256[CLASSIFIERS[label]],
+                "options": {},
+                **form.model_dump(),
+            }
+            for label, form in settings.classifiers.items()
+        }
+    if IMAGES not in sha256:
+        return Outcome([], facts)
+    with written_whole(work.folder / INDEX) as temporary:
+        shutil.copyfile(work.folder / INDEX_OF_USER, temporary)
+    return Outcome([INDEX], {**facts, "images": IMAGES, "image_index": INDEX, "places": INDEX_OF_USER})
+
+
+def faults_of(
+    settings: AdoptionStage, folder: Path, values: bool, compvis_weights: Literal["raw", "ema"] | None = None
+) -> Iterator[str]:
+    """What is not there, not what the lock says, or not the weights of its network, in words.
+
+    Args:
+        settings: which assets are needed.
+        folder: has the links to them.
+        values: whether to read all weights and see that they are finite; `make assets` has done so before it locked.
+        compvis_weights: which weights of a CompVis file are used, where that is known.
+    """
+    paths = {name: followed(folder / name) for name in settings.sha256}
+    yield from absences(settings, paths)
+    inspection = Inspection(settings, paths, values, compvis_weights, is_locked=True)
+    for name, locked in settings.sha256.items():
+        if locked is None or not paths[name].exists():
+            continue
+        if name == IMAGES:
+            yield from _faults_of_images(folder, locked)
+        elif (found := sha256_of(paths[name])) != locked:
+            yield f"{paths[name]} has the sha256 {found[:12]}, expected {locked[:12]} as locked"
+        elif (fault := inspection.fault(name)) is not None:
+            yield fault
+    yield from inspection.faults_of_pipeline()
+
+
+def _faults_of_images(folder: Path, locked: str) -> Iterator[str]:
+    index = folder / INDEX_OF_USER
+    if not index.exists():
+        yield f"{followed(index)}, the index of the images, is missing{ADVICE}"
+        return
+    known: ImageIndex = read_index(index)
+    if known.digest != locked:
+        yield f"{followed(index)} is the index of other images ({known.digest[:12]}), expected {locked[:12]} as locked"

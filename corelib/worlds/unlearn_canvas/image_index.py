@@ -1,0 +1,100 @@
+"""The index of UnlearnCanvas: which image lies where, and what its bytes are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corelib.errors import ArtefactError
+from corelib.files.atomic import written_whole
+from corelib.files.hashing import sha256_of_text
+from corelib.files.parquet_files import UnreadableParquet, open_parquet, reading_within_bounds
+from corelib.files.paths import named_below
+
+SCHEMA = pa.schema(
+    [
+        ("style", pa.string()),
+        ("object", pa.string()),
+        ("index", pa.int32()),
+        ("file", pa.string()),
+        ("row", pa.int64()),
+        ("size", pa.int64()),
+        ("sha256", pa.string()),
+    ]
+)
+
+FOLDER = -1
+"""The row of an image that is a file of its own."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image lies, and what it is.
+
+    Attributes:
+        file: relative to the images' folder.
+        row: of a parquet file; `FOLDER` for an image file.
+        size: in bytes.
+        sha256: of its bytes.
+    """
+
+    file: str
+    row: int
+    size: int
+    sha256: str
+
+
+Key = tuple[str, str, int]
+"""Style, object, and index from 1."""
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """Every image of the benchmark's styles and objects."""
+
+    places: Mapping[Key, Place]
+
+    @cached_property
+    def digest(self) -> str:
+        """What the images are: the same for a folder and for parquet files of the same images, wherever they lie."""
+        return sha256_of_text("\n".join(f"{'/'.join(map(str, key))} {self.places[key].sha256}" for key in self.places))
+
+
+def write_index(path: Path, index: ImageIndex) -> None:
+    """Write an index as parquet; equal indices are equal files."""
+    columns = [
+        [key[0] for key in index.places],
+        [key[1] for key in index.places],
+        [key[2] for key in index.places],
+        *([getattr(place, name) for place in index.places.values()] for name in ("file", "row", "size", "sha256")),
+    ]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    with written_whole(path) as temporary:
+        pq.write_table(pa.table(arrays, schema=SCHEMA), temporary)
+
+
+def read_index(path: Path) -> ImageIndex:
+    """The index in a file. Raises `ArtefactError` if it is damaged or leads out of the images' folder."""
+    try:
+        with reading_within_bounds():
+            table = open_parquet(path, {field.name: field.type for field in SCHEMA}).read(columns=SCHEMA.names)
+            if any(column.null_count for column in table.columns):
+                raise UnreadableParquet("it has gaps")
+            rows = table.to_pylist()
+    except UnreadableParquet as error:
+        raise ArtefactError(f"{path}: not readable as an index of images ({error}).") from None
+    places = {}
+    for row in rows:
+        try:
+            named_below(path.parent, row["file"])
+        except ArtefactError:
+            raise ArtefactError(
+                f"{path}: the image file {row['file']!r} leads out of its folder, expected one below it."
+            ) from None
+        places[row["style"], row["object"], row["index"]] = Place(row["file"], row["row"], row["size"], row["sha256"])
+    return ImageIndex(places)
