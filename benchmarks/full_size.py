@@ -82,7 +82,7 @@ def inputs_of(folder: Path, stage: str) -> dict[str, Manifest]:
 
 def make_assets(work: Work, _: int) -> Outcome:
     """Random weights of the real architectures and random images of the real size."""
-    from full_format import FULL, benchmark_images, write_assets, write_image_folder
+    from support.full_format import FULL, benchmark_images, write_assets, write_image_folder
 
     write_assets(work.folder, FULL, STUDY.world.styles, STUDY.world.objects)
     cells = [(style, OBJECT) for style in (FORGET, RETAIN)]

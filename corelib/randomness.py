@@ -20,7 +20,7 @@ def seed_of(*address: str | int) -> int:
     NumPy's generators use all 63 bits. torch's generator on the CPU (mt19937) uses the lowest 32 and no others, so two
     addresses may have one stream: of N addresses about N^2 / 2^33 pairs do. The paper's longest run draws from 337,500
     addresses, of which 12 pairs have one stream: draws that are 1,660 or more training steps apart. No two images have
-    the same noise (tests/test_randomness.py).
+    the same noise (tests/unit/test_randomness.py).
     """
     text = json.dumps(address, ensure_ascii=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -82,7 +82,7 @@ FLOP = Costs(
     classified=0.1231e12,
     described=0.0114e12,
 )
-"""Of the paper's networks at 512 pixels, counted operation by operation (tests/test_forecast.py)."""
+"""Of the paper's networks at 512 pixels, counted operation by operation (tests/unit/costs/test_forecast.py)."""
 
 
 @dataclass(frozen=True)

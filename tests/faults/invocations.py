@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from attempts import Place
-from conftest import WORKFLOW, Checkout
 from damage import flip_a_bit
 from disks import FULL, PAGE
 from outcomes import CLEAR, LOST, SAME, UNCLEAR, WRONG, Bench, Outcome
 from studies import FIGURE, TABLE
+from support.checkout import WORKFLOW, Checkout
 
 LABEL = "Snakemake"
 BUSY = "Snakemake already runs here"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import REPOSITORY, Checkout
+from support.checkout import REPOSITORY, Checkout
 
 TABLE, FIGURE = "results/faults/table1.csv", "results/faults/figure2.png"
 TAKING = "base: faults\nworld: {pretrained: true}\n"

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 from cluster import NODES, PARTITIONS, Cluster, processes_of_job, wait_for
-from conftest import REPOSITORY, Checkout
+from support.checkout import REPOSITORY, Checkout
 
 from corelib.files.hashing import sha256_of
 from corelib.files.yaml_files import read_yaml

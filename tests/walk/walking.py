@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import yaml
-from conftest import Checkout
+from support.checkout import Checkout
 
 HERE = Path(__file__).resolve().parent
 STUDY, SIBLING = "walk", "walk2"

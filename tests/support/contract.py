@@ -1,0 +1,442 @@
+"""The contract of docs/reruns.md, read from its tables, and what Snakemake says of the same changes.
+
+Nothing is computed here: a working directory is made to look complete, one thing is changed, and a dry run says what it
+would build.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from support.checkout import REPOSITORY, Checkout
+
+from corelib.errors import ConfigurationError
+from corelib.files.json_files import as_json
+from corelib.files.sealed_json import sealed
+from corelib.files.yaml_files import parse_yaml, read_yaml
+from corelib.runs.layout import RESULTS, RUNS, SHARDS
+from corelib.runs.run import Run
+from corelib.runs.stages import PRODUCTS
+from corelib.sampling.grid import batches_of
+from corelib.settings.sampling import SamplesStage
+from corelib.study.loading import load_study
+from corelib.study.overlays import merged_leaves
+from corelib.study.plan import PIPELINE_PARTS, Plan
+from corelib.study.schema import Study
+from corelib.study.targets import plan_of, targets_of
+
+PAGE = REPOSITORY / "docs/reruns.md"
+NOTHING, REFUSED = "nothing", "refused"
+
+
+def papers() -> str:
+    """The paper's study, the released baselines, and what no method has in its terms: so that every leaf that there may
+    be is read by something.
+    """
+    core = read_yaml(REPOSITORY / "config/config.yaml")["methods"]["core"]
+    retain: dict[str, dict[str, Any]] = {
+        "live_retain": {"kind": "current_model", "prompt": "own", "gradient": "detached", "posterior": "shared"},
+        "uniform_retain": {"kind": "uniform_noise", "low": 0.0, "high": 1.0},
+    }
+    methods = {name: copy.deepcopy(core) for name in retain}
+    for name, target in retain.items():
+        methods[name] |= {"title": name}
+        methods[name]["objective"]["retain"]["target"] = target
+    methods["live_retain"]["objective"]["unlearn"]["weight"] = {"kind": "min_snr", "scale": 1.0, "gamma": 5.0}
+    released = ["ediff_released", "ca_released", "salun_released", "esd_released"]
+    rows = ["original", "ediff", "ca_model", "ca_noise", "salun", "esd", *released, "core"]
+    tables = {
+        "table1": {"rows": rows},
+        "table5": {"tasks": ["Forget01", "Forget06"], "rows": [*retain], "published": "table2"},
+    }
+    return json.dumps({"methods": methods, "tables": tables})
+
+
+MINIATURES = "base: mini-from-scratch\n"
+STUDIES = {"leaf": ("papers", papers()), "leaf of the miniature": ("miniatures", MINIATURES)}
+"""The study on which the rows of each kind of table are tried."""
+
+PLACES = {
+    "images": "assets/UnlearnCanvas",
+    "pipeline": "assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50",
+    "compvis": "assets/compvis.ckpt",
+    "style_classifier": "assets/UnlearnCanvas-ckpts/cls_model/style50.pth",
+    "object_classifier": "assets/UnlearnCanvas-ckpts/cls_model/style50_cls.pth",
+    "inception": "assets/inception-2015-12-05.pt",
+    "inception_torchvision": "assets/inception_v3_google-0cc3c7bd.pth",
+}
+"""Where the assets of the paper's world lie; each is locked there, and `elsewhere/` too."""
+
+LOCKED = [name for name in PLACES if name != "pipeline"]
+LOCKED += [f"pipeline/{part}" for part in ("unet", "unet_ema", *PIPELINE_PARTS)]
+
+PRODUCT_FILES = {
+    "tables": (".csv", ".md", ".tex", ".cells.csv", ".provenance.csv"),
+    "figures": (".png",),
+    "gates": (".csv", ".md"),
+}
+
+Key = tuple[str, ...]
+
+
+# The page
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A row of the page about a leaf.
+
+    Attributes:
+        pattern: the leaf, with METHOD, TASK, TABLE and FIGURE for any.
+        change: what it is changed to, as the page writes it.
+        readers: the stages that read it, as the page writes them.
+    """
+
+    pattern: str
+    change: str
+    readers: str
+
+    def is_about(self, key: Key) -> bool:
+        """Whether a leaf is one of those that the row means."""
+        parts = self.pattern.split(".")
+        return len(parts) == len(key) and all(
+            part.isupper() or part == own for part, own in zip(parts, key, strict=True)
+        )
+
+
+def names_in(key: Key) -> dict[str, str]:
+    """What METHOD, TASK, TABLE and FIGURE are in a leaf."""
+    named = {"tasks": ("TASK",), "methods": ("METHOD", "", "TASK"), "tables": ("TABLE",), "figures": ("FIGURE",)}
+    return dict(zip(named.get(key[0], ()), key[1:], strict=False))
+
+
+def tables_of_page() -> dict[str, list[list[str]]]:
+    """Every table of the page, by the head of its first column; those of one head together."""
+    found: dict[str, list[list[str]]] = {}
+    rows: list[list[str]] | None = None
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("|"):
+            rows = None
+        elif rows is None:
+            head, *_ = cells_of(line)
+            rows = found.setdefault(head, [])
+        elif not line.startswith("| ---"):
+            rows.append(cells_of(line))
+    return found
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+
+
+def promises(head: str) -> list[Promise]:
+    """The rows about leaves under one head; a row for one of many goes before one for all."""
+    rows = [Promise(leaf.strip("` "), change, readers) for leaf, change, readers in tables_of_page()[head]]
+    return sorted(rows, key=lambda row: sum(part.isupper() for part in row.pattern.split(".")))
+
+
+# Leaves
+
+
+def leaves_of(section: Mapping[str, Any], key: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Every leaf of a merged configuration; a list is one."""
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from leaves_of(value, (*key, name))
+        else:
+            yield (*key, name), value
+
+
+@dataclass(frozen=True)
+class Case:
+    """One leaf, changed as its row says.
+
+    Attributes:
+        key: the leaf.
+        promise: its row.
+        overlay: the study that changes it and nothing else.
+    """
+
+    key: Key
+    promise: Promise
+    overlay: dict[str, Any]
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the study has to stop with a sentence."""
+        return self.promise.readers == REFUSED
+
+
+def cases_of(head: str, leaves: Iterable[tuple[Key, Any]]) -> list[Case]:
+    """A case for every leaf. Raises `AssertionError` for one of which the page says nothing."""
+    rows = promises(head)
+    cases = []
+    for key, value in leaves:
+        promise = next((row for row in rows if row.is_about(key)), None)
+        assert promise is not None, f"docs/reruns.md says nothing of the leaf {'.'.join(key)}"
+        cases.append(Case(key, promise, overlay_of(key, value, promise.change)))
+    return cases
+
+
+def overlay_of(key: Key, value: Any, change: str) -> dict[str, Any]:
+    """A study's file that changes one leaf, or the section around it."""
+    text = change.strip("`")
+    if change == "a mapping":
+        changed: Any = anchors_in_another_order()
+    elif change.endswith(", and no masks"):  # which weight decay would undo, so that a study with both is refused
+        changed, masked = parse_yaml(change.split("`")[1]), ("salun", "salun_released")
+        return {"training": {"optimizer": {key[-1]: changed}}, "methods": {name: {"saliency": None} for name in masked}}
+    elif change == "in reverse":
+        changed = list(reversed(value))
+    elif text.startswith(".. "):
+        key, changed = key[:-1], parse_yaml(text.removeprefix(".. "))
+    else:
+        changed = parse_yaml(text)
+    if isinstance(changed, list) and "..." in changed:
+        changed = [*value, *changed[1:]]
+    for name in reversed(key):
+        changed = {name: changed}
+    overlay: dict[str, Any] = changed
+    return overlay
+
+
+def anchors_in_another_order() -> dict[str, str]:
+    """For every forget style of the paper's study an anchor, other than in order, no two alike in one task."""
+    study = load_study("paper", REPOSITORY / "config")
+    forget = list(dict.fromkeys(style for task in study.tasks.values() for style in task.forget))
+    others = [style for style in reversed(study.world.styles) if style not in {*forget, study.prompts.photo_style}]
+    return dict(zip(forget, [*others, *reversed(forget)], strict=False))
+
+
+# Runs
+
+
+@dataclass(frozen=True)
+class Universe:
+    """The runs of a study as they are planned."""
+
+    study: Study
+    products: Mapping[str, Run]
+
+    @classmethod
+    def of(cls, name: str, configuration: Path) -> Universe:
+        plan: Plan = plan_of(name, configuration)
+        return cls(plan.study, plan.products())
+
+    @functools.cached_property
+    def runs(self) -> dict[str, Run]:
+        return {name: run for product in self.products.values() for name, run in product.with_all_inputs().items()}
+
+    def readers(self, written: str, names: Mapping[str, str]) -> set[str]:
+        """The runs that a row means by stages such as `unlearning` of METHOD in TASK."""
+        if written == NOTHING:
+            return set()
+        found: set[str] = set()
+        for term in written.split(", "):
+            stage, *words = [word.strip("`") for word in term.split() if word not in ("of", "in", "that", "name")]
+            words = [names.get(word, word).lower() for word in words]
+            if stage == "products":
+                found |= {run.name for name, run in self.products.items() if self._shows(name, names["METHOD"])}
+            else:
+                found |= {run.name for run in self.runs.values() if run.stage == stage and self._is_of(run, words)}
+        return found
+
+    def _is_of(self, run: Run, words: Sequence[str]) -> bool:
+        """Whether all words are parts of a run's name; of two tasks, one beginning like the other, the longer is."""
+        slug = f"-{run.slug}-"
+        tasks = sorted((task.lower() for task in self.study.tasks if f"-{task.lower()}-" in slug), key=len)
+        parts = {*run.slug.split("-"), *tasks[-1:]} - set(tasks[:-1])
+        hidden = set(tasks[-1].split("-")) - {tasks[-1]} if tasks else set()
+        if "anchors" in parts and "anchors" not in words:  # images that a method trains on, and not a model's own
+            return not words
+        return all(word in parts - hidden for word in words)
+
+    def _shows(self, product: str, method: str) -> bool:
+        """Whether a table or figure calls a method by the method's own title."""
+        if product == "gate":
+            return False
+        rows = self.study.tables[product].rows if product in self.study.tables else self.study.figures[product].columns
+        return any(row.method == method and row.title is None for row in self.study.rows_of(rows))
+
+    def built_on(self, chosen: set[str]) -> set[str]:
+        """These runs and all that builds on them."""
+
+        @functools.cache
+        def builds(name: str) -> bool:
+            return name in chosen or any(builds(below.name) for below in self.runs[name].inputs.values())
+
+        return {name for name in self.runs if builds(name)}
+
+
+# A working directory that looks complete
+
+
+class Pretended(Checkout):
+    """A checkout in which every run of some studies seems to have been made."""
+
+    @property
+    def configuration(self) -> Path:
+        return self.folder / "config"
+
+    def add_study(self, name: str, text: str) -> None:
+        (self.configuration / "studies" / f"{name}.yaml").write_text(text)
+
+    def make_complete(self, study: str) -> Universe:
+        """Make all runs and products of a study look made."""
+        universe = Universe.of(study, self.configuration)
+        for run in universe.runs.values():
+            if run.stage not in PRODUCTS:
+                _write(self.folder / run.manifest, _manifest_of(run))
+            if isinstance(run.settings, SamplesStage):
+                shards = math.ceil(len(batches_of(run.settings)) / run.execution["batches_per_shard"])
+                for shard in range(shards):
+                    name = f"{shard:04d}-of-{shards:04d}.json"
+                    _write(self.folder / run.folder / SHARDS / name, _manifest_of(run))
+        self.publish(study, universe)
+        return universe
+
+    def publish(self, place: str, universe: Universe) -> None:
+        """Make a study's tables and figures look made in the folder of another."""
+        for name, run in universe.products.items():
+            for ending in PRODUCT_FILES[run.stage]:
+                _write(self.folder / RESULTS / place / f"{name}{ending}")
+            manifest = _manifest_of(run)
+            record = as_json(sealed({"manifest": json.loads(manifest), "records": {}}))
+            _write(self.folder / RESULTS / place / f"{name}.json", manifest)
+            _write(self.folder / RESULTS / place / f"{name}.provenance.json", record)
+
+    def lock(self, other: str | None = None) -> None:
+        """Write a lock of all assets, of which one may be another than at other times."""
+        assets = {}
+        for name in LOCKED:
+            asset, *part = name.split("/")
+            sha256 = hashlib.sha256(f"{name}{' changed' if name == other else ''}".encode()).hexdigest()
+            for place in (PLACES[asset], f"elsewhere/{asset}"):
+                entry = {"sha256": sha256, "bytes": 1, "files": {}, "source": "the test"}
+                assets["/".join([place, *part])] = entry
+        (self.configuration / "assets.lock.json").write_text(json.dumps({"revisions": {}, "assets": assets}))
+
+    def would_build(self, studies: Mapping[str, Study], packages: Path | None = None) -> set[str]:
+        """The runs of which a dry run would start a job, as `STAGE/NAME`, and products as `results/STUDY/NAME`.
+
+        Args:
+            studies: whose products are asked for.
+            packages: a folder of packages that are found before those of the environment.
+        """
+        targets = [target for name, study in studies.items() for target in targets_of(name, study)]
+        before = [f"import sys; sys.path.insert(0, {str(packages)!r})"] if packages else []
+        program = "; ".join([*before, "from snakemake.cli import main", "main()"])
+        done = self.python("-c", program, "--dry-run", *targets, timeout=600)
+        assert done.returncode == 0, done.stdout[-3000:]
+        found = set()
+        for line in re.findall(r"^    output: (.+)$", done.stdout, re.MULTILINE):
+            for path in line.split(", "):
+                parts = Path(path).parts
+                found.add("/".join(parts[1:3]) if parts[0] == RUNS.name else f"{Path(path).parent}/{Path(path).stem}")
+        return {name.removesuffix(".cells").removesuffix(".provenance") for name in found}
+
+
+def _manifest_of(run: Run) -> str:
+    """A manifest that vouches for nothing."""
+    empty: dict[str, Any] = {part: {} for part in ("files", "facts", "trained", "inputs")}
+    return as_json(sealed({"stage": run.stage, "digest": run.digest, **empty}))
+
+
+def _write(path: Path, text: str = "{}") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def as_asked(names: Iterable[str], universe: Universe, study: str) -> set[str]:
+    """The same runs, products under the paths at which they are asked for."""
+    products = {run.name: f"{RESULTS}/{study}/{name}" for name, run in universe.products.items()}
+    return {products.get(name, name) for name in names}
+
+
+def differences(case: Case, wanted: set[str], found: set[str]) -> str:
+    """In words, what is not as promised of a leaf; empty if all is."""
+    said = []
+    if unnoticed := sorted(wanted - found):
+        said.append(f"is not built anew, though it should be: {_some(unnoticed)}")
+    if needless := sorted(found - wanted):
+        said.append(f"is built anew, though it should not be: {_some(needless)}")
+    return f"{'.'.join(case.key)}: {'; '.join(said)}" if said else ""
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def walk(checkout: Pretended, base: str, complete: Universe, cases: Sequence[Case]) -> list[str]:
+    """Change every leaf of some cases in a study of its own, ask Snakemake of all of them at once, and compare.
+
+    Jobs of runs that are complete do not count: they look at what is there, and end.
+    """
+    universes: dict[str, tuple[Case, Universe]] = {}
+    for number, case in enumerate(cases):
+        name = f"{base}-{number}"
+        checkout.add_study(name, json.dumps({"base": base, **copy.deepcopy(case.overlay)}))
+        universes[name] = case, Universe.of(name, checkout.configuration)
+        checkout.publish(name, complete)
+    found = checkout.would_build({name: universe.study for name, (_, universe) in universes.items()})
+    faults, known = [], set()
+    for name, (case, universe) in universes.items():
+        built = universe.built_on(universe.readers(case.promise.readers, names_in(case.key)))
+        everything = as_asked(universe.runs, universe, name)
+        known |= everything
+        if fault := differences(case, as_asked(built, universe, name), (found & everything) - complete.runs.keys()):
+            faults.append(fault)
+        (checkout.configuration / "studies" / f"{name}.yaml").unlink()
+    assert found <= known, f"jobs of no study: {_some(sorted(found - known))}"
+    return faults
+
+
+def prepared(folder: Path, head: str) -> tuple[Pretended, Universe, list[tuple[Key, Any]]]:
+    """A checkout in which the study of one kind of table looks complete, its runs, and the leaves that are tried."""
+    checkout = Pretended(Checkout.at(folder).folder)
+    study, text = STUDIES[head]
+    checkout.add_study(study, text)
+    checkout.lock()
+    merged, _ = merged_leaves(study, checkout.configuration, ())
+    leaves = list(leaves_of(merged))
+    if head != "leaf":  # of what both worlds have, the paper's is tried
+        leaves = [
+            (key, value) for key, value in leaves if key[0] in ("world", "prompts") or key == ("threads", "world")
+        ]
+    return checkout, checkout.make_complete(study), leaves
+
+
+def check(folder: Path, head: str, cases: Sequence[Case] | None = None, at_once: int = 30) -> list[str]:
+    """Everything in which Snakemake and the page differ about some leaves, or all, in words."""
+    checkout, complete, leaves = prepared(folder, head)
+    chosen = cases_of(head, leaves) if cases is None else list(cases)
+    study, _ = STUDIES[head]
+    faults = [fault for case in chosen if case.is_refused for fault in accepted(checkout, study, case)]
+    walked = [case for case in chosen if not case.is_refused]
+    for start in range(0, len(walked), at_once):
+        faults += walk(checkout, study, complete, walked[start : start + at_once])
+    return faults
+
+
+def accepted(checkout: Pretended, study: str, case: Case) -> Iterator[str]:
+    """A fault if a study that has to be refused is not."""
+    checkout.add_study("refused", json.dumps({"base": study, **case.overlay}))
+    try:
+        Universe.of("refused", checkout.configuration)
+    except ConfigurationError:
+        return
+    yield f"{'.'.join(case.key)}: is accepted, though it should be refused"
+
+
+def one_of_each_row(cases: Iterable[Case]) -> list[Case]:
+    """Of the leaves that one row is about, the last."""
+    return list({case.promise: case for case in cases}.values())

@@ -1,0 +1,150 @@
+"""A job with a stage of one file, in a process and a working directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from support.checkout import REPOSITORY
+
+from corelib.files.sealed_json import sealed
+from corelib.runs.environment import prepare
+from corelib.runs.fingerprint import code_of, packages_of
+from corelib.runs.specification import digest_of
+
+SCRIPT = """
+import sys
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import corelib.runs.job
+from corelib.files.atomic import written_whole
+from corelib.runs.job import run_job
+from corelib.settings.section import Section
+from corelib.runs.stage import Outcome
+
+
+class Toy(Section):
+    does: str
+
+
+def stage(settings, work):
+    with (work.folder / "attempts").open("a") as stream:
+        stream.write("x")
+    if settings.does == "fails":
+        raise ValueError("a bug")
+    if settings.does == "sets the clock back":
+        corelib.runs.job.datetime = SimpleNamespace(now=lambda: datetime.now() - timedelta(hours=1))
+    with written_whole(work.folder / "made.txt") as temporary:
+        temporary.write_text("half")
+        while settings.does == "waits" and not Path("go").exists():
+            time.sleep(0.02)
+        temporary.write_text("whole")
+    return Outcome(["made.txt"], {"is": "there"})
+
+
+class Parameters(dict):
+    __getattr__ = dict.__getitem__
+
+
+folder = Path("runs/toy/toy-0")
+run_job(
+    SimpleNamespace(
+        log=["logs/toy.log"],
+        params=Parameters(specification=str(folder / "specification.json")),
+        output=SimpleNamespace(manifest=str(folder / "manifest.json")),
+        scriptdir=str(Path(__file__).parent),
+        resources={"gpu": 1},
+    ),
+    stage,
+    Toy,
+)
+"""
+
+
+@dataclass
+class Toy:
+    """A run with a stage of one file, in a working directory of its own.
+
+    Attributes:
+        place: that directory.
+        variables: of the user's environment, before Snakemake prepares it for jobs.
+        set_again: variables of the job itself.
+    """
+
+    place: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    set_again: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.place / "runs/toy/toy-0"
+
+    @property
+    def log(self) -> str:
+        return (self.place / "logs/toy.log").read_text()
+
+    @property
+    def attempts(self) -> int:
+        return len((self.folder / "attempts").read_text())
+
+    def start(self) -> subprocess.Popen[str]:
+        prepare(environment := {**os.environ, **self.variables}, REPOSITORY)
+        return subprocess.Popen(
+            [sys.executable, str(self.place / "toy.py")],
+            cwd=self.place,
+            env=environment | self.set_again,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self) -> int:
+        return self.start().wait(60)
+
+    def in_the_middle(self) -> subprocess.Popen[str]:
+        process = self.start()
+        self.waits_for(lambda: any(path.name.startswith(".made.txt") for path in self.folder.iterdir()))
+        return process
+
+    def waits_for(self, holds: Callable[[], bool]) -> None:
+        until = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    def left(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
+
+def toy_at(place: Path, does: str = "works", first: str = "", meanwhile: str = "") -> Toy:
+    """A toy whose script begins with some statements, and whose stage executes others."""
+    script = place / "toy.py"
+    work = '    with (work.folder / "attempts").open("a") as stream:\n'
+    assert work in SCRIPT
+    script.write_text(first + SCRIPT.replace(work, "".join(f"    {line}\n" for line in meanwhile.splitlines()) + work))
+    content = {
+        "stage": "toy",
+        "settings": {"does": does},
+        "threads": 1,
+        "code": code_of(script),
+        "packages": packages_of(script),
+        "inputs": {},
+    }
+    extra = {"slug": "toy", "builds_on": {}, "execution": {"checkpoint_seconds": 1.0}}
+    made = Toy(place)
+    made.folder.mkdir(parents=True)
+    specification = sealed({**content, **extra, "digest": digest_of(content)})
+    (made.folder / "specification.json").write_text(json.dumps(specification))
+    return made
+
+
+UNFINISHED = {"specification.json", "attempts", "manifest.attempts.json"}
+MADE = {"specification.json", "attempts", "made.txt", "manifest.json", "manifest.provenance.json"}

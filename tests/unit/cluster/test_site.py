@@ -1,0 +1,186 @@
+"""What a cluster calls its things, and the run times that jobs ask for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support.checkout import REPOSITORY, Checkout
+
+from corelib.cluster.site import Site
+from corelib.costs.run_time import (
+    MARGIN,
+    OVERHEAD_MINUTES,
+    STAGES,
+    WITH_GPU,
+    WITHOUT_GPU,
+    Seconds,
+    images_trained,
+    minutes_of,
+)
+from corelib.errors import ConfigurationError
+from corelib.files.yaml_files import read_yaml
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
+from corelib.study.schema import Study
+
+CONFIG = REPOSITORY / "config"
+SECONDS = Seconds(trained=0.1, denoised=0.03, looked_at=0.5)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    study: Study = load_study("paper", CONFIG)
+    return Plan("paper", study, load_published(CONFIG))
+
+
+def minutes(run, attempt: int = 1) -> int:
+    return minutes_of(run.specification, lambda role: run.inputs[role].specification, SECONDS, attempt)
+
+
+# Names
+
+
+def test_what_is_left_empty_is_left_to_slurm() -> None:
+    assert Site.of({}).resources_of("fid") == Site.of({"account": None, "qos": ""}).resources_of("fid") == {"gpu": 1}
+
+
+def test_jobs_without_a_gpu_ask_for_no_model_and_for_their_own_partition() -> None:
+    site = Site.of({"account": "4711", "partition": "a100", "cpu_partition": "std", "gpu_model": "a100", "qos": "long"})
+    said = {"gpu": 1, "slurm_account": "4711", "slurm_partition": "a100", "gpu_model": "a100", "qos": "long"}
+    assert site.resources_of("unlearning") == said
+    assert site.resources_of("slices") == {"slurm_account": "4711", "slurm_partition": "std", "qos": "long"}
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"acount": "x"}, "unknown key acount, expected one of account, partition, cpu_partition, gpu_model"),
+        ({"learning_rate": 1e-5}, "hyperparameters are said in a study, in config/studies/."),
+        ({"account": ["a"]}, "account is ['a'], expected a name."),
+        ({"seconds": 3}, "seconds is 3, expected a section with trained, denoised, looked_at."),
+        ({"account": 83}, "account is the number 83, expected text, since a number loses its leading zeros and under"),
+        ({"account": 20230239022}, 'put it in quotes: account: "..." in the file, --config \'account="..."\' on the'),
+        ({"qos": 1.5}, "qos is the number 1.5, expected text"),
+        ({"jobs": 0}, "jobs is 0, expected a number of jobs."),
+        ({"outage": "long"}, "outage is 'long', expected a number of minutes."),
+        ({"longest": 0}, "longest is 0, expected a number of minutes."),
+        (
+            {"gpu_model": "a100:2"},
+            "gpu_model is 'a100:2', expected letters, digits, _, . and -, as in the column GRES of",
+        ),
+        ({"account": True}, "account is True, expected a name."),
+        ({"seconds": {"trained": 0.1, "denoised": 0.1}}, "seconds.looked_at is missing, expected a positive number."),
+        (
+            {"seconds": {"trained": -1.0, "denoised": 0.1, "looked_at": 1.0}},
+            "seconds.trained is -1.0, expected a positive number.",
+        ),
+    ],
+)
+def test_a_wrong_site_is_refused_in_one_sentence(values: dict, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Site.of(values)
+    assert str(caught.value).startswith("slurm/site.yaml or --config: ")
+    assert sentence in str(caught.value)
+
+
+def test_the_shipped_site_is_complete_and_valid() -> None:
+    values = read_yaml(REPOSITORY / "slurm/site.yaml")
+    assert values.keys() == Site.model_fields.keys()
+    assert Site.of(values).resources_of("fid") == {"gpu": 1, "gpu_model": "a100"}
+
+
+def test_every_rule_that_is_submitted_asks_for_what_its_stage_needs() -> None:
+    texts = [
+        text for path in sorted((REPOSITORY / "rules").glob("*.smk")) for text in path.read_text().split("\nrule ")[1:]
+    ]
+    submitted = {re.findall(r'resources_of\("(\w+)"\)', text)[0] for text in texts if "localrule: True" not in text}
+    assert submitted == {*WITH_GPU, *WITHOUT_GPU}
+
+
+@pytest.mark.parametrize("values", [{}, {"gpu_model": None}, {"gpu_model": ""}])
+def test_a_site_whose_gpus_have_no_type_names_no_model(values: dict) -> None:
+    assert Site.of(values).resources_of("fid") == {"gpu": 1}
+
+
+def test_what_jobs_ask_for_survives_other_default_resources(tmp_path: Path) -> None:
+    """`--default-resources` on the command line replaces those of the profile."""
+    clone = Checkout.at(tmp_path / "clone")
+    command = ("--profile", "slurm", "-n", "results/tiny/table1.csv")
+    said = [clone.snakemake(*command, *more).stdout for more in ((), ("--default-resources", "slurm_account=x"))]
+    for rule, memory in (("unlearn", 32000), ("embed_prompts", 8000), ("slice_images", 4000)):
+        jobs = [text.split(f"rule {rule}:")[1].split("\nrule ")[0] for text in said]
+        wanted = [set(re.findall(r"(?:mem_mb|runtime|threads|gpu)[:=] ?\w+", job)) for job in jobs]
+        assert wanted[0] == wanted[1]
+        assert any(f"mem_mb={memory}" in resource for resource in wanted[1])
+        assert any("runtime=" in resource for resource in wanted[1])
+
+
+def test_a_site_can_be_said_on_the_command_line(tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    said = ("account=us", "partition=fat", "gpu_model=h100")
+    done = clone.snakemake("--profile", "slurm", "-n", "results/tiny/table1.csv", "--config", *said)
+    assert done.returncode == 0, done.stdout
+    job = done.stdout.split("rule unlearn:")[1].split("\nrule ")[0]
+    for resource in ("slurm_account=us", "slurm_partition=fat", "gpu_model=h100", "gpu=1", "mem_mb=32000"):
+        assert resource in job
+    job = done.stdout.split("rule slice_images:")[1].split("\nrule ")[0]
+    assert "gpu" not in job and "slurm_partition" not in job and "slurm_account=us" in job
+
+
+def test_a_wrong_key_on_the_command_line_stops_before_any_job(tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    done = clone.snakemake("-c1", "results/tiny/table1.csv", "--config", "learning_rate=3")
+    assert done.returncode != 0
+    assert done.stdout.count("Error: ") == 1 and "unknown key learning_rate" in done.stdout
+    assert "Traceback" not in done.stdout and not (clone.folder / "runs").exists()
+
+
+def test_a_value_that_yaml_readers_disagree_about_stops_before_any_job(tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    clone.edit("slurm/site.yaml", "account:   ", "account: 010")  # 8 to Snakemake
+    done = clone.snakemake("--profile", "slurm", "-n", "results/tiny/table1.csv")
+    assert done.returncode != 0
+    assert done.stdout.count("Error: slurm/site.yaml, line 6: not readable as YAML: YAML readers disagree about") == 1
+    assert "`010` means, expected a number without leading zeros, or quotes around it for text." in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+# Run times
+
+
+def test_the_paper_trains_on_as_many_images_as_its_steps_have(plan: Plan) -> None:
+    run = plan.unlearning("Forget25", "core", None)
+    steps_of_pairs = 25 * 20 * 3  # one epoch over the forget set
+    epochs = run.settings.length.epochs
+    images = images_trained(run.specification, lambda role: run.inputs[role].specification)
+    assert images == 2 * epochs * steps_of_pairs  # forget and retain pairs
+    assert minutes(run) == -(-(OVERHEAD_MINUTES * 60 + MARGIN * images * SECONDS.trained) // 60)
+
+
+def test_a_model_that_samples_its_own_images_asks_for_that_time_too(plan: Plan) -> None:
+    paper, released = (plan.unlearning("Forget01", name, None) for name in ("esd", "esd_released"))
+    steps, half_of_the_way = 1000, 49 / 2
+    seconds = steps * (SECONDS.trained + half_of_the_way * SECONDS.denoised)
+    assert minutes(released) == -(-(OVERHEAD_MINUTES * 60 + MARGIN * seconds) // 60) > minutes(paper)
+
+
+def test_more_work_asks_for_more_time_and_so_does_another_attempt(plan: Plan) -> None:
+    small, large = plan.unlearning("Forget01", "core", None), plan.unlearning("Forget25", "core", None)
+    assert minutes(small) < minutes(large)
+    assert minutes(large, attempt=3) == 3 * minutes(large)
+
+
+def test_nobody_asks_for_more_than_the_cluster_grants(plan: Plan) -> None:
+    run = plan.unlearning("Forget25", "core", None)
+    below = {role: made.specification for role, made in run.inputs.items()}
+    assert minutes_of(run.specification, below.__getitem__, SECONDS, attempt=3, longest=60) == 60
+
+
+def test_every_stage_whose_work_grows_has_a_run_time(plan: Plan) -> None:
+    runs = {run.stage: run for product in plan.products().values() for run in product.with_all_inputs().values()}
+    runs["generated"] = plan.unlearning("Forget06", "ca_released", None).inputs["generated"]
+    for stage in STAGES:
+        assert OVERHEAD_MINUTES < minutes(runs[stage]) < 24 * 60, stage

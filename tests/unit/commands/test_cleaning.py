@@ -1,0 +1,216 @@
+"""`clean` takes runs and nothing else, keeps what a product in `results/` was made of, and says why it takes a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from support import hand_made
+
+from corelib.commands import clean as cleaning
+from corelib.commands import cli as __main__
+from corelib.errors import ArtefactError, ConfigurationError
+from corelib.files.json_files import read_json, write_json
+from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
+from corelib.runs.lease import Lease, Owner, Taken
+from corelib.runs.requests import CONTROLLER
+
+
+@pytest.fixture(autouse=True)
+def no_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory of which no study is here, as after another branch was checked out."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(cleaning, "study_names", lambda _: [])
+    monkeypatch.setattr(__main__, "check_that_names_are_certain", lambda _: None)
+
+
+def clean(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the command says that removes what it names."""
+    assert __main__.main(["clean", *arguments, "--delete"]) == 0
+    return capsys.readouterr().out
+
+
+def listed() -> list[str]:
+    return [run.path.relative_to(RUNS).as_posix() for run in cleaning.unnamed_runs(Path()).runs]
+
+
+def put(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "thesis.txt").write_text("precious")
+    return path
+
+
+NO_RUNS = [
+    "backup/important",
+    "notes",
+    "backup/copy-0123456789ab",
+    "unlearning/my-copy",
+    "unlearning/core-0123456789ab.old",
+    "unlearning/core-0123456789ab",
+    "unlearning/Core-0123456789ab",
+    ".trash/x",
+]
+
+
+@pytest.mark.parametrize("name", NO_RUNS)
+def test_what_is_no_run_stays_and_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = hand_made.made("unlearning", "core")
+    precious = put(RUNS / name)
+    said = clean(capsys)
+    assert (precious / "thesis.txt").exists() and not (RUNS / run).exists()
+    (line,) = [line for line in said.splitlines() if line.startswith(f"  {RUNS / name.partition('/')[0]}")]
+    assert line.endswith(".") and "Left alone, because they are no runs:" in said
+
+
+def test_a_link_stays_with_what_it_leads_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = hand_made.made("unlearning", "core")
+    shutil.move(RUNS / run, tmp_path / "elsewhere")
+    (RUNS / run).symlink_to(tmp_path / "elsewhere")
+    (RUNS / "fid").symlink_to(put(tmp_path / "fid"))
+    said = clean(capsys)
+    assert (RUNS / run / MANIFEST).exists() and (RUNS / "fid/thesis.txt").exists()
+    assert f"{RUNS / run}: a link." in said and "runs/fid: a link." in said
+
+
+def test_a_copy_of_a_run_under_another_name_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    run = hand_made.made("unlearning", "core")
+    digest = run.rpartition("-")[2]
+    for copy in (f"unlearning/mine-{digest}", f"saliency/core-{digest}", "unlearning/core-0123456789ab"):
+        shutil.copytree(RUNS / run, RUNS / copy)
+    assert listed() == [run]
+    assert "not the specification of a run of the name of its folder" in clean(capsys)
+
+
+@pytest.mark.parametrize("damaged", ["", "{}", "[]", '{"stage": 1, "settings": [], "slug": {}}'])
+def test_a_run_whose_specification_is_damaged_goes_only_by_its_whole_name(damaged: str) -> None:
+    run = hand_made.made("unlearning", "core")
+    (RUNS / run / SPECIFICATION).write_text(damaged)
+    assert listed() == []
+    with pytest.raises(ConfigurationError, match="no run in runs is called so"):
+        cleaning.runs_made_of(["unlearning/core"])
+    assert [found.path for found in cleaning.runs_made_of([run])] == [RUNS / run]
+
+
+def test_a_file_beside_a_complete_runs_own_keeps_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    run = hand_made.made("unlearning", "core")
+    (RUNS / run / "thesis.txt").write_text("precious")
+    said = clean(capsys)
+    assert f"{RUNS / run}/thesis.txt: no part of the run" in said and (RUNS / run / "thesis.txt").exists()
+    assert __main__.main(["clean", run, "--delete"]) == 1
+    (RUNS / run / "thesis.txt").rename("thesis.txt")
+    clean(capsys)
+    assert not (RUNS / run).exists()
+
+
+def test_what_a_killed_process_has_left_before_it_began_a_run_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("unlearning/core-0123456789ab", "unlearning/core-0123456789ac"):
+        (RUNS / name).mkdir(parents=True)
+    (RUNS / name / ".specification.json.x1.json").write_text("{")
+    (RUNS / "unlearning/core-0123456789ad").mkdir()
+    (RUNS / "unlearning/core-0123456789ad/.notes").touch()
+    assert "what a killed job has left half written:" in clean(capsys)
+    assert [path.name for path in (RUNS / "unlearning").iterdir()] == ["core-0123456789ad"]
+
+
+def test_an_unfinished_run_goes_and_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    run = hand_made.planned("unlearning", "core")
+    (RUNS / run / "checkpoint.pt").touch()
+    assert f"{RUNS / run}, not finished, planned 20" in clean(capsys)
+    assert not (RUNS / run).exists()
+
+
+def test_what_a_product_in_results_was_made_of_stays_though_its_study_is_not_here(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = hand_made.study(RESULTS / "gone")
+    other = hand_made.made("unlearning", "esd")
+    said = clean(capsys)
+    assert all((RUNS / name).exists() for name in runs.values()) and not (RUNS / other).exists()
+    assert "no study that is here names them, but results/gone/figure2 and results/gone/table1 show them." in said
+    assert "1 runs, " in said and "no study that is here names them, but results/gone/figure2 shows them." in said
+    shutil.rmtree(RESULTS)
+    said = clean(capsys)
+    assert not list(RUNS.glob("*/*"))
+    assert "Made for figure2 and table1 of the study gone, which is not here; no study that is here names them:" in said
+    assert f"{RUNS / runs['unlearning']}, finished 2026-01-02 03:04" in said
+
+
+@pytest.mark.parametrize("lost", ["table1.json", "table1.provenance.json"])
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_one_of_a_products_two_manifests_is_enough_to_keep_its_runs(lost: str, how: str) -> None:
+    hand_made.study(RESULTS / "gone")
+    for file in (RESULTS / "gone").glob("figure2*"):
+        file.unlink()
+    path = RESULTS / "gone" / lost
+    text = path.read_text()
+    path.unlink() if how == "missing" else path.write_text(text.replace('"digest": "', '"digest": "0'))
+    assert [name.partition("/")[0] for name in listed()] == ["figures"]
+
+
+def test_nothing_goes_while_a_product_does_not_say_what_it_was_made_of() -> None:
+    hand_made.study(RESULTS / "gone")
+    for file in ("table1.json", "table1.provenance.json"):
+        (RESULTS / "gone" / file).write_text("{}")
+    with pytest.raises(ArtefactError, match=r"results/gone/table1\.json: neither it nor its provenance record says"):
+        cleaning.unnamed_runs(Path())
+
+
+def test_what_a_run_builds_on_is_found_by_its_digest_where_the_name_is_damaged() -> None:
+    runs = hand_made.study(RESULTS / "gone")
+    path = RUNS / runs["cells"] / SPECIFICATION
+    content = read_json(path)
+    content["builds_on"]["predictions"] = f"prediction3/{runs['predictions'].partition('/')[2]}"
+    write_json(path, content)
+    assert listed() == []
+
+
+def test_what_a_living_job_reads_stays() -> None:
+    runs = hand_made.study(RESULTS / "gone")
+    shutil.rmtree(RESULTS)
+    (RUNS / runs["predictions"] / MANIFEST).unlink()
+    elsewhere = replace(Owner.of_this_process(), host="elsewhere")
+    (RUNS / runs["predictions"] / "manifest.lease").write_text(json.dumps(asdict(elsewhere)))
+    assert [name.partition("/")[0] for name in listed()] == ["figures", "cells", "tables"]
+    kept = {name: RUNS / runs[name] for name in ("predictions", "samples", "unlearning", "pipeline")}
+    with pytest.raises(ConfigurationError, match="it may be computed now"):
+        cleaning.runs_made_of([runs["pipeline"]])
+    with pytest.raises(ConfigurationError, match="it may be computed now"):
+        cleaning.remove(cleaning.Removable(kept["predictions"], 0))
+    assert all(path.exists() for path in kept.values())
+
+
+def test_snakemake_cannot_start_while_something_is_removed() -> None:
+    with cleaning.nothing_is_built_here(), pytest.raises(Taken):
+        Lease(CONTROLLER).take(patience=0)
+    refused = pytest.raises(ConfigurationError, match="Snakemake works here")
+    with Lease(CONTROLLER).held(), refused, cleaning.nothing_is_built_here():
+        pass
+    assert not CONTROLLER.exists()
+
+
+def test_runs_are_called_by_whole_words_of_their_names() -> None:
+    core, other = hand_made.made("unlearning", "core-forget01"), hand_made.made("unlearning", "core_live-forget01")
+    ten = hand_made.made("unlearning", "core-forget010")
+    for called in ("core-forget01", "unlearning/core-forget01", f"runs/{core}/", core, core[:-5]):
+        assert [run.path for run in cleaning.runs_made_of([called])] == [RUNS / core], called
+    assert [run.path for run in cleaning.runs_made_of(["core"])] == sorted([RUNS / core, RUNS / ten])
+    assert [run.path for run in cleaning.runs_made_of(["core_live"])] == [RUNS / other]
+    for called in ("", "/", "runs", "runs/", "unlearning", "unlearning/", "cor", "unlearning/c", ".", "..", "*"):
+        with pytest.raises(ConfigurationError, match="no run in runs is called so"):
+            cleaning.runs_made_of([called])
+
+
+def test_with_a_run_goes_what_was_made_of_it_in_every_study() -> None:
+    runs = hand_made.study(RESULTS / "gone")
+    hand_made.shown(RESULTS, "table1", core=runs["cells"])
+    other = hand_made.study(RESULTS / "other", "esd")
+    found = [str(run.path) for run in cleaning.runs_made_of([runs["unlearning"]])]
+    manifests = ["results/gone/figure2.json", "results/gone/table1.json", "results/table1.json"]
+    assert found[:3] == manifests  # and first: should the command be interrupted, no table shows what is gone
+    stages = [Path(path).parts[1] for path in found[3:]]
+    assert stages == ["cells", "figures", "predictions", "samples", "tables", "tables", "unlearning"]
+    assert not {str(RUNS / name) for name in other.values()} & set(found)

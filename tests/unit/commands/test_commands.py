@@ -1,0 +1,344 @@
+"""What looks after results: `verify` finds what does not belong together, `why` says what changed, `clean` frees."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from support.checkout import REPOSITORY, Checkout
+
+from corelib.commands.cli import main
+from corelib.commands.verify import verify_results
+from corelib.files.hashing import sha256_of
+from corelib.files.json_files import write_json
+from corelib.files.sealed_json import sealed
+from corelib.runs.lease import Lease, Owner
+from corelib.runs.requests import CONTROLLER
+from corelib.runs.specification import digest_of
+
+TABLE = "results/tiny/table1.csv"
+FASTER = "  core:\n    learning_rate: 1.0e-3\n", "  core:\n    learning_rate: 2.0e-3\n"
+"""An edit of one hyperparameter of one method."""
+
+
+def the(checkout: Checkout, pattern: str) -> Path:
+    """The first path of a pattern."""
+    return sorted(checkout.folder.glob(pattern))[0]
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def amend(path: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# verify
+
+
+def test_what_the_workflow_has_made_belongs_together(checkout: Checkout) -> None:
+    done = checkout.python("-m", "corelib", "verify")
+    assert done.returncode == 0, done.stdout
+    assert "complete runs and 2 products, 0 faults" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage", "expected"),
+    [
+        ("runs/unlearning/core-*/delta.safetensors", flip_a_byte, "delta.safetensors: its sha256 is"),
+        ("runs/samples/core-*/images/*.jpg", flip_a_byte, "images: its sha256 is"),
+        ("runs/latents/*/moments.safetensors", Path.unlink, "moments.safetensors: missing, expected what"),
+        ("runs/predictions/core-*/predictions.parquet", flip_a_byte, "predictions.parquet: its sha256 is"),
+        (TABLE, flip_a_byte, "table1.csv: its sha256 is"),
+        ("runs/fid/core-*/manifest.provenance.json", Path.unlink, "expected who made the run"),
+        ("runs/cells/core-*/manifest.json", lambda path: path.write_text("{"), "not readable as JSON"),
+        ("runs/cells/core-*/manifest.json", lambda path: path.write_text("[]"), "not as it was written"),
+    ],
+)
+def test_whatever_is_damaged_is_named(
+    pattern: str, damage: Callable[[Path], None], expected: str, checkout: Checkout
+) -> None:
+    damage(the(checkout, pattern))
+    done = checkout.python("-m", "corelib", "verify")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    assert expected in done.stdout
+    assert "0 faults" not in done.stdout
+
+
+def test_a_specification_that_was_edited_belongs_to_nothing_any_more(checkout: Checkout) -> None:
+    path = the(checkout, "runs/unlearning/core-*/specification.json")
+    amend(path, lambda content: content["settings"].update(learning_rate=0.5))
+    done = checkout.python("-m", "corelib", "verify")
+    assert done.returncode == 1
+    assert f"{path.relative_to(checkout.folder)}: its content has the digest" in done.stdout
+
+
+def test_a_result_under_another_runs_name_is_noticed(checkout: Checkout) -> None:
+    one, other = sorted(checkout.folder.glob("runs/cells/core-*"))
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    done = checkout.python("-m", "corelib", "verify")
+    assert done.returncode == 1
+    assert f"{one.relative_to(checkout.folder)}/specification.json: its content has the digest" in done.stdout
+
+
+def test_an_unfinished_run_is_counted_and_no_fault(checkout: Checkout) -> None:
+    for path in the(checkout, "runs/cells/core-*").glob("manifest.*"):
+        path.unlink()
+    done = checkout.python("-m", "corelib", "verify")
+    assert done.returncode == 0
+    assert "1 runs are unfinished" in done.stdout
+
+
+def test_an_asset_that_was_replaced_after_it_was_taken_into_use_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inception.pt").write_bytes(b"weights")
+    settings = {"sha256": {"inception": sha256_of(tmp_path / "inception.pt")}, "unet": None, "classifiers": {}}
+    content = {"stage": "assets", "settings": settings, "threads": 1, "code": {}, "packages": {}, "inputs": {}}
+    folder = Path(f"runs/assets/inception-{digest_of(content)[:12]}")
+    folder.mkdir(parents=True)
+    specification = sealed({**content, "digest": digest_of(content), "builds_on": {}})
+    manifest = sealed({"stage": "assets", "digest": digest_of(content), "files": {}, "facts": {}, "trained": {}})
+    write_json(folder / "specification.json", specification)
+    write_json(folder / "manifest.json", manifest)
+    record = {"specification": specification, "manifest": manifest, "records": {}}
+    write_json(folder / "manifest.provenance.json", sealed(record))
+    (folder / "inception").symlink_to(tmp_path / "inception.pt")
+    assert verify_results().faults == []
+    (tmp_path / "inception.pt").write_bytes(b"other weights")
+    (fault,) = verify_results().faults
+    assert fault.startswith("inception.pt: its sha256 is")
+    (tmp_path / "inception.pt").unlink()
+    (fault,) = verify_results().faults
+    assert fault.startswith("inception.pt: missing")
+
+
+# why
+
+
+def test_a_changed_hyperparameter_is_named_and_nothing_else(checkout: Checkout) -> None:
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    said = checkout.python("-m", "corelib", "why", TABLE).stdout.splitlines()
+    causes = [line for line in said if line.startswith("unlearning core-")]
+    assert len(causes) == 2 and "60 steps" in causes[0]
+    assert all("learning_rate: 0.001 -> 0.002" in said[said.index(cause) + 1] for cause in causes)
+    planned = checkout.planned(TABLE)
+    runs = sum(count for rule, count in planned.items() if rule != "sample_shard")
+    assert said[-2] == f"and {runs - 2} runs that build on these"
+    assert said[-1].startswith(f"{runs} runs in all, 120 steps")
+
+
+def test_a_changed_module_is_named(checkout: Checkout) -> None:
+    checkout.edit(
+        "corelib/evaluation/metrics.py", 'ACCURACIES = ("UA", "IRA", "CRA")', 'ACCURACIES = ("UA",) + ("IRA", "CRA")'
+    )
+    said = checkout.python("-m", "corelib", "why", TABLE).stdout
+    assert "module corelib.evaluation.metrics has changed" in said
+    assert "unlearning" not in said
+
+
+def test_of_what_is_complete_there_is_nothing_to_say(checkout: Checkout) -> None:
+    assert checkout.python("-m", "corelib", "why", TABLE).stdout.startswith("Nothing is to be done")
+
+
+def test_where_nothing_is_there_every_run_is_its_own_cause(tmp_path: Path) -> None:
+    said = Checkout.at(tmp_path / "clone").python("-m", "corelib", "why", TABLE).stdout
+    assert "no run of this kind is here yet" in said
+    assert "that build on these" not in said
+
+
+def test_old_and_new_value_of_a_hyperparameter_stand_in_one_table(checkout: Checkout) -> None:
+    """The example of docs/reruns.md, on the tests' study: one method more is trained, and no other run is new."""
+    (checkout.folder / "config/studies/faster.yaml").write_text(
+        "base: tiny\n"
+        "methods:\n"
+        "  core_faster: {like: core, title: CORE (twice the rate), learning_rate: 2.0e-3}\n"
+        "tables:\n"
+        "  table1: {rows: [original, core, core_faster]}\n"
+    )
+    planned = checkout.planned("results/faster/table1.csv")
+    assert planned["unlearn"] == 2 and planned["tabulate"] == 1
+    assert not planned.keys() & {"encode_images", "embed_prompts", "slice_images", "train_pipeline"}
+    assert all(count <= 4 for count in planned.values())
+    said = checkout.python("-m", "corelib", "why", "results/faster/table1.csv").stdout
+    assert "unlearning core_faster-forget01" in said and "unlearning core-forget01" not in said
+
+
+# clean
+
+
+def test_runs_that_a_study_names_are_kept(checkout: Checkout) -> None:
+    said = checkout.python("-m", "corelib", "clean", "--delete").stdout
+    assert said.strip().endswith("0 runs that no study names, removed.")
+    assert checkout.planned(TABLE) == {}
+
+
+def test_old_runs_are_named_with_their_size_and_removed_when_asked(checkout: Checkout) -> None:
+    old = sorted(path.name for path in checkout.folder.glob("runs/unlearning/core-*"))
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    said = checkout.python("-m", "corelib", "clean").stdout
+    assert "no study that is here names them, but results/tiny/figure2 and results/tiny/table1 show them." in said
+    assert said.strip().endswith("0 runs that no study names.")
+    shutil.rmtree(checkout.folder / "results")
+    said = checkout.python("-m", "corelib", "clean").stdout
+    assert all(f"runs/unlearning/{name}, finished 20" in said for name in old)
+    assert "Made for figure2 and table1 of the study tiny as it was before the study, the code or the pack" in said
+    assert "--delete removes them" in said
+    assert sorted(path.name for path in checkout.folder.glob("runs/unlearning/core-*")) == old
+    done = checkout.python("-m", "corelib", "clean", "--delete")
+    assert done.returncode == 0
+    assert not list(checkout.folder.glob("runs/unlearning/core-*"))
+    assert list(checkout.folder.glob("runs/unlearning/esd-*"))
+    assert checkout.python("-m", "corelib", "verify").returncode == 0
+
+
+def test_a_run_that_may_be_computed_elsewhere_is_kept_however_long_it_is_silent(checkout: Checkout) -> None:
+    old = the(checkout, "runs/unlearning/core-*")
+    shutil.rmtree(checkout.folder / "results")
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    lease = old / "manifest.lease"
+    lease.write_text(json.dumps(asdict(replace(Owner.of_this_process(), host="elsewhere"))))
+    os.utime(lease, (0, 0))
+    checkout.python("-m", "corelib", "clean", "--delete")
+    assert (old / "delta.safetensors").exists()
+    lease.unlink()
+    checkout.python("-m", "corelib", "clean", "--delete")
+    assert not old.exists()
+
+
+def test_nothing_is_removed_while_snakemake_works_here(checkout: Checkout) -> None:
+    """By a study that was edited meanwhile, all that it has made would be named no more."""
+    shutil.rmtree(checkout.folder / "results")
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    old = the(checkout, "runs/unlearning/core-*")
+    lease = Lease(checkout.folder / CONTROLLER)
+    lease.take(patience=0)
+    try:
+        done = checkout.python("-m", "corelib", "clean", "--delete")
+    finally:
+        lease.give_back()
+    assert done.returncode == 1 and "Snakemake works here" in done.stdout
+    assert (old / "delta.safetensors").exists()
+    assert checkout.python("-m", "corelib", "clean", "--delete").returncode == 0
+    assert not old.exists()
+
+
+def test_nothing_is_removed_where_other_packages_give_all_runs_other_addresses(checkout: Checkout) -> None:
+    before = sorted(checkout.folder.glob("runs/*/*"))
+    version = importlib.metadata.version("scipy")
+    checkout.edit("envs/requirements.txt", f"scipy=={version}", "scipy==1.0.0")
+    shutil.rmtree(checkout.folder / "results")
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    done = checkout.python("-m", "corelib", "clean", "--delete")
+    assert done.returncode == 1 and f"scipy is {version}, pinned is 1.0.0" in done.stdout
+    assert sorted(checkout.folder.glob("runs/*/*")) == before
+
+
+def test_a_run_is_made_again_with_all_that_was_made_of_it(checkout: Checkout) -> None:
+    delta = the(checkout, "runs/unlearning/core-*")
+    name = delta.relative_to(checkout.folder / "runs").as_posix()
+    shutil.rmtree(delta)
+    assert checkout.planned(TABLE) == {}  # what was made of it is complete, and needs it no more
+    said = checkout.python("-m", "corelib", "plan", TABLE).stdout
+    assert "1 are not there" in said and f"clean {name} --delete" in said
+    assert checkout.python("-m", "corelib", "clean", name, "--delete").returncode == 0
+    planned = checkout.planned(TABLE)
+    assert planned["unlearn"] == planned["gather_samples"] == planned["count_cells"] == planned["tabulate"] == 1
+    done = checkout.python("-m", "corelib", "clean", "unlearning/nosuch")
+    assert done.returncode == 1 and "unlearning/nosuch: no run in runs is called so" in done.stdout
+
+
+def test_what_was_made_with_another_build_of_a_model_is_named(checkout: Checkout) -> None:
+    path = the(checkout, "runs/unlearning/core-*/manifest.json")
+    content = {**json.loads(path.read_text()), "facts": {"steps": 61}}
+    write_json(path, sealed({key: value for key, value in content.items() if key != "seal"}))
+    said = checkout.python("-m", "corelib", "verify").stdout
+    run = path.parent.relative_to(checkout.folder)
+    for stage in ("samples", "predictions", "fid", "cells"):
+        folder = the(checkout, f"runs/{stage}/{path.parent.name.rpartition('-')[0]}-*").relative_to(checkout.folder)
+        assert f"{folder}: it was made with another build of the model {run}" in said
+    assert f"results/tiny/table1.json: table1: it was made with another build of the model {run}" in said
+    assert re.search(r"^results/tiny/table1 is made of runs that have faults: .+ and \d+ more\.$", said, re.MULTILINE)
+
+
+def test_what_links_lead_to_is_not_removed(checkout: Checkout, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "image.jpg").write_bytes(b"x")
+    content = {"stage": "assets", "settings": {}, "threads": 1, "code": {}, "packages": {}, "inputs": {}}
+    left = checkout.folder / f"runs/assets/old-{digest_of(content)[:12]}"
+    left.mkdir(parents=True)
+    rest = {"slug": "old", "digest": digest_of(content), "builds_on": {}}
+    write_json(left / "specification.json", sealed({**content, **rest}))
+    (left / "images").symlink_to(precious)
+    checkout.python("-m", "corelib", "clean", "--delete")
+    assert not left.exists()
+    assert (precious / "image.jpg").exists()
+
+
+def test_nothing_is_removed_while_a_study_cannot_be_read(checkout: Checkout) -> None:
+    (checkout.folder / "config/studies/broken.yaml").write_text("methods: {core: {learning_rte: 1}}\n")
+    shutil.rmtree(checkout.folder / "results")
+    checkout.edit("config/studies/tiny.yaml", *FASTER)
+    before = sorted(checkout.folder.glob("runs/*/*"))
+    done = checkout.python("-m", "corelib", "clean", "--delete")
+    assert done.returncode == 1 and done.stdout.startswith("Error: ")
+    assert sorted(checkout.folder.glob("runs/*/*")) == before
+
+
+# All of them
+
+
+COMMANDS = ["preflight", "plan", "assets", "jobs", "why", "verify", "clean", "export", "products", "ship"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_is_for(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    description = " ".join(capsys.readouterr().out.split("\n\n")[1].split())
+    assert description.endswith(".")
+    assert f"{command} {description[0].lower()}{description[1:-1]}" in listed
+
+
+@pytest.mark.parametrize("command", ["why", "plan", "products"])
+def test_a_reader_who_has_seen_enough_ends_a_command_quietly(command: str) -> None:
+    shell = f"{sys.executable} -m corelib {command}; echo status $? >&2"
+    done = subprocess.run(f"( {shell} ) | true", shell=True, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stderr == "status 141\n"
+
+
+def test_a_python_without_the_packages_is_told_which_has_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "corelib", "plan"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert done.stderr.endswith("expected .venv/bin/python, which `make env` makes.\n")
+
+
+def test_why_and_plan_name_the_same_time(tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    plan, why = (clone.python("-m", "corelib", command, TABLE).stdout for command in ("plan", "why"))
+    (minutes,) = re.findall(r"about (\d+) minutes of one CPU core", plan)
+    assert f"about {minutes} minutes of a core" in why.splitlines()[-1]

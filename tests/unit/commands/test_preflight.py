@@ -1,0 +1,128 @@
+"""Preflight: faults are found before anything starts, and a real run looks at room and versions by itself."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from support.checkout import REPOSITORY, Checkout
+
+from corelib.commands import preflight as module
+from corelib.commands.preflight import preflight
+from corelib.costs.forecast import forecast
+from corelib.errors import ConfigurationError
+from corelib.runs.pins import differing_versions, pins
+from corelib.study.targets import plan_of
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def findings(study: str, repository: Path = REPOSITORY) -> dict[str, list[str]]:
+    """What is said, by its kind."""
+    said: dict[str, list[str]] = {"ok": [], "note": [], "FAULT": []}
+    for found in preflight(plan_of(study, REPOSITORY / "config"), repository):
+        said[found.kind].append(f"{found.subject}: {found.said}")
+    return said
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_laptop_is_ready_for_the_miniature() -> None:
+    said = findings("mini")
+    assert said["FAULT"] == []
+    assert any(line.startswith("disk: about") for line in said["ok"])
+    assert "versions: all 14 packages that compute are as pinned" in said["ok"]
+
+
+def test_without_assets_every_one_that_is_missing_is_named() -> None:
+    missing = [line for line in findings("paper")["FAULT"] if "is missing" in line]
+    assert len(missing) == 9
+    assert all(line.startswith("assets: assets/") for line in missing)
+
+
+def test_what_provides_the_assets_is_said_once_with_how_much_it_fetches() -> None:
+    said = findings("paper")
+    assert not any("make assets" in line for line in said["FAULT"])
+    (advice,) = [line for line in said["note"] if line.startswith("assets: ")]
+    assert re.fullmatch(
+        r"assets: `make assets` locks what is there, and fetches about 84 GB that are missing \(.+ are free there\)",
+        advice,
+    )
+    assert any(line.startswith("disk: results need about 7.5 GB, ") for line in said["ok"])
+
+
+def test_copies_of_ones_own_are_not_said_to_be_fetched(tmp_path: Path) -> None:
+    configuration = Path(shutil.copytree(REPOSITORY / "config", tmp_path / "config"))
+    (configuration / "studies/ours.yaml").write_text(
+        "world: {assets: {images: /data/images, pipeline: /models/base}}\n"
+    )
+    said = [str(found) for found in preflight(plan_of("ours", configuration), REPOSITORY)]
+    (advice,) = [line for line in said if "make assets" in line]
+    assert "`make assets STUDY=ours` locks what is there, and fetches about 2.5 GB that are missing (" in advice
+    assert advice.endswith("; it does not fetch what a study has at places of its own: /data/images, /models/base")
+
+
+def test_a_disk_that_is_too_small_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 10**12 - 10**9, 10**9))
+    (fault,) = [line for line in findings("paper")["FAULT"] if line.startswith("disk")]
+    assert "results need about 7.5 GB, but 1.0 GB are free; free some space" in fault
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "access", lambda *_: False)  # root may write anywhere
+    assert len(findings("mini")["FAULT"]) == 3
+
+
+def test_other_versions_are_named_and_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "envs").mkdir()
+    text = (REPOSITORY / "envs/requirements.txt").read_text()
+    here = importlib.metadata.version("diffusers")
+    shutil.copy(REPOSITORY / "envs/requirements-cuda12.txt", tmp_path / "envs")
+    (tmp_path / "envs/requirements.txt").write_text(text.replace(f"diffusers=={here}", "diffusers==0.1.0"))
+    (said,) = differing_versions(tmp_path)
+    assert said == f"diffusers is {here}, pinned is 0.1.0: results get addresses of their own"
+    assert findings("mini", tmp_path)["note"][0] == f"versions: {said}"
+    assert pins(tmp_path)["diffusers"] == "0.1.0"
+
+
+def test_a_real_run_without_room_stops_before_its_first_job(tmp_path: Path) -> None:
+    checkout = Checkout.at(tmp_path / "clone")
+    checkout.edit("corelib/costs/workload.py", "\nFLOAT = 4\n", "\nFLOAT = 4_000_000_000\n")
+    done = checkout.snakemake("--cores", "1", "results/tiny/table1.csv")
+    assert done.returncode == 1
+    assert "are free; free some space" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not list((checkout.folder / "runs").rglob("manifest.json"))
+
+
+def test_a_real_run_names_other_versions_and_goes_on(tmp_path: Path) -> None:
+    checkout = Checkout.at(tmp_path / "clone")
+    here = importlib.metadata.version("diffusers")
+    checkout.edit("envs/requirements.txt", f"diffusers=={here}\n", "diffusers==0.1.0\n")
+    done = checkout.snakemake("--cores", "1", "results/tiny/table1.csv", "--until", "render_images")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count(f"diffusers is {here}, pinned is 0.1.0") == 1
+
+
+def test_the_command_ends_with_the_number_of_faults(tmp_path: Path) -> None:
+    checkout = Checkout.at(tmp_path / "clone")
+    done = checkout.python("-m", "corelib", "preflight")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "paper: 9 fault(s), expected none."
+    done = checkout.python("-m", "corelib", "preflight", "nobody")
+    assert done.returncode == 1 and done.stdout.startswith("Error: ")
+
+
+def test_room_is_looked_for_where_results_will_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 0))
+    plan = plan_of("tiny", REPOSITORY / "config")
+    products = {f"results/tiny/{name}": run for name, run in plan.products().items()}
+    with pytest.raises(ConfigurationError, match="make some, or work in a clone on a larger disk"):
+        module.check_room(forecast(products, "miniature"))

@@ -1,0 +1,200 @@
+"""The plan command: the jobs that Snakemake would run, the work of the paper's tables, and costs counted anew."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from support.checkout import REPOSITORY, TINY, Checkout
+from support.full_format import FULL, build_autoencoder, build_unet
+from torch.utils.flop_counter import FlopCounterMode
+
+from corelib.commands.plan import as_text
+from corelib.costs.forecast import Forecast, forecast_of
+from corelib.costs.workload import FLOP, FORWARD, GPUS, NETWORKS, Amount
+from corelib.models.delta import trained_tensors
+from corelib.study.loading import load_study
+from corelib.study.overlays import study_names
+from corelib.study.targets import targets_of
+
+CONFIGURATION = REPOSITORY / "config"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory in which nothing is built."""
+    monkeypatch.chdir(tmp_path)
+
+
+def of(*targets: str) -> Forecast:
+    return forecast_of(targets, CONFIGURATION)[0]
+
+
+# The paper's work, from nothing
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_all_tables_of_the_paper_take_the_steps_and_images_that_follow_from_it() -> None:
+    found = of(*(f"results/table{number}.csv" for number in range(1, 5)))
+    assert (found.amount.steps, found.amount.images) == (382_250, 14_220)
+    assert FLOP.of(found.amount) == pytest.approx(9.07e18, rel=0.01)
+    hours = FLOP.of(found.amount) / GPUS[0].peak / 3600
+    assert hours == pytest.approx(8.1, abs=0.1)
+    assert hours / GPUS[0].share == pytest.approx(21, abs=0.5)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_figures_and_gate_cost_nothing_more() -> None:
+    tables, everything = of(*(f"results/table{number}.csv" for number in range(1, 5))), of("all")
+    assert everything.amount == tables.amount
+    assert len(everything.runs) == len(tables.runs) + 3
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_tables_share_runs() -> None:
+    apart = sum(of(f"results/table{number}.csv").amount.steps for number in range(1, 5))
+    default, core_on_forget06 = 37_500, 2_250  # rows of Table 4 and Table 3 that Table 1 has too
+    assert apart == 382_250 + default + core_on_forget06
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_by_hand_the_steps_of_one_table() -> None:
+    """Table 3: 6 styles x 20 objects x 3 images, batches of four, 25 epochs; four rows."""
+    assert of("results/table3.csv").amount.steps == 4 * 25 * 6 * 20 * 3 // 4
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_core_step_and_guided_image_cost_what_the_paper_implies() -> None:
+    trained = [item for item in of("results/table3.csv").items.values() if item.run.stage == "unlearning"]
+    core = next(item for item in trained if item.run.slug.startswith("core-forget06"))
+    assert FLOP.of(core.amount) / core.amount.steps == pytest.approx(20.0e12, rel=0.01)
+    image = Amount(predicted=2 * 100, decoded=1)
+    assert FLOP.of(image) == pytest.approx(163e12, rel=0.01)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_longest_chain_goes_from_the_assets_through_the_gate_to_the_table() -> None:
+    _, chain = of("all").longest_chain(FLOP)
+    stages = [run.stage for run in chain]
+    assert stages[0] == "assets" and stages[-1] == "tables"
+    assert stages.index("gate") < stages.index("unlearning")
+    for before, after in itertools.pairwise(chain):
+        assert before in (*after.inputs.values(), *after.after.values())
+
+
+# Against Snakemake
+
+
+@pytest.mark.parametrize("study", study_names(CONFIGURATION))
+def test_its_jobs_are_those_of_a_dry_run(study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout = Checkout.at(tmp_path / "clone")
+    targets = targets_of(study, load_study(study, CONFIGURATION))
+    planned = checkout.planned(*targets)
+    monkeypatch.chdir(checkout.folder)
+    assert dict(of(*targets).jobs) == planned
+
+
+def test_what_is_built_is_subtracted(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout.folder)
+    assert of(*TINY).items == {}
+    assert as_text(*forecast_of(TINY, CONFIGURATION)).startswith("Nothing is to be done")
+
+    everything = of(*TINY).runs.values()
+    core = next(run for run in everything if run.stage == "samples" and run.slug.startswith("core-forget02"))
+    delta = core.inputs["delta"]
+    shutil.rmtree(delta.folder)
+    assert dict(of(*TINY).jobs) == checkout.planned(*TINY), "a run that something complete was made from"
+
+    for run in everything:
+        if core.name in run.with_all_inputs():
+            shutil.rmtree(run.folder, ignore_errors=True)
+    checkout.folder.joinpath("results/tiny/table1.csv").unlink()
+    jobs = of(*TINY).jobs
+    assert dict(jobs) == checkout.planned(*TINY)
+    assert jobs["unlearn"] == 1 and jobs["tabulate"] == 1
+    assert of(*TINY).amount.steps == delta.settings.length.steps  # type: ignore[attr-defined]
+    assert of(*TINY).amount.images == len(core.settings.grid)  # type: ignore[attr-defined]
+
+
+def test_batches_that_lie_there_are_subtracted_from_their_shard(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout.folder)
+    core = next(run for run in of(*TINY).runs.values() if run.stage == "samples" and run.slug.startswith("core"))
+    for run in of(*TINY).runs.values():
+        if core.name in run.with_all_inputs():
+            run.manifest.unlink(missing_ok=True)
+    (checkout.folder / "results/tiny/table1.json").unlink()
+    shards = sorted((core.folder / "shards").glob("*-of-*[0-9].json"))
+    shards[0].unlink()
+    assert of(*TINY).jobs["sample_shard"] == 1
+    assert of(*TINY).amount.images == 0, "its images are all there"
+    (core.folder / "batches/00000.json").unlink()
+    assert of(*TINY).amount.images == core.settings.sampling.batch  # type: ignore[attr-defined]
+    assert dict(of(*TINY).jobs) == checkout.planned(*TINY)
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (["results/table9.csv"], "study 'paper' has no such product, expected one of table1"),
+        (["results/paper/table1.csv"], "expected results/table1, where the paper's own products lie"),
+        (["runs/fid/x/manifest.json"], "expected a table or figure, such as results/table1.csv, or all"),
+        (["results/nobody/table1.csv"], "nobody"),
+        (["results/table1.csv", "results/mini/table1.csv"], "of two worlds, expected targets of one at a time"),
+    ],
+)
+def test_a_wrong_target_is_one_sentence(targets: list[str], expected: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "corelib", "plan", *targets]
+    environment = {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("Error: ") and len(done.stderr.splitlines()) == 1
+    assert expected in done.stderr
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_is_said_names_hours_disk_and_chain() -> None:
+    said = as_text(*forecast_of(["results/table1.csv"], CONFIGURATION))
+    assert "EFLOP" in said and "A100" in said and "H100" in said and "longest chain" in said
+    said = as_text(*forecast_of(["results/mini/table1.csv"], CONFIGURATION))
+    assert "minutes of one CPU core" in said and "EFLOP" not in said
+
+
+# The costs themselves
+
+
+def flop_of(function: object) -> float:
+    with FlopCounterMode(display=False) as counter:
+        function()  # type: ignore[operator]
+    return float(counter.get_total_flops())
+
+
+def test_the_costs_are_those_of_the_networks_counted_operation_by_operation() -> None:
+    with torch.device("meta"):
+        unet, autoencoder = build_unet(FULL).requires_grad_(False), build_autoencoder(FULL).requires_grad_(False)
+        noisy, step, prompt = torch.zeros(1, 4, 64, 64), torch.zeros(1, dtype=torch.long), torch.zeros(1, 77, 768)
+        image = torch.zeros(1, 3, 512, 512)
+
+        def forward() -> torch.Tensor:
+            return unet(noisy, step, encoder_hidden_states=prompt).sample
+
+        assert flop_of(forward) == pytest.approx(FORWARD, rel=1e-3)
+        assert flop_of(lambda: autoencoder.decode(noisy)) == pytest.approx(FLOP.decoded, rel=1e-3)
+        assert flop_of(lambda: autoencoder.encode(image)) == pytest.approx(FLOP.encoded, rel=1e-3)
+        classifier = timm.create_model(FULL.classifier, num_classes=51).requires_grad_(False)
+        assert flop_of(lambda: classifier(torch.zeros(1, 3, 224, 224))) == pytest.approx(FLOP.classified, rel=1e-3)
+        for parameter in trained_tensors(unet, "cross_attention").values():
+            parameter.requires_grad_(True)
+        assert flop_of(lambda: forward().sum().backward()) == pytest.approx(FLOP.learnt, rel=1e-3)
+        trained = sum(parameter.numel() for parameter in trained_tensors(unet, "cross_attention").values())
+    assert trained == NETWORKS["unlearn_canvas"].trained

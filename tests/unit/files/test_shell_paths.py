@@ -1,0 +1,108 @@
+"""Clones and environments in folders with a blank, an apostrophe and worse: they work, or one sentence says why not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from snakemake_interface_executor_plugins.utils import format_cli_arg
+from support.checkout import REPOSITORY, Checkout
+
+from corelib.files.shell_paths import fault_on_cluster, faults_of_places
+
+PARTS = [
+    " ", "'", '"', "$", "$HOME", ";", "&", "(", ")", "`", "\n", "\t", "*", "?", "[x]", "{", "}", "{x}", "{a,c}",
+    "{1..3}", "{a{b,c}}", "~", "#", " #", "!", "|", "<", ">", "\\", "%", "é", "日本", "@", "=", "+", ",", "^", "'$",
+    "'\"", "' x", "\x7f", "\u00a0", "-",
+]  # fmt: skip
+
+
+def printed_by_shell(command: str) -> str:
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_interpreter_is_refused_where_a_shell_would_not_find_it_and_nowhere_else(part: str, tmp_path: Path) -> None:
+    for name, said in (("a0b", "another"), ("axb", "another"), (f"a{part}b", "this one")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "python").write_text(f"#!/bin/sh\necho {said} $1\n")
+        (tmp_path / name / "python").chmod(0o755)
+    python = tmp_path / f"a{part}b" / "python"
+    works = printed_by_shell(f"{python} -m") == "this one -m\n"  # as Snakemake writes it
+    assert bool(list(faults_of_places(python, tmp_path))) is not works
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_snakefile_is_refused_where_a_cluster_would_be_told_another_and_nowhere_else(part: str) -> None:
+    snakefile = f"/a{part}b/Snakefile"
+    command = format_cli_arg("--snakefile", snakefile)
+    wrapped = command.replace('"', '\\"')  # as the Slurm executor does it, for `--wrap="..."`
+    script = printed_by_shell(f'printf %s "{wrapped}"')
+    submitted, in_its_step = (printed_by_shell(f"printf '%s\\n' {said}") for said in (script, command))
+    works = submitted == in_its_step == f"--snakefile\n{snakefile}\n"
+    assert (fault_on_cluster(Path(snakefile)) is None) is works
+
+
+def test_a_colon_divides_the_path_of_the_library() -> None:
+    (said,) = faults_of_places(Path("/usr/bin/python3"), Path("/home/me/a:b"))
+    assert said.startswith("/home/me/a:b: it has a colon in its path, ") and "\n" not in said
+    assert not list(faults_of_places(Path("/usr/bin/python3"), Path("/home/me/it's a $clone")))
+
+
+@pytest.mark.parametrize("name", ["my clone", "it's", "a$b", "a;b", "a\nb"])
+def test_no_environment_is_made_where_it_would_not_work(name: str, tmp_path: Path) -> None:
+    checkout = Checkout.at(tmp_path / name)
+    shutil.copy(REPOSITORY / "Makefile", checkout.folder)
+    shutil.copytree(REPOSITORY / "envs", checkout.folder / "envs", dirs_exist_ok=True)
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MAKEFLAGS")}
+    command = ["make", "env", f"PYTHON={sys.executable}"]
+    done = subprocess.run(
+        command, cwd=checkout.folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode != 0 and done.stderr.count("Error: ") == 1, done.stderr
+    assert "/.venv/bin/python: it has " in done.stderr and "make env VENV=/some/folder" in done.stderr
+    assert not (checkout.folder / ".venv").exists()
+
+
+def linked_environment(folder: Path) -> str:
+    """The interpreter of an environment in a folder."""
+    (folder / ".venv").symlink_to(sys.prefix)
+    return str(folder / ".venv/bin/python")
+
+
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="these tests do not run in an environment of their own")
+@pytest.mark.parametrize("arguments", [("-n", "results/mini/table1.csv"), ("--cores", "1", "results/mini/table1.csv")])
+def test_snakemake_stops_with_one_sentence_where_its_jobs_would_not_start(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    checkout = Checkout.at(tmp_path / "my clone")
+    python = linked_environment(checkout.folder)
+    command = [python, "-m", "snakemake", *arguments]
+    done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, check=False, timeout=120)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and said.count(f"Error: {python}: it has a blank in its path, ") == 1, said
+    assert "Traceback" not in said and "Exception" not in said
+    found = subprocess.run(
+        [python, "-m", "corelib", "preflight", "mini"],
+        cwd=checkout.folder, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert f"FAULT  place     {python}: it has a blank in its path, " in found.stdout
+
+
+def test_jobs_run_in_a_clone_whose_path_has_everything_in_it(tmp_path: Path) -> None:
+    checkout = Checkout.at(tmp_path / 'it\'s a "$clone"; `true` & (more)')
+    done = checkout.snakemake("--cores", "1", "results/mini/table1.csv", "--until", "adopt_pretrained")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert len(list((checkout.folder / "runs/pretrained").glob("*/manifest.json"))) == 1
+
+
+def test_a_cluster_is_given_no_command_that_it_would_take_apart(tmp_path: Path) -> None:
+    checkout = Checkout.at(tmp_path / "a$clone")
+    done = checkout.snakemake("--profile", "slurm", "results/mini/table1.csv")
+    assert done.returncode == 1, done.stdout
+    assert done.stdout.count("/a$clone/Snakefile: it has `$` in its path, which breaks the commands") == 1, done.stdout
+    assert "Traceback" not in done.stdout and not (checkout.folder / "runs").exists()

@@ -1,0 +1,414 @@
+"""The loading matrix: however a part of a pipeline lies on disk, it is loaded as it is, or refused in one sentence."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.small_world import finish, make_pipeline
+from torch import Tensor
+
+from corelib.errors import AssetError
+from corelib.files.hashing import sha256_of
+from corelib.models.base_model import BaseModel
+from corelib.models.inspection import inspect_part
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Outcome
+
+Tensors = dict[str, Tensor]
+PARTS = ("unet", "vae", "text_encoder")
+STEM = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+PICKLED = {**STEM, "text_encoder": "pytorch_model"}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return make_pipeline(tmp_path_factory.mktemp("pipeline"))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A part's folder in which nothing but the configuration lies, and the tensors to write there."""
+
+    part: str
+    folder: Path
+    tensors: Tensors
+
+    def whole(self, tensors: Tensors, variant: str = "") -> None:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, self.path("safetensors", variant))
+
+    def pickled(self, tensors: Any, **options: Any) -> None:
+        torch.save(tensors, self.path("bin"), **options)
+
+    def path(self, ending: str, variant: str = "") -> Path:
+        stem = (PICKLED if ending == "bin" else STEM)[self.part]
+        return self.folder / f"{stem}{variant}.{ending}"
+
+    def shards(self, ending: str = "safetensors", variant: str = "") -> tuple[list[Path], dict[str, str]]:
+        """Two files and their index."""
+        stem = (PICKLED if ending == "bin" else STEM)[self.part]
+        names, files = sorted(self.tensors), []
+        places: dict[str, str] = {}
+        for number, chosen in enumerate((names[::2], names[1::2]), start=1):
+            path = self.folder / f"{stem}{variant}-{number:05d}-of-00002.{ending}"
+            tensors = {name: self.tensors[name].clone() for name in chosen}
+            save_file(tensors, path) if ending == "safetensors" else torch.save(tensors, path)
+            places |= dict.fromkeys(chosen, path.name)
+            files.append(path)
+        self.index(places, ending, variant)
+        return files, places
+
+    def index(self, places: dict[str, str], ending: str = "safetensors", variant: str = "") -> None:
+        stem = (PICKLED if ending == "bin" else STEM)[self.part]
+        content = {"metadata": {"total_size": 1}, "weight_map": places}
+        (self.folder / f"{stem}.{ending}.index{variant}.json").write_text(json.dumps(content))
+
+    def first(self) -> str:
+        """A tensor whose first two dimensions differ, so that transposing them shows."""
+        return next(n for n, t in sorted(self.tensors.items()) if t.ndim >= 2 and t.shape[0] != t.shape[1])
+
+    def alike(self) -> tuple[str, str]:
+        """Two tensors of one shape and of other values."""
+        return next(
+            (one, other)
+            for one, other in itertools.combinations(sorted(self.tensors), 2)
+            if self.tensors[one].shape == self.tensors[other].shape
+            and not torch.equal(self.tensors[one], self.tensors[other])
+        )
+
+
+def _with(place: Place, **changes: Any) -> Tensors:
+    return {**place.tensors, **changes}
+
+
+def _as(dtype: torch.dtype) -> Callable[[Place], None]:
+    return lambda place: place.whole({name: tensor.to(dtype) for name, tensor in place.tensors.items()})
+
+
+def _first_as(change: Callable[[Tensor], Tensor]) -> Callable[[Place], None]:
+    return lambda place: place.whole(_with(place, **{place.first(): change(place.tensors[place.first()])}))
+
+
+def _without_one(place: Place) -> None:
+    place.whole({name: tensor for name, tensor in place.tensors.items() if name != place.first()})
+
+
+def _prefixed(prefix: str) -> Callable[[Place], None]:
+    return lambda place: place.whole({prefix + name: tensor for name, tensor in place.tensors.items()})
+
+
+def _two_formats(place: Place) -> None:
+    place.whole(place.tensors)
+    place.pickled({name: tensor + 1 for name, tensor in place.tensors.items()})
+
+
+def _two_variants(place: Place) -> None:
+    place.whole(place.tensors)
+    place.whole({name: tensor.half() + 1 for name, tensor in place.tensors.items()}, ".fp16")
+
+
+def _shared(place: Place) -> None:
+    """Two names of one tensor, as tied weights are pickled."""
+    kept, tied = place.alike()
+    place.pickled(_with(place, **{tied: place.tensors[kept]}))
+
+
+def _missing_shard(place: Place) -> None:
+    place.shards()[0][1].unlink()
+
+
+def _index_names_more(place: Place) -> None:
+    files, places = place.shards()
+    place.index({**places, "one.more": files[0].name})
+
+
+def _index_names_less(place: Place) -> None:
+    _, places = place.shards()
+    del places[place.first()]
+    place.index(places)
+
+
+def _index_and_whole(place: Place) -> None:
+    place.shards()
+    place.whole(place.tensors)
+
+
+def _fp16_shards(place: Place) -> None:
+    place.shards(variant=".fp16")
+
+
+def _old_names(place: Place) -> None:
+    """As older versions of diffusers and transformers saved the same network."""
+    old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    found: Tensors = {}
+    for name, tensor in place.tensors.items():
+        if place.part == "vae" and ".attentions." in name:
+            for new, before in old.items():
+                name = name.replace(new, before)
+        found[f"text_model.{name}" if place.part == "text_encoder" else name] = tensor
+    if place.part == "text_encoder":
+        found["text_model.embeddings.position_ids"] = torch.arange(12)[None]
+    place.pickled(found, _use_new_zipfile_serialization=False)
+
+
+def _without_convolutions_of_the_latents(place: Place) -> None:
+    gone = {"vae": "quant_conv.", "unet": "conv_out.", "text_encoder": "final_layer_norm."}[place.part]
+    place.whole({name: t for name, t in place.tensors.items() if not name.startswith(gone)})
+
+
+SAME = "as it is"
+MATRIX: dict[str, tuple[Callable[[Place], None], str]] = {
+    "safetensors, fp32": (_as(torch.float32), SAME),
+    "safetensors, fp16": (_as(torch.float16), "rounded to float16"),
+    "safetensors, bf16": (_as(torch.bfloat16), "rounded to bfloat16"),
+    "safetensors, fp64": (_as(torch.float64), SAME),
+    "safetensors of the variant fp16, alone": (lambda place: place.whole(place.tensors, ".fp16"), SAME),
+    "safetensors, and others of the variant fp16": (_two_variants, SAME),
+    ".bin": (lambda place: place.pickled(place.tensors), SAME),
+    ".bin, old format": (lambda place: place.pickled(place.tensors, _use_new_zipfile_serialization=False), SAME),
+    "safetensors, and another .bin": (_two_formats, SAME),
+    "safetensors in two files with an index": (lambda place: place.shards() and None, SAME),
+    ".bin in two files with an index": (lambda place: place.shards("bin") and None, SAME),
+    "two files of the variant fp16 with an index": (_fp16_shards, SAME),
+    "names of older versions": (_old_names, SAME),
+    "names behind `_orig_mod.`": (_prefixed("_orig_mod."), SAME),
+    ".bin in which two names share one tensor": (_shared, "two alike"),
+    "a missing file of two": (_missing_shard, r"names files that are missing: \S+-00002-of-00002\.safetensors\)"),
+    "an index that names a tensor too much": (_index_names_more, r"lacks 1 tensors that its index names: one\.more\)"),
+    "an index that names a tensor too few": (_index_names_less, r"has 1 tensors that its index does not name: FIRST\)"),
+    "one file, and two with an index": (_index_and_whole, r"are both there, expected one of them\)"),
+    "no weights": (lambda place: None, r"it has no weights, expected "),
+    "names behind `module.`": (_prefixed("module."), r"it lacks COUNT of COUNT tensors: .*; COUNT of its .*: module\."),
+    "one tensor missing": (_without_one, r"it lacks 1 of COUNT tensors: FIRST\)"),
+    "a layer missing": (_without_convolutions_of_the_latents, r"it lacks 2 of COUNT tensors: "),
+    "one tensor too much": (
+        lambda place: place.whole(_with(place, extra=torch.zeros(1))),
+        r"1 of its tensors belong to no part of the network: extra\)",
+    ),
+    "one tensor transposed": (
+        _first_as(lambda t: t.transpose(0, 1)),
+        r"1 of its tensors have another shape: FIRST has \(",
+    ),
+    "one tensor of int8": (
+        _first_as(lambda t: t.to(torch.int8)),
+        r"1 of its tensors hold another kind of number: FIRST is int8, expected fp16, bf16, fp32 or fp64\)",
+    ),
+    "all tensors of uint8": (_as(torch.uint8), r"COUNT of its tensors hold another kind of number: .* is uint8"),
+    "one tensor of fp8": (_first_as(lambda t: t.to(torch.float8_e4m3fn)), r"FIRST is float8_e4m3fn, expected fp16"),
+    "one NaN": (
+        _first_as(lambda t: torch.cat([t.reshape(-1)[1:], torch.tensor([float("nan")])]).reshape(t.shape)),
+        r"1 of its tensors hold values that are not finite: FIRST\)",
+    ),
+    "an infinity of fp64": (
+        _first_as(lambda t: t.double().clamp(min=1e300)),
+        r"1 of its tensors hold values that are not finite: FIRST\)",
+    ),
+    ".bin with its tensors under `state_dict`": (
+        lambda place: place.pickled({"state_dict": place.tensors}),
+        r"it holds more than tensors by their names: state_dict\)",
+    ),
+    ".bin that is cut off": (lambda place: _cut(place, "bin"), r"\("),
+    "safetensors that are cut off": (lambda place: _cut(place, "safetensors"), r"\("),
+}
+"""What lies in the folder, and what becomes of it: it is loaded as it is, or refused with these words."""
+
+
+def _cut(place: Place, ending: str) -> None:
+    place.pickled(place.tensors) if ending == "bin" else place.whole(place.tensors)
+    content = place.path(ending).read_bytes()
+    place.path(ending).write_bytes(content[: len(content) // 2])
+
+
+def taken_into_use(folder: Path) -> BaseModel:
+    root = folder / "pipeline"
+    parts = {part.name: sha256_of(part) for part in root.iterdir() if part.is_dir()}
+    facts = {"pipeline": "pipeline", "unet": "unet", "parts": parts}
+    return BaseModel(finish(folder, "pipeline", Outcome(["pipeline"], facts)))
+
+
+def loaded(base: BaseModel, part: str) -> Tensors:
+    make: dict[str, Callable[[], Any]] = {
+        "unet": base.unet,
+        "vae": base.autoencoder,
+        "text_encoder": base.text_encoder,
+    }
+    network = make[part]()
+    assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
+    assert {tensor.device.type for tensor in [*network.parameters(), *network.buffers()]} == {"cpu"}
+    return network.state_dict()
+
+
+def prepared(original: Manifest, part: str, folder: Path) -> Place:
+    shutil.copytree(original.folder / "pipeline", folder / "pipeline")
+    place = folder / "pipeline" / part
+    weights = place / f"{STEM[part]}.safetensors"
+    tensors = load_file(original.folder / "pipeline" / part / weights.name)
+    weights.unlink()
+    return Place(part, place, tensors)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("how", MATRIX)
+def test_weights_are_loaded_as_they_are_or_refused(original: Manifest, part: str, how: str, tmp_path: Path) -> None:
+    place = prepared(original, part, tmp_path)
+    write, outcome = MATRIX[how]
+    write(place)
+    base = taken_into_use(tmp_path)
+    if outcome.startswith((SAME, "rounded to ", "two alike")):
+        inspect_part(part, place.folder, values=True)
+        found = loaded(base, part)
+        assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+        assert found.keys() == place.tensors.keys()
+        for name, tensor in place.tensors.items():
+            expected = tensor
+            if outcome.startswith("rounded"):
+                expected = tensor.to(getattr(torch, outcome.split()[-1])).float()
+            if outcome == "two alike" and name == place.alike()[1]:
+                expected = place.tensors[place.alike()[0]]
+            assert torch.equal(found[name], expected), name
+        return
+    said = outcome.replace("COUNT", str(len(place.tensors))).replace("FIRST", re.escape(place.first()))
+    with pytest.raises(AssetError, match=rf"{part}: not loadable as .*{said}"):
+        loaded(base, part)
+    with pytest.raises(AssetError, match=said):
+        inspect_part(part, place.folder, values=True)
+    if "not finite" not in outcome:
+        with pytest.raises(AssetError, match=said):
+            inspect_part(part, place.folder, values=False)
+    assert place.folder.exists()
+
+
+def test_a_text_encoder_gives_the_same_embeddings_each_time(original: Manifest) -> None:
+    first, second = (BaseModel(original).text_encoder() for _ in range(2))
+    prompt = torch.arange(10)[None]
+    assert torch.equal(first(prompt)[0], second(prompt)[0])
+
+
+# Configurations
+
+
+KEYS: dict[str, tuple[str, str, Any]] = {
+    "attention of a package": ("text_encoder/config.json", "_attn_implementation", "org/kernel:fn"),
+    "attention of a package, public name": ("text_encoder/config.json", "attn_implementation", "org/kernel:fn"),
+    "attention of a package, inner name": ("text_encoder/config.json", "_attn_implementation_internal", "org/kernel"),
+    "attention by part": ("text_encoder/config.json", "_attn_implementation", {"": "org/kernel"}),
+    "paged attention": ("text_encoder/config.json", "_attn_implementation", "paged|org/kernel"),
+    "flash attention, which transformers fetches": (
+        "text_encoder/config.json",
+        "_attn_implementation",
+        "flash_attention_2",
+    ),
+    "experts": ("text_encoder/config.json", "_experts_implementation", "org/kernel"),
+    "kernels": ("text_encoder/config.json", "use_kernels", True),
+    "code of the repository": ("text_encoder/config.json", "auto_map", {"AutoModel": "modeling.CLIP"}),
+    "code of the repository, nested": ("text_encoder/config.json", "text_config", {"auto_map": {"AutoModel": "x.Y"}}),
+    "trust": ("unet/config.json", "trust_remote_code", True),
+    "a pipeline of its own": ("unet/config.json", "custom_pipeline", "org/pipeline"),
+    "quantization": ("unet/config.json", "quantization_config", {"quant_method": "bitsandbytes"}),
+    "quantization of a text encoder": ("text_encoder/config.json", "quantization_config", {"quant_method": "gptq"}),
+    "a type that is none": ("text_encoder/config.json", "dtype", "load"),
+    "a type of 8 bits": ("text_encoder/config.json", "torch_dtype", "float8_e4m3fn"),
+    "a commit that is none": ("text_encoder/config.json", "_commit_hash", "../../main"),
+    "code of an autoencoder": ("vae/config.json", "auto_map", {"AutoModel": "x.Y"}),
+    "code of a tokenizer": ("tokenizer/tokenizer_config.json", "auto_map", {"AutoTokenizer": ["x.Y", None]}),
+    "a vocabulary elsewhere": ("tokenizer/tokenizer_config.json", "vocab_file", "/etc/passwd"),
+    "code of a scheduler": ("scheduler/scheduler_config.json", "auto_map", {"AutoScheduler": "x.Y"}),
+}
+
+
+def all_of(base: BaseModel) -> None:
+    for load in (base.unet, base.autoencoder, base.text_encoder, base.tokenizer, base.scheduler):
+        load()
+
+
+@pytest.mark.parametrize(("file", "key", "value"), KEYS.values(), ids=KEYS)
+def test_a_key_that_leads_to_code_is_refused_by_its_name(
+    original: Manifest, file: str, key: str, value: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(original.folder / "pipeline", tmp_path / "pipeline")
+    path = tmp_path / "pipeline" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    inner = "auto_map" if key == "text_config" else key
+    said = rf"{file}: `{inner}` is .*, by which other code or files would be loaded; take the key out of the file\."
+    with pytest.raises(AssetError, match=said):
+        all_of(taken_into_use(tmp_path))
+    with pytest.raises(AssetError, match=said):
+        inspect_part(file.split("/")[0], path.parent, values=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("unet/config.json", "_class_name", "UNet3DConditionModel"),
+        ("unet/config.json", "_class_name", "org.module.UNet"),
+        ("vae/config.json", "_class_name", "AutoencoderTiny"),
+        ("text_encoder/config.json", "architectures", ["CLIPTextModelWithProjection"]),
+        ("text_encoder/config.json", "architectures", ["EvilModel"]),
+        ("tokenizer/tokenizer_config.json", "tokenizer_class", "EvilTokenizer"),
+        ("scheduler/scheduler_config.json", "_class_name", "EvilScheduler"),
+    ],
+)
+def test_a_configuration_of_another_class_is_refused(
+    original: Manifest, file: str, key: str, value: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(original.folder / "pipeline", tmp_path / "pipeline")
+    path = tmp_path / "pipeline" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    name = value[0] if isinstance(value, list) else value
+    with pytest.raises(AssetError, match=rf"{file}: it configures '{re.escape(name)}', expected "):
+        all_of(taken_into_use(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "nul", None], ids=["empty", "a list", "cut", "no JSON", "missing"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "unet/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "tokenizer/tokenizer_config.json",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_a_configuration_that_is_none_is_one_sentence(
+    original: Manifest, file: str, content: str | None, tmp_path: Path
+) -> None:
+    shutil.copytree(original.folder / "pipeline", tmp_path / "pipeline")
+    path = tmp_path / "pipeline" / file
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(AssetError, match=rf"{file}: (the file is missing|not readable as a JSON object), expected"):
+        all_of(taken_into_use(tmp_path))
+
+
+def test_harmless_keys_of_published_folders_are_accepted(original: Manifest, tmp_path: Path) -> None:
+    """As the published folders of Stable Diffusion v1.5 and of its fine-tunings have them."""
+    shutil.copytree(original.folder / "pipeline", tmp_path / "pipeline")
+    added: dict[str, dict[str, Any]] = {
+        "unet/config.json": {"_diffusers_version": "0.6.0", "decay": 0.9999, "optimization_step": 19999},
+        "vae/config.json": {"_name_or_path": "/somewhere/vae", "_commit_hash": None},
+        "text_encoder/config.json": {
+            "torch_dtype": "float16",
+            "architectures": ["CLIPTextModel"],
+            "_commit_hash": "4bb648a606ef040e7685bde262611766a5fdd67b",
+        },
+        "tokenizer/tokenizer_config.json": {
+            "special_tokens_map_file": "./special_tokens_map.json",
+            "name_or_path": "openai/clip-vit-large-patch14",
+        },
+        "scheduler/scheduler_config.json": {"_class_name": "PNDMScheduler", "skip_prk_steps": True},
+    }
+    for file, keys in added.items():
+        path = tmp_path / "pipeline" / file
+        path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+    base = taken_into_use(tmp_path)
+    all_of(base)
+    assert {tensor.dtype for tensor in base.text_encoder().parameters()} == {torch.float32}

@@ -1,0 +1,189 @@
+"""Addresses: what counts as content and what does not."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.checkout import REPOSITORY
+
+from corelib.errors import ArtefactError
+from corelib.runs import fingerprint
+from corelib.runs.fingerprint import _imports, _written_out, code_of, digest_of_modules, packages_of
+from corelib.runs.manifest import Manifest
+from corelib.runs.run import Run, slugged
+from corelib.runs.specification import digest_of, trained_behind
+from corelib.settings.evaluation import Classification, PredictionsStage
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
+from corelib.study.targets import plan_of
+
+SCRIPT = REPOSITORY / "workflow_scripts/classify.py"
+
+
+def run(batch: int = 1, threads: int = 1, slug: str = "slug", stage: str = "predictions", **inputs: Run) -> Run:
+    settings = PredictionsStage(classification=Classification(batch=batch))
+    return Run(stage, (SCRIPT,), slug, settings, threads, inputs, {"checkpoint_seconds": 1.0})
+
+
+def test_everything_that_decides_a_result_is_in_its_digest() -> None:
+    digests = [
+        run().digest,
+        run(batch=2).digest,
+        run(threads=2).digest,
+        run(stage="other").digest,
+        run(samples=run()).digest,
+        run(samples=run(batch=2)).digest,
+        run(images=run()).digest,
+        Run("predictions", (REPOSITORY / "workflow_scripts/sample.py",), "slug", run().settings, 1).digest,
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+def test_names_and_ways_of_working_are_no_content() -> None:
+    assert run(slug="one").digest == run(slug="other").digest
+    hasty = Run("predictions", (SCRIPT,), "slug", run().settings, 1, {}, {"checkpoint_seconds": 9.0})
+    assert hasty.digest == run().digest
+
+
+def test_a_specification_has_the_digest_of_its_run() -> None:
+    specification = json.loads(json.dumps(run(samples=run()).specification))
+    assert digest_of(specification) == run(samples=run()).digest
+
+
+def lies(name: str, **trained: str) -> Manifest:
+    """A run that lies there, of one build of the models behind it."""
+    stage = name.partition("/")[0]
+    return Manifest(
+        Path("runs", name), stage, "0", {}, {}, {f"pipeline/{key}": seal for key, seal in trained.items()}, "S"
+    )
+
+
+def behind(**inputs: Manifest) -> dict[str, str]:
+    names = {role: str(lying.folder.relative_to("runs")) for role, lying in inputs.items()}
+    return trained_behind({"slug": "core", "builds_on": names}, inputs)
+
+
+def test_all_that_a_run_is_made_of_has_to_be_made_with_one_build_of_a_model() -> None:
+    assert behind(images=lies("images/x")) == {}
+    assert behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="S")) == {"pipeline/x": "S"}
+    assert behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="R")) == {"pipeline/x": "R"}
+    with pytest.raises(ArtefactError, match=r"^runs/latents/y: made with another build of runs/pipeline/x"):
+        behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="R"))
+    with pytest.raises(ArtefactError, match=r"^runs/predictions/a and runs/fid/b: made with another build"):
+        behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="S"))
+
+
+def test_a_run_that_lies_there_under_another_name_is_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a row that is added before another, and equal to it, trains nothing again."""
+    monkeypatch.chdir(tmp_path)
+    configuration = tmp_path / "config"
+    shutil.copytree(REPOSITORY / "config", configuration)
+    (configuration / "studies/sweep.yaml").write_text(
+        "base: mini\nmethods: {my_core: {like: core, title: Mine}}\n"
+        "tables: {table1: {rows: [original, my_core, core]}}\n"
+    )
+    known = plan_of("mini", configuration).table("table1").with_all_inputs()
+    anew = plan_of("sweep", configuration).table("table1").with_all_inputs()
+    assert not {name for name in known if name.startswith("unlearning/core-")} <= anew.keys()
+    for run in known.values():
+        run.folder.mkdir(parents=True)
+        (run.folder / "specification.json").write_text("{}")
+    beside = plan_of("sweep", configuration).table("table1").with_all_inputs()
+    assert {name for name in beside if not name.startswith("tables/")} <= known.keys()
+
+
+def test_the_import_closure_is_followed_and_the_frame_of_jobs_left_out() -> None:
+    modules = code_of(SCRIPT)
+    assert {
+        "classify.py",
+        "corelib.evaluation.classification",
+        "corelib.files.atomic",
+        "corelib.settings.section",
+    } <= modules.keys()
+    assert "corelib.runs.job" not in modules
+    assert {"torch", "timm", "pillow"} <= packages_of(SCRIPT).keys()
+
+
+def test_the_digest_of_a_module_does_not_depend_on_its_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest_of(code: str) -> str:
+        (path := tmp_path / f"{len(list(tmp_path.iterdir()))}.py").write_text(code)
+        monkeypatch.setattr(fingerprint, "file_of", lambda name: path)
+        return digest_of_modules(path.name)
+
+    drawn = digest_of("from corelib.runs.stage import Work\nimport numpy as np\n\ndef draw(): return 1\n")
+    assert digest_of("from corelib.runs.stage import Work\n\ndef draw():\n    return 1\n") == drawn
+    assert digest_of("import numpy as np\n\ndef draw(): return 2\n") != drawn
+
+
+def test_of_imports_for_type_checkers_only_those_that_run_are_followed(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import never\n    if True:\n        import neither\n"
+        "elif here:\n    import one\n"
+        "else:\n    from two import three\n    if TYPE_CHECKING:\n        import nor\n    else:\n        import four\n"
+        "if TYPE_CHECKING:\n    pass\nelif TYPE_CHECKING:\n    import none\n"
+    )
+    assert _imports(module) == {"typing", "typing.TYPE_CHECKING", "one", "two", "two.three", "four"}
+
+
+def test_slugs_are_parts_of_paths() -> None:
+    assert slugged("CA_model-Forget06/../x y") == "ca_model-forget06-x-y"
+
+
+@pytest.mark.parametrize("study", ["paper", "tiny"])
+def test_addresses_do_not_depend_on_where_the_clone_lies(study: str, tmp_path: Path) -> None:
+    here = names(REPOSITORY, study)
+    for name in ("corelib", "workflow_scripts", "config"):
+        shutil.copytree(REPOSITORY / name, tmp_path / "elsewhere" / name)
+    assert names(tmp_path / "elsewhere", study) == here
+
+
+def names(repository: Path, study: str) -> list[str]:
+    program = (
+        "from pathlib import Path; from corelib.study.plan import Plan\n"
+        "from corelib.study.loading import load_published, load_study\n"
+        f"plan = Plan({study!r}, load_study({study!r}, Path('config')), load_published(Path('config')))\n"
+        "print(*sorted({name for run in plan.products().values() for name in run.with_all_inputs()}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(repository), "PYTHONHASHSEED": "random"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_equal_runs_of_different_tables_are_one_run() -> None:
+    plan = Plan("paper", load_study("paper", REPOSITORY / "config"), load_published(REPOSITORY / "config"))
+    assert plan.unlearning("Forget25", "core", "one_to_one").name == plan.unlearning("Forget25", "core", None).name
+    assert plan.samples("Forget01", "original", None) is plan.samples("Forget25", "original", None)
+
+
+@pytest.mark.parametrize(
+    ("code", "written"),
+    [
+        ("x = 1", "Module(body=[Assign(targets=[Name(id='x',ctx=Store())],value=Constant(value=1))])"),
+        (
+            "f'{a!r:>{w}}' 'b'",
+            "Module(body=[Expr(value=JoinedStr(values=[FormattedValue(value=Name(id='a',ctx=Load()),conversion=114,"
+            "format_spec=JoinedStr(values=[Constant(value='>'),FormattedValue(value=Name(id='w',ctx=Load()),"
+            "conversion=-1)])),Constant(value='b')]))])",
+        ),
+        (
+            "def f(): 'docstring'\nclass C:\n    a: int\n    'about a'",
+            "Module(body=[FunctionDef(name='f',args=arguments(),body=[]),ClassDef(name='C',body=[AnnAssign("
+            "target=Name(id='a',ctx=Store()),annotation=Name(id='int',ctx=Load()),simple=1)])])",
+        ),
+    ],
+)
+def test_code_is_written_out_alike_by_every_version_of_python(code: str, written: str) -> None:
+    """Seen to be equal on 3.11, 3.12 and 3.13, where `ast.unparse` and `ast.dump` are not."""
+    assert _written_out(ast.parse(code)) == written

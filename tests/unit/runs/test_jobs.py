@@ -1,0 +1,240 @@
+"""The frame of every job: nothing is made twice, nothing is left half made, and the log says what happened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from support.toy_job import MADE, UNFINISHED, Toy, toy_at
+
+from corelib.files.sealed_json import has_its_seal, sealed
+from corelib.runs.job import INTERRUPTED
+from corelib.runs.lease import Owner
+from corelib.runs.manifest import read_manifest, write_manifest
+from corelib.runs.specification import digest_of
+from corelib.workflow.failed_logs import LINES, ends_of
+
+
+@pytest.fixture
+def toy(tmp_path: Path, request: pytest.FixtureRequest) -> Toy:
+    return toy_at(tmp_path, getattr(request, "param", "works"))
+
+
+def test_a_job_leaves_its_file_a_manifest_and_a_record_of_where_it_ran(toy: Toy) -> None:
+    assert toy.run() == 0
+    assert toy.left() == MADE
+    record = json.loads((toy.folder / "manifest.provenance.json").read_text())
+    assert record["manifest"] == json.loads((toy.folder / "manifest.json").read_text())
+    assert record["began"] < record["finished"] and record["wall_seconds"] >= 0
+    assert {"host", "node", "device", "visible_devices", "commit", "python", "threads"} <= record.keys()
+    assert "on " in toy.log and "1 CPU thread(s), python 3" in toy.log
+
+
+@pytest.mark.parametrize("toy", ["sets the clock back"], indirect=True)
+def test_a_clock_that_is_set_back_makes_no_job_end_before_it_began(toy: Toy) -> None:
+    assert toy.run() == 0
+    record = json.loads((toy.folder / "manifest.provenance.json").read_text())
+    assert record["finished"] < record["began"] and 0 <= record["wall_seconds"] < 60
+
+
+def test_what_a_killed_attempt_left_half_written_is_gone_after_the_next(toy: Toy) -> None:
+    (toy.folder / ".made.txt.0123.txt").write_text("half")
+    assert toy.run() == 0
+    assert toy.left() == MADE
+    assert ".made.txt.0123.txt: left half written by an earlier attempt; removed" in toy.log
+
+
+def test_what_was_made_before_is_vouched_for_again_and_not_made_again(toy: Toy) -> None:
+    assert toy.run() == 0
+    (toy.place / "logs/toy.log").unlink()
+    manifest = (toy.folder / "manifest.json").read_text()
+    (toy.folder / "manifest.json").unlink()  # as Snakemake does before each attempt
+    assert toy.run() == 0
+    assert toy.attempts == 1
+    assert (toy.folder / "manifest.json").read_text() == manifest
+    assert "made before by a process on" in toy.log
+    assert "1 CPU thread(s), python 3" in toy.log and "done in" in toy.log  # as the job said that made it
+
+
+def test_a_damaged_file_is_made_again(toy: Toy) -> None:
+    assert toy.run() == 0
+    (toy.folder / "made.txt").write_text("hole")
+    (toy.folder / "manifest.json").unlink()
+    assert toy.run() == 0
+    assert toy.attempts == 2
+    assert (toy.folder / "made.txt").read_text() == "whole"
+
+
+def test_a_record_of_another_run_or_half_a_record_is_none(toy: Toy) -> None:
+    assert toy.run() == 0
+    record = toy.folder / "manifest.provenance.json"
+    for text in (record.read_text().replace('"digest": "', '"digest": "0'), record.read_text()[:40], "[]"):
+        record.write_text(text)
+        (toy.folder / "manifest.json").unlink()
+        before = toy.attempts
+        assert toy.run() == 0
+        assert toy.attempts == before + 1
+
+
+def test_what_its_record_vouches_for_is_made_again_if_it_has_changed(toy: Toy) -> None:
+    assert toy.run() == 0
+    path = toy.folder / "manifest.provenance.json"
+    record = json.loads(path.read_text())
+    for content, attempts in (("when and where", 1), ("damaged", 2)):
+        (toy.folder / "record.txt").write_text(content)
+        sha256 = hashlib.sha256(b"when and where").hexdigest()
+        path.write_text(json.dumps(sealed({**record, "records": {"record.txt": sha256}})))
+        (toy.folder / "manifest.json").unlink()
+        assert toy.run() == 0
+        assert toy.attempts == attempts
+
+
+def test_a_record_whose_words_have_changed_is_no_record(toy: Toy) -> None:
+    """Else the run would be complete for ever, with a damaged record of who made it."""
+    assert toy.run() == 0
+    path = toy.folder / "manifest.provenance.json"
+    path.write_text(path.read_text().replace('"host"', '"hose"'))
+    (toy.folder / "manifest.json").unlink()
+    assert toy.run() == 0
+    assert toy.attempts == 2 and has_its_seal(json.loads(path.read_text()))
+
+
+def test_a_specification_is_refused_when_what_its_digest_does_not_cover_has_changed(toy: Toy) -> None:
+    path = toy.folder / "specification.json"
+    path.write_text(path.read_text().replace('"checkpoint_seconds": 1.0', '"checkpoint_seconds": 9.0'))
+    assert toy.run() == 1
+    assert "specification.json: its content does not have its seal; delete it" in toy.log
+
+
+def test_what_was_made_with_another_build_of_a_model_is_made_again(toy: Toy) -> None:
+    """Trained again, on another device say, a model has the same address and other bits."""
+    model = toy.place / "runs/unlearning/core-000000000000"
+    model.mkdir(parents=True)
+
+    def train(bits: str) -> None:
+        (model / "delta.safetensors").write_text(bits)
+        write_manifest(model / "manifest.json", model, "unlearning", "0" * 64, ["delta.safetensors"], {})
+
+    specification = json.loads((toy.folder / "specification.json").read_text())
+    specification["inputs"] = {"delta": "0" * 64}
+    specification["builds_on"] = {"delta": "unlearning/core-000000000000"}
+    specification["digest"] = digest_of(specification)
+    (toy.folder / "specification.json").write_text(json.dumps(sealed(specification)))
+    train("one")
+    assert toy.run() == 0
+    (toy.folder / "manifest.json").unlink()  # as Snakemake does
+    assert toy.run() == 0
+    assert toy.attempts == 1
+    (toy.folder / "manifest.json").unlink()
+    train("another")
+    assert toy.run() == 0
+    assert toy.attempts == 2
+    made = json.loads((toy.folder / "manifest.json").read_text())
+    assert made["trained"] == {"unlearning/core-000000000000": read_manifest(model / "manifest.json").seal}
+
+
+@pytest.mark.parametrize("toy", ["waits"], indirect=True)
+def test_who_has_worked_at_a_run_before_is_on_record(toy: Toy) -> None:
+    """What was interrupted may have computed on another device, and has cost something."""
+    job = toy.in_the_middle()
+    job.kill()
+    job.wait(60)
+    (toy.folder / "checkpoint.pt").touch()
+    (toy.place / "go").touch()
+    assert toy.run() == 0
+    record = json.loads((toy.folder / "manifest.provenance.json").read_text())
+    (before,) = record["earlier_attempts"]
+    assert before["began"] <= before["saved"] <= record["began"]
+    assert before["device"] == record["device"] == "cpu" and before["processor"] == record["processor"] != ""
+    assert not list(toy.folder.glob("*.attempts.json"))
+
+
+@pytest.mark.parametrize("toy", ["waits"], indirect=True)
+def test_of_two_jobs_for_one_run_the_second_waits_and_computes_nothing(toy: Toy) -> None:
+    first, second = toy.in_the_middle(), toy.start()
+    toy.waits_for(lambda: "waiting for its result, or for its end" in toy.log)
+    (toy.place / "go").touch()
+    assert (first.wait(60), second.wait(60)) == (0, 0)
+    assert toy.attempts == 1
+    assert "made before by" in toy.log
+    assert toy.left() == MADE
+
+
+@pytest.mark.parametrize("toy", ["waits"], indirect=True)
+def test_a_log_that_is_deleted_under_a_living_job_is_made_anew(toy: Toy) -> None:
+    """Snakemake deletes it when it starts another job for the run."""
+    job = toy.in_the_middle()
+    (toy.place / "logs/toy.log").unlink()
+    (toy.place / "go").touch()
+    assert job.wait(60) == 0
+    assert "done in" in toy.log
+
+
+@pytest.mark.parametrize("toy", ["waits"], indirect=True)
+def test_a_job_that_has_lost_its_run_takes_the_result_of_the_one_that_has_it(toy: Toy) -> None:
+    """Its node was cut off, say. Should it end in failure, Snakemake would delete the other's manifest."""
+    job = toy.in_the_middle()
+    lease = toy.folder / "manifest.lease"
+    heir = replace(Owner.of_this_process(), nonce="the heir")
+    lease.write_text(json.dumps(asdict(heir)))  # which this process is, so it is seen to live
+    toy.waits_for(lambda: "lost to process" in toy.log and "waiting for its result" in toy.log)
+    (toy.place / "go").touch()
+    lease.unlink()
+    assert job.wait(60) == 0
+    assert toy.left() == MADE
+
+
+@pytest.mark.parametrize("toy", ["waits"], indirect=True)
+@pytest.mark.parametrize("asking", [signal.SIGTERM, signal.SIGINT], ids=lambda asking: asking.name)
+def test_a_job_that_is_asked_to_end_leaves_nothing_half_made(asking: signal.Signals, toy: Toy) -> None:
+    job = toy.in_the_middle()
+    job.send_signal(asking)
+    assert job.wait(30) == INTERRUPTED
+    assert toy.left() == UNFINISHED
+    assert f"asked to end ({asking.name})" in toy.log
+    assert "Traceback" not in toy.log
+
+
+@pytest.mark.parametrize("toy", ["waits"], indirect=True)
+def test_a_job_whose_predecessor_was_killed_does_not_wait_for_it(toy: Toy) -> None:
+    killed = toy.in_the_middle()
+    killed.kill()
+    killed.wait()
+    assert "manifest.lease" in toy.left()
+    again = toy.start()
+    toy.waits_for(lambda: toy.attempts == 2)
+    again.terminate()
+    assert again.wait(30) == INTERRUPTED
+
+
+@pytest.mark.parametrize("toy", ["fails"], indirect=True)
+def test_a_bug_ends_in_its_traceback_at_the_end_of_the_log(toy: Toy) -> None:
+    assert toy.run() == 1
+    assert toy.log.rstrip().endswith("ValueError: a bug")
+    assert toy.left() == UNFINISHED
+
+
+# What the terminal shows of it
+
+
+def test_of_a_long_log_the_end_is_shown(tmp_path: Path) -> None:
+    own, slurms = tmp_path / "logs/unlearning/run.log", tmp_path / ".snakemake/slurm_logs/rule_unlearn/7.log"
+    for path in (own, slurms):
+        path.parent.mkdir(parents=True)
+    own.write_text("".join(f"line {number}\n" for number in range(100)) + "Error: no such image\n")
+    slurms.write_text("what Snakemake says on the node\n")
+    shown = list(ends_of([str(own), str(slurms)]))
+    assert shown[0] == f"The last {LINES} of 101 lines of {own}:"
+    assert shown[-1].strip() == "Error: no such image" and len(shown) == LINES + 1
+
+
+def test_of_a_job_that_never_began_the_schedulers_log_is_shown(tmp_path: Path) -> None:
+    slurms = tmp_path / ".snakemake/slurm_logs/rule_unlearn/7.log"
+    slurms.parent.mkdir(parents=True)
+    slurms.write_text("slurmstepd: error: no such folder\n")
+    shown = list(ends_of([str(tmp_path / "logs/unlearning/run.log"), str(slurms)]))
+    assert shown == [f"Logfile {slurms}:", "    slurmstepd: error: no such folder"]

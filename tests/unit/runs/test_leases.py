@@ -1,0 +1,206 @@
+"""A run is computed by one job at a time, and a job that died keeps nobody waiting for long."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from support.checkout import REPOSITORY
+
+from corelib.runs.lease import Lease, Owner, Taken, read_owner
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from corelib.runs.lease import Lease
+with Lease(Path(sys.argv[1]), renewal=0.1, expiry=1.0).held():
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def holder(path: Path, seconds: float) -> subprocess.Popen[str]:
+    """A process that holds a lease for some time."""
+    command = [sys.executable, "-c", HOLDER, str(path), str(seconds)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def lease(path: Path) -> Lease:
+    return Lease(path, renewal=0.1, expiry=1.0)
+
+
+def most_at_once(path: Path, contenders: int) -> int:
+    """How many of the contenders, all of which come to hold the lease, hold it at the same time."""
+    inside: list[int] = []
+    seen: list[int] = []
+
+    def take() -> None:
+        with lease(path).held():
+            inside.append(1)
+            seen.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+
+    threads = [threading.Thread(target=take) for _ in range(contenders)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == contenders
+    return max(seen)
+
+
+def left_by(path: Path, **changed: str | int | None) -> Owner:
+    """A lease whose owner will not give it back."""
+    owner = replace(Owner.of_this_process(), nonce="somebody else", **changed)
+    path.write_text(json.dumps(asdict(owner)))
+    return owner
+
+
+def test_it_is_there_while_it_is_held_and_gone_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "runs/run/manifest.lease"
+    mine = lease(path)
+    with mine.held():
+        assert read_owner(path) == mine.owner
+        assert mine.owner.pid == os.getpid()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_the_second_waits_until_the_first_has_finished(tmp_path: Path) -> None:
+    first = holder(tmp_path / "lease", 1.5)  # longer than the expiry: it is renewed
+    began = time.monotonic()
+    with lease(tmp_path / "lease").held():
+        assert first.wait(5) == 0
+        assert time.monotonic() - began > 1.2
+
+
+def test_many_at_once_hold_it_one_after_the_other(tmp_path: Path) -> None:
+    assert most_at_once(tmp_path / "lease", contenders=8) == 1
+
+
+def test_that_of_a_process_killed_on_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
+    dead = holder(tmp_path / "lease", 60)
+    dead.kill()
+    dead.wait()
+    began = time.monotonic()
+    with Lease(tmp_path / "lease", renewal=1.0, expiry=60.0).held():
+        assert time.monotonic() - began < 5
+
+
+def test_that_of_another_machine_is_taken_over_when_it_has_not_been_renewed(tmp_path: Path) -> None:
+    left_by(tmp_path / "lease", host="elsewhere")
+    began = time.monotonic()
+    with lease(tmp_path / "lease").held():
+        assert 0.9 < time.monotonic() - began < 5
+
+
+def test_the_clock_of_another_machine_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "lease"
+    left_by(path, host="elsewhere")
+    long_ago = time.time() - 3600
+    os.utime(path, (long_ago, long_ago))
+    began = time.monotonic()
+    with lease(path).held():
+        assert time.monotonic() - began > 0.9
+
+
+def test_a_requeued_job_takes_over_from_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setattr("corelib.runs.lease.JOB", "12")
+    left_by(tmp_path / "lease", host="the node that failed", job="12")
+    began = time.monotonic()
+    with Lease(tmp_path / "lease", renewal=1.0, expiry=60.0).held():
+        assert time.monotonic() - began < 5
+
+
+def test_a_living_process_of_the_same_allocation_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snakemake may itself run in a job of several GPUs: then all its jobs have that job's number."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setattr("corelib.runs.lease.JOB", "12")
+    first = holder(tmp_path / "lease", 1.5)
+    with lease(tmp_path / "lease").held():
+        assert first.wait(5) == 0
+
+
+def test_half_a_lease_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "lease").write_text('{"host": "else')
+    with lease(tmp_path / "lease").held():
+        assert read_owner(tmp_path / "lease") is not None
+
+
+def test_another_process_of_the_same_number_is_not_the_owner(tmp_path: Path) -> None:
+    owner = left_by(tmp_path / "lease", started="long ago")
+    assert owner.pid == os.getpid() and owner.is_gone()
+    assert not Owner.of_this_process().is_gone()
+    assert not replace(owner, namespace="another boot").is_gone()
+
+
+def test_who_has_lost_it_is_asked_to_end(tmp_path: Path) -> None:
+    asked = threading.Event()
+    previous = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        with lease(tmp_path / "lease").held():
+            left_by(tmp_path / "lease", host="elsewhere")
+            assert asked.wait(3)
+        assert (tmp_path / "lease").exists()  # it is somebody else's now
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def test_who_cannot_wait_is_told_who_has_it(tmp_path: Path) -> None:
+    first, second = lease(tmp_path / "lease"), lease(tmp_path / "lease")
+    first.take(patience=0)
+    with pytest.raises(Taken, match=f"process {os.getpid()} on "):
+        second.take(patience=0)
+    first.give_back()
+    second.take(patience=0)
+    second.give_back()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_cannot_wait_watches_another_machine_for_a_sign_of_life(tmp_path: Path) -> None:
+    path = tmp_path / "lease"
+    left_by(path, host="elsewhere")
+    living = threading.Timer(0.5, os.utime, [path])
+    living.start()
+    with pytest.raises(Taken):
+        lease(path).take(patience=0)
+    living.join()
+    mine = lease(path)
+    mine.take(patience=0)  # no further sign
+    mine.give_back()
+
+
+def test_an_empty_lease_is_no_licence(tmp_path: Path) -> None:
+    """Somebody has created it and has not written his name yet."""
+    (tmp_path / "lease").touch()
+    mine = Lease(tmp_path / "lease", renewal=0.1, expiry=2.0)
+    began = time.monotonic()
+    mine.take(patience=0)
+    assert time.monotonic() - began > 1.9
+    assert mine.holder() == mine.owner
+    mine.give_back()
+
+
+def test_of_many_heirs_of_a_dead_owner_one_succeeds_at_a_time(tmp_path: Path) -> None:
+    left_by(tmp_path / "lease", started="long ago")
+    assert most_at_once(tmp_path / "lease", contenders=12) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_mark_of_an_heir_who_died_does_not_stand_for_ever(tmp_path: Path) -> None:
+    owner = left_by(tmp_path / "lease", started="long ago")
+    (tmp_path / f".lease.after-{owner.nonce}").touch()
+    with lease(tmp_path / "lease").held():
+        pass
+    assert list(tmp_path.iterdir()) == []

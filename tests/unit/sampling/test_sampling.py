@@ -1,0 +1,293 @@
+"""Sampling: the same bits whatever the order, shards and interruptions, and the images of diffusers' own pipeline."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from support.checkout import REPOSITORY
+from support.small_world import (
+    OBJECTS,
+    STYLES,
+    finish,
+    make_classifier,
+    make_material,
+    samples_settings,
+    unlearning_settings,
+)
+
+from corelib.errors import ArtefactError, AssetError
+from corelib.evaluation.classification import classify_images
+from corelib.evaluation.predictions import read_predictions
+from corelib.files.hashing import sha256_of
+from corelib.models.base_model import BaseModel
+from corelib.models.delta import CROSS_ATTENTION, DELTA, load_delta
+from corelib.models.guidance import guided
+from corelib.runs.layout import MANIFEST
+from corelib.runs.manifest import Manifest, read_manifest
+from corelib.runs.stage import Work
+from corelib.sampling.collection import gather_samples
+from corelib.sampling.grid import IMAGES, image_name, record_path
+from corelib.sampling.sampler import Sampler, initial_noise, sample_shard
+from corelib.settings.evaluation import Classification, PredictionsStage
+from corelib.settings.sampling import SamplesStage
+from corelib.study.loading import load_study
+from corelib.unlearning.trainer import unlearn
+
+PAPER = load_study("paper", REPOSITORY / "config")
+GRID = [(style, object_, seed) for style in STYLES[:3] for object_ in OBJECTS for seed in (188, 288)][:7]
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    return make_material(tmp_path_factory.mktemp("material"))
+
+
+@pytest.fixture(scope="module")
+def delta(material: dict[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    folder = tmp_path_factory.mktemp("delta")
+    settings = unlearning_settings(PAPER.methods["core"].objective, learning_rate=1e-2)
+    return finish(folder, "unlearning", unlearn(settings, Work(folder, "digest", material, 1, 1e9)))
+
+
+def sampled(
+    settings: SamplesStage, folder: Path, material: dict[str, Manifest], shards: int = 1, order: list[int] | None = None
+) -> dict[str, str]:
+    """The hash of every image of a run."""
+    folder.mkdir(exist_ok=True)
+    work = Work(folder, "digest", material)
+    for shard in order or range(shards):
+        sample_shard(settings, work, shard, shards)
+    gather_samples(settings, work)
+    return {path.name: sha256_of(path) for path in sorted((folder / IMAGES).glob("*.jpg"))}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(material: dict[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return sampled(samples_settings(GRID), tmp_path_factory.mktemp("undisturbed"), material)
+
+
+def test_noise_of_an_image_does_not_depend_on_the_batch_it_is_drawn_in() -> None:
+    together = initial_noise(GRID, (4, 8, 8))
+    shuffled = random.Random(0).sample(GRID, len(GRID))
+    for image, noise in zip(shuffled, initial_noise(shuffled, (4, 8, 8)), strict=True):
+        assert torch.equal(noise, together[GRID.index(image)])
+        assert torch.equal(noise, initial_noise([image], (4, 8, 8))[0])
+
+
+def test_different_images_have_different_noise() -> None:
+    for one, other in itertools.combinations(initial_noise(GRID, (4, 8, 8)), 2):
+        assert not torch.equal(one, other)
+
+
+def test_every_image_of_the_grid_is_sampled(undisturbed: dict[str, str]) -> None:
+    assert sorted(undisturbed) == sorted(image_name(*image) for image in GRID)
+    assert len(set(undisturbed.values())) == len(GRID)
+
+
+@pytest.mark.parametrize(("shards", "order"), [(1, [0]), (2, [1, 0]), (3, [2, 0, 1]), (4, [3, 2, 1, 0]), (9, None)])
+def test_images_do_not_depend_on_shards_or_their_order(
+    shards: int, order: list[int] | None, undisturbed: dict[str, str], material: dict[str, Manifest], tmp_path: Path
+) -> None:
+    assert sampled(samples_settings(GRID), tmp_path, material, shards, order) == undisturbed
+
+
+def test_an_interrupted_shard_goes_on_and_samples_only_what_is_missing(
+    undisturbed: dict[str, str], material: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampled_batches: list[int] = []
+    sample = Sampler.sample
+
+    def dying(self: Sampler, number: int, images: Any) -> None:
+        if len(sampled_batches) == 2:
+            raise KeyboardInterrupt
+        sampled_batches.append(number)
+        sample(self, number, images)
+
+    monkeypatch.setattr(Sampler, "sample", dying)
+    with pytest.raises(KeyboardInterrupt):
+        sampled(samples_settings(GRID), tmp_path, material)
+    monkeypatch.setattr(
+        Sampler, "sample", lambda self, number, images: (sampled_batches.append(number), sample(self, number, images))
+    )
+    assert sampled(samples_settings(GRID), tmp_path, material) == undisturbed
+    assert sorted(sampled_batches) == [0, 1, 2, 3], "no batch was sampled twice"
+
+
+def test_a_damaged_image_is_sampled_again(
+    undisturbed: dict[str, str], material: dict[str, Manifest], tmp_path: Path
+) -> None:
+    sampled(samples_settings(GRID), tmp_path, material)
+    (tmp_path / IMAGES / image_name(*GRID[3])).write_bytes(b"damaged")
+    with pytest.raises(
+        ArtefactError, match=r"00001\.json: an image of its batch .* is missing, damaged, or of another build"
+    ):
+        gather_samples(samples_settings(GRID), Work(tmp_path, "digest", material))
+    assert sampled(samples_settings(GRID), tmp_path, material) == undisturbed
+
+
+def test_the_images_of_one_run_are_of_one_build_of_its_model(
+    undisturbed: dict[str, str], material: dict[str, Manifest], tmp_path: Path
+) -> None:
+    """A delta may be trained again, with other bits, after some shards of its images have been sampled."""
+    before, after = (Work(tmp_path, "digest", material, trained={"unlearning/x": seal}) for seal in ("old", "new"))
+    sample_shard(samples_settings(GRID), before, 0, 2)
+    sample_shard(samples_settings(GRID), after, 1, 2)
+    with pytest.raises(ArtefactError, match=r"00000\.json: an image of its batch .* of another build of the model"):
+        gather_samples(samples_settings(GRID), after)
+    sample_shard(samples_settings(GRID), after, 0, 2)
+    gather_samples(samples_settings(GRID), after)
+    assert {path.name: sha256_of(path) for path in (tmp_path / IMAGES).glob("*.jpg")} == undisturbed
+
+
+def test_another_batch_size_differs_by_rounding_only(material: dict[str, Manifest], tmp_path: Path) -> None:
+    work = Work(tmp_path, "digest", material)
+    images = [GRID[0], GRID[3]]
+    pair = Sampler(samples_settings(GRID, batch=2), work).images_of(images)
+    single = [Sampler(samples_settings(GRID, batch=1), work).images_of([image])[0] for image in images]
+    torch.testing.assert_close(pair, torch.stack(single), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("unlearned", [False, True])
+def test_images_equal_those_of_diffusers_own_pipeline(
+    unlearned: bool, material: dict[str, Manifest], delta: Manifest, tmp_path: Path
+) -> None:
+    settings = samples_settings(GRID)
+    inputs = material | ({"delta": delta} if unlearned else {})
+    ours = Sampler(settings, Work(tmp_path, "digest", inputs)).images_of(GRID[:3])
+
+    base = BaseModel(material["pipeline"])
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        str(base.folder), safety_checker=None, feature_extractor=None, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = base.scheduler(
+        steps_offset=1, set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading"
+    )
+    if unlearned:
+        load_delta(delta.file(DELTA), pipeline.unet, base.identity)
+    theirs = pipeline(
+        prompt=[settings.wording.prompt(style, object_) for style, object_, _ in GRID[:3]],
+        latents=initial_noise(GRID[:3], (4, 8, 8)),
+        num_inference_steps=settings.sampling.scheduler.steps,
+        guidance_scale=settings.sampling.guidance_scale,
+        output_type="np",
+    ).images
+    np.testing.assert_allclose(ours.clamp(0, 1).permute(0, 2, 3, 1).numpy(), theirs, atol=2e-5)
+
+
+def test_a_delta_changes_the_images(
+    undisturbed: dict[str, str], material: dict[str, Manifest], delta: Manifest, tmp_path: Path
+) -> None:
+    unlearned = sampled(samples_settings(GRID), tmp_path, material | {"delta": delta})
+    assert all(unlearned[name] != undisturbed[name] for name in undisturbed)
+
+
+class Failing(torch.nn.Module):
+    """A decoder whose images are all one value."""
+
+    def __init__(self, decoder: torch.nn.Module, value: float) -> None:
+        super().__init__()
+        self.config = decoder.config
+        self.value = value
+
+    def decode(self, latents: torch.Tensor) -> Any:
+        return type("Decoded", (), {"sample": torch.full((len(latents), 3, 16, 16), self.value)})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 7.0])
+def test_constant_and_non_finite_images_are_flagged_and_for_the_original_an_error(
+    value: float, material: dict[str, Manifest], delta: Manifest, tmp_path: Path
+) -> None:
+    settings = samples_settings(GRID[:2])
+    for inputs in (material, material | {"delta": delta}):
+        sampler = Sampler(settings, Work(tmp_path, "digest", inputs))
+        sampler.autoencoder = Failing(sampler.autoencoder, value)
+        if inputs is material:
+            with pytest.raises(ArtefactError, match="the original model sampled a constant or non-finite image"):
+                sampler.sample(0, GRID[:2])
+        else:
+            sampler.sample(0, GRID[:2])
+    record = json.loads((tmp_path / record_path(0)).read_text())
+    assert record["flagged"] == [image_name(*image) for image in GRID[:2]]
+
+
+def classified(samples: Manifest, folder: Path, batch: int) -> Any:
+    classifiers = {
+        "style_classifier": make_classifier(folder / "style", "style", STYLES),
+        "object_classifier": make_classifier(folder / "object", "object", OBJECTS),
+    }
+    work = Work(folder / "predictions", "digest", {"samples": samples, **classifiers})
+    work.folder.mkdir()
+    outcome = classify_images(PredictionsStage(classification=Classification(batch=batch)), work)
+    return read_predictions(finish(work.folder, "predictions", outcome)).set_index(["style", "object", "seed"])
+
+
+def test_predictions_do_not_depend_on_the_order_of_the_grid(material: dict[str, Manifest], tmp_path: Path) -> None:
+    found = []
+    shuffled = random.Random(1).sample(GRID, len(GRID))
+    for name, grid in (("ordered", GRID), ("shuffled", shuffled)):
+        folder = tmp_path / name
+        folder.mkdir()
+        settings = samples_settings(grid, batch=1)
+        work = Work(folder / "samples", "digest", material)
+        work.folder.mkdir()
+        sample_shard(settings, work, 0, 1)
+        samples = finish(work.folder, "samples", gather_samples(settings, work))
+        found.append(classified(samples, folder, batch=1).sort_index())
+    assert found[0].equals(found[1])
+
+
+def test_a_classifier_with_another_number_of_classes_is_refused(material: dict[str, Manifest], tmp_path: Path) -> None:
+    settings = samples_settings(GRID)
+    work = Work(tmp_path / "samples", "digest", material)
+    work.folder.mkdir()
+    sample_shard(settings, work, 0, 1)
+    samples = finish(work.folder, "samples", gather_samples(settings, work))
+    wrong = make_classifier(tmp_path / "wrong", "style", STYLES)
+    facts = {"classifiers": {"style": wrong.facts["classifiers"]["style"] | {"classes": [*STYLES, "One_More"]}}}
+    wrong = Manifest(wrong.folder, wrong.stage, wrong.digest, wrong.files, facts)
+    inputs = {"samples": samples, "style_classifier": wrong}
+    with pytest.raises(AssetError, match=r"classifier\.pth: not the .* \(the classifier has 4 classes, expected 5\)"):
+        classify_images(PredictionsStage(classification=Classification(batch=4)), Work(tmp_path, "digest", inputs))
+
+
+def test_a_base_model_that_was_changed_after_it_was_taken_into_use_is_refused(
+    material: dict[str, Manifest], tmp_path: Path
+) -> None:
+    moved = tmp_path / "pipeline"
+    shutil.copytree(material["pipeline"].folder, moved)
+    weights = next((moved / "pipeline/unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArtefactError, match=r"pipeline/unet: its sha256 is .* as when it was taken into use"):
+        BaseModel(read_manifest(moved / MANIFEST)).unet()
+
+
+def test_noise_within_a_trajectory_is_addressed_too(material: dict[str, Manifest], tmp_path: Path) -> None:
+    content = samples_settings(GRID).model_dump()
+    content["sampling"]["scheduler"]["eta"] = 1.0
+    sampler = Sampler(SamplesStage.model_validate(content), Work(tmp_path, "digest", material))
+    one, other = (sampler.images_of(images) for images in ([GRID[0], GRID[1]], [GRID[1], GRID[0]]))
+    torch.testing.assert_close(one, other.flip(0), atol=1e-5, rtol=0)
+    deterministic = Sampler(samples_settings(GRID), Work(tmp_path, "digest", material)).images_of(GRID[:2])
+    assert not torch.allclose(one, deterministic, atol=1e-3)
+
+
+def test_only_cross_attention_is_taken_from_a_delta(delta: Manifest) -> None:
+    from safetensors.torch import load_file
+
+    assert all(CROSS_ATTENTION in name for name in load_file(delta.file(DELTA)))
+
+
+def test_guidance_departs_from_the_answers_without_a_prompt() -> None:
+    both = torch.tensor([[1.0], [2.0], [5.0], [4.0]])
+    assert guided(both, 3.0).tolist() == [[13.0], [8.0]]
+    assert torch.equal(guided(both, 1.0), both[2:]) and torch.equal(guided(both, 0.0), both[:2])

@@ -1,0 +1,86 @@
+"""Streams of draws: what a seed decides, and that no two draws that meet have one stream."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+import torch
+from support.checkout import REPOSITORY
+from support.small_world import make_material, unlearning_settings
+
+from corelib.models.base_model import BaseModel
+from corelib.randomness import generator, seed_of
+from corelib.study.loading import load_study
+from corelib.study.plan import Plan
+from corelib.study.published import load_published
+from corelib.unlearning import batches, training_data
+from corelib.unlearning.batches import Batches
+from corelib.unlearning.training_data import Material
+
+CONFIGURATION = REPOSITORY / "config"
+STREAMS = 2**32
+"""What torch's generator on the CPU makes of a seed."""
+
+Address = tuple[str | int, ...]
+
+
+def stream_of(address: Address) -> int:
+    return seed_of(*address) % STREAMS
+
+
+def test_a_seed_has_63_bits_and_a_stream_is_chosen_by_the_lowest_32() -> None:
+    seeds = [seed_of("a", number) for number in range(2000)]
+    assert 2**62 < max(seeds) < 2**63
+    first = torch.randn(5, generator=torch.Generator().manual_seed(seeds[0]))
+    same = torch.Generator().manual_seed((seeds[0] + 5 * STREAMS) % 2**63)
+    other = torch.Generator().manual_seed(seeds[0] ^ 1)
+    assert torch.equal(first, torch.randn(5, generator=same))
+    assert not torch.equal(first, torch.randn(5, generator=other))
+
+
+@pytest.fixture(scope="module")
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Address]]:
+    """Every address from which a training step of the paper's longest run draws, with its step."""
+    recorded: list[Address] = []
+
+    def recording(*address: str | int) -> torch.Generator:
+        recorded.append(address)
+        return generator(*address)
+
+    material = make_material(tmp_path_factory.mktemp("material"))
+    paper = load_study("paper", CONFIGURATION)
+    settings = unlearning_settings(paper.methods["salun"].objective)
+    alphas = BaseModel(material["pipeline"]).scheduler().alphas_cumprod
+    made = Batches(settings, Material(material, settings.wording, alphas, torch.device("cpu")), None)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "generator", recording)
+        patch.setattr(training_data, "generator", recording)
+        training_data._order.cache_clear()
+        made.at(7)
+    of_a_step = [address for address in recorded if 7 in address]
+    assert len(of_a_step) == 9, "two draws of the posterior, noise, t, uniform noise, anchors; three of retain pairs"
+    plan = Plan("paper", paper, load_published(CONFIGURATION))
+    runs = [run for product in plan.products().values() for run in product.with_all_inputs().values()]
+    steps = max(run.settings.steps_on(1500) for run in runs if run.stage == "unlearning")
+    return [
+        (step, tuple(step if part == 7 else part for part in address)) for step in range(steps) for address in of_a_step
+    ]
+
+
+def test_no_two_images_of_the_paper_have_one_noise() -> None:
+    grid = Plan("paper", load_study("paper", CONFIGURATION), load_published(CONFIGURATION)).grid_of_all_tasks()
+    assert len(grid) == 1140
+    assert len({stream_of(("image", seed, style, object_)) for style, object_, seed in grid}) == len(grid)
+
+
+def test_no_two_draws_of_near_training_steps_have_one_stream(addresses: list[tuple[int, Address]]) -> None:
+    """As many pairs as 2^32 streams make likely do, far apart; the docstring of `seed_of` has these numbers."""
+    steps: defaultdict[int, list[int]] = defaultdict(list)
+    for step, address in addresses:
+        steps[stream_of(address)].append(step)
+    shared = [found for found in steps.values() if len(found) > 1]
+    expected = len(addresses) ** 2 / 2 / STREAMS
+    assert len(addresses) == 337_500
+    assert len(shared) == 12 == pytest.approx(expected, abs=4 * expected**0.5)
+    assert min(max(found) - min(found) for found in shared) == 1_660

@@ -1,0 +1,423 @@
+"""Losses and gradients against an independent computation: a linear predictor differentiated by hand in float64.
+
+The predictor is e(x, t, p) = A x + B p + t c with the parameters A, B and c. For a loss that is a weighted mean of
+squared norms of residuals r = e(x, t, p) - y, the gradients are, by hand,
+
+    dL/dA = sum_i 2 w_i r_i x_i^T,    dL/dB = sum_i 2 w_i r_i p_i^T,    dL/dc = sum_i 2 w_i r_i t_i,
+
+and a target that is the same predictor "through both branches" subtracts the same terms at the target's inputs. Nothing
+below uses automatic differentiation on the independent side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from support.checkout import REPOSITORY
+
+from corelib.settings.unlearning import Objective, UnlearnTerm
+from corelib.study.loading import load_study
+from corelib.unlearning.objective import Batch, NoisyPairs, evaluate, omega
+
+CONFIGURATION = REPOSITORY / "config"
+PAPER = load_study("paper", CONFIGURATION)
+LATENT, PROMPT, COUNT = (2, 3, 3), (4, 5), 3
+D, W = 18, 20
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Linear:
+    """The predictor's parameters and its answer."""
+
+    a: Array
+    b: Array
+    c: Array
+
+    def __call__(self, x: Array, t: Array, p: Array) -> Array:
+        return x @ self.a.T + p @ self.b.T + t[:, None] * self.c
+
+
+class Differentiable:
+    """The same predictor for the library: parameters as torch tensors, shapes as the U-Net's."""
+
+    def __init__(self, parameters: Linear) -> None:
+        self.a, self.b, self.c = (
+            torch.tensor(value, requires_grad=True) for value in (parameters.a, parameters.b, parameters.c)
+        )
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(1) @ self.a.T + p.flatten(1) @ self.b.T + t[:, None].double() * self.c
+        return flat.view(-1, *LATENT)
+
+
+@dataclass
+class Side:
+    """The inputs of one side of the batch, flat, in float64."""
+
+    x: Array
+    t: Array
+    noise: Array
+    own: Array
+    anchor: Array
+    uniform: Array
+    alpha_bar: Array
+    again: Array
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> Side:
+        x, noise = rng.normal(size=(2, COUNT, D))
+        own, anchor = rng.normal(size=(2, COUNT, W))
+        t, uniform = rng.integers(0, 1000, COUNT).astype(float), rng.random((COUNT, D))
+        return cls(x, t, noise, own, anchor, uniform, rng.random(COUNT), rng.normal(size=(COUNT, D)))
+
+    def pairs(self, with_anchor: bool) -> NoisyPairs:
+        image = lambda values: torch.tensor(values).view(-1, *LATENT)  # noqa: E731
+        text = lambda values: torch.tensor(values).view(-1, *PROMPT)  # noqa: E731
+        return NoisyPairs(
+            noisy=image(self.x),
+            timesteps=torch.tensor(self.t).long(),
+            alpha_bar=torch.tensor(self.alpha_bar),
+            noise=image(self.noise),
+            own=text(self.own),
+            anchor=text(self.anchor) if with_anchor else None,
+            uniform=image(self.uniform) if with_anchor else None,
+            of_target=image(self.again) if with_anchor else None,
+        )
+
+
+@dataclass
+class ByHand:
+    """A loss and its gradients, summed up term by term."""
+
+    loss: float
+    a: Array
+    b: Array
+    c: Array
+
+    @classmethod
+    def nothing(cls) -> ByHand:
+        return cls(0.0, np.zeros((D, D)), np.zeros((D, W)), np.zeros(D))
+
+    def add(self, weight: float, residual: Array, x: Array, t: Array, p: Array, norm: bool = False) -> None:
+        """weight * mean of ||residual||^2 (or of ||residual||), whose student branch was asked (x, t, p)."""
+        norms = np.sqrt((residual**2).sum(axis=1))
+        self.loss += weight * float((norms if norm else norms**2).mean())
+        self.push(weight * (residual / norms[:, None] if norm else 2 * residual) / len(residual), x, t, p)
+
+    def push(self, upstream: Array, x: Array, t: Array, p: Array) -> None:
+        """Add the gradients for dL/de = upstream, (batch, d), at the predictor's inputs."""
+        self.a += upstream.T @ x
+        self.b += upstream.T @ p
+        self.c += upstream.T @ t
+
+
+@pytest.fixture
+def point() -> tuple[Linear, Linear, Side, Side]:
+    """Student and teacher, which differ, and a forget and a retain side."""
+    rng = np.random.default_rng(7)
+    student = Linear(0.3 * rng.normal(size=(D, D)), rng.normal(size=(D, W)), 1e-3 * rng.normal(size=D))
+    teacher = Linear(*(value + 0.2 * rng.normal(size=value.shape) for value in (student.a, student.b, student.c)))
+    return student, teacher, Side.drawn(rng), Side.drawn(rng)
+
+
+def core(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    """Equations 2-4 with alpha = 1."""
+    found = ByHand.nothing()
+    found.add(1.0, student(f.x, f.t, f.own) - teacher(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    found.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
+    return found
+
+
+def esd(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    """Equation 8 with eta = 1, expanded as the paper expands it: 2 e_0 - e_f."""
+    found = ByHand.nothing()
+    target = 2 * teacher(f.x, f.t, f.anchor) - teacher(f.x, f.t, f.own)
+    found.add(1.0, student(f.x, f.t, f.own) - target, f.x, f.t, f.own)
+    return found
+
+
+def gaussian_retain(found: ByHand, student: Linear, r: Side, weight: float = 1.0) -> ByHand:
+    found.add(weight, student(r.x, r.t, r.own) - r.noise, r.x, r.t, r.own)
+    return found
+
+
+def salun(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    """Equation 9, the target detached."""
+    found = ByHand.nothing()
+    found.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    return gaussian_retain(found, student, r)
+
+
+def ediff(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    """Equation 10."""
+    found = ByHand.nothing()
+    found.add(1.0, student(f.x, f.t, f.own) - f.uniform, f.x, f.t, f.own)
+    return gaussian_retain(found, student, r)
+
+
+def ca_noise(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    """Equation 12, squared; which image x is made from is not the objective's affair."""
+    found = ByHand.nothing()
+    found.add(1.0, student(f.x, f.t, f.own) - f.noise, f.x, f.t, f.own)
+    return gaussian_retain(found, student, r)
+
+
+def core_live_target(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    found = ByHand.nothing()
+    found.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    found.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
+    return found
+
+
+def core_gradient_ascent(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    found = ByHand.nothing()
+    found.add(-1.0, student(f.x, f.t, f.own) - f.noise, f.x, f.t, f.own)
+    found.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
+    return found
+
+
+def core_gaussian_retain(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    found = ByHand.nothing()
+    found.add(1.0, student(f.x, f.t, f.own) - teacher(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    return gaussian_retain(found, student, r)
+
+
+def salun_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    """`forget_loss + alpha * remain_loss` with alpha 0.1, as in its authors' random_label.py; z is drawn twice."""
+    found = ByHand.nothing()
+    found.add(1.0, student(f.x, f.t, f.own) - student(f.again, f.t, f.anchor), f.x, f.t, f.own)
+    return gaussian_retain(found, student, r, 0.1)
+
+
+def ediff_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    """`remain_loss + alpha * (unlearn_loss - constant)` with alpha 0.1, as in the benchmark's train-erase.py."""
+    found = ByHand.nothing()
+    found.add(0.1, student(f.x, f.t, f.own) - student(f.again, f.t, f.anchor), f.x, f.t, f.own)
+    return gaussian_retain(found, student, r)
+
+
+def ca_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
+    """`0.2 * loss_train + loss_train2`, as in its authors' model.py: the regularisation first."""
+    found = ByHand.nothing()
+    found.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    return gaussian_retain(found, student, r, 0.2)
+
+
+EQUATIONS = {
+    "core": core,
+    "esd": esd,
+    "salun": salun,
+    "ediff": ediff,
+    "ca_model": salun,  # equation 11 squared has the loss of equation 9; its images are chosen elsewhere
+    "ca_noise": ca_noise,
+    "core_live_target": core_live_target,
+    "core_gradient_ascent": core_gradient_ascent,
+    "core_gaussian_retain": core_gaussian_retain,
+    "esd_released": esd,  # the same line of code; x_t and e_0 come from elsewhere
+    "salun_released": salun_released,
+    "ediff_released": ediff_released,
+    "ca_released": ca_released,
+}
+
+
+def computed(objective: Objective, point: tuple[Linear, Linear, Side, Side], reduction: str = "sum") -> ByHand:
+    """The library's loss and gradients at the same point."""
+    student, teacher, f, r = point
+    trained, frozen = Differentiable(student), Differentiable(teacher)
+    batch = Batch(f.pairs(with_anchor=True), r.pairs(with_anchor=False) if objective.retain else None)
+    loss = evaluate(objective, trained, frozen, batch, reduction)  # type: ignore[arg-type]
+    loss.total.backward()
+    assert frozen.a.grad is None, "the teacher is frozen"
+    return ByHand(loss.total.item(), *(value.grad.numpy() for value in (trained.a, trained.b, trained.c)))
+
+
+def assert_equal(ours: ByHand, theirs: ByHand) -> None:
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-12)
+    for name in ("a", "b", "c"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-10, atol=1e-12)
+
+
+def with_unlearn(objective: Objective, **changes: Any) -> Objective:
+    content = objective.model_dump()
+    content["unlearn"] |= changes
+    return Objective.model_validate(content)
+
+
+def test_every_method_of_the_paper_is_checked() -> None:
+    assert EQUATIONS.keys() == PAPER.methods.keys()
+
+
+@pytest.mark.parametrize("method", EQUATIONS)
+def test_loss_and_gradients_equal_the_equation(method: str, point: tuple[Linear, Linear, Side, Side]) -> None:
+    assert_equal(computed(PAPER.methods[method].objective, point), EQUATIONS[method](*point))
+
+
+@pytest.mark.parametrize("method", EQUATIONS)
+def test_mean_reduction_is_the_equation_divided_by_the_dimension(
+    method: str, point: tuple[Linear, Linear, Side, Side]
+) -> None:
+    printed = EQUATIONS[method](*point)
+    expected = ByHand(printed.loss / D, printed.a / D, printed.b / D, printed.c / D)
+    assert_equal(computed(PAPER.methods[method].objective, point, "mean"), expected)
+
+
+@pytest.mark.parametrize("distance", ["squared", "norm"])
+@pytest.mark.parametrize("method", EQUATIONS)
+def test_the_reduction_is_one_factor_of_the_whole_loss(
+    method: str, distance: str, point: tuple[Linear, Linear, Side, Side]
+) -> None:
+    objective = with_unlearn(PAPER.methods[method].objective, distance=distance)
+    whole = computed(objective, point, "sum")
+    assert_equal(computed(objective, point, "mean"), ByHand(whole.loss / D, whole.a / D, whole.b / D, whole.c / D))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_norm_of_0_has_a_gradient(reduction: str, point: tuple[Linear, Linear, Side, Side]) -> None:
+    """As where the alternative concept is the model's own: its subgradient 0, and not a number that is none."""
+    target = {"kind": "frozen_model", "prompt": "own"}
+    objective = with_unlearn(PAPER.methods["ca_noise"].objective, distance="norm", target=target)
+    objective = objective.model_copy(update={"retain": None})
+    student, _, f, r = point
+    found = computed(objective, (student, student, f, r), reduction)
+    assert_equal(found, ByHand.nothing())
+
+
+def test_student_and_teacher_differ_at_the_point(point: tuple[Linear, Linear, Side, Side]) -> None:
+    student, teacher, f, _ = point
+    assert np.abs(student(f.x, f.t, f.own) - teacher(f.x, f.t, f.own)).min() > 1e-6
+
+
+def test_weights_scale_their_terms(point: tuple[Linear, Linear, Side, Side]) -> None:
+    content = PAPER.methods["core"].objective.model_dump()
+    content["unlearn"]["weight"], content["retain"]["weight"] = 0.25, 3.0
+    student, teacher, f, r = point
+    expected = ByHand.nothing()
+    expected.add(0.25, student(f.x, f.t, f.own) - teacher(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    expected.add(3.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
+    assert_equal(computed(Objective.model_validate(content), point), expected)
+
+
+# omega_t: Hang et al. 2023 (arXiv:2303.09556) for noise prediction, min(SNR, gamma) / SNR with
+# SNR = alpha_bar / (1 - alpha_bar); and sigma_t^2 = 1 - alpha_bar, the weight of score distillation.
+
+
+@pytest.mark.parametrize("method", ["ca_model", "ca_noise", "core_gradient_ascent"])
+@pytest.mark.parametrize("gamma", [0.3, 5.0])
+def test_min_snr_weights_each_pair_by_its_noise_level(
+    method: str, gamma: float, point: tuple[Linear, Linear, Side, Side]
+) -> None:
+    weight = {"kind": "min_snr", "scale": -0.5, "gamma": gamma}
+    objective = with_unlearn(PAPER.methods[method].objective, weight=weight)
+    snr = point[2].alpha_bar / (1 - point[2].alpha_bar)
+    assert_equal(computed(objective, point), pair_by_pair(method, point, -0.5 * np.minimum(snr, gamma) / snr))
+
+
+def test_one_minus_alpha_bar_weights_each_pair_by_the_variance_of_its_noise(
+    point: tuple[Linear, Linear, Side, Side],
+) -> None:
+    objective = with_unlearn(PAPER.methods["ca_model"].objective, weight={"kind": "one_minus_alpha_bar", "scale": 2.0})
+    assert_equal(computed(objective, point), pair_by_pair("ca_model", point, 2.0 * (1 - point[2].alpha_bar)))
+
+
+def pair_by_pair(method: str, point: tuple[Linear, Linear, Side, Side], weights: Array) -> ByHand:
+    """The unlearn term of each forget pair alone, times its weight, and the retain term as it is."""
+    student, teacher, f, r = point
+    target = {"core_gradient_ascent": f.noise, "ca_noise": f.noise, "ca_model": student(f.x, f.t, f.anchor)}[method]
+    found = ByHand.nothing()
+    for one, weight in enumerate(weights):
+        x, t, p = f.x[[one]], f.t[[one]], f.own[[one]]
+        found.add(weight / COUNT, student(x, t, p) - target[[one]], x, t, p)
+    if method == "core_gradient_ascent":
+        found.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
+        return found
+    return gaussian_retain(found, student, r)
+
+
+@pytest.mark.parametrize(("alpha_bar", "expected"), [(0.0, 1.0), (1e-12, 1.0), (0.5, 1.0), (10 / 11, 0.5), (1.0, 0.0)])
+def test_min_snr_is_a_number_at_every_noise_level(alpha_bar: float, expected: float) -> None:
+    """Pure noise and none included; at an SNR of 10 and a gamma of 5 it is a half."""
+    weight = UnlearnTerm.model_validate(
+        PAPER.methods["ca_noise"].objective.unlearn.model_dump()
+        | {"weight": {"kind": "min_snr", "scale": 1.0, "gamma": 5.0}}
+    ).weight
+    assert float(omega(weight, torch.tensor([alpha_bar], dtype=torch.float64))) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("gradient", "through"), [("detached", False), ("through", True)])
+def test_a_target_with_its_own_posterior_is_asked_about_its_own_noisy_image(
+    gradient: str, through: bool, point: tuple[Linear, Linear, Side, Side]
+) -> None:
+    target = {"kind": "current_model", "prompt": "anchor", "gradient": gradient, "posterior": "own"}
+    objective = with_unlearn(PAPER.methods["salun"].objective, target=target)
+    student, _, f, r = point
+    residual = student(f.x, f.t, f.own) - student(f.again, f.t, f.anchor)
+    expected = ByHand.nothing()
+    expected.add(1.0, residual, f.x, f.t, f.own)
+    if through:
+        expected.push(-2 * residual / len(residual), f.again, f.t, f.anchor)
+    assert_equal(computed(objective, point), gaussian_retain(expected, student, r))
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 3.0])
+def test_eta_of_equation_8(eta: float, point: tuple[Linear, Linear, Side, Side]) -> None:
+    objective = with_unlearn(PAPER.methods["esd"].objective, target={"kind": "guided_model", "eta": eta})
+    student, teacher, f, _ = point
+    base, own = teacher(f.x, f.t, f.anchor), teacher(f.x, f.t, f.own)
+    expected = ByHand.nothing()
+    expected.add(1.0, student(f.x, f.t, f.own) - (base - eta * (own - base)), f.x, f.t, f.own)
+    assert_equal(computed(objective, point), expected)
+
+
+def test_a_target_through_both_branches_adds_the_gradient_of_the_target(
+    point: tuple[Linear, Linear, Side, Side],
+) -> None:
+    target = {"kind": "current_model", "prompt": "anchor", "gradient": "through", "posterior": "shared"}
+    objective = with_unlearn(PAPER.methods["salun"].objective, target=target)
+    student, _, f, _ = point
+    expected = salun(*point)
+    residual = student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor)
+    expected.push(-2 * residual / len(residual), f.x, f.t, f.anchor)
+    found = computed(objective, point)
+    assert_equal(found, expected)
+    assert not np.allclose(found.b, salun(*point).b), "detached and through both branches must differ"
+
+
+def test_the_norm_is_the_root_of_the_squared_norm(point: tuple[Linear, Linear, Side, Side]) -> None:
+    objective = with_unlearn(PAPER.methods["ca_noise"].objective, distance="norm")
+    student, _, f, r = point
+    expected = ByHand.nothing()
+    expected.add(1.0, student(f.x, f.t, f.own) - f.noise, f.x, f.t, f.own, norm=True)
+    assert_equal(computed(objective, point), gaussian_retain(expected, student, r))
+
+
+def test_the_interval_of_uniform_noise(point: tuple[Linear, Linear, Side, Side]) -> None:
+    target = {"kind": "uniform_noise", "low": -1.0, "high": 1.0}
+    objective = with_unlearn(PAPER.methods["ediff"].objective, target=target)
+    student, _, f, r = point
+    expected = ByHand.nothing()
+    expected.add(1.0, student(f.x, f.t, f.own) - (2 * f.uniform - 1), f.x, f.t, f.own)
+    assert_equal(computed(objective, point), gaussian_retain(expected, student, r))
+
+
+def test_each_predictor_is_asked_once_a_step(point: tuple[Linear, Linear, Side, Side]) -> None:
+    student, teacher, f, r = point
+    asked: list[tuple[str, int]] = []
+
+    def counted(name: str, predictor: Differentiable) -> Any:
+        def ask(x: torch.Tensor, t: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+            asked.append((name, len(x)))
+            return predictor(x, t, p)
+
+        return ask
+
+    batch = Batch(f.pairs(with_anchor=True), r.pairs(with_anchor=False))
+    predictors = counted("student", Differentiable(student)), counted("teacher", Differentiable(teacher))
+    evaluate(PAPER.methods["core"].objective, *predictors, batch, "mean")
+    assert sorted(asked) == [("student", 2 * COUNT), ("teacher", 2 * COUNT)]

@@ -1,0 +1,345 @@
+"""The unlearning loop: what it changes, that it can be interrupted, and that a run is a function of its settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.checkout import REPOSITORY
+from support.small_world import FP32, IN_TRAINING, make_material, make_pipeline, unlearning_settings
+
+from corelib.data.slices import Pair
+from corelib.errors import ArtefactError, Interrupted
+from corelib.files.hashing import sha256_of
+from corelib.models.base_model import BaseModel
+from corelib.models.delta import CROSS_ATTENTION, DELTA, load_delta, save_delta
+from corelib.models.device import Device
+from corelib.models.student_teacher import StudentAndTeacher
+from corelib.runs.checkpoint import Checkpoint
+from corelib.runs.manifest import Manifest
+from corelib.runs.stage import Work
+from corelib.settings.unlearning import Length
+from corelib.study.loading import load_study
+from corelib.unlearning import trainer as unlearning
+from corelib.unlearning.batches import Batches
+from corelib.unlearning.objective import Loss
+from corelib.unlearning.trainer import unlearn
+from corelib.unlearning.training_data import Material, turn
+
+PAPER = load_study("paper", REPOSITORY / "config")
+
+
+CHECKPOINT = "checkpoint.pt"
+NO_TRAJECTORIES: Any = None
+"""For objectives that take their images from the benchmark."""
+
+
+def objective(method: str) -> Any:
+    return PAPER.methods[method].objective
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    return make_material(tmp_path_factory.mktemp("material"))
+
+
+@pytest.fixture
+def run(material: dict[str, Manifest], tmp_path: Path) -> Callable[..., dict[str, torch.Tensor]]:
+    """Run unlearning in a new folder, or in a named one; its delta's tensors."""
+    count = iter(range(1000))
+
+    def unlearned(settings: Any, folder: str = "", **inputs: Manifest) -> dict[str, torch.Tensor]:
+        work = Work(tmp_path / (folder or f"run{next(count)}"), "digest", material | inputs, checkpoint_seconds=1e9)
+        work.folder.mkdir(exist_ok=True)
+        unlearn(settings, work)
+        return load_file(work.folder / DELTA)
+
+    return unlearned
+
+
+def assert_same_bits(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def hashes(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    return {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("method", ["core", "esd", "salun", "ca_noise"])
+def test_only_cross_attention_changes(
+    method: str, run: Callable[..., Any], material: dict[str, Manifest], tmp_path: Path
+) -> None:
+    run(unlearning_settings(objective(method)), folder="run")
+    base = BaseModel(material["pipeline"])
+    before = hashes(base.unet().state_dict())
+    unlearned = base.unet()
+    load_delta(tmp_path / "run" / DELTA, unlearned, base.identity)
+    after = hashes(unlearned.state_dict())
+    changed = {name for name in before if before[name] != after[name]}
+    cross_attention = {name for name in before if CROSS_ATTENTION in name}
+    # the query of a block sees no prompt, but moves too; every trained tensor has a gradient
+    assert changed == cross_attention
+    assert len(cross_attention) < len(before)
+
+
+def test_the_module_in_training_keeps_every_other_tensor(material: dict[str, Manifest]) -> None:
+    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
+    trainable = {name for name, parameter in models.unet.named_parameters() if parameter.requires_grad}
+    assert trainable == {name for name in models.unet.state_dict() if CROSS_ATTENTION in name}
+
+
+def test_the_teacher_stays_the_pretrained_model_while_the_student_moves(material: dict[str, Manifest]) -> None:
+    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
+    noisy, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])
+    prompts = torch.randn(2, 8, 16)
+    before = models.teacher(noisy, timesteps, prompts)
+    assert torch.equal(before, models.student(noisy, timesteps, prompts).detach())
+    with torch.no_grad():
+        for parameter in models.trained.values():
+            parameter.add_(0.1)
+    assert torch.equal(before, models.teacher(noisy, timesteps, prompts))
+    assert not torch.allclose(before, models.student(noisy, timesteps, prompts))
+
+
+def test_asking_the_teacher_does_not_disturb_a_pending_backward_pass(material: dict[str, Manifest]) -> None:
+    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
+    noisy, timesteps, prompts = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 8, 16)
+
+    def gradients(interleaved: bool) -> list[torch.Tensor]:
+        models.unet.zero_grad()
+        loss = models.student(noisy, timesteps, prompts).square().mean()
+        if interleaved:
+            models.teacher(noisy + 1, timesteps, prompts)
+        loss.backward()
+        return [parameter.grad.clone() for parameter in models.trained.values() if parameter.grad is not None]
+
+    for alone, beside in zip(gradients(False), gradients(True), strict=True):
+        assert torch.equal(alone, beside)
+
+
+def test_the_same_run_twice_gives_the_same_bits(run: Callable[..., Any]) -> None:
+    settings = unlearning_settings(objective("core"))
+    assert_same_bits(run(settings), run(settings))
+
+
+def test_another_seed_gives_another_delta(run: Callable[..., Any]) -> None:
+    first, second = (run(unlearning_settings(objective("core"), seed=seed)) for seed in (0, 1))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", ["core", "esd"])
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    method: str, after: int, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = unlearning_settings(objective(method))
+    undisturbed = run(settings)
+    offered = iter(range(1, 100))
+    offer = Checkpoint.offer
+
+    def interrupted(self: Checkpoint, state: Any) -> None:
+        self._asked_to_end = next(offered) == after
+        offer(self, state)
+
+    monkeypatch.setattr(Checkpoint, "offer", interrupted)
+    with pytest.raises(Interrupted):
+        run(settings, folder="interrupted")
+    monkeypatch.undo()
+    checkpoint = tmp_path / "interrupted" / CHECKPOINT
+    assert checkpoint.exists()
+    assert_same_bits(run(settings, folder="interrupted"), undisturbed)
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    Checkpoint(tmp_path / CHECKPOINT, "one" * 8, 60).save({"step": 1})
+    with pytest.raises(ArtefactError, match="saved by another run"):
+        Checkpoint(tmp_path / CHECKPOINT, "two" * 8, 60).load()
+
+
+def test_a_checkpoint_made_with_another_build_of_a_model_is_another_ones(tmp_path: Path) -> None:
+    owners = [
+        Work(tmp_path, "digest", {}, trained=trained).owner
+        for trained in ({}, {"pipeline/x": "a"}, {"pipeline/x": "b"})
+    ]
+    assert len(set(owners)) == 3
+
+
+def test_a_damaged_checkpoint_starts_the_run_afresh(run: Callable[..., Any], tmp_path: Path) -> None:
+    settings = unlearning_settings(objective("core"))
+    undisturbed = run(settings)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / CHECKPOINT).write_bytes(b"not a checkpoint")
+    assert_same_bits(run(settings, folder="damaged"), undisturbed)
+
+
+def batches(material: dict[str, Manifest], **changes: Any) -> Batches:
+    settings = unlearning_settings(objective("core"), **changes)
+    base = BaseModel(material["pipeline"])
+    made = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    return Batches(settings, made, NO_TRAJECTORIES)
+
+
+def test_a_batch_does_not_depend_on_the_batches_before_it(material: dict[str, Manifest]) -> None:
+    forwards, backwards = batches(material), batches(material)
+    steps = list(range(9))
+    first = {step: forwards.at(step) for step in steps}
+    second = {step: backwards.at(step) for step in reversed(steps)}
+    for step in steps:
+        for side in ("forget", "retain"):
+            one, other = getattr(first[step], side), getattr(second[step], side)
+            assert torch.equal(one.noisy, other.noisy)
+            assert torch.equal(one.timesteps, other.timesteps)
+            assert torch.equal(one.own, other.own)
+
+
+def test_noisy_images_follow_the_forward_process(material: dict[str, Manifest]) -> None:
+    base = BaseModel(material["pipeline"])
+    alphas = base.scheduler().alphas_cumprod
+    made = Material(material, IN_TRAINING, alphas, torch.device("cpu"))
+    pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
+    noisy = made.noisy_pairs(pairs, pairs, ("test",))
+    kept = alphas[noisy.timesteps].view(-1, 1, 1, 1)
+    latents = (noisy.noisy - (1 - kept).sqrt() * noisy.noise) / kept.sqrt()
+    expected = base.scheduler().add_noise(latents, noisy.noise, noisy.timesteps)
+    torch.testing.assert_close(noisy.noisy, expected)
+
+
+def test_the_targets_own_noisy_image_has_the_same_t_and_noise_and_another_latent(material: dict[str, Manifest]) -> None:
+    alphas = BaseModel(material["pipeline"]).scheduler().alphas_cumprod
+    made = Material(material, IN_TRAINING, alphas, torch.device("cpu"))
+    pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
+    noisy = made.noisy_pairs(pairs, pairs, ("test",), ["Cream", "Cream"])
+    assert torch.equal(noisy.alpha_bar, alphas[noisy.timesteps])
+    assert noisy.of_target is not None
+    kept = noisy.alpha_bar.view(-1, 1, 1, 1)
+    first, second = ((x_t - (1 - kept).sqrt() * noisy.noise) / kept.sqrt() for x_t in (noisy.noisy, noisy.of_target))
+    cache = made.latents
+    rows = [cache._rows[pair] for pair in pairs]
+    standard = [(z / cache.scaling_factor - cache.mean[rows]) / cache.deviation[rows] for z in (first, second)]
+    assert abs(float((standard[0] * standard[1]).mean())) < 0.2, "two draws, and not one"
+    assert all(float(draw.std()) == pytest.approx(1, abs=0.1) for draw in standard)
+    assert made.noisy_pairs(pairs, pairs, ("test",)).of_target is None, "retain pairs are drawn once"
+
+
+@pytest.mark.parametrize(
+    ("length", "counts", "expected"),
+    [
+        (Length(epochs=1), "forget", 3),
+        (Length(epochs=2.5), "forget", 8),
+        (Length(steps=7), "forget", 7),
+        (Length(epochs=2), "both", 12),
+    ],
+)
+def test_an_epoch_is_one_pass_over_the_forget_pairs(
+    length: Length, counts: str, expected: int, material: dict[str, Manifest]
+) -> None:
+    # 6 forget pairs in batches of 2; "both" leaves room for one forget pair a step
+    assert batches(material, length=length, epoch_counts=counts).steps == expected
+
+
+def test_a_pass_sees_every_pair_once_and_passes_differ_in_order() -> None:
+    pairs = [Pair("Amber", "Cats", index) for index in range(11)]
+    first, second = turn(pairs, 0, 11, ("order",)), turn(pairs, 11, 11, ("order",))
+    assert sorted(p.index for p in first) == sorted(p.index for p in second) == list(range(11))
+    assert first != second
+    assert turn(pairs, 5, 12, ("order",)) == (first + second)[5:17]
+
+
+def test_anchors_are_drawn_among_the_candidates_of_each_pair(material: dict[str, Manifest]) -> None:
+    drawn = batches(material, candidates={"Amber": ["Blue", "Cream"]})
+    pairs = [Pair("Amber", "Cats", 1)] * 4
+    seen = [tuple(drawn._anchors(pairs, step)) for step in range(40)]
+    assert {anchor for anchors in seen for anchor in anchors} == {"Blue", "Cream"}
+    assert any(len(set(anchors)) == 2 for anchors in seen), "every pair draws its own"
+    once = batches(material, candidates={"Amber": ["Blue", "Cream"]}, draw="step")
+    assert all(len(set(once._anchors(pairs, step))) == 1 for step in range(40)), "a step draws one"
+
+
+def test_equation_6_takes_the_image_of_the_anchor_style(material: dict[str, Manifest]) -> None:
+    erasing = batches(material, candidates={"Amber": ["Blue"]})
+    relabelled = unlearning_settings(objective("ca_noise"), candidates={"Amber": ["Blue"]})
+    base = BaseModel(material["pipeline"])
+    made = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    relabelling = Batches(relabelled, made, NO_TRAJECTORIES)
+    one, other = erasing.at(0).forget, relabelling.at(0).forget
+    assert torch.equal(one.own, other.own), "prompted with p_f in both"
+    assert torch.equal(one.noise, other.noise)
+    assert not torch.equal(one.noisy, other.noisy), "but the image is another"
+
+
+def test_a_loss_that_is_not_finite_marks_the_run_diverged(material: dict[str, Manifest], tmp_path: Path) -> None:
+    settings = unlearning_settings(objective("core"), learning_rate=1e30, length=Length(steps=20))
+    outcome = unlearn(settings, Work(tmp_path, "digest", material, 1, 1e9))
+    assert outcome.facts["diverged_at"] is not None
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA).values())
+
+
+def test_a_gradient_that_is_not_finite_marks_the_run_diverged_at_its_own_step(
+    material: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = unlearning.evaluate
+    calls = iter(range(100))
+
+    def with_a_bad_gradient(*asked: Any) -> Loss:
+        loss = evaluate(*asked)
+        if next(calls) == 5:  # the last step: a finite loss, but an infinite slope
+            loss = Loss(loss.total + (0 * loss.total).sqrt(), loss.unlearn, loss.retain)
+        return loss
+
+    monkeypatch.setattr(unlearning, "evaluate", with_a_bad_gradient)
+    outcome = unlearn(unlearning_settings(objective("core")), Work(tmp_path, "digest", material, 1, 1e9))
+    assert outcome.facts["diverged_at"] == 5
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA).values())
+
+
+def test_latents_of_other_images_than_the_slice_vouches_for_are_refused(
+    material: dict[str, Manifest], tmp_path: Path
+) -> None:
+    folder = tmp_path / "latents"
+    shutil.copytree(material["latents"].folder, folder)
+    hashes = json.loads((folder / "images.json").read_text())
+    (folder / "images.json").write_text(json.dumps(hashes[1:] + hashes[:1]))
+    files = {**material["latents"].files, "images.json": sha256_of(folder / "images.json")}
+    other = replace(material["latents"], folder=folder, files=files)
+    with pytest.raises(ArtefactError, match=r"1\.jpg had other bytes when it was encoded than when it was sliced"):
+        unlearn(unlearning_settings(objective("core")), Work(tmp_path, "digest", material | {"latents": other}))
+
+
+def test_equal_deltas_are_equal_files(tmp_path: Path) -> None:
+    tensors = {name: torch.randn(3) for name in ("attn2.a", "attn2.b", "attn2.c")}
+    for number in range(20):
+        save_delta(tmp_path / f"{number}.safetensors", tensors, "cross_attention", "base", "run")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_another_safetensors_file_is_no_delta(material: dict[str, Manifest], tmp_path: Path) -> None:
+    save_file({"attn2": torch.zeros(1)}, tmp_path / "other.safetensors", metadata={"format": "pt"})
+    base = BaseModel(material["pipeline"])
+    with pytest.raises(ArtefactError, match="not a delta, expected the format"):
+        load_delta(tmp_path / "other.safetensors", base.unet(), base.identity)
+
+
+def test_a_delta_for_another_base_model_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
+    run(unlearning_settings(objective("core")), folder="run")
+    other = BaseModel(make_pipeline(tmp_path / "other", seed=5))
+    with pytest.raises(ArtefactError, match=r"delta\.safetensors: made for the base model .*, but the base model here"):
+        load_delta(tmp_path / "run" / DELTA, other.unet(), other.identity)
+
+
+def test_a_truncated_delta_is_refused(run: Callable[..., Any], material: dict[str, Manifest], tmp_path: Path) -> None:
+    run(unlearning_settings(objective("core")), folder="run")
+    path = tmp_path / "run" / DELTA
+    path.write_bytes(path.read_bytes()[:-100])
+    base = BaseModel(material["pipeline"])
+    with pytest.raises(ArtefactError, match="the delta is damaged"):
+        load_delta(path, base.unet(), base.identity)

@@ -1,0 +1,392 @@
+"""`make assets` against a Hub on loopback: everything arrives once, is locked, and nothing unverified is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.checkout import REPOSITORY, Checkout
+from support.full_format import (
+    REDUCED,
+    UNUSED_STYLES,
+    benchmark_images,
+    write_assets,
+    write_image_folder,
+    write_parquet,
+)
+from support.hub import Hub, Repository
+
+from corelib.files.hashing import sha256_of
+from corelib.study.loading import load_study
+from corelib.worlds.unlearn_canvas.asset_lock import as_it_is
+
+PAPER = load_study("paper", REPOSITORY / "config")
+IMAGES_PER_CELL = 2
+OVERLAY = f"""\
+world: {{images_per_cell: {IMAGES_PER_CELL}, assets: {{classifier_architecture: {REDUCED.classifier}, %s}}}}
+training: {{images: [1]}}
+fid: {{reference_images: [1]}}
+"""
+DATASET, MODEL = ("dataset", "OPTML-Group/UnlearnCanvas"), ("model", "NormalUhr/UnlearnCanvas-ckpts")
+UNET = "diffusion/diffuser/style50/unet/diffusion_pytorch_model.safetensors"
+INCEPTION = "/metrics/inception-2015-12-05.pt"
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the authors have published, in small: a dataset, a model, and a file of another server."""
+    folder = tmp_path_factory.mktemp("published")
+    write_assets(folder, REDUCED, PAPER.world.styles, PAPER.world.objects)
+    styles = sorted([*PAPER.world.styles, *UNUSED_STYLES])
+    write_parquet(folder / "dataset/data", benchmark_images(styles, PAPER.world.objects, IMAGES_PER_CELL))
+    return folder
+
+
+def _heeds_ctrl_c() -> None:
+    """Shells let what they start in the background ignore it, and these tests with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A clone of the workflow whose sources are on loopback."""
+
+    checkout: Checkout
+    hub: Hub
+
+    @property
+    def lock(self) -> dict:
+        return json.loads((self.checkout.folder / "config/assets.lock.json").read_text())
+
+    def make(self, *arguments: str, endpoint: str | None = None) -> subprocess.CompletedProcess[str]:
+        return self.start(*arguments, endpoint=endpoint, wait=True)
+
+    def start(self, *arguments: str, endpoint: str | None = None, wait: bool = False):
+        environment = {**os.environ, "HF_ENDPOINT": endpoint or self.hub.url, "HF_HUB_DISABLE_XET": "1"}
+        environment |= {"HF_HOME": str(self.checkout.folder / "hf"), "HF_HUB_DOWNLOAD_TIMEOUT": "3"}
+        command = [sys.executable, "-m", "corelib", "assets", "small", *arguments]
+        kept = {"cwd": self.checkout.folder, "env": environment, "text": True}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        if wait:
+            return subprocess.run(command, **kept, **streams, timeout=240)
+        return subprocess.Popen(command, **kept, preexec_fn=_heeds_ctrl_c)
+
+    def fails(self, *arguments: str, endpoint: str | None = None) -> str:
+        """The one sentence with which it fails."""
+        done = self.make(*arguments, endpoint=endpoint)
+        assert done.returncode == 1, done.stdout
+        assert "Traceback" not in done.stdout
+        sentences = [line for line in done.stdout.splitlines() if line.startswith("Error: ")]
+        assert len(sentences) == 1
+        return sentences[0]
+
+
+@pytest.fixture
+def site(published: Path, tmp_path: Path) -> Iterator[Site]:
+    repositories = {
+        DATASET: Repository(published / "dataset"),
+        MODEL: Repository(published / "UnlearnCanvas-ckpts", commit="89abcdef0123456789abcdef0123456789abcdef"),
+    }
+    checkout = Checkout.at(tmp_path / "clone")
+    (checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % "")
+    with Hub(repositories, {INCEPTION: published / "inception-2015-12-05.pt"}) as hub:
+        sources = checkout.folder / "config/assets.yaml"
+        url = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained" + INCEPTION
+        assert sources.read_text().count(url) == 1
+        sources.write_text(sources.read_text().replace(url, hub.url + INCEPTION))
+        yield Site(checkout, hub)
+
+
+@pytest.fixture(scope="session")
+def fetched(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `assets` and the lock after an undisturbed `make assets`."""
+    folder = tmp_path_factory.mktemp("fetched")
+    generator = site.__wrapped__(published, folder)
+    made = next(generator)
+    done = made.make()
+    assert done.returncode == 0, done.stdout
+    assert "All 9 assets are as " in done.stdout
+    generator.close()
+    return folder / "clone"
+
+
+def hashes_in(assets: dict) -> dict[str, str]:
+    """Of locked assets; their sources name the port of a server."""
+    return {place: asset["sha256"] for place, asset in assets.items()}
+
+
+def take(fetched: Path, site: Site) -> None:
+    """Everything as after an undisturbed `make assets`."""
+    shutil.copytree(fetched / "assets", site.checkout.folder / "assets")
+    shutil.copy(fetched / "config/assets.lock.json", site.checkout.folder / "config")
+
+
+# What arrives
+
+
+def test_everything_arrives_once_and_is_locked_with_where_it_came_from(fetched: Path, published: Path) -> None:
+    lock = json.loads((fetched / "config/assets.lock.json").read_text())
+    assert lock["revisions"] == {
+        "dataset OPTML-Group/UnlearnCanvas": "0123456789abcdef0123456789abcdef01234567",
+        "model NormalUhr/UnlearnCanvas-ckpts": "89abcdef0123456789abcdef0123456789abcdef",
+    }
+    base = "assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50"
+    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    places = [f"{base}/{part}" for part in parts]
+    places += [f"assets/UnlearnCanvas-ckpts/cls_model/{name}.pth" for name in ("style50", "style50_cls")]
+    assert set(lock["assets"]) == {*places, "assets/UnlearnCanvas", "assets/inception-2015-12-05.pt"}
+    for place in places:
+        assert lock["assets"][place]["sha256"] == sha256_of(published / place.removeprefix("assets/"))
+        assert lock["assets"][place]["source"].startswith("model NormalUhr/UnlearnCanvas-ckpts at 89abcdef")
+    assert lock["assets"]["assets/inception-2015-12-05.pt"]["source"].endswith(INCEPTION)
+
+
+def test_nothing_is_fetched_that_the_study_does_not_use(fetched: Path) -> None:
+    there = {path.name for path in (fetched / "assets/UnlearnCanvas-ckpts/diffusion").rglob("*")}
+    assert "unet" in there and not there & {"unet_ema", "compvis.ckpt", "safety_checker"}
+
+
+def test_the_average_is_fetched_where_the_study_takes_it(site: Site) -> None:
+    (site.checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % "weights: ema")
+    assert site.make().returncode == 0
+    base = site.checkout.folder / "assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50"
+    assert (base / "unet_ema").is_dir() and not (base / "unet").exists()
+
+
+def test_a_second_call_asks_nothing_of_the_network(fetched: Path, site: Site) -> None:
+    take(fetched, site)
+    before = site.lock
+    done = site.make(endpoint="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stdout
+    assert site.lock == before
+    assert site.hub.requests == []
+
+
+def test_locked_images_are_read_again_when_asked(fetched: Path, site: Site) -> None:
+    take(fetched, site)
+    shard = next((site.checkout.folder / "assets/UnlearnCanvas/data").glob("*.parquet"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert site.make().returncode == 0
+    assert "UnlearnCanvas" in site.fails("--again")
+
+
+# Interruptions
+
+
+def test_a_file_that_is_cut_off_goes_on_in_its_middle(site: Site, published: Path) -> None:
+    """Within a call the client asks again by itself; what is checked is that it asks for the rest."""
+    size = (published / "UnlearnCanvas-ckpts" / UNET).stat().st_size
+    site.hub.cut[UNET] = size // 2
+    assert site.make().returncode == 0
+    first, second = site.hub.asked_for(UNET)
+    assert first == 0 < second <= size // 2
+    there = site.checkout.folder / "assets/UnlearnCanvas-ckpts" / UNET
+    assert sha256_of(there) == sha256_of(published / "UnlearnCanvas-ckpts" / UNET)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_call_that_was_stopped_goes_on_where_it_was(
+    how: signal.Signals, site: Site, published: Path, fetched: Path
+) -> None:
+    """The server goes silent in the middle of a file; the user presses Ctrl-C, or the machine goes down."""
+    size = (published / "UnlearnCanvas-ckpts" / UNET).stat().st_size
+    site.hub.stall[UNET] = size // 2
+    process = site.start()
+    deadline = time.monotonic() + 120
+    while not site.hub.asked_for(UNET) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(how)
+    assert process.wait(30) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert not (site.checkout.folder / "assets/UnlearnCanvas-ckpts" / UNET).exists()
+    shard = site.hub.asked_for("data/train-00000-of-00001.parquet")
+    assert site.make().returncode == 0
+    assert site.hub.asked_for("data/train-00000-of-00001.parquet") == shard  # whole, so not asked for again
+    first, second = site.hub.asked_for(UNET)
+    assert first == 0 < second <= size // 2
+    undisturbed = json.loads((fetched / "config/assets.lock.json").read_text())["assets"]
+    assert hashes_in(site.lock["assets"]) == hashes_in(undisturbed)
+
+
+def test_a_file_of_another_server_goes_on_in_its_middle(site: Site, published: Path) -> None:
+    content = (published / "inception-2015-12-05.pt").read_bytes()
+    part = site.checkout.folder / "assets/.inception-2015-12-05.pt.part"
+    part.parent.mkdir()
+    part.write_bytes(content[: len(content) // 3])
+    assert site.make().returncode == 0
+    assert site.hub.asked_for(INCEPTION) == [len(content) // 3]
+    assert sha256_of(part.with_name("inception-2015-12-05.pt")) == sha256_of(published / "inception-2015-12-05.pt")
+
+
+# Faults, each in one sentence
+
+
+def test_bytes_that_are_not_the_hubs_are_not_kept(site: Site) -> None:
+    site.hub.wrong.add(UNET)
+    said = site.fails()
+    assert f"assets/UnlearnCanvas-ckpts/{UNET}: what arrived has another hash than" in said
+    assert not (site.checkout.folder / "assets/UnlearnCanvas-ckpts" / UNET).exists()
+    assert "assets/UnlearnCanvas-ckpts" not in str(site.lock["assets"])
+    site.hub.wrong.clear()
+    assert site.make().returncode == 0
+
+
+def test_small_files_are_checked_too(site: Site) -> None:
+    site.hub.wrong.add("diffusion/diffuser/style50/unet/config.json")
+    assert "unet/config.json: what arrived has another hash than" in site.fails()
+
+
+def test_a_url_whose_hash_is_known_is_checked_against_it(site: Site) -> None:
+    site.checkout.edit("config/assets.yaml", "sha256: null", "sha256: abcdef")
+    said = site.fails()
+    assert "assets/inception-2015-12-05.pt: what arrived from" in said and "expected abcdef" in said
+    assert not (site.checkout.folder / "assets/inception-2015-12-05.pt").exists()
+
+
+def test_no_network(site: Site) -> None:
+    said = site.fails(endpoint="http://127.0.0.1:9")
+    assert "dataset OPTML-Group/UnlearnCanvas: http://127.0.0.1:9 cannot be reached" in said
+    assert "run `make assets` again where there is a network" in said
+
+
+def test_a_server_that_is_gone_after_the_first_answer(site: Site, published: Path) -> None:
+    site.hub.files.clear()
+    assert f"{site.hub.url}{INCEPTION}" in site.fails()
+
+
+def test_a_missing_repository(site: Site) -> None:
+    del site.hub.repositories[MODEL]
+    assert "model NormalUhr/UnlearnCanvas-ckpts: the Hub has no such repository" in site.fails()
+    assert site.hub.asked_for(".parquet") == []  # said before hours of transfers
+
+
+def test_a_repository_behind_a_gate(site: Site) -> None:
+    site.hub.repositories[MODEL] = replace(site.hub.repositories[MODEL], gated=True)
+    assert "lets only those in whom its owners have let in" in site.fails()
+
+
+def test_a_missing_revision(site: Site) -> None:
+    site.checkout.edit(
+        "config/assets.yaml",
+        "repository: OPTML-Group/UnlearnCanvas, revision: null",
+        "repository: OPTML-Group/UnlearnCanvas, revision: v7",
+    )
+    assert "dataset OPTML-Group/UnlearnCanvas: it has no revision 'v7'" in site.fails()
+
+
+def test_a_locked_revision_is_kept_when_the_repository_moves_on(site: Site, fetched: Path) -> None:
+    take(fetched, site)
+    shutil.rmtree(site.checkout.folder / "assets/UnlearnCanvas-ckpts/cls_model")
+    old = site.hub.repositories[MODEL]
+    site.hub.repositories[MODEL] = replace(old, commit="f" * 40)
+    assert f"it has no revision '{old.commit}'" in site.fails()
+
+
+def test_a_file_that_the_repository_does_not_have(site: Site, published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published / "UnlearnCanvas-ckpts", tmp_path / "model")
+    (tmp_path / "model/cls_model/style50_cls.pth").unlink()
+    site.hub.repositories[MODEL] = Repository(tmp_path / "model")
+    said = site.fails()
+    assert "no file there matches cls_model/style50_cls.pth" in said
+    assert "name its place in `world.assets` of your study" in said
+    assert site.hub.asked_for(".parquet") == []
+
+
+def test_an_asset_that_has_changed_since_it_was_locked(site: Site, fetched: Path) -> None:
+    take(fetched, site)
+    base = site.checkout.folder / "assets/UnlearnCanvas-ckpts"
+    content = bytearray((base / UNET).read_bytes())
+    content[-1] ^= 1
+    (base / UNET).write_bytes(content)
+    said = site.fails()
+    assert f"{UNET} has the sha256 {sha256_of(base / UNET)[:12]}, expected" in said and "as locked" in said
+    assert "take the entry 'assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50/unet' out of" in said
+
+
+def test_a_classifier_that_cannot_be_loaded_is_not_locked(site: Site, published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published / "UnlearnCanvas-ckpts", tmp_path / "model")
+    path = tmp_path / "model/cls_model/style50.pth"
+    content = torch.load(path, weights_only=True)
+    content["model_state_dict"]["head.weight"][3, 3] = float("nan")
+    torch.save(content, path)
+    site.hub.repositories[MODEL] = Repository(tmp_path / "model")
+    place = "assets/UnlearnCanvas-ckpts/cls_model/style50.pth"
+    assert f"{place}: not the weights of VisionTransformer (1 of its tensors hold values that are not" in site.fails()
+    assert place not in site.lock["assets"] and len(site.lock["assets"]) == 8
+    done = site.checkout.python("-m", "corelib", "preflight", "small")
+    assert done.returncode == 1 and f"{place} is not locked yet" in done.stdout
+
+
+def test_a_damaged_lock(site: Site) -> None:
+    (site.checkout.folder / "config/assets.lock.json").write_text('{"assets": {"x": {"sha256": "no"}}}')
+    assert "assets.lock.json: not readable as a lock of assets" in site.fails()
+
+
+def test_too_little_room(site: Site) -> None:
+    old = "gigabytes: 0.1\n  licence: NVIDIA"
+    site.checkout.edit("config/assets.yaml", old, old.replace("0.1", "1.0e+9"))
+    said = site.fails()
+    assert "GB are to be fetched and" in said and "GB are free" in said
+    assert site.hub.asked_for(".parquet") == []
+
+
+# Copies that exist already
+
+
+def test_copies_elsewhere_are_used_in_place_and_never_written_to(site: Site, published: Path, tmp_path: Path) -> None:
+    copies = tmp_path / "copies"
+    shutil.copytree(published / "UnlearnCanvas-ckpts", copies / "models")
+    shutil.copy(published / "inception-2015-12-05.pt", copies / "inception.pt")
+    write_image_folder(copies / "images", benchmark_images(PAPER.world.styles, PAPER.world.objects, IMAGES_PER_CELL))
+    places = {
+        "images": "images",
+        "pipeline": "models/diffusion/diffuser/style50",
+        "style_classifier": "models/cls_model/style50.pth",
+        "object_classifier": "models/cls_model/style50_cls.pth",
+        "inception": "inception.pt",
+    }
+    said = ", ".join(f"{name}: {copies / place}" for name, place in places.items())
+    (site.checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % said)
+    before = sha256_of(copies), sorted(path for path in copies.rglob("*"))
+    for path in copies.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    done = site.make(endpoint="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stdout
+    assert (sha256_of(copies), sorted(path for path in copies.rglob("*"))) == before
+    assert site.lock["assets"][f"{copies}/images"]["source"] == "the user's own copy"
+    for path in copies.rglob("*"):
+        path.chmod(0o755)
+
+
+def test_a_copy_elsewhere_that_is_missing(site: Site) -> None:
+    (site.checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % "inception: /nowhere/inception.pt")
+    said = site.fails()
+    assert "world.assets.inception is /nowhere/inception.pt, which is missing" in said
+    assert "assets/inception-2015-12-05.pt, where `make assets` puts what it fetches" in said
+    assert site.hub.requests == []
+
+
+def test_a_study_without_assets(site: Site) -> None:
+    done = site.checkout.python("-m", "corelib", "assets", "tiny")
+    assert done.returncode == 1
+    assert done.stdout.startswith("Error: study tiny: world.kind is 'miniature', which makes everything itself")
+
+
+def test_a_folder_is_locked_under_the_hash_by_which_manifests_vouch_for_it(tmp_path: Path) -> None:
+    for name in ("b/second", "a first", "b/a/third", ".hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert as_it_is(tmp_path, "the test").sha256 == sha256_of(tmp_path)
+    assert as_it_is(tmp_path / "a first", "the test").sha256 == sha256_of(tmp_path / "a first")

@@ -1,0 +1,222 @@
+"""How people keep the benchmark's images: what has one reading is understood; of the rest it is said what is there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.full_format import write_image_folder, write_parquet
+from test_images import SMALL, opened, small_images
+
+from corelib.errors import AssetError
+from corelib.worlds.unlearn_canvas.image_index import ImageIndex, write_index
+from corelib.worlds.unlearn_canvas.indexing import index_images
+
+
+def indexed(root: Path, said: list[str] | None = None) -> ImageIndex:
+    say = (lambda line: None) if said is None else said.append
+    return index_images(root, SMALL, "Seed_Images", 2, root.parent / "faults.txt", say)
+
+
+def faults_of(root: Path) -> str:
+    """The sentence with which the images are refused; below it, all faults."""
+    with pytest.raises(AssetError) as refused:
+        indexed(root)
+    assert "\n" not in str(refused.value)
+    return f"{refused.value}\n{(root.parent / 'faults.txt').read_text()}"
+
+
+def each_file(root: Path, name: Callable[[str], str]) -> None:
+    """Give every image another name."""
+    for path in sorted(root.glob("*/*/*.jpg"), reverse=name("1.jpg") != "0.jpg"):
+        path.rename(path.with_name(name(path.name)))
+
+
+def one_folder_more(root: Path) -> None:
+    root.rename(root.parent / "inner")
+    (root / "UnlearnCanvas").mkdir(parents=True)
+    for path in (root.parent / "inner").iterdir():
+        path.rename(root / "UnlearnCanvas" / path.name)
+
+
+def linked_styles(root: Path) -> None:
+    for style in list(root.iterdir()):
+        style.rename(root.parent / style.name)
+        style.symlink_to(root.parent / style.name)
+
+
+def litter(root: Path) -> None:
+    for folder in (root, *root.glob("*"), *root.glob("*/*")):
+        for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "._1.jpg"):
+            (folder / name).write_bytes(b"\0\5\x16\7")
+    (root / "__MACOSX/Monet/Cats").mkdir(parents=True)
+    (root / "._train.parquet").write_bytes(b"\0\5\x16\7")
+
+
+LAYOUTS: dict[str, Callable[[Path], object]] = {
+    "as documented": lambda root: None,
+    "the photos' folder of the Drive": lambda root: (root / "Seed_Images").rename(root / "Seed_Image"),
+    "photos": lambda root: (root / "Seed_Images").rename(root / "Photo"),
+    "lower case": lambda root: [(root / style).rename(root / style.lower()) for style in SMALL.styles],
+    "blanks": lambda root: (root / "Seed_Images").rename(root / "Seed Images"),
+    "capital ending": lambda root: each_file(root, lambda name: name.replace(".jpg", ".JPG")),
+    "long ending": lambda root: each_file(root, lambda name: name.replace(".jpg", ".jpeg")),
+    "PNG by name": lambda root: each_file(root, lambda name: name.replace(".jpg", ".png")),
+    "leading zeros": lambda root: each_file(root, lambda name: f"0{name}"),
+    "four digits": lambda root: each_file(root, lambda name: f"000{name}"),
+    "counted from 0": lambda root: each_file(root, lambda name: f"{int(name[0]) - 1}.jpg"),
+    "counted from 00": lambda root: each_file(root, lambda name: f"0{int(name[0]) - 1}.jpg"),
+    "one folder more": one_folder_more,
+    "two folders more": lambda root: [one_folder_more(root), one_folder_more(root)],
+    "linked styles": linked_styles,
+    "litter of other systems": litter,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_same_images_are_found_however_they_are_called(layout: str, tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "plain", iter(small_images()))
+    root = tmp_path / "images/here"
+    write_image_folder(root, iter(small_images()))
+    if layout == "two folders more":
+        one_folder_more(root)
+        root.rename(tmp_path / "images/once")
+        (root / "data").mkdir(parents=True)
+        (tmp_path / "images/once/UnlearnCanvas").rename(root / "data/UnlearnCanvas")
+    else:
+        LAYOUTS[layout](root)
+    said: list[str] = []
+    index = indexed(root, said)
+    assert index.digest == indexed(tmp_path / "plain").digest
+    images = opened(tmp_path / "world", root, index)
+    for style, object_, number, content in small_images():
+        (path,) = images.files([(style, object_, number)], tmp_path)
+        assert path.read_bytes() == content
+    is_plain = layout in ("as documented", "linked styles", "litter of other systems")
+    assert bool(said) is not is_plain, "what was understood is said"
+
+
+def shards(root: Path) -> None:
+    write_parquet(root / "data", iter(small_images()), 5)
+
+
+def linked_data(root: Path) -> None:
+    shards(root.parent / "elsewhere")
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "data").symlink_to(root.parent / "elsewhere/data")
+
+
+def apples_shadows(root: Path) -> None:
+    shards(root)
+    for path in list((root / "data").iterdir()):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+
+
+def hidden_folder(root: Path) -> None:
+    shards(root)
+    shutil.copytree(root / "data", root / ".cache/data")
+
+
+def a_circle_of_links(root: Path) -> None:
+    shards(root)
+    (root / "data/again").symlink_to(root)
+
+
+def capital_parquet(root: Path) -> None:
+    shards(root)
+    for path in list((root / "data").iterdir()):
+        path.rename(path.with_suffix(".PARQUET"))
+
+
+@pytest.mark.parametrize(
+    "arrange", [shards, linked_data, apples_shadows, hidden_folder, a_circle_of_links, capital_parquet]
+)
+def test_the_same_images_are_found_in_parquet_files_wherever_these_lie(
+    arrange: Callable[[Path], None], tmp_path: Path
+) -> None:
+    write_image_folder(tmp_path / "plain", iter(small_images()))
+    root = tmp_path / "hub/here"
+    arrange(root)
+    index = indexed(root)
+    assert index.digest == indexed(tmp_path / "plain").digest
+    images = opened(tmp_path / "world", root, index)
+    assert images.read("Monet", "Cats", 1).size == (24, 24)
+
+
+@pytest.mark.parametrize("write", [write_image_folder, write_parquet])
+@pytest.mark.parametrize("name", ["images.parquet", "index/images.parquet"])
+def test_an_index_beside_the_images_is_none_of_them(write: Callable[..., object], name: str, tmp_path: Path) -> None:
+    root = tmp_path / "here"
+    write(root, iter(small_images()))
+    first = indexed(root)
+    write_index(root / name, first)
+    assert indexed(root) == first
+
+
+# What is not understood
+
+
+def test_of_a_missing_image_it_is_said_what_is_in_its_place(tmp_path: Path) -> None:
+    root = tmp_path / "here"
+    write_image_folder(root, iter(small_images()))
+    for number in (1, 2, 3):
+        (root / f"Monet/Cats/{number}.jpg").rename(root / f"Monet/Cats/{number}.webp")
+    shutil.rmtree(root / "Monet/Dogs")
+    (root / "Monet/Dogs").mkdir()
+    (root / "Monet/Dogs/.DS_Store").touch()
+    (root / "Seed_Images/Cats").rename(root / "Seed_Images/Kittens")
+    said = faults_of(root)
+    assert "Monet/Cats/1.jpg: missing, its folder has 1.webp, 2.webp and 3.webp" in said
+    assert "Monet/Dogs/1.jpg: missing, its folder is empty" in said
+    assert "Seed_Images/Cats/1.jpg: missing, Seed_Images has Dogs and Kittens" in said
+
+
+def test_of_a_folder_without_styles_it_is_said_what_is_there_and_what_is_expected(tmp_path: Path) -> None:
+    root = tmp_path / "here"
+    root.mkdir()
+    for name in ("cats.zip", "dogs.zip", "fishes.zip", "readme.md", "Thumbs.db"):
+        (root / name).touch()
+    said = faults_of(root).splitlines()[0]
+    assert "missing, here has cats.zip, dogs.zip, fishes.zip and 1 more" in said
+    assert "expected STYLE/OBJECT/INDEX.jpg or parquet files" in said
+
+
+def test_an_empty_folder_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    assert "missing, here is empty" in faults_of(tmp_path / "here")
+
+
+def test_an_image_that_is_there_by_two_names_is_not_chosen_by_chance(tmp_path: Path) -> None:
+    root = tmp_path / "here"
+    write_image_folder(root, iter(small_images()))
+    (root / "Monet/Cats/1.jpg").rename(root / "Monet/Cats/01.jpg")
+    shutil.copy(root / "Monet/Cats/2.jpg", root / "Monet/Cats/1.PNG")
+    assert "Monet/Cats/1.jpg: it may be 01.jpg or 1.PNG, expected one of them" in faults_of(root)
+    shutil.copy(root / "Monet/Cats/01.jpg", root / "Monet/Cats/1.jpg")  # the documented name is certain
+    indexed(root)
+
+
+def test_a_style_that_is_there_by_two_names_is_not_chosen_by_chance(tmp_path: Path) -> None:
+    root = tmp_path / "here"
+    write_image_folder(root, iter(small_images()))
+    (root / "Seed_Images").rename(root / "Seed_Image")
+    shutil.copytree(root / "Seed_Image", root / "Photos")
+    assert "Seed_Images: it may be Photos or Seed_Image, expected one of them" in faults_of(root)
+
+
+def test_cells_that_count_from_0_and_from_1_are_not_mixed(tmp_path: Path) -> None:
+    root = tmp_path / "here"
+    write_image_folder(root, iter(small_images()))
+    for number in (1, 2, 3):
+        (root / f"Monet/Cats/{number}.jpg").rename(root / f"Monet/Cats/{number - 1}.jpg")
+    said = faults_of(root)
+    assert "Monet/Cats/3.jpg: missing, its folder has 0.jpg, 1.jpg and 2.jpg" in said
+
+
+def test_styles_in_two_folders_are_not_chosen_by_chance(tmp_path: Path) -> None:
+    root = tmp_path / "here"
+    for name in ("first", "second"):
+        write_image_folder(root / name, iter(small_images()))
+    assert "styles are in first and in second, expected one folder of them" in faults_of(root)

@@ -1,0 +1,112 @@
+"""Targets that nothing makes are refused in one sentence, and no others are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support.checkout import REPOSITORY, Checkout
+
+from corelib.costs.forecast import forecast_of
+from corelib.errors import ConfigurationError
+from corelib.workflow.unknown_target import NO_PRODUCT, refusal
+
+CONFIGURATION = REPOSITORY / "config"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("results/tabel1.csv", "results/table1.csv"),
+        ("results/table1", "results/table1.csv"),
+        ("results/mini/Table1.csv", "results/mini/table1.csv"),
+        ("results/mini/table1.html", "results/mini/table1.csv"),
+        ("results/tiny", "results/tiny/table1.csv or results/tiny/figure2.png"),
+        ("results/tiny/x", "results/tiny/table1.csv or results/tiny/figure2.png"),
+    ],
+)
+def test_a_mistyped_target_is_told_the_one_that_is_meant(target: str, expected: str) -> None:
+    assert str(refusal(target, CONFIGURATION)) == f"{target}: there is no such target, expected {expected}."
+
+
+def test_a_target_of_no_study_is_told_the_studies() -> None:
+    with pytest.raises(ConfigurationError, match="there is no such study, expected one of paper, mini,"):
+        refusal("results/nosuch/x", CONFIGURATION)
+
+
+def products_of_rules() -> list[str]:
+    """What the rules of tables and reports make, by their own words."""
+    text = "".join((REPOSITORY / f"rules/{name}.smk").read_text() for name in ("tables", "reports"))
+    return [
+        f"/tiny/{product}{ending}"
+        for rule in text.split("\nrule ")[1:]
+        for product in re.findall(r'product=r?"(table|figure|gate)', rule)
+        for ending in re.findall(r'"\{place\}/\{product\}([a-z.]+)"', rule.replace(r"\w+", ""))
+    ]
+
+
+def test_what_the_rules_make_is_left_to_them() -> None:
+    products = products_of_rules()
+    assert len(products) == 11
+    for product in products:
+        product = re.sub("(table|figure)", r"\g<1>1", product)
+        assert not re.fullmatch(NO_PRODUCT, product), product
+        assert not re.fullmatch(NO_PRODUCT, product.removeprefix("/tiny")), product
+        assert re.fullmatch(NO_PRODUCT, f"/a/b{product}") and re.fullmatch(NO_PRODUCT, f"{product}x")
+
+
+@pytest.mark.parametrize("profile", [("--cores", "1"), ("--profile", "slurm", "--dry-run")])
+def test_snakemake_ends_with_the_sentence_alone(profile: tuple[str, ...], tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    (clone.folder / "results/tiny").mkdir(parents=True)
+    for target in ("results/tiny", "results/tiny/tabel1.csv"):
+        done = clone.snakemake(target, *profile)
+        assert done.returncode == 1
+        assert done.stdout.count(f"Error: {target}: there is no such target, expected results/tiny/table1.csv") == 1
+        assert "Exception" not in done.stdout and "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("{here}/results/tiny/table1.csv", "an absolute path, expected results/tiny/table1.csv."),
+        ("{here}/results/tiny/tabel1.csv", "there is no such target, expected results/tiny/table1.csv."),
+        ("{here}/runs/x/y/manifest.json", "an absolute path, expected runs/x/y/manifest.json."),
+        ("/elsewhere/results/table1.csv", "outside of {here}, expected a target below it, such as results/table1.csv."),
+    ],
+)
+def test_an_absolute_target_is_told_the_relative_one(target: str, said: str, tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    (tmp_path / "link").symlink_to(clone.folder)
+    for here in (clone.folder, tmp_path / "link"):
+        asked = target.format(here=here)
+        done = clone.snakemake("-n", asked, "--cores", "1")
+        assert done.returncode == 1
+        assert f"Error: {asked}: {said.format(here=clone.folder)}" in done.stdout, done.stdout
+        assert "Exception" not in done.stdout and "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "target", ["./results/tiny/table1.csv", "results//tiny/table1.csv", "results/mini/../tiny/table1.csv"]
+)
+def test_a_target_may_be_spelt_in_several_ways(target: str, tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    assert clone.planned(target)["tabulate"] == 1
+
+
+@pytest.mark.parametrize(
+    "target", ["{here}/results/tiny/table1.csv", "./results/tiny/table1.csv", "results/mini/../tiny/table1.csv"]
+)
+def test_commands_take_a_target_however_it_is_spelt(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, _ = forecast_of([target.format(here=tmp_path)], CONFIGURATION)
+    assert list(found.asked) == ["results/tiny/table1"]
+
+
+def test_commands_refuse_a_target_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"expected a table or figure, such as results/table1\.csv"):
+        forecast_of(["/elsewhere/results/tiny/table1.csv"], CONFIGURATION)

@@ -1,0 +1,614 @@
+"""The contract of docs/reruns.md: what a change builds anew, and that nothing else is.
+
+A sample of it in `make test`, all of it in `make test-all`.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pytest
+from support.checkout import REPOSITORY, Checkout
+from support.contract import (
+    LOCKED,
+    NOTHING,
+    STUDIES,
+    Pretended,
+    Universe,
+    cases_of,
+    check,
+    leaves_of,
+    one_of_each_row,
+    prepared,
+    tables_of_page,
+    walk,
+)
+
+from corelib.errors import ConfigurationError
+from corelib.runs import fingerprint
+from corelib.runs.fingerprint import HARNESS, NUMERICAL_PACKAGES, code_of
+from corelib.settings.section import Section
+from corelib.study.overlays import merged_leaves, study_names
+from corelib.study.schema import Study
+from corelib.study.shipped import DRAWING
+from corelib.study.targets import plan_of
+
+AT_ONCE = 30
+SAMPLE = {
+    ("training", "seed"),
+    ("training", "scale", "length"),
+    ("methods", "core", "learning_rate"),
+    ("methods", "esd", "title"),
+    ("sampling", "scheduler", "eta"),
+    ("sampling", "jpeg_quality"),
+    ("classification", "batch"),
+    ("threads", "evaluation"),
+    ("execution", "batches_per_shard"),
+}
+"""Leaves that are changed in the folder of a build: of training, products, images, evaluation, and no content."""
+SCRIPTS = sorted((REPOSITORY / "workflow_scripts").glob("*.py"))
+MODULES = sorted(path for path in (REPOSITORY / "corelib").rglob("*.py") if path.name != "__init__.py")
+BASE_MODEL, CLASSIFIERS = {"assets", "conversion", "pipeline", "pretrained"}, {"assets", "classifier", "pretrained"}
+IN_WORDS = {
+    "the world's images": {"assets", "images"},
+    "the base model": BASE_MODEL,
+    "the classifiers": CLASSIFIERS,
+    "the features": CLASSIFIERS,
+}
+
+
+# Leaves
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("head", STUDIES)
+def test_one_leaf_of_each_kind_builds_what_the_page_says(head: str, tmp_path: Path) -> None:
+    _, _, leaves = prepared(tmp_path / "to-read", head)
+    assert check(tmp_path / "clone", head, one_of_each_row(cases_of(head, leaves)), AT_ONCE) == []
+
+
+def test_a_sample_of_leaves_builds_what_the_page_says_where_the_study_was_built(workplace: Checkout) -> None:
+    """With real results, Snakemake's memory of the jobs that made them, and twice in a row."""
+    checkout = Pretended(workplace.folder)
+    merged, _ = merged_leaves("tiny", checkout.configuration, ())
+    leaves = [(key, value) for key, value in leaves_of(merged) if key in SAMPLE]
+    cases = cases_of("leaf", leaves)
+    assert len(cases) == len(SAMPLE)
+    for _ in range(2):
+        assert walk(checkout, "tiny", Universe.of("tiny", checkout.configuration), cases) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", STUDIES)
+def test_every_leaf_builds_what_the_page_says(head: str, tmp_path: Path) -> None:
+    assert check(tmp_path / "clone", head, at_once=AT_ONCE) == []
+
+
+def test_every_row_about_a_leaf_is_about_one_that_there_is(tmp_path: Path) -> None:
+    for head in STUDIES:
+        _, _, leaves = prepared(tmp_path / head, head)
+        used = {case.promise for case in cases_of(head, leaves)}
+        assert len(used) == len(tables_of_page()[head])
+
+
+def test_every_leaf_that_the_configuration_may_have_is_among_those_that_are_changed(tmp_path: Path) -> None:
+    """By the types of the configuration, whatever kind of world, target or length the studies happen to choose."""
+    changed: set[tuple[str, ...]] = set()
+    for head, (study, _) in STUDIES.items():
+        checkout, _, _ = prepared(tmp_path / head, head)
+        merged, _ = merged_leaves(study, checkout.configuration, ())
+        changed |= {key for key, _ in leaves_of(merged)}
+    missing = {key for key in leaves_of_type(Study) if not any(_fits(key, leaf) for leaf in changed)}
+    assert missing == {("methods", "*", "objective", "retain", "target", "eta")}, "a guided retain target is refused"
+
+
+def leaves_of_type(annotation: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every leaf of a configuration type, `*` for names of the user's own choosing; a list is one."""
+    if get_origin(annotation) is Annotated:
+        yield from leaves_of_type(get_args(annotation)[0], key)
+    elif isinstance(annotation, type) and issubclass(annotation, Section):
+        for name, field in annotation.model_fields.items():
+            yield from leaves_of_type(field.annotation, (*key, name))
+    elif get_origin(annotation) is dict and key != ("anchoring", "one_to_one"):
+        yield from leaves_of_type(get_args(annotation)[1], (*key, "*"))
+    elif get_origin(annotation) in (Union, type(int | str)):
+        for member in get_args(annotation):
+            if member is not type(None) and not (get_origin(member) is Literal and key[-1:] == ("images",)):
+                yield from leaves_of_type(member, key)
+    else:
+        yield key
+
+
+def _fits(pattern: tuple[str, ...], leaf: tuple[str, ...]) -> bool:
+    same = len(pattern) == len(leaf)
+    return same and all(part in ("*", own) for part, own in zip(pattern, leaf, strict=True))
+
+
+def test_with_the_shipped_world_no_leaf_of_the_world_may_be_another(tmp_path: Path) -> None:
+    checkout = Pretended(Checkout.at(tmp_path / "clone").folder)
+    merged, _ = merged_leaves("miniatures", with_studies(checkout), ())
+    leaves = [leaf for leaf in leaves_of(merged) if leaf[0][0] in ("world", "prompts")]
+    for case in cases_of("leaf of the miniature", leaves):
+        if case.key == ("world", "pretrained"):
+            continue
+        checkout.add_study("other", json.dumps({"base": "mini", **case.overlay}))
+        with pytest.raises(ConfigurationError):
+            plan_of("other", checkout.configuration)
+
+
+def with_studies(checkout: Pretended) -> Path:
+    for study, text in STUDIES.values():
+        checkout.add_study(study, text)
+    return checkout.configuration
+
+
+# What builds on what
+
+
+@pytest.mark.parametrize("study", [*study_names(REPOSITORY / "config"), *(name for name, _ in STUDIES.values())])
+def test_runs_build_on_the_stages_that_the_page_names_and_on_no_others(study: str, tmp_path: Path) -> None:
+    checkout = Pretended(Checkout.at(tmp_path / "clone").folder)
+    with_studies(checkout)
+    rows = {stage.strip("`"): built_on for stage, built_on in tables_of_page()["stage"]}
+    for run in Universe.of(study, checkout.configuration).runs.values():
+        below = {input_.stage for input_ in run.inputs.values()}
+        always, _, sometimes = rows[run.stage].partition(";")
+        for term in filter(None, always.split(", ")):
+            assert not below.isdisjoint(stages_in(term)), f"{run.name} does not build on {term}"
+        assert below <= stages_in(always) | stages_in(sometimes), run.name
+
+
+def stages_in(words: str) -> set[str]:
+    """The stages that a row of the graph names, directly or in words."""
+    named = set(re.findall(r"`(\w+)`", words))
+    return named | {stage for phrase, stages in IN_WORDS.items() if phrase in words for stage in stages}
+
+
+def test_every_stage_has_a_row() -> None:
+    assert {row[0].strip("`") for row in tables_of_page()["stage"]} == stages_of_scripts().keys()
+
+
+# Code
+
+
+def stages_of_scripts() -> dict[str, tuple[Path, ...]]:
+    """The scripts of each stage, by the rules: their output says the stage, or their product."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for path in sorted((REPOSITORY / "rules").glob("*.smk")):
+        for rule in path.read_text().split("\nrule ")[1:]:
+            script = re.search(r"workflow_scripts/(\w+\.py)", rule)
+            stage = re.search(r"\"runs/(\w+)/", rule)
+            assert script is not None
+            name = (
+                stage[1]
+                if stage
+                else {"tabulate": "tables", "draw": "figures", "report_gate": "gates"}[rule.split(":")[0]]
+            )
+            found[name] = (*found.get(name, ()), REPOSITORY / "workflow_scripts" / script[1])
+    return found
+
+
+def promised_stages(head: str) -> dict[str, set[str]]:
+    """The stages of each module or package in a table of the page."""
+    found = {}
+    for names, stages in tables_of_page()[head]:
+        named = set(stages_of_scripts()) if stages == "every stage" else set(re.findall(r"`(\w+)`", stages))
+        found |= {name.strip("`"): named for name in names.split(", ")}
+    return found
+
+
+def name_of(module: Path) -> str:
+    """A module as the page writes it: below the library."""
+    return ".".join(module.relative_to(REPOSITORY / "corelib").with_suffix("").parts)
+
+
+def test_every_module_has_a_row_and_every_row_a_module() -> None:
+    assert promised_stages("module").keys() == {name_of(module) for module in MODULES}
+
+
+def test_the_digest_of_a_stage_is_over_the_modules_that_the_page_names() -> None:
+    promised = promised_stages("module")
+    for stage, scripts in stages_of_scripts().items():
+        own = {name.removeprefix("corelib.") for name in code_of(*scripts) if name.startswith("corelib.")}
+        own = {name for name in own if name in promised}
+        assert own == {name for name, stages in promised.items() if stage in stages}, stage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", stages_of_scripts())
+def test_what_a_script_loads_when_it_is_imported_is_in_its_digest(stage: str) -> None:
+    """As Python does it, instead of reading the imports."""
+    scripts = stages_of_scripts()[stage]
+    harness = loaded_by([f"import {name}" for name in sorted(HARNESS)])
+    for script in scripts:
+        lines = [
+            line
+            for line in script.read_text().splitlines()
+            if re.match(r"from|import", line) and "corelib.runs.job" not in line
+        ]
+        assert loaded_by(lines) - harness <= code_of(*scripts).keys()
+
+
+@functools.cache
+def _loaded_by(statements: str) -> frozenset[str]:
+    probe = f"{statements}\nimport sys; print(*(n for n in sys.modules if n.startswith('corelib.')))"
+    done = subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return frozenset(n for n in done.stdout.split() if (REPOSITORY / (n.replace(".", "/") + ".py")).exists())
+
+
+def loaded_by(lines: list[str]) -> frozenset[str]:
+    """The modules that Python loads for some import lines."""
+    return _loaded_by("\n".join(lines))
+
+
+def expected_of_stages(universe: Universe, stages: set[str]) -> set[str]:
+    return universe.built_on({name for name, run in universe.runs.items() if run.stage in stages})
+
+
+class Changed:
+    """Studies of both worlds that look complete, in a checkout in which something is then changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checkout, papers, _ = prepared(folder, "leaf")
+        self.checkout.add_study(*STUDIES["leaf of the miniature"])
+        self.universes: dict[str, Universe] = {"papers": papers}
+        for name in ("miniatures", "mini"):
+            self.universes[name] = self.checkout.make_complete(name)
+
+    def would_build(self, packages: Path | None = None) -> set[tuple[str, str]]:
+        """What a dry run would build, by stage and words: digests are other ones after a change."""
+        found = self.checkout.would_build({name: universe.study for name, universe in self.universes.items()}, packages)
+        return {self._without_digest(name) for name in found}
+
+    def of_stages(self, stages: set[str]) -> set[tuple[str, str]]:
+        """What has to be built when the code of some stages is another one."""
+        found = set()
+        for study, universe in self.universes.items():
+            products = {run.name: f"results/{study}/{name}" for name, run in universe.products.items()}
+            found |= {products.get(name, name) for name in expected_of_stages(universe, stages)}
+        return {self._without_digest(name) for name in found}
+
+    def without(self, study: str) -> Changed:
+        """The same without one of the studies."""
+        other = copy.copy(self)
+        other.universes = {name: universe for name, universe in self.universes.items() if name != study}
+        return other
+
+    @staticmethod
+    def _without_digest(name: str) -> tuple[str, str]:
+        stage, _, words = name.partition("/")
+        return stage, re.sub(r"-[0-9a-f]{12}$", "", words)
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Changed:
+    return Changed(tmp_path_factory.mktemp("changed") / "clone")
+
+
+def assert_that_only(stages: set[str], changed: Changed, packages: Path | None = None) -> None:
+    """That exactly these stages are built anew, and all that builds on them; what waits for the gate may look in."""
+    found, wanted = changed.would_build(packages), changed.of_stages(stages)
+    visited = changed.of_stages({"saliency", "unlearning"}) if any(stage == "gate" for stage, _ in wanted) else set()
+    assert wanted <= found, f"not built anew: {sorted(wanted - found)[:5]}"
+    assert found - visited <= wanted, f"built anew: {sorted(found - visited - wanted)[:5]}"
+
+
+def assert_that_a_change_of_a_module_builds_its_stages(name: str, changed: Changed) -> None:
+    path = changed.checkout.folder / "corelib" / f"{name.replace('.', '/')}.py"
+    before = path.read_text()
+    if f"corelib.{name}" in DRAWING:  # the shipped world is of images that were drawn otherwise: it is refused
+        changed = changed.without("mini")
+    try:
+        path.write_text(f"{before}\n\nassert __name__\n")
+        assert_that_only(promised_stages("module")[name], changed)
+        path.write_text(ast.unparse(ast.parse(before)) + "\n# a comment\n")
+        assert changed.would_build() == set()
+    finally:
+        path.write_text(before)
+
+
+@pytest.mark.parametrize("name", ["objectives", "plan"])
+def test_a_changed_statement_of_some_modules_builds_the_stages_that_the_page_names(name: str, changed: Changed) -> None:
+    assert_that_a_change_of_a_module_builds_its_stages(name, changed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name_of(module) for module in MODULES])
+def test_a_changed_statement_of_any_module_builds_the_stages_that_the_page_names(name: str, changed: Changed) -> None:
+    assert_that_a_change_of_a_module_builds_its_stages(name, changed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", stages_of_scripts())
+def test_a_changed_script_builds_its_stage(stage: str, changed: Changed) -> None:
+    for script in stages_of_scripts()[stage]:
+        path = changed.checkout.folder / "workflow_scripts" / script.name
+        before = path.read_text()
+        try:
+            path.write_text(f"{before}\nassert __name__\n")
+            assert_that_only({stage}, changed)
+        finally:
+            path.write_text(before)
+
+
+# Statements
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_comments_docstrings_and_layout_are_no_content_and_every_statement_is(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    before = fingerprint._written_out(tree)
+    assert fingerprint._written_out(ast.parse(ast.unparse(tree))) == before
+    for body in bodies(tree):
+        first = body[0] if body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            first.value.value += " And more."
+    assert fingerprint._written_out(tree) == before
+    for body in bodies(tree):
+        for place, statement in enumerate(body):
+            if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+                body[place] = ast.parse("assert __name__").body[0]
+                assert fingerprint._written_out(tree) != before, ast.unparse(statement)
+                body[place] = statement
+    assert fingerprint._written_out(tree) == before
+
+
+def bodies(tree: ast.AST) -> Iterator[list[ast.stmt]]:
+    """Every list of statements in a tree."""
+    for node in ast.walk(tree):
+        for name in ("body", "orelse", "finalbody"):
+            if isinstance(found := getattr(node, name, None), list):
+                yield found
+
+
+def interpreter(version: int) -> str | None:
+    """A Python of that version that starts here; some are names that stand for none."""
+    places = [shutil.which(f"python3.{version}"), *Path.home().glob(f".pyenv/versions/3.{version}.*/bin/python")]
+    starts = (
+        str(path)
+        for path in places
+        if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
+    )
+    return next(starts, None)
+
+
+PYTHONS = {version: found for version in (11, 12, 13) if (found := interpreter(version))}
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_every_python_says_the_same_of_all_code(version: int) -> None:
+    """Of those that are here; the library is not, so what `addresses` imports of it beside Python's own is left out."""
+    probe = (
+        "import sys, types; from pathlib import Path\n"
+        "sys.modules['pydantic'] = types.SimpleNamespace(BaseModel=object, ConfigDict=dict)\n"
+        "from corelib.runs.run import code_of\n"
+        "print([code_of(script) for script in sorted(Path('workflow_scripts').absolute().glob('*.py'))])"
+    )
+    command = [PYTHONS[version], "-c", probe]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str([code_of(script) for script in SCRIPTS])
+
+
+# Packages
+
+
+def with_versions(folder: Path, versions: Mapping[str, str]) -> Path:
+    """A folder of packages that seem to have other versions."""
+    for name, version in versions.items():
+        record = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        record.mkdir(parents=True)
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return folder
+
+
+def pinned() -> set[str]:
+    lines = (REPOSITORY / "envs/requirements.txt").read_text().splitlines()
+    return {line.split("==")[0] for line in lines if "==" in line}
+
+
+def test_every_package_that_can_change_a_number_has_a_row() -> None:
+    promised = promised_stages("package")
+    assert promised.keys() == set(NUMERICAL_PACKAGES.values()) <= {name.lower() for name in pinned()}
+    stages = stages_of_scripts()
+    for name, promise in promised.items():
+        assert {stage for stage in stages if name in fingerprint.packages_of(*stages[stage])} == promise, name
+
+
+@pytest.mark.parametrize(
+    "name", ["clean-fid", *(pytest.param(name, marks=pytest.mark.slow) for name in promised_stages("package"))]
+)
+def test_another_version_of_a_package_builds_the_stages_that_the_page_names(
+    name: str, changed: Changed, tmp_path: Path
+) -> None:
+    assert_that_only(promised_stages("package")[name], changed, with_versions(tmp_path, {name: "99.0.0"}))
+
+
+def test_another_version_of_what_computes_no_number_builds_nothing(changed: Changed, tmp_path: Path) -> None:
+    others = pinned() - set(NUMERICAL_PACKAGES.values()) - {name for name in pinned() if "snakemake" in name}
+    assert len(others) > 50
+    assert changed.would_build(with_versions(tmp_path, dict.fromkeys(sorted(others), "99.0.0"))) == set()
+
+
+# Assets
+
+
+@pytest.mark.parametrize(
+    "name", ["object_classifier", *(pytest.param(name, marks=pytest.mark.slow) for name in LOCKED)]
+)
+def test_another_asset_builds_what_reads_it(name: str, changed: Changed) -> None:
+    promised = {asset.strip("`"): readers for asset, readers in tables_of_page()["locked asset"]}
+    changed.checkout.lock(other=name)
+    try:
+        found = changed.would_build()
+    finally:
+        changed.checkout.lock()
+    papers = changed.universes["papers"]
+    built = papers.built_on(papers.readers(promised.get(name, NOTHING), {}))
+    products = {run.name: f"results/papers/{product}" for product, run in papers.products.items()}
+    wanted = {changed._without_digest(products.get(run, run)) for run in built}
+    visited = changed.of_stages({"saliency", "unlearning"}) if wanted else set()
+    assert wanted <= found and found - visited <= wanted
+
+
+# What is no content
+
+
+def test_rules_profiles_and_pages_are_no_content(changed: Changed) -> None:
+    folder = changed.checkout.folder
+    edits = [
+        ("rules/unlearning.smk", "    threads:", "    priority: 3\n    threads:"),
+        ("rules/sampling.smk", '"""Sample a share', '"""Sample some share'),
+        ("Snakefile", "# Every table", "# Each table"),
+        ("profiles/default/config.yaml", "nolock: true", "nolock: true\nkeep-going: true"),
+        ("slurm/site.yaml", "seconds", "# nothing new\nseconds"),
+        ("envs/core.yaml", "channels", "# another comment\nchannels"),
+    ]
+    before = {name: (folder / name).read_text() for name, _, _ in edits}
+    try:
+        for name, old, new in edits:
+            assert old in before[name], f"{name} has no {old!r}"
+            (folder / name).write_text(before[name].replace(old, new, 1))
+        assert changed.would_build() == set()
+    finally:
+        for name, text in before.items():
+            (folder / name).write_text(text)
+
+
+def test_the_papers_numbers_are_read_by_what_compares_with_them(changed: Changed) -> None:
+    path = changed.checkout.folder / "config/published.csv"
+    before = path.read_text()
+    try:
+        path.write_text(re.sub(r"(?m)^table3,.*$\n", "", before, count=1))
+        found = changed.would_build()
+    finally:
+        path.write_text(before)
+    assert found == {("results", "papers/table3"), ("results", "miniatures/table3"), ("results", "mini/table3")}
+
+
+# The checks themselves
+
+VIOLATIONS = {
+    "a leaf left out of the digest": (
+        "corelib/study/plan.py",
+        "draw=study.anchoring.draw if",
+        'draw="pair" if',
+        "anchoring.draw",
+        "anchoring.draw: is not built anew, though it should be: ",
+    ),
+    "a leaf too much in the digest": (
+        "corelib/study/plan.py",
+        "learning_rate=recipe.learning_rate * study",
+        "learning_rate=recipe.learning_rate * study.sampling.guidance_scale * study",
+        "sampling.guidance_scale",
+        "sampling.guidance_scale: is built anew, though it should not be: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", VIOLATIONS)
+def test_a_leaf_in_the_wrong_digest_is_noticed(kind: str, tmp_path: Path) -> None:
+    file, old, new, leaf, said = VIOLATIONS[kind]
+    copy = repository_with(tmp_path, file, old, new)
+    program = (
+        "import sys; sys.path[:0] = ['tests', '.']\n"
+        "from pathlib import Path; from support.contract import cases_of, check, prepared\n"
+        f"_, _, leaves = prepared(Path('to-read'), 'leaf')\n"
+        f"leaves = [leaf for leaf in leaves if leaf[0] == {tuple(leaf.split('.'))!r}]\n"
+        "print(*check(Path('clone'), 'leaf', cases_of('leaf', leaves)), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=copy, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(said), done.stdout + done.stderr
+
+
+MODULE_TESTS = (
+    "test_the_digest_of_a_stage_is_over_the_modules_that_the_page_names or "
+    "test_every_module_has_a_row_and_every_row_a_module"
+)
+IMPORTS = "from corelib.runs.stage import Outcome"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "tests", "said"),
+    [
+        pytest.param(
+            "corelib/runs/fingerprint.py",
+            '        "corelib.runs.job",\n',
+            '        "corelib.runs.job",\n        "corelib.unlearning.objective",\n',
+            MODULE_TESTS,
+            "'unlearning.objective'",
+            id="a module left out",
+        ),
+        pytest.param(
+            "corelib/unlearning/trainer.py",
+            IMPORTS,
+            f"from corelib.reports.tables import as_csv as as_csv\n{IMPORTS}",
+            MODULE_TESTS,
+            "'reports.tables'",
+            id="a module too much",
+        ),
+        pytest.param(
+            "corelib/unlearning/trainer.py",
+            IMPORTS,
+            f"from corelib.newer import something\n{IMPORTS}",
+            MODULE_TESTS,
+            "'newer'",
+            id="a module of which the page says nothing",
+        ),
+        pytest.param(
+            "corelib/study/plan.py",
+            '            "latents": self.latents(),\n',
+            "",
+            "test_runs_build_on_the_stages_that_the_page_names_and_on_no_others and tiny",
+            "does not build on `latents`",
+            id="an input left out",
+        ),
+    ],
+)
+def test_a_violation_of_the_contract_fails(
+    file: str, old: str, new: str, tests: str, said: str, tmp_path: Path
+) -> None:
+    copy = repository_with(tmp_path, file, old, new)
+    if "newer" in new:
+        (copy / "corelib/newer.py").write_text('"""New."""\n\nsomething = 1\n')
+    # said in full: of a difference of sets pytest else shows a few entries, in no order
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-vv",
+        "tests/workflow/test_reruns.py",
+        "-k",
+        tests,
+    ]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stdout, done.stdout[-3000:]
+
+
+def repository_with(folder: Path, file: str, old: str, new: str) -> Path:
+    """A copy of the repository with one edit."""
+    copy = folder / "repository"
+    Checkout.at(copy)
+    for name in ("tests", "docs"):
+        shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", copy)
+    Checkout(copy).edit(file, old, new)
+    return copy
+
+
+def test_a_leaf_of_which_the_page_says_nothing_fails() -> None:
+    with pytest.raises(AssertionError, match=r"says nothing of the leaf training\.momentum"):
+        cases_of("leaf", [(("training", "momentum"), 0.9)])
