@@ -156,7 +156,7 @@ class Cluster:
             limit = self.limits_of_qos[request.qos]
             yield (
                 f"{said}they ask for {request.minutes} minutes, expected {limit} at most with the qos {request.qos}; "
-                f"say longest: {limit} in {FILE}"
+                f"say max_minutes: {limit} in {FILE}"
             )
         chosen = request.partition or next((name for name, part in self.partitions.items() if part.is_default), None)
         if chosen is None:
@@ -172,8 +172,8 @@ class Cluster:
         longest = None if None in limits else max(limit for limit in limits if limit is not None)
         if longest is not None and request.minutes > longest and request.qos not in self.qos_beyond_partitions:
             yield (
-                f"{said}they ask for {request.minutes} minutes, expected {longest} at most in partition {chosen}; say "
-                f"longest: {longest} in {FILE} (training and sampling go on in the next attempt), or choose another "
+                f"{said}they ask for {request.minutes} minutes, expected {longest} at most in partition {chosen}; "
+                f"say max_minutes: {longest} in {FILE} (training and sampling go on in the next attempt), or choose another "
                 "partition"
             )
         nodes = [node for part in parts for node in part.nodes]

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 
 from corelib.cluster.slurm_clients import HYPHEN
-from corelib.costs.run_time import WITH_GPU, Seconds
+from corelib.costs.run_time import Seconds
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, read_yaml
+from corelib.runs.stages import STAGES
 from corelib.settings.section import Section
 
 FILE = "slurm/site.yaml"
@@ -26,7 +27,7 @@ EXPECTED = {
     "outage": "a number of minutes",
     "gpu_model": 'letters, digits, _, . and -, as in the column GRES of `sinfo -o "%P %G"`',
     "max_memory_mb": "a number of MB",
-    "longest": "a number of minutes",
+    "max_minutes": "a number of minutes",
     "seconds": f"a section with {', '.join(Seconds.model_fields)}",
 }
 
@@ -51,7 +52,7 @@ class Site(Section):
         gpu_model: as Slurm calls it.
         constraint: what the nodes of jobs with a GPU must have.
         qos: quality of service.
-        longest: the most minutes that a job may ask for; None where the cluster sets no limit.
+        max_minutes: the most minutes that a job may ask for; None where the cluster sets no limit.
         max_memory_mb: the most memory that a job may ask for; None where the nodes set no limit.
         jobs: how many jobs may be in the queue or run at a time; None leaves that to `--jobs`.
         outage: for how many minutes Slurm may give no answer before Snakemake gives up.
@@ -64,7 +65,7 @@ class Site(Section):
     gpu_model: GPUModel = None
     constraint: Name = None
     qos: Name = None
-    longest: PositiveInt | None = None
+    max_minutes: PositiveInt | None = None
     max_memory_mb: PositiveInt | None = None
     jobs: PositiveInt | None = None
     outage: Annotated[PositiveInt, BeforeValidator(lambda value: OUTAGE if value in (None, "") else value)] = OUTAGE
@@ -98,7 +99,7 @@ class Site(Section):
 
     def resources_of(self, stage: str) -> dict[str, str | int]:
         """Resources of a job of a stage, by the names that Snakemake's Slurm executor knows."""
-        if stage not in WITH_GPU:
+        if STAGES[stage].runs_on != "gpu":
             return _said(slurm_account=self.account, slurm_partition=self.cpu_partition, qos=self.qos)
         return {
             "gpu": 1,

@@ -25,7 +25,7 @@ from corelib.runs.pins import differing_versions
 from corelib.runs.requests import CONTROLLER
 from corelib.runs.run import slugged
 from corelib.runs.specification import digest_of
-from corelib.runs.stages import JOBS, PRODUCTS
+from corelib.runs.stages import PRODUCTS, STAGES
 from corelib.study.overlays import study_names
 from corelib.study.plan import Plan
 from corelib.study.targets import below_here, plan_of, product_files
@@ -230,7 +230,7 @@ class _There:
 def _looked_through() -> _There:
     there = _There()
     for path in sorted(RUNS.glob("*")):
-        if path.name not in JOBS or path.is_symlink() or not path.is_dir():
+        if path.name not in STAGES or path.is_symlink() or not path.is_dir():
             there.others[path] = f"{path}: {'a link' if path.is_symlink() else 'no stage is called so'}."
             continue
         for folder in sorted(path.glob("*")):

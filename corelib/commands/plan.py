@@ -7,11 +7,11 @@ from corelib.costs.workload import (
     CORE_SECONDS,
     FLOP,
     GPUS,
-    Amount,
+    Workload,
     seconds_of_a_core,
 )
 from corelib.runs.run import Run
-from corelib.runs.stages import JOBS
+from corelib.runs.stages import STAGES
 
 
 def as_text(found: Forecast, kind: str) -> str:
@@ -29,7 +29,7 @@ def as_text(found: Forecast, kind: str) -> str:
 def _stages(found: Forecast) -> list[str]:
     header = f"{'stage':<12}{'runs':>6}{'left':>6}{'jobs':>6}{'steps':>10}{'images':>9}{'disk':>10}"
     lines = [header, "-" * len(header)]
-    for stage in JOBS:
+    for stage in STAGES:
         runs = sum(run.stage == stage for run in found.runs.values())
         items = [item for item in found.items.values() if item.run.stage == stage]
         if runs:
@@ -38,14 +38,14 @@ def _stages(found: Forecast) -> list[str]:
 
 
 def _line(stage: str, runs: int, items: list[Item]) -> str:
-    work = sum((item.amount for item in items), Amount())
+    work = sum((item.work for item in items), Workload())
     jobs = sum(sum(item.jobs.values()) for item in items)
     steps, images = (f"{count:,}" if count else "" for count in (work.steps, work.images))
     return f"{stage:<12}{runs:>6}{len(items):>6}{jobs:>6}{steps:>10}{images:>9}{in_bytes(work.disk):>10}"
 
 
 def _on_gpus(found: Forecast) -> list[str]:
-    flop = FLOP.of(found.amount)
+    flop = FLOP.of(found.work)
     longest, chain = found.longest_chain(FLOP)
     lines = [f"{flop / 1e18:.3g} EFLOP", "", f"{'GPU-hours':<10}{'floor':>8}{'expected':>10}{'longest chain':>15}"]
     for gpu in GPUS:
@@ -63,10 +63,10 @@ def _on_gpus(found: Forecast) -> list[str]:
 
 
 def _on_cores(found: Forecast) -> list[str]:
-    minutes = seconds_of_a_core(found.amount, found.jobs.total()) / 60
+    minutes = seconds_of_a_core(found.work, found.jobs.total()) / 60
     longest, chain = found.longest_chain(CORE_SECONDS)
     lines = [f"about {minutes:.0f} minutes of one CPU core, as measured on an AMD EPYC server"]
-    if steps := found.amount.world_steps:
+    if steps := found.work.world_steps:
         lines.append(f"besides {steps:,} steps of training the miniature's own networks, which are not in this time")
     return [*lines, f"longest chain, {longest / 60:.0f} minutes: {_chain(chain)}"]
 

@@ -20,7 +20,7 @@ from corelib.cluster.site import FILE as SITE
 from corelib.cluster.site import Site, check_site_file
 from corelib.costs.forecast import forecast, in_bytes
 from corelib.costs.room import check_room, free_bytes
-from corelib.costs.run_time import WITH_GPU, WITHOUT_GPU, memory_of, minutes_of
+from corelib.costs.run_time import memory_of, minutes_of
 from corelib.errors import ConfigurationError
 from corelib.files.paths import existing_part, fault_of_folder
 from corelib.files.shell_paths import faults_of_places
@@ -31,7 +31,7 @@ from corelib.runs.gpu import advice_for_driver, driver
 from corelib.runs.layout import RESULTS, RUNS
 from corelib.runs.pins import differing_versions
 from corelib.runs.run import Run
-from corelib.runs.stages import JOBS, SHARD
+from corelib.runs.stages import STAGES
 from corelib.study.plan import Plan
 from corelib.study.schema import UnlearnCanvasWorld
 from corelib.study.targets import making_assets, targets_of
@@ -144,7 +144,7 @@ def _room(plan: Plan) -> Iterator[Finding]:
     else:
         yield Finding(
             "disk",
-            f"results need about {in_bytes(found.amount.disk) or 'nothing'}, {in_bytes(free_bytes())} are free",
+            f"results need about {in_bytes(found.work.disk) or 'nothing'}, {in_bytes(free_bytes())} are free",
         )
     for folder in (RUNS, RESULTS, LOGS):
         if fault := fault_of_folder(folder):
@@ -173,16 +173,15 @@ def _cluster(plan: Plan, repository: Path) -> Iterator[Finding]:
 
 def _request(run: Run, site: Site) -> Request | None:
     """What a job of a run asks of Slurm at its first attempt; None if it runs beside Snakemake."""
-    if run.stage not in {*WITH_GPU, *WITHOUT_GPU}:
+    stage = STAGES[run.stage]
+    if stage.runs_on == "snakemake":
         return None
-    minutes = minutes_of(run.specification, lambda role: run.inputs[role].specification, site.seconds, 1, site.longest)
     resources = {
         **site.resources_of(run.stage),
         "mem_mb": memory_of(run.stage, 1, site.max_memory_mb),
-        "runtime": minutes,
+        "runtime": minutes_of(run, site.seconds, 1, site.max_minutes),
     }
-    rule = SHARD if run.stage == "samples" else JOBS[run.stage]
-    return Request.of(rule, resources, run.specification["threads"])
+    return Request.of(stage.shards[0] if stage.shards else stage.rule, resources, run.threads)
 
 
 # Device

@@ -25,7 +25,7 @@ from corelib.runs.layout import MANIFEST, RECORD, RUN, RUNS, SHARDS, SPECIFICATI
 from corelib.runs.lease import read_owner
 from corelib.runs.provenance import ATTEMPTS
 from corelib.runs.specification import digest_of
-from corelib.runs.stages import JOBS, PRODUCTS
+from corelib.runs.stages import PRODUCTS, STAGES
 from corelib.sampling.grid import BATCHES, IMAGES
 from corelib.study.targets import product_files
 
@@ -87,7 +87,7 @@ def verify_results() -> Verified:
 def is_run_folder(path: Path) -> bool:
     """Whether a path below `runs/` is a folder with the name of a run of a stage that there is."""
     is_name = RUN.fullmatch(path.relative_to(RUNS).as_posix()) is not None
-    return is_name and path.parent.name in JOBS and path.is_dir()
+    return is_name and path.parent.name in STAGES and path.is_dir()
 
 
 def unvouched(folder: Path, vouched: Collection[str]) -> list[Path]:

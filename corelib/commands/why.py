@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corelib.costs.forecast import Forecast
-from corelib.costs.workload import FLOP, GPUS, Amount, seconds_of_a_core
+from corelib.costs.workload import FLOP, GPUS, Workload, seconds_of_a_core
 from corelib.errors import ArtefactError
 from corelib.files.json_files import read_json
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
@@ -142,22 +142,22 @@ def as_text(found: Forecast, kind: str) -> str:
     lines = []
     for reason in causes:
         item = found.items[reason.run.name]
-        cost = _cost(item.amount, sum(item.jobs.values()), kind)
+        cost = _cost(item.work, sum(item.jobs.values()), kind)
         lines += [f"{reason.run.stage} {reason.run.slug}{f' ({cost})' if cost else ''}", f"    {reason}"]
     following = len(reasons) - len(causes)
     if following:
         lines.append(f"and {following} runs that build on these")
-    total = _cost(found.amount, found.jobs.total(), kind)
+    total = _cost(found.work, found.jobs.total(), kind)
     return "\n".join([*lines, f"{len(reasons)} runs in all{f', {total}' if total else ''}."])
 
 
-def _cost(amount: Amount, jobs: int, kind: str) -> str:
-    """What an amount in so many jobs takes on the first of the GPUs, or on a core."""
-    parts = [f"{count:,} {word}" for count, word in ((amount.steps, "steps"), (amount.images, "images")) if count]
+def _cost(work: Workload, jobs: int, kind: str) -> str:
+    """How long some work in so many jobs takes on the first of the GPUs, or on a core."""
+    parts = [f"{count:,} {word}" for count, word in ((work.steps, "steps"), (work.images, "images")) if count]
     if kind == "unlearn_canvas":
-        seconds, device = FLOP.of(amount) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
+        seconds, device = FLOP.of(work) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
     else:
-        seconds, device = seconds_of_a_core(amount, jobs), "a core"
+        seconds, device = seconds_of_a_core(work, jobs), "a core"
     if seconds >= 6000:
         parts.append(f"about {seconds / 3600:.1f} hours of {device}")
     elif seconds >= 60:

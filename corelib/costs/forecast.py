@@ -12,19 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corelib.costs.workload import (
-    AMOUNTS,
-    NETWORKS,
-    Amount,
-    Costs,
-    Networks,
-    sampled,
-    shards_left,
-)
+from corelib.costs.workload import NETWORKS, Costs, Networks, Workload, shards_left, workload_of, workload_of_batches
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS, SHARDS
 from corelib.runs.run import Run
-from corelib.runs.stages import JOBS, PRODUCTS, SHARD
+from corelib.runs.stages import PRODUCTS, STAGES
 from corelib.sampling.grid import batches_of
 from corelib.settings.sampling import SamplesStage
 from corelib.study.overlays import PAPER
@@ -39,14 +31,14 @@ class Item:
     Attributes:
         run: which.
         jobs: how many there are of each rule.
-        amount: their work together.
+        work: of all of them.
         longest_job: the work of the longest of them; the jobs of a run do not wait for each other.
     """
 
     run: Run
     jobs: Mapping[str, int]
-    amount: Amount
-    longest_job: Amount
+    work: Workload
+    longest_job: Workload
 
 
 @dataclass(frozen=True)
@@ -75,9 +67,9 @@ class Forecast:
         return sum((Counter(item.jobs) for item in self.items.values()), Counter[str]())
 
     @property
-    def amount(self) -> Amount:
+    def work(self) -> Workload:
         """All work together."""
-        return sum((item.amount for item in self.items.values()), Amount())
+        return sum((item.work for item in self.items.values()), Workload())
 
     @property
     def completeness(self) -> str:
@@ -175,26 +167,26 @@ def _is_above(run: Run, missing: Mapping[str, Run]) -> bool:
 
 def _visit(run: Run) -> Item:
     """A run that is complete, and built on one that is made again: its jobs see that, and end."""
-    jobs = {JOBS[run.stage]: 1}
-    if isinstance(run.settings, SamplesStage):
-        jobs[SHARD] = math.ceil(len(batches_of(run.settings)) / run.execution["batches_per_shard"])
-    return Item(run, jobs, Amount(), Amount())
+    stage = STAGES[run.stage]
+    jobs = {stage.rule: 1}
+    if stage.shards and isinstance(run.settings, SamplesStage):
+        jobs[stage.shards[0]] = math.ceil(len(batches_of(run.settings)) / run.execution["batches_per_shard"])
+    return Item(run, jobs, Workload(), Workload())
 
 
 def _item(run: Run, networks: Networks, found: Assessment) -> Item:
-    if isinstance(run.settings, SamplesStage):
+    stage = STAGES[run.stage]
+    if stage.shards and isinstance(run.settings, SamplesStage):
         remade = set(found.shards)
         if any(found.is_made(below.name) for below in run.inputs.values()):
             remade |= set((run.folder / SHARDS).glob("*.json"))
-        shards = [sampled(run.settings, batches, networks) for batches in shards_left(run, run.settings, remade)]
-        longest = max(shards, default=Amount(), key=lambda amount: amount.images)
-        jobs = {SHARD: len(shards), JOBS["samples"]: 1} if shards else {JOBS["samples"]: 1}
-        return Item(run, jobs, sum(shards, Amount()), longest)
-    amount = AMOUNTS[run.stage](run, networks) if run.stage in AMOUNTS else Amount()
-    return Item(run, {JOBS[run.stage]: 1}, amount, amount)
-
-
-# In words
+        left = shards_left(run, run.settings, remade)
+        shards = [workload_of_batches(run.settings, batches, networks) for batches in left]
+        longest = max(shards, default=Workload(), key=lambda work: work.images)
+        jobs = {stage.shards[0]: len(shards)} if shards else {}
+        return Item(run, {**jobs, stage.rule: 1}, sum(shards, Workload()), longest)
+    work = workload_of(run, networks)
+    return Item(run, {stage.rule: 1}, work, work)
 
 
 def in_bytes(count: float) -> str:

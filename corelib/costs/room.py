@@ -12,7 +12,7 @@ from corelib.runs.layout import RUNS
 
 def check_room(*needed: Forecast) -> None:
     """Raise `ConfigurationError` if what is to be made has no room on this disk."""
-    disk = sum(found.amount.disk for found in needed)
+    disk = sum(found.work.disk for found in needed)
     if disk > free_bytes():
         raise ConfigurationError(
             f"{RUNS.absolute()}: results need about {in_bytes(disk)}, but {in_bytes(free_bytes())} are free; free some "

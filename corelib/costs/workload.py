@@ -1,111 +1,141 @@
 """How much work a run is, in units that no device decides, and what one of each costs.
 
-The costs are those of Stable Diffusion v1.5 in the paper's world, and of the shipped networks in the miniature.
+There is one count and three price lists: FLOP of the paper's networks (`FLOP`), seconds of a CPU core on the miniature
+(`CORE_SECONDS`), and seconds of the site's GPUs, from which run times follow (`corelib.costs.run_time`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from corelib.runs.layout import SHARDS
 from corelib.runs.run import Run
 from corelib.sampling.grid import batches_of, record_path
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
-from corelib.settings.evaluation import FIDStage, ReferenceStage
+from corelib.settings.evaluation import FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
 from corelib.settings.sampling import SamplesStage
+from corelib.settings.section import Section
 from corelib.settings.unlearning import SaliencyStage, SampledImages, UnlearningStage
 from corelib.unlearning.noise_predictions import questions_of
 
+Settings = TypeVar("Settings", bound=Section)
+
+FLOAT = 4
+"""Bytes."""
+
+
+class Countable(Protocol):
+    """What is counted: a planned run, or one that is known by its specification alone."""
+
+    @property
+    def settings(self) -> Section:
+        """The leaves that its stage reads."""
+
+    @property
+    def inputs(self) -> Mapping[str, Countable]:
+        """The runs that it builds on, by role."""
+
+    @property
+    def execution(self) -> Mapping[str, Any]:
+        """How its work is cut into jobs."""
+
 
 @dataclass(frozen=True)
-class Amount:
+class Workload:
     """The work of some jobs in units that no device decides, and the bytes that they leave behind.
 
+    Passes, decodes and encodes are counted in latents or images of the resolution at which costs hold
+    (`Networks.resolution`).
+
     Attributes:
-        steps: of unlearning.
-        images: sampled.
-        world_steps: of training the miniature's own networks.
-        learnt: latents that pass through the U-Net forwards and backwards; as many as there would be of the
-            resolution at which costs hold, and so all that follow but the last two.
-        predicted: latents that pass through it forwards alone.
-        decoded, encoded: images that pass through the autoencoder.
-        classified: images that pass through a classifier.
-        described: images that pass through the feature extractor of FID.
+        steps: steps of unlearning.
+        images: sampled images.
+        world_steps: steps of training the miniature's own networks.
+        train_passes: latents that pass through the U-Net forwards and backwards.
+        forward_passes: latents that pass through it forwards only.
+        decodes, encodes: images that pass through the autoencoder.
+        classifications: images that pass through a classifier.
+        feature_extractions: images that pass through the feature extractor of FID.
+        reads: images that are only read.
         disk: bytes.
     """
 
     steps: int = 0
     images: int = 0
     world_steps: int = 0
-    learnt: float = 0
-    predicted: float = 0
-    decoded: float = 0
-    encoded: float = 0
-    classified: int = 0
-    described: int = 0
+    train_passes: float = 0
+    forward_passes: float = 0
+    decodes: float = 0
+    encodes: float = 0
+    classifications: int = 0
+    feature_extractions: int = 0
+    reads: int = 0
     disk: int = 0
 
-    def __add__(self, other: Amount) -> Amount:
+    def __add__(self, other: Workload) -> Workload:
         both = {field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
-        return Amount(**both)
+        return Workload(**both)
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What one of each unit of an `Amount` costs: FLOP, or seconds."""
+    """What one of each unit of a `Workload` costs: FLOP, or seconds."""
 
-    learnt: float
-    predicted: float
-    decoded: float
-    encoded: float
-    classified: float
-    described: float
+    train_passes: float
+    forward_passes: float
+    decodes: float
+    encodes: float
+    classifications: float
+    feature_extractions: float
+    reads: float = 0
 
-    def of(self, amount: Amount) -> float:
-        """The sum over an amount."""
-        return float(sum(getattr(self, field.name) * getattr(amount, field.name) for field in fields(self)))
+    def of(self, work: Workload) -> float:
+        """The cost of all of it."""
+        return float(sum(getattr(self, field.name) * getattr(work, field.name) for field in fields(self)))
 
 
 FORWARD = 0.8033e12
 
 FLOP = Costs(
-    learnt=2.110 * FORWARD,
-    predicted=FORWARD,
-    decoded=2.515e12,
-    encoded=1.117e12,
-    classified=0.1231e12,
-    described=0.0114e12,
+    train_passes=2.110 * FORWARD,
+    forward_passes=FORWARD,
+    decodes=2.515e12,
+    encodes=1.117e12,
+    classifications=0.1231e12,
+    feature_extractions=0.0114e12,
 )
 """Of the paper's networks at 512 pixels, counted operation by operation (tests/unit/costs/test_forecast.py)."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What of a world's networks decides how much there is to compute and to keep.
+    """The sizes of a world's networks that decide how much there is to compute and to keep.
 
     Attributes:
-        resolution: in pixels, at which the costs hold; they grow with the area.
-        shrink: of the autoencoder.
-        trained: weights of the cross-attention.
-        prompt: numbers in the embedding of a prompt.
-        features: numbers that FID keeps of an image.
+        resolution: the one at which the costs hold, in pixels; they grow with the area. None where images are counted
+            alike, whatever their size.
+        shrink: the factor by which the autoencoder divides the resolution.
+        trained: the number of weights of the cross-attention.
+        prompt: the number of values in the embedding of a prompt.
+        features: the number of values that FID keeps of an image.
     """
 
-    resolution: int
+    resolution: int | None
     shrink: int
     trained: int
     prompt: int
     features: int
 
     def area(self, side: int) -> float:
-        """Of an image, in images of `resolution`."""
-        return (side / self.resolution) ** 2
+        """The area of an image, in images of `resolution`."""
+        return 1.0 if self.resolution is None else (side / self.resolution) ** 2
 
 
 NETWORKS = {
@@ -138,7 +168,12 @@ GPUS = (
 )
 
 CORE_SECONDS = Costs(
-    learnt=5.1e-3, predicted=1.45e-3, decoded=1.0e-3, encoded=0.8e-3, classified=0.3e-3, described=1.0e-3
+    train_passes=5.1e-3,
+    forward_passes=1.45e-3,
+    decodes=1.0e-3,
+    encodes=0.8e-3,
+    classifications=0.3e-3,
+    feature_extractions=1.0e-3,
 )
 
 JOB_SECONDS = 3.4
@@ -146,68 +181,117 @@ JOB_SECONDS = 3.4
 of a job: Python, torch, diffusers."""
 
 
-def seconds_of_a_core(amount: Amount, jobs: int) -> float:
-    """What an amount of work in so many jobs takes on one CPU core."""
-    return CORE_SECONDS.of(amount) + JOB_SECONDS * jobs
+def seconds_of_a_core(work: Workload, jobs: int) -> float:
+    """Seconds that one CPU core takes for some work in so many jobs."""
+    return CORE_SECONDS.of(work) + JOB_SECONDS * jobs
 
 
-# How much work a run is
+# Counting
 
 
-def _rendered(run: Run, _: Networks) -> Amount:
-    chosen = _read(Rendering, run)
-    count = len(chosen.styles) * len(chosen.objects) * chosen.images_per_cell
-    return Amount(disk=count * _jpeg(chosen.resolution))
+def workload_of(run: Countable, networks: Networks) -> Workload:
+    """The work of a whole run; nothing for stages that compute little, such as counting and tables."""
+    return _count(run.settings, run, networks)
 
 
-def _autoencoder(run: Run, _: Networks) -> Amount:
-    return Amount(world_steps=_read(AutoencoderStage, run).autoencoder.training.steps)
+def workload_of_job(run: Countable, networks: Networks) -> Workload:
+    """The work of the longest job of a run: all of it, or that of a whole shard."""
+    if isinstance(run.settings, SamplesStage):
+        batches = min(len(batches_of(run.settings)), run.execution["batches_per_shard"])
+        return workload_of_batches(run.settings, range(batches), networks)
+    return workload_of(run, networks)
 
 
-def _pipeline(run: Run, _: Networks) -> Amount:
-    return Amount(world_steps=_read(PipelineStage, run).denoiser.training.steps)
+@functools.singledispatch
+def _count(settings: Section, run: Countable, networks: Networks) -> Workload:
+    return Workload()
 
 
-def _classifier(run: Run, _: Networks) -> Amount:
-    return Amount(world_steps=_read(ClassifierStage, run).classifier.training.steps)
+@_count.register
+def _(settings: Rendering, run: Countable, networks: Networks) -> Workload:
+    count = len(settings.styles) * len(settings.objects) * settings.images_per_cell
+    return Workload(disk=count * _jpeg(settings.resolution))
 
 
-def _latents(run: Run, networks: Networks) -> Amount:
-    chosen = _read(LatentsStage, run)
-    count, side = len(chosen.styles) * len(chosen.objects) * len(chosen.images), chosen.encoding.resolution
+@_count.register
+def _(settings: AutoencoderStage, run: Countable, networks: Networks) -> Workload:
+    return Workload(world_steps=settings.autoencoder.training.steps)
+
+
+@_count.register
+def _(settings: PipelineStage, run: Countable, networks: Networks) -> Workload:
+    return Workload(world_steps=settings.denoiser.training.steps)
+
+
+@_count.register
+def _(settings: ClassifierStage, run: Countable, networks: Networks) -> Workload:
+    return Workload(world_steps=settings.classifier.training.steps)
+
+
+@_count.register
+def _(settings: SliceStage, run: Countable, networks: Networks) -> Workload:
+    return Workload(reads=_pairs(settings, settings.forget + settings.retain))
+
+
+@_count.register
+def _(settings: LatentsStage, run: Countable, networks: Networks) -> Workload:
+    count, side = len(settings.styles) * len(settings.objects) * len(settings.images), settings.encoding.resolution
     moments = 2 * 4 * (side // networks.shrink) ** 2
-    return Amount(encoded=count * networks.area(side), disk=count * moments * FLOAT)
+    return Workload(encodes=count * networks.area(side), disk=count * moments * FLOAT)
 
 
-def _embeddings(run: Run, networks: Networks) -> Amount:
-    chosen = _read(EmbeddingsStage, run)
-    return Amount(disk=len(chosen.prompts) * networks.prompt * FLOAT)
+@_count.register
+def _(settings: EmbeddingsStage, run: Countable, networks: Networks) -> Workload:
+    return Workload(disk=len(settings.prompts) * networks.prompt * FLOAT)
 
 
-def _saliency(run: Run, networks: Networks) -> Amount:
-    halves = _halves(_read(SaliencyStage, run).saliency.guidance_scale)
-    return Amount(learnt=halves * _forget_pairs(run) * _trained_area(run, networks), disk=networks.trained)
+@_count.register
+def _(settings: SaliencyStage, run: Countable, networks: Networks) -> Workload:
+    passes = _halves(settings.saliency.guidance_scale) * _forget_pairs(run)
+    return Workload(train_passes=passes * _area_of_latents(run, networks), disk=networks.trained)
 
 
-def _unlearning(run: Run, networks: Networks) -> Amount:
-    chosen = _read(UnlearningStage, run)
-    steps = chosen.steps_on(_forget_pairs(run))
-    asked = Counter(question.predictor for question in questions_of(chosen.objective))
-    learnt, predicted = asked["student"], float(asked["detached student"] + asked["teacher"])
-    images = chosen.objective.unlearn.images
+@_count.register
+def _(settings: UnlearningStage, run: Countable, networks: Networks) -> Workload:
+    steps = settings.steps_on(_forget_pairs(run))
+    asked = Counter(question.predictor for question in questions_of(settings.objective))
+    train, forward = asked["student"], float(asked["detached student"] + asked["teacher"])
+    images = settings.objective.unlearn.images
     if isinstance(images, SampledImages):
-        predicted += 2 * (images.steps - 1) / 2  # both halves of a guided step; half of the way, on average
-    pairs = steps * chosen.pairs_a_step * _trained_area(run, networks)
-    return Amount(steps=steps, learnt=pairs * learnt, predicted=pairs * predicted, disk=networks.trained * FLOAT)
+        forward += 2 * (images.steps - 1) / 2  # both halves of a guided step; half of the steps, on average
+    pairs = steps * settings.pairs_a_step * _area_of_latents(run, networks)
+    disk = networks.trained * FLOAT
+    return Workload(steps=steps, train_passes=pairs * train, forward_passes=pairs * forward, disk=disk)
 
 
-def sampled(chosen: SamplesStage, batches: Sequence[int], networks: Networks) -> Amount:
-    """Of some of a run's batches; the last one is padded, and its padding is sampled too."""
-    cut, side = batches_of(chosen), chosen.sampling.resolution
+@_count.register
+def _(settings: SamplesStage, run: Countable, networks: Networks) -> Workload:
+    return workload_of_batches(settings, range(len(batches_of(settings))), networks)
+
+
+def workload_of_batches(settings: SamplesStage, batches: Sequence[int], networks: Networks) -> Workload:
+    """The work of some of a run's batches; the last one is padded, and its padding is sampled too."""
+    cut, side = batches_of(settings), settings.sampling.resolution
     images = sum(len(cut[number]) for number in batches)
-    computed = len(batches) * chosen.sampling.batch * networks.area(side)
-    passes = _halves(chosen.sampling.guidance_scale) * chosen.sampling.scheduler.steps
-    return Amount(images=images, predicted=computed * passes, decoded=computed, disk=images * _jpeg(side))
+    computed = len(batches) * settings.sampling.batch * networks.area(side)
+    passes = _halves(settings.sampling.guidance_scale) * settings.sampling.scheduler.steps
+    return Workload(images=images, forward_passes=computed * passes, decodes=computed, disk=images * _jpeg(side))
+
+
+@_count.register
+def _(settings: PredictionsStage, run: Countable, networks: Networks) -> Workload:
+    return Workload(classifications=2 * len(_of(SamplesStage, run.inputs["samples"]).grid))
+
+
+@_count.register
+def _(settings: ReferenceStage, run: Countable, networks: Networks) -> Workload:
+    count = len(settings.styles) * len(settings.objects) * len(settings.fid.reference_images)
+    return Workload(feature_extractions=count, disk=count * networks.features * 2 * FLOAT)
+
+
+@_count.register
+def _(settings: FIDStage, run: Countable, networks: Networks) -> Workload:
+    return Workload(feature_extractions=len(settings.grid))
 
 
 def shards_left(run: Run, chosen: SamplesStage, remade: Set[Path]) -> list[list[int]]:
@@ -228,59 +312,29 @@ def shards_left(run: Run, chosen: SamplesStage, remade: Set[Path]) -> list[list[
     return left
 
 
-def _predictions(run: Run, _: Networks) -> Amount:
-    return Amount(classified=2 * len(_read(SamplesStage, run.inputs["samples"]).grid))
-
-
-def _reference(run: Run, networks: Networks) -> Amount:
-    chosen = _read(ReferenceStage, run)
-    count = len(chosen.styles) * len(chosen.objects) * len(chosen.fid.reference_images)
-    return Amount(described=count, disk=count * networks.features * 2 * FLOAT)
-
-
-def _fid(run: Run, _: Networks) -> Amount:
-    return Amount(described=len(_read(FIDStage, run).grid))
-
-
-AMOUNTS: Mapping[str, Callable[[Run, Networks], Amount]] = {
-    "images": _rendered,
-    "autoencoder": _autoencoder,
-    "pipeline": _pipeline,
-    "classifier": _classifier,
-    "latents": _latents,
-    "generated": _latents,
-    "embeddings": _embeddings,
-    "saliency": _saliency,
-    "unlearning": _unlearning,
-    "predictions": _predictions,
-    "reference": _reference,
-    "fid": _fid,
-}
-"""The stages that compute something worth counting; samples are counted by their shards."""
-
-FLOAT = 4
-"""Bytes."""
-
-
 def _jpeg(side: int) -> int:
     """Bytes of an image of quality 75, about."""
     return 500 + side * side // 4
 
 
 def _halves(guidance_scale: float) -> int:
-    """How often a guided prediction asks the model."""
+    """The number of passes of a guided prediction."""
     return 1 if guidance_scale == 1 else 2
 
 
-def _forget_pairs(run: Run) -> int:
-    chosen = _read(SliceStage, run.inputs["slice"])
-    return len(chosen.forget) * len(chosen.objects) * len(chosen.images)
+def _forget_pairs(run: Countable) -> int:
+    chosen = _of(SliceStage, run.inputs["slice"])
+    return _pairs(chosen, chosen.forget)
 
 
-def _trained_area(run: Run, networks: Networks) -> float:
-    return networks.area(_read(LatentsStage, run.inputs["latents"]).encoding.resolution)
+def _pairs(chosen: SliceStage, styles: Sequence[str]) -> int:
+    return len(styles) * len(chosen.objects) * len(chosen.images)
 
 
-def _read(kind: Any, run: Run) -> Any:
+def _area_of_latents(run: Countable, networks: Networks) -> float:
+    return networks.area(_of(LatentsStage, run.inputs["latents"]).encoding.resolution)
+
+
+def _of(kind: type[Settings], run: Countable) -> Settings:
     assert isinstance(run.settings, kind)
     return run.settings

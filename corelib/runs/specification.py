@@ -13,6 +13,7 @@ from corelib.files.json_files import read_json
 from corelib.files.sealed_json import has_its_seal
 from corelib.runs.layout import MANIFEST, RUN, RUNS
 from corelib.runs.manifest import Manifest, read_manifest
+from corelib.runs.stages import TRAINED
 
 PARTS = {
     **dict.fromkeys(("stage", "slug", "digest"), str),
@@ -20,10 +21,6 @@ PARTS = {
     "threads": int,
 }
 """Of a specification."""
-
-TRAINED = ("autoencoder", "pipeline", "classifier", "unlearning")
-"""The stages whose result is a model that is trained here. Made again at the same address, on another device say, it is
-another model, and what was made of the old one does not belong to it. All else is, up to rounding, what it was."""
 
 
 def read_specification(path: Path) -> dict[str, Any]:

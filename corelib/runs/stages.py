@@ -1,34 +1,94 @@
-"""The stages of the workflow."""
+"""The registry of stages: a row for each kind of run.
+
+To add a stage, write its settings (`corelib.settings`), a function `stage(settings, work)`, a rule with its script, and
+a row here (docs/stages.md).
+"""
 
 from __future__ import annotations
 
-PRODUCTS = ("tables", "figures", "gates")
-"""Stages whose results lie there, at stable names; below `runs/` they have a specification alone."""
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
-JOBS = {
-    "assets": "adopt_assets",
-    "conversion": "convert_compvis",
-    "images": "render_images",
-    "pretrained": "adopt_pretrained",
-    "autoencoder": "train_autoencoder",
-    "pipeline": "train_pipeline",
-    "classifier": "train_classifier",
-    "slices": "slice_images",
-    "latents": "encode_images",
-    "embeddings": "embed_prompts",
-    "saliency": "find_salient_weights",
-    "generated": "encode_generated",
-    "unlearning": "unlearn",
-    "samples": "gather_samples",
-    "predictions": "classify_images",
-    "reference": "summarize_reference",
-    "fid": "measure_fid",
-    "cells": "count_cells",
-    "gate": "check_gate",
-    "tables": "tabulate",
-    "figures": "draw",
-    "gates": "report_gate",
+from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
+from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
+from corelib.settings.gate import GateStage
+from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
+from corelib.settings.pretrained import PretrainedStage
+from corelib.settings.reports import FigureStage, TableStage
+from corelib.settings.sampling import SamplesStage
+from corelib.settings.section import Section
+from corelib.settings.unlearn_canvas import AdoptionStage, ConversionStage
+from corelib.settings.unlearning import SaliencyStage, UnlearningStage
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of run.
+
+    Attributes:
+        rule: the rule that makes the run's manifest.
+        script: of that rule, below `workflow_scripts/`.
+        settings: the leaves that its function reads.
+        runs_on: a node with a GPU, a node without one, or the machine of Snakemake itself (`localrule`).
+        memory_mb: what a job asks for with the paper's models.
+        shards: the rule and the script of its shards, if its work is cut into several jobs.
+        trains_model: whether its result is a model trained here. Made again at the same address, on another device
+            say, it is another model, and what was made of the old one does not belong to it.
+        waits_for_gate: whether its jobs start only when the gate has let the base model pass.
+        is_product: whether its result has a stable name in `results/`; below `runs/` it has a specification alone.
+    """
+
+    rule: str
+    script: str
+    settings: type[Section]
+    runs_on: Literal["gpu", "cpu", "snakemake"]
+    memory_mb: int = 4_000
+    shards: tuple[str, str] | None = None
+    trains_model: bool = False
+    waits_for_gate: bool = False
+    is_product: bool = False
+
+    @property
+    def scripts(self) -> tuple[str, ...]:
+        """All scripts, whose import closure is the code of the stage."""
+        return (self.shards[1], self.script) if self.shards else (self.script,)
+
+
+STAGES: Mapping[str, Stage] = {
+    # The world
+    "assets": Stage("adopt_assets", "adopt_assets.py", AdoptionStage, "snakemake"),
+    "conversion": Stage("convert_compvis", "convert_compvis.py", ConversionStage, "cpu", 32_000),
+    "images": Stage("render_images", "render.py", Rendering, "cpu"),
+    "pretrained": Stage("adopt_pretrained", "adopt_pretrained.py", PretrainedStage, "snakemake"),
+    "autoencoder": Stage("train_autoencoder", "train_autoencoder.py", AutoencoderStage, "gpu", trains_model=True),
+    "pipeline": Stage("train_pipeline", "train_pipeline.py", PipelineStage, "gpu", trains_model=True),
+    "classifier": Stage("train_classifier", "train_classifier.py", ClassifierStage, "gpu", trains_model=True),
+    # Data
+    "slices": Stage("slice_images", "slice.py", SliceStage, "cpu"),
+    "latents": Stage("encode_images", "encode.py", LatentsStage, "gpu", 16_000),
+    "embeddings": Stage("embed_prompts", "embed.py", EmbeddingsStage, "gpu", 8_000),
+    # Unlearning
+    "saliency": Stage("find_salient_weights", "find_salient.py", SaliencyStage, "gpu", 32_000, waits_for_gate=True),
+    "generated": Stage("encode_generated", "encode_generated.py", LatentsStage, "gpu", 16_000),
+    "unlearning": Stage(
+        "unlearn", "unlearn.py", UnlearningStage, "gpu", 32_000, trains_model=True, waits_for_gate=True
+    ),
+    # Sampling
+    "samples": Stage("gather_samples", "gather.py", SamplesStage, "gpu", 32_000, shards=("sample_shard", "sample.py")),
+    # Evaluation
+    "predictions": Stage("classify_images", "classify.py", PredictionsStage, "gpu", 16_000),
+    "reference": Stage("summarize_reference", "summarize_reference.py", ReferenceStage, "gpu", 16_000),
+    "fid": Stage("measure_fid", "measure_fid.py", FIDStage, "gpu", 16_000),
+    "cells": Stage("count_cells", "count.py", CellsStage, "snakemake"),
+    "gate": Stage("check_gate", "check_gate.py", GateStage, "snakemake"),
+    # Reports
+    "tables": Stage("tabulate", "tabulate.py", TableStage, "snakemake", is_product=True),
+    "figures": Stage("draw", "draw.py", FigureStage, "snakemake", is_product=True),
+    "gates": Stage("report_gate", "report_gate.py", GateStage, "snakemake", is_product=True),
 }
-"""The rule of each stage, in the order in which they are shown; samples have their shards besides."""
+"""By name, which is also that of the folder below `runs/`, in the order in which data flows."""
 
-SHARD = "sample_shard"
+TRAINED = frozenset(name for name, stage in STAGES.items() if stage.trains_model)
+
+PRODUCTS = tuple(name for name, stage in STAGES.items() if stage.is_product)

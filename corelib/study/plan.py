@@ -14,6 +14,7 @@ from typing import Any, Literal
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import REPOSITORY
 from corelib.runs.run import Run, slugged
+from corelib.runs.stages import STAGES
 from corelib.sampling.grid import SampledImage
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
@@ -31,16 +32,8 @@ from corelib.study.schema import ORIGINAL, Scheme, Study, Task, UnlearnCanvasWor
 from corelib.study.shipped import DRAWING, digest_of_drawing
 from corelib.worlds.unlearn_canvas.asset_lock import place_of
 
-SCRIPTS = REPOSITORY / "workflow_scripts"
-
 PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 """What is needed of a diffusers pipeline beside its U-Net."""
-
-TRAINING = ("saliency", "unlearning")
-"""The stages that wait until the gate has let the base model pass."""
-
-SAMPLING = "sample.py gather.py"
-"""The scripts of the one stage that has two rules."""
 
 once = functools.cache
 """Plans live as long as the process, so what their methods answered may too."""
@@ -94,7 +87,7 @@ class Plan:
             published=[numbers for theirs, *numbers in self.published if theirs == table.published],
             comparable=self.study.world.kind == "unlearn_canvas",
         )
-        return self._run("tables", "tabulate.py", f"{self.name}-{name}", settings, 1, inputs | self._gates())
+        return self._run("tables", f"{self.name}-{name}", settings, 1, inputs | self._gates())
 
     @once
     def figure(self, name: str) -> Run:
@@ -110,7 +103,7 @@ class Plan:
             pixels=figure.pixels,
         )
         inputs = {row.name: self.samples(figure.task, row.method, row.anchors) for row in rows}
-        return self._run("figures", "draw.py", f"{self.name}-{name}", settings, 1, inputs)
+        return self._run("figures", f"{self.name}-{name}", settings, 1, inputs)
 
     def _row_title(self, task: str, style: str, object_: str) -> str:
         kind = "Forgotten" if style in self.study.tasks[task].forget else "Kept"
@@ -129,14 +122,14 @@ class Plan:
         """The check of the original model against the paper's, behind which all training waits."""
         settings = self._gate_settings()
         inputs = {"cells": self.cells(settings.task, ORIGINAL, None)}
-        return self._run("gate", "check_gate.py", f"{settings.task}-{settings.on_failure}", settings, 1, inputs)
+        return self._run("gate", f"{settings.task}-{settings.on_failure}", settings, 1, inputs)
 
     @once
     def gate_report(self) -> Run:
         """The same comparison as a page."""
         settings = self._gate_settings()
         inputs = {"cells": self.cells(settings.task, ORIGINAL, None)}
-        return self._run("gates", "report_gate.py", f"{self.name}-gate", settings, 1, inputs)
+        return self._run("gates", f"{self.name}-gate", settings, 1, inputs)
 
     def _gate_settings(self) -> GateStage:
         counts: dict[str, dict[str, tuple[int, int]]] = {}
@@ -172,7 +165,7 @@ class Plan:
             "fid": self.fid(task, method, scheme),
             "fid_of_original": self.fid(task, ORIGINAL, None),
         }
-        return self._run("cells", "count.py", self._slug(task, method, scheme), settings, 1, inputs)
+        return self._run("cells", self._slug(task, method, scheme), settings, 1, inputs)
 
     @once
     def fid(self, task: str, method: str, scheme: Scheme | None) -> Run:
@@ -184,7 +177,7 @@ class Plan:
             "reference": self.reference(task),
             **self._feature_extractors(),
         }
-        return self._run("fid", "measure_fid.py", self._slug(task, method, scheme), settings, self._evaluating, inputs)
+        return self._run("fid", self._slug(task, method, scheme), settings, self._evaluating, inputs)
 
     @once
     def reference(self, task: str) -> Run:
@@ -196,7 +189,7 @@ class Plan:
             objects=self.study.objects_of(evaluation.objects),
         )
         inputs = {"images": self.images(), **self._feature_extractors()}
-        return self._run("reference", "summarize_reference.py", task, settings, self._evaluating, inputs)
+        return self._run("reference", task, settings, self._evaluating, inputs)
 
     @once
     def predictions(self, task: str, method: str, scheme: Scheme | None) -> Run:
@@ -208,7 +201,7 @@ class Plan:
             "object_classifier": self.classifier("object"),
         }
         slug = self._slug_of_samples(task, method, scheme)
-        return self._run("predictions", "classify.py", slug, settings, self._evaluating, inputs)
+        return self._run("predictions", slug, settings, self._evaluating, inputs)
 
     # Models and their images
 
@@ -225,7 +218,7 @@ class Plan:
         if method != ORIGINAL:
             inputs["delta"] = self.unlearning(task, method, scheme)
         slug = self._slug_of_samples(task, method, scheme)
-        return self._run("samples", SAMPLING, slug, settings, study.threads.sampling, inputs)
+        return self._run("samples", slug, settings, study.threads.sampling, inputs)
 
     @once
     def unlearning(self, task: str, method: str, scheme: Scheme | None) -> Run:
@@ -253,9 +246,7 @@ class Plan:
             inputs["saliency"] = self.saliency(task, method)
         if recipe.objective.unlearn.images == "generated":
             inputs["generated"] = self.generated(task, scheme or recipe.anchors[task])
-        return self._run(
-            "unlearning", "unlearn.py", self._slug(task, method, scheme), settings, study.threads.unlearning, inputs
-        )
+        return self._run("unlearning", self._slug(task, method, scheme), settings, study.threads.unlearning, inputs)
 
     @once
     def saliency(self, task: str, method: str) -> Run:
@@ -271,7 +262,7 @@ class Plan:
             seed=study.training.seed,
         )
         slug = f"{method}-{task}-s{study.training.seed}"
-        return self._run("saliency", "find_salient.py", slug, settings, study.threads.unlearning, self._material(task))
+        return self._run("saliency", slug, settings, study.threads.unlearning, self._material(task))
 
     @once
     def generated(self, task: str, scheme: Scheme) -> Run:
@@ -295,9 +286,9 @@ class Plan:
             ],
         )
         slug, below = f"{task}-{scheme}", {"pipeline": self.pipeline(), "embeddings": self.embeddings("evaluation")}
-        samples = self._run("samples", SAMPLING, f"anchors-{slug}", sampled, study.threads.sampling, below)
+        samples = self._run("samples", f"anchors-{slug}", sampled, study.threads.sampling, below)
         inputs = {"samples": samples, "pipeline": self.pipeline()}
-        return self._run("generated", "encode_generated.py", slug, settings, study.threads.world, inputs)
+        return self._run("generated", slug, settings, study.threads.world, inputs)
 
     def _material(self, task: str) -> dict[str, Run]:
         return {
@@ -325,7 +316,7 @@ class Plan:
             objects=self.study.objects_of(chosen.objects),
             images=sorted(self.study.training.images),
         )
-        return self._run("slices", "slice.py", task, settings, 1, {"images": self.images()})
+        return self._run("slices", task, settings, 1, {"images": self.images()})
 
     @once
     def latents(self) -> Run:
@@ -338,7 +329,7 @@ class Plan:
             encoding=study.encoding,
         )
         inputs = {"images": self.images(), "pipeline": self.pipeline()}
-        return self._run("latents", "encode.py", study.world.kind, settings, study.threads.world, inputs)
+        return self._run("latents", study.world.kind, settings, study.threads.world, inputs)
 
     @once
     def embeddings(self, use: Literal["training", "evaluation"]) -> Run:
@@ -351,7 +342,7 @@ class Plan:
         prompts = {wording.prompt(style, object_) for style in study.world.styles for object_ in study.world.objects}
         settings = EmbeddingsStage(prompts=sorted({guided_from, *prompts}))
         slug, inputs = f"{study.world.kind}-{use}", {"pipeline": self.pipeline()}
-        return self._run("embeddings", "embed.py", slug, settings, study.threads.world, inputs)
+        return self._run("embeddings", slug, settings, study.threads.world, inputs)
 
     # The world: the only place that knows which one it is
 
@@ -370,7 +361,7 @@ class Plan:
             jpeg_quality=world.jpeg_quality,
             seed=world.seed,
         )
-        return self._run("images", "render.py", world.kind, settings, 1, {})
+        return self._run("images", world.kind, settings, 1, {})
 
     @once
     def pipeline(self) -> Run:
@@ -395,7 +386,7 @@ class Plan:
             seed=world.seed,
         )
         inputs = {"images": self.images(), "autoencoder": self._autoencoder()}
-        return self._run("pipeline", "train_pipeline.py", world.kind, settings, self.study.threads.world, inputs)
+        return self._run("pipeline", world.kind, settings, self.study.threads.world, inputs)
 
     @once
     def classifier(self, label: str) -> Run:
@@ -412,9 +403,7 @@ class Plan:
             seed=world.seed,
         )
         slug = f"{world.kind}-{label}"
-        return self._run(
-            "classifier", "train_classifier.py", slug, settings, self.study.threads.world, {"images": self.images()}
-        )
+        return self._run("classifier", slug, settings, self.study.threads.world, {"images": self.images()})
 
     def _feature_extractors(self) -> dict[str, Run]:
         if self.study.world.kind == "unlearn_canvas":
@@ -428,7 +417,7 @@ class Plan:
         assert world.kind == "miniature"
         settings = AutoencoderStage(autoencoder=world.autoencoder, resolution=world.resolution, seed=world.seed)
         inputs = {"images": self.images()}
-        return self._run("autoencoder", "train_autoencoder.py", world.kind, settings, self.study.threads.world, inputs)
+        return self._run("autoencoder", world.kind, settings, self.study.threads.world, inputs)
 
     @once
     def _pretrained(self) -> Run:
@@ -439,7 +428,7 @@ class Plan:
                 "restore it, or train another world with `world.pretrained: false`."
             )
         settings = PretrainedStage(files=self.shipped["files"], facts=self.shipped["facts"])
-        return self._run("pretrained", "adopt_pretrained.py", self.study.world.kind, settings, 1, {})
+        return self._run("pretrained", self.study.world.kind, settings, 1, {})
 
     def assets(self) -> tuple[AdoptionStage, dict[str, str]]:
         """All of the user's assets that the study may need, and where each lies.
@@ -459,7 +448,7 @@ class Plan:
     def adoption(self, asset: str) -> Run:
         """One of the user's assets, taken into use. Raises `ConfigurationError` as `assets` does."""
         settings, places = self._taken([asset])
-        return self._run("assets", "adopt_assets.py", asset, settings, 1, {}, places)
+        return self._run("assets", asset, settings, 1, {}, places)
 
     def _taken(self, names: list[str]) -> tuple[AdoptionStage, dict[str, str]]:
         world = self._papers_world
@@ -498,7 +487,7 @@ class Plan:
         weights = self._papers_world.assets.weights
         inputs = {"pipeline": self.adoption("pipeline"), "compvis": self.adoption("compvis")}
         settings = ConversionStage(weights=weights)
-        return self._run("conversion", "convert_compvis.py", f"compvis-{weights}", settings, 1, inputs)
+        return self._run("conversion", f"compvis-{weights}", settings, 1, inputs)
 
     # Grids
 
@@ -537,7 +526,6 @@ class Plan:
     def _run(
         self,
         stage: str,
-        scripts: str,
         slug: str,
         settings: Section,
         threads: int,
@@ -545,9 +533,10 @@ class Plan:
         places: Mapping[str, str] | None = None,
     ) -> Run:
         execution = self.study.execution.model_dump()
-        after = self._gates() if stage in TRAINING else {}
-        own = tuple(SCRIPTS / script for script in scripts.split())
-        run = Run(stage, own, slugged(slug), settings, threads, inputs, execution, after, places or {})
+        row = STAGES[stage]
+        after = self._gates() if row.waits_for_gate else {}
+        scripts = tuple(REPOSITORY / "workflow_scripts" / script for script in row.scripts)
+        run = Run(stage, scripts, slugged(slug), settings, threads, inputs, execution, after, places or {})
         if (known := self.slugs.get((stage, run.digest[:12]), run.slug)) != run.slug:
             run = replace(run, slug=known)
         return self._runs.setdefault(run.digest, run)  # equal runs under two names are the one named first

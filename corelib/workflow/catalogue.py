@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import math
 import os
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import snakemake.logging
+from pydantic import ValidationError
 from snakemake_interface_common.exceptions import WorkflowError
 
 from corelib.cluster.limits import Request, faults_on_cluster
@@ -26,7 +28,7 @@ from corelib.cluster.site import Site, check_site_file
 from corelib.cluster.slurm_queue import be_patient, cancel_waiting_jobs, queued_jobs
 from corelib.costs.forecast import Forecast, forecast
 from corelib.costs.room import check_room
-from corelib.costs.run_time import Specification, memory_of, minutes_of, read
+from corelib.costs.run_time import memory_of, minutes_of
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.files.json_files import read_json, write_json
 from corelib.files.paths import fault_of_folder
@@ -40,8 +42,10 @@ from corelib.runs.pins import differing_versions
 from corelib.runs.requests import CONTROLLER, is_free, note_wanted, remove_old_requests, request, wait_for_writer
 from corelib.runs.run import Run
 from corelib.runs.specification import read_specification
+from corelib.runs.stages import STAGES
 from corelib.sampling.grid import batches_of
 from corelib.settings.sampling import SamplesStage
+from corelib.settings.section import Section
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.study.loading import load_study
 from corelib.study.overlays import PAPER
@@ -232,21 +236,16 @@ class Catalogue:
 
         @in_one_sentence
         def run_time(wildcards: Any, attempt: int) -> int:
-            specification = self.specification(stage, wildcards.run)
-
-            def below(role: str) -> Specification:
-                return self.specification(*specification["builds_on"][role].split("/"))
-
-            return minutes_of(specification, below, self.site.seconds, attempt, self.site.longest)
+            return minutes_of(self._run(stage, wildcards.run), self.site.seconds, attempt, self.site.max_minutes)
 
         return {**self.site.resources_of(stage), "mem_mb": memory, "runtime": run_time}
 
     @in_one_sentence
     def shards_of(self, wildcards: Any) -> list[str]:
         """The manifests of the shards that together are a run's samples: whole batches each."""
-        specification = self.specification("samples", wildcards.run)
-        batches = batches_of(read(SamplesStage, specification))
-        shards = math.ceil(len(batches) / specification["execution"]["batches_per_shard"])
+        run = self._run("samples", wildcards.run)
+        assert isinstance(run.settings, SamplesStage)
+        shards = math.ceil(len(batches_of(run.settings)) / run.execution["batches_per_shard"])
         folder = RUNS / "samples" / wildcards.run
         manifests = [folder / SHARDS / f"{shard:04d}-of-{shards:04d}.json" for shard in range(shards)]
         return [*self._unless_remade(manifests, self._assessment.shards), *self._request_for(folder, wildcards)]
@@ -254,6 +253,10 @@ class Catalogue:
     def _unless_remade(self, manifests: Iterable[Path], remade: Container[Path]) -> list[str]:
         """Input files, `ancient` unless they are made again in this invocation."""
         return [str(path) if path in remade else self.ancient(str(path)) for path in manifests]
+
+    def _run(self, stage: str, run: str) -> Run | SpecifiedRun:
+        """A run as planned now, or as its specification describes it."""
+        return self._planned.get(f"{stage}/{run}") or SpecifiedRun(self, stage, run)
 
     def specification(self, stage: str, run: str) -> dict[str, Any]:
         """The specification of a run: as planned now, or as written when it was planned."""
@@ -431,7 +434,20 @@ class SpecifiedRun:
     def __init__(self, catalogue: Catalogue, stage: str, run: str) -> None:
         specification = catalogue.specification(stage, run)
         self.name, self.stage, self.digest = f"{stage}/{run}", stage, str(specification["digest"])
+        self.execution: dict[str, Any] = specification["execution"]
         self._catalogue, self._specification = catalogue, specification
+
+    @functools.cached_property
+    def settings(self) -> Section:
+        """The leaves that its stage reads. Raises `ArtefactError` if they are those of other code."""
+        try:
+            return STAGES[self.stage].settings.model_validate_json(json.dumps(self._specification["settings"]))
+        except ValidationError:
+            path = RUNS / self.name / SPECIFICATION
+            raise ArtefactError(
+                f"{path}: its settings are not those of the stage {self.stage} in this version of the code; ask for "
+                "the table or figure instead, which plans the run anew."
+            ) from None
 
     @property
     def inputs(self) -> dict[str, SpecifiedRun]:

@@ -533,17 +533,17 @@ def test_a_site_without_names_of_gpus_and_one_with_two(
     ("site", "sentence"),
     [
         (
-            {"longest": 1440},
-            "they ask for 60 minutes, expected 5 at most in partition a100; say longest: 5 in slurm/site.yaml",
+            {"max_minutes": 1440},
+            "they ask for 60 minutes, expected 5 at most in partition a100; say max_minutes: 5 in slurm/site.yaml",
         ),
         ({"partition": "gpus"}, "partition is 'gpus', expected one of a100, main"),
         ({"partition": "main"}, "partition main has no GPUs"),
         (
-            {"gpu_model": "h100", "longest": 5},
+            {"gpu_model": "h100", "max_minutes": 5},
             "gpu_model is 'h100', and no node of partition a100 has such a GPU, expected one of a100",
         ),
-        ({"account": "theirs", "longest": 5}, "account is 'theirs', expected one of yours: root, unlearning"),
-        ({"qos": "fast", "longest": 5}, "qos is 'fast', expected one of normal"),
+        ({"account": "theirs", "max_minutes": 5}, "account is 'theirs', expected one of yours: root, unlearning"),
+        ({"qos": "fast", "max_minutes": 5}, "qos is 'fast', expected one of normal"),
     ],
 )
 def test_a_job_that_could_never_start_stops_the_start(

@@ -23,7 +23,7 @@ from corelib.runs.layout import MANIFEST
 from corelib.runs.lease import Lease, Owner
 from corelib.runs.manifest import is_still_true, read_manifest, write_manifest
 from corelib.runs.specification import read_inputs
-from corelib.runs.stages import JOBS
+from corelib.runs.stages import STAGES
 from corelib.sampling.collection import is_whole
 from corelib.sampling.grid import IMAGES
 
@@ -35,7 +35,7 @@ def test_a_stage_that_there_is_not_is_refused_before_anything_is_built() -> None
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and done.stdout == ""
     named = re.findall(r"'(\w+)'", done.stderr.split("choose from")[1])
-    assert sorted(named or re.findall(r"\w+", done.stderr.split("choose from")[1])) == sorted([*JOBS, "gathering"])
+    assert sorted(named or re.findall(r"\w+", done.stderr.split("choose from")[1])) == sorted([*STAGES, "gathering"])
 
 
 # Bits

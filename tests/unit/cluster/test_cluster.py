@@ -45,7 +45,7 @@ REQUEST = Request("unlearn", "gpu", "mine", None, None, True, "a100", 4, 32_000,
         ({"account": "mine,theirs"}, None),
         (
             {"minutes": 1441},
-            "they ask for 1441 minutes, expected 1440 at most in partition gpu; say longest: 1440 in slur",
+            "they ask for 1441 minutes, expected 1440 at most in partition gpu; say max_minutes: 1440 in slur",
         ),
         (
             {"partition": "gpu,gpux"},

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from corelib.commands.plan import as_text
 from corelib.costs.forecast import Forecast, forecast_of
-from corelib.costs.workload import FLOP, FORWARD, GPUS, NETWORKS, Amount
+from corelib.costs.workload import FLOP, FORWARD, GPUS, NETWORKS, Workload
 from corelib.models.delta import trained_tensors
 from corelib.study.loading import load_study
 from corelib.study.overlays import study_names
@@ -42,9 +42,9 @@ def of(*targets: str) -> Forecast:
 @pytest.mark.usefixtures("elsewhere")
 def test_all_tables_of_the_paper_take_the_steps_and_images_that_follow_from_it() -> None:
     found = of(*(f"results/table{number}.csv" for number in range(1, 5)))
-    assert (found.amount.steps, found.amount.images) == (382_250, 14_220)
-    assert FLOP.of(found.amount) == pytest.approx(9.07e18, rel=0.01)
-    hours = FLOP.of(found.amount) / GPUS[0].peak / 3600
+    assert (found.work.steps, found.work.images) == (382_250, 14_220)
+    assert FLOP.of(found.work) == pytest.approx(9.07e18, rel=0.01)
+    hours = FLOP.of(found.work) / GPUS[0].peak / 3600
     assert hours == pytest.approx(8.1, abs=0.1)
     assert hours / GPUS[0].share == pytest.approx(21, abs=0.5)
 
@@ -52,13 +52,13 @@ def test_all_tables_of_the_paper_take_the_steps_and_images_that_follow_from_it()
 @pytest.mark.usefixtures("elsewhere")
 def test_figures_and_gate_cost_nothing_more() -> None:
     tables, everything = of(*(f"results/table{number}.csv" for number in range(1, 5))), of("all")
-    assert everything.amount == tables.amount
+    assert everything.work == tables.work
     assert len(everything.runs) == len(tables.runs) + 3
 
 
 @pytest.mark.usefixtures("elsewhere")
 def test_tables_share_runs() -> None:
-    apart = sum(of(f"results/table{number}.csv").amount.steps for number in range(1, 5))
+    apart = sum(of(f"results/table{number}.csv").work.steps for number in range(1, 5))
     default, core_on_forget06 = 37_500, 2_250  # rows of Table 4 and Table 3 that Table 1 has too
     assert apart == 382_250 + default + core_on_forget06
 
@@ -66,15 +66,15 @@ def test_tables_share_runs() -> None:
 @pytest.mark.usefixtures("elsewhere")
 def test_by_hand_the_steps_of_one_table() -> None:
     """Table 3: 6 styles x 20 objects x 3 images, batches of four, 25 epochs; four rows."""
-    assert of("results/table3.csv").amount.steps == 4 * 25 * 6 * 20 * 3 // 4
+    assert of("results/table3.csv").work.steps == 4 * 25 * 6 * 20 * 3 // 4
 
 
 @pytest.mark.usefixtures("elsewhere")
 def test_core_step_and_guided_image_cost_what_the_paper_implies() -> None:
     trained = [item for item in of("results/table3.csv").items.values() if item.run.stage == "unlearning"]
     core = next(item for item in trained if item.run.slug.startswith("core-forget06"))
-    assert FLOP.of(core.amount) / core.amount.steps == pytest.approx(20.0e12, rel=0.01)
-    image = Amount(predicted=2 * 100, decoded=1)
+    assert FLOP.of(core.work) / core.work.steps == pytest.approx(20.0e12, rel=0.01)
+    image = Workload(forward_passes=2 * 100, decodes=1)
     assert FLOP.of(image) == pytest.approx(163e12, rel=0.01)
 
 
@@ -118,8 +118,8 @@ def test_what_is_built_is_subtracted(checkout: Checkout, monkeypatch: pytest.Mon
     jobs = of(*TINY).jobs
     assert dict(jobs) == checkout.planned(*TINY)
     assert jobs["unlearn"] == 1 and jobs["tabulate"] == 1
-    assert of(*TINY).amount.steps == delta.settings.length.steps  # type: ignore[attr-defined]
-    assert of(*TINY).amount.images == len(core.settings.grid)  # type: ignore[attr-defined]
+    assert of(*TINY).work.steps == delta.settings.length.steps  # type: ignore[attr-defined]
+    assert of(*TINY).work.images == len(core.settings.grid)  # type: ignore[attr-defined]
 
 
 def test_batches_that_lie_there_are_subtracted_from_their_shard(
@@ -134,9 +134,9 @@ def test_batches_that_lie_there_are_subtracted_from_their_shard(
     shards = sorted((core.folder / "shards").glob("*-of-*[0-9].json"))
     shards[0].unlink()
     assert of(*TINY).jobs["sample_shard"] == 1
-    assert of(*TINY).amount.images == 0, "its images are all there"
+    assert of(*TINY).work.images == 0, "its images are all there"
     (core.folder / "batches/00000.json").unlink()
-    assert of(*TINY).amount.images == core.settings.sampling.batch  # type: ignore[attr-defined]
+    assert of(*TINY).work.images == core.settings.sampling.batch  # type: ignore[attr-defined]
     assert dict(of(*TINY).jobs) == checkout.planned(*TINY)
 
 
@@ -189,12 +189,12 @@ def test_the_costs_are_those_of_the_networks_counted_operation_by_operation() ->
             return unet(noisy, step, encoder_hidden_states=prompt).sample
 
         assert flop_of(forward) == pytest.approx(FORWARD, rel=1e-3)
-        assert flop_of(lambda: autoencoder.decode(noisy)) == pytest.approx(FLOP.decoded, rel=1e-3)
-        assert flop_of(lambda: autoencoder.encode(image)) == pytest.approx(FLOP.encoded, rel=1e-3)
+        assert flop_of(lambda: autoencoder.decode(noisy)) == pytest.approx(FLOP.decodes, rel=1e-3)
+        assert flop_of(lambda: autoencoder.encode(image)) == pytest.approx(FLOP.encodes, rel=1e-3)
         classifier = timm.create_model(FULL.classifier, num_classes=51).requires_grad_(False)
-        assert flop_of(lambda: classifier(torch.zeros(1, 3, 224, 224))) == pytest.approx(FLOP.classified, rel=1e-3)
+        assert flop_of(lambda: classifier(torch.zeros(1, 3, 224, 224))) == pytest.approx(FLOP.classifications, rel=1e-3)
         for parameter in trained_tensors(unet, "cross_attention").values():
             parameter.requires_grad_(True)
-        assert flop_of(lambda: forward().sum().backward()) == pytest.approx(FLOP.learnt, rel=1e-3)
+        assert flop_of(lambda: forward().sum().backward()) == pytest.approx(FLOP.train_passes, rel=1e-3)
         trained = sum(parameter.numel() for parameter in trained_tensors(unet, "cross_attention").values())
     assert trained == NETWORKS["unlearn_canvas"].trained
