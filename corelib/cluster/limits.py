@@ -173,8 +173,8 @@ class Cluster:
         if longest is not None and request.minutes > longest and request.qos not in self.qos_beyond_partitions:
             yield (
                 f"{said}they ask for {request.minutes} minutes, expected {longest} at most in partition {chosen}; "
-                f"say max_minutes: {longest} in {FILE} (training and sampling go on in the next attempt), or choose another "
-                "partition"
+                f"say max_minutes: {longest} in {FILE} (training and sampling go on in the next attempt), or choose "
+                "another partition"
             )
         nodes = [node for part in parts for node in part.nodes]
         if fault := _fault_of_nodes(request, chosen, nodes):
