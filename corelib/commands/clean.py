@@ -205,7 +205,7 @@ def _unlocked(plan: Plan) -> str | None:
     """The first asset that a study needs and that is not locked."""
     if plan.study.world.kind != "unlearn_canvas":
         return None
-    settings, _ = plan.assets()
+    settings, _ = plan.papers_world.assets()
     return next((name for name, sha256 in settings.sha256.items() if sha256 is None), None)
 
 

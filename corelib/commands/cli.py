@@ -173,11 +173,11 @@ def provide_assets(asked: Any) -> int:
     world, photo_style = plan.study.world, plan.study.prompts.photo_style
     wanted = Wanted(world.styles, world.objects, world.images_per_cell)
     provision = Provision(
-        plan.assets(),
+        plan.papers_world.assets(),
         wanted,
         CONFIGURATION,
         photo_style,
-        plan.compvis_weights,
+        plan.papers_world.compvis_weights,
         lambda line: print(line, flush=True),
     )
     provision.make(asked.again)

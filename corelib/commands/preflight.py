@@ -80,13 +80,14 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     from corelib.worlds.unlearn_canvas.adoption import faults_of  # here: reading weights needs torch
     from corelib.worlds.unlearn_canvas.asset_inspection import unreadable
 
-    settings, places = plan.assets()
+    world = plan.papers_world
+    settings, places = world.assets()
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as links:
         for name, place in places.items():
             (Path(links) / name).symlink_to(Path(place).absolute())
         try:
-            faults.extend(faults_of(settings, Path(links), values=False, compvis_weights=plan.compvis_weights))
+            faults.extend(faults_of(settings, Path(links), values=False, compvis_weights=world.compvis_weights))
         except OSError as error:
             faults.append(unreadable(error, Path(links)))
     yield from (Finding("assets", fault.removesuffix(ADVICE), kind="FAULT") for fault in faults)
@@ -115,7 +116,7 @@ def _provision(plan: Plan, configuration: Path) -> str:
     """Which command provides what is missing, how much it fetches, and what it cannot fetch."""
     from corelib.worlds.unlearn_canvas.download import load_sources  # here: most studies need no Hub
 
-    places, sources = plan.assets()[1], load_sources(configuration)
+    places, sources = plan.papers_world.assets()[1], load_sources(configuration)
     missing = {name: Path(place) for name, place in places.items() if name in sources and not Path(place).exists()}
     fetched = [name for name in missing if Path(sources[name].place) == missing[name]]
     own = [str(place) for name, place in missing.items() if name not in fetched]

@@ -39,8 +39,8 @@ def ship_world(name: str, configuration: Path) -> Path:
         raise ConfigurationError(
             f"{study_file(name, configuration)}: it trains no world, expected world.pretrained: false."
         )
-    plan = Plan(name, study, published=[])
-    runs = {"pipeline": plan.pipeline(), "style": plan.classifier("style"), "object": plan.classifier("object")}
+    world = Plan(name, study, published=[]).world
+    runs = {"pipeline": world.pipeline(), "style": world.classifier("style"), "object": world.classifier("object")}
     if missing := [run for run in runs.values() if not run.manifest.exists()]:
         raise ArtefactError(
             f"{missing[0].manifest}: not built yet, expected the world that {name} trains; ask for "

@@ -6,37 +6,25 @@ studies are equal values with equal addresses, so they are built once.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 from corelib.errors import ConfigurationError
-from corelib.runs.layout import REPOSITORY
-from corelib.runs.run import Run, slugged
+from corelib.runs.run import Run
 from corelib.runs.stages import STAGES
 from corelib.sampling.grid import SampledImage
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
-from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
-from corelib.settings.pretrained import PretrainedStage
 from corelib.settings.prompts import EMPTY_CONCEPT
 from corelib.settings.reports import FigureStage, TableRow, TableStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
-from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierForm, ConversionStage
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 from corelib.study import anchors
-from corelib.study.schema import ORIGINAL, Scheme, Study, Task, UnlearnCanvasWorld
-from corelib.study.shipped import DRAWING, digest_of_drawing
-from corelib.worlds.unlearn_canvas.asset_lock import place_of
-
-PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
-"""What is needed of a diffusers pipeline beside its U-Net."""
-
-once = functools.cache
-"""Plans live as long as the process, so what their methods answered may too."""
+from corelib.study.run_factory import RunFactory, once
+from corelib.study.schema import ORIGINAL, MiniatureWorld, Scheme, Study, Task
+from corelib.study.worlds import MiniatureRuns, UnlearnCanvasRuns
 
 
 class Plan:
@@ -48,8 +36,10 @@ class Plan:
         published: the paper's numbers, as (table, task, row, metric, value, k, n).
         shipped: the record of the shipped world, for a study that takes it.
         locked: the sha256 of what is locked, by its place, for a study of the paper's world.
-        slugs: of runs that are known already, by stage and beginning of the digest: an equal run of another name is
-            one of those.
+        slugs: the slugs of runs that are known already (`RunFactory`).
+
+    Attributes:
+        world: the runs that the study's world supplies.
     """
 
     def __init__(
@@ -64,10 +54,25 @@ class Plan:
         self.name = name
         self.study = study
         self.published = published
-        self.shipped = shipped
-        self.locked = locked or {}
-        self.slugs = slugs or {}
-        self._runs: dict[str, Run] = {}
+        self._factory = RunFactory(study.execution.model_dump(), slugs or {})
+        self.world: MiniatureRuns | UnlearnCanvasRuns
+        if isinstance(study.world, MiniatureWorld):
+            self.world = MiniatureRuns(study, study.world, self._factory, shipped)
+        else:
+            self.world = UnlearnCanvasRuns(study, study.world, self._factory, locked or {})
+
+    @property
+    def papers_world(self) -> UnlearnCanvasRuns:
+        """The world of a study that needs assets.
+
+        Raises `ConfigurationError` for a world that makes everything itself.
+        """
+        if isinstance(self.world, MiniatureRuns):
+            raise ConfigurationError(
+                f"study {self.name}: world.kind is {self.study.world.kind!r}, which makes everything itself; expected "
+                "a study of the paper's world, which needs assets."
+            )
+        return self.world
 
     # What the user asks for
 
@@ -85,7 +90,7 @@ class Plan:
             name=name,
             rows=rows,
             published=[numbers for theirs, *numbers in self.published if theirs == table.published],
-            comparable=self.study.world.kind == "unlearn_canvas",
+            comparable=self.world.is_the_papers,
         )
         return self._run("tables", f"{self.name}-{name}", settings, 1, inputs | self._gates())
 
@@ -175,7 +180,7 @@ class Plan:
         inputs = {
             "samples": self.samples(task, method, scheme),
             "reference": self.reference(task),
-            **self._feature_extractors(),
+            **self.world.feature_extractors(),
         }
         return self._run("fid", self._slug(task, method, scheme), settings, self._evaluating, inputs)
 
@@ -188,7 +193,7 @@ class Plan:
             styles=self.study.styles_in_label_order(evaluation.retain),
             objects=self.study.objects_of(evaluation.objects),
         )
-        inputs = {"images": self.images(), **self._feature_extractors()}
+        inputs = {"images": self.world.images(), **self.world.feature_extractors()}
         return self._run("reference", task, settings, self._evaluating, inputs)
 
     @once
@@ -197,8 +202,8 @@ class Plan:
         settings = PredictionsStage(classification=self.study.classification)
         inputs = {
             "samples": self.samples(task, method, scheme),
-            "style_classifier": self.classifier("style"),
-            "object_classifier": self.classifier("object"),
+            "style_classifier": self.world.classifier("style"),
+            "object_classifier": self.world.classifier("object"),
         }
         slug = self._slug_of_samples(task, method, scheme)
         return self._run("predictions", slug, settings, self._evaluating, inputs)
@@ -214,7 +219,7 @@ class Plan:
             wording=study.prompts.in_evaluation,
             grid=self.grid_of_all_tasks() if method == ORIGINAL else self.grid_of(task),
         )
-        inputs = {"pipeline": self.pipeline(), "embeddings": self.embeddings("evaluation")}
+        inputs = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
         if method != ORIGINAL:
             inputs["delta"] = self.unlearning(task, method, scheme)
         slug = self._slug_of_samples(task, method, scheme)
@@ -285,14 +290,15 @@ class Plan:
                 for index in settings.images
             ],
         )
-        slug, below = f"{task}-{scheme}", {"pipeline": self.pipeline(), "embeddings": self.embeddings("evaluation")}
+        slug = f"{task}-{scheme}"
+        below = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
         samples = self._run("samples", f"anchors-{slug}", sampled, study.threads.sampling, below)
-        inputs = {"samples": samples, "pipeline": self.pipeline()}
+        inputs = {"samples": samples, "pipeline": self.world.pipeline()}
         return self._run("generated", slug, settings, study.threads.world, inputs)
 
     def _material(self, task: str) -> dict[str, Run]:
         return {
-            "pipeline": self.pipeline(),
+            "pipeline": self.world.pipeline(),
             "slice": self.slice(task),
             "latents": self.latents(),
             "embeddings": self.embeddings("training"),
@@ -316,7 +322,7 @@ class Plan:
             objects=self.study.objects_of(chosen.objects),
             images=sorted(self.study.training.images),
         )
-        return self._run("slices", task, settings, 1, {"images": self.images()})
+        return self._run("slices", task, settings, 1, {"images": self.world.images()})
 
     @once
     def latents(self) -> Run:
@@ -328,7 +334,7 @@ class Plan:
             images=sorted(study.training.images),
             encoding=study.encoding,
         )
-        inputs = {"images": self.images(), "pipeline": self.pipeline()}
+        inputs = {"images": self.world.images(), "pipeline": self.world.pipeline()}
         return self._run("latents", study.world.kind, settings, study.threads.world, inputs)
 
     @once
@@ -341,153 +347,8 @@ class Plan:
             wording, guided_from = words.in_evaluation, study.sampling.negative_prompt
         prompts = {wording.prompt(style, object_) for style in study.world.styles for object_ in study.world.objects}
         settings = EmbeddingsStage(prompts=sorted({guided_from, *prompts}))
-        slug, inputs = f"{study.world.kind}-{use}", {"pipeline": self.pipeline()}
+        slug, inputs = f"{study.world.kind}-{use}", {"pipeline": self.world.pipeline()}
         return self._run("embeddings", slug, settings, study.threads.world, inputs)
-
-    # The world: the only place that knows which one it is
-
-    @once
-    def images(self) -> Run:
-        """The benchmark's images."""
-        world = self.study.world
-        if world.kind == "unlearn_canvas":
-            return self.adoption("images")
-        settings = Rendering(
-            styles=world.styles,
-            objects=world.objects,
-            photo_style=self.study.prompts.photo_style,
-            images_per_cell=world.images_per_cell,
-            resolution=world.resolution,
-            jpeg_quality=world.jpeg_quality,
-            seed=world.seed,
-        )
-        return self._run("images", world.kind, settings, 1, {})
-
-    @once
-    def pipeline(self) -> Run:
-        """The base model, a diffusers pipeline."""
-        world, prompts = self.study.world, self.study.prompts
-        if world.kind == "unlearn_canvas":
-            return self.adoption("pipeline") if world.assets.compvis is None else self._conversion()
-        if world.pretrained:
-            return self._pretrained()
-        captions = {
-            style: {object_: prompts.in_training.prompt(style, object_) for object_ in world.objects}
-            for style in world.styles
-        }
-        asked = [prompts.in_evaluation.prompt(style, object_) for style in world.styles for object_ in world.objects]
-        words = {word for prompt in asked for word in prompt.split()}
-        words |= {word for caption in captions.values() for prompt in caption.values() for word in prompt.split()}
-        settings = PipelineStage(
-            text_encoder=world.text_encoder,
-            denoiser=world.denoiser,
-            prompts=captions,
-            vocabulary=sorted(words),
-            seed=world.seed,
-        )
-        inputs = {"images": self.images(), "autoencoder": self._autoencoder()}
-        return self._run("pipeline", world.kind, settings, self.study.threads.world, inputs)
-
-    @once
-    def classifier(self, label: str) -> Run:
-        """The classifier of styles or of objects."""
-        world = self.study.world
-        if world.kind == "unlearn_canvas":
-            return self.adoption(f"{label}_classifier")
-        if world.pretrained:
-            return self._pretrained()
-        settings = ClassifierStage(
-            label=label,
-            classes=world.styles if label == "style" else world.objects,
-            classifier=world.classifier,
-            seed=world.seed,
-        )
-        slug = f"{world.kind}-{label}"
-        return self._run("classifier", slug, settings, self.study.threads.world, {"images": self.images()})
-
-    def _feature_extractors(self) -> dict[str, Run]:
-        if self.study.world.kind == "unlearn_canvas":
-            network = "inception_torchvision" if self.study.fid.mode == "benchmark" else "inception"
-            return {"inception": self.adoption(network)}
-        return {"style_classifier": self.classifier("style"), "object_classifier": self.classifier("object")}
-
-    @once
-    def _autoencoder(self) -> Run:
-        world = self.study.world
-        assert world.kind == "miniature"
-        settings = AutoencoderStage(autoencoder=world.autoencoder, resolution=world.resolution, seed=world.seed)
-        inputs = {"images": self.images()}
-        return self._run("autoencoder", world.kind, settings, self.study.threads.world, inputs)
-
-    @once
-    def _pretrained(self) -> Run:
-        assert self.shipped is not None, "the study takes the shipped world, of which the plan was told nothing"
-        if self.shipped["drawing"] != digest_of_drawing():
-            raise ConfigurationError(
-                f"{' or '.join(DRAWING)}: its code has changed since the shipped world was trained on its images; "
-                "restore it, or train another world with `world.pretrained: false`."
-            )
-        settings = PretrainedStage(files=self.shipped["files"], facts=self.shipped["facts"])
-        return self._run("pretrained", self.study.world.kind, settings, 1, {})
-
-    def assets(self) -> tuple[AdoptionStage, dict[str, str]]:
-        """All of the user's assets that the study may need, and where each lies.
-
-        Raises `ConfigurationError` in a world that makes everything itself.
-        """
-        used = self._papers_world.assets
-        optional = [name for name in ("compvis", "inception_torchvision") if getattr(used, name) is not None]
-        return self._taken(["images", "pipeline", "style_classifier", "object_classifier", "inception", *optional])
-
-    @property
-    def compvis_weights(self) -> Literal["raw", "ema"]:
-        """Which weights of a CompVis file are used, if one is. Raises `ConfigurationError` as `assets` does."""
-        return self._papers_world.assets.weights
-
-    @once
-    def adoption(self, asset: str) -> Run:
-        """One of the user's assets, taken into use. Raises `ConfigurationError` as `assets` does."""
-        settings, places = self._taken([asset])
-        return self._run("assets", asset, settings, 1, {}, places)
-
-    def _taken(self, names: list[str]) -> tuple[AdoptionStage, dict[str, str]]:
-        world = self._papers_world
-        assets = world.assets
-        unet: Literal["unet", "unet_ema"] = "unet" if assets.weights == "raw" or assets.compvis else "unet_ema"
-        parts = {"pipeline": [f"pipeline/{part}" for part in (unet, *PIPELINE_PARTS)]}
-        places: dict[str, str] = {name: getattr(assets, name) for name in names}
-        used = [part for name in names for part in parts.get(name, [name])]
-        settings = AdoptionStage(
-            sha256={name: self.locked.get(place_of(name, places)) for name in used},
-            unet=unet if "pipeline" in names else None,
-            classifiers={
-                label: ClassifierForm(
-                    architecture=assets.classifier_architecture,
-                    resolution=assets.classifier_resolution,
-                    classes=classes,
-                )
-                for label, classes in (("style", world.styles), ("object", world.objects))
-                if f"{label}_classifier" in names
-            },
-        )
-        return settings, places | ({"image_index": assets.image_index} if "images" in names else {})
-
-    @property
-    def _papers_world(self) -> UnlearnCanvasWorld:
-        world = self.study.world
-        if world.kind != "unlearn_canvas":
-            raise ConfigurationError(
-                f"study {self.name}: world.kind is {world.kind!r}, which makes everything itself; expected a study of "
-                "the paper's world, which needs assets."
-            )
-        return world
-
-    @once
-    def _conversion(self) -> Run:
-        weights = self._papers_world.assets.weights
-        inputs = {"pipeline": self.adoption("pipeline"), "compvis": self.adoption("compvis")}
-        settings = ConversionStage(weights=weights)
-        return self._run("conversion", f"compvis-{weights}", settings, 1, inputs)
 
     # Grids
 
@@ -523,20 +384,6 @@ class Plan:
     def _evaluating(self) -> int:
         return self.study.threads.evaluation
 
-    def _run(
-        self,
-        stage: str,
-        slug: str,
-        settings: Section,
-        threads: int,
-        inputs: dict[str, Run],
-        places: Mapping[str, str] | None = None,
-    ) -> Run:
-        execution = self.study.execution.model_dump()
-        row = STAGES[stage]
-        after = self._gates() if row.waits_for_gate else {}
-        scripts = tuple(REPOSITORY / "workflow_scripts" / script for script in row.scripts)
-        run = Run(stage, scripts, slugged(slug), settings, threads, inputs, execution, after, places or {})
-        if (known := self.slugs.get((stage, run.digest[:12]), run.slug)) != run.slug:
-            run = replace(run, slug=known)
-        return self._runs.setdefault(run.digest, run)  # equal runs under two names are the one named first
+    def _run(self, stage: str, slug: str, settings: Section, threads: int, inputs: Mapping[str, Run]) -> Run:
+        after = self._gates() if STAGES[stage].waits_for_gate else {}
+        return self._factory.make(stage, slug, settings, threads, inputs, after)

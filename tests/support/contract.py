@@ -30,9 +30,10 @@ from corelib.sampling.grid import batches_of
 from corelib.settings.sampling import SamplesStage
 from corelib.study.loading import load_study
 from corelib.study.overlays import merged_leaves
-from corelib.study.plan import PIPELINE_PARTS, Plan
+from corelib.study.plan import Plan
 from corelib.study.schema import Study
 from corelib.study.targets import plan_of, targets_of
+from corelib.study.worlds import PIPELINE_PARTS
 
 PAGE = REPOSITORY / "docs/reruns.md"
 NOTHING, REFUSED = "nothing", "refused"

@@ -69,16 +69,16 @@ def test_the_record_is_of_the_settings_that_the_study_would_train_with() -> None
     """The shipped world and one trained in the workflow differ in nothing but where they come from."""
     study = load_study("mini-from-scratch", CONFIGURATION)
     plan = Plan("mini-from-scratch", study, [])
-    runs = [plan.pipeline(), plan.classifier("style"), plan.classifier("object")]
-    runs += plan.pipeline().inputs.values()
+    runs = [plan.world.pipeline(), plan.world.classifier("style"), plan.world.classifier("object")]
+    runs += plan.world.pipeline().inputs.values()
     said = {(run.stage, run.slug): run.settings.model_dump(mode="json") for run in runs}
     recorded = [record["specification"] for record in RECORD["provenance"].values()]
     assert {(record["stage"], record["slug"]): record["settings"] for record in recorded} == said
 
 
 def test_the_pipeline_stage_and_the_classifiers_are_the_shipped_ones() -> None:
-    assert PLAN.pipeline() is PLAN.classifier("style") is PLAN.classifier("object")
-    assert PLAN.pipeline().stage == "pretrained"
+    assert PLAN.world.pipeline() is PLAN.world.classifier("style") is PLAN.world.classifier("object")
+    assert PLAN.world.pipeline().stage == "pretrained"
 
 
 def overlay(leaf: str, value: Any) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def test_a_leaf_that_the_record_does_not_know_is_named(tmp_path: Path) -> None:
 def test_the_shipped_world_is_refused_when_images_are_drawn_in_another_way() -> None:
     record = json.loads((SHIPPED / "world.json").read_text()) | {"drawing": "another"}
     with pytest.raises(ConfigurationError, match=r"corelib\.worlds\.rendering: its code has changed since"):
-        Plan("mini", MINI, [], record).pipeline()
+        Plan("mini", MINI, [], record).world.pipeline()
 
 
 def test_a_leaf_that_it_does_not_depend_on_is_free(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_leaf_that_it_does_not_depend_on_is_free(tmp_path: Path) -> None:
     (tmp_path / "config" / "studies" / "other.yaml").write_text(overlay)
     study = load_study("other", tmp_path / "config")
     plan = Plan("other", study, load_published(CONFIGURATION), RECORD)
-    assert plan.pipeline().name == PLAN.pipeline().name
+    assert plan.world.pipeline().name == PLAN.world.pipeline().name
 
 
 def test_without_the_shipped_files_only_studies_that_need_them_stop(tmp_path: Path) -> None:

@@ -1,0 +1,200 @@
+"""The runs that a world supplies: images, the base model, two classifiers, and the features of FID.
+
+Both worlds have the same four methods; everything after them is the same for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from corelib.errors import ConfigurationError
+from corelib.runs.run import Run
+from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
+from corelib.settings.pretrained import PretrainedStage
+from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierForm, ConversionStage
+from corelib.study.run_factory import RunFactory, once
+from corelib.study.schema import MiniatureWorld, Study, UnlearnCanvasWorld
+from corelib.study.shipped import DRAWING, digest_of_drawing
+from corelib.worlds.unlearn_canvas.asset_lock import place_of
+
+PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
+"""The parts of a diffusers pipeline beside its U-Net that are used here."""
+
+
+class MiniatureRuns:
+    """The miniature: it draws its images and trains its networks, or takes the shipped ones.
+
+    Args:
+        study: the study.
+        world: its world.
+        factory: makes the runs.
+        shipped: the record of the shipped world, for a study that takes it.
+    """
+
+    is_the_papers = False
+    """Whether its numbers may be compared with the paper's."""
+
+    def __init__(
+        self, study: Study, world: MiniatureWorld, factory: RunFactory, shipped: Mapping[str, Any] | None
+    ) -> None:
+        self._study = study
+        self._world = world
+        self._factory = factory
+        self._shipped = shipped
+
+    @once
+    def images(self) -> Run:
+        """The drawn images."""
+        world = self._world
+        settings = Rendering(
+            styles=world.styles,
+            objects=world.objects,
+            photo_style=self._study.prompts.photo_style,
+            images_per_cell=world.images_per_cell,
+            resolution=world.resolution,
+            jpeg_quality=world.jpeg_quality,
+            seed=world.seed,
+        )
+        return self._factory.make("images", world.kind, settings, 1, {})
+
+    @once
+    def pipeline(self) -> Run:
+        """The base model, a diffusers pipeline."""
+        world, prompts = self._world, self._study.prompts
+        if world.pretrained:
+            return self._pretrained()
+        captions = {
+            style: {object_: prompts.in_training.prompt(style, object_) for object_ in world.objects}
+            for style in world.styles
+        }
+        asked = [prompts.in_evaluation.prompt(style, object_) for style in world.styles for object_ in world.objects]
+        words = {word for prompt in asked for word in prompt.split()}
+        words |= {word for caption in captions.values() for prompt in caption.values() for word in prompt.split()}
+        settings = PipelineStage(
+            text_encoder=world.text_encoder,
+            denoiser=world.denoiser,
+            prompts=captions,
+            vocabulary=sorted(words),
+            seed=world.seed,
+        )
+        inputs = {"images": self.images(), "autoencoder": self._autoencoder()}
+        return self._factory.make("pipeline", world.kind, settings, self._study.threads.world, inputs)
+
+    @once
+    def classifier(self, label: str) -> Run:
+        """The classifier of styles or of objects."""
+        world = self._world
+        if world.pretrained:
+            return self._pretrained()
+        settings = ClassifierStage(
+            label=label,
+            classes=world.styles if label == "style" else world.objects,
+            classifier=world.classifier,
+            seed=world.seed,
+        )
+        inputs = {"images": self.images()}
+        return self._factory.make("classifier", f"{world.kind}-{label}", settings, self._study.threads.world, inputs)
+
+    def feature_extractors(self) -> dict[str, Run]:
+        """What FID takes its features from: both classifiers."""
+        return {"style_classifier": self.classifier("style"), "object_classifier": self.classifier("object")}
+
+    @once
+    def _autoencoder(self) -> Run:
+        world = self._world
+        settings = AutoencoderStage(autoencoder=world.autoencoder, resolution=world.resolution, seed=world.seed)
+        inputs = {"images": self.images()}
+        return self._factory.make("autoencoder", world.kind, settings, self._study.threads.world, inputs)
+
+    @once
+    def _pretrained(self) -> Run:
+        assert self._shipped is not None, "a study that takes the shipped world, without its record"
+        if self._shipped["drawing"] != digest_of_drawing():
+            raise ConfigurationError(
+                f"{' or '.join(DRAWING)}: its code has changed since the shipped world was trained on its images; "
+                "restore it, or train another world with `world.pretrained: false`."
+            )
+        settings = PretrainedStage(files=self._shipped["files"], facts=self._shipped["facts"])
+        return self._factory.make("pretrained", self._world.kind, settings, 1, {})
+
+
+class UnlearnCanvasRuns:
+    """The paper's world: the user's own files, taken into use.
+
+    Args:
+        study: the study.
+        world: its world.
+        factory: makes the runs.
+        locked: the sha256 of each locked asset, by its place.
+    """
+
+    is_the_papers = True
+    """Whether its numbers may be compared with the paper's."""
+
+    def __init__(self, study: Study, world: UnlearnCanvasWorld, factory: RunFactory, locked: Mapping[str, str]) -> None:
+        self._study = study
+        self._world = world
+        self._factory = factory
+        self._locked = locked
+
+    def images(self) -> Run:
+        """The images of UnlearnCanvas."""
+        return self.adoption("images")
+
+    def pipeline(self) -> Run:
+        """The base model, a diffusers pipeline, with the weights of a CompVis checkpoint if there is one."""
+        return self.adoption("pipeline") if self._world.assets.compvis is None else self._conversion()
+
+    def classifier(self, label: str) -> Run:
+        """The classifier of styles or of objects."""
+        return self.adoption(f"{label}_classifier")
+
+    def feature_extractors(self) -> dict[str, Run]:
+        """What FID takes its features from: an Inception network."""
+        network = "inception_torchvision" if self._study.fid.mode == "benchmark" else "inception"
+        return {"inception": self.adoption(network)}
+
+    def assets(self) -> tuple[AdoptionStage, dict[str, str]]:
+        """All of the user's assets that the study may need, and where each is."""
+        used = self._world.assets
+        optional = [name for name in ("compvis", "inception_torchvision") if getattr(used, name) is not None]
+        return self._taken(["images", "pipeline", "style_classifier", "object_classifier", "inception", *optional])
+
+    @property
+    def compvis_weights(self) -> Literal["raw", "ema"]:
+        """Which weights of a CompVis checkpoint are used, if there is one."""
+        return self._world.assets.weights
+
+    @once
+    def adoption(self, asset: str) -> Run:
+        """One of the user's assets, taken into use."""
+        settings, places = self._taken([asset])
+        return self._factory.make("assets", asset, settings, 1, {}, places=places)
+
+    def _taken(self, names: list[str]) -> tuple[AdoptionStage, dict[str, str]]:
+        world, assets = self._world, self._world.assets
+        unet: Literal["unet", "unet_ema"] = "unet" if assets.weights == "raw" or assets.compvis else "unet_ema"
+        parts = {"pipeline": [f"pipeline/{part}" for part in (unet, *PIPELINE_PARTS)]}
+        places: dict[str, str] = {name: getattr(assets, name) for name in names}
+        used = [part for name in names for part in parts.get(name, [name])]
+        settings = AdoptionStage(
+            sha256={name: self._locked.get(place_of(name, places)) for name in used},
+            unet=unet if "pipeline" in names else None,
+            classifiers={
+                label: ClassifierForm(
+                    architecture=assets.classifier_architecture,
+                    resolution=assets.classifier_resolution,
+                    classes=classes,
+                )
+                for label, classes in (("style", world.styles), ("object", world.objects))
+                if f"{label}_classifier" in names
+            },
+        )
+        return settings, places | ({"image_index": assets.image_index} if "images" in names else {})
+
+    @once
+    def _conversion(self) -> Run:
+        inputs = {"pipeline": self.adoption("pipeline"), "compvis": self.adoption("compvis")}
+        settings = ConversionStage(weights=self.compvis_weights)
+        return self._factory.make("conversion", f"compvis-{self.compvis_weights}", settings, 1, inputs)
