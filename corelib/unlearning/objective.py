@@ -1,8 +1,41 @@
-"""Objectives: equations 5 and 6 with a retain term, composed from the configuration.
+"""Objectives: equations 5 and 6 of the paper with a retain term, composed from the configuration.
 
-    L(theta) = E weight_f(t) ||eps_theta(x_t, p_f) - y_f||^2  +  weight_r * E ||eps_theta(x_t, p_r) - y_r||^2
+    L(theta) = E lambda omega_t ||eps_theta(x_t, p_f) - y_f||^2  +  alpha E ||eps_theta(x_t, p_r) - y_r||^2
 
-The target noises y are what the methods differ in. All questions to one noise predictor are asked in one forward pass.
+The methods differ in the images from which x_t is made, in the target noise y, in the weight of the first term, and in
+the second term. All predictions that one noise predictor has to make are computed in one forward pass.
+
+Notation. `batch` is the number of pairs of one side in a step, (c, h, w) the shape of a latent, `tokens` and `width`
+those of a text embedding.
+
+    paper                    here                              shape
+    -----------------------  --------------------------------  -----------------------------------------------------
+    eps_theta                `student`                         a `NoisePredictor`, with gradients
+    eps_theta*               `teacher`                         a `NoisePredictor`, without gradients
+    D_f, D_r                 `batch.forget`, `batch.retain`    `NoisyPairs`
+    x_t                      `pairs.noisy`                     (batch, c, h, w)
+    x_t of a target noise    `pairs.of_target`, if not as      (batch, c, h, w)
+                             above (`posterior: own`)
+    t                        `pairs.timesteps`                 (batch,)
+    alpha_bar_t              `pairs.alpha_bar`                 (batch,)
+    eps                      `pairs.noise`                     (batch, c, h, w), the noise that made x_t
+    p_f, p_r                 `pairs.own` of the forget and     (batch, tokens, width)
+                             of the retain pairs
+    p_a, or p_0              `pairs.anchor`                    (batch, tokens, width)
+    eps_theta(x_t, p)        `prediction`                      (batch, c, h, w)
+    y_CE, y_IR, eps_f, y_r   `target`                          (batch, c, h, w)
+    eta (equation 8)         `target.eta`                      number
+    lambda (5 and 6)         `objective.unlearn.weight`        number
+    lambda omega_t           `omega(weight, alpha_bar)`        (batch,)
+    ||eps_theta - y||^2      `distances`                       (batch,), divided by d where `reduction` is "mean"
+    d                        `flat.shape[1]`                   number, c h w
+    alpha (4), beta (9, 10), `objective.retain.weight`         number
+    lambda (11, 12)
+    L_f, L_r                 `Loss.unlearn`, `Loss.retain`     number, without the weights
+    L                        `Loss.total`                      scalar tensor
+
+Equations 5 and 6 differ in x_0 alone: an image of the forget set, or one of the retain set (here: of the anchor
+concept). `objective.unlearn.images` chooses, and `corelib.unlearning.batches` makes the pairs accordingly.
 """
 
 from __future__ import annotations

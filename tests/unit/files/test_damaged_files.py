@@ -82,7 +82,8 @@ SHIPPED = {
         "classifiers": {"style": CLASSIFIER_FACTS, "object": CLASSIFIER_FACTS},
     },
     "leaves": {"world.seed": 0},
-    "provenance": {"images/x": {"specification": {"stage": "images", "code": dict.fromkeys(DRAWING, "0" * 64)}}},
+    "drawing": "0" * 64,
+    "provenance": {},
 }
 
 
