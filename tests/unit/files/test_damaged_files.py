@@ -44,7 +44,7 @@ from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.specification import digest_of, read_specification
 from corelib.sampling.collection import is_whole
 from corelib.study.published import load_published
-from corelib.study.shipped import DRAWING, load_shipped
+from corelib.study.shipped import load_shipped
 from corelib.unlearning.masks import load_masks
 from corelib.worlds.unlearn_canvas.asset_lock import Lock, LockedAsset, read_lock, write_lock
 from corelib.worlds.unlearn_canvas.compvis import read_checkpoint
