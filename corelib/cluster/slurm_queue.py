@@ -29,6 +29,9 @@ NOTES = BOOKKEEPING / "slurm"
 STATES = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING")
 """Of jobs that have not ended."""
 
+UNCONFIGURED = "Could not establish a configuration source"
+"""The error of Slurm's commands on a machine that belongs to no cluster."""
+
 WORTH_SAYING = 60.0
 """Seconds of an outage after which the terminal says so."""
 
@@ -138,6 +141,8 @@ def queued_jobs(folder: Path) -> list[Queued]:
     answer = call(asked, seconds=PATIENCE)
     if answer.status is None:
         _say(f"squeue has not answered in {PATIENCE} seconds: what waits in the queue is not known.")
+        return []
+    if UNCONFIGURED in answer.errors:
         return []
     if answer.status != 0:
         reason = (answer.errors.strip().splitlines() or ["no answer"])[-1]

@@ -51,6 +51,14 @@ def test_what_waits_and_what_runs_is_said_with_slurms_reason_and_the_node(place:
     ]
 
 
+def test_a_machine_with_slurms_commands_that_belongs_to_no_cluster_has_no_jobs(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program(place, "squeue", "echo 'squeue: fatal: Could not establish a configuration source' >&2; exit 1")
+    assert slurm.queued_jobs(place) == []
+    assert capsys.readouterr().err == ""
+
+
 def test_a_long_outage_ends_snakemake_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outage = {"since": 0, "last": 130, "said": "no controller"}
     (tmp_path / "outage-slurmctld.json").write_text(json.dumps(outage))
