@@ -158,11 +158,15 @@ class Cluster:
         wait_for("idle nodes", lambda: set(self.states().values()) == {"idle"}, 60)
 
     def stop(self) -> None:
-        """End all daemons; the last one to be started first."""
+        """End all daemons, the last one to be started first. One that waits for a job is killed after 30 seconds."""
         for name in reversed(self._processes):
             self._processes[name].terminate()
         for process in self._processes.values():
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     # Daemons
 
