@@ -170,7 +170,7 @@ def test_the_switches_of_sampled_images_are_those_of_the_released_sampler(switch
 
 
 def test_sampled_images_have_no_gaussian_target() -> None:
-    with pytest.raises(ValidationError, match="no noise has made an x_t that is sampled"):
+    with pytest.raises(ValidationError, match="the noise in a sampled x_t is unknown"):
         UnlearnTerm.model_validate(
             {
                 "images": {"kind": "sampled", "steps": 50, "guidance_scale": 3.0, **SWITCHES},
