@@ -128,7 +128,7 @@ def test_a_damaged_image_is_sampled_again(
     sampled(samples_settings(GRID), tmp_path, material)
     (tmp_path / IMAGES / image_name(*GRID[3])).write_bytes(b"damaged")
     with pytest.raises(
-        ArtefactError, match=r"00001\.json: an image of its batch .* is missing, damaged, or of another build"
+        ArtefactError, match=r"00001\.json: an image of its batch .* is missing, damaged, or from another build"
     ):
         gather_samples(samples_settings(GRID), Work(tmp_path, "digest", material))
     assert sampled(samples_settings(GRID), tmp_path, material) == undisturbed
@@ -141,7 +141,7 @@ def test_the_images_of_one_run_are_of_one_build_of_its_model(
     before, after = (Work(tmp_path, "digest", material, trained={"unlearning/x": seal}) for seal in ("old", "new"))
     sample_shard(samples_settings(GRID), before, 0, 2)
     sample_shard(samples_settings(GRID), after, 1, 2)
-    with pytest.raises(ArtefactError, match=r"00000\.json: an image of its batch .* of another build of the model"):
+    with pytest.raises(ArtefactError, match=r"00000\.json: an image of its batch .* from another build of the model"):
         gather_samples(samples_settings(GRID), after)
     sample_shard(samples_settings(GRID), after, 0, 2)
     gather_samples(samples_settings(GRID), after)
