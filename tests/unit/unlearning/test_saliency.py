@@ -157,7 +157,7 @@ def test_a_gradient_that_is_not_finite_is_refused() -> None:
 def test_a_fraction_that_weights_without_a_gradient_would_fill_is_refused() -> None:
     """Else the threshold would be 0, which every weight reaches, and the mask would hide none."""
     gradients = {"a": torch.tensor([1.0, -5.0, 0.0]), "b": torch.zeros(2)}
-    with pytest.raises(ConfigurationError, match=r"saliency\.keep is 0\.6, expected no more than 2 of 5, the weights"):
+    with pytest.raises(ConfigurationError, match=r"saliency\.keep is 0\.6, expected at most 2 / 5, the fraction"):
         masks_of(gradients, set(gradients), Saliency(keep=0.6, threshold=None, guidance_scale=1.0, scope="trained"))
     masks = masks_of(gradients, set(gradients), Saliency(keep=0.4, threshold=None, guidance_scale=1.0, scope="trained"))
     assert [mask.tolist() for mask in masks.values()] == [[True, True, False], [False, False]]
