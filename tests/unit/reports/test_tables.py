@@ -174,7 +174,7 @@ def test_markdown_has_a_section_for_each_task_and_the_best_total_in_bold(tmp_pat
         "| CORE (ours) (diverged at step 71; 2 images constant or not finite) "
         "| 96.67 | 93.33 | 94.44 | 75.00 | 359.44 |\n"
         "\n"
-        "Of 3 accuracies that the paper prints too, 1 differs (Fisher's exact test at 5 %). Were all of them equal, "
+        "Of 3 accuracies that the paper also prints, 1 differs (Fisher's exact test at 5 %). If all were equal, "
         "0.062 would differ by chance; 1 or more with a probability of 0.061 (cells taken as independent).\n"
     )
 
