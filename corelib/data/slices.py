@@ -46,7 +46,7 @@ def slice_images(settings: SliceStage, work: Work) -> Outcome:
     sets overlap.
     """
     if overlap := sorted(set(settings.forget) & set(settings.retain)):
-        raise ConfigurationError(f"{overlap[0]} is in the forget set and in the retain set; remove it from one.")
+        raise ConfigurationError(f"{overlap[0]} is in both the forget and the retain set; remove it from one.")
     images = benchmark_images(work.inputs["images"])
 
     def check_and_hash(pair: Pair) -> list[str | int]:

@@ -62,7 +62,7 @@ def is_whole(record: Path, trained: Mapping[str, str]) -> bool:
 
 
 def sampled_images(samples: Manifest) -> dict[SampledImage, Path]:
-    """Paths of the images of a run in the order of its grid, after comparing all files with the manifest."""
+    """Paths of the images of a run in the order of its grid, after verifying all files against the manifest."""
     folder = samples.file(IMAGES)
     try:
         grid = [(str(style), str(object_), int(seed)) for style, object_, seed in samples.facts["grid"]]

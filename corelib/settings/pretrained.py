@@ -12,7 +12,7 @@ class PretrainedStage(Section):
 
     Attributes:
         files: sha256 of each file, by its path in the shipped folder.
-        facts: the facts that the stages that trained them returned.
+        facts: facts returned by the stages that trained them.
     """
 
     files: dict[str, str]

@@ -246,7 +246,8 @@ class Saliency(Section):
             weights in either case, since no others change.
         keep: fraction of the ranked weights whose gradients reach the threshold; all of them have one threshold.
         threshold: the threshold itself, instead of `keep`: smallest gradient magnitude of a weight that may change.
-            The gradient is that of the mean over a latent's dimensions, summed over the forget pairs.
+            The gradient is that of the squared error, averaged over a latent's dimensions and summed over the forget
+            pairs.
         guidance_scale: s in the prediction e_0 + s (e_f - e_0) whose gradient is taken. 1 is equation 1; 8.5 is a
             guidance of 7.5 in public code.
     """
