@@ -59,7 +59,7 @@ def classify_images(settings: PredictionsStage, work: Work) -> Outcome:
 
 
 def _check_finite(label: str, probabilities: Tensor, paths: Sequence[Path]) -> None:
-    """Raise `AssetError` if a probability is not finite; the maximum of NaNs would be the first class."""
+    """Raise `AssetError` if a probability is not finite; the maximum of NaNs would select the first class."""
     if not (is_finite := torch.isfinite(probabilities).all(dim=1)).all():
         first = paths[int(is_finite.int().argmin())]
         raise AssetError(f"{first}: the {label} classifier's probabilities are not finite; check its weights.")

@@ -1,4 +1,4 @@
-"""The gate: compares the accuracies of the base model, before any unlearning, with those of the paper's.
+"""The gate: compares the accuracies of the base model, before any unlearning, with the paper's.
 
 It detects a wrong checkpoint, class order, prompt or sampler before a GPU-hour is spent on a method.
 """

@@ -14,7 +14,7 @@ from corelib.settings.data import LatentsStage
 
 
 def encode_generated(settings: LatentsStage, work: Work) -> Outcome:
-    """Stage: cache the latent moments of sampled images, as `encode_images` does for real ones; an index is a seed."""
+    """Stage: cache the latent moments of sampled images, as `encode_images` does for real ones; indices are seeds."""
     paths = sampled_images(work.inputs["samples"])
 
     def read(pair: Pair) -> Image.Image:

@@ -124,7 +124,7 @@ def _weighted_mean(distances: Tensor, weight: Weight, alpha_bar: Tensor) -> Tens
 def omega(weight: MinSNR | OneMinusAlphaBar, alpha_bar: Tensor) -> Tensor:
     """lambda omega_t of equations 11 and 12 at each noise level, (batch,)."""
     match weight:
-        case MinSNR(scale=scale, gamma=gamma):  # min(SNR, gamma) / SNR; written so that it is finite, 1, at an SNR of 0
+        case MinSNR(scale=scale, gamma=gamma):  # min(SNR, gamma) / SNR; written so that it is 1 at an SNR of 0
             return scale * (gamma * (1 - alpha_bar) / alpha_bar).clamp(max=1)
         case OneMinusAlphaBar(scale=scale):
             return scale * (1 - alpha_bar)

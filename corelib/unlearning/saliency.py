@@ -100,11 +100,11 @@ def masks_of(gradients: Mapping[str, Tensor], trained: Collection[str], saliency
 
 
 def threshold_of(gradients: Mapping[str, Tensor], saliency: Saliency) -> float:
-    """Smallest gradient magnitude of a weight that may change: `threshold`, or the magnitude that `keep` of them reach.
+    """Smallest gradient magnitude of a weight that may change: `threshold`, or that reached by the fraction `keep`.
 
     With `keep`, the threshold is the k-th largest magnitude. Sorting the gradients of a whole U-Net would take several
-    copies of it in memory. The bit patterns of non-negative floats have the order of their values, so 31 bisections of
-    the pattern give the k-th largest magnitude without sorting.
+    copies of them in memory. The bit patterns of non-negative floats have the order of their values, so 31 bisections
+    of the pattern give the k-th largest magnitude without sorting.
     """
     if saliency.keep is None:
         assert saliency.threshold is not None
