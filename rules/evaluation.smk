@@ -1,10 +1,10 @@
-# Evaluation: what the images show.
+# Evaluation: classification, FID, counts, and the gate.
 # In:  samples, classifiers, real images
 # Out: runs/{predictions,reference,fid,cells,gate}/RUN/manifest.json
 
 
 rule classify_images:
-    """Name the style and the object of every sampled image."""
+    """Classify every sampled image by style and by object."""
     input:
         catalogue.inputs_of("predictions"),
     output:
@@ -23,7 +23,7 @@ rule classify_images:
 
 
 rule summarize_reference:
-    """Feature statistics of the real images of the retain cells."""
+    """Compute the features of the real images of the retain cells."""
     input:
         catalogue.inputs_of("reference"),
     output:
@@ -42,7 +42,7 @@ rule summarize_reference:
 
 
 rule measure_fid:
-    """Distance of the sampled retain images to the real ones."""
+    """Measure the distance of the sampled retain images to the real ones."""
     input:
         catalogue.inputs_of("fid"),
     output:
@@ -61,7 +61,7 @@ rule measure_fid:
 
 
 rule count_cells:
-    """Count what a table needs: k of n for UA, IRA and CRA, and SFID."""
+    """Collect the numbers of a table: k of n for UA, IRA and CRA, and both distances of SFID."""
     input:
         catalogue.inputs_of("cells"),
     output:
@@ -78,14 +78,14 @@ rule count_cells:
 
 
 rule check_gate:
-    """Stop before any training if the original model is not the paper's."""
+    """Stop before any training if the original model differs from the paper's."""
     input:
         catalogue.inputs_of("gate"),
     output:
         manifest="runs/gate/{run}/manifest.json",
     log:
         "logs/gate/{run}.log",
-    retries: 0  # the same images have the same counts
+    retries: 0  # a retry would count the same images
     localrule: True
     conda:
         "../envs/core.yaml"

@@ -1,10 +1,10 @@
-# Reports: pictures of what the tables count, and what the gate says of the base model.
+# Reports: figures of sampled images, and the report of the gate.
 # In:  the samples of the figure's columns; the cells of the original model
 # Out: results/[STUDY/]FIGURE.png, results/[STUDY/]gate.md and gate.csv
 
 
 rule draw:
-    """Put a study's figure together."""
+    """Draw a figure of a study."""
     input:
         catalogue.inputs_of_product,
     output:
@@ -24,7 +24,7 @@ rule draw:
 
 
 rule report_gate:
-    """Put the original model's counts beside the paper's."""
+    """Compare the original model's counts with the paper's."""
     input:
         catalogue.inputs_of_product,
     output:

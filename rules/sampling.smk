@@ -1,10 +1,10 @@
 # Sampling: images of the original and of every unlearned model, in shards of whole batches.
 # In:  base model, delta, embeddings
-# Out: runs/samples/RUN/manifest.json, which vouches for the images beside it
+# Out: runs/samples/RUN/manifest.json, which lists the images beside it with their sha256
 
 
 rule sample_shard:
-    """Sample a share of a run's batches."""
+    """Sample one shard of a run's batches."""
     input:
         catalogue.inputs_of("samples"),
     output:
@@ -24,7 +24,7 @@ rule sample_shard:
 
 
 rule gather_samples:
-    """Vouch for all images of a run together, however they were shared out."""
+    """Check all images of a run and list them in one manifest, whatever the shards were."""
     input:
         catalogue.shards_of,
     output:

@@ -1,10 +1,10 @@
-# Slices: which images are forgotten and retained, and what the model sees of them.
+# Slices: the forget and retain sets, with the latents and embeddings that training reads.
 # In:  images, base model
 # Out: runs/{slices,latents,embeddings}/RUN/manifest.json
 
 
 rule slice_images:
-    """Choose a task's forget and retain set and check every image of them."""
+    """List the forget and retain sets of a task and check all their images."""
     input:
         catalogue.inputs_of("slices"),
     output:

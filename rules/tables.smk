@@ -4,7 +4,7 @@
 
 
 rule tabulate:
-    """Put a study's table together."""
+    """Write a table of a study."""
     input:
         catalogue.inputs_of_product,
     output:

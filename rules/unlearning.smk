@@ -1,10 +1,10 @@
 # Unlearning: one job per method, task and anchor scheme.
 # In:  slice, latents, embeddings, base model
-# Out: runs/unlearning/RUN/manifest.json, which vouches for the delta beside it
+# Out: runs/unlearning/RUN/manifest.json, which lists the delta beside it with its sha256
 
 
 rule encode_generated:
-    """Cache the latent moments of images that the base model has generated of anchors."""
+    """Cache the latent moments of images that the base model has generated from the anchors' prompts."""
     input:
         catalogue.inputs_of("generated"),
     output:
@@ -42,7 +42,7 @@ rule find_salient_weights:
 
 
 rule unlearn:
-    """Train the cross-attention by a method's objective."""
+    """Train the cross-attention on a method's objective."""
     input:
         catalogue.inputs_of("unlearning"),
     output:

@@ -1,17 +1,17 @@
-# The world: images, base model and classifiers. The only rules that know which world it is.
+# The world: images, base model and classifiers. No other rules depend on which world it is.
 # In:  a study's `world` (config/), or the user's assets
 # Out: runs/{assets,conversion,images,pretrained,autoencoder,pipeline,classifier}/RUN/manifest.json
 
 
 rule adopt_assets:
-    """Check that the paper's assets are there and whole, and vouch for them."""
+    """Check that the paper's assets exist and are undamaged, and record their sha256."""
     input:
         catalogue.inputs_of("assets"),
     output:
         manifest="runs/assets/{run}/manifest.json",
     log:
         "logs/assets/{run}.log",
-    retries: 0  # what is missing does not appear by trying again
+    retries: 0  # a retry cannot provide a missing file
     localrule: True
     conda:
         "../envs/core.yaml"
@@ -60,14 +60,14 @@ rule render_images:
 
 
 rule adopt_pretrained:
-    """Take the trained world that the repository ships."""
+    """Adopt the trained world that the repository ships."""
     input:
         catalogue.inputs_of("pretrained"),
     output:
         manifest="runs/pretrained/{run}/manifest.json",
     log:
         "logs/pretrained/{run}.log",
-    retries: 0  # what is damaged does not heal by trying again
+    retries: 0  # a retry cannot repair a damaged file
     localrule: True
     conda:
         "../envs/core.yaml"
@@ -116,7 +116,7 @@ rule train_pipeline:
 
 
 rule train_classifier:
-    """Train the miniature's classifier of styles or of objects."""
+    """Train the miniature's classifier of styles or that of objects."""
     input:
         catalogue.inputs_of("classifier"),
     output:

@@ -4,5 +4,5 @@ from corelib.runs.job import run_job
 from corelib.sampling.sampler import sample_shard
 from corelib.settings.sampling import SamplesStage
 
-share = partial(sample_shard, shard=int(snakemake.wildcards.shard), shards=int(snakemake.wildcards.shards))  # noqa: F821
-run_job(snakemake, share, SamplesStage)  # noqa: F821
+sample = partial(sample_shard, shard=int(snakemake.wildcards.shard), shards=int(snakemake.wildcards.shards))  # noqa: F821
+run_job(snakemake, sample, SamplesStage)  # noqa: F821

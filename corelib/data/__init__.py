@@ -1,1 +1,1 @@
-"""What training reads: slices of the data, cached latents, cached text embeddings."""
+"""Training data: slices, cached latents, cached text embeddings."""

@@ -1,4 +1,4 @@
-"""Cached text embeddings: what the noise predictor is conditioned on for every prompt."""
+"""Cached text embeddings of the prompts on which the noise predictor is conditioned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ BATCH = 32
 
 
 def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
-    """Stage: the text encoder's last hidden state for every prompt, (prompts, tokens, width) in fp32."""
+    """Stage: compute the text encoder's last hidden state for every prompt, (prompts, tokens, width) in fp32.
+
+    Raises `AssetError` for the first prompt that is too long, or whose embedding is not finite.
+    """
     base = BaseModel(work.inputs["pipeline"])
     device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     tokenizer, encoder = base.tokenizer(), base.text_encoder().to(device.torch_device)
@@ -32,16 +35,15 @@ def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
     for prompt, row in zip(prompts, tokens["input_ids"], strict=True):
         if len(row) > tokenizer.model_max_length:
             raise AssetError(
-                f"the prompt {prompt!r} has {len(row)} tokens, expected at most {tokenizer.model_max_length}."
+                f"the prompt {prompt!r} has {len(row)} tokens, expected at most {tokenizer.model_max_length}; "
+                "shorten it."
             )
     ids = torch.tensor(tokens["input_ids"])
     with torch.no_grad():
         embeddings = torch.cat([encoder(part.to(device.torch_device))[0].cpu() for part in ids.split(BATCH)])
     if not (is_finite := torch.isfinite(embeddings).flatten(1).all(dim=1)).all():
         first = prompts[int(is_finite.int().argmin())]
-        raise AssetError(
-            f"the prompt {first!r} has an embedding that is not finite, expected numbers; check the text encoder."
-        )
+        raise AssetError(f"the prompt {first!r} has an embedding that is not finite; check the text encoder.")
     with written_whole(work.folder / FILE) as temporary:
         save_file({"embeddings": embeddings.contiguous()}, temporary)
     write_json(work.folder / PROMPTS, prompts)
@@ -49,21 +51,24 @@ def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
 
 
 class EmbeddingCache:
-    """Text embeddings by prompt."""
+    """Text embeddings by prompt.
+
+    Raises `ArtefactError` if the cache is damaged, or for a prompt that was not embedded.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         path, prompts = manifest.file(FILE), read_json(manifest.file(PROMPTS))
         self._embeddings = read_safetensors(path, ["embeddings"])["embeddings"]
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-            raise ArtefactError(f"{manifest.folder / PROMPTS}: not a list of prompts, expected those of {path}.")
+            raise ArtefactError(f"{manifest.folder / PROMPTS}: not a list of prompts, expected the prompts of {path}.")
         if self._embeddings.ndim != 3 or len(self._embeddings) != len(prompts):
             shape = tuple(self._embeddings.shape)
-            raise ArtefactError(f"{path}: embeddings of shape {shape}, expected one of each of {len(prompts)} prompts.")
+            raise ArtefactError(f"{path}: embeddings of shape {shape}, expected ({len(prompts)}, tokens, width).")
         self._rows = {prompt: row for row, prompt in enumerate(prompts)}
         self._source = manifest.folder
 
     def of(self, prompts: list[str]) -> Tensor:
-        """The embeddings of some prompts, (len(prompts), tokens, width)."""
+        """The embeddings of `prompts`, (len(prompts), tokens, width)."""
         if unknown := [prompt for prompt in prompts if prompt not in self._rows]:
-            raise ArtefactError(f"{self._source}: no embedding of {unknown[0]!r}, expected one of the study's prompts.")
+            raise ArtefactError(f"{self._source}: it has no embedding of the prompt {unknown[0]!r}.")
         return self._embeddings[torch.tensor([self._rows[prompt] for prompt in prompts])]

@@ -1,6 +1,6 @@
 """Cached latents: the moments of the autoencoder's posterior for every training image.
 
-Caching moments and sampling z at each step has the same distribution as encoding the image at each step.
+Sampling z from cached moments at each step has the same distribution as encoding the image at each step.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FILE, IMAGES = "moments.safetensors", "images.json"
 
 
 def encode_images(settings: LatentsStage, work: Work) -> Outcome:
-    """Stage: the mean and standard deviation of the latent of every style x object x image, (n, c, h, w) each."""
+    """Stage: cache the mean and standard deviation of the latent of every style x object x image, (n, c, h, w) each."""
     images = benchmark_images(work.inputs["images"])
 
     def read(pair: Pair) -> Image.Image:
@@ -49,13 +49,15 @@ def encode_images(settings: LatentsStage, work: Work) -> Outcome:
 def encode(
     settings: LatentsStage, work: Work, read: Callable[[Pair], Image.Image], sha256: Callable[[Pair], str]
 ) -> Outcome:
-    """The moments of every style x object x image, of images from anywhere.
+    """Cache the moments of every style x object x image, with images from any source.
 
     Args:
-        settings: which images.
-        work: where the moments are written; it has the base model among its inputs.
-        read: gives an image.
-        sha256: gives the hash of its file.
+        settings: the images and their preprocessing.
+        work: the stage's work, with the base model among its inputs.
+        read: returns an image.
+        sha256: returns the hash of an image's file.
+
+    Raises `AssetError` if a latent is not finite.
     """
     device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     autoencoder = BaseModel(work.inputs["pipeline"]).autoencoder().to(device.torch_device)
@@ -87,30 +89,29 @@ def encode(
 
 
 def _check_finite(means: Tensor, deviations: Tensor, pairs: list[Pair]) -> None:
-    """Raise `AssetError` if the moments of an image are no numbers."""
+    """Raise `AssetError` if the moments of an image are not finite."""
     if not (is_finite := (means + deviations).isfinite().flatten(1).all(dim=1)).all():
         first = pairs[int(is_finite.int().argmin())]
         raise AssetError(
-            f"{first.style}/{first.object}/{first.index}.jpg: its latent is not finite, expected numbers; check the "
-            "autoencoder."
+            f"{first.style}/{first.object}/{first.index}.jpg: its latent is not finite; check the autoencoder."
         )
 
 
 def prepared(image: Image.Image, encoding: Encoding) -> Tensor:
-    """An image as the autoencoder takes it: central square, resized, (3, side, side) in [-1, 1]."""
+    """Preprocess an image for the autoencoder: crop the central square, resize; (3, side, side) in [-1, 1]."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
     if side != encoding.resolution:
-        filter_ = Image.Resampling[encoding.interpolation.upper()]
-        square = square.resize((encoding.resolution, encoding.resolution), filter_)
+        resampling = Image.Resampling[encoding.interpolation.upper()]
+        square = square.resize((encoding.resolution, encoding.resolution), resampling)
     return torch.from_numpy(np.asarray(square, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1.0
 
 
 class LatentCache:
     """Latents of training images, drawn from their cached moments.
 
-    Raises `ArtefactError` for an image that was not encoded, or if they are damaged.
+    Raises `ArtefactError` if the cache is damaged, or for an image that was not encoded.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -123,33 +124,33 @@ class LatentCache:
             self.scaling_factor = float(facts["scaling_factor"])
             pairs = pairs_of(facts["styles"], facts["objects"], facts["images"])
         except (TypeError, ValueError):
-            raise ArtefactError(f"{self._source / MANIFEST}: it does not say which images were encoded.") from None
+            raise ArtefactError(f"{self._source / MANIFEST}: its facts do not list the encoded images.") from None
         shapes = {tuple(tensor.shape) for tensor in (self.mean, self.deviation)}
         if len(shapes) > 1 or self.mean.ndim != 4 or not len(self.mean) == len(pairs) == len(self._sha256):
-            raise ArtefactError(f"{path}: moments of shape {min(shapes)}, expected two of each of {len(pairs)} images.")
+            raise ArtefactError(f"{path}: moments of shape {min(shapes)}, expected ({len(pairs)}, c, h, w) for both.")
         self._rows = {pair: row for row, pair in enumerate(pairs)}
 
-    def check(self, chosen: Slice) -> None:
-        """Raise `ArtefactError` if an image was another one when it was encoded than when it was sliced."""
-        for pair, sha256 in chosen.sha256.items():
+    def check(self, slice_: Slice) -> None:
+        """Raise `ArtefactError` if the file of an image in `slice_` changed between slicing and encoding."""
+        for pair, sha256 in slice_.sha256.items():
             if self._sha256[self._row(pair)] != sha256:
                 raise ArtefactError(
-                    f"{self._source}: {pair.style}/{pair.object}/{pair.index}.jpg had other bytes when it was encoded "
-                    f"than when it was sliced; delete {self._source} and the slice, and ask for the target again."
+                    f"{self._source}: {pair.style}/{pair.object}/{pair.index}.jpg changed between slicing and "
+                    f"encoding; delete {self._source} and the slice, and ask for the target again."
                 )
 
     def _row(self, pair: Pair) -> int:
         if pair not in self._rows:
             image = f"{pair.style}/{pair.object}/{pair.index}"
-            raise ArtefactError(f"{self._source}: the image {image} was not encoded, expected all that are asked for.")
+            raise ArtefactError(f"{self._source}: it has no latent of the image {image}.")
         return self._rows[pair]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one latent, (c, h, w)."""
+        """Shape of one latent, (c, h, w)."""
         return tuple(self.mean.shape[1:])
 
     def draw(self, pairs: list[Pair], posterior_noise: Tensor) -> Tensor:
-        """Latents z = scale (mean + deviation * noise), (len(pairs), c, h, w)."""
+        """Draw latents z = scaling_factor (mean + deviation * posterior_noise), (len(pairs), c, h, w)."""
         rows = torch.tensor([self._row(pair) for pair in pairs])
         return self.scaling_factor * (self.mean[rows] + self.deviation[rows] * posterior_noise)

@@ -1,4 +1,4 @@
-"""Data slicing: the forget set D_f and the retain set D_r of a task, as lists of vouched-for images."""
+"""Data slicing: the forget set D_f and the retain set D_r of a task, as lists of images with their sha256."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = "slice.json"
 
 @dataclass(frozen=True)
 class Pair:
-    """A training image and, by its style and object, the concept it shows: (x_0, p) of the paper."""
+    """A training image and its concept, given by style and object: (x_0, p) in the paper."""
 
     style: str
     object: str
@@ -27,7 +27,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Slice:
-    """The forget and the retain set of one task."""
+    """The forget and retain sets of one task, with the sha256 of each image."""
 
     forget: list[Pair]
     retain: list[Pair]
@@ -40,23 +40,23 @@ def pairs_of(styles: Sequence[str], objects: Sequence[str], images: Sequence[int
 
 
 def slice_images(settings: SliceStage, work: Work) -> Outcome:
-    """Stage: list a task's forget and retain pairs with the sha256 of each image, after decoding every one of them.
+    """Stage: decode every image of a task's forget and retain sets, and list the pairs with their sha256.
 
-    Raises `AssetError` for the first image that is missing, damaged or no image, `ConfigurationError` if the sets
-    overlap.
+    Raises `AssetError` for the first image that is missing, damaged or not an image, and `ConfigurationError` if the
+    sets overlap.
     """
     if overlap := sorted(set(settings.forget) & set(settings.retain)):
-        raise ConfigurationError(f"{overlap[0]} is both in the forget and in the retain set, expected disjoint sets.")
+        raise ConfigurationError(f"{overlap[0]} is in both the forget and the retain set; remove it from one.")
     images = benchmark_images(work.inputs["images"])
 
-    def entry(pair: Pair) -> list[str | int]:
+    def check_and_hash(pair: Pair) -> list[str | int]:
         images.read(pair.style, pair.object, pair.index)
         return [pair.style, pair.object, pair.index, images.sha256(pair.style, pair.object, pair.index)]
 
     with ThreadPoolExecutor(work.threads) as pool:
         listed = {
-            "forget": list(pool.map(entry, pairs_of(settings.forget, settings.objects, settings.images))),
-            "retain": list(pool.map(entry, pairs_of(settings.retain, settings.objects, settings.images))),
+            "forget": list(pool.map(check_and_hash, pairs_of(settings.forget, settings.objects, settings.images))),
+            "retain": list(pool.map(check_and_hash, pairs_of(settings.retain, settings.objects, settings.images))),
         }
     images.check()
     write_json(work.folder / FILE, listed)
@@ -64,17 +64,16 @@ def slice_images(settings: SliceStage, work: Work) -> Outcome:
 
 
 def read_slice(path: Path) -> Slice:
-    """The slice in a file that `slice_images` wrote. Raises `ArtefactError` if it is another file."""
+    """Read a slice that `slice_images` wrote. Raises `ArtefactError` if the file is not a slice."""
     listed = read_json(path)
     try:
-        entries = {side: [_entry(*entry) for entry in listed[side]] for side in ("forget", "retain")}
+        forget, retain = ([_parse_entry(*entry) for entry in listed[side]] for side in ("forget", "retain"))
     except (KeyError, TypeError):
         raise ArtefactError(f"{path}: not a slice of images; delete it and ask for the target again.") from None
-    pairs = {side: [pair for pair, _ in found] for side, found in entries.items()}
-    return Slice(pairs["forget"], pairs["retain"], {pair: sha for found in entries.values() for pair, sha in found})
+    return Slice([pair for pair, _ in forget], [pair for pair, _ in retain], dict([*forget, *retain]))
 
 
-def _entry(style: str, object_: str, index: int, sha256: str) -> tuple[Pair, str]:
+def _parse_entry(style: str, object_: str, index: int, sha256: str) -> tuple[Pair, str]:
     if not (isinstance(style, str) and isinstance(object_, str) and isinstance(index, int) and isinstance(sha256, str)):
         raise TypeError
     return Pair(style, object_, index), sha256

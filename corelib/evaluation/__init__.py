@@ -1,1 +1,1 @@
-"""What the images show: predictions, UA, IRA and CRA, FID, the gate, and tests of significance."""
+"""Evaluation of images: predictions, UA, IRA and CRA, FID, the gate, and tests of significance."""

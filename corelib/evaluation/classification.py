@@ -1,4 +1,4 @@
-"""Classification: what the style and the object classifier see in every sampled image."""
+"""Classification of every sampled image by style and by object."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from corelib.settings.precision import Precision
 
 
 def classify_images(settings: PredictionsStage, work: Work) -> Outcome:
-    """Stage: a table with a row an image: prompted and predicted style and object, and the top-1 probabilities."""
+    """Stage: write a table with one row per image: prompted and predicted style and object, top-1 probabilities.
+
+    Raises `AssetError` if a classifier's probabilities are not finite.
+    """
     device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
     classifiers = {
         label: ImageClassifier(work.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")
@@ -40,7 +43,7 @@ def classify_images(settings: PredictionsStage, work: Work) -> Outcome:
         part = pd.DataFrame(batch, columns=["style", "object", "seed"])
         for label, classifier in classifiers.items():
             probabilities = classifier.probabilities(images)
-            _check_answers(label, probabilities, [paths[key] for key in batch])
+            _check_finite(label, probabilities, [paths[key] for key in batch])
             best = probabilities.max(dim=1)
             part[f"predicted_{label}"] = [classifier.classes[index] for index in best.indices.tolist()]
             part[f"{label}_probability"] = best.values.numpy()
@@ -55,11 +58,8 @@ def classify_images(settings: PredictionsStage, work: Work) -> Outcome:
     return Outcome([PREDICTIONS], {"images": len(predictions), "diverged_at": samples.facts["diverged_at"]})
 
 
-def _check_answers(label: str, probabilities: Tensor, paths: Sequence[Path]) -> None:
-    """Raise `AssetError` if an answer is no number; the largest of such would be the first class."""
+def _check_finite(label: str, probabilities: Tensor, paths: Sequence[Path]) -> None:
+    """Raise `AssetError` if a probability is not finite; the maximum of NaNs would select the first class."""
     if not (is_finite := torch.isfinite(probabilities).all(dim=1)).all():
         first = paths[int(is_finite.int().argmin())]
-        raise AssetError(
-            f"{first}: the {label} classifier's probabilities are not finite, expected numbers from 0 to 1; check its "
-            "weights."
-        )
+        raise AssetError(f"{first}: the {label} classifier's probabilities are not finite; check its weights.")

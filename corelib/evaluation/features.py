@@ -1,7 +1,8 @@
-"""Features of image files, between whose distributions FID measures: three extractors, each with its image handling.
+"""Features of image files for FID.
 
-clean-fid's loader with its Inception network, or with the miniature's own two classifiers; and the benchmark's
-evaluator, which has torchvision's Inception, resizes twice as OpenCV does it and normalises twice.
+There are three extractors, each with its own image handling: clean-fid's loader with its Inception network; the same
+loader with the miniature's own two classifiers; and the benchmark's evaluator, which uses torchvision's Inception,
+resizes twice as OpenCV does, and normalises twice.
 """
 
 from __future__ import annotations
@@ -35,40 +36,42 @@ BENCHMARK_SIDE, INCEPTION_SIDE = 512, 299
 def features_of(paths: list[Path], fid: FID, work: Work) -> Tensor:
     """Features of image files, (images, d) in fp64.
 
-    Raises `AssetError` if the extractor is not loadable, or the features of an image are not finite.
+    Raises `AssetError` if the extractor cannot be loaded, or if the features of an image are not finite.
     """
     device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
-    extract = _by_the_benchmark if fid.mode == "benchmark" else _by_clean_fid
+    extract = _extract_as_benchmark if fid.mode == "benchmark" else _extract_with_clean_fid
     features = extract(paths, fid, work, device)
     if "inception" in work.inputs and features.shape[1] != INCEPTION_FEATURES:
         raise AssetError(
-            f"{work.inputs['inception'].folder}: its Inception network answers with {features.shape[1]} features of an "
-            f"image, expected {INCEPTION_FEATURES}."
+            f"{work.inputs['inception'].folder}: its Inception network returns {features.shape[1]} features per image, "
+            f"expected {INCEPTION_FEATURES}; check the file of the network."
         )
     if not torch.isfinite(features).all():
         first = int(torch.isfinite(features).all(dim=1).int().argmin())
-        raise AssetError(f"{paths[first]}: its features are not finite.")
+        raise AssetError(f"{paths[first]}: its features are not finite; check the weights of their network.")
     return features.double()
 
 
 # clean-fid
 
 
-def _by_clean_fid(paths: list[Path], fid: FID, work: Work, device: Device) -> Tensor:
-    """The paper's world has Inception features of images resized to 299 pixels; the miniature those of its own two
-    classifiers, side by side, of images as they are.
+def _extract_with_clean_fid(paths: list[Path], fid: FID, work: Work, device: Device) -> Tensor:
+    """Features of images that clean-fid loads, (images, d).
+
+    In the paper's world, these are Inception features of images resized to 299 pixels. In the miniature, they are the
+    concatenated features of its own two classifiers, and images are not resized.
     """
     if "inception" in work.inputs:
-        extractor, resize = _inception(work.inputs["inception"], fid, device), None
+        extractor, resize = _load_clean_inception(work.inputs["inception"], fid, device), None
     else:
-        extractor, resize = _own_features(work, device), _as_it_is
+        extractor, resize = _load_classifiers(work, device), _keep_size
     try:
-        # Legacy TensorFlow's network resizes by itself, and clean-fid does not: what is of one size makes a batch.
-        with _in_files_for_clean_fid(paths) as files:
-            runs = _runs_of_one_size(files) if fid.mode == "legacy_tensorflow" else [files]
+        # In the mode legacy_tensorflow the network resizes, not clean-fid, so the images of a batch need one size.
+        with _files_for_clean_fid(paths) as files:
+            groups = _group_by_size(files) if fid.mode == "legacy_tensorflow" else [files]
             features = [
                 get_files_features(
-                    [str(path) for path in run],
+                    [str(path) for path in group],
                     model=extractor,
                     num_workers=0,
                     batch_size=fid.batch,
@@ -77,18 +80,18 @@ def _by_clean_fid(paths: list[Path], fid: FID, work: Work, device: Device) -> Te
                     custom_fn_resize=resize,
                     verbose=False,
                 )
-                for run in runs
+                for group in groups
             ]
-    except (OSError, SyntaxError) as error:  # of an image whose header is one
-        raise AssetError(f"{paths[0].parent}: an image is damaged ({reason_of(error)}), expected whole ones.") from None
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged header
+        raise AssetError(f"{paths[0].parent}: an image is damaged ({reason_of(error)}); replace it.") from None
     return torch.from_numpy(np.concatenate(features))
 
 
 @contextmanager
-def _in_files_for_clean_fid(paths: list[Path]) -> Iterator[list[Path]]:
-    """The images as files for a library that opens whatever it is given, and knows nothing of how a camera was held.
+def _files_for_clean_fid(paths: list[Path]) -> Iterator[list[Path]]:
+    """Yield files in which clean-fid reads the same pixels as `read_image`.
 
-    Those that it would read otherwise than `read_image` are copied.
+    clean-fid opens any format and ignores the orientation in EXIF. Images that it would read differently are copied.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = []
@@ -101,22 +104,22 @@ def _in_files_for_clean_fid(paths: list[Path]) -> Iterator[list[Path]]:
         yield files
 
 
-def _runs_of_one_size(paths: list[Path]) -> list[list[Path]]:
-    """The images in their order, cut where the next one has another size; their headers have been looked at."""
+def _group_by_size(paths: list[Path]) -> list[list[Path]]:
+    """The images in order, in groups of consecutive images of one size; their headers have been checked."""
 
     def size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.size
 
-    return [list(run) for _, run in itertools.groupby(paths, size)]
+    return [list(group) for _, group in itertools.groupby(paths, size)]
 
 
-def _inception(world: Manifest, fid: FID, device: Device) -> Callable[[Tensor], Tensor]:
-    path = _vouched_for(world, "inception")
+def _load_clean_inception(assets: Manifest, fid: FID, device: Device) -> Callable[[Tensor], Tensor]:
+    path = _verified_weights(assets, "inception")
     return clean_inception(path, resize_inside=fid.mode == "legacy_tensorflow").to(device.torch_device)
 
 
-def _own_features(work: Work, device: Device) -> Callable[[Tensor], Tensor]:
+def _load_classifiers(work: Work, device: Device) -> Callable[[Tensor], Tensor]:
     classifiers = [ImageClassifier(work.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")]
 
     def extract(pixels: Tensor) -> Tensor:
@@ -125,7 +128,7 @@ def _own_features(work: Work, device: Device) -> Callable[[Tensor], Tensor]:
     return extract
 
 
-def _as_it_is(image: object) -> object:
+def _keep_size(image: object) -> object:
     return image
 
 
@@ -133,8 +136,8 @@ def _as_it_is(image: object) -> object:
 
 
 @torch.no_grad()
-def _by_the_benchmark(paths: list[Path], fid: FID, work: Work, device: Device) -> Tensor:
-    network = torchvision_inception(_vouched_for(work.inputs["inception"], "inception_torchvision"))
+def _extract_as_benchmark(paths: list[Path], fid: FID, work: Work, device: Device) -> Tensor:
+    network = torchvision_inception(_verified_weights(work.inputs["inception"], "inception_torchvision"))
     network = network.to(device.torch_device)
     parts = []
     for start in range(0, len(paths), fid.batch):
@@ -144,12 +147,12 @@ def _by_the_benchmark(paths: list[Path], fid: FID, work: Work, device: Device) -
 
 
 def as_the_benchmark_resizes(image: Image.Image) -> Tensor:
-    """To 512 pixels in whole levels, then to 299, both as OpenCV does it; (3, 299, 299) in [0, 1]."""
+    """Resize to 512 pixels in 8 bits, then to 299 in floating point, both as OpenCV does; (3, 299, 299) in [0, 1]."""
     levels = resized_bytes(np.asarray(image), BENCHMARK_SIDE)
     pixels = resized_floats(levels.astype(np.float32) / np.float32(255), INCEPTION_SIDE)
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _vouched_for(world: Manifest, name: str) -> Path:
-    facts = world.facts[name]
-    return world.outside(facts["weights"], facts["sha256"])
+def _verified_weights(assets: Manifest, name: str) -> Path:
+    facts = assets.facts[name]
+    return assets.outside(facts["weights"], facts["sha256"])

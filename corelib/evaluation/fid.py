@@ -1,7 +1,7 @@
 """Frechet distance between the features of sampled and of real images.
 
-The distance itself is computed from the nuclear norm of the cross-product of the two centred feature matrices: faster
-than a matrix square root, and right where there are fewer images than features.
+The distance is computed from the nuclear norm of the cross-product of the two centred feature matrices. This is faster
+than a matrix square root, and correct also with fewer images than features.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILE = "features.safetensors"
 
 
 def summarize_reference(settings: ReferenceStage, work: Work) -> Outcome:
-    """Stage: the features of the real images of the retain cells, (images, d)."""
+    """Stage: compute the features of the real images of the retain cells, (images, d)."""
     images = benchmark_images(work.inputs["images"])
     pairs = pairs_of(settings.styles, settings.objects, settings.fid.reference_images)
     with tempfile.TemporaryDirectory(dir=work.folder, prefix=".images.") as extracted:
@@ -40,16 +40,16 @@ def summarize_reference(settings: ReferenceStage, work: Work) -> Outcome:
 
 
 def measure_fid(settings: FIDStage, work: Work) -> Outcome:
-    """Stage: the distance of the sampled images of some cells to the reference."""
+    """Stage: measure the distance of the sampled images in `settings.grid` to the reference."""
     paths = sampled_images(work.inputs["samples"])
-    chosen = [paths[image] for image in settings.grid]
-    features = features_of(chosen, settings.fid, work)
+    files = [paths[image] for image in settings.grid]
+    features = features_of(files, settings.fid, work)
     reference = read_features(work.inputs["reference"].file(FILE), features.shape[1])
-    return Outcome([], {"fid": frechet_distance(features, reference), "images": len(chosen)})
+    return Outcome([], {"fid": frechet_distance(features, reference), "images": len(files)})
 
 
 def read_features(path: Path, dimensions: int) -> Tensor:
-    """The features in a file that `summarize_reference` wrote. Raises `ArtefactError` if it is damaged or of others."""
+    """Read features that `summarize_reference` wrote. Raises `ArtefactError` if they are damaged or do not fit."""
     features = read_safetensors(path, ["features"])["features"]
     if features.ndim != 2 or features.shape[1] != dimensions or features.dtype != torch.float64:
         raise ArtefactError(
@@ -67,16 +67,16 @@ def frechet_distance(sampled: Tensor, real: Tensor) -> float:
     if min(len(sampled), len(real)) < 2:
         raise AssetError(f"FID of {len(sampled)} sampled and {len(real)} real images, expected at least two of each.")
     means = sampled.mean(dim=0), real.mean(dim=0)
-    first, second = (_centred(features, mean) for features, mean in zip((sampled, real), means, strict=True))
-    overlap = torch.linalg.svdvals(_reduced(first) @ _reduced(second).T).sum()
-    distance = (means[0] - means[1]).square().sum() + first.square().sum() + second.square().sum() - 2 * overlap
+    first, second = (_centre(features, mean) for features, mean in zip((sampled, real), means, strict=True))
+    trace_of_root = torch.linalg.svdvals(_reduce(first) @ _reduce(second).T).sum()
+    distance = (means[0] - means[1]).square().sum() + first.square().sum() + second.square().sum() - 2 * trace_of_root
     return max(0.0, float(distance))
 
 
-def _centred(features: Tensor, mean: Tensor) -> Tensor:
+def _centre(features: Tensor, mean: Tensor) -> Tensor:
     return (features - mean) / (len(features) - 1) ** 0.5
 
 
-def _reduced(features: Tensor) -> Tensor:
-    """A matrix with the same F'F and at most d rows; it has the same nuclear norms in products."""
+def _reduce(features: Tensor) -> Tensor:
+    """A matrix with the same F'F and at most d rows; products with it have the same nuclear norm."""
     return torch.linalg.qr(features, mode="r").R if len(features) > features.shape[1] else features

@@ -1,6 +1,6 @@
-"""The gate: is the base model the paper's? Its images, before any unlearning, are counted against the paper's numbers.
+"""The gate: compares the accuracies of the base model, before any unlearning, with the paper's.
 
-A wrong checkpoint, class order, prompt or sampler shows here, before a GPU-hour is spent on a method.
+It detects a wrong checkpoint, class order, prompt or sampler before a GPU-hour is spent on a method.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from corelib.runs.stage import Outcome, Work
 from corelib.settings.gate import GateStage
 
 SIGNIFICANCE = 0.01
-"""Of each of the three tests: a base model that is the paper's fails the gate in at most 3 of 100 cases."""
+"""Level of each of the three tests: the paper's own base model fails the gate in at most 3 of 100 cases."""
 
 COLUMNS = ("metric", "k", "n", "value", "published_k", "published_n", "published", "probability", "outcome")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One accuracy of the original model beside the paper's."""
+    """One accuracy of the original model, and the paper's."""
 
     metric: str
     ours: Count
@@ -32,12 +32,12 @@ class Comparison:
 
     @property
     def probability(self) -> float:
-        """Of two counts that differ at least so much, were the accuracies equal."""
+        """Probability of counts that differ at least as much, if the accuracies are equal."""
         return probability_if_equal(self.ours, self.published)
 
     @property
     def passes(self) -> bool:
-        """Whether the two may be equal."""
+        """Whether the two accuracies may be equal."""
         return self.probability >= SIGNIFICANCE
 
     def __str__(self) -> str:
@@ -45,55 +45,56 @@ class Comparison:
 
 
 def compare(settings: GateStage, cells: Manifest) -> list[Comparison]:
-    """The accuracies of the original model on the gate's task, each with the paper's."""
-    found = read_json(cells.file(FILE))
-    return [Comparison(name, Count(**found[name]), Count(*settings.published[name])) for name in ACCURACIES]
+    """Compare the accuracies of the original model on the gate's task with the paper's."""
+    counts = read_json(cells.file(FILE))
+    return [Comparison(name, Count(**counts[name]), Count(*settings.published[name])) for name in ACCURACIES]
 
 
 def check_gate(settings: GateStage, work: Work) -> Outcome:
-    """Stage: let pass, or stop everything that waits behind the gate.
+    """Stage: pass, or stop everything that waits for the gate.
 
-    Raises `ArtefactError` with the numbers if an accuracy differs from the paper's and the study says `gate: stop`.
+    Raises `ArtefactError` with the numbers if an accuracy differs from the paper's and the study has `gate: stop`.
     """
-    compared = compare(settings, work.inputs["cells"])
-    failed = [comparison for comparison in compared if not comparison.passes]
+    comparisons = compare(settings, work.inputs["cells"])
+    failed = [comparison for comparison in comparisons if not comparison.passes]
     if failed and settings.on_failure == "stop":
         raise ArtefactError(
-            f"the gate is closed: the original model has {'; '.join(map(str, failed))} on {settings.task}, expected "
-            "what the paper has; look for the fault in checkpoint, class order, prompts or sampling, or say "
-            "`gate: warn` in the study to go on all the same."
+            f"the gate failed: the original model has {'; '.join(map(str, failed))} on {settings.task}; check the "
+            "checkpoint, class order, prompts and sampling, or set `gate: warn` in the study to continue anyway."
         )
-    return Outcome([], {"outcome": "failed" if failed else "passed", "numbers": [str(found) for found in compared]})
+    outcome, numbers = "failed" if failed else "passed", [str(comparison) for comparison in comparisons]
+    return Outcome([], {"outcome": outcome, "numbers": numbers})
 
 
 def report_gate(settings: GateStage, work: Work) -> Outcome:
-    """Stage: the same comparison as CSV and as a page, whatever its outcome."""
-    compared = compare(settings, work.inputs["cells"])
-    write_text(work.folder / "gate.csv", as_csv(compared))
-    write_text(work.folder / "gate.md", as_markdown(settings, compared))
+    """Stage: write the comparison as CSV and Markdown, whatever its outcome."""
+    comparisons = compare(settings, work.inputs["cells"])
+    write_text(work.folder / "gate.csv", as_csv(comparisons))
+    write_text(work.folder / "gate.md", as_markdown(settings, comparisons))
     return Outcome(["gate.csv", "gate.md"])
 
 
-def as_csv(compared: list[Comparison]) -> str:
-    """A line a metric."""
-    lines = [",".join(COLUMNS), *(",".join(_entries(comparison)) for comparison in compared)]
+def as_csv(comparisons: list[Comparison]) -> str:
+    """The comparisons as CSV, one line per metric."""
+    lines = [",".join(COLUMNS), *(",".join(_entries(comparison)) for comparison in comparisons)]
     return "\n".join(lines) + "\n"
 
 
-def as_markdown(settings: GateStage, compared: list[Comparison]) -> str:
-    """The comparison for people."""
+def as_markdown(settings: GateStage, comparisons: list[Comparison]) -> str:
+    """The comparisons as a Markdown table with the outcome of the gate."""
     header = "| " + " | ".join(column.replace("_", " ") for column in COLUMNS) + " |"
     lines = [header, "| --- |" + " ---: |" * (len(COLUMNS) - 2) + " --- |"]
-    lines += ["| " + " | ".join(_entries(comparison)) + " |" for comparison in compared]
-    outcome = "passed" if all(comparison.passes for comparison in compared) else "failed"
-    said = (
-        f"The original model on the images of {settings.task}, beside the paper's. An accuracy fails if two equal ones "
-        f"would differ so much with a probability below {SIGNIFICANCE} (Fisher's exact test)."
+    lines += ["| " + " | ".join(_entries(comparison)) + " |" for comparison in comparisons]
+    outcome = "passed" if all(comparison.passes for comparison in comparisons) else "failed"
+    note = (
+        f"The original model on the images of {settings.task}, compared with the paper's. An accuracy fails if equal "
+        f"ones would differ so much with a probability below {SIGNIFICANCE} (Fisher's exact test)."
     )
-    return "\n".join([f"### Gate: {outcome}", "", said, "", *lines, ""])
+    return "\n".join([f"### Gate: {outcome}", "", note, "", *lines, ""])
 
 
-def _entries(found: Comparison) -> list[str]:
-    ours, theirs = found.ours, found.published
+def _entries(comparison: Comparison) -> list[str]:
+    ours, theirs = comparison.ours, comparison.published
     counts = [str(part) for count in (ours, theirs) for part in (count.k, count.n, count.percent)]
-    return [found.metric, *counts, f"{found.probability:.3g}", "passed" if found.passes else "failed"]
+    outcome = "passed" if comparison.passes else "failed"
+    return [comparison.metric, *counts, f"{comparison.probability:.3g}", outcome]

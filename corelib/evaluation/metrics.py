@@ -1,4 +1,4 @@
-"""The paper's metrics, as counts: UA, IRA and CRA are k of n, SFID a ratio of distances, Total their rounded sum."""
+"""The paper's metrics: UA, IRA and CRA are k of n, SFID is a ratio of distances, Total the sum of rounded values."""
 
 from __future__ import annotations
 
@@ -62,39 +62,40 @@ def scaled_fid(fid_of_original: float, fid: float) -> float:
 
 
 def images_of(predictions: pd.DataFrame, cells: CellsStage, styles: Sequence[str]) -> pd.DataFrame:
-    """The predictions of some styles on a task's grid, a row an image.
+    """The predictions for the images of `styles` on a task's grid, one row per image.
 
-    Raises `ArtefactError` if an image of the grid is missing or there twice: skipping it would change a metric.
+    Raises `ArtefactError` if an image is missing or occurs twice, since either would change a metric.
     """
-    asked = [(style, object_, seed) for style in styles for object_ in cells.objects for seed in cells.seeds]
+    grid = [(style, object_, seed) for style in styles for object_ in cells.objects for seed in cells.seeds]
     by_image = predictions.set_index(["style", "object", "seed"])
     known = set(by_image.index)
-    if missing := [image for image in asked if image not in known]:
+    if missing := [image for image in grid if image not in known]:
         raise ArtefactError(f"the predictions lack the image {missing[0]}, expected every image of the grid.")
     if len(known) < len(by_image):
         repeated = by_image.index[by_image.index.duplicated()][0]
         raise ArtefactError(f"the predictions have the image {repeated} twice, expected every image once.")
-    return by_image.loc[asked].reset_index()
+    return by_image.loc[grid].reset_index()
 
 
 def counts_of(predictions: pd.DataFrame, cells: CellsStage) -> dict[str, Count]:
     """UA, IRA and CRA on a task's grid.
 
-    UA: images asked for in a forget style that are not seen in that style. IRA: images asked for in a retain style that
-    are. CRA: images of the whole grid, forgotten styles included, in which the object asked for is seen.
+    UA counts images prompted with a forget style that are not classified as that style. IRA counts images prompted
+    with a retain style that are. CRA counts images of the whole grid, forget styles included, that are classified as
+    the prompted object.
     """
     forget, retain = (images_of(predictions, cells, styles) for styles in (cells.forget, cells.retain))
-    style_is_seen = [int((part["predicted_style"] == part["style"]).sum()) for part in (forget, retain)]
-    object_is_seen = [int((part["predicted_object"] == part["object"]).sum()) for part in (forget, retain)]
+    correct_styles = [int((part["predicted_style"] == part["style"]).sum()) for part in (forget, retain)]
+    correct_objects = [int((part["predicted_object"] == part["object"]).sum()) for part in (forget, retain)]
     return {
-        "UA": Count(len(forget) - style_is_seen[0], len(forget)),
-        "IRA": Count(style_is_seen[1], len(retain)),
-        "CRA": Count(sum(object_is_seen), len(forget) + len(retain)),
+        "UA": Count(len(forget) - correct_styles[0], len(forget)),
+        "IRA": Count(correct_styles[1], len(retain)),
+        "CRA": Count(sum(correct_objects), len(forget) + len(retain)),
     }
 
 
 def count_cells(settings: CellsStage, work: Work) -> Outcome:
-    """Stage: everything that a table may say of one model on one task."""
+    """Stage: write the numbers of one model on one task that a table needs."""
     predictions = read_predictions(work.inputs["predictions"])
     counts = counts_of(predictions, settings)
     fid, fid_of_original = (float(work.inputs[role].facts["fid"]) for role in ("fid", "fid_of_original"))

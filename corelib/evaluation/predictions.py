@@ -1,4 +1,4 @@
-"""Predictions as a table with a row an image; apart from the classifiers, so that counting never imports them."""
+"""The table of predictions, one row per image. A separate module, so that counting never imports the classifiers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ COLUMNS = {
     "predicted_object": pa.string(),
     "flagged": pa.bool_(),
 }
-"""What is counted of an image."""
+"""Columns from which metrics are counted."""
 
 
 def read_predictions(manifest: Manifest) -> pd.DataFrame:
-    """The table that `classify_images` wrote. Raises `ArtefactError` if it is damaged."""
+    """Read the table that `classify_images` wrote. Raises `ArtefactError` if it is damaged."""
     path = manifest.file(PREDICTIONS)
     try:
         with reading_within_bounds():

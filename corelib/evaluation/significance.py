@@ -1,4 +1,4 @@
-"""Whether two accuracies may be equal, and how often a test would call equal ones different."""
+"""Tests of equal accuracies, and how often they call equal accuracies different."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from scipy.stats import binom, fisher_exact
 from corelib.evaluation.metrics import Count
 
 TIE = 1 + 1e-7
-"""Outcomes whose probabilities differ by no more than this factor are equally probable, but for rounding."""
+"""Outcomes whose probabilities differ by at most this factor count as equally probable: it allows for rounding."""
 
 
 @dataclass(frozen=True)
 class FalseDifferences:
-    """Of some pairs of counts, how many differ, and how many would by chance alone.
+    """Number of pairs of counts that differ, and how many would differ by chance alone.
 
     Attributes:
         pairs: number of pairs.
         differing: number of pairs that the test calls different.
-        expected: number of pairs that it would call different on average, were the accuracies of each pair equal.
-        at_least_as_many: probability of `differing` or more of them then, were the pairs independent.
+        expected: mean number of pairs that it would call different if the accuracies of each pair were equal.
+        at_least_as_many: probability of `differing` or more such pairs, if the pairs were also independent.
     """
 
     pairs: int
@@ -35,15 +35,15 @@ class FalseDifferences:
 
 
 def probability_if_equal(ours: Count, theirs: Count) -> float:
-    """Of two counts that differ at least as much as these, were the accuracies equal: Fisher's exact test."""
+    """Probability of counts that differ at least as much, if the accuracies are equal: Fisher's exact test."""
     table = [[count.k, count.n - count.k] for count in (ours, theirs)]
     return float(fisher_exact(table).pvalue)
 
 
 def false_differences(pairs: Sequence[tuple[Count, Count]], level: float) -> FalseDifferences:
-    """The differences among pairs of counts, and those that chance alone would give.
+    """Count the pairs that differ, and those that would differ by chance alone.
 
-    The accuracy that both counts of a pair are taken to have is the one they have together.
+    The common accuracy of a pair is taken to be that of its pooled counts.
     """
     differing = sum(probability_if_equal(*pair) < level for pair in pairs)
     chances = [
@@ -54,40 +54,40 @@ def false_differences(pairs: Sequence[tuple[Count, Count]], level: float) -> Fal
 
 
 def probability_of_difference(n: int, o: int, share: float, level: float) -> float:
-    """The probability that Fisher's exact test at `level` calls a count of n and one of o different by chance.
+    """Probability that Fisher's exact test at `level` calls a count k of n and a count m of o different by chance.
 
-    Both accuracies are `share`. Given k + m, the sum of the counts, k is hypergeometric whatever the accuracy is, so
-    the probability is the sum over k + m of its binomial probability times that of a rejection.
+    Both accuracies are `share`. Given the sum k + m, k is hypergeometric, whatever the accuracy is. The result is
+    therefore the sum over k + m of its binomial probability times the probability of a rejection.
     """
     sums = binom.pmf(np.arange(n + o + 1), n + o, share)
-    return float(sums @ _rejections(n, o, level))
+    return float(sums @ _rejection_probabilities(n, o, level))
 
 
 @functools.lru_cache(maxsize=64)
-def _rejections(n: int, o: int, level: float) -> NDArray[np.float64]:
+def _rejection_probabilities(n: int, o: int, level: float) -> NDArray[np.float64]:
     """The probability of a rejection for each sum of two counts with equal accuracies, (n + o + 1,)."""
-    logarithms = gammaln(np.arange(n + o + 2))  # of (i - 1)!
+    log_gamma = gammaln(np.arange(n + o + 2))  # log (i - 1)! at index i
 
-    def choose(total: int, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = logarithms[total + 1] - logarithms[chosen + 1] - logarithms[total - chosen + 1]
-        return found
+    def log_choose(total: int, k: NDArray[np.int64]) -> NDArray[np.float64]:
+        logarithm: NDArray[np.float64] = log_gamma[total + 1] - log_gamma[k + 1] - log_gamma[total - k + 1]
+        return logarithm
 
-    found = np.zeros(n + o + 1)
+    rejections = np.zeros(n + o + 1)
     for successes in range(n + o + 1):
         k = np.arange(max(0, successes - o), min(n, successes) + 1)
         probabilities = np.exp(
-            choose(n, k) + choose(o, successes - k) - choose(n + o, np.array([successes]))  # hypergeometric
+            log_choose(n, k) + log_choose(o, successes - k) - log_choose(n + o, np.array([successes]))  # hypergeometric
         )
         ranked = np.sort(probabilities)
         no_more_probable = np.searchsorted(ranked, probabilities * TIE, side="right")
         p_values = np.cumsum(ranked)[no_more_probable - 1]
-        found[successes] = probabilities[p_values < level].sum()
-    return found
+        rejections[successes] = probabilities[p_values < level].sum()
+    return rejections
 
 
-def tail(chances: Sequence[float], least: int) -> float:
-    """The probability that at least so many of some independent events happen (the Poisson binomial distribution)."""
+def tail(chances: Sequence[float], min_count: int) -> float:
+    """Probability that at least `min_count` of some independent events happen (Poisson binomial distribution)."""
     distribution = np.ones(1)
     for chance in chances:
         distribution = np.convolve(distribution, [1 - chance, chance])
-    return float(min(1.0, distribution[least:].sum()))
+    return float(min(1.0, distribution[min_count:].sum()))

@@ -1,4 +1,4 @@
-"""Figures: sampled images side by side, a row a prompt and a column a model."""
+"""Figures: sampled images side by side, one row per prompt and one column per model."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def draw_figure(settings: FigureStage, work: Work) -> Outcome:
 def image_grid(
     grid: list[list[Image.Image]], row_titles: list[str], column_titles: list[str], pixels: int
 ) -> Image.Image:
-    """Images of `pixels` pixels a side with titles to the left of the rows and above the columns.
+    """Grid of images, `pixels` pixels a side, with titles to the left of the rows and above the columns.
 
     Small images are enlarged without smoothing, so that a reader sees the pixels that were sampled.
     """
     font = ImageFont.load_default(size=LABEL_PIXELS)
     left = max(round(font.getlength(title)) for title in row_titles) + 2 * MARGIN
-    wrapped = [_wrapped(title, font, pixels) for title in column_titles]
+    wrapped = [_wrap(title, font, pixels) for title in column_titles]
     top = max(len(lines) for lines in wrapped) * (LABEL_PIXELS + 3) + 2 * MARGIN
     step = pixels + MARGIN
     picture = Image.new("RGB", (left + step * len(column_titles), top + step * len(grid)), PAPER)
@@ -57,8 +57,8 @@ def image_grid(
     return picture
 
 
-def _wrapped(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, pixels: int) -> list[str]:
-    """A title in lines that fit above its column."""
+def _wrap(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, pixels: int) -> list[str]:
+    """Break a title into lines that fit above its column."""
     lines = [""]
     for word in title.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,4 +1,4 @@
-"""Who made a number: the runs, commits and devices behind it, from the records beside the runs."""
+"""Provenance of a number: the runs, commits and devices behind it, from the provenance records of the runs."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from corelib.runs.layout import RECORD, SPECIFICATION
 from corelib.runs.manifest import Manifest
 
 SHARDS = "shards/*.provenance.json"
-"""The records of the jobs that sampled a run's images; the run's own is that of the job that gathered them."""
+"""Records of the jobs that sampled a run's images. The run's own record is that of the job that gathered them."""
 
 PREDICTIONS, FID, FID_OF_ORIGINAL = "predictions", "fid", "fid_of_original"
 
 NOT_ON_RECORD = "not on record"
 
 BELOW = ("samples", "delta")
-"""The roles by which what looks at images leads to the images, and these to their model."""
+"""Input roles to follow: from an evaluation to its images, and from images to their model."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """One job that had a part in a number.
+    """One job that contributed to a number.
 
     Attributes:
-        stage, run: what it made.
-        commit: of the code; None outside a checkout.
-        device: on which it computed, or those, if it was interrupted and went on elsewhere.
+        stage, run: the run that it made, and its stage.
+        commit: commit of the code; None outside a checkout.
+        device: its device; all of them, if it was interrupted and resumed on another one.
         host: the machine, or the cluster's name for it.
-        finished: when.
+        finished: time at which it finished.
     """
 
     stage: str
@@ -44,31 +44,31 @@ class Origin:
 
 
 def origins_of(cells: Manifest) -> dict[str, list[Origin]]:
-    """The jobs behind an evaluated run's accuracies, its FID, and the original model's: model, images, evaluation.
+    """The jobs behind an evaluated run's accuracies, its FID, and the original model's FID, by input role of the cells.
 
-    By the roles of the cells' inputs; empty lists where there is no specification. A job whose record is missing or
-    damaged is listed as not on record: the number is not in doubt for that, and `verify` names the record.
+    A list goes from the model to the images and their evaluation; it is empty if there is no specification. A job whose
+    record is missing or damaged is listed as not on record: the number is not in doubt, and `verify` names the record.
     """
     builds_on = _builds_on(cells.folder)
     return {
-        role: list(_chain(cells.folder.parents[1], builds_on[role])) if role in builds_on else []
+        role: list(_jobs_behind(cells.folder.parents[1], builds_on[role])) if role in builds_on else []
         for role in (PREDICTIONS, FID, FID_OF_ORIGINAL)
     }
 
 
-def _chain(runs: Path, name: str) -> Iterator[Origin]:
-    """The jobs of a run and of what it looks at, first things first."""
+def _jobs_behind(runs: Path, name: str) -> Iterator[Origin]:
+    """The jobs of a run and of the runs behind it, in the order of data flow."""
     builds_on = _builds_on(named_below(runs, name))
     for role in BELOW:
         if role in builds_on:
-            yield from _chain(runs, builds_on[role])
+            yield from _jobs_behind(runs, builds_on[role])
     stage, _, run = name.partition("/")
     records = sorted((runs / name).glob(SHARDS)) or [runs / name / RECORD]
     for path in records:
-        yield _origin(stage, run, path)
+        yield _read_origin(stage, run, path)
 
 
-def _origin(stage: str, run: str, path: Path) -> Origin:
+def _read_origin(stage: str, run: str, path: Path) -> Origin:
     try:
         job = read_sealed(path)
         devices = dict.fromkeys(attempt["device"] for attempt in (*job["earlier_attempts"], job))
@@ -78,7 +78,7 @@ def _origin(stage: str, run: str, path: Path) -> Origin:
 
 
 def _builds_on(folder: Path) -> Mapping[str, str]:
-    """The runs that a run builds on, by role; none where its specification is gone."""
+    """The runs that a run builds on, by role; empty if its specification is missing or damaged."""
     try:
         return {role: str(name) for role, name in read_sealed(folder / SPECIFICATION)["builds_on"].items()}
     except (ArtefactError, KeyError, AttributeError):

@@ -1,4 +1,4 @@
-"""Tables: queries over evaluated runs, in the paper's columns, with everything behind each number beside it."""
+"""Tables: queries over evaluated runs, in the paper's columns, with counts, verdicts and provenance of each number."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CELL_COLUMNS = (
 ORIGIN_COLUMNS = ("task", "row", "metric", "stage", "run", "commit", "device", "host", "finished")
 
 ROLES = {**dict.fromkeys(ACCURACIES, (PREDICTIONS,)), "SFID": (FID, FID_OF_ORIGINAL)}
-"""By which of the cells' inputs a number is decided; Total by all."""
+"""The inputs of the cells that decide a metric; Total depends on all of them."""
 
 SIGNIFICANCE = 0.05
 
@@ -43,7 +43,7 @@ LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One line of a table."""
+    """One line of a table: a row with its evaluated run."""
 
     row: TableRow
     run: str
@@ -55,7 +55,7 @@ class Evaluated:
 
     @property
     def remark(self) -> str:
-        """What a reader must know of the line; empty where its numbers can be taken as they are."""
+        """Warnings about the numbers of the line; empty if there are none."""
         remarks = []
         if self.diverged_at is not None:
             remarks.append(f"diverged at step {self.diverged_at}")
@@ -66,37 +66,37 @@ class Evaluated:
 
     @property
     def title(self) -> str:
-        """What the line is called, on one line, with what a reader must know of it."""
+        """The title of the row without line breaks, followed by the remark."""
         title = " ".join(self.row.title.split())
         return f"{title} ({self.remark})" if self.remark else title
 
     @property
     def values(self) -> dict[str, Decimal]:
-        """What the line says under each metric, as the paper rounds it."""
+        """The value of each metric, rounded as in the paper."""
         values = {name: count.percent for name, count in self.counts.items()} | {"SFID": self.sfid}
         return values | {"Total": total(values.values())}
 
     @property
     def may_be_best(self) -> bool:
-        """Whether the line competes for the best Total: it has one, and nothing casts doubt on it."""
+        """Whether the line competes for the best Total: its Total is finite, and it has no remark."""
         return not self.remark and self.values["Total"].is_finite()
 
     def made_by(self, metric: str) -> list[Origin]:
-        """The jobs that had a part in one of the line's numbers, each once."""
+        """The jobs that contributed to the value of a metric, without repetition."""
         roles = ROLES.get(metric, tuple(self.origins))
         return list(dict.fromkeys(origin for role in roles for origin in self.origins[role]))
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number of the paper, and the count behind it where it is an accuracy."""
+    """A number of the paper, with its count if it is an accuracy."""
 
     value: str
     count: Count | None
 
 
 def tabulate(settings: TableStage, work: Work) -> Outcome:
-    """Stage: write a table as CSV, Markdown and LaTeX, its cells with all behind them, and who made each."""
+    """Stage: write a table as CSV, Markdown and LaTeX, and its cells and their provenance as CSV."""
     lines = [evaluated(row, work.inputs[row.cells]) for row in settings.rows]
     published = read_published(settings.published)
     gate = outcome_of_gate(work.inputs.get("gate"))
@@ -109,61 +109,65 @@ def tabulate(settings: TableStage, work: Work) -> Outcome:
     }
     for name, content in contents.items():
         write_text(work.folder / name, content)
-    # as the records that it repeats, it says where and when: equal tables are equal files, wherever they were made
+    # a record, which the manifest does not list: it names places and times, and equal tables are to be equal files
     origins = f"{settings.name}.provenance.csv"
     write_text(work.folder / origins, as_provenance(lines))
     return Outcome(sorted(contents), records=[origins])
 
 
 def outcome_of_gate(gate: Manifest | None) -> str:
-    """What the gate said of the base model: `passed` or `failed`; `off` where there is none."""
+    """The outcome of the gate: `passed` or `failed`; `off` if there is no gate."""
     return NO_GATE if gate is None else str(gate.facts["outcome"])
 
 
 def evaluated(row: TableRow, cells: Manifest) -> Evaluated:
-    """A line from the counts of its run."""
-    found = read_json(cells.file(FILE))
-    counts = {name: Count(**found[name]) for name in ACCURACIES}
-    sfid = rounded(scaled_fid(found["FID_of_original"], found["FID"]))
-    return Evaluated(row, cells.folder.name, counts, sfid, found["diverged_at"], found["flagged"], origins_of(cells))
+    """The line of a row, from the cells of its run."""
+    numbers = read_json(cells.file(FILE))
+    counts = {name: Count(**numbers[name]) for name in ACCURACIES}
+    sfid = rounded(scaled_fid(numbers["FID_of_original"], numbers["FID"]))
+    diverged_at, flagged = numbers["diverged_at"], numbers["flagged"]
+    return Evaluated(row, cells.folder.name, counts, sfid, diverged_at, flagged, origins_of(cells))
 
 
 def as_csv(lines: list[Evaluated]) -> str:
-    """The table in the paper's columns, and a last one for what a reader must know of a line."""
-    rows = [[line.row.task, line.row.title, *map(_shown, line.values.values()), line.remark] for line in lines]
+    """The table as CSV, in the paper's columns followed by a column of remarks."""
+    rows = [[line.row.task, line.row.title, *map(_format, line.values.values()), line.remark] for line in lines]
     return _csv([COLUMNS, *rows])
 
 
 def as_markdown(lines: list[Evaluated]) -> str:
-    """The table for people, task by task, the best Total of each in bold."""
+    """The table as Markdown, one section per task; the best Total of each task is bold."""
     parts = []
-    for task, own in _by_task(lines):
+    for task, task_lines in _group_by_task(lines):
         header = ["Algorithm", *(f"{metric} (↑)" for metric in METRICS)]
         rows = [header, ["---", *["---:"] * len(METRICS)]]
-        rows += [[line.title.replace("|", "\\|"), *_values(line, own, "**{}**")] for line in own]
+        rows += [[line.title.replace("|", "\\|"), *_format_values(line, task_lines, "**{}**")] for line in task_lines]
         parts.append(f"### {task}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
     return "\n\n".join(parts) + "\n"
 
 
 def as_latex(lines: list[Evaluated]) -> str:
-    """The table for papers, to be used with the package booktabs; the best Total of each task in bold."""
+    """The table as LaTeX, for the package booktabs; the best Total of each task is bold."""
     header = ["Algorithm", *(rf"{metric} ($\uparrow$)" for metric in METRICS)]
     parts = [rf"\begin{{tabular}}{{l{'r' * len(METRICS)}}}", r"\toprule", _latex_row(header)]
-    for task, own in _by_task(lines):
-        parts += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{_in_latex(task)}}}}} \\"]
-        parts += [_latex_row([_in_latex(line.title), *_values(line, own, r"\textbf{{{}}}")]) for line in own]
+    for task, task_lines in _group_by_task(lines):
+        parts += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{_escape_latex(task)}}}}} \\"]
+        parts += [
+            _latex_row([_escape_latex(line.title), *_format_values(line, task_lines, r"\textbf{{{}}}")])
+            for line in task_lines
+        ]
     return "\n".join([*parts, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _by_task(lines: list[Evaluated]) -> Iterator[tuple[str, list[Evaluated]]]:
+def _group_by_task(lines: list[Evaluated]) -> Iterator[tuple[str, list[Evaluated]]]:
     for task in dict.fromkeys(line.row.task for line in lines):
         yield task, [line for line in lines if line.row.task == task]
 
 
-def _values(line: Evaluated, rivals: list[Evaluated], bold: str) -> list[str]:
-    """What stands in a line's columns; its Total in bold if it is the best of those that may be."""
-    values = [_shown(value) for value in line.values.values()]
-    totals = [rival.values["Total"] for rival in rivals if rival.may_be_best]
+def _format_values(line: Evaluated, task_lines: list[Evaluated], bold: str) -> list[str]:
+    """The values of a line as text; its Total is bold if it is the best among the lines that may be best."""
+    values = [_format(value) for value in line.values.values()]
+    totals = [other.values["Total"] for other in task_lines if other.may_be_best]
     if line.may_be_best and line.values["Total"] == max(totals):
         values[-1] = bold.format(values[-1])
     return values
@@ -173,15 +177,15 @@ def _latex_row(entries: list[str]) -> str:
     return " & ".join(entries) + r" \\"
 
 
-def _in_latex(text: str) -> str:
-    """A text without any of LaTeX's own characters."""
+def _escape_latex(text: str) -> str:
+    """Escape the special characters of LaTeX."""
     return text.translate(LATEX)
 
 
 def as_cells(
     lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published], comparable: bool, gate: str
 ) -> str:
-    """Every number with its count, 95 % interval, published counterpart and verdict, and the outcome of the gate."""
+    """Every number as CSV, with its count, 95 % interval, published value and verdict, and the outcome of the gate."""
     return _csv([CELL_COLUMNS, *(cell for line in lines for cell in _cells(line, published, comparable, gate))])
 
 
@@ -198,7 +202,7 @@ def _cells(
             metric,
             count.k if count else "",
             count.n if count else "",
-            _shown(value),
+            _format(value),
             f"{low:.2f}" if count else "",
             f"{high:.2f}" if count else "",
             theirs.value if theirs else "",
@@ -213,7 +217,7 @@ def _cells(
 
 
 def as_provenance(lines: list[Evaluated]) -> str:
-    """Every job that had a part in a number: what it made, when, where, on which device and from which commit."""
+    """Every job that contributed to a number as CSV: its run, commit, device, host and time."""
     return _csv(
         [
             ORIGIN_COLUMNS,
@@ -235,7 +239,7 @@ def verdict(count: Count | None, published: Published | None, comparable: bool) 
 
 
 def about_chance(lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published]) -> str:
-    """How many accuracies differ from the published ones, and how many would by chance; empty if none is comparable."""
+    """Note on how many accuracies differ from the published ones, and how many would by chance; may be empty."""
     pairs = [
         (count, theirs.count)
         for line in lines
@@ -244,12 +248,13 @@ def about_chance(lines: list[Evaluated], published: Mapping[tuple[str, str, str]
     ]
     if not pairs:
         return ""
-    found = false_differences(pairs, SIGNIFICANCE)
-    differ = "differs" if found.differing == 1 else "differ"
+    differences = false_differences(pairs, SIGNIFICANCE)
+    differ = "differs" if differences.differing == 1 else "differ"
     return (
-        f"Of {found.pairs} accuracies that the paper prints too, {found.differing} {differ} (Fisher's exact test at "
-        f"5 %). Were all of them equal, {found.expected:.2g} would differ by chance; {found.differing} or more with a "
-        f"probability of {found.at_least_as_many:.2g} (cells taken as independent)."
+        f"Of {differences.pairs} accuracies that the paper also prints, {differences.differing} {differ} (Fisher's "
+        f"exact test at 5 %). If all were equal, {differences.expected:.2g} would differ by chance; "
+        f"{differences.differing} or more with a probability of {differences.at_least_as_many:.2g} (cells taken as "
+        "independent)."
     )
 
 
@@ -261,7 +266,7 @@ def read_published(numbers: list[list[str]]) -> dict[tuple[str, str, str], Publi
     }
 
 
-def _shown(value: Decimal) -> str:
+def _format(value: Decimal) -> str:
     return f"{value:.2f}"
 
 

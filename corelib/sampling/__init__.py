@@ -1,1 +1,1 @@
-"""Images of the original and of unlearned models, in addressed batches and shards."""
+"""Sampling of the original and of unlearned models, in addressed batches and shards."""

@@ -1,4 +1,4 @@
-"""Where the images of a run lie, how they are cut into batches, and vouching for all of them together."""
+"""Collection of the sampled images of a run: completeness of its batches, and the manifest of all images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from corelib.settings.sampling import SamplesStage
 
 
 def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
-    """Stage: check that every image of the grid is there with the bytes its batch vouches for.
+    """Stage: check that every image of the grid exists and has the sha256 in the record of its batch.
 
-    Raises `ArtefactError` for the first one that is not, after marking its batch to be sampled again.
+    Raises `ArtefactError` for the first incomplete batch, after deleting its record so that it is sampled again.
     """
     flagged: list[str] = []
     for number, images in enumerate(batches_of(settings)):
@@ -32,8 +32,8 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
                 shard.unlink()
             names = f"{image_name(*images[0])} to {image_name(*images[-1])}"
             raise ArtefactError(
-                f"{record}: an image of its batch ({names}) is missing, damaged, or of another build of the model, "
-                "expected all of them whole; ask for the target again: such batches alone will be sampled again."
+                f"{record}: an image of its batch ({names}) is missing, damaged, or from another build of the model; "
+                "ask for the target again to sample only such batches again."
             )
         flagged += [str(name) for name in read_json(record)["flagged"]]
     delta = work.inputs.get("delta")
@@ -42,7 +42,12 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
 
 
 def is_whole(record: Path, trained: Mapping[str, str]) -> bool:
-    """Whether the record of a batch is there and every image it vouches for, sampled from these very models."""
+    """Whether a batch is complete: its record and all images exist, are undamaged, and come from the given models.
+
+    Args:
+        record: path of the batch's record.
+        trained: seals of the trained models behind the images, by the names of their runs.
+    """
     try:
         content = read_json(record)
         images = content["images"].items()
@@ -57,10 +62,10 @@ def is_whole(record: Path, trained: Mapping[str, str]) -> bool:
 
 
 def sampled_images(samples: Manifest) -> dict[SampledImage, Path]:
-    """The path of every image of a run, in the order of its grid, after checking that all bytes are as vouched for."""
+    """Paths of the images of a run in the order of its grid, after verifying all files against the manifest."""
     folder = samples.file(IMAGES)
     try:
         grid = [(str(style), str(object_), int(seed)) for style, object_, seed in samples.facts["grid"]]
     except (TypeError, ValueError):
-        raise ArtefactError(f"{samples.folder / MANIFEST}: its grid is no list of style, object and seed.") from None
+        raise ArtefactError(f"{samples.folder / MANIFEST}: its grid is not a list of (style, object, seed).") from None
     return {image: below(folder, image_name(*image)) for image in grid}

@@ -1,4 +1,4 @@
-"""The grid of images that a run samples: names, batches, shards."""
+"""The grid of images that a run samples: file names and batches."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from corelib.settings.sampling import SamplesStage
 IMAGES, BATCHES = "images", "batches"
 
 SampledImage = tuple[str, str, int]
-"""Style, object, seed."""
+"""(style, object, seed)."""
 
 
 def image_name(style: str, object_: str, seed: int) -> str:
-    """The file name that the benchmark's evaluator expects."""
+    """File name of an image, as the benchmark's evaluator expects it."""
     return f"{style}_{object_}_seed{seed}.jpg"
 
 
 def record_path(number: int) -> Path:
-    """The record of a batch below a run's folder: it exists if and only if the batch is whole."""
+    """Path of a batch's record within the run's folder; the record exists if and only if the batch is complete."""
     return Path(BATCHES) / f"{number:05d}.json"
 
 
 def batches_of(settings: SamplesStage) -> list[list[SampledImage]]:
-    """The grid cut into batches, the last one possibly short."""
+    """The grid in batches; the last one may be shorter."""
     size = settings.sampling.batch
     return [settings.grid[start : start + size] for start in range(0, len(settings.grid), size)]

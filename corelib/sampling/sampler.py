@@ -1,7 +1,7 @@
 """Sampling: DDIM with classifier-free guidance, from addressed noise, in addressed batches.
 
-Image i of a run's grid is always in batch i // B and slot i % B, and the last batch is padded, so neither the number of
-shards nor an interruption changes what is computed together, and no bit of any image.
+Image i of a run's grid is always in slot i % B of batch i // B, and the last batch is padded. Neither the number of
+shards nor an interruption changes which images are computed together, so no bit of any image changes.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ log = logging.getLogger(__name__)
 
 
 def sample_shard(settings: SamplesStage, work: Work, shard: int, shards: int) -> Outcome:
-    """Stage: sample one of `shards` shares of a run's batches; batches that lie there whole are not sampled again.
+    """Stage: sample every `shards`-th batch of a run, from number `shard` on; complete batches are not sampled again.
 
-    In an unlearned model's images, constant or non-finite ones are flagged; in the original model's they are an
-    `ArtefactError`.
+    Constant or non-finite images of an unlearned model are flagged. Raises `ArtefactError` if the original model
+    samples one.
     """
     batches = batches_of(settings)
-    mine = list(range(shard, len(batches), shards))
-    missing = [number for number in mine if not is_whole(work.folder / record_path(number), work.trained)]
-    log.info("%d of %d batches are to be sampled", len(missing), len(mine))
+    numbers = list(range(shard, len(batches), shards))
+    missing = [number for number in numbers if not is_whole(work.folder / record_path(number), work.trained)]
+    log.info("sampling %d of %d batches; the others are complete", len(missing), len(numbers))
     if missing:
         sampler = Sampler(settings, work)
         progress = Progress("batches", len(missing))
         for done, number in enumerate(missing, start=1):
             sampler.sample(number, batches[number])
             progress.report(done)
-    return Outcome([str(record_path(number)) for number in mine])
+    return Outcome([str(record_path(number)) for number in numbers])
 
 
 class Sampler:
-    """One model, ready to sample batches of its run."""
+    """Samples batches of a run with its model."""
 
     def __init__(self, settings: SamplesStage, work: Work) -> None:
         base = BaseModel(work.inputs["pipeline"])
@@ -73,7 +73,7 @@ class Sampler:
         self.embeddings = EmbeddingCache(work.inputs["embeddings"])
 
     def sample(self, number: int, images: list[tuple[str, str, int]]) -> None:
-        """Sample a batch, write its images, and last its record."""
+        """Sample a batch, write its images and then its record."""
         size = self.settings.sampling.batch
         padded = images + [images[-1]] * (size - len(images))
         sampled = self.images_of(padded)[: len(images)]
@@ -90,50 +90,50 @@ class Sampler:
             hashes[name] = sha256_of(path)
         if flagged and self.is_original:
             raise ArtefactError(
-                f"{self.folder / IMAGES / flagged[0]}: the original model sampled a constant or non-finite image, "
-                "expected a picture; check the base model and `sampling.precision`."
+                f"{self.folder / IMAGES / flagged[0]}: the original model sampled a constant or non-finite image; "
+                "check the base model and `sampling.precision`."
             )
         record = {"images": hashes, "flagged": flagged, "trained": dict(self.trained)}
         write_json(self.folder / record_path(number), sealed(record))
 
     @torch.no_grad()
     def images_of(self, images: list[tuple[str, str, int]]) -> Tensor:
-        """The images of some (style, object, seed), (n, 3, side, side), black at 0 and white at 1, on the CPU."""
+        """Sample the images of (style, object, seed), (n, 3, side, side) on the CPU; black is 0 and white is 1."""
         settings, wording = self.settings.sampling, self.settings.wording
-        asked = [wording.prompt(style, object_) for style, object_, _ in images]
-        conditioned = self.embeddings.of(asked).to(self.device.torch_device)
+        prompts = [wording.prompt(style, object_) for style, object_, _ in images]
+        conditioned = self.embeddings.of(prompts).to(self.device.torch_device)
         unconditioned = self.embeddings.of([settings.negative_prompt] * len(images)).to(self.device.torch_device)
         latents = initial_noise(images, self._latent_shape()).to(self.device.torch_device)
         latents = latents * self.scheduler.init_noise_sigma
         self.scheduler.set_timesteps(settings.scheduler.steps, device=self.device.torch_device)
-        for number, timestep in enumerate(self.scheduler.timesteps):
-            noise = self._guided(latents, timestep, conditioned, unconditioned, settings)
+        for step, timestep in enumerate(self.scheduler.timesteps):
+            noise = self._predict_guided(latents, timestep, conditioned, unconditioned, settings)
             latents = self.scheduler.step(
                 noise,
                 timestep,
                 latents,
                 eta=settings.scheduler.eta,
-                variance_noise=self._variance_noise(images, number),
+                variance_noise=self._draw_variance_noise(images, step),
             ).prev_sample
         decoded = self.autoencoder.decode(latents / self.autoencoder.config["scaling_factor"]).sample
         return (decoded / 2 + 0.5).cpu()
 
-    def _guided(
+    def _predict_guided(
         self, latents: Tensor, timestep: Tensor, conditioned: Tensor, unconditioned: Tensor, settings: Sampling
     ) -> Tensor:
-        """e_0 + s (e_p - e_0), with both predictions from one doubled batch."""
+        """e_0 + s (e_p - e_0), with e_0 and e_p from one doubled batch."""
         if settings.guidance_scale == 1:
-            return self._predicted(latents, timestep, conditioned)
-        both = self._predicted(torch.cat([latents, latents]), timestep, torch.cat([unconditioned, conditioned]))
+            return self._predict(latents, timestep, conditioned)
+        both = self._predict(torch.cat([latents, latents]), timestep, torch.cat([unconditioned, conditioned]))
         return guided(both, settings.guidance_scale)
 
-    def _predicted(self, latents: Tensor, timestep: Tensor, prompts: Tensor) -> Tensor:
+    def _predict(self, latents: Tensor, timestep: Tensor, prompts: Tensor) -> Tensor:
         latents = self.scheduler.scale_model_input(latents, timestep)
         with self.device.autocast():
             predicted: Tensor = self.unet(latents, timestep, encoder_hidden_states=prompts).sample
         return predicted.float()
 
-    def _variance_noise(self, images: list[tuple[str, str, int]], step: int) -> Tensor | None:
+    def _draw_variance_noise(self, images: list[tuple[str, str, int]], step: int) -> Tensor | None:
         if self.settings.sampling.scheduler.eta == 0:
             return None
         return initial_noise(images, self._latent_shape(), "step", step).to(self.device.torch_device)
@@ -145,12 +145,12 @@ class Sampler:
 
 
 def scheduler_switches(settings: DDIM) -> dict[str, Any]:
-    """The scheduler's configuration keys that a study decides; the number of steps and eta are given when sampling."""
+    """Options for the scheduler's configuration; the number of steps and eta are passed when sampling."""
     return settings.model_dump(exclude={"steps", "eta"})
 
 
 def initial_noise(images: list[tuple[str, str, int]], shape: tuple[int, ...], *address: str | int) -> Tensor:
-    """Standard Gaussian noise of each image, (n, c, h, w): a function of its seed, style and object alone."""
+    """Standard Gaussian noise of each image, (n, c, h, w): a function of seed, style, object and `address` alone."""
     return torch.stack(
         [
             torch.randn(shape, generator=generator("image", seed, style, object_, *address))
@@ -160,6 +160,6 @@ def initial_noise(images: list[tuple[str, str, int]], shape: tuple[int, ...], *a
 
 
 def as_pixels(values: Tensor) -> NDArray[np.uint8]:
-    """An image (3, side, side), black at 0 and white at 1, as (side, side, 3) in 8 bits; not finite is black."""
+    """Convert an image (3, side, side), black 0 and white 1, to (side, side, 3) in 8 bits; non-finite is black."""
     finite = torch.where(torch.isfinite(values), values, 0.0)
     return (finite.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

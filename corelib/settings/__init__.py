@@ -1,1 +1,1 @@
-"""The leaves that each stage reads, as pydantic models. Imports nothing of the library but `errors`."""
+"""Pydantic models of the configuration leaves that each stage reads. Imports nothing of the library but `errors`."""

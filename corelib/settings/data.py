@@ -1,4 +1,4 @@
-"""What slicing and encoding read: which images belong to the forget and the retain set."""
+"""Settings of slicing and encoding: the forget and retain sets, the images to encode, the prompts to embed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from corelib.settings.section import Section
 
 
 class SliceStage(Section):
-    """The forget and the retain set of one task: every listed style x object x image index."""
+    """The forget and retain sets of one task: every listed style x object x image index."""
 
     forget: list[str]
     retain: list[str]
@@ -19,7 +19,7 @@ class SliceStage(Section):
 
 
 class Encoding(Section):
-    """How an image enters the autoencoder: central square crop, then resized to `resolution` pixels, never flipped."""
+    """Preprocessing of images for the autoencoder: central square crop, resize to `resolution` pixels, no flips."""
 
     resolution: PositiveInt
     interpolation: Literal["bicubic", "lanczos", "bilinear"]
@@ -36,6 +36,6 @@ class LatentsStage(Section):
 
 
 class EmbeddingsStage(Section):
-    """The prompts that are embedded, each once: those of training, or those of evaluation."""
+    """The prompts to embed, without repetition: those of training, or those of evaluation."""
 
     prompts: list[str]

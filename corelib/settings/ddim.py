@@ -1,4 +1,4 @@
-"""How DDIM goes through a noise schedule."""
+"""Options of the DDIM scheduler."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from corelib.settings.section import Section
 
 
 class Switches(Section):
-    """The DDIM scheduler's switches, all of them; the noise schedule itself belongs to the base model.
+    """All options of the DDIM scheduler; the noise schedule itself belongs to the base model.
 
-    A base model's own file is of another scheduler and says some of them only, to which diffusers adds defaults.
+    The base model's scheduler file is for another scheduler and sets only some of these options. diffusers would use
+    its own defaults for the others.
     """
 
     steps_offset: int = Field(ge=0)
@@ -22,5 +23,5 @@ class Switches(Section):
 
     @property
     def switches(self) -> dict[str, Any]:
-        """The scheduler's configuration keys."""
+        """The options by their keys in the scheduler's configuration."""
         return self.model_dump(include=set(Switches.model_fields))

@@ -1,4 +1,4 @@
-"""What classification, FID and the cells of a table read."""
+"""Settings of classification, FID and the cells of a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from corelib.settings.section import Section
 
 
 class Classification(Section):
-    """How many images both classifiers see at once."""
+    """Batch size of the two classifiers."""
 
     batch: PositiveInt
 
@@ -19,9 +19,9 @@ class FID(Section):
     """Frechet distance between sampled and real images of the retain cells.
 
     Attributes:
-        mode: "clean" and "legacy_tensorflow" are clean-fid's image handling, of which the first resizes in floating
-            point with anti-aliasing; "benchmark" is that of UnlearnCanvas' own evaluator.
-        reference_images: the indices of the real images of each retain cell.
+        mode: image handling. "clean" and "legacy_tensorflow" are clean-fid's modes; "clean" resizes in floating point
+            with anti-aliasing. "benchmark" is the image handling of UnlearnCanvas' own evaluator.
+        reference_images: indices of the real images of each retain cell.
     """
 
     mode: Literal["clean", "legacy_tensorflow", "benchmark"]
@@ -36,7 +36,7 @@ class PredictionsStage(Section):
 
 
 class ReferenceStage(Section):
-    """The real images whose feature statistics FID compares with."""
+    """The real images whose features are the reference of FID."""
 
     fid: FID
     styles: list[str]

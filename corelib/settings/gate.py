@@ -1,4 +1,4 @@
-"""What the gate reads: what the paper says of its original model."""
+"""Settings of the gate: the paper's counts for its original model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from corelib.settings.section import Section
 
 
 class GateStage(Section):
-    """The paper's counts on the images by which the base model is judged.
+    """The paper's counts with which those of the base model are compared.
 
     Attributes:
-        task: whose evaluation grid it is.
+        task: the task whose evaluation grid is used.
         published: k and n by metric.
-        on_failure: whether a base model that is not the paper's stops everything after it, or is only named.
+        on_failure: action if the base model differs from the paper's. "stop" stops everything after the gate; "warn"
+            only reports the outcome.
     """
 
     task: str

@@ -1,4 +1,4 @@
-"""What the stages that make the miniature world read: rendering, autoencoder, denoiser, classifiers."""
+"""Settings of the stages that make the miniature world: rendering, autoencoder, denoiser, classifiers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Rendering(Section):
 
 
 class Training(Section):
-    """Length and step size of one of the world's own trainings (Adam)."""
+    """Length, batch size and learning rate of the training of one of the world's models (Adam)."""
 
     steps: PositiveInt
     batch: PositiveInt
@@ -28,7 +28,7 @@ class Training(Section):
 
 
 class Autoencoder(Section):
-    """A small AutoencoderKL: one level per entry of `channels`, each but the last halving the image."""
+    """A small AutoencoderKL: one level per entry of `channels`; each level except the last halves the image."""
 
     channels: list[PositiveInt]
     latent_channels: PositiveInt
@@ -74,7 +74,7 @@ class AutoencoderStage(Section):
 class PipelineStage(Section):
     """Everything that the training of text encoder and U-Net reads.
 
-    `prompts` maps a style and an object to the caption that the images of that cell are trained with.
+    `prompts[style][object]` is the training caption of the images of that cell.
     """
 
     text_encoder: TextEncoder
@@ -85,7 +85,7 @@ class PipelineStage(Section):
 
 
 class ClassifierStage(Section):
-    """Everything that one classifier's training reads; `classes` is the order of its outputs."""
+    """Everything that one classifier's training reads; `classes` are in the order of its outputs."""
 
     label: str = Field(pattern="^(style|object)$")
     classes: list[str]

@@ -1,4 +1,4 @@
-"""What taking the shipped world into use reads."""
+"""Settings of the stage that adopts the shipped world."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class PretrainedStage(Section):
     """The trained models that the repository ships.
 
     Attributes:
-        files: their sha256, by path below the shipped folder.
-        facts: what the stages that trained them said of them.
+        files: sha256 of each file, by its path in the shipped folder.
+        facts: facts returned by the stages that trained them.
     """
 
     files: dict[str, str]

@@ -1,4 +1,4 @@
-"""Concepts are a style and an object; prompts are how the model is asked for them."""
+"""Prompts for concepts; a concept is a style and an object."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pydantic import field_validator
 from corelib.settings.section import Section
 
 EMPTY_CONCEPT = ""
-"""The style name that stands for the empty prompt, where an anchor may be no concept at all (Appendix C, ESD)."""
+"""Style name that stands for the empty prompt: the anchor may be no concept at all (Appendix C, ESD)."""
 
 
 class Wording(Section):
-    """How a style and an object become a prompt, either in training or in evaluation.
+    """Rule that turns a style and an object into a prompt, in training or in evaluation.
 
     Attributes:
-        template: with the fields `{object}` and `{style}`; underscores of names become spaces.
+        template: text with the fields `{object}` and `{style}`; underscores in names become spaces.
         photo_style: the style of the photos that the other styles were painted from.
-        photo_name: what the photos are called.
+        photo_name: name of the photo style in prompts.
     """
 
     template: str
@@ -32,12 +32,12 @@ class Wording(Section):
 
 
 class Prompts(Section):
-    """What concepts are called (protocol: dataset, and "prompt for Seed_Images").
+    """Names of concepts in prompts (protocol: dataset, and "prompt for Seed_Images").
 
     Attributes:
-        template, photo_style: as of `Wording`.
-        photo_in_training: what the photos are called in captions.
-        photo_in_evaluation: what they are called when images are sampled.
+        template, photo_style: as in `Wording`.
+        photo_in_training: name of the photo style in captions.
+        photo_in_evaluation: name of the photo style in the prompts of sampled images.
     """
 
     template: str
@@ -47,21 +47,21 @@ class Prompts(Section):
 
     @field_validator("template")
     @classmethod
-    def _has_both_fields(cls, template: str) -> str:
+    def _check_fields(cls, template: str) -> str:
         try:
-            words = template.format(object="OBJECT", style="STYLE")
+            prompt = template.format(object="OBJECT", style="STYLE")
         except (KeyError, IndexError, ValueError, AttributeError, TypeError):
-            words = ""
-        if "OBJECT" not in words or "STYLE" not in words:
+            prompt = ""
+        if "OBJECT" not in prompt or "STYLE" not in prompt:
             raise ValueError("a text with the fields {object} and {style} and no others")
         return template
 
     @property
     def in_training(self) -> Wording:
-        """The words of captions."""
+        """Wording of captions."""
         return Wording(template=self.template, photo_style=self.photo_style, photo_name=self.photo_in_training)
 
     @property
     def in_evaluation(self) -> Wording:
-        """The words with which images are sampled."""
+        """Wording of the prompts of sampled images."""
         return Wording(template=self.template, photo_style=self.photo_style, photo_name=self.photo_in_evaluation)

@@ -1,4 +1,4 @@
-"""What tables and figures read besides the cells and images of their rows."""
+"""Settings of tables and figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from corelib.settings.section import Section
 
 
 class TableRow(Section):
-    """One line of a table; `cells` is the role under which its evaluated run is an input."""
+    """One row of a table; `cells` is the role of its evaluated run among the inputs."""
 
     task: str
     row: str
@@ -17,11 +17,11 @@ class TableRow(Section):
 
 
 class TableStage(Section):
-    """A table: its lines in the paper's order, and the published numbers they stand beside.
+    """A table: its rows in the paper's order, and the published numbers to compare them with.
 
     Attributes:
-        published: the numbers of the paper's table of the same rows, if it has one: (task, row, metric, value, k, n).
-        comparable: whether accuracies may be tested against the paper's: only in the paper's world.
+        published: numbers of the paper's table with the same rows, if it has one: (task, row, metric, value, k, n).
+        comparable: whether accuracies may be tested against the paper's; true only in the paper's world.
     """
 
     name: str
@@ -31,7 +31,7 @@ class TableStage(Section):
 
 
 class FigureStage(Section):
-    """A grid of images: rows are prompts, columns are models (role of their samples, and title)."""
+    """A grid of images: rows are prompts (style, object), columns are models (input role of their samples, title)."""
 
     name: str
     rows: list[tuple[str, str]]

@@ -1,4 +1,4 @@
-"""What sampling reads: the scheduler, guidance, and the grid of images."""
+"""Settings of sampling: the scheduler, guidance, and the grid of images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from corelib.settings.section import Section
 
 
 class DDIM(Switches):
-    """The DDIM scheduler with the number of its steps, and their share of new noise."""
+    """The DDIM scheduler, its number of steps, and `eta`, the share of new noise in each step."""
 
     steps: PositiveInt
     eta: float = Field(ge=0, le=1)
@@ -20,8 +20,8 @@ class DDIM(Switches):
 class Sampling(Section):
     """How images are generated (protocol, section 3).
 
-    `batch` is part of the address of an image's bits: image i is always in batch i // batch, in slot i % batch, and the
-    last batch is padded, so neither shards nor interruptions change what is computed together.
+    The bits of an image depend on `batch`: image i is always in slot i % batch of batch i // batch, and the last batch
+    is padded. Neither shards nor interruptions change which images are computed together.
     """
 
     scheduler: DDIM

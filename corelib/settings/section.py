@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """An immutable group of leaves; unknown keys and silently converted types are errors."""
+    """An immutable group of leaves. Unknown keys and values of another type are errors; no type is converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

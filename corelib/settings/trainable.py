@@ -1,8 +1,8 @@
-"""Which tensors of the base model move; apart from objectives, of which those who only load a delta know nothing."""
+"""Which tensors are trainable. A separate module, so that loading a delta does not import objectives."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 Trained = Literal["cross_attention", "keys_and_values"]
-"""All of the cross-attention (Appendix B), or of it only the tensors that read the prompt."""
+"""All tensors of the cross-attention (Appendix B), or only its keys and values, which read the prompt."""

@@ -1,4 +1,4 @@
-"""The assets of the paper's world: where they lie, which is no content, and what they are, which is."""
+"""Settings of the paper's assets. Addresses of runs depend on the content of the assets, not on their location."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from corelib.settings.section import Section
 
 
 class Assets(Section):
-    """The user's own files, relative to the working directory or absolute. Jobs never write there.
+    """Paths of the user's files, relative to the working directory or absolute. Jobs never write there.
 
     Attributes:
         images: the benchmark, as a folder STYLE/OBJECT/INDEX.jpg or as the Hub's parquet files.
-        image_index: what each of its images is; `make assets` writes it.
+        image_index: index of the images of the benchmark; `make assets` writes it.
         pipeline: diffusers folder of the base model.
-        compvis: a CompVis checkpoint from which U-Net, autoencoder and text encoder are taken instead; architecture,
+        compvis: CompVis checkpoint that replaces the weights of U-Net, autoencoder and text encoder; architecture,
             tokenizer and noise schedule stay those of `pipeline`.
-        weights: of the U-Net; `raw`, those in training, or `ema`, their moving average.
+        weights: weights of the U-Net to use: `raw`, as trained, or `ema`, their moving average.
         style_classifier, object_classifier: the benchmark's ViT-L checkpoints (`model_state_dict`).
-        classifier_architecture: their timm name.
-        classifier_resolution: the side to which images are resized for them, in pixels.
+        classifier_architecture: timm name of both classifiers.
+        classifier_resolution: side to which images are resized for the classifiers, in pixels.
         inception: TorchScript file of the Inception network that clean-fid uses.
         inception_torchvision: weights of torchvision's Inception, which the benchmark's own FID uses.
     """
@@ -40,7 +40,7 @@ class Assets(Section):
 
 
 class ClassifierForm(Section):
-    """What a checkpoint does not say of its classifier: timm's name, the side of its images, its classes in order."""
+    """Facts that a classifier's checkpoint lacks: timm name, side of its input in pixels, classes in order."""
 
     architecture: str
     resolution: PositiveInt
@@ -48,12 +48,14 @@ class ClassifierForm(Section):
 
 
 class AdoptionStage(Section):
-    """What some of the assets are, wherever they lie. Each that is used for itself is a run, and changes alone.
+    """Content of some of the assets, wherever they are stored.
+
+    Assets that are used separately are adopted by separate runs, so that each can change without the others.
 
     Attributes:
-        sha256: of each file or folder that is used, by its name in the lock; None as long as it is not locked.
-        unet: the folder of the pipeline in which the U-Net lies; None where no pipeline is taken into use.
-        classifiers: the form of each classifier that is, by what it tells apart: `style` or `object`.
+        sha256: hash of each file or folder in use, by its name in the lock; None until it is locked.
+        unet: subfolder of the pipeline with the U-Net; None if the run adopts no pipeline.
+        classifiers: form of each classifier that the run adopts, by its label: `style` or `object`.
     """
 
     sha256: dict[str, str | None]
@@ -62,6 +64,6 @@ class AdoptionStage(Section):
 
 
 class ConversionStage(Section):
-    """Which weights of a CompVis checkpoint are taken: `raw`, those in training, or `ema`, their moving average."""
+    """Weights to take from a CompVis checkpoint: `raw`, as trained, or `ema`, their moving average."""
 
     weights: Literal["raw", "ema"]

@@ -1,7 +1,7 @@
-"""What an unlearning run reads: the composition of its objective, its anchors, its optimiser and its length.
+"""Settings of an unlearning run: the terms of its objective, its anchors, optimiser and length.
 
-An objective is the paper's equations 5 and 6 taken at their word: which images, which target noise, which sign and
-weight, and which retain target. The vocabulary of target noises is closed; a method is a choice from it.
+An objective follows the paper's equations 5 and 6 literally. It has images, a target noise, a sign and weight, and a
+retain target. The set of target noises is closed; a method is a choice from it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from corelib.settings.section import Section
 from corelib.settings.trainable import Trained
 
 DIGITS = 9
-"""Scaled lengths are rounded to them, so that 6 x 0.1 epochs are 0.6 and not a step more."""
+"""Decimal places to which scaled lengths are rounded, so that 6 x 0.1 epochs are 0.6 and add no step."""
 
 
 class FrozenModel(Section):
-    """The pre-trained noise predictor's answer at the same noisy image: eps_theta*(x_t, prompt)."""
+    """Prediction of the frozen, pre-trained model at the same x_t: eps_theta*(x_t, prompt)."""
 
     kind: Literal["frozen_model"]
     prompt: Literal["anchor", "own"]
 
 
 class CurrentModel(Section):
-    """The noise predictor in training: eps_theta(x_t, prompt).
+    """Prediction of the model in training: eps_theta(x_t, prompt).
 
     Attributes:
-        posterior: whether x_t is that of the prediction, or has the same t and noise, but a latent of its own, drawn
-            anew from the autoencoder's posterior of the same image.
+        posterior: the x_t of the target. "shared" is the x_t of the student's prediction. "own" has the same t and
+            noise, but a second draw of the latent from the autoencoder's posterior of the same image.
     """
 
     kind: Literal["current_model"]
@@ -43,27 +43,27 @@ class CurrentModel(Section):
 
 
 class GaussianNoise(Section):
-    """The standard Gaussian vector that made x_t."""
+    """The standard Gaussian noise in x_t."""
 
     kind: Literal["gaussian_noise"]
 
 
 class UniformNoise(Section):
-    """A vector of independent draws from U[low, high), unrelated to x_t."""
+    """Independent draws from U[low, high), unrelated to x_t."""
 
     kind: Literal["uniform_noise"]
     low: float
     high: float
 
     @model_validator(mode="after")
-    def _is_an_interval(self) -> UniformNoise:
+    def _check_interval(self) -> UniformNoise:
         if self.low >= self.high:
             raise ValueError("an interval with low < high")
         return self
 
 
 class GuidedModel(Section):
-    """Equation 8: e_0 - eta (e_f - e_0) of the frozen model, where e_0 is its answer at the anchor (base) concept."""
+    """Equation 8: e_0 - eta (e_f - e_0) of the frozen model; e_0 is its prediction at the anchor (base) concept."""
 
     kind: Literal["guided_model"]
     eta: float
@@ -73,13 +73,13 @@ Target = Annotated[FrozenModel | CurrentModel | GaussianNoise | UniformNoise | G
 
 
 class SampledImages(Switches):
-    """x_t that the current model samples itself from noise at p_f, stopped at a noise level drawn among the steps.
+    """x_t sampled by the current model from noise at p_f, stopped at a noise level drawn among the steps.
 
-    The switches are the method's own: those with which the study samples its images are another matter.
+    The DDIM options belong to the method and are independent of those with which the study samples its images.
 
     Attributes:
-        steps: of DDIM from noise to image.
-        guidance_scale: s of the prediction e_0 + s (e_f - e_0) with which it samples.
+        steps: number of DDIM steps from noise to image.
+        guidance_scale: s in the guided prediction e_0 + s (e_f - e_0).
     """
 
     kind: Literal["sampled"]
@@ -88,8 +88,9 @@ class SampledImages(Switches):
 
 
 class MinSNR(Section):
-    """scale min(SNR_t, gamma) / SNR_t, with SNR_t = alpha_bar_t / (1 - alpha_bar_t): Hang et al. 2023, Efficient
-    Diffusion Training via Min-SNR Weighting Strategy (arXiv:2303.09556), which has gamma 5.
+    """Weight `scale` min(SNR_t, gamma) / SNR_t, with SNR_t = alpha_bar_t / (1 - alpha_bar_t).
+
+    From Hang et al. 2023, Efficient Diffusion Training via Min-SNR Weighting Strategy (arXiv:2303.09556), with gamma 5.
     """
 
     kind: Literal["min_snr"]
@@ -98,8 +99,9 @@ class MinSNR(Section):
 
 
 class OneMinusAlphaBar(Section):
-    """scale (1 - alpha_bar_t), the variance of the noise in x_t: as Poole et al. 2022, DreamFusion (arXiv:2209.14988),
-    weight their loss.
+    """Weight `scale` (1 - alpha_bar_t); 1 - alpha_bar_t is the variance of the noise in x_t.
+
+    The loss weight of Poole et al. 2022, DreamFusion (arXiv:2209.14988).
     """
 
     kind: Literal["one_minus_alpha_bar"]
@@ -110,15 +112,15 @@ Weight = float | Annotated[MinSNR | OneMinusAlphaBar, Field(discriminator="kind"
 
 
 class UnlearnTerm(Section):
-    """What pushes eps_theta(x_t, p_f) away from the forget concept.
+    """Term that pushes eps_theta(x_t, p_f) away from the forget concept.
 
     Attributes:
-        images: x_0 from the forget pair (equation 5); or the image of the anchor style with the same object and index
-            (equation 6); or an image of the anchor concept that the base model has generated; or no x_0, but an x_t
-            that the current model samples.
+        images: source of x_t. "forget" adds noise to the image of the forget pair (equation 5), "anchor" to the image
+            of the anchor style with the same object and index (equation 6), "generated" to an image of the anchor
+            concept that the base model has generated. With `SampledImages` the current model samples x_t.
         target: the target noise y.
-        weight: lambda of equations 5 and 6 with its sign; -1 ascends. Or lambda omega_t, a function of t (equations 11
-            and 12), where `scale` is lambda.
+        weight: lambda of equations 5 and 6 with its sign, -1 for gradient ascent; or lambda omega_t, a function of t
+            (equations 11 and 12), with lambda as its `scale`.
         distance: the squared norm, or the norm itself (equations 11 and 12 as printed).
     """
 
@@ -128,31 +130,31 @@ class UnlearnTerm(Section):
     distance: Literal["squared", "norm"]
 
     @model_validator(mode="after")
-    def _has_the_noise_of_its_target(self) -> UnlearnTerm:
+    def _check_target_of_sampled_images(self) -> UnlearnTerm:
         if isinstance(self.images, SampledImages) and self.target.kind == "gaussian_noise":
-            raise ValueError("a target other than gaussian_noise: no noise has made an x_t that is sampled")
+            raise ValueError("a target other than gaussian_noise, since the noise in a sampled x_t is unknown")
         if isinstance(self.images, SampledImages) and getattr(self.target, "posterior", "shared") == "own":
-            raise ValueError("a target with `posterior: shared`: an x_t that is sampled has no latent to draw")
+            raise ValueError("a target with `posterior: shared`, since a sampled x_t has no posterior to draw from")
         return self
 
     @property
     def shows_the_anchor(self) -> bool:
-        """Whether the images are of the anchor concept."""
+        """Whether the images show the anchor concept."""
         return self.images in ("anchor", "generated")
 
 
 class RetainTerm(Section):
-    """What holds eps_theta(x_t, p_r) on retain pairs; `weight` is alpha, beta or lambda of the paper."""
+    """Term that preserves eps_theta(x_t, p_r) on retain pairs; `weight` is alpha, beta or lambda in the paper."""
 
     target: Target
     weight: PositiveFloat
 
     @model_validator(mode="after")
-    def _needs_no_anchor(self) -> RetainTerm:
+    def _check_target_of_retain_pairs(self) -> RetainTerm:
         if self.target.kind == "guided_model" or getattr(self.target, "prompt", "own") == "anchor":
-            raise ValueError("a target that needs no anchor: retain pairs have none")
+            raise ValueError("a target that needs no anchor, since retain pairs have none")
         if getattr(self.target, "posterior", "shared") == "own":
-            raise ValueError("a target with `posterior: shared`: latents of retain pairs are drawn once")
+            raise ValueError("a target with `posterior: shared`, since the latents of retain pairs are drawn once")
         return self
 
 
@@ -164,19 +166,19 @@ class Objective(Section):
 
 
 class Length(Section):
-    """How long a run trains: a number of epochs or of steps."""
+    """Length of a training run, in epochs or in steps."""
 
     epochs: PositiveFloat | None = None
     steps: PositiveInt | None = None
 
     @model_validator(mode="after")
-    def _is_said_once(self) -> Length:
+    def _check_exactly_one_is_set(self) -> Length:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("either `epochs` or `steps`")
         return self
 
     def times(self, factor: float) -> Length:
-        """A length so many times as long; a step that has begun counts whole."""
+        """This length multiplied by `factor`; a number of steps is rounded up."""
         if self.steps is not None:
             return Length(steps=math.ceil(round(self.steps * factor, DIGITS)))
         assert self.epochs is not None
@@ -195,13 +197,14 @@ class UnlearningStage(Section):
     """Everything that one unlearning run reads besides its slice, latents, embeddings and base model.
 
     Attributes:
-        candidates: for each forget style, the anchor styles that may be drawn for it; one entry means no draw.
-        draw: whether each pair of a step draws its own or a step draws once; None where nothing is drawn.
-        least_steps: the run trains for at least so many steps, however short its length.
+        candidates: anchor styles that may be drawn for each forget style; a single one means no draw.
+        draw: "pair" if each pair of a step draws its own anchor, "step" if they share one draw, None if nothing is
+            drawn.
+        least_steps: minimum number of steps, however short `length` is.
         epoch_counts: whether `batch` is the number of forget pairs in a step ("forget"), or of forget and retain
             pairs together ("both").
-        reduction: of the norms over the d dimensions of the latents, squared or not; "sum" is the printed equation,
-            "mean" all of it over d, to which Adam is indifferent up to its epsilon.
+        reduction: reduction of the norms, squared or not, over the d dimensions of the latents. "sum" is the printed
+            equation; "mean" divides all of it by d, to which Adam is invariant up to its epsilon.
     """
 
     objective: Objective
@@ -221,31 +224,32 @@ class UnlearningStage(Section):
 
     @property
     def pairs_a_step(self) -> int:
-        """How many forget pairs a step sees; it sees as many retain pairs, if the objective has a retain term."""
+        """Number of forget pairs in a step, and of retain pairs if the objective has a retain term."""
         halves = 2 if self.epoch_counts == "both" and self.objective.retain is not None else 1
         return self.batch // halves
 
     def steps_on(self, forget_pairs: int) -> int:
-        """The length of the run: as said, or so many passes over the forget pairs, and at least `least_steps`."""
+        """Number of training steps if an epoch has `forget_pairs` pairs; at least `least_steps`."""
         if self.length.steps is not None:
-            said = self.length.steps
+            num_steps = self.length.steps
         else:
             assert self.length.epochs is not None
-            said = math.ceil(round(self.length.epochs * forget_pairs / self.pairs_a_step, DIGITS))
-        return max(said, self.least_steps)
+            num_steps = math.ceil(round(self.length.epochs * forget_pairs / self.pairs_a_step, DIGITS))
+        return max(num_steps, self.least_steps)
 
 
 class Saliency(Section):
     """SalUn's mask: only the trained weights with the largest gradients on the forget set may change.
 
     Attributes:
-        scope: the weights whose gradients are ranked: the trained ones, or all of the U-Net. The mask is of the trained
-            ones in either case, since no others move.
-        keep: the fraction of the ranked weights whose gradients reach the threshold, one for all of them.
-        threshold: or else the magnitude from which a weight's gradient lets it change; the gradient is that of the
-            mean over a latent's dimensions, summed over the forget pairs.
-        guidance_scale: s of the prediction e_0 + s (e_f - e_0) whose gradient is taken: 1 is equation 1, and 8.5 what
-            public code calls a guidance of 7.5.
+        scope: weights whose gradients are ranked: the trained ones, or all of the U-Net. The mask covers the trained
+            weights in either case, since no others change.
+        keep: fraction of the ranked weights whose gradients reach the threshold; all of them have one threshold.
+        threshold: the threshold itself, instead of `keep`: smallest gradient magnitude of a weight that may change.
+            The gradient is that of the squared error, averaged over a latent's dimensions and summed over the forget
+            pairs.
+        guidance_scale: s in the prediction e_0 + s (e_f - e_0) whose gradient is taken. 1 is equation 1; 8.5 is a
+            guidance of 7.5 in public code.
     """
 
     scope: Literal["trained", "all"]
@@ -254,14 +258,14 @@ class Saliency(Section):
     guidance_scale: float
 
     @model_validator(mode="after")
-    def _chooses_in_one_way(self) -> Saliency:
+    def _check_exactly_one_is_set(self) -> Saliency:
         if (self.keep is None) == (self.threshold is None):
             raise ValueError("either `keep` or `threshold`, and null for the other")
         return self
 
 
 class SaliencyStage(Section):
-    """Everything that a saliency mask reads besides the material of its task."""
+    """Everything that a saliency mask reads besides the training data of its task."""
 
     saliency: Saliency
     trained: Trained

@@ -1,1 +1,1 @@
-"""The objective, its targets and anchors, saliency masks, and the one trainer."""
+"""The objective, its targets and anchors, saliency masks, and the trainer of all methods."""

@@ -1,4 +1,4 @@
-"""The batches of a training run: which images, noise, timesteps and anchors each step sees."""
+"""The batches of a training run: images, noise, timesteps and anchors of each step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from corelib.unlearning.training_data import Material, turn
 
 
 class Batches:
-    """The training batches of a run, each a function of its step, and of the model where this samples x_t itself.
+    """The training batches of a run. Each is a function of its step, and of the current model if that samples x_t.
 
     Args:
-        settings: of the run.
-        material: what pairs are made of.
-        trajectories: the current model's own images, for an objective that asks for them.
+        settings: settings of the run.
+        material: source of the noisy pairs.
+        trajectories: samples x_t with the current model, for an objective whose images are sampled.
     """
 
     def __init__(self, settings: UnlearningStage, material: Material, trajectories: Trajectories) -> None:
@@ -28,30 +28,30 @@ class Batches:
         self._slice = material.slice
         self._material = material
         self._trajectories = trajectories
-        self._size = settings.pairs_a_step
+        self._num_pairs = settings.pairs_a_step
         self.steps = settings.steps_on(len(self._slice.forget))
 
     def at(self, step: int) -> Batch:
         """The batch of a step: forget pairs, and as many retain pairs if the objective has a retain term."""
         retain = None
         if self._settings.objective.retain is not None:
-            pairs = turn(self._slice.retain, step * self._size, self._size, self._address("retain order"))
+            pairs = turn(self._slice.retain, step * self._num_pairs, self._num_pairs, self._address("retain order"))
             retain = self._material.noisy_pairs(pairs, pairs, self._address("retain", step))
         return Batch(forget=self._forget_pairs(step), retain=retain)
 
     def _forget_pairs(self, step: int) -> NoisyPairs:
-        pairs = turn(self._slice.forget, step * self._size, self._size, self._address("forget order"))
+        pairs = turn(self._slice.forget, step * self._num_pairs, self._num_pairs, self._address("forget order"))
         anchors = self._anchors(pairs, step)
         term, address = self._settings.objective.unlearn, self._address("forget", step)
         if isinstance(term.images, SampledImages):
-            part_way = functools.partial(self._trajectories.part_way, term.images)
-            return self._material.sampled_pairs(pairs, address, anchors, part_way)
+            sample = functools.partial(self._trajectories.part_way, term.images)
+            return self._material.sampled_pairs(pairs, address, anchors, sample)
         images = pairs
         if term.shows_the_anchor:  # equation 6
             images = [Pair(anchor, pair.object, pair.index) for anchor, pair in zip(anchors, pairs, strict=True)]
         cache = self._material.latents
         if term.images == "generated":
-            assert self._material.generated is not None, "an objective on generated images was given none"
+            assert self._material.generated is not None, "an objective on generated images needs their latents"
             cache = self._material.generated
         return self._material.noisy_pairs(images, pairs, address, anchors, cache)
 
@@ -63,5 +63,5 @@ class Batches:
         candidates = [self._settings.candidates[pair.style] for pair in pairs]
         return [styles[int(draw * len(styles))] for styles, draw in zip(candidates, draws.tolist(), strict=True)]
 
-    def _address(self, *what: str | int) -> tuple[str | int, ...]:
-        return ("unlearning", self._settings.seed, *what)
+    def _address(self, *parts: str | int) -> tuple[str | int, ...]:
+        return ("unlearning", self._settings.seed, *parts)

@@ -1,4 +1,4 @@
-"""Generated training images: what the base model shows when it is asked for the anchors, as latents."""
+"""Latents of generated training images, which the base model samples from the prompts of the anchors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from corelib.settings.data import LatentsStage
 
 
 def encode_generated(settings: LatentsStage, work: Work) -> Outcome:
-    """Stage: the latent moments of sampled images, whose seeds are their indices; as `latents` has real ones."""
+    """Stage: cache the latent moments of sampled images, as `encode_images` does for real ones; indices are seeds."""
     paths = sampled_images(work.inputs["samples"])
 
     def read(pair: Pair) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Saliency masks as training uses them; apart from how they are found, which other methods do not depend on."""
+"""Loading of saliency masks. A separate module, so that other methods do not depend on how masks are computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ MASKS = "mask.safetensors"
 
 
 def load_masks(saliency: Manifest | None, trained: Mapping[str, torch.nn.Parameter]) -> dict[str, Tensor]:
-    """The masks of the trained tensors, ones and zeros of their shapes; none where a method has no mask."""
+    """Load the masks of the trained tensors, ones and zeros of the same shapes; empty if the method has no mask.
+
+    Raises `ArtefactError` if a mask has another shape than its tensor.
+    """
     if saliency is None:
         return {}
     path = saliency.file(MASKS)

@@ -1,4 +1,4 @@
-"""What an objective asks of the noise predictors: which of them, about which pairs, with which prompts. No tensors."""
+"""The noise predictions that an objective needs: predictor, pairs, prompts and x_t of each. Handles no tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Side = Literal["forget", "retain"]
 
 @dataclass(frozen=True)
 class Question:
-    """What a noise predictor is asked: which predictor, about which pairs, with which of their prompts and x_t."""
+    """A noise prediction that an objective needs: the predictor, the pairs, and which of their prompts and x_t."""
 
     predictor: Literal["student", "detached student", "teacher"]
     side: Side
@@ -29,15 +29,15 @@ class Question:
 
 
 def questions_of(objective: Objective) -> list[Question]:
-    """Everything that has to be asked to know an objective's loss at a batch, each question once."""
-    asked = [Question("student", "forget", "own"), *questions_of_target(objective.unlearn.target, "forget")]
+    """All predictions needed to evaluate an objective on a batch, without repetition."""
+    questions = [Question("student", "forget", "own"), *questions_of_target(objective.unlearn.target, "forget")]
     if objective.retain is not None:
-        asked += [Question("student", "retain", "own"), *questions_of_target(objective.retain.target, "retain")]
-    return list(dict.fromkeys(asked))
+        questions += [Question("student", "retain", "own"), *questions_of_target(objective.retain.target, "retain")]
+    return list(dict.fromkeys(questions))
 
 
 def questions_of_target(target: Target, side: Side) -> list[Question]:
-    """What has to be asked to know a target noise."""
+    """The predictions needed to compute a target noise."""
     match target:
         case FrozenModel(prompt=prompt):
             return [Question("teacher", side, prompt)]

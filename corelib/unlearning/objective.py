@@ -73,12 +73,12 @@ class NoisyPairs:
         noisy: x_t, (batch, c, h, w).
         timesteps: t, (batch,).
         alpha_bar: alpha_bar_t of the noise schedule, (batch,).
-        noise: the Gaussian vector that made x_t, (batch, c, h, w).
+        noise: the Gaussian noise in x_t, (batch, c, h, w).
         own: embeddings of the pairs' own prompts (p_f or p_r), (batch, tokens, width).
         anchor: embeddings of the alternative prompts p_a, (batch, tokens, width); None for retain pairs.
         uniform: draws from U[0, 1), (batch, c, h, w); None for retain pairs.
-        of_target: x_t of the same images, t and noise from a second draw of the posterior, (batch, c, h, w); None for
-            retain pairs, and where no image was encoded.
+        of_target: x_t of the same images with the same t and noise but a second draw of the posterior,
+            (batch, c, h, w); None for retain pairs, and if no image was encoded.
     """
 
     noisy: Tensor
@@ -93,7 +93,7 @@ class NoisyPairs:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step looks at."""
+    """The pairs of one training step."""
 
     forget: NoisyPairs
     retain: NoisyPairs | None
@@ -101,7 +101,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one step, a scalar with gradients, and its two terms, without their weights, as plain numbers."""
+    """The loss of one step.
+
+    Attributes:
+        total: the loss, a scalar with gradients.
+        unlearn, retain: its two terms without their weights, as plain numbers.
+    """
 
     total: Tensor
     unlearn: float
@@ -121,29 +126,29 @@ def evaluate(
     """The loss of an objective at one batch (equations 2-4 and 8-12, by composition).
 
     Args:
-        objective: its terms.
+        objective: the unlearn term and the retain term.
         student: eps_theta, with gradients.
         teacher: eps_theta*, the pre-trained predictor.
         batch: forget pairs, and retain pairs if the objective has a retain term.
-        reduction: of the norms over a latent's d dimensions; the loss by "mean" is the loss by "sum" over d.
+        reduction: reduction of the norms over the d dimensions of a latent; "mean" is "sum" divided by d.
     """
-    answers = _answers(questions_of(objective), student, teacher, batch)
+    predictions = _predict_all(questions_of(objective), student, teacher, batch)
 
-    prediction = answers[Question("student", "forget", "own")]
-    target = _target_noise(objective.unlearn.target, "forget", answers, batch)
+    prediction = predictions[Question("student", "forget", "own")]
+    target = _target_noise(objective.unlearn.target, "forget", predictions, batch)
     distances = _distances(prediction - target, objective.unlearn.distance, reduction)
     unlearn, weighted = distances.mean(), _weighted_mean(distances, objective.unlearn.weight, batch.forget.alpha_bar)
     if objective.retain is None:
         return Loss(weighted, float(unlearn.detach()), 0.0)
 
-    prediction = answers[Question("student", "retain", "own")]
-    target = _target_noise(objective.retain.target, "retain", answers, batch)
+    prediction = predictions[Question("student", "retain", "own")]
+    target = _target_noise(objective.retain.target, "retain", predictions, batch)
     retain = _distances(prediction - target, "squared", reduction).mean()
     return Loss(weighted + objective.retain.weight * retain, float(unlearn.detach()), float(retain.detach()))
 
 
 def _weighted_mean(distances: Tensor, weight: Weight, alpha_bar: Tensor) -> Tensor:
-    """E lambda omega_t d, a scalar, of distances (batch,)."""
+    """Mean of lambda omega_t times the distance over a batch, a scalar; `distances` are (batch,)."""
     if isinstance(weight, float):
         return weight * distances.mean()
     return (omega(weight, alpha_bar) * distances).mean()
@@ -152,20 +157,20 @@ def _weighted_mean(distances: Tensor, weight: Weight, alpha_bar: Tensor) -> Tens
 def omega(weight: MinSNR | OneMinusAlphaBar, alpha_bar: Tensor) -> Tensor:
     """lambda omega_t of equations 11 and 12 at each noise level, (batch,)."""
     match weight:
-        case MinSNR(scale=scale, gamma=gamma):  # min(SNR, gamma) / SNR, finite at an SNR of 0 too, where it is 1
+        case MinSNR(scale=scale, gamma=gamma):  # min(SNR, gamma) / SNR; written so that it is 1 at an SNR of 0
             return scale * (gamma * (1 - alpha_bar) / alpha_bar).clamp(max=1)
         case OneMinusAlphaBar(scale=scale):
             return scale * (1 - alpha_bar)
 
 
-def _target_noise(target: Target, side: Side, answers: Answers, batch: Batch) -> Tensor:
+def _target_noise(target: Target, side: Side, predictions: Answers, batch: Batch) -> Tensor:
     """The target noise y of equations 5 and 6, (batch, c, h, w)."""
     pairs = _pairs(batch, side)
     match target:
         case FrozenModel() | CurrentModel():
-            return answers[questions_of_target(target, side)[0]]
+            return predictions[questions_of_target(target, side)[0]]
         case GuidedModel(eta=eta):
-            base, own = (answers[question] for question in questions_of_target(target, side))
+            base, own = (predictions[question] for question in questions_of_target(target, side))
             return base - eta * (own - base)  # equation 8
         case GaussianNoise():
             return pairs.noise
@@ -174,42 +179,42 @@ def _target_noise(target: Target, side: Side, answers: Answers, batch: Batch) ->
             return low + (high - low) * pairs.uniform
 
 
-def _answers(asked: list[Question], student: NoisePredictor, teacher: NoisePredictor, batch: Batch) -> Answers:
-    """Ask each predictor all its questions in one pass."""
-    answers: dict[Question, Tensor] = {}
+def _predict_all(needed: list[Question], student: NoisePredictor, teacher: NoisePredictor, batch: Batch) -> Answers:
+    """Compute all predictions, those of each predictor in one forward pass."""
+    predictions: dict[Question, Tensor] = {}
     for name, predictor, with_gradients in (
         ("detached student", student, False),
         ("teacher", teacher, False),
         ("student", student, True),
     ):
-        questions = [question for question in asked if question.predictor == name]
+        questions = [question for question in needed if question.predictor == name]
         if questions:
             with torch.set_grad_enabled(with_gradients):
-                answers |= _asked_together(questions, predictor, batch)
-    return answers
+                predictions |= _predict_batched(questions, predictor, batch)
+    return predictions
 
 
-def _asked_together(questions: list[Question], predictor: NoisePredictor, batch: Batch) -> Answers:
+def _predict_batched(questions: list[Question], predictor: NoisePredictor, batch: Batch) -> Answers:
     pairs = [_pairs(batch, question.side) for question in questions]
     prompts = [_prompt(batch, question) for question in questions]
-    together = predictor(
+    predicted = predictor(
         torch.cat([_noisy(batch, question) for question in questions]),
-        torch.cat([asked.timesteps for asked in pairs]),
+        torch.cat([part.timesteps for part in pairs]),
         torch.cat(prompts),
     )
-    return dict(zip(questions, together.split([len(asked.noisy) for asked in pairs]), strict=True))
+    return dict(zip(questions, predicted.split([len(part.noisy) for part in pairs]), strict=True))
 
 
 def _pairs(batch: Batch, side: Side) -> NoisyPairs:
     pairs = batch.forget if side == "forget" else batch.retain
-    assert pairs is not None, "an objective with a retain term was given no retain pairs"
+    assert pairs is not None, "an objective with a retain term needs retain pairs"
     return pairs
 
 
 def _noisy(batch: Batch, question: Question) -> Tensor:
     pairs = _pairs(batch, question.side)
     noisy = pairs.noisy if question.noisy == "of prediction" else pairs.of_target
-    assert noisy is not None, "these pairs have one draw of the posterior"
+    assert noisy is not None, "these pairs have no second draw of the posterior"
     return noisy
 
 
@@ -221,10 +226,10 @@ def _prompt(batch: Batch, question: Question) -> Tensor:
 
 
 def _distances(difference: Tensor, distance: Literal["squared", "norm"], reduction: Literal["mean", "sum"]) -> Tensor:
-    """||difference||^2 of each pair, (batch,), or ||difference||; over the number of dimensions by "mean"."""
+    """||difference||^2 or ||difference|| of each pair, (batch,); "mean" divides by the number of dimensions."""
     flat = difference.flatten(start_dim=1)
     if distance == "norm":
-        # as such, and not as a root, it has a gradient at 0, which is 0
+        # its gradient at 0 is 0; that of the square root of the squares would be NaN
         norms = torch.linalg.vector_norm(flat, dim=1)
         return norms if reduction == "sum" else norms / flat.shape[1]
     squares = flat.square()

@@ -1,4 +1,4 @@
-"""A model's own images, sampled part of the way: the x_t on which ESD's released code trains."""
+"""Partial sampling by the model in training: the x_t on which ESD's released code trains."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from corelib.unlearning.objective import NoisePredictor
 
 
 class Trajectories:
-    """The way from noise to image that a noise predictor takes by DDIM, without leaving gradients behind.
+    """DDIM trajectories of a noise predictor, computed without gradients.
 
     Args:
         predictor: eps_theta.
         scheduler: DDIM over the base model's noise schedule.
-        unconditioned: gives so many embeddings of the empty prompt.
+        unconditioned: returns the given number of embeddings of the empty prompt.
     """
 
     def __init__(
@@ -34,11 +34,12 @@ class Trajectories:
     def part_way(
         self, images: SampledImages, noise: Tensor, prompts: Tensor, address: tuple[str | int, ...]
     ) -> tuple[Tensor, Tensor]:
-        """x_t at one noise level, drawn among those of the steps, and a timestep t for each image between it and the
-        next.
+        """Sample x_t down to a noise level drawn among those of the steps.
+
+        Returns x_t, (batch, c, h, w), and for each image a timestep t drawn between that level and the next, (batch,).
 
         Args:
-            images: how they are sampled.
+            images: number of steps and guidance of the sampling.
             noise: x_T, (batch, c, h, w).
             prompts: embeddings, (batch, tokens, width).
             address: names the draws of the noise level and of t.
@@ -48,15 +49,15 @@ class Trajectories:
         self._scheduler.set_timesteps(levels)
         noisy = noise
         for timestep in self._scheduler.timesteps[: levels - 1 - level].tolist():
-            predicted = self._guided(noisy, timestep, prompts, images.guidance_scale)
+            predicted = self._predict_guided(noisy, timestep, prompts, images.guidance_scale)
             noisy = self._scheduler.step(predicted, timestep, noisy).prev_sample
-        count = self._scheduler.config["num_train_timesteps"]
-        first, beyond = level * count // levels, (level + 1) * count // levels
-        timesteps = torch.randint(first, beyond, (len(noise),), generator=generator(*address, "timesteps"))
+        num_timesteps = self._scheduler.config["num_train_timesteps"]
+        first, end = level * num_timesteps // levels, (level + 1) * num_timesteps // levels
+        timesteps = torch.randint(first, end, (len(noise),), generator=generator(*address, "timesteps"))
         return noisy, timesteps.to(noise.device)
 
-    def _guided(self, noisy: Tensor, timestep: int, prompts: Tensor, scale: float) -> Tensor:
-        """e_0 + s (e_p - e_0) from one doubled batch."""
+    def _predict_guided(self, noisy: Tensor, timestep: int, prompts: Tensor, scale: float) -> Tensor:
+        """e_0 + s (e_p - e_0), with e_0 and e_p from one doubled batch."""
         timesteps = torch.full((2 * len(noisy),), timestep, device=noisy.device)
-        both = torch.cat([self._unconditioned(len(noisy)), prompts])
-        return guided(self._predictor(noisy.repeat(2, 1, 1, 1), timesteps, both), scale)
+        doubled_prompts = torch.cat([self._unconditioned(len(noisy)), prompts])
+        return guided(self._predictor(noisy.repeat(2, 1, 1, 1), timesteps, doubled_prompts), scale)

@@ -23,12 +23,13 @@ from corelib.unlearning.training_data import Material
 
 
 def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
-    """Stage: the weights with the largest gradient of equation 1, summed over one pass of the forget pairs.
+    """Stage: mark the trained weights with the largest gradients of equation 1, summed over all forget pairs.
 
-    The gradient is that of the untouched model; ones mark the trained weights whose magnitude reaches one threshold,
-    the same for all tensors that `saliency.scope` names. Raises `ArtefactError` if a gradient is not finite,
-    `ConfigurationError` if no trained weight reaches the threshold, and nothing would be unlearned, or if the threshold
-    is 0, which every weight reaches.
+    The gradients are those of the pre-trained model. A weight is marked if the magnitude of its gradient reaches the
+    threshold, which is the same for all tensors that `saliency.scope` names.
+
+    Raises `ArtefactError` if a gradient is not finite. Raises `ConfigurationError` if no trained weight reaches the
+    threshold, since nothing would be unlearned, or if the threshold is 0, since every weight reaches it.
     """
     base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
     models = StudentAndTeacher(base.unet(), settings.trained, device)
@@ -40,7 +41,7 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
     for start in range(0, len(forget), settings.batch):
         pairs = forget[start : start + settings.batch]
         noisy = material.noisy_pairs(pairs, pairs, ("saliency", settings.seed, start))
-        prediction = _prediction(models.student, noisy, material, settings.saliency.guidance_scale)
+        prediction = _predict(models.student, noisy, material, settings.saliency.guidance_scale)
         (prediction - noisy.noise).square().mean(dim=(1, 2, 3)).sum().backward()
         progress.report(start + len(pairs))
     ranked = models.unet.named_parameters() if settings.saliency.scope == "all" else models.trained.items()
@@ -48,12 +49,12 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
     masks = masks_of(gradients, models.trained, settings.saliency)
     with written_whole(work.folder / MASKS) as temporary:
         save_file({name: mask.cpu().contiguous() for name, mask in masks.items()}, temporary)
-    kept = sum(int(mask.sum()) for mask in masks.values())
-    return Outcome([MASKS], {"kept": kept, "weights": sum(mask.numel() for mask in masks.values())})
+    num_kept = sum(int(mask.sum()) for mask in masks.values())
+    return Outcome([MASKS], {"kept": num_kept, "weights": sum(mask.numel() for mask in masks.values())})
 
 
-def _prediction(predictor: NoisePredictor, noisy: NoisyPairs, material: Material, scale: float) -> Tensor:
-    """e_f guided away from e_0, the answer to the empty prompt, (batch, c, h, w); at s = 1 nothing else is asked."""
+def _predict(predictor: NoisePredictor, noisy: NoisyPairs, material: Material, scale: float) -> Tensor:
+    """e_0 + s (e_f - e_0), (batch, c, h, w); e_0 is the prediction at the empty prompt, not needed if s = 1."""
     if scale == 1:
         return predictor(noisy.noisy, noisy.timesteps, noisy.own)
     prompts = torch.cat([material.unconditioned(len(noisy.noisy)), noisy.own])
@@ -61,54 +62,57 @@ def _prediction(predictor: NoisePredictor, noisy: NoisyPairs, material: Material
 
 
 def masks_of(gradients: Mapping[str, Tensor], trained: Collection[str], saliency: Saliency) -> dict[str, Tensor]:
-    """Which weights may change, booleans of the shapes of the trained tensors.
+    """Boolean masks of the weights that may change, in the shapes of the trained tensors.
 
     Args:
-        gradients: of the tensors that are ranked, in fp32, the trained ones among them.
+        gradients: gradients of the ranked tensors, in fp32, including the trained ones.
         trained: names of the trained tensors.
-        saliency: how the threshold is chosen.
+        saliency: `keep` or `threshold`.
 
     Raises as `find_salient_weights` does.
     """
     for name, gradient in gradients.items():
         if not torch.isfinite(gradient).all():
-            raise ArtefactError(f"{name}: its gradient on the forget set is not finite, expected numbers.")
+            raise ArtefactError(f"{name}: its gradient on the forget set is not finite; check the base model.")
     threshold = threshold_of(gradients, saliency)
     if threshold == 0:
-        weights = sum(gradient.numel() for gradient in gradients.values())
-        salient = sum(int(gradient.count_nonzero()) for gradient in gradients.values())
+        num_weights = sum(gradient.numel() for gradient in gradients.values())
+        num_nonzero = sum(int(gradient.count_nonzero()) for gradient in gradients.values())
         raise ConfigurationError(
-            f"saliency.keep is {saliency.keep}, expected no more than {salient:,} of {weights:,}, the weights that "
-            "have a gradient on the forget set: by a threshold of 0 every weight would be let change."
+            f"saliency.keep is {saliency.keep}, expected at most {num_nonzero:,} / {num_weights:,}, the fraction of "
+            "weights with a nonzero gradient on the forget set; beyond it the threshold is 0, and every weight would "
+            "be trainable."
         )
     masks = {name: gradient.abs() >= threshold for name, gradient in gradients.items() if name in trained}
     if not any(mask.any() for mask in masks.values()):
         largest = max(float(gradients[name].abs().max()) for name in masks)
         if saliency.keep is not None:
-            weights = sum(mask.numel() for mask in masks.values())
+            num_trained = sum(mask.numel() for mask in masks.values())
             raise ConfigurationError(
-                f"saliency.keep is {saliency.keep}, expected a larger fraction of all weights (or saliency.scope: "
-                f"trained): none of the {weights:,} trained weights is among those with the largest gradients."
+                f"saliency.keep is {saliency.keep}, but it selects none of the {num_trained:,} trained weights: other "
+                "weights have larger gradients; increase it, or set saliency.scope to `trained`."
             )
         raise ConfigurationError(
-            f"saliency.threshold is {threshold}, expected at most {largest:.3g}, the magnitude of the largest gradient."
+            f"saliency.threshold is {threshold}, expected at most {largest:.3g}, the largest gradient magnitude of a "
+            "trained weight."
         )
     return masks
 
 
 def threshold_of(gradients: Mapping[str, Tensor], saliency: Saliency) -> float:
-    """The magnitude from which a gradient lets its weight change: as said, or as the fraction `keep` reaches it.
+    """Smallest gradient magnitude of a weight that may change: `threshold`, or that reached by the fraction `keep`.
 
-    The magnitude at its place in the sorted row of all gradients, found without that row, which for a whole U-Net would
-    be several copies of it: bits of non-negative numbers are ordered as the numbers are, so 31 bisections find it.
+    With `keep`, the threshold is the k-th largest magnitude. Sorting the gradients of a whole U-Net would take several
+    copies of them in memory. The bit patterns of non-negative floats have the order of their values, so 31 bisections
+    of the pattern give the k-th largest magnitude without sorting.
     """
     if saliency.keep is None:
         assert saliency.threshold is not None
         return saliency.threshold
-    kept = max(1, round(saliency.keep * sum(gradient.numel() for gradient in gradients.values())))
-    reached, beyond = 0, int(torch.tensor(torch.inf).view(torch.int32))  # as bits: by `kept` gradients, by fewer
-    while beyond - reached > 1:
-        middle = (reached + beyond) // 2
+    k = max(1, round(saliency.keep * sum(gradient.numel() for gradient in gradients.values())))
+    low, high = 0, int(torch.tensor(torch.inf).view(torch.int32))  # bits: at least k magnitudes reach low, fewer high
+    while high - low > 1:
+        middle = (low + high) // 2
         count = sum(int((gradient.abs().view(torch.int32) >= middle).sum()) for gradient in gradients.values())
-        reached, beyond = (middle, beyond) if count >= kept else (reached, middle)
-    return float(torch.tensor(reached, dtype=torch.int32).view(torch.float32))
+        low, high = (middle, high) if count >= k else (low, middle)
+    return float(torch.tensor(low, dtype=torch.int32).view(torch.float32))

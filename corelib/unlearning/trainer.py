@@ -1,6 +1,6 @@
 """The unlearning loop: one trainer for every method, scheme and task.
 
-A step is a function of (seed, step) and of the trained tensors alone, so an interrupted run goes on to the same bits.
+A step is a function of (seed, step) and of the trained tensors alone, so an interrupted run resumes to the same bits.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 
 def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
-    """Stage: train the cross-attention by the objective and save it as a delta.
+    """Stage: train the cross-attention on the objective and save it as a delta.
 
-    A loss or gradient that is not finite ends the training; the tensors before that step are the result, marked as
+    A loss or gradient that is not finite ends the training. The result is then the tensors before that step, marked as
     diverged.
     """
     base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
@@ -47,7 +47,7 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
         weight_decay=settings.optimizer.weight_decay,
     )
 
-    log.info("%d steps at a learning rate of %g, scaled as the study says", batches.steps, settings.learning_rate)
+    log.info("training %d steps at learning rate %g (after training.scale)", batches.steps, settings.learning_rate)
     checkpoint = Checkpoint(work.checkpoint, work.owner, work.checkpoint_seconds)
     first_step = _resume(checkpoint, models, optimizer)
     progress = Progress("steps", batches.steps, first_step)
@@ -88,7 +88,7 @@ def _is_finite(loss: torch.Tensor, models: StudentAndTeacher) -> bool:
 
 
 def _resume(checkpoint: Checkpoint, models: StudentAndTeacher, optimizer: torch.optim.Optimizer) -> int:
-    """Put back the state of an earlier attempt; the step to go on from."""
+    """Restore the state of an earlier attempt, if there is one; return the step to resume from."""
     state = checkpoint.load()
     if state is None:
         return 0

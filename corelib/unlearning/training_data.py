@@ -1,4 +1,4 @@
-"""Training batches: cached latents and embeddings turned into noisy pairs, each a function of an address."""
+"""Training data: noisy pairs made of cached latents and embeddings, each a function of an address."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from corelib.unlearning.objective import NoisyPairs
 
 
 class Material:
-    """What noisy pairs are made of.
+    """Training data of a task, from which noisy pairs are made.
 
     Args:
-        inputs: the manifests of slice, latents and embeddings, and of the generated images where there are any.
-        wording: how concepts are captioned.
+        inputs: manifests of slice, latents and embeddings, and of the latents of generated images if there are any.
+        wording: wording of the captions.
         alphas_cumprod: the base model's noise schedule, (timesteps,).
-        device: where the pairs are needed.
+        device: device of the pairs.
     """
 
     def __init__(
@@ -48,41 +48,41 @@ class Material:
         anchors: list[str] | None = None,
         cache: LatentCache | None = None,
     ) -> NoisyPairs:
-        """Noisy versions of `images`, to be predicted under the prompts of `prompted`.
+        """Noisy versions of `images` with the prompts of `prompted`.
 
         Args:
-            images: whose latents are noised; the prompted pairs themselves except in equation 6.
-            prompted: whose concepts are the pairs' own prompts.
-            address: names the draws of t, of the noise and of the latents, of which there are two with anchors.
+            images: pairs whose latents get noise; the same as `prompted` except in equation 6.
+            prompted: pairs whose concepts are the pairs' own prompts.
+            address: names the draws of t, noise and latents; with anchors, latents are drawn twice.
             anchors: alternative styles, one for each pair.
-            cache: where the latents are, if not with the benchmark's images.
+            cache: latents of `images`; by default those of the benchmark's images.
         """
-        latents_of = cache or self.latents
-        shape = (len(images), *latents_of.shape)
+        latents = cache or self.latents
+        shape = (len(images), *latents.shape)
         noise = torch.randn(shape, generator=generator(*address, "noise"))
-        count = len(self._alphas_cumprod)
-        timesteps = torch.randint(count, (len(images),), generator=generator(*address, "timesteps"))
+        num_timesteps = len(self._alphas_cumprod)
+        timesteps = torch.randint(num_timesteps, (len(images),), generator=generator(*address, "timesteps"))
         alpha_bar = self._alphas_cumprod[timesteps]
 
-        def noised(posterior: str) -> Tensor:
-            """x_t from one draw of the latents."""
+        def draw_noisy(posterior: str) -> Tensor:
+            """x_t from one draw of the latents, named by `posterior`."""
             posterior_noise = torch.randn(shape, generator=generator(*address, posterior))
-            kept = alpha_bar.view(-1, 1, 1, 1)
-            noisy = kept.sqrt() * latents_of.draw(images, posterior_noise) + (1 - kept).sqrt() * noise
+            alphas = alpha_bar.view(-1, 1, 1, 1)
+            noisy = alphas.sqrt() * latents.draw(images, posterior_noise) + (1 - alphas).sqrt() * noise
             return noisy.to(self._device)
 
         uniform = None
         if anchors is not None:
             uniform = torch.rand(shape, generator=generator(*address, "uniform")).to(self._device)
         return NoisyPairs(
-            noisy=noised("posterior"),
+            noisy=draw_noisy("posterior"),
             timesteps=timesteps.to(self._device),
             alpha_bar=alpha_bar.to(self._device),
             noise=noise.to(self._device),
             own=self.own_prompts(prompted),
-            anchor=None if anchors is None else self._embedded(anchors, prompted),
+            anchor=None if anchors is None else self._embed(anchors, prompted),
             uniform=uniform,
-            of_target=None if anchors is None else noised("posterior of target"),
+            of_target=None if anchors is None else draw_noisy("posterior of target"),
         )
 
     def sampled_pairs(
@@ -92,13 +92,13 @@ class Material:
         anchors: list[str],
         sample: Callable[[Tensor, Tensor, tuple[str | int, ...]], tuple[Tensor, Tensor]],
     ) -> NoisyPairs:
-        """Noisy images that a model has sampled itself, to be predicted under the prompts of `prompted`.
+        """Noisy images that a model samples itself, with the prompts of `prompted`.
 
         Args:
-            prompted: whose concepts are the pairs' own prompts.
+            prompted: pairs whose concepts are the pairs' own prompts.
             address: names all draws.
             anchors: alternative styles, one for each pair.
-            sample: gives x_t and t from pure noise, the pairs' own prompts and an address.
+            sample: returns x_t and t for pure noise, the pairs' own prompts and an address.
         """
         shape = (len(prompted), *self.latents.shape)
         noise = torch.randn(shape, generator=generator(*address, "noise")).to(self._device)
@@ -106,28 +106,28 @@ class Material:
         noisy, timesteps = sample(noise, own, address)
         alpha_bar = self._alphas_cumprod[timesteps.cpu()].to(self._device)
         uniform = torch.rand(shape, generator=generator(*address, "uniform")).to(self._device)
-        return NoisyPairs(noisy, timesteps, alpha_bar, noise, own, self._embedded(anchors, prompted), uniform)
+        return NoisyPairs(noisy, timesteps, alpha_bar, noise, own, self._embed(anchors, prompted), uniform)
 
     def own_prompts(self, pairs: list[Pair]) -> Tensor:
         """Embeddings of the pairs' concepts, (len(pairs), tokens, width)."""
-        return self._embedded([pair.style for pair in pairs], pairs)
+        return self._embed([pair.style for pair in pairs], pairs)
 
     def unconditioned(self, count: int) -> Tensor:
         """Embeddings of the empty prompt, (count, tokens, width)."""
         return self._embeddings.of([EMPTY_CONCEPT] * count).to(self._device)
 
-    def _embedded(self, styles: list[str], pairs: list[Pair]) -> Tensor:
+    def _embed(self, styles: list[str], pairs: list[Pair]) -> Tensor:
         prompts = [self._wording.prompt(style, pair.object) for style, pair in zip(styles, pairs, strict=True)]
         return self._embeddings.of(prompts).to(self._device)
 
 
 def turn(pairs: list[Pair], position: int, count: int, address: tuple[str | int, ...]) -> list[Pair]:
-    """`count` pairs from `position` on in an endless row of passes over `pairs`, each pass in an order of its own."""
-    chosen = []
-    for place in range(position, position + count):
-        number, within = divmod(place, len(pairs))
-        chosen.append(pairs[_order(len(pairs), (*address, number))[within]])
-    return chosen
+    """`count` pairs from `position` on in endless passes over `pairs`; every pass is shuffled anew."""
+    batch = []
+    for index in range(position, position + count):
+        epoch, offset = divmod(index, len(pairs))
+        batch.append(pairs[_order(len(pairs), (*address, epoch))[offset]])
+    return batch
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""Verdicts: how often Fisher's exact test would say "differs" of accuracies that are equal."""
+"""Verdicts: how often Fisher's exact test calls equal accuracies different."""
 
 from __future__ import annotations
 
@@ -41,14 +41,16 @@ def test_the_probability_of_a_false_difference_is_the_sum_over_all_pairs_of_coun
 )
 def test_the_probability_of_a_false_difference_is_that_of_a_simulation(n, o, share):
     draws = np.random.default_rng(0)
-    drawn = 200_000
+    num_draws = 200_000
     pairs, times = np.unique(
-        np.stack([draws.binomial(n, share, drawn), draws.binomial(o, share, drawn)], axis=1), axis=0, return_counts=True
+        np.stack([draws.binomial(n, share, num_draws), draws.binomial(o, share, num_draws)], axis=1),
+        axis=0,
+        return_counts=True,
     )
-    said = sum(int(count) for (k, m), count in zip(pairs, times, strict=True) if differs(int(k), n, int(m), o))
+    num_different = sum(int(count) for (k, m), count in zip(pairs, times, strict=True) if differs(int(k), n, int(m), o))
     expected = probability_of_difference(n, o, share, 0.05)
     assert 0 < expected < 0.05, "Fisher's exact test is conservative"
-    assert said / drawn == pytest.approx(expected, abs=5 * (expected / drawn) ** 0.5)
+    assert num_different / num_draws == pytest.approx(expected, abs=5 * (expected / num_draws) ** 0.5)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -64,19 +66,19 @@ def test_the_largest_grids_stay_below_the_level_of_the_test(n, o):
 @settings(max_examples=60, deadline=None)
 @given(chances=st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=7), data=st.data())
 def test_the_tail_is_the_sum_over_all_outcomes_of_independent_cells(chances, data):
-    least = data.draw(st.integers(min_value=0, max_value=len(chances) + 1))
+    min_count = data.draw(st.integers(min_value=0, max_value=len(chances) + 1))
     expected = sum(
         prod(chance if happens else 1 - chance for chance, happens in zip(chances, outcome, strict=True))
         for outcome in product((False, True), repeat=len(chances))
-        if sum(outcome) >= least
+        if sum(outcome) >= min_count
     )
-    assert tail(chances, least) == pytest.approx(expected, abs=1e-12)
+    assert tail(chances, min_count) == pytest.approx(expected, abs=1e-12)
 
 
 def test_false_differences_are_expected_at_the_accuracy_that_both_counts_have_together():
     pairs = [(Count(29, 30), Count(30, 30)), (Count(140, 150), Count(99, 150))]
-    found = false_differences(pairs, 0.05)
+    differences = false_differences(pairs, 0.05)
     each = [probability_of_difference(30, 30, 59 / 60, 0.05), probability_of_difference(150, 150, 239 / 300, 0.05)]
-    assert found.differing == 1
-    assert found.expected == pytest.approx(sum(each))
-    assert found.at_least_as_many == pytest.approx(1 - (1 - each[0]) * (1 - each[1]))
+    assert differences.differing == 1
+    assert differences.expected == pytest.approx(sum(each))
+    assert differences.at_least_as_many == pytest.approx(1 - (1 - each[0]) * (1 - each[1]))

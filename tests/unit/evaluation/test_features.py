@@ -1,4 +1,4 @@
-"""The benchmark's own FID features, against a second reading of its evaluator; and what may go wrong with the files."""
+"""The benchmark's own FID features, against a second implementation of its evaluator; and faulty files."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def noise(width: int, height: int) -> NDArray[np.uint8]:
 
 
 class PartialInception(torch.nn.Module):
-    """fid.py: the output of Mixed_7c, caught by a hook, pooled; its input is brought to [-1, 1] before."""
+    """fid.py: the pooled output of Mixed_7c, taken by a hook; the input is scaled to [-1, 1] before."""
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
         self.network = inception_v3(weights=None, transform_input=True, init_weights=False)
         self.network.load_state_dict(torch.load(weights, weights_only=True))
         self.network.eval()
-        self.network.Mixed_7c.register_forward_hook(self.remember)
+        self.network.Mixed_7c.register_forward_hook(self.keep_output)
 
-    def remember(self, _module: object, _inputs: object, output: torch.Tensor) -> None:
+    def keep_output(self, _module: object, _inputs: object, output: torch.Tensor) -> None:
         self.output = output
 
     @torch.no_grad()
@@ -61,7 +61,7 @@ class PartialInception(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Assets with random weights of torchvision's Inception, alive enough that images differ in their features."""
+    """Assets with random weights of torchvision's Inception, initialised so that the features of images differ."""
     folder = tmp_path_factory.mktemp("world")
     torch.manual_seed(0)
     network = inception_v3(weights=None, init_weights=False)
@@ -85,8 +85,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.parametrize("size", list(OPENCV))
-def test_pixels_are_opencvs_in_every_value(size: str) -> None:
-    """As OpenCV itself has said; the listing says how it was made."""
+def test_pixels_equal_those_of_opencv(size: str) -> None:
+    """The listing has OpenCV's own results, and how they were made."""
     image = Image.fromarray(noise(*map(int, size.split("x"))))
     expected = OPENCV[size]
     levels = resized_bytes(np.asarray(image), 512)
@@ -103,7 +103,7 @@ def test_halves_are_rounded_up_where_four_pixels_become_one() -> None:
     assert resized_bytes(pixels, 1).tolist() == [[[1, 1, 1]]]
 
 
-def test_what_has_the_size_already_is_left_as_it_is() -> None:
+def test_an_image_that_has_the_size_is_unchanged() -> None:
     assert np.array_equal(resized_bytes(noise(512, 512), 512), noise(512, 512))
 
 
@@ -116,9 +116,7 @@ def test_features_are_those_of_the_evaluator(world: Manifest, pictures: list[Pat
     assert float(theirs.std(dim=0).max()) > 0, "the images differ"
 
 
-def test_its_distance_is_numpys_of_the_evaluators_features(
-    world: Manifest, pictures: list[Path], tmp_path: Path
-) -> None:
+def test_the_distance_equals_one_computed_with_numpy(world: Manifest, pictures: list[Path], tmp_path: Path) -> None:
     features = features_of(pictures, BENCHMARK, Work(tmp_path, "digest", {"inception": world}))
     first, second = features[:4], features[3:]
     cov = [np.cov(part.numpy(), rowvar=False) for part in (first, second)]
@@ -130,14 +128,16 @@ def test_its_distance_is_numpys_of_the_evaluators_features(
     assert frechet_distance(first, second) == pytest.approx(expected - 2 * root, rel=1e-6)
 
 
-def test_the_batch_changes_nothing_but_roundings(world: Manifest, pictures: list[Path], tmp_path: Path) -> None:
+def test_the_batch_size_changes_features_only_by_rounding(
+    world: Manifest, pictures: list[Path], tmp_path: Path
+) -> None:
     work = Work(tmp_path, "digest", {"inception": world})
     one = features_of(pictures, BENCHMARK.model_copy(update={"batch": 1}), work)
     torch.testing.assert_close(features_of(pictures, BENCHMARK, work), one, rtol=1e-4, atol=1e-4 * float(one.max()))
 
 
 class Resizing(torch.nn.Module):
-    """As the network of legacy TensorFlow: takes any size, and answers with 2,048 numbers of each image."""
+    """Like the network of legacy TensorFlow: takes images of any size, and returns 2,048 features of each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class Resizing(torch.nn.Module):
         return small.mean(dim=1).flatten(1)
 
 
-def test_legacy_features_of_images_of_any_sizes_are_clean_fids_own_of_each(
+def test_legacy_features_of_images_of_any_size_equal_those_of_clean_fid_for_each_image(
     pictures: list[Path], tmp_path: Path
 ) -> None:
     torch.jit.script(Resizing()).save(tmp_path / "inception.pt")
@@ -159,18 +159,18 @@ def test_legacy_features_of_images_of_any_sizes_are_clean_fids_own_of_each(
     def theirs(paths: list[Path]) -> torch.Tensor:
         network = _Inception(tmp_path / "inception.pt", resize_inside=True)
         files, device = [str(path) for path in paths], torch.device("cpu")
-        found = get_files_features(
+        features = get_files_features(
             files, network, num_workers=0, batch_size=3, device=device, mode=legacy.mode, verbose=False
         )
-        return torch.from_numpy(found).double()
+        return torch.from_numpy(features).double()
 
     assert torch.equal(features_of(pictures, legacy, work), torch.cat([theirs([path]) for path in pictures]))
     of_one_size = [pictures[number] for number in (0, 1, 6, 0)]
     assert torch.equal(features_of(of_one_size, legacy, work), theirs(of_one_size))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "other weights", "a pickle that would act"])
-def test_a_file_that_is_not_its_weights_is_one_sentence(damage: str, world: Manifest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "other weights", "a pickle that would run code"])
+def test_a_file_without_the_weights_is_an_error_of_one_sentence(damage: str, world: Manifest, tmp_path: Path) -> None:
     path, original = tmp_path / "inception_v3_google.pth", world.folder / "inception_v3_google.pth"
     if damage == "truncated":
         path.write_bytes(original.read_bytes()[:100_000])
@@ -192,4 +192,4 @@ def test_a_study_with_the_evaluators_fid_needs_its_file() -> None:
     for name, key in (("paper", "world.assets.inception_torchvision"), ("mini", "fid.mode")):
         study = load_study(name, configuration)
         wrong = study.model_copy(update={"fid": study.fid.model_copy(update={"mode": "benchmark"})})
-        assert [found.key for found in inconsistencies_of(wrong)] == [key]
+        assert [inconsistency.key for inconsistency in inconsistencies_of(wrong)] == [key]

@@ -1,4 +1,4 @@
-"""The Frechet distance, against clean-fid's and against eigenvalues computed another way."""
+"""The Frechet distance, against that of clean-fid and against one computed from eigenvalues."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def distance_by_eigenvalues(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(("sampled", "real", "dimensions"), [(200, 300, 16), (90, 400, 48), (500, 120, 64)])
-def test_the_distance_is_clean_fids_where_both_covariances_are_regular(sampled, real, dimensions):
+def test_the_distance_is_that_of_clean_fid_if_both_covariances_are_regular(sampled, real, dimensions):
     first, second = features(sampled, dimensions, 1), features(real, dimensions, 2, shift=0.3)
     (mean_1, cov_1), (mean_2, cov_2) = statistics(first), statistics(second)
     theirs = cleanfid.frechet_distance(mean_1, cov_1, mean_2, cov_2)
@@ -53,10 +53,10 @@ def test_the_distance_is_clean_fids_where_both_covariances_are_regular(sampled, 
 )
 def test_the_distance_is_that_of_the_eigenvalues_also_with_fewer_images_than_features(sampled, real, dimensions, seed):
     first, second = features(sampled, dimensions, seed), features(real, dimensions, seed + 1, shift=1.0)
-    found = frechet_distance(first, second)
-    assert np.isfinite(found)
-    # roots of eigenvalues that ought to be zero are known to about the root of the machine's precision
-    assert found == pytest.approx(distance_by_eigenvalues(first, second), rel=1e-6, abs=1e-5)
+    distance = frechet_distance(first, second)
+    assert np.isfinite(distance)
+    # square roots of eigenvalues that should be zero are accurate to about the square root of the machine precision
+    assert distance == pytest.approx(distance_by_eigenvalues(first, second), rel=1e-6, abs=1e-5)
 
 
 def test_the_distance_of_few_images_with_many_features_is_finite_and_right():

@@ -1,4 +1,4 @@
-"""The gate before all training: what it lets pass, what it says, and that no address depends on it."""
+"""The gate before all training: its outcome, its report, and that no address depends on it."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def plan_with(gate: str | None) -> Plan:
 def test_the_probability_is_that_of_all_tables_no_more_likely(n: int, m: int, data: st.DataObject) -> None:
     k, j = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
     weights = [comb(n, first) * comb(m, k + j - first) for first in range(max(0, k + j - m), min(n, k + j) + 1)]
-    seen = comb(n, k) * comb(m, j)
-    by_hand = sum(weight for weight in weights if weight <= seen) / comb(n + m, k + j)
+    observed = comb(n, k) * comb(m, j)
+    by_hand = sum(weight for weight in weights if weight <= observed) / comb(n + m, k + j)
     assert probability_if_equal(Count(k, n), Count(j, m)) == pytest.approx(by_hand)
 
 
@@ -60,9 +60,9 @@ def test_the_papers_own_counts_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("on_failure", ["stop", "warn"])
-def test_another_base_model_stops_with_its_numbers_or_is_named(tmp_path: Path, on_failure: str) -> None:
-    found = cells(tmp_path / "cells", **(PUBLISHED | {"IRA": (470, 520)}))
-    work = Work(folder=tmp_path, digest="x", inputs={"cells": found})
+def test_another_base_model_stops_or_is_reported_with_its_numbers(tmp_path: Path, on_failure: str) -> None:
+    manifest = cells(tmp_path / "cells", **(PUBLISHED | {"IRA": (470, 520)}))
+    work = Work(folder=tmp_path, digest="x", inputs={"cells": manifest})
     if on_failure == "stop":
         with pytest.raises(ArtefactError, match=r"IRA 90\.38 \(470 of 520\), published 96\.54 on Forget25.*warn"):
             check_gate(settings(on_failure), work)
@@ -78,28 +78,28 @@ def test_another_base_model_stops_with_its_numbers_or_is_named(tmp_path: Path, o
     assert lines[1].endswith(",passed")
 
 
-def test_the_gate_asks_for_the_original_on_the_largest_grid_that_the_paper_reports() -> None:
+def test_the_gate_evaluates_the_original_model_on_the_largest_grid_of_the_paper() -> None:
     gate = plan_with("stop").gate()
     assert isinstance(gate.settings, GateStage)
     assert (gate.settings.task, gate.settings.published) == ("Forget25", PUBLISHED)
-    below = {run.stage for run in gate.with_all_inputs().values()}
-    assert not below & {"unlearning", "saliency"}
+    stages = {run.stage for run in gate.with_all_inputs().values()}
+    assert not stages & {"unlearning", "saliency"}
 
 
-def test_all_training_waits_for_the_gate_and_no_address_of_a_model_knows_it() -> None:
+def test_all_training_waits_for_the_gate_and_no_address_of_a_model_depends_on_it() -> None:
     plans = {gate: plan_with(gate) for gate in ("stop", "warn", None)}
     runs = {gate: plan.table("table1").with_all_inputs() for gate, plan in plans.items()}
-    for gate, found in runs.items():
-        for run in found.values():
+    for gate, runs_by_name in runs.items():
+        for run in runs_by_name.values():
             waits = [] if gate is None or run.stage not in ("unlearning", "saliency") else [plans[gate].gate().name]
-            assert [behind.name for behind in run.after.values()] == waits
+            assert [earlier.name for earlier in run.after.values()] == waits
     models = {
-        gate: {name for name in found if not name.startswith(("gate/", "tables/"))} for gate, found in runs.items()
+        gate: {name for name in names if not name.startswith(("gate/", "tables/"))} for gate, names in runs.items()
     }
     assert models["stop"] == models["warn"] == models[None]
 
 
-def test_a_study_of_other_tasks_has_to_do_without() -> None:
+def test_a_study_of_other_tasks_cannot_have_a_gate() -> None:
     study = load_study("paper", CONFIGURATION)
     other = study.model_copy(update={"tasks": {"Mine": study.tasks["Forget01"]}})
     with pytest.raises(ConfigurationError, match=r"gate is 'stop', expected null.*Mine"):

@@ -108,12 +108,12 @@ def test_the_published_counts_are_of_the_grids_that_the_protocol_names():
         ("table3", "Forget06"): {(60, 60, 120), (60, 60, 240)},  # 97.08 is no k of 120
         ("table4", "Forget25"): {(500, 520, 1020)},
     }
-    found = defaultdict(dict)
+    sizes = defaultdict(dict)
     for line in published():
         if line["metric"] in ACCURACIES:
-            found[line["table"], line["task"], line["row"]][line["metric"]] = int(line["n"])
+            sizes[line["table"], line["task"], line["row"]][line["metric"]] = int(line["n"])
     grids = defaultdict(set)
-    for (table, task, _), counts in found.items():
+    for (table, task, _), counts in sizes.items():
         grids[table, task].add(tuple(counts[metric] for metric in ACCURACIES))
     assert dict(grids) == expected
 
@@ -125,7 +125,7 @@ def test_the_published_counts_are_of_the_grids_that_the_protocol_names():
 @given(k=st.integers(min_value=0, max_value=2000), n=st.integers(min_value=1, max_value=2000))
 def test_an_accuracy_is_rounded_half_up_from_its_exact_fraction(k, n):
     k = min(k, n)
-    in_hundredths, rest = divmod(20000 * k + n, 2 * n)  # half a hundredth added, then cut off
+    in_hundredths, rest = divmod(20000 * k + n, 2 * n)  # add half a hundredth, then truncate
     assert 0 <= rest < 2 * n
     assert Count(k, n).percent == Decimal(in_hundredths) / 100
 
@@ -144,7 +144,7 @@ def test_the_interval_is_wilsons(n, share):
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 30), (30, 30), (1, 1), (0, 1), (520, 520)])
-def test_the_interval_stays_within_nought_and_a_hundred_and_holds_the_share(k, n):
+def test_the_interval_is_within_0_and_100_and_contains_the_share(k, n):
     low, high = Count(k, n).interval()
     assert 0 <= low <= 100 * k / n <= high <= 100
 
@@ -199,10 +199,10 @@ def test_counts_are_those_of_a_loop_over_the_images(draw, data):
         objects=data.draw(st.lists(st.sampled_from(OBJECTS), min_size=1, unique=True)),
         seeds=data.draw(st.lists(st.sampled_from([188, 288, 588]), min_size=1, unique=True)),
     )
-    found = counts_of(predictions(draw), cells)
-    assert found == counted_naively(predictions(draw), cells)
+    counts = counts_of(predictions(draw), cells)
+    assert counts == counted_naively(predictions(draw), cells)
     images = len(cells.objects) * len(cells.seeds)
-    assert [found[name].n for name in ACCURACIES] == [
+    assert [counts[name].n for name in ACCURACIES] == [
         len(cells.forget) * images,
         len(cells.retain) * images,
         (len(cells.forget) + len(cells.retain)) * images,
@@ -259,7 +259,7 @@ def work_with(rows: pd.DataFrame, folder: Path, diverged_at: int | None = None) 
     return Work(folder / "cells", "0" * 64, inputs)
 
 
-def test_cells_hold_the_counts_both_distances_and_what_went_astray(tmp_path):
+def test_cells_hold_counts_both_distances_flagged_images_and_divergence(tmp_path):
     rows = predictions(3)
     work = work_with(rows, tmp_path / "run", diverged_at=17)
     outcome = count_cells(GRID, work)
@@ -276,11 +276,11 @@ def test_cells_hold_the_counts_both_distances_and_what_went_astray(tmp_path):
 
 def test_flagged_images_are_counted_on_the_tasks_own_grid_alone(tmp_path):
     rows = predictions(3)
-    own = (
+    on_grid = (
         rows["style"].isin([*GRID.forget, *GRID.retain])
         & rows["object"].isin(GRID.objects)
         & rows["seed"].isin(GRID.seeds)
     )
     rows["flagged"] = True
     outcome = count_cells(GRID, work_with(rows, tmp_path / "run"))
-    assert outcome.facts["flagged"] == own.sum() == 16
+    assert outcome.facts["flagged"] == on_grid.sum() == 16

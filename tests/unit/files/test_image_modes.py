@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from corelib.errors import AssetError
-from corelib.evaluation.features import _in_files_for_clean_fid
+from corelib.evaluation.features import _files_for_clean_fid
 from corelib.files.image_files import MOST_SCANS, START_OF_SCAN, decoded, read_image
 from corelib.files.pixels import Unusable, as_rgb
 from corelib.worlds.unlearn_canvas.indexing import fault_of
@@ -356,7 +356,7 @@ def test_clean_fid_reads_the_same_pixels(tmp_path: Path) -> None:
     for name, content in kinds.items():
         (tmp_path / name).write_bytes(content)
         paths.append(tmp_path / name)
-    with _in_files_for_clean_fid(paths) as files:
+    with _files_for_clean_fid(paths) as files:
         assert files[0] == paths[0], "most are read where they lie"
         for path, file in zip(paths, files, strict=True):
             assert np.array_equal(np.asarray(Image.open(file).convert("RGB")), np.asarray(read_image(path)))

@@ -53,10 +53,10 @@ ESD = {"UA": (29, 30), "IRA": (140, 150), "CRA": (170, 180), "FID": 40.0, "FID_o
 CORE = {"UA": (28, 30), "IRA": (147, 150), "CRA": (173, 180), "FID": 30.0, "FID_of_original": 30.0}
 
 
-def cells(folder: Path, said: dict, flagged: int = 0, diverged_at: int | None = None) -> Manifest:
+def cells(folder: Path, numbers: dict, flagged: int = 0, diverged_at: int | None = None) -> Manifest:
     """The manifest of an evaluated run in `folder`."""
-    counts = {name: {"k": said[name][0], "n": said[name][1]} for name in ("UA", "IRA", "CRA")}
-    distances = {name: said[name] for name in ("FID", "FID_of_original")}
+    counts = {name: {"k": numbers[name][0], "n": numbers[name][1]} for name in ("UA", "IRA", "CRA")}
+    distances = {name: numbers[name] for name in ("FID", "FID_of_original")}
     write_json(folder / FILE, {**counts, **distances, "flagged": flagged, "diverged_at": diverged_at})
     return Manifest(folder, "cells", "0" * 64, {FILE: sha256_of(folder / FILE)}, {})
 
@@ -114,7 +114,7 @@ def fisher(k: int, n: int, m: int, o: int) -> float:
 # The table
 
 
-def test_a_table_has_the_papers_columns_and_a_remark_and_its_rows_in_the_order_asked_for(tmp_path):
+def test_a_table_has_the_papers_columns_and_a_remark_and_its_rows_in_the_order_of_its_settings(tmp_path):
     text = (table(tmp_path).folder / "table1.csv").read_text()
     assert text == (
         "Task,Algorithm,UA,IRA,CRA,SFID,Total,Remark\n"
@@ -142,8 +142,8 @@ def test_every_row_of_every_table_of_the_paper_meets_its_published_numbers():
     plan = Plan("paper", load_study("paper", CONFIGURATION), published)
     for name in ("table1", "table2", "table3", "table4"):
         settings = plan.table(name).settings
-        asked = {(line.task, line.row, metric) for line in settings.rows for metric in METRICS}
-        assert set(read_published(settings.published)) == asked
+        expected = {(line.task, line.row, metric) for line in settings.rows for metric in METRICS}
+        assert set(read_published(settings.published)) == expected
 
 
 def test_a_title_with_a_comma_stays_one_column(tmp_path):
@@ -174,29 +174,29 @@ def test_markdown_has_a_section_for_each_task_and_the_best_total_in_bold(tmp_pat
         "| CORE (ours) (diverged at step 71; 2 images constant or not finite) "
         "| 96.67 | 93.33 | 94.44 | 75.00 | 359.44 |\n"
         "\n"
-        "Of 3 accuracies that the paper prints too, 1 differs (Fisher's exact test at 5 %). Were all of them equal, "
+        "Of 3 accuracies that the paper also prints, 1 differs (Fisher's exact test at 5 %). If all were equal, "
         "0.062 would differ by chance; 1 or more with a probability of 0.061 (cells taken as independent).\n"
     )
 
 
-def test_markdown_says_how_many_verdicts_chance_alone_would_turn(tmp_path):
+def test_markdown_notes_how_many_accuracies_would_differ_by_chance(tmp_path):
     """Against a simulation of the same cells with equal accuracies: the pooled ones of the table's counts."""
     sentence = (table(tmp_path).folder / "table1.md").read_text().splitlines()[-1]
-    stated, least, probability = re.search(
+    stated, min_count, probability = re.search(
         r"equal, (\S+) would .*; (\d+) or more with a probability of (\S+) ", sentence
     ).groups()
-    draws, drawn = np.random.default_rng(0), 20_000
-    differing = np.zeros(drawn, dtype=int)
+    draws, num_draws = np.random.default_rng(0), 20_000
+    differing = np.zeros(num_draws, dtype=int)
     for (k, n), (m, o) in ((ESD["UA"], (30, 30)), (ESD["IRA"], (99, 150)), (ESD["CRA"], (173, 180))):
         share = (k + m) / (n + o)
-        pairs = np.stack([draws.binomial(n, share, drawn), draws.binomial(o, share, drawn)], axis=1)
+        pairs = np.stack([draws.binomial(n, share, num_draws), draws.binomial(o, share, num_draws)], axis=1)
         known = {pair: fisher(pair[0], n, pair[1], o) < 0.05 for pair in {(int(a), int(b)) for a, b in pairs}}
         differing += [known[int(a), int(b)] for a, b in pairs]
     assert differing.mean() == pytest.approx(float(stated), abs=0.01)
-    assert (differing >= int(least)).mean() == pytest.approx(float(probability), abs=0.01)
+    assert (differing >= int(min_count)).mean() == pytest.approx(float(probability), abs=0.01)
 
 
-def test_nothing_is_said_of_chance_where_nothing_is_comparable(tmp_path):
+def test_there_is_no_note_on_chance_if_nothing_is_comparable(tmp_path):
     for name, comparable, published in (("other world", False, "table1"), ("unpublished", True, None)):
         text = (table(tmp_path / name, comparable, published).folder / "table1.md").read_text()
         assert "chance" not in text and text.endswith("|\n")
@@ -222,7 +222,7 @@ CORE (ours) (diverged at step 71; 2 images constant or not finite) & 96.67 & 93.
     )
 
 
-def test_latex_shows_its_own_characters_as_they_are(tmp_path):
+def test_latex_escapes_its_special_characters(tmp_path):
     line = evaluated(row("x", r"A_b & 50% {c}\ ~^#$"), cells(tmp_path / "run", CORE))
     assert r"A\_b \& 50\% \{c\}\textbackslash{} \textasciitilde{}\textasciicircum{}\#\$ & 93.33" in as_latex([line])
 
@@ -251,12 +251,12 @@ def test_a_total_that_is_no_number_is_never_bold_and_the_best_of_the_others_is(t
         assert as_latex(lines).count(r"\textbf") == 1 and r"\textbf{359.44}" in as_latex(lines)
 
 
-def test_one_image_is_not_said_to_be_several(tmp_path):
+def test_the_remark_on_one_image_is_in_the_singular(tmp_path):
     line = evaluated(row("esd", "ESD"), cells(tmp_path / "run", ESD, flagged=1))
     assert line.remark == "1 image constant or not finite"
 
 
-def test_a_run_that_diverged_at_its_first_step_is_remarked_on(tmp_path):
+def test_a_run_that_diverged_at_its_first_step_has_a_remark(tmp_path):
     assert evaluated(row("esd", "ESD"), cells(tmp_path / "run", ESD, diverged_at=0)).remark == "diverged at step 0"
 
 
@@ -284,12 +284,12 @@ def record(runs: Path, name: str, commit: str, device: str, **builds_on: str) ->
     """The provenance record of a run."""
     (runs / name).mkdir(parents=True, exist_ok=True)
     (runs / name / "specification.json").write_text(json.dumps(sealed({"builds_on": builds_on})))
-    said = {"commit": commit, "device": device}
-    said |= {"host": "here", "node": None, "finished": "2026-01-01T00:00:00", "earlier_attempts": []}
-    (runs / name / "manifest.provenance.json").write_text(json.dumps(sealed(said)))
+    content = {"commit": commit, "device": device}
+    content |= {"host": "here", "node": None, "finished": "2026-01-01T00:00:00", "earlier_attempts": []}
+    (runs / name / "manifest.provenance.json").write_text(json.dumps(sealed(content)))
 
 
-def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
+def test_provenance_names_run_commit_and_device_of_each_job_behind_a_cell(tmp_path):
     runs = tmp_path / "runs"
     evaluations = cells(runs / "cells/core", CORE)
     record(
@@ -301,7 +301,10 @@ def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
     record(runs, "samples/original", "c1", "cpu")
     record(runs, "samples/core", "c2", "cpu", delta="unlearning/core")
     (runs / "samples/core/shards").mkdir()
-    for shard, device in (("0000-of-0002", "A100"), ("0001-of-0002", "H100")):  # who gathers the images has made none
+    for shard, device in (
+        ("0000-of-0002", "A100"),
+        ("0001-of-0002", "H100"),
+    ):  # the job that gathers the images samples none
         record(runs / "shards", shard, "c2", device)
         (runs / "shards" / shard / "manifest.provenance.json").rename(
             runs / f"samples/core/shards/{shard}.provenance.json"
@@ -314,8 +317,8 @@ def test_of_each_cell_it_is_said_which_run_commit_and_device_made_it(tmp_path):
         "SFID": ["unlearning", "samples", "samples", "fid", "samples", "fid"],
         "Total": ["unlearning", "samples", "samples", "predictions", "fid", "samples", "fid"],
     }
-    made = list(csv.DictReader(as_provenance([line]).splitlines()))
-    assert [(job["metric"], job["stage"], job["run"], job["commit"], job["device"]) for job in made[:4]] == [
+    jobs = list(csv.DictReader(as_provenance([line]).splitlines()))
+    assert [(job["metric"], job["stage"], job["run"], job["commit"], job["device"]) for job in jobs[:4]] == [
         ("UA", "unlearning", "core", "c1", "A100"), ("UA", "samples", "core", "c2", "A100"),
         ("UA", "samples", "core", "c2", "H100"), ("UA", "predictions", "core", "c3", "A100"),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Sampling: the same bits whatever the order, shards and interruptions, and the images of diffusers' own pipeline."""
+"""Sampling: bits do not depend on order, shards or interruptions, and images equal those of diffusers' pipeline."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def delta(material: dict[str, Manifest], tmp_path_factory: pytest.TempPathFactor
 def sampled(
     settings: SamplesStage, folder: Path, material: dict[str, Manifest], shards: int = 1, order: list[int] | None = None
 ) -> dict[str, str]:
-    """The hash of every image of a run."""
+    """Sample a run; the sha256 of every image by name."""
     folder.mkdir(exist_ok=True)
     work = Work(folder, "digest", material)
     for shard in order or range(shards):
@@ -100,7 +100,7 @@ def test_images_do_not_depend_on_shards_or_their_order(
     assert sampled(samples_settings(GRID), tmp_path, material, shards, order) == undisturbed
 
 
-def test_an_interrupted_shard_goes_on_and_samples_only_what_is_missing(
+def test_an_interrupted_shard_resumes_and_samples_only_missing_batches(
     undisturbed: dict[str, str], material: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampled_batches: list[int] = []
@@ -128,7 +128,7 @@ def test_a_damaged_image_is_sampled_again(
     sampled(samples_settings(GRID), tmp_path, material)
     (tmp_path / IMAGES / image_name(*GRID[3])).write_bytes(b"damaged")
     with pytest.raises(
-        ArtefactError, match=r"00001\.json: an image of its batch .* is missing, damaged, or of another build"
+        ArtefactError, match=r"00001\.json: an image of its batch .* is missing, damaged, or from another build"
     ):
         gather_samples(samples_settings(GRID), Work(tmp_path, "digest", material))
     assert sampled(samples_settings(GRID), tmp_path, material) == undisturbed
@@ -141,7 +141,7 @@ def test_the_images_of_one_run_are_of_one_build_of_its_model(
     before, after = (Work(tmp_path, "digest", material, trained={"unlearning/x": seal}) for seal in ("old", "new"))
     sample_shard(samples_settings(GRID), before, 0, 2)
     sample_shard(samples_settings(GRID), after, 1, 2)
-    with pytest.raises(ArtefactError, match=r"00000\.json: an image of its batch .* of another build of the model"):
+    with pytest.raises(ArtefactError, match=r"00000\.json: an image of its batch .* from another build of the model"):
         gather_samples(samples_settings(GRID), after)
     sample_shard(samples_settings(GRID), after, 0, 2)
     gather_samples(samples_settings(GRID), after)
@@ -204,7 +204,7 @@ class Failing(torch.nn.Module):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 7.0])
-def test_constant_and_non_finite_images_are_flagged_and_for_the_original_an_error(
+def test_constant_and_non_finite_images_are_flagged_or_for_the_original_model_an_error(
     value: float, material: dict[str, Manifest], delta: Manifest, tmp_path: Path
 ) -> None:
     settings = samples_settings(GRID[:2])
@@ -232,7 +232,7 @@ def classified(samples: Manifest, folder: Path, batch: int) -> Any:
 
 
 def test_predictions_do_not_depend_on_the_order_of_the_grid(material: dict[str, Manifest], tmp_path: Path) -> None:
-    found = []
+    predictions = []
     shuffled = random.Random(1).sample(GRID, len(GRID))
     for name, grid in (("ordered", GRID), ("shuffled", shuffled)):
         folder = tmp_path / name
@@ -242,8 +242,8 @@ def test_predictions_do_not_depend_on_the_order_of_the_grid(material: dict[str, 
         work.folder.mkdir()
         sample_shard(settings, work, 0, 1)
         samples = finish(work.folder, "samples", gather_samples(settings, work))
-        found.append(classified(samples, folder, batch=1).sort_index())
-    assert found[0].equals(found[1])
+        predictions.append(classified(samples, folder, batch=1).sort_index())
+    assert predictions[0].equals(predictions[1])
 
 
 def test_a_classifier_with_another_number_of_classes_is_refused(material: dict[str, Manifest], tmp_path: Path) -> None:
@@ -260,9 +260,7 @@ def test_a_classifier_with_another_number_of_classes_is_refused(material: dict[s
         classify_images(PredictionsStage(classification=Classification(batch=4)), Work(tmp_path, "digest", inputs))
 
 
-def test_a_base_model_that_was_changed_after_it_was_taken_into_use_is_refused(
-    material: dict[str, Manifest], tmp_path: Path
-) -> None:
+def test_a_base_model_that_changed_after_its_adoption_is_refused(material: dict[str, Manifest], tmp_path: Path) -> None:
     moved = tmp_path / "pipeline"
     shutil.copytree(material["pipeline"].folder, moved)
     weights = next((moved / "pipeline/unet").glob("*.safetensors"))
@@ -287,7 +285,7 @@ def test_only_cross_attention_is_taken_from_a_delta(delta: Manifest) -> None:
     assert all(CROSS_ATTENTION in name for name in load_file(delta.file(DELTA)))
 
 
-def test_guidance_departs_from_the_answers_without_a_prompt() -> None:
+def test_guidance_extrapolates_from_the_predictions_without_a_prompt() -> None:
     both = torch.tensor([[1.0], [2.0], [5.0], [4.0]])
     assert guided(both, 3.0).tolist() == [[13.0], [8.0]]
     assert torch.equal(guided(both, 1.0), both[2:]) and torch.equal(guided(both, 0.0), both[:2])

@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Linear:
-    """The predictor's parameters and its answer."""
+    """The predictor's parameters and its prediction."""
 
     a: Array
     b: Array
@@ -68,7 +68,7 @@ class Side:
     anchor: Array
     uniform: Array
     alpha_bar: Array
-    again: Array
+    x_of_target: Array
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Side:
@@ -88,7 +88,7 @@ class Side:
             own=text(self.own),
             anchor=text(self.anchor) if with_anchor else None,
             uniform=image(self.uniform) if with_anchor else None,
-            of_target=image(self.again) if with_anchor else None,
+            of_target=image(self.x_of_target) if with_anchor else None,
         )
 
 
@@ -102,11 +102,11 @@ class ByHand:
     c: Array
 
     @classmethod
-    def nothing(cls) -> ByHand:
+    def zero(cls) -> ByHand:
         return cls(0.0, np.zeros((D, D)), np.zeros((D, W)), np.zeros(D))
 
     def add(self, weight: float, residual: Array, x: Array, t: Array, p: Array, norm: bool = False) -> None:
-        """weight * mean of ||residual||^2 (or of ||residual||), whose student branch was asked (x, t, p)."""
+        """weight * mean of ||residual||^2 (or of ||residual||), with the student evaluated at (x, t, p)."""
         norms = np.sqrt((residual**2).sum(axis=1))
         self.loss += weight * float((norms if norm else norms**2).mean())
         self.push(weight * (residual / norms[:, None] if norm else 2 * residual) / len(residual), x, t, p)
@@ -129,85 +129,85 @@ def point() -> tuple[Linear, Linear, Side, Side]:
 
 def core(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
     """Equations 2-4 with alpha = 1."""
-    found = ByHand.nothing()
-    found.add(1.0, student(f.x, f.t, f.own) - teacher(f.x, f.t, f.anchor), f.x, f.t, f.own)
-    found.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
-    return found
+    result = ByHand.zero()
+    result.add(1.0, student(f.x, f.t, f.own) - teacher(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    result.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
+    return result
 
 
 def esd(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
     """Equation 8 with eta = 1, expanded as the paper expands it: 2 e_0 - e_f."""
-    found = ByHand.nothing()
+    result = ByHand.zero()
     target = 2 * teacher(f.x, f.t, f.anchor) - teacher(f.x, f.t, f.own)
-    found.add(1.0, student(f.x, f.t, f.own) - target, f.x, f.t, f.own)
-    return found
+    result.add(1.0, student(f.x, f.t, f.own) - target, f.x, f.t, f.own)
+    return result
 
 
-def gaussian_retain(found: ByHand, student: Linear, r: Side, weight: float = 1.0) -> ByHand:
-    found.add(weight, student(r.x, r.t, r.own) - r.noise, r.x, r.t, r.own)
-    return found
+def gaussian_retain(result: ByHand, student: Linear, r: Side, weight: float = 1.0) -> ByHand:
+    result.add(weight, student(r.x, r.t, r.own) - r.noise, r.x, r.t, r.own)
+    return result
 
 
 def salun(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
     """Equation 9, the target detached."""
-    found = ByHand.nothing()
-    found.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
-    return gaussian_retain(found, student, r)
+    result = ByHand.zero()
+    result.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    return gaussian_retain(result, student, r)
 
 
 def ediff(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
     """Equation 10."""
-    found = ByHand.nothing()
-    found.add(1.0, student(f.x, f.t, f.own) - f.uniform, f.x, f.t, f.own)
-    return gaussian_retain(found, student, r)
+    result = ByHand.zero()
+    result.add(1.0, student(f.x, f.t, f.own) - f.uniform, f.x, f.t, f.own)
+    return gaussian_retain(result, student, r)
 
 
 def ca_noise(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
-    """Equation 12, squared; which image x is made from is not the objective's affair."""
-    found = ByHand.nothing()
-    found.add(1.0, student(f.x, f.t, f.own) - f.noise, f.x, f.t, f.own)
-    return gaussian_retain(found, student, r)
+    """Equation 12, squared; the choice of the image behind x is not part of the objective."""
+    result = ByHand.zero()
+    result.add(1.0, student(f.x, f.t, f.own) - f.noise, f.x, f.t, f.own)
+    return gaussian_retain(result, student, r)
 
 
 def core_live_target(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
-    found = ByHand.nothing()
-    found.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
-    found.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
-    return found
+    result = ByHand.zero()
+    result.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    result.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
+    return result
 
 
 def core_gradient_ascent(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
-    found = ByHand.nothing()
-    found.add(-1.0, student(f.x, f.t, f.own) - f.noise, f.x, f.t, f.own)
-    found.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
-    return found
+    result = ByHand.zero()
+    result.add(-1.0, student(f.x, f.t, f.own) - f.noise, f.x, f.t, f.own)
+    result.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
+    return result
 
 
 def core_gaussian_retain(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
-    found = ByHand.nothing()
-    found.add(1.0, student(f.x, f.t, f.own) - teacher(f.x, f.t, f.anchor), f.x, f.t, f.own)
-    return gaussian_retain(found, student, r)
+    result = ByHand.zero()
+    result.add(1.0, student(f.x, f.t, f.own) - teacher(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    return gaussian_retain(result, student, r)
 
 
 def salun_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
     """`forget_loss + alpha * remain_loss` with alpha 0.1, as in its authors' random_label.py; z is drawn twice."""
-    found = ByHand.nothing()
-    found.add(1.0, student(f.x, f.t, f.own) - student(f.again, f.t, f.anchor), f.x, f.t, f.own)
-    return gaussian_retain(found, student, r, 0.1)
+    result = ByHand.zero()
+    result.add(1.0, student(f.x, f.t, f.own) - student(f.x_of_target, f.t, f.anchor), f.x, f.t, f.own)
+    return gaussian_retain(result, student, r, 0.1)
 
 
 def ediff_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
     """`remain_loss + alpha * (unlearn_loss - constant)` with alpha 0.1, as in the benchmark's train-erase.py."""
-    found = ByHand.nothing()
-    found.add(0.1, student(f.x, f.t, f.own) - student(f.again, f.t, f.anchor), f.x, f.t, f.own)
-    return gaussian_retain(found, student, r)
+    result = ByHand.zero()
+    result.add(0.1, student(f.x, f.t, f.own) - student(f.x_of_target, f.t, f.anchor), f.x, f.t, f.own)
+    return gaussian_retain(result, student, r)
 
 
 def ca_released(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
     """`0.2 * loss_train + loss_train2`, as in its authors' model.py: the regularisation first."""
-    found = ByHand.nothing()
-    found.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
-    return gaussian_retain(found, student, r, 0.2)
+    result = ByHand.zero()
+    result.add(1.0, student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor), f.x, f.t, f.own)
+    return gaussian_retain(result, student, r, 0.2)
 
 
 EQUATIONS = {
@@ -280,13 +280,13 @@ def test_the_reduction_is_one_factor_of_the_whole_loss(
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_a_norm_of_0_has_a_gradient(reduction: str, point: tuple[Linear, Linear, Side, Side]) -> None:
-    """As where the alternative concept is the model's own: its subgradient 0, and not a number that is none."""
+    """It occurs if the alternative concept is the model's own: the gradient is the subgradient 0, not NaN."""
     target = {"kind": "frozen_model", "prompt": "own"}
     objective = with_unlearn(PAPER.methods["ca_noise"].objective, distance="norm", target=target)
     objective = objective.model_copy(update={"retain": None})
     student, _, f, r = point
-    found = computed(objective, (student, student, f, r), reduction)
-    assert_equal(found, ByHand.nothing())
+    result = computed(objective, (student, student, f, r), reduction)
+    assert_equal(result, ByHand.zero())
 
 
 def test_student_and_teacher_differ_at_the_point(point: tuple[Linear, Linear, Side, Side]) -> None:
@@ -298,7 +298,7 @@ def test_weights_scale_their_terms(point: tuple[Linear, Linear, Side, Side]) -> 
     content = PAPER.methods["core"].objective.model_dump()
     content["unlearn"]["weight"], content["retain"]["weight"] = 0.25, 3.0
     student, teacher, f, r = point
-    expected = ByHand.nothing()
+    expected = ByHand.zero()
     expected.add(0.25, student(f.x, f.t, f.own) - teacher(f.x, f.t, f.anchor), f.x, f.t, f.own)
     expected.add(3.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
     assert_equal(computed(Objective.model_validate(content), point), expected)
@@ -330,19 +330,19 @@ def pair_by_pair(method: str, point: tuple[Linear, Linear, Side, Side], weights:
     """The unlearn term of each forget pair alone, times its weight, and the retain term as it is."""
     student, teacher, f, r = point
     target = {"core_gradient_ascent": f.noise, "ca_noise": f.noise, "ca_model": student(f.x, f.t, f.anchor)}[method]
-    found = ByHand.nothing()
+    result = ByHand.zero()
     for one, weight in enumerate(weights):
         x, t, p = f.x[[one]], f.t[[one]], f.own[[one]]
-        found.add(weight / COUNT, student(x, t, p) - target[[one]], x, t, p)
+        result.add(weight / COUNT, student(x, t, p) - target[[one]], x, t, p)
     if method == "core_gradient_ascent":
-        found.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
-        return found
-    return gaussian_retain(found, student, r)
+        result.add(1.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
+        return result
+    return gaussian_retain(result, student, r)
 
 
 @pytest.mark.parametrize(("alpha_bar", "expected"), [(0.0, 1.0), (1e-12, 1.0), (0.5, 1.0), (10 / 11, 0.5), (1.0, 0.0)])
 def test_min_snr_is_a_number_at_every_noise_level(alpha_bar: float, expected: float) -> None:
-    """Pure noise and none included; at an SNR of 10 and a gamma of 5 it is a half."""
+    """Including pure noise and no noise; at an SNR of 10 and with gamma 5 it is one half."""
     weight = UnlearnTerm.model_validate(
         PAPER.methods["ca_noise"].objective.unlearn.model_dump()
         | {"weight": {"kind": "min_snr", "scale": 1.0, "gamma": 5.0}}
@@ -351,17 +351,17 @@ def test_min_snr_is_a_number_at_every_noise_level(alpha_bar: float, expected: fl
 
 
 @pytest.mark.parametrize(("gradient", "through"), [("detached", False), ("through", True)])
-def test_a_target_with_its_own_posterior_is_asked_about_its_own_noisy_image(
+def test_a_target_with_its_own_posterior_is_predicted_at_its_own_noisy_image(
     gradient: str, through: bool, point: tuple[Linear, Linear, Side, Side]
 ) -> None:
     target = {"kind": "current_model", "prompt": "anchor", "gradient": gradient, "posterior": "own"}
     objective = with_unlearn(PAPER.methods["salun"].objective, target=target)
     student, _, f, r = point
-    residual = student(f.x, f.t, f.own) - student(f.again, f.t, f.anchor)
-    expected = ByHand.nothing()
+    residual = student(f.x, f.t, f.own) - student(f.x_of_target, f.t, f.anchor)
+    expected = ByHand.zero()
     expected.add(1.0, residual, f.x, f.t, f.own)
     if through:
-        expected.push(-2 * residual / len(residual), f.again, f.t, f.anchor)
+        expected.push(-2 * residual / len(residual), f.x_of_target, f.t, f.anchor)
     assert_equal(computed(objective, point), gaussian_retain(expected, student, r))
 
 
@@ -370,7 +370,7 @@ def test_eta_of_equation_8(eta: float, point: tuple[Linear, Linear, Side, Side])
     objective = with_unlearn(PAPER.methods["esd"].objective, target={"kind": "guided_model", "eta": eta})
     student, teacher, f, _ = point
     base, own = teacher(f.x, f.t, f.anchor), teacher(f.x, f.t, f.own)
-    expected = ByHand.nothing()
+    expected = ByHand.zero()
     expected.add(1.0, student(f.x, f.t, f.own) - (base - eta * (own - base)), f.x, f.t, f.own)
     assert_equal(computed(objective, point), expected)
 
@@ -384,15 +384,15 @@ def test_a_target_through_both_branches_adds_the_gradient_of_the_target(
     expected = salun(*point)
     residual = student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor)
     expected.push(-2 * residual / len(residual), f.x, f.t, f.anchor)
-    found = computed(objective, point)
-    assert_equal(found, expected)
-    assert not np.allclose(found.b, salun(*point).b), "detached and through both branches must differ"
+    result = computed(objective, point)
+    assert_equal(result, expected)
+    assert not np.allclose(result.b, salun(*point).b), "detached and through both branches must differ"
 
 
 def test_the_norm_is_the_root_of_the_squared_norm(point: tuple[Linear, Linear, Side, Side]) -> None:
     objective = with_unlearn(PAPER.methods["ca_noise"].objective, distance="norm")
     student, _, f, r = point
-    expected = ByHand.nothing()
+    expected = ByHand.zero()
     expected.add(1.0, student(f.x, f.t, f.own) - f.noise, f.x, f.t, f.own, norm=True)
     assert_equal(computed(objective, point), gaussian_retain(expected, student, r))
 
@@ -401,23 +401,23 @@ def test_the_interval_of_uniform_noise(point: tuple[Linear, Linear, Side, Side])
     target = {"kind": "uniform_noise", "low": -1.0, "high": 1.0}
     objective = with_unlearn(PAPER.methods["ediff"].objective, target=target)
     student, _, f, r = point
-    expected = ByHand.nothing()
+    expected = ByHand.zero()
     expected.add(1.0, student(f.x, f.t, f.own) - (2 * f.uniform - 1), f.x, f.t, f.own)
     assert_equal(computed(objective, point), gaussian_retain(expected, student, r))
 
 
-def test_each_predictor_is_asked_once_a_step(point: tuple[Linear, Linear, Side, Side]) -> None:
+def test_each_predictor_is_called_once_per_step(point: tuple[Linear, Linear, Side, Side]) -> None:
     student, teacher, f, r = point
-    asked: list[tuple[str, int]] = []
+    calls: list[tuple[str, int]] = []
 
     def counted(name: str, predictor: Differentiable) -> Any:
-        def ask(x: torch.Tensor, t: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-            asked.append((name, len(x)))
+        def call(x: torch.Tensor, t: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+            calls.append((name, len(x)))
             return predictor(x, t, p)
 
-        return ask
+        return call
 
     batch = Batch(f.pairs(with_anchor=True), r.pairs(with_anchor=False))
     predictors = counted("student", Differentiable(student)), counted("teacher", Differentiable(teacher))
     evaluate(PAPER.methods["core"].objective, *predictors, batch, "mean")
-    assert sorted(asked) == [("student", 2 * COUNT), ("teacher", 2 * COUNT)]
+    assert sorted(calls) == [("student", 2 * COUNT), ("teacher", 2 * COUNT)]

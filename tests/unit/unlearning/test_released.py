@@ -1,4 +1,4 @@
-"""What the baselines' released code does differently: sampled x_t, generated anchors, keys and values alone."""
+"""Differences of the baselines' released code: sampled x_t, generated anchors, keys and values alone."""
 
 from __future__ import annotations
 
@@ -59,17 +59,20 @@ ENCODING = Encoding(resolution=16, interpolation="bicubic", batch=4)
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
     folder = tmp_path_factory.mktemp("material")
-    found = make_material(folder)
+    inputs = make_material(folder)
     anchors = ["Blue", "Cream"]
-    work = Work(folder / "samples", "digest", {role: found[role] for role in ("pipeline", "embeddings")})
+    work = Work(folder / "samples", "digest", {role: inputs[role] for role in ("pipeline", "embeddings")})
     work.folder.mkdir()
     grid = [(style, object_, index) for style in anchors for object_ in OBJECTS for index in (1, 2, 3)]
     sample_shard(samples_settings(grid), work, 0, 1)
     samples = finish(work.folder, "samples", gather_samples(samples_settings(grid), work))
-    work = Work(folder / "generated", "digest", {"samples": samples, "pipeline": found["pipeline"]})
+    work = Work(folder / "generated", "digest", {"samples": samples, "pipeline": inputs["pipeline"]})
     work.folder.mkdir()
-    chosen = LatentsStage(styles=anchors, objects=OBJECTS, images=[1, 2, 3], encoding=ENCODING)
-    return found | {"generated": finish(work.folder, "generated", encode_generated(chosen, work)), "samples": samples}
+    settings = LatentsStage(styles=anchors, objects=OBJECTS, images=[1, 2, 3], encoding=ENCODING)
+    return inputs | {
+        "generated": finish(work.folder, "generated", encode_generated(settings, work)),
+        "samples": samples,
+    }
 
 
 def material_of(inputs: Mapping[str, Manifest], settings: Any) -> Material:
@@ -81,13 +84,13 @@ def material_of(inputs: Mapping[str, Manifest], settings: Any) -> Material:
 
 
 class Linear:
-    """A noise predictor with a known answer, which remembers what it was asked."""
+    """A noise predictor with a known prediction, which records its calls."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, int]] = []
+        self.calls: list[tuple[int, int]] = []
 
     def __call__(self, noisy: torch.Tensor, timesteps: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
-        self.asked.append((len(noisy), int(timesteps[0])))
+        self.calls.append((len(noisy), int(timesteps[0])))
         return 0.1 * noisy + prompts.mean(dim=(1, 2)).view(-1, 1, 1, 1)
 
 
@@ -98,11 +101,11 @@ def by_hand(
     ratio = 1000 // images.steps
     noisy = noise
     for step in range(images.steps - 1, level, -1):
-        here, there = alphas[step * ratio + 1], alphas[(step - 1) * ratio + 1]
-        without = 0.1 * noisy
-        predicted = without + images.guidance_scale * (own.mean(dim=(1, 2)).view(-1, 1, 1, 1))
-        clean = (noisy - (1 - here).sqrt() * predicted) / here.sqrt()
-        noisy = there.sqrt() * clean + (1 - there).sqrt() * predicted
+        alpha, next_alpha = alphas[step * ratio + 1], alphas[(step - 1) * ratio + 1]
+        unconditional = 0.1 * noisy
+        predicted = unconditional + images.guidance_scale * (own.mean(dim=(1, 2)).view(-1, 1, 1, 1))
+        clean = (noisy - (1 - alpha).sqrt() * predicted) / alpha.sqrt()
+        noisy = next_alpha.sqrt() * clean + (1 - next_alpha).sqrt() * predicted
     return noisy
 
 
@@ -115,7 +118,7 @@ def test_x_t_is_sampled_by_ddim_to_the_noise_level_that_was_drawn(step: int, mat
     noisy, timesteps = trajectories.part_way(images, noise, own, ("unlearning", 0, step))
     level = int(timesteps[0]) // 100
     assert ((timesteps >= 100 * level) & (timesteps < 100 * (level + 1))).all()
-    assert predictor.asked == [(4, 100 * index + 1) for index in range(9, level, -1)], "both guided halves at once"
+    assert predictor.calls == [(4, 100 * index + 1) for index in range(9, level, -1)], "both guided halves at once"
     torch.testing.assert_close(noisy, by_hand(images, level, scheduler.alphas_cumprod, noise, own))
 
 
@@ -128,12 +131,12 @@ def test_every_noise_level_is_drawn(material: dict[str, Manifest]) -> None:
     assert set(drawn) == {0, 1, 2, 3}
 
 
-def test_the_model_in_training_samples_and_gets_no_gradient_by_it(material: dict[str, Manifest]) -> None:
+def test_the_model_in_training_samples_and_gets_no_gradient_from_it(material: dict[str, Manifest]) -> None:
     settings = unlearning_settings(PAPER.methods["esd_released"].objective, candidates={"Amber": [""]}, batch=1)
     base = BaseModel(material["pipeline"])
     models = StudentAndTeacher(base.unet(), settings.trained, Device(FP32, 1))
-    made = material_of(material, settings)
-    batches = Batches(settings, made, Trajectories(models.student, base.scheduler(), made.unconditioned))
+    data = material_of(material, settings)
+    batches = Batches(settings, data, Trajectories(models.student, base.scheduler(), data.unconditioned))
     # a step that stops part of the way
     step = next(step for step in range(50) if int(batches.at(step).forget.timesteps) < 500)
     before = batches.at(step).forget
@@ -149,7 +152,7 @@ def test_the_model_in_training_samples_and_gets_no_gradient_by_it(material: dict
 def test_training_on_sampled_images_does_not_depend_on_the_base_models_scheduler(
     material: dict[str, Manifest], tmp_path: Path
 ) -> None:
-    """What the file of another scheduler does not say would be diffusers' defaults, and no setting of the run."""
+    """Options that the file of another scheduler lacks would be diffusers' defaults, and not settings of the run."""
     settings = unlearning_settings(PAPER.methods["esd_released"].objective, candidates={"Amber": [""]}, batch=1)
     trained = []
     for name, pipeline in (
@@ -170,7 +173,7 @@ def test_the_switches_of_sampled_images_are_those_of_the_released_sampler(switch
 
 
 def test_sampled_images_have_no_gaussian_target() -> None:
-    with pytest.raises(ValidationError, match="no noise has made an x_t that is sampled"):
+    with pytest.raises(ValidationError, match="the noise in a sampled x_t is unknown"):
         UnlearnTerm.model_validate(
             {
                 "images": {"kind": "sampled", "steps": 50, "guidance_scale": 3.0, **SWITCHES},
@@ -198,7 +201,7 @@ def test_latents_of_generated_images_are_those_of_the_sampled_files(material: di
 def test_generated_images_are_of_the_anchor_and_prompted_with_the_forget_concept(material: dict[str, Manifest]) -> None:
     generated = unlearning_settings(PAPER.methods["ca_released"].objective)
     real = unlearning_settings(PAPER.methods["ca_model"].objective)
-    batches = [Batches(chosen, material_of(material, chosen), None) for chosen in (generated, real)]  # type: ignore[arg-type]
+    batches = [Batches(settings, material_of(material, settings), None) for settings in (generated, real)]  # type: ignore[arg-type]
     one, other = (batch.at(0).forget for batch in batches)
     assert torch.equal(one.own, other.own) and torch.equal(one.anchor, other.anchor)
     assert torch.equal(one.noise, other.noise) and torch.equal(one.timesteps, other.timesteps)
@@ -236,11 +239,11 @@ def test_a_delta_of_keys_and_values_is_not_taken_for_one_of_all_cross_attention(
     with safe_open(tmp_path / DELTA, framework="pt") as file:
         header = json.loads(file.metadata()["delta"])
     assert header["trained"] == "keys_and_values"
-    lie = {"delta": json.dumps(header | {"trained": "cross_attention"})}
-    save_file(load_file(tmp_path / DELTA), tmp_path / "lie.safetensors", metadata=lie)
+    wrong = {"delta": json.dumps(header | {"trained": "cross_attention"})}
+    save_file(load_file(tmp_path / DELTA), tmp_path / "wrong.safetensors", metadata=wrong)
     base = BaseModel(material["pipeline"])
     with pytest.raises(ArtefactError, match="its tensors are not the cross-attention's"):
-        load_delta(tmp_path / "lie.safetensors", base.unet(), base.identity)
+        load_delta(tmp_path / "wrong.safetensors", base.unet(), base.identity)
 
 
 # In the paper's study
@@ -269,9 +272,9 @@ def test_the_empty_scheme_gives_the_empty_prompt_and_images_of_it_are_refused() 
     study = PAPER.model_copy(
         update={"methods": {**PAPER.methods, "ca_released": wrong}, "tables": {"table1": table}, "figures": {}}
     )
-    (found,) = inconsistencies_of(study)
-    assert found.key == "methods.ca_released.anchors.Forget01"
-    assert "images: generated" in found.expected
+    (inconsistency,) = inconsistencies_of(study)
+    assert inconsistency.key == "methods.ca_released.anchors.Forget01"
+    assert "images: generated" in inconsistency.expected
 
 
 def test_equation_8_with_an_empty_base_is_the_released_codes_loss(material: dict[str, Manifest]) -> None:
@@ -282,14 +285,14 @@ def test_equation_8_with_an_empty_base_is_the_released_codes_loss(material: dict
     settings = unlearning_settings(objective, candidates={"Amber": [""]}, batch=1)
     base = BaseModel(material["pipeline"])
     models = StudentAndTeacher(base.unet(), "cross_attention", Device(FP32, 1))
-    made = material_of(material, settings)
-    batch = Batches(settings, made, Trajectories(models.student, base.scheduler(), made.unconditioned)).at(3)
+    data = material_of(material, settings)
+    batch = Batches(settings, data, Trajectories(models.student, base.scheduler(), data.unconditioned)).at(3)
     batch = replace(batch, forget=replace(batch.forget, timesteps=torch.tensor([371])))
     loss = evaluate(objective, models.student, models.teacher, batch, "mean")
     unet, pairs = base.unet(), batch.forget
     with torch.no_grad():
         empty, own = (
             unet(pairs.noisy, 371, encoder_hidden_states=prompts).sample
-            for prompts in (made.unconditioned(1), pairs.own)
+            for prompts in (data.unconditioned(1), pairs.own)
         )
     torch.testing.assert_close(loss.total.detach(), (own - (empty - 1.0 * (own - empty))).square().mean())

@@ -1,4 +1,4 @@
-"""SalUn's mask: equal to one computed pair by pair, and obeyed by the training."""
+"""SalUn's mask: it equals one computed pair by pair, and training obeys it."""
 
 from __future__ import annotations
 
@@ -60,10 +60,11 @@ def gradients_pair_by_pair(
         noisy = source.noisy_pairs(pairs, pairs, ("saliency", 0, start))
         for one in range(len(pairs)):
             x, t, noise = noisy.noisy[one, None].double(), noisy.timesteps[one, None], noisy.noise[one, None].double()
-            asked = unet(x, t, encoder_hidden_states=noisy.own[one, None].double()).sample
+            prediction = unet(x, t, encoder_hidden_states=noisy.own[one, None].double()).sample
             if guidance_scale != 1:
-                asked = guidance_scale * asked - (guidance_scale - 1) * unet(x, t, encoder_hidden_states=empty).sample
-            error = asked - noise
+                unconditional = unet(x, t, encoder_hidden_states=empty).sample
+                prediction = guidance_scale * prediction - (guidance_scale - 1) * unconditional
+            error = prediction - noise
             loss = (error * error).sum() / error.numel()
             for name, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
                 sums[name] += gradient.numpy()
@@ -77,7 +78,7 @@ def gradients_pair_by_pair(
 def test_the_mask_equals_one_computed_pair_by_pair(
     keep: float, guidance_scale: float, scope: Any, material: dict[str, Manifest], tmp_path: Path
 ) -> None:
-    """By one threshold over the gradients of the trained weights, or of all weights of the U-Net."""
+    """With one threshold over the gradients of the trained weights, or of all weights of the U-Net."""
     saliency = Saliency(keep=keep, threshold=None, guidance_scale=guidance_scale, scope=scope)
     masks = saliency_of(material, tmp_path / "saliency", saliency)
     found = load_file(masks.file("mask.safetensors"))
@@ -141,7 +142,7 @@ def test_training_keeps_the_weights_that_the_mask_hides(
 
 
 def test_a_threshold_that_no_gradient_reaches_is_refused(material: dict[str, Manifest], tmp_path: Path) -> None:
-    """Else the method would train nothing, and its row would be the original model's."""
+    """Otherwise the method would train nothing, and its row would be the original model's."""
     with pytest.raises(ConfigurationError, match=r"saliency\.threshold is 1000\.0, expected at most "):
         saliency_of(
             material, tmp_path / "saliency", Saliency(keep=None, threshold=1000.0, guidance_scale=1.0, scope="trained")
@@ -154,16 +155,16 @@ def test_a_gradient_that_is_not_finite_is_refused() -> None:
         masks_of(gradients, set(gradients), HALF)
 
 
-def test_a_fraction_that_weights_without_a_gradient_would_fill_is_refused() -> None:
-    """Else the threshold would be 0, which every weight reaches, and the mask would hide none."""
+def test_a_fraction_beyond_the_weights_with_a_gradient_is_refused() -> None:
+    """Otherwise the threshold would be 0, which every weight reaches, and the mask would hide none."""
     gradients = {"a": torch.tensor([1.0, -5.0, 0.0]), "b": torch.zeros(2)}
-    with pytest.raises(ConfigurationError, match=r"saliency\.keep is 0\.6, expected no more than 2 of 5, the weights"):
+    with pytest.raises(ConfigurationError, match=r"saliency\.keep is 0\.6, expected at most 2 / 5, the fraction"):
         masks_of(gradients, set(gradients), Saliency(keep=0.6, threshold=None, guidance_scale=1.0, scope="trained"))
     masks = masks_of(gradients, set(gradients), Saliency(keep=0.4, threshold=None, guidance_scale=1.0, scope="trained"))
     assert [mask.tolist() for mask in masks.values()] == [[True, True, False], [False, False]]
 
 
-def test_a_fraction_of_all_weights_that_no_trained_weight_is_among_is_refused() -> None:
+def test_a_fraction_of_all_weights_without_a_trained_weight_is_refused() -> None:
     gradients = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([9.0, 3.0])}
     saliency = Saliency(keep=0.5, threshold=None, guidance_scale=1.0, scope="all")
     with pytest.raises(ConfigurationError, match=r"saliency\.keep is 0\.5, .* none of the 2 trained weights"):
@@ -171,8 +172,8 @@ def test_a_fraction_of_all_weights_that_no_trained_weight_is_among_is_refused() 
 
 
 @pytest.mark.parametrize("keep", [1e-9, 0.01, 0.37, 0.5, 0.999, 1.0])
-def test_the_threshold_is_the_magnitude_at_its_place_in_the_sorted_row(keep: float) -> None:
-    """Ties, zeros, subnormal numbers and the largest ones included."""
+def test_the_threshold_is_the_kth_largest_magnitude(keep: float) -> None:
+    """Including ties, zeros, subnormal numbers and the largest ones."""
     torch.manual_seed(0)
     extreme = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 3.4e38, -3.4e38, 1.0, -1.0, 1.0])
     gradients = {"a": torch.randn(7, 5).t(), "b": extreme, "c": torch.randn(400).mul(1e-20), "d": torch.tensor(2.5)}

@@ -1,4 +1,4 @@
-"""Every reading that the paper leaves open is a switch, and no switch is for show (docs/protocol.md)."""
+"""Every reading that the paper leaves open is a switch, and every switch has an effect (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -94,24 +94,24 @@ READINGS = [
 
 
 def settings_of_stages(study: str, folder: Path) -> dict[str, set[str]]:
-    """What the runs of each stage read, as canonical text, over all products of a study."""
+    """The settings of the runs of each stage, as canonical JSON, over all products of a study."""
     plan = Plan(study, load_study(study, folder), load_published(folder))
-    found: dict[str, set[str]] = {}
+    settings: dict[str, set[str]] = {}
     for product in plan.products().values():
         for run in product.with_all_inputs().values():
-            said = json.dumps(run.settings.model_dump(mode="json"), sort_keys=True)
-            found.setdefault(run.stage, set()).add(said)
-    return found
+            content = json.dumps(run.settings.model_dump(mode="json"), sort_keys=True)
+            settings.setdefault(run.stage, set()).add(content)
+    return settings
 
 
 @pytest.fixture(scope="module")
-def as_it_is() -> dict[str, set[str]]:
+def unchanged() -> dict[str, set[str]]:
     return settings_of_stages("paper", CONFIGURATION)
 
 
 @pytest.mark.parametrize(("switch", "overlay", "stages"), READINGS, ids=[switch for switch, *_ in READINGS])
-def test_a_switch_reaches_the_stages_that_it_is_about(
-    switch: str, overlay: str, stages: set[str], as_it_is: dict[str, set[str]], tmp_path: Path
+def test_a_switch_changes_the_settings_of_its_stages(
+    switch: str, overlay: str, stages: set[str], unchanged: dict[str, set[str]], tmp_path: Path
 ) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pretrained"))
     if "%s" in overlay:  # every other forget style needs a partner too
@@ -120,12 +120,12 @@ def test_a_switch_reaches_the_stages_that_it_is_about(
         overlay %= ", ".join(f"{style}: {anchor}" for style, anchor in zip(forget, [*others, *forget], strict=False))
     (tmp_path / "config" / "studies" / "other.yaml").write_text(overlay)
     other = settings_of_stages("other", tmp_path / "config")
-    changed = {stage for stage in as_it_is if as_it_is[stage] != other.get(stage)}
+    changed = {stage for stage in unchanged if unchanged[stage] != other.get(stage)}
     assert changed >= stages
     assert not changed & ({"assets", "slices", "latents", "embeddings"} - stages)
 
 
-# What training does with its switches
+# The effect of switches on training
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +146,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str,
 
 def objective(method: str, **changes: Any) -> Any:
     """A method's objective with leaves of its unlearn term, its target or its retain term replaced."""
-    said = PAPER.methods[method].objective.model_dump()
+    content = PAPER.methods[method].objective.model_dump()
     for key, value in changes.items():
         section, leaf = key.split("__")
-        place = {"unlearn": said["unlearn"], "target": said["unlearn"]["target"], "retain": said["retain"]}[section]
-        assert leaf in place
-        place[leaf] = value
-    return type(PAPER.methods[method].objective).model_validate(said)
+        unlearn, retain = content["unlearn"], content["retain"]
+        leaves = {"unlearn": unlearn, "target": unlearn["target"], "retain": retain}[section]
+        assert leaf in leaves
+        leaves[leaf] = value
+    return type(PAPER.methods[method].objective).model_validate(content)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def objective(method: str, **changes: Any) -> Any:
     ],
     ids=str,
 )
-def test_a_switch_of_training_changes_what_is_learnt(
+def test_a_switch_of_training_changes_the_delta(
     method: str, switched: dict[str, Any], changes: dict[str, Any], trained: Callable[..., dict[str, torch.Tensor]]
 ) -> None:
     before, after = trained(objective(method)), trained(objective(method, **switched), **changes)
@@ -188,7 +189,7 @@ def test_a_switch_of_training_changes_what_is_learnt(
 
 
 @pytest.mark.parametrize(("resolution", "interpolation"), [(256, "bicubic"), (64, "bilinear"), (64, "lanczos")])
-def test_a_switch_of_encoding_changes_what_the_autoencoder_sees(resolution: int, interpolation: Any) -> None:
+def test_a_switch_of_encoding_changes_the_input_of_the_autoencoder(resolution: int, interpolation: Any) -> None:
     image = Image.effect_mandelbrot((96, 96), (-2, -1, 1, 1), 50).convert("RGB")
     default = prepared(image, Encoding(resolution=64, interpolation="bicubic", batch=1))
     other = prepared(image, Encoding(resolution=resolution, interpolation=interpolation, batch=1))
@@ -196,7 +197,7 @@ def test_a_switch_of_encoding_changes_what_the_autoencoder_sees(resolution: int,
     assert default.shape != other.shape or not torch.equal(default, other)
 
 
-def test_the_photos_are_asked_for_in_the_words_that_the_study_chooses() -> None:
+def test_prompts_name_the_photos_as_the_study_does() -> None:
     other = PROMPTS.model_copy(update={"photo_in_evaluation": "Photo"})
     assert PROMPTS.in_evaluation.prompt("Seed_Images", "Cats") == "A Cats image in Seed Images style."
     assert other.in_evaluation.prompt("Seed_Images", "Cats") == "A Cats image in Photo style."

@@ -1,4 +1,4 @@
-"""The unlearning loop: what it changes, that it can be interrupted, and that a run is a function of its settings."""
+"""The unlearning loop: which tensors change, interruptions, and that a run is a function of its settings."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_only_cross_attention_changes(
     after = hashes(unlearned.state_dict())
     changed = {name for name in before if before[name] != after[name]}
     cross_attention = {name for name in before if CROSS_ATTENTION in name}
-    # the query of a block sees no prompt, but moves too; every trained tensor has a gradient
+    # queries do not read the prompt but change too: every trained tensor has a gradient
     assert changed == cross_attention
     assert len(cross_attention) < len(before)
 
@@ -111,7 +111,7 @@ def test_the_teacher_stays_the_pretrained_model_while_the_student_moves(material
     assert not torch.allclose(before, models.student(noisy, timesteps, prompts))
 
 
-def test_asking_the_teacher_does_not_disturb_a_pending_backward_pass(material: dict[str, Manifest]) -> None:
+def test_calling_the_teacher_does_not_disturb_a_pending_backward_pass(material: dict[str, Manifest]) -> None:
     models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
     noisy, timesteps, prompts = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 8, 16)
 
@@ -139,7 +139,7 @@ def test_another_seed_gives_another_delta(run: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("method", ["core", "esd"])
 @pytest.mark.parametrize("after", [1, 3, 5])
-def test_an_interrupted_run_goes_on_to_the_same_bits(
+def test_an_interrupted_run_resumes_to_the_same_bits(
     method: str, after: int, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = unlearning_settings(objective(method))
@@ -166,7 +166,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         Checkpoint(tmp_path / CHECKPOINT, "two" * 8, 60).load()
 
 
-def test_a_checkpoint_made_with_another_build_of_a_model_is_another_ones(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_build_of_a_model_has_another_owner(tmp_path: Path) -> None:
     owners = [
         Work(tmp_path, "digest", {}, trained=trained).owner
         for trained in ({}, {"pipeline/x": "a"}, {"pipeline/x": "b"})
@@ -185,8 +185,8 @@ def test_a_damaged_checkpoint_starts_the_run_afresh(run: Callable[..., Any], tmp
 def batches(material: dict[str, Manifest], **changes: Any) -> Batches:
     settings = unlearning_settings(objective("core"), **changes)
     base = BaseModel(material["pipeline"])
-    made = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    return Batches(settings, made, NO_TRAJECTORIES)
+    data = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    return Batches(settings, data, NO_TRAJECTORIES)
 
 
 def test_a_batch_does_not_depend_on_the_batches_before_it(material: dict[str, Manifest]) -> None:
@@ -205,9 +205,9 @@ def test_a_batch_does_not_depend_on_the_batches_before_it(material: dict[str, Ma
 def test_noisy_images_follow_the_forward_process(material: dict[str, Manifest]) -> None:
     base = BaseModel(material["pipeline"])
     alphas = base.scheduler().alphas_cumprod
-    made = Material(material, IN_TRAINING, alphas, torch.device("cpu"))
+    data = Material(material, IN_TRAINING, alphas, torch.device("cpu"))
     pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
-    noisy = made.noisy_pairs(pairs, pairs, ("test",))
+    noisy = data.noisy_pairs(pairs, pairs, ("test",))
     kept = alphas[noisy.timesteps].view(-1, 1, 1, 1)
     latents = (noisy.noisy - (1 - kept).sqrt() * noisy.noise) / kept.sqrt()
     expected = base.scheduler().add_noise(latents, noisy.noise, noisy.timesteps)
@@ -216,19 +216,19 @@ def test_noisy_images_follow_the_forward_process(material: dict[str, Manifest]) 
 
 def test_the_targets_own_noisy_image_has_the_same_t_and_noise_and_another_latent(material: dict[str, Manifest]) -> None:
     alphas = BaseModel(material["pipeline"]).scheduler().alphas_cumprod
-    made = Material(material, IN_TRAINING, alphas, torch.device("cpu"))
+    data = Material(material, IN_TRAINING, alphas, torch.device("cpu"))
     pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
-    noisy = made.noisy_pairs(pairs, pairs, ("test",), ["Cream", "Cream"])
+    noisy = data.noisy_pairs(pairs, pairs, ("test",), ["Cream", "Cream"])
     assert torch.equal(noisy.alpha_bar, alphas[noisy.timesteps])
     assert noisy.of_target is not None
     kept = noisy.alpha_bar.view(-1, 1, 1, 1)
     first, second = ((x_t - (1 - kept).sqrt() * noisy.noise) / kept.sqrt() for x_t in (noisy.noisy, noisy.of_target))
-    cache = made.latents
+    cache = data.latents
     rows = [cache._rows[pair] for pair in pairs]
     standard = [(z / cache.scaling_factor - cache.mean[rows]) / cache.deviation[rows] for z in (first, second)]
     assert abs(float((standard[0] * standard[1]).mean())) < 0.2, "two draws, and not one"
     assert all(float(draw.std()) == pytest.approx(1, abs=0.1) for draw in standard)
-    assert made.noisy_pairs(pairs, pairs, ("test",)).of_target is None, "retain pairs are drawn once"
+    assert data.noisy_pairs(pairs, pairs, ("test",)).of_target is None, "retain pairs are drawn once"
 
 
 @pytest.mark.parametrize(
@@ -269,10 +269,10 @@ def test_equation_6_takes_the_image_of_the_anchor_style(material: dict[str, Mani
     erasing = batches(material, candidates={"Amber": ["Blue"]})
     relabelled = unlearning_settings(objective("ca_noise"), candidates={"Amber": ["Blue"]})
     base = BaseModel(material["pipeline"])
-    made = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    relabelling = Batches(relabelled, made, NO_TRAJECTORIES)
+    data = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    relabelling = Batches(relabelled, data, NO_TRAJECTORIES)
     one, other = erasing.at(0).forget, relabelling.at(0).forget
-    assert torch.equal(one.own, other.own), "prompted with p_f in both"
+    assert torch.equal(one.own, other.own), "both are prompted with p_f"
     assert torch.equal(one.noise, other.noise)
     assert not torch.equal(one.noisy, other.noisy), "but the image is another"
 
@@ -290,8 +290,8 @@ def test_a_gradient_that_is_not_finite_marks_the_run_diverged_at_its_own_step(
     evaluate = unlearning.evaluate
     calls = iter(range(100))
 
-    def with_a_bad_gradient(*asked: Any) -> Loss:
-        loss = evaluate(*asked)
+    def with_a_bad_gradient(*arguments: Any) -> Loss:
+        loss = evaluate(*arguments)
         if next(calls) == 5:  # the last step: a finite loss, but an infinite slope
             loss = Loss(loss.total + (0 * loss.total).sqrt(), loss.unlearn, loss.retain)
         return loss
@@ -302,7 +302,7 @@ def test_a_gradient_that_is_not_finite_marks_the_run_diverged_at_its_own_step(
     assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA).values())
 
 
-def test_latents_of_other_images_than_the_slice_vouches_for_are_refused(
+def test_latents_of_other_images_than_those_of_the_slice_are_refused(
     material: dict[str, Manifest], tmp_path: Path
 ) -> None:
     folder = tmp_path / "latents"
@@ -311,7 +311,7 @@ def test_latents_of_other_images_than_the_slice_vouches_for_are_refused(
     (folder / "images.json").write_text(json.dumps(hashes[1:] + hashes[:1]))
     files = {**material["latents"].files, "images.json": sha256_of(folder / "images.json")}
     other = replace(material["latents"], folder=folder, files=files)
-    with pytest.raises(ArtefactError, match=r"1\.jpg had other bytes when it was encoded than when it was sliced"):
+    with pytest.raises(ArtefactError, match=r"1\.jpg changed between slicing and encoding"):
         unlearn(unlearning_settings(objective("core")), Work(tmp_path, "digest", material | {"latents": other}))
 
 
@@ -332,7 +332,7 @@ def test_another_safetensors_file_is_no_delta(material: dict[str, Manifest], tmp
 def test_a_delta_for_another_base_model_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
     run(unlearning_settings(objective("core")), folder="run")
     other = BaseModel(make_pipeline(tmp_path / "other", seed=5))
-    with pytest.raises(ArtefactError, match=r"delta\.safetensors: made for the base model .*, but the base model here"):
+    with pytest.raises(ArtefactError, match=r"delta\.safetensors: data for the base model .*, but the base model here"):
         load_delta(tmp_path / "run" / DELTA, other.unet(), other.identity)
 
 
