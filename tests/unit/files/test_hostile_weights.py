@@ -133,7 +133,7 @@ def test_what_would_act_is_refused_inside_of_what_is_left_aside(act: str, inside
     outer, kind = inside.rsplit(".", 1)
     program = b"\x80\x02" + f"c{outer}\n{kind}\n".encode() + called + b"\x85R."
     rewritten(path, program)
-    with pytest.raises(AssetError, match=rf"it names {re.escape(act)}, of which weights have no need"):
+    with pytest.raises(AssetError, match=rf"it names {re.escape(act)}, which weights do not need"):
         read_plain_weights(path, "weights")
     assert not marker.exists()
 

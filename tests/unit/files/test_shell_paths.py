@@ -49,7 +49,7 @@ def test_a_snakefile_is_refused_where_a_cluster_would_be_told_another_and_nowher
 
 def test_a_colon_divides_the_path_of_the_library() -> None:
     (said,) = faults_of_places(Path("/usr/bin/python3"), Path("/home/me/a:b"))
-    assert said.startswith("/home/me/a:b: it has a colon in its path, ") and "\n" not in said
+    assert said.startswith("/home/me/a:b: its path contains a colon, ") and "\n" not in said
     assert not list(faults_of_places(Path("/usr/bin/python3"), Path("/home/me/it's a $clone")))
 
 
@@ -84,13 +84,13 @@ def test_snakemake_stops_with_one_sentence_where_its_jobs_would_not_start(
     command = [python, "-m", "snakemake", *arguments]
     done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, check=False, timeout=120)
     said = done.stdout + done.stderr
-    assert done.returncode == 1 and said.count(f"Error: {python}: it has a blank in its path, ") == 1, said
+    assert done.returncode == 1 and said.count(f"Error: {python}: its path contains a blank, ") == 1, said
     assert "Traceback" not in said and "Exception" not in said
     found = subprocess.run(
         [python, "-m", "corelib", "preflight", "mini"],
         cwd=checkout.folder, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    assert f"FAULT  place     {python}: it has a blank in its path, " in found.stdout
+    assert f"FAULT  place     {python}: its path contains a blank, " in found.stdout
 
 
 def test_jobs_run_in_a_clone_whose_path_has_everything_in_it(tmp_path: Path) -> None:
@@ -104,5 +104,5 @@ def test_a_cluster_is_given_no_command_that_it_would_take_apart(tmp_path: Path) 
     checkout = Checkout.at(tmp_path / "a$clone")
     done = checkout.snakemake("--profile", "slurm", "results/mini/table1.csv")
     assert done.returncode == 1, done.stdout
-    assert done.stdout.count("/a$clone/Snakefile: it has `$` in its path, which breaks the commands") == 1, done.stdout
+    assert done.stdout.count("/a$clone/Snakefile: its path contains `$`, which breaks the commands") == 1, done.stdout
     assert "Traceback" not in done.stdout and not (checkout.folder / "runs").exists()

@@ -277,31 +277,31 @@ def doubling(levels: int, part: str) -> str:
 
 
 BOMBS = {
-    "lists": (doubling(9, "[x, x]"), "its aliases and values make more than 100,000 values"),
+    "lists": (doubling(9, "[x, x]"), "with its aliases expanded, it has more than 100,000 values"),
     "sections": (
         "\n".join(
             ["n0: &n0 {a: 1}"]
             + [f"n{i}: &n{i} {{{', '.join(f'k{j}: *n{i - 1}' for j in range(10))}}}" for i in range(1, 9)]
         ),
-        "its aliases and values make more than 100,000 values",
+        "with its aliases expanded, it has more than 100,000 values",
     ),
     "merged sections": (
         "\n".join(
             ["n0: &n0 {a: 1}"] + [f"n{i}: &n{i} {{<<: [{', '.join([f'*n{i - 1}'] * 10)}]}}" for i in range(1, 9)]
         ),
-        "its aliases and values make more than 100,000 values",
+        "with its aliases expanded, it has more than 100,000 values",
     ),
     "a number in base 60": ("a: " + ":".join(["1"] * 50_000), "expected a decimal number, or quotes around it"),
     "a hexadecimal number": ("a: 0x" + "f" * 100_000, "expected a decimal number, or quotes around it"),
     "a fraction in base 60": ("a: " + ":".join(["1"] * 5_000) + ".5", "expected a decimal number, or quotes around it"),
     "digits": ("a: 1" + "0" * 99_999, "a number of 100,000 characters"),
     "a fraction": ("a: ." + "1" * 99_999, "a number of 100,000 characters"),
-    "nesting": ("a: " + "[" * 20_000, "more than 100 sections and lists lie within each other"),
+    "nesting": ("a: " + "[" * 20_000, "sections and lists are nested more than 100 deep"),
     "nested sections": (
         "\n".join(" " * level + "a:" for level in range(600)),
-        "more than 100 sections and lists lie within each other",
+        "sections and lists are nested more than 100 deep",
     ),
-    "a large file": ("# " + "x" * LARGEST_FILE, "at most 262,144 can be meant"),
+    "a large file": ("# " + "x" * LARGEST_FILE, "expected at most 262,144"),
 }
 
 
@@ -325,7 +325,7 @@ def test_a_study_that_is_a_pipe_keeps_nobody_waiting(folder: Path) -> None:
     answer = planned_or_refused("pipe", folder)
     file.unlink()
     assert isinstance(answer, str)
-    assert "it is no regular file" in answer
+    assert "not a regular file" in answer
 
 
 @pytest.mark.parametrize("name", ["a b", "a\nb", "Ａ", "..", ".hidden", "-rf", "a.b", "x" * 300 + "/../tiny"])
