@@ -768,13 +768,13 @@ CONTRADICTIONS = {
         "tasks: {Forget01: {retain: [Monet, Van_Gogh]}}",
         "tasks.Forget01.retain",
         "'Van_Gogh'",
-        "styles that tasks.Forget01.forget does not name",
+        "styles that are not in tasks.Forget01.forget",
     ),
     "overlap in evaluation": (
         "tasks: {Forget06: {evaluation: {retain: [Monet, Ukiyoe]}}}",
         "tasks.Forget06.evaluation.retain",
         "'Ukiyoe'",
-        "styles that tasks.Forget06.forget does not name",
+        "styles that are not in tasks.Forget06.forget",
     ),
     "nothing to retain": (
         "tasks: {Forget01: {retain: evaluated, evaluation: {retain: [Seed_Images]}}}",
@@ -841,7 +841,7 @@ CONTRADICTIONS = {
         "anchoring: {base: Van_Gogh}",
         "anchoring.base",
         "'Van_Gogh'",
-        "a style that tasks.Forget01.forget does not name",
+        "a style that is not in tasks.Forget01.forget",
     ),
     "base that is no style": ("anchoring: {base: Manet}", "anchoring.base", "'Manet'", "a style of the world"),
     "anchor that is no style": (
@@ -910,31 +910,31 @@ CONTRADICTIONS = {
         "methods: {far: {like: core, title: CORE (ours)}}\ntables: {table1: {rows: [original, core, far]}}",
         "methods.far.title",
         "'CORE (ours)'",
-        "another title for the row far of tables.table1.rows: the row core has this one",
+        "another title for the row far of tables.table1.rows: the row core has the same",
     ),
     "one method twice without titles": (
         "tables: {table1: {rows: [core, {name: far, method: core, anchors: one_to_all}]}}",
         "tables.table1.rows.1.title",
         "'CORE (ours)'",
-        "another title for the row far of tables.table1.rows: the row core has this one",
+        "another title for the row far of tables.table1.rows: the row core has the same",
     ),
     "titles that differ in space and case": (
         "tables: {table1: {rows: [core, {name: far, method: esd, title: ' core  (OURS)'}]}}",
         "tables.table1.rows.1.title",
         "' core (OURS)'",  # on one line, as all sentences are
-        "another title for the row far of tables.table1.rows: the row core has this one",
+        "another title for the row far of tables.table1.rows: the row core has the same",
     ),
     "titles that only look alike": (
         "tables: {table1: {rows: [{name: a, method: core, title: Café}, {name: b, method: esd, title: Cafe\u0301}]}}",
         "tables.table1.rows.1.title",
         "Cafe",
-        "another title for the row b of tables.table1.rows: the row a has this one",
+        "another title for the row b of tables.table1.rows: the row a has the same",
     ),
     "title of the original model": (
         "methods: {far: {like: core, title: original}}\ntables: {table1: {rows: [far, original]}}",
         "methods.far.title",
         "'original'",
-        "another title for the row far of tables.table1.rows: the row original has this one",
+        "another title for the row far of tables.table1.rows: the row original has the same",
     ),
     "title without a character": (
         "tables: {table1: {rows: [{name: a, method: core, title: ' '}]}}",
@@ -946,7 +946,7 @@ CONTRADICTIONS = {
         "figures: {figure2: {columns: [core, {name: far, method: core, anchors: one_to_all}]}}",
         "figures.figure2.columns.1.title",
         "'CORE (ours)'",
-        "another title for the row far of figures.figure2.columns: the row core has this one",
+        "another title for the row far of figures.figure2.columns: the row core has the same",
     ),
     "column twice": (
         "figures: {figure2: {columns: [esd, esd]}}",
@@ -1064,7 +1064,7 @@ CONTRADICTIONS = {
         "base: tiny\nsampling: {resolution: 64}",
         "sampling.resolution",
         "64",
-        "the miniature's own world.resolution",
+        "the miniature's world.resolution",
     ),
     "miniature that cannot be halved": (
         "base: tiny\nworld: {resolution: 30, autoencoder: {channels: [16, 24, 32]}}\n"
@@ -1143,7 +1143,7 @@ def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(compla
         (
             "tasks: {Forget06: {retain: [Seed_Images]}}",
             "methods.ediff.anchors.Forget06 is 'one_to_all', expected a scheme that needs no retain style, such as "
-            "all_to_one with anchoring.base: Seed_Images, since D_r of Forget06 has the photos and no other style",
+            "all_to_one with anchoring.base: Seed_Images, since D_r of Forget06 contains only the photos",
         ),
         (
             "tasks: {Forget01: {retain: [Seed_Images]}}\nanchoring: {base: Seed_Images}",
@@ -1151,7 +1151,7 @@ def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(compla
         ),
         (
             "tasks: {Forget01: {retain: evaluated, photos_in_retain: true, evaluation: {retain: [Seed_Images]}}}",
-            "anchoring.base is 'first_retain', expected a style such as Seed_Images, since D_r of Forget01 has ",
+            "anchoring.base is 'first_retain', expected a style such as Seed_Images, since D_r of Forget01 ",
         ),
         (
             "base: tiny\nworld: {pretrained: true}",
@@ -1176,14 +1176,14 @@ def test_a_key_that_another_file_says_is_refused_for_the_sake_of_a_study(overlay
     ],
 )
 def test_an_entry_that_is_not_there_to_be_changed_is_refused_with_what_may_be_meant(overlay, said, complaint):
-    said = said.replace("IS", "is missing, expected a value, ").replace("REST", "for all that it does not say")
+    said = said.replace("IS", "is missing, expected a value, ").replace("REST", "to take the other leaves from there")
     assert complaint(overlay) == f": {said}."
 
 
 def test_an_entry_that_the_base_has_removed_is_refused_with_the_file_that_did(complaint, folder):
     assert complaint("base: tiny\nmethods: {salun: {batch: 2}}") == (
         f": methods.salun.title is missing, expected a value; {folder / 'studies/tiny.yaml'} removes methods.salun, "
-        "so that all of it has to be said anew."
+        "so that it must be specified in full."
     )
 
 

@@ -166,7 +166,7 @@ def test_a_scale_leaves_lengths_and_learning_rates_that_a_run_can_have(leaf: str
         patch.setattr(overlays, "read_yaml", lambda _: content)
         answer = planned_or_refused("paper", CONFIGURATION)
     assert isinstance(answer, str)
-    assert f"training.scale.{leaf} is {value}, expected a number that leaves methods." in answer
+    assert f"training.scale.{leaf} is {value}, expected a number for which the scaled methods." in answer
 
 
 SEEDS = f"tasks: {{Forget01: {{evaluation: {{seeds: {list(range(30_000))}}}}}}}"
@@ -179,9 +179,9 @@ STYLES = f"world: {{styles: [{', '.join(f's{number}' for number in range(2_000))
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (SEEDS, "tasks before it, become 100,000"),
-        (TASKS, "tasks before it, become 100,000"),
-        (IMAGES, "images generated for Forget01 become 100,000"),
+        (SEEDS, "images; the maximum is 100,000"),
+        (TASKS, "images; the maximum is 100,000"),
+        (IMAGES, "generated images; the maximum is 100,000"),
         (STYLES, "at most 1000 of them"),
     ],
     ids=["seeds", "tasks", "images", "styles"],
