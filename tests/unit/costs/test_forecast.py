@@ -103,7 +103,7 @@ def test_its_jobs_are_those_of_a_dry_run(study: str, tmp_path: Path, monkeypatch
 def test_what_is_built_is_subtracted(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkout.folder)
     assert of(*TINY).items == {}
-    assert as_text(*forecast_of(TINY, CONFIGURATION)).startswith("Nothing is to be done")
+    assert as_text(*forecast_of(TINY, CONFIGURATION)).startswith("Nothing to do")
 
     everything = of(*TINY).runs.values()
     core = next(run for run in everything if run.stage == "samples" and run.slug.startswith("core-forget02"))
@@ -147,10 +147,10 @@ def test_batches_that_lie_there_are_subtracted_from_their_shard(
     ("targets", "expected"),
     [
         (["results/table9.csv"], "study 'paper' has no such product, expected one of table1"),
-        (["results/paper/table1.csv"], "expected results/table1, where the paper's own products lie"),
+        (["results/paper/table1.csv"], "expected results/table1, since the paper's products are in results"),
         (["runs/fid/x/manifest.json"], "expected a table or figure, such as results/table1.csv, or all"),
         (["results/nobody/table1.csv"], "nobody"),
-        (["results/table1.csv", "results/mini/table1.csv"], "of two worlds, expected targets of one at a time"),
+        (["results/table1.csv", "results/mini/table1.csv"], "of two worlds, expected targets of one world"),
     ],
 )
 def test_a_wrong_target_is_one_sentence(targets: list[str], expected: str, tmp_path: Path) -> None:
