@@ -51,7 +51,7 @@ def test_jobs_without_a_gpu_ask_for_no_model_and_for_their_own_partition() -> No
     ("values", "sentence"),
     [
         ({"acount": "x"}, "unknown key acount, expected one of account, partition, cpu_partition, gpu_model"),
-        ({"learning_rate": 1e-5}, "hyperparameters are said in a study, in config/studies/."),
+        ({"learning_rate": 1e-5}, "set hyperparameters in a study, in config/studies/."),
         ({"account": ["a"]}, "account is ['a'], expected a name."),
         ({"seconds": 3}, "seconds is 3, expected a section with train, denoise, encode."),
         ({"account": 83}, "account is the number 83, expected text, since a number loses its leading zeros and under"),

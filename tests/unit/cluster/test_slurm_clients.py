@@ -112,7 +112,7 @@ def test_an_outage_is_noted_with_its_beginning(site: Site) -> None:
     process.kill()
     process.communicate()
     noted = json.loads((site.notes / "outage-slurmctld.json").read_text())
-    assert noted["said"] == "slurm_load_jobs error: Unable to contact slurm controller"
+    assert noted["message"] == "slurm_load_jobs error: Unable to contact slurm controller"
     assert time.time() - noted["since"] < 30
 
 
@@ -382,4 +382,4 @@ def test_the_hyphens_of_a_gpu_model_reach_slurm(site: Site) -> None:
 
 def test_without_a_command_of_slurms_the_workflows_own_says_so(site: Site) -> None:
     status, _, errors = site.asked("sacct", "-X")
-    assert status == 127 and "there is none on PATH" in errors
+    assert status == 127 and "not found on PATH" in errors

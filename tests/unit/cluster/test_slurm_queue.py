@@ -36,7 +36,7 @@ def test_jobs_that_wait_in_this_folder_are_cancelled(place: Path, capsys: pytest
     program(place, "scancel", f'echo "$@" > {place}/cancelled')
     slurm.cancel_waiting_jobs(place)
     assert (place / "cancelled").read_text().split() == ["--state=PENDING", "7"]
-    assert capsys.readouterr().err == "Cancelled 1 jobs that an earlier Snakemake has left in the queue.\n"
+    assert capsys.readouterr().err == "Cancelled 1 jobs that an earlier Snakemake left in the queue.\n"
 
 
 def test_what_waits_and_what_runs_is_said_with_slurms_reason_and_the_node(place: Path) -> None:
@@ -52,14 +52,14 @@ def test_what_waits_and_what_runs_is_said_with_slurms_reason_and_the_node(place:
 
 
 def test_a_long_outage_ends_snakemake_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outage = {"since": 0, "last": 130, "said": "no controller"}
+    outage = {"since": 0, "last": 130, "message": "no controller"}
     (tmp_path / "outage-slurmctld.json").write_text(json.dumps(outage))
     (tmp_path / "settings.json").write_text(json.dumps({"patience": 120}))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     said: list[str] = []
     slurm._watch(Notes(tmp_path), said.append)
     (sentence,) = said
-    assert sentence.startswith("Slurm has given no answer for 2 minutes (no controller), longer than `outage` in")
+    assert sentence.startswith("Slurm has not answered for 2 minutes (no controller), longer than `outage` in")
     assert Notes(tmp_path).is_past_patience()
 
 
@@ -72,4 +72,4 @@ def test_a_controller_that_does_not_answer_stops_nothing(
     program(place, slow, "exec sleep 60")
     slurm.cancel_waiting_jobs(place)
     said = capsys.readouterr().err
-    assert said.startswith(f"{slow} has not answered in 0.5 seconds") and len(said.splitlines()) == 1
+    assert said.startswith(f"{slow} has not answered within 0.5 seconds") and len(said.splitlines()) == 1
