@@ -27,7 +27,7 @@ PARTITIONS = "slurm/partitions.yaml"
 
 @dataclass(frozen=True)
 class Request:
-    """What a job requests from Slurm; None leaves the choice to Slurm.
+    """The resources that a job requests from Slurm; None leaves the choice to Slurm.
 
     Attributes:
         rule: rule of the job.

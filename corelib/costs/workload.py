@@ -45,7 +45,7 @@ class Countable(Protocol):
 
     @property
     def execution(self) -> Mapping[str, Any]:
-        """How its work is divided into jobs."""
+        """Settings of the division of its work into jobs."""
 
 
 @dataclass(frozen=True)

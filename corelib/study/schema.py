@@ -91,7 +91,7 @@ class Task(Section):
 
 
 class Anchoring(Section):
-    """How the schemes of Table 4 choose alternative concepts (protocol, section 6).
+    """Settings of the schemes of Table 4, which choose alternative concepts (protocol, section 6).
 
     Attributes:
         base: the base style of all-to-one: "first_retain", a style, the photos included, or "" for the empty prompt.
@@ -180,7 +180,7 @@ class Threads(Section):
 
 
 class Execution(Section):
-    """How the work is divided into jobs and saved; changes no result and no address."""
+    """Settings of the division of work into jobs and of saving; they change no result and no address."""
 
     batches_per_shard: PositiveInt
     checkpoint_seconds: PositiveFloat

@@ -85,7 +85,7 @@ def test_a_job_that_can_never_start_is_one_sentence(change: dict, fault: str | N
         assert found[0].startswith("jobs of rule unlearn could never start: ") and fault in found[0]
 
 
-def test_what_slurm_prints_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_of_slurm_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = (
         "gpu|1-00:00:00|64|500000|gpu:a100:4(S:0-1)|a100-80gb,nvme",
         "gpu|1-00:00:00|32|180000|gpu:v100:2|(null)",

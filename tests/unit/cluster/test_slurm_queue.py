@@ -39,7 +39,7 @@ def test_jobs_that_wait_in_this_folder_are_cancelled(place: Path, capsys: pytest
     assert capsys.readouterr().err == "Cancelled 1 jobs that an earlier Snakemake left in the queue.\n"
 
 
-def test_what_waits_and_what_runs_is_said_with_slurms_reason_and_the_node(place: Path) -> None:
+def test_queued_jobs_are_listed_with_slurms_reason_or_their_node(place: Path) -> None:
     rows = (
         f"7|PENDING|rule_unlearn_wildcards_core-forget06-0a [1b2c3d4e]|{place}|(QOSMaxJobsPerUserLimit)",
         f"8|RUNNING|rule_measure_fid_wildcards_esd-forget06-0b [1b2c3d4f]|{place}|gpu1",

@@ -321,7 +321,7 @@ def test_a_file_damaged_in_hundreds_of_ways_is_one_sentence(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(made=st.lists(edits, min_size=1, max_size=2))
-def test_what_a_manifest_vouches_for_is_unchanged_or_refused(
+def test_files_of_a_manifest_are_unchanged_or_refused(
     tmp_path_factory: pytest.TempPathFactory, made: list[tuple[str, float, bytes]]
 ) -> None:
     path = tmp_path_factory.mktemp("vouched") / "file"

@@ -74,7 +74,7 @@ def test_no_name_in_a_file_leads_out_of_a_folder(tmp_path: Path, name: object) -
     assert "\n" not in str(caught.value)
 
 
-def test_a_link_leads_where_it_likes_within_its_folder_and_nowhere_else(tmp_path: Path) -> None:
+def test_a_link_may_lead_anywhere_inside_its_folder_but_not_out_of_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "images").mkdir(parents=True)
     (tmp_path / "secret").write_text("secret")
@@ -116,7 +116,7 @@ def test_a_manifest_vouches_for_nothing_outside_its_folder(tmp_path: Path) -> No
     assert not is_still_true(sealed({"digest": "x", "files": {"link": sha256}}), run, "x")
 
 
-def test_the_users_own_files_are_reached_by_a_link_of_the_runs_folder_and_by_no_other(tmp_path: Path) -> None:
+def test_the_users_files_are_reached_only_through_a_link_at_the_top_of_the_runs_folder(tmp_path: Path) -> None:
     (tmp_path / "assets/unet").mkdir(parents=True)
     (tmp_path / "assets/unet/config.json").write_text("{}")
     run = tmp_path / "run"
@@ -131,7 +131,7 @@ def test_the_users_own_files_are_reached_by_a_link_of_the_runs_folder_and_by_no_
 
 
 @pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
-def test_a_pipe_or_a_device_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path, name: str) -> None:
+def test_reading_a_pipe_or_a_device_in_the_place_of_a_file_does_not_block(tmp_path: Path, name: str) -> None:
     path = tmp_path / "file"
     if name == "pipe":
         os.mkfifo(path)
@@ -226,7 +226,7 @@ def test_clean_removes_nothing_through_a_link(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("place", [("/etc", "x"), ("..", "x"), ("assets", "../../x"), ("a/../..", "x")])
-def test_nothing_is_fetched_to_outside_of_the_working_directory(tmp_path: Path, place: tuple[str, str]) -> None:
+def test_nothing_is_downloaded_outside_the_working_directory(tmp_path: Path, place: tuple[str, str]) -> None:
     row = {"what": "x", "url": "https://example.org/x", "gigabytes": 1.0, "licence": "x"}
     row |= {"folder": place[0], "path": place[1]}
     (tmp_path / "assets.yaml").write_text(json.dumps({"inception": row}))
@@ -242,7 +242,7 @@ def test_a_shipped_world_is_copied_from_its_folder_alone(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("name", ["../../secret.safetensors", "/etc/passwd"])
-def test_weights_that_are_cut_into_files_lie_in_their_folder(tmp_path: Path, name: str) -> None:
+def test_weights_in_several_files_must_be_in_their_folder(tmp_path: Path, name: str) -> None:
     made = make_pipeline(tmp_path / "world")
     folder = made.folder / "pipeline/unet"
     (folder / "diffusion_pytorch_model.safetensors").unlink()
@@ -389,7 +389,7 @@ def test_a_record_that_is_shorter_than_its_tensor_claims_is_not_read_beyond_its_
         read_plain_weights(path, "weights")
 
 
-def test_an_old_file_is_not_believed_what_it_says_of_its_length(tmp_path: Path) -> None:
+def test_a_file_in_the_old_format_with_a_false_length_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     torch.save({"x": torch.zeros(4)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes().replace(b"K\x04", b"J\x00\x00\x00\x70"))
@@ -476,7 +476,7 @@ def test_an_image_of_many_modes_is_brought_to_three_channels(mode: str) -> None:
     assert decoded(stream.getvalue(), "x").mode == "RGB"
 
 
-def test_a_progressive_image_is_as_good_as_another() -> None:
+def test_a_progressive_image_is_read_as_any_other() -> None:
     assert decoded(jpeg((64, 64), progressive=True), "x").size == (64, 64)
 
 
@@ -488,7 +488,7 @@ def test_a_file_that_is_too_large_for_an_image_is_not_read(tmp_path: Path) -> No
         read_image(tmp_path / "x.jpg")
 
 
-def test_a_caption_takes_no_longer_for_being_long() -> None:
+def test_reading_a_caption_takes_no_longer_if_it_is_long() -> None:
     named = reader_of_captions(["Amber"], ["Cats"], "Seed_Images")
     assert named("A Cats image in Amber style.") == ("Amber", "Cats")
     with in_time(10):
@@ -585,7 +585,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, i
 
 
 @pytest.mark.parametrize(("name", "expected"), [(name, said) for name, (_, said) in BOMBS.items()], ids=BOMBS)
-def test_no_file_takes_more_memory_than_it_may(measured: dict[str, tuple[str, int]], name: str, expected: str) -> None:
+def test_no_file_exceeds_the_limit_on_memory(measured: dict[str, tuple[str, int]], name: str, expected: str) -> None:
     said, growth = measured[name]
     assert expected in said
     assert growth < 400 * 1024, f"{name} took {growth // 1024} MiB"

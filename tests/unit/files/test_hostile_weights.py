@@ -45,7 +45,7 @@ class Acts:
         return os.mkdir, (str(self.folder),)
 
 
-def test_the_pickle_does_act_where_nobody_minds(tmp_path: Path) -> None:
+def test_the_pickle_executes_code_in_an_unrestricted_unpickler(tmp_path: Path) -> None:
     """Else the tests below would say nothing."""
     torch.save({"weight": Acts(tmp_path / "acted")}, tmp_path / "file.bin")
     torch.load(tmp_path / "file.bin", weights_only=False)
@@ -108,7 +108,9 @@ LEFT: dict[str, Any] = {
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["archive", "old format"])
 @pytest.mark.parametrize("name", LEFT)
-def test_what_a_training_script_saves_beside_its_weights_is_left_aside(name: str, is_new: bool, tmp_path: Path) -> None:
+def test_objects_that_a_training_script_saves_beside_its_weights_are_ignored(
+    name: str, is_new: bool, tmp_path: Path
+) -> None:
     weights = {"fc.weight": torch.arange(6.0).reshape(2, 3)}
     content = {"model_state_dict": weights, name: LEFT[name], "nested": {"more": [LEFT[name]]}}
     torch.save(content, tmp_path / "style50.pth", _use_new_zipfile_serialization=is_new)
@@ -123,7 +125,7 @@ def test_what_a_training_script_saves_beside_its_weights_is_left_aside(name: str
     ["builtins.eval", "builtins.exec", "builtins.getattr", "builtins.open", "os.system", "subprocess.Popen"],
 )
 @pytest.mark.parametrize("inside", ["argparse.Namespace", "collections.defaultdict", "numpy._core.multiarray.scalar"])
-def test_what_would_act_is_refused_inside_of_what_is_left_aside(act: str, inside: str, tmp_path: Path) -> None:
+def test_code_inside_ignored_objects_is_refused(act: str, inside: str, tmp_path: Path) -> None:
     """A stand-in takes any arguments, and what they name is looked at as everything else is."""
     path = tmp_path / "file.pth"
     torch.save({"x": torch.zeros(1)}, path)

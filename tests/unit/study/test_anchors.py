@@ -87,7 +87,7 @@ def test_one_to_all_gives_every_forget_style_every_retain_style(forget, retain):
 
 @settings(deadline=None)
 @given(forget=sizes, retain=sizes, group=groups)
-def test_one_to_five_gives_the_next_five_distinct_retain_styles_going_round(forget, retain, group):
+def test_one_to_five_gives_the_next_five_distinct_retain_styles_in_cyclic_order(forget, retain, group):
     found = chosen("one_to_five", forget, retain, group=group)
     names = retain_styles(retain)
     for number, style in enumerate(forget_styles(forget)):
@@ -107,7 +107,7 @@ def test_no_scheme_makes_a_forget_style_its_own_anchor_or_leaves_one_without(sch
 
 @settings(deadline=None)
 @given(pairs=st.permutations(retain_styles(6)))
-def test_an_explicit_mapping_is_taken_as_it_stands(pairs):
+def test_an_explicit_mapping_is_used_unchanged(pairs):
     mapping = dict(zip(forget_styles(6), pairs, strict=True))
     found = candidates("one_to_one", forget_styles(6), retain_styles(2), "first_retain", 5, mapping)
     assert found == {style: [anchor] for style, anchor in mapping.items()}

@@ -284,7 +284,7 @@ def test_configuration_is_read_without_importing_torch():
 # Overlays
 
 
-def test_an_overlay_changes_only_what_it_says(load):
+def test_an_overlay_changes_only_the_leaves_in_it(load):
     study = load("methods: {core: {learning_rate: 3.0e-5}}")
     base = load_study("paper", CONFIGURATION)
     assert study.methods["core"].learning_rate == 3.0e-5
@@ -297,7 +297,7 @@ def test_an_empty_overlay_is_its_base(load, overlay):
     assert load(overlay) == load_study("paper", CONFIGURATION)
 
 
-def test_a_method_like_another_differs_only_in_what_it_says(load):
+def test_a_method_like_another_differs_only_in_its_own_leaves(load):
     study = load("methods: {core_faster: {like: core, learning_rate: 3.0e-5, length: {Forget25: {steps: 7}}}}")
     core, faster = study.methods["core"], study.methods["core_faster"]
     assert faster.learning_rate == 3.0e-5
@@ -313,7 +313,7 @@ def test_a_method_like_another_is_told_apart_by_its_name_where_it_has_no_title(l
     ]  # fmt: skip
 
 
-def test_null_in_a_method_like_another_removes_what_the_other_says_of_a_task(load, folder):
+def test_null_in_a_method_like_another_removes_the_others_entry_for_a_task(load, folder):
     brief = "methods: {a: {length: {Forget25: null, Forget01: {steps: 7}}, like: core, anchors: {Forget25: null}}}"
     a = load(brief).methods["a"]
     assert set(a.length) == set(a.anchors) == {"Forget01", "Forget06", "Forget06-unseen"}
@@ -323,13 +323,13 @@ def test_null_in_a_method_like_another_removes_what_the_other_says_of_a_task(loa
     }  # fmt: skip
 
 
-def test_null_in_a_method_like_another_removes_only_what_there_is(complaint):
+def test_null_in_a_method_like_another_removes_only_existing_entries(complaint):
     assert complaint("methods: {a: {like: core_live_target, length: {Forget25: null}}}") == (
         ": methods.a.length.Forget25 is null, which removes an entry, but there is none, expected `Forget06`."
     )
 
 
-def test_a_method_like_another_follows_what_an_overlay_says_of_the_other(load, folder):
+def test_a_method_like_another_follows_an_overlay_of_the_other(load, folder):
     (folder / "studies" / "middle.yaml").write_text("methods: {a: {like: b}, b: {like: core, batch: 2}}")
     study = load("base: middle\nmethods: {core: {title: New}, b: {batch: 3}}")
     assert (study.methods["a"].title, study.methods["a"].batch) == ("New (b) (a)", 3)
@@ -347,7 +347,7 @@ def test_a_method_like_another_follows_what_an_overlay_says_of_the_other(load, f
         ("{core: null, a: {like: core}}", "methods.a.like is 'core', expected another method: esd,"),
     ],
 )
-def test_a_method_like_nothing_that_there_is_is_refused(overlay, said, load):
+def test_a_method_like_an_unknown_one_is_refused(overlay, said, load):
     with pytest.raises(ConfigurationError, match=re.escape(f"trial.yaml: {said}")):
         load(f"methods: {overlay}")
 
@@ -365,11 +365,11 @@ def test_small_numbers_are_numbers_however_they_are_written(load, written):
     assert load(f"methods: {{core: {{learning_rate: {written}}}}}").methods["core"].learning_rate == 1e-5
 
 
-def test_a_whole_number_will_do_where_a_number_is_asked_for(load):
+def test_a_whole_number_is_accepted_where_a_number_is_expected(load):
     assert load("sampling: {guidance_scale: 7}").sampling.guidance_scale == 7.0
 
 
-def test_null_removes_a_task_and_what_the_methods_say_of_it(load):
+def test_null_removes_a_task_and_the_methods_entries_for_it(load):
     study = load(
         "tasks: {Forget25: null}\nfigures: {figure2: null, figure3: null}\n"
         "tables: {table4: null, table1: {tasks: [Forget01, Forget06]}}"
@@ -381,7 +381,7 @@ def test_null_removes_a_task_and_what_the_methods_say_of_it(load):
         assert "Forget25" not in {*method.length, *method.anchors}
 
 
-def test_null_removes_a_method_and_what_a_method_says_of_one_task(load):
+def test_null_removes_a_method_and_a_methods_entry_for_one_task(load):
     study = load(
         "methods: {ediff: null, esd: {length: {Forget25: null}, anchors: {Forget25: null}}}\n"
         "tables: {table1: {rows: [original, core]}, table2: {rows: [core]}}\nfigures: {figure2: null, figure3: null}"
@@ -459,7 +459,7 @@ def test_every_study_that_a_page_shows_can_be_planned(name, folder):
     assert Plan(name, load_study(name, folder), published(), load_shipped(CONFIGURATION)).products()
 
 
-def test_every_open_reading_names_a_key_that_there_is():
+def test_every_open_reading_names_an_existing_key():
     rows = (REPOSITORY / "docs/protocol.md").read_text().split("## What is open")[1].split("\n## ")[0]
     keys = [
         key
@@ -1127,7 +1127,7 @@ def test_a_name_that_becomes_part_of_a_path_has_no_separators(section, like, nam
     assert f": {section}.{name} is {name!r}, expected a name" in sentence(caught.value, CONFIGURATION / "config.yaml")
 
 
-def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(complaint, folder):
+def test_a_table_with_a_method_without_a_length_for_its_task_names_both(complaint, folder):
     text = complaint("tables: {table3: {tasks: [Forget25]}}", "config.yaml")
     assert text == (
         ": methods.core_live_target.length is ['Forget06'], expected an entry for Forget25 (tables.table3.rows), "
@@ -1159,7 +1159,7 @@ def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(compla
         ),
     ],
 )
-def test_a_key_that_another_file_says_is_refused_for_the_sake_of_a_study(overlay, said, load, folder):
+def test_the_error_for_a_key_that_another_file_sets_names_the_study(overlay, said, load, folder):
     with pytest.raises(ConfigurationError) as caught:
         load(overlay)
     assert f": {said}" in str(caught.value)
@@ -1175,7 +1175,7 @@ def test_a_key_that_another_file_says_is_refused_for_the_sake_of_a_study(overlay
         ("tasks: {Forget7: {forget: [Monet]}}", "tasks.Forget7.retain ISor `Forget25` instead of `Forget7`"),
     ],
 )
-def test_an_entry_that_is_not_there_to_be_changed_is_refused_with_what_may_be_meant(overlay, said, complaint):
+def test_an_overlay_of_an_unknown_entry_is_refused_with_a_suggestion(overlay, said, complaint):
     said = said.replace("IS", "is missing, expected a value, ").replace("REST", "to take the other leaves from there")
     assert complaint(overlay) == f": {said}."
 
@@ -1201,7 +1201,7 @@ def test_values_are_shown_as_yaml_spells_them(overlay, said, load):
         load(overlay)
 
 
-def test_no_method_may_be_called_as_the_original_model_is():
+def test_no_method_may_have_the_name_of_the_original_model():
     content = shipped()
     content["methods"]["original"] = content["methods"]["core"]
     with pytest.raises(ConfigurationError) as caught:
@@ -1209,14 +1209,14 @@ def test_no_method_may_be_called_as_the_original_model_is():
     assert ": methods is 'original', expected another name" in sentence(caught.value, CONFIGURATION / "config.yaml")
 
 
-def test_the_file_named_is_the_one_that_said_the_key_last(load, complaint, folder):
+def test_the_error_names_the_file_that_set_the_key_last(load, complaint, folder):
     (folder / "studies" / "middle.yaml").write_text("sampling: {batch: 0}\n")
     assert complaint("base: middle", "studies/middle.yaml").startswith(": sampling.batch is 0")
     assert complaint("base: middle\nsampling: {batch: -1}").startswith(": sampling.batch is -1")
     assert load("base: middle\nsampling: {batch: 1}").sampling.batch == 1
 
 
-def test_a_leaf_missing_from_a_section_is_missing_from_the_file_that_began_it(complaint):
+def test_the_error_for_a_missing_leaf_names_the_file_that_began_its_section(complaint):
     assert complaint("tasks: {Forget07: {forget: [Monet]}}").startswith(": tasks.Forget07.retain is missing, expected")
     assert complaint("world: {kind: miniature}").startswith(": world.pretrained is missing, expected")
     switched_twice = "base: tiny\nworld: {kind: unlearn_canvas, styles: [], objects: [], images_per_cell: 1}"
@@ -1301,7 +1301,7 @@ def test_a_study_that_is_a_folder_is_not_readable(folder):
 
 
 @pytest.mark.parametrize("name", ["nope", "../config", "sub/tiny", "/etc/passwd", "", "no.yaml", "Tiny"])
-def test_an_unknown_study_is_named_with_those_that_there_are(name):
+def test_the_error_for_an_unknown_study_lists_the_known_ones(name):
     with pytest.raises(ConfigurationError) as caught:
         load_study(name, CONFIGURATION)
     known = ", ".join(study_names(CONFIGURATION))
@@ -1319,26 +1319,26 @@ def test_an_unknown_study_is_named_with_those_that_there_are(name):
         ("results/table1.csv", "paper"),
     ],
 )
-def test_a_file_or_a_target_instead_of_a_study_is_told_the_study(name, meant):
+def test_the_error_for_a_file_or_a_target_instead_of_a_study_names_the_study(name, meant):
     with pytest.raises(ConfigurationError) as caught:
         load_study(name, CONFIGURATION)
     assert str(caught.value) == f"{CONFIGURATION}/studies: no study is called {name!r}, expected `{meant}`."
 
 
 @pytest.mark.parametrize("name", ["a.b", "my study"])
-def test_a_study_with_a_name_that_no_path_can_have_is_told_why(name, folder):
+def test_a_study_with_a_name_that_no_path_can_have_is_refused_with_the_reason(name, folder):
     (folder / f"studies/{name}.yaml").write_text("base: tiny\n")
     with pytest.raises(ConfigurationError, match="there is no such study, expected a name of letters, digits, `_` and"):
         load_study(name, folder)
 
 
 @pytest.mark.parametrize("name", ["nope", "../config", "../x", "tiny.yaml"])
-def test_an_unknown_base_is_named_with_those_that_there_are(complaint, name):
+def test_the_error_for_an_unknown_base_lists_the_known_studies(complaint, name):
     assert complaint(f"base: {name}").startswith(f": base is {name!r}, expected one of paper, ")
 
 
 @pytest.mark.parametrize(("written", "shown"), [("3", "3"), ("null", "null"), ("[tiny]", "['tiny']"), ("{}", "{}")])
-def test_a_base_is_a_name(complaint, written, shown):
+def test_a_base_must_be_a_name(complaint, written, shown):
     assert complaint(f"base: {written}") == f": base is {shown}, expected the name of a study."
 
 
@@ -1354,7 +1354,7 @@ def test_a_circle_of_bases_is_refused_in_the_file_that_closes_it(complaint, fold
     assert complaint("base: first", "studies/second.yaml") == expected
 
 
-def test_the_paper_is_built_on_nothing(folder):
+def test_the_paper_has_no_base(folder):
     (folder / "config.yaml").write_text("base: tiny\n" + (folder / "config.yaml").read_text())
     with pytest.raises(ConfigurationError) as caught:
         load_study("paper", folder)
@@ -1368,7 +1368,7 @@ def test_an_empty_paper_lacks_its_first_section(folder):
     assert sentence(caught.value, folder / "config.yaml") == ": world is missing, expected a value."
 
 
-def test_published_numbers_that_are_not_there_are_missed(folder):
+def test_missing_published_numbers_are_refused(folder):
     (folder / "published.csv").unlink()
     with pytest.raises(ConfigurationError) as caught:
         load_study("paper", folder)

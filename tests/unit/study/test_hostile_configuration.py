@@ -186,14 +186,14 @@ STYLES = f"world: {{styles: [{', '.join(f's{number}' for number in range(2_000))
     ],
     ids=["seeds", "tasks", "images", "styles"],
 )
-def test_a_short_file_never_stands_for_more_images_than_can_be_meant(folder: Path, content: str, expected: str) -> None:
+def test_a_short_file_cannot_request_more_images_than_the_maximum(folder: Path, content: str, expected: str) -> None:
     with in_time(10):
         answer = answer_to(folder, f"base: mini\n{content}\n".encode())
     assert isinstance(answer, str)
     assert expected in answer
 
 
-def test_a_specification_of_as_many_images_as_there_may_be_is_read(tmp_path: Path) -> None:
+def test_a_specification_of_the_maximum_number_of_images_is_read(tmp_path: Path) -> None:
     """With names of files that are as long as a file system lets them be."""
     style, object_ = "s" * 125, "o" * 110
     seeds = range(10**6, 10**6 + MOST_IMAGES)
@@ -306,20 +306,20 @@ BOMBS = {
 
 
 @pytest.mark.parametrize(("content", "expected"), BOMBS.values(), ids=BOMBS)
-def test_a_few_lines_of_yaml_never_stand_for_more_than_memory_holds(folder: Path, content: str, expected: str) -> None:
+def test_a_few_lines_of_yaml_never_expand_to_more_than_memory_holds(folder: Path, content: str, expected: str) -> None:
     answer = answer_to(folder, content.encode())
     assert isinstance(answer, str)
     assert expected in answer
 
 
-def test_names_for_parts_are_welcome_as_long_as_they_are_small(folder: Path) -> None:
+def test_aliases_that_expand_to_little_are_accepted(folder: Path) -> None:
     content = b"base: mini\ntraining: &a {seed: 3}\nmethods: {core: &b {batch: 8}, esd: {<<: *b}}\n"
     answer = answer_to(folder, content)
     assert isinstance(answer, Study)
     assert answer.methods["esd"].batch == 8
 
 
-def test_a_study_that_is_a_pipe_keeps_nobody_waiting(folder: Path) -> None:
+def test_reading_a_study_that_is_a_pipe_does_not_block(folder: Path) -> None:
     file = folder / "studies/pipe.yaml"
     os.mkfifo(file)
     answer = planned_or_refused("pipe", folder)
@@ -329,7 +329,7 @@ def test_a_study_that_is_a_pipe_keeps_nobody_waiting(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "a\nb", "Ａ", "..", ".hidden", "-rf", "a.b", "x" * 300 + "/../tiny"])
-def test_a_study_whose_name_would_be_a_strange_path_is_none(folder: Path, name: str) -> None:
+def test_a_file_whose_name_would_be_a_strange_path_is_no_study(folder: Path, name: str) -> None:
     if "/" not in name:
         (folder / f"studies/{name}.yaml").write_text("base: tiny\n")
     answer = planned_or_refused(name, folder)
@@ -340,7 +340,7 @@ def test_a_study_whose_name_would_be_a_strange_path_is_none(folder: Path, name: 
 @pytest.mark.parametrize(
     "place", ["results/../tiny", "results/tiny/../../x", "/results", "tiny", "results/a/b", "results/Ａ"]
 )
-def test_products_are_asked_for_in_the_folder_of_results_alone(place: str) -> None:
+def test_products_are_targets_only_in_the_folder_of_results(place: str) -> None:
     with pytest.raises(ConfigurationError, match="expected results/table1, or results/STUDY/table1"):
         product_at(Path(place), "table1", lambda _: pytest.fail("nothing is planned for it"))
 
@@ -348,7 +348,7 @@ def test_products_are_asked_for_in_the_folder_of_results_alone(place: str) -> No
 @pytest.mark.parametrize(
     "line", ["a,b", "table1,Forget25,core,UA,x,1,2", "table1,Forget25,core,UA,1,1,-2", "t,../x,c,UA,1,,"]
 )
-def test_a_line_that_is_no_number_of_the_papers_is_one_sentence(tmp_path: Path, line: str) -> None:
+def test_a_malformed_line_of_published_numbers_is_one_sentence(tmp_path: Path, line: str) -> None:
     (tmp_path / "published.csv").write_text(f"table,task,row,metric,value,k,n\n{line}\n")
     with pytest.raises(ConfigurationError, match=r"published\.csv: .*, expected table, task, row, metric, value"):
         load_published(tmp_path)
