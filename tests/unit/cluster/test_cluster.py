@@ -1,4 +1,4 @@
-"""Jobs that a Slurm cluster could never start, as seen through programs that stand in for Slurm's."""
+"""Jobs that a Slurm cluster could never start, tested with scripts in place of Slurm's commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cluster calls its things, and the run times that jobs ask for."""
+"""The values of a site, and the run times that jobs request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that Snakemake's executor calls instead of Slurm's, on programs that stand in for Slurm's."""
+"""The commands that Snakemake's executor calls instead of Slurm's, tested with scripts in place of Slurm's."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ COMMENT = "rule_unlearn_wildcards_core-forget06-0123456789ab"
 SUBMISSION = ["--parsable", "--job-name", RUN, "--comment", COMMENT, "-p", "a100", "--wrap=true"]
 
 STATUS = ["--format=%i|%T", "--states=all", "--noheader", "--name", RUN]
-"""As the executor asks `squeue`."""
+"""The executor's arguments of `squeue`."""
 
 
 class Site:
-    """Slurm's commands as scripts, each with an answer that a test sets, and the notes of this workflow's."""
+    """Slurm's commands as scripts, each with an answer that a test sets, and this workflow's notes."""
 
     def __init__(self, folder: Path, patience: float = 60) -> None:
         self.programs, self.notes, self.tools = folder / "programs", folder / "notes", folder / "tools"
         for place in (self.programs, self.notes, self.tools):
             place.mkdir()
-        for tool in ("cat", "date", "sed", "touch", "sh"):  # without what this machine may have of Slurm
+        for tool in ("cat", "date", "sed", "touch", "sh"):  # but no commands of a Slurm on this machine
             (self.tools / tool).symlink_to(str(shutil.which(tool)))
         (self.notes / "settings.json").write_text(json.dumps({"patience": patience, "pause": 0.1}))
 
     def says(self, program: str, text: str, *, status: int = 0, errors: str = "") -> None:
-        """Let a program print something from now on; what it was asked is in `calls`."""
+        """Make a program print something from now on; `calls` has its command lines."""
         self.does(program, f"cat <<'END'\n{text}\nEND\necho '{errors}' >&2\nexit {status}")
 
     def does(self, program: str, script: str) -> None:
-        """Let a program run a script from now on."""
+        """Make a program run a script from now on."""
         path = self.programs / program
         new = path.with_name(f"{program}.new")
         new.write_text(f'#!/bin/sh\necho "$@" >> {self.programs}/{program}.calls\n{script}\n')
@@ -70,7 +70,7 @@ class Site:
         return process.returncode, output, errors
 
     def submitted(self, number: str, comment: str = COMMENT, seconds_ago: float = 0) -> None:
-        """Note a job as submitted."""
+        """Record a job as submitted."""
         line = {"number": number, "run": RUN, "comment": comment, "submitted": time.time() - seconds_ago}
         with (self.notes / "jobs.jsonl").open("a") as stream:
             stream.write(f"\n{json.dumps(line)}\n")
@@ -159,7 +159,7 @@ def test_a_job_that_slurm_lists_nowhere_counts_as_completed(accounts: str | None
     for line in filter(None, (site.notes / "jobs.jsonl").read_text().splitlines()):
         facts = json.loads(line)
         if facts.get("state") == "missing":
-            facts["since"] -= 1000  # it has been missing for long
+            facts["since"] -= 1000  # it has been missing for a long time
             with (site.notes / "jobs.jsonl").open("a") as stream:
                 stream.write(json.dumps(facts) + "\n")
     assert site.asked("squeue", *STATUS)[:2] == (0, "7|COMPLETED\n")

@@ -1,4 +1,4 @@
-"""What an earlier Snakemake has left in Slurm's queue, as seen through programs that stand in for Slurm's."""
+"""Slurm's queue with jobs of an earlier Snakemake, tested with scripts in place of Slurm's commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from corelib.cluster.slurm_clients import Notes
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose programs are found first; the patience is short."""
+    """A folder whose programs come first on PATH; the patience is short."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm, "PATIENCE", 0.5)
     return tmp_path

@@ -1,4 +1,4 @@
-"""The plan command: the jobs that Snakemake would run, the work of the paper's tables, and costs counted anew."""
+"""The plan command: the jobs of Snakemake, the work of the paper's tables, and costs counted independently."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def of(*targets: str) -> Forecast:
     return forecast_of(targets, CONFIGURATION)[0]
 
 
-# The paper's work, from nothing
+# The paper's work, with nothing built
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -1,4 +1,4 @@
-"""Files from anywhere: none leads out of its folder, none takes more memory or time than it is large."""
+"""Untrusted files: none leads out of its folder, and none takes more memory or time than its size justifies."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_a_manifest_without_a_part_is_one_sentence(tmp_path: Path, lacking: str)
 
 
 class Calls:
-    """Pickled as a call of something."""
+    """Pickled as a call of a function or class."""
 
     def __init__(self, called: Any, *arguments: Any) -> None:
         self.said = called, arguments
@@ -373,7 +373,7 @@ def test_what_training_saves_is_loaded_as_it_was(tmp_path: Path, is_new: bool) -
 
 
 def repacked(path: Path, change: Callable[[bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:
-    """Write an archive again with another pickle in it."""
+    """Rewrite an archive with another pickle in it."""
     with zipfile.ZipFile(path) as archive:
         records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -414,7 +414,7 @@ def as_format(name: str) -> bytes:
 
 
 def with_many_scans(scans: int) -> bytes:
-    """A progressive JPEG in which one scan stands many times."""
+    """A progressive JPEG that repeats one scan many times."""
     content = jpeg((64, 64), progressive=True)
     start = content.rindex(b"\xff\xda")
     return content[:start] + content[start:-2] * scans + content[-2:]
@@ -429,7 +429,7 @@ def with_long_text() -> bytes:
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """One of zeros, a thousandth of the size that it has in memory."""
+    """A PNG of zeros, whose file has a thousandth of its size in memory."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -441,7 +441,7 @@ def huge_png(width: int, height: int) -> bytes:
 
 
 def claiming(content: bytes, width: int, height: int) -> bytes:
-    """A JPEG that says it has another size."""
+    """A JPEG whose header claims another size."""
     place = content.index(b"\xff\xc0") + 5
     return content[:place] + struct.pack(">HH", height, width) + content[place + 4 :]
 
@@ -520,7 +520,7 @@ BOMBS: dict[str, tuple[str, str]] = {
     "values.parquet": ("read_index", "more than 268,435,456 bytes of memory"),
     "image.parquet": ("captions", "expected struct"),
 }
-"""Files of a few million bytes at most, that stand for a hundred times as much; who reads them, and what is said."""
+"""Files of at most a few million bytes that expand to a hundred times as much; their readers and the errors."""
 
 MEASURED = """
 import json, resource, sys
@@ -574,7 +574,7 @@ def write_bombs(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int]]:
-    """What was said of each bomb, and by how many KiB the most memory grew, in a process of their own."""
+    """The error for each bomb, and the growth of peak memory in KiB, measured in a separate process."""
     folder = tmp_path_factory.mktemp("bombs")
     write_bombs(folder)
     readers = json.dumps({name: reader for name, (reader, _) in BOMBS.items()})

@@ -1,4 +1,4 @@
-"""No weight file executes anything: every place in which a checkpoint may be a pickle gets one that would act."""
+"""No weight file executes code: every checkpoint that may be a pickle is replaced by one that would execute code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PARTS = {
 
 
 class Acts:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class Acts:
 
 
 def test_the_pickle_executes_code_in_an_unrestricted_unpickler(tmp_path: Path) -> None:
-    """Else the tests below would say nothing."""
+    """Otherwise the tests below would prove nothing."""
     torch.save({"weight": Acts(tmp_path / "acted")}, tmp_path / "file.bin")
     torch.load(tmp_path / "file.bin", weights_only=False)
     assert (tmp_path / "acted").exists()
@@ -78,7 +78,7 @@ def test_a_classifier_that_is_a_pickle_executes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "acted").exists()
 
 
-# What training scripts leave beside weights
+# Objects that training scripts save beside weights
 
 
 LEFT: dict[str, Any] = {
@@ -126,7 +126,7 @@ def test_objects_that_a_training_script_saves_beside_its_weights_are_ignored(
 )
 @pytest.mark.parametrize("inside", ["argparse.Namespace", "collections.defaultdict", "numpy._core.multiarray.scalar"])
 def test_code_inside_ignored_objects_is_refused(act: str, inside: str, tmp_path: Path) -> None:
-    """A stand-in takes any arguments, and what they name is looked at as everything else is."""
+    """A stub accepts any arguments, and the names in them are checked as all others are."""
     path = tmp_path / "file.pth"
     torch.save({"x": torch.zeros(1)}, path)
     module, name = act.rsplit(".", 1)

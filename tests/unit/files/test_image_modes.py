@@ -1,4 +1,4 @@
-"""Every kind of picture that Pillow can open is RGB as it should be, by another way to its colours, or is refused."""
+"""Every kind of image that Pillow opens becomes the RGB that an independent computation gives, or is refused."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ SRGB = (0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.060
 
 
 def in_srgb(pixels: NDArray[np.uint8], primaries: tuple[tuple[float, float, float], ...], gamma: float) -> NDArray:
-    """By the matrices and the two curves."""
+    """The conversion by the matrices and the two curves."""
     linear = (pixels / 255) ** gamma @ np.array(primaries) @ np.linalg.inv(np.array(SRGB))
     linear = linear.clip(0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
@@ -325,7 +325,7 @@ MODES = {
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_of_pillow_is_converted_or_refused_by_name(mode: str) -> None:
-    """Whatever a reader of some later Pillow makes of a JPEG or a PNG file."""
+    """An image in any mode, as a later Pillow might read it from a JPEG or PNG file."""
     white = {"1": 1, "I;16": 65535, "I;16L": 65535, "I;16B": 65535}.get(mode, 255)
     bands = len(Image.new(mode, (1, 1)).getbands())
     image = Image.new(mode, (SIDE, SIDE), white if bands == 1 else (white,) * bands)
@@ -338,7 +338,7 @@ def test_every_mode_of_pillow_is_converted_or_refused_by_name(mode: str) -> None
             as_rgb(image)
 
 
-# What libraries are given
+# Files passed to libraries
 
 
 def test_clean_fid_reads_the_same_pixels(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Clones and environments in folders with a blank, an apostrophe and worse: they work, or one sentence says why not."""
+"""Clones and environments at paths with a blank, an apostrophe and worse: they work, or are refused in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain values of YAML: what they are, and which of them are refused because readers disagree about them."""
+"""Plain values of YAML: how they are read, and which are refused because readers disagree about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alternative concepts: what the schemes of Table 4 promise, for every size of forget and retain set."""
+"""Alternative concepts: the properties of the schemes of Table 4, for every size of forget and retain set."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ figures: {figure2: null, figure3: null}
 
 
 def test_the_photos_alone_may_be_retained_and_be_the_common_base(tmp_path):
-    """As the benchmark's SalUn and EDiff have it: retained and forgotten images take the photos' caption."""
+    """As in the benchmark's SalUn and EDiff: retained and forgotten images get the photos' caption."""
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pretrained"))
     (tmp_path / "config/studies/photos.yaml").write_text(PHOTOS_ALONE)
     study = load_study("photos", tmp_path / "config")
@@ -193,7 +193,7 @@ def test_appendix_c_s_random_alternatives_are_a_table_with_every_baseline_both_w
 
 
 def test_equation_10_has_no_alternative_concept():
-    """So that its row stands once in the table of random alternatives."""
+    """Its row therefore appears once in the table of random alternatives."""
     objective = load_study("paper", CONFIGURATION).methods["ediff"].objective
     assert not objective.unlearn.shows_the_anchor
     assert all(question.prompt == "own" for question in questions_of(objective))

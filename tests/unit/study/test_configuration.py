@@ -1,4 +1,4 @@
-"""Configuration: what loads, what it plans, and one clear sentence for everything that does not load."""
+"""Configuration: studies that load, their plans, and one clear sentence for everything that does not load."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Load = Callable[..., Study]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A configuration folder of the test's own."""
+    """A configuration folder for this test alone."""
     return Path(shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth")))
 
 
@@ -76,7 +76,7 @@ def published() -> list[list[str]]:
 
 
 def runs_of(plan: Plan, *products: str) -> dict[str, Run]:
-    """Every run that some products, or else all of them, are built from."""
+    """Every run from which some products are built; by default all products."""
     found: dict[str, Run] = {}
     for name, product in plan.products().items():
         if not products or name in products:
@@ -84,7 +84,7 @@ def runs_of(plan: Plan, *products: str) -> dict[str, Run]:
     return found
 
 
-# What is shipped
+# Shipped studies
 
 
 @pytest.mark.parametrize("name", study_names(CONFIGURATION))
@@ -440,7 +440,7 @@ def test_anchors_of_yaml_may_share_a_section(load):
     assert [study.methods["core"].length[task].steps for task in ("Forget01", "Forget06", "Forget25")] == [5, 5, 6]
 
 
-# What pages say of studies
+# Studies in the documentation
 
 
 def examples() -> dict[str, str]:
@@ -713,7 +713,7 @@ REFUSED = {
 }
 
 
-# Refused: leaves that do not go together
+# Refused: leaves that contradict each other
 
 CONTRADICTIONS = {
     "unknown forget style": (
@@ -1402,7 +1402,7 @@ def load_instead(content: dict[str, Any]) -> Study:
 
 
 def places(here: Any, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every section and leaf, and of each list the last entry."""
+    """Every section and leaf, and the last entry of each list."""
     below = here.items() if isinstance(here, dict) else list(enumerate(here))[-1:] if isinstance(here, list) else ()
     for name, value in below:
         yield (*above, name)
@@ -1440,7 +1440,7 @@ def with_leaf(place: tuple[str | int, ...], value: object) -> dict[str, Any]:
 
 
 def is_optional(place: tuple[str | int, ...]) -> bool:
-    """Entries that a study names as it likes, and what one method says of one task."""
+    """Entries whose names the study chooses, and a method's entries for a task."""
     return (len(place) == 2 and place[0] in ("tasks", "methods", "tables", "figures")) or (
         place[0] == "methods" and len(place) > 3 and place[2] in ("length", "anchors")
     )

@@ -1,4 +1,4 @@
-"""A configuration from anywhere is a study that can be planned, or one sentence that names its file: fuzzed."""
+"""An untrusted configuration, fuzzed: it is a study that can be planned, or one sentence that names its file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ many_files = settings(max_examples=200, deadline=None, suppress_health_check=lis
 
 
 def planned_or_refused(name: str, folder: Path) -> Study | str:
-    """The study, after planning all that it has, or the sentence of its refusal."""
+    """The study, after all its products are planned, or the sentence with which it is refused."""
     with in_time():
         try:
             study = load_study(name, folder)
@@ -96,7 +96,7 @@ def at(content: Any, place: tuple[str | int, ...]) -> Any:
 
 @st.composite
 def changes(draw: st.DrawFn) -> tuple[str, list[Change]]:
-    """A shipped study, and some of its places with what happens to each."""
+    """A shipped study, and changes to some of its places."""
     name = draw(st.sampled_from(sorted(WHOLE)))
     place = st.sampled_from(PLACES[name])
     kinds: st.SearchStrategy[Change] = st.one_of(
@@ -116,7 +116,7 @@ def changed(name: str, made: list[Change]) -> dict[str, Any]:
         try:
             section, last = at(content, place[:-1]), place[-1]
             section[last]
-        except (KeyError, IndexError, TypeError):  # gone by a change before
+        except (KeyError, IndexError, TypeError):  # removed by an earlier change
             continue
         if kind == "replace":
             section[last] = value
@@ -194,7 +194,7 @@ def test_a_short_file_cannot_request_more_images_than_the_maximum(folder: Path, 
 
 
 def test_a_specification_of_the_maximum_number_of_images_is_read(tmp_path: Path) -> None:
-    """With names of files that are as long as a file system lets them be."""
+    """With the longest file names that a file system allows."""
     style, object_ = "s" * 125, "o" * 110
     seeds = range(10**6, 10**6 + MOST_IMAGES)
     assert len(image_name(style, object_, seeds[-1])) <= 255 < len(image_name(style + "s" * 10, object_, seeds[-1]))
@@ -208,14 +208,14 @@ def test_a_specification_of_the_maximum_number_of_images_is_read(tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration folder with room for one study more."""
+    """A configuration folder to which the tests add a study."""
     copied = tmp_path_factory.mktemp("configuration") / "config"
     shutil.copytree(CONFIGURATION, copied, ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     return copied
 
 
 def answer_to(folder: Path, content: bytes) -> Study | str:
-    """What is said to a study of this content."""
+    """The study of this content, or the sentence with which it is refused."""
     file = folder / "studies/strange.yaml"
     file.write_bytes(content)
     answer = planned_or_refused("strange", folder)
@@ -240,7 +240,7 @@ edits = st.lists(
 
 
 def edited(content: bytes, made: list[tuple[int, int, bytes]]) -> bytes:
-    """Bytes of which some are replaced by others."""
+    """Bytes with some of them replaced by others."""
     for start, length, new in made:
         content = content[:start] + new + content[start + length :]
     return content
@@ -270,7 +270,7 @@ def test_any_bytes_are_values_or_one_reason(content: bytes) -> None:
 
 
 def doubling(levels: int, part: str) -> str:
-    """YAML in which each name stands for the name before, ten times."""
+    """YAML in which each alias refers to ten aliases of the value before."""
     lines = [f"n0: &n0 {part}"]
     lines += [f"n{level}: &n{level} [{', '.join([f'*n{level - 1}'] * 10)}]" for level in range(1, levels)]
     return "\n".join(lines)
