@@ -4,7 +4,7 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 VENV := .venv
 BIN := $(VENV)/bin
-# Of the libraries that torch brings: 13 for NVIDIA drivers of 580 and newer, 12 for older ones; what .venv was made with.
+# Version of torch's CUDA libraries: 13 for NVIDIA drivers 580 and newer, 12 for older ones. The default is that of .venv.
 CUDA ?= $(if $(wildcard $(VENV)/.ready-cuda12),12,13)
 PINS := envs/requirements.txt envs/requirements-cuda12.txt envs/requirements-dev.txt
 READY := $(VENV)/.ready-cuda$(CUDA)
@@ -13,19 +13,19 @@ READY := $(VENV)/.ready-cuda$(CUDA)
 
 env: $(READY)
 
-# The environment is made in one go: an interrupted installation leaves no $(READY) and is done again. pins.txt in it
-# says what it was made of.
+# An interrupted installation leaves no $(READY), so the next one starts from the beginning. pins.txt in the environment
+# lists the versions that were installed.
 $(READY): $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "make: $(PYTHON) is older than Python 3.11; say which to use: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+		{ echo "make: $(PYTHON) is older than Python 3.11; choose another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || \
-		echo "make: $(PYTHON) is newer than Python 3.13, the newest that docs/environment.md names; trying all the same"
+		echo "make: $(PYTHON) is newer than Python 3.13, the newest version in docs/environment.md; trying it nevertheless"
 	@case "$(CUDA)" in 12|13) ;; *) echo "make: CUDA is $(CUDA), expected 12 or 13"; exit 1 ;; esac
 	@$(PYTHON) -m corelib.files.shell_paths $(VENV)
 	@[ ! -h "$(VENV)" ] || \
-		{ echo "make: $(VENV) is a link, whose folder would be emptied; remove it, or say VENV=/some/new/folder"; exit 1; }
+		{ echo "make: $(VENV) is a link to a folder that would be emptied; remove it, or set VENV=/some/new/folder"; exit 1; }
 	@[ -e "$(VENV)/pyvenv.cfg" ] || [ -z "$$(ls -A "$(VENV)" 2> /dev/null)" ] || \
-		{ echo "make: $(VENV) has files and is no environment, expected a new folder"; exit 1; }
+		{ echo "make: $(VENV) has files and is not an environment; choose a new folder"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@cp envs/requirements.txt $(VENV)/pins.txt
@@ -38,16 +38,16 @@ mini: env
 	@products=$$($(BIN)/python -m corelib products mini) && set -x && $(BIN)/snakemake --cores $(CORES) $$products
 	@cat results/mini/table1.md
 
-# The files of the paper's world, on a machine with a network: fetched, checked, locked.
+# Downloads, checks and locks the files of the paper's world, on a machine with a network.
 STUDY ?= paper
 assets: env
 	@$(BIN)/python -m corelib assets $(STUDY)
 
-# The paper's models at full size with random weights: time and memory of each stage. 18 GB of memory, 20 GB of disk.
+# Measures time and memory of each stage with full-size models of random weights. Needs 18 GB of memory, 20 GB of disk.
 full-size: env
 	$(BIN)/python benchmarks/full_size.py --steps 10
 
-# Tests run side by side in so many processes; what several of them need is built once.
+# Number of processes in which tests run side by side; results that several tests need are built once.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
@@ -59,16 +59,16 @@ test-all: env
 	$(MAKE) test-faults
 	$(MAKE) test-slurm-all
 
-# A real Slurm, brought up for the tests and gone after them. Needs root and Debian's slurm-wlm and munge
-# (test-slurm-all: also slurmdbd and mariadb-server); where they are missing, it says so and fails.
+# Starts a real Slurm for the tests and removes it after them. Needs root and Debian's slurm-wlm and munge
+# (test-slurm-all: also slurmdbd and mariadb-server); fails with a message if they are missing.
 test-slurm: env
 	$(BIN)/python tests/slurm
 
 test-slurm-all: env
 	$(BIN)/python tests/slurm --long
 
-# Every stage killed, given full disks and damaged files, hundreds of times, and a random walk of 500 moves through what
-# people do to a folder of results (docs/faults.md). Needs root, for mounts.
+# Kills every stage and gives it full disks and damaged files, hundreds of times; then takes a random walk of 500 moves
+# through what people do to a folder of results (docs/faults.md). Needs root, for mounts.
 test-faults: env
 	$(BIN)/python tests/faults --workers $(WORKERS)
 	$(BIN)/python tests/walk --moves 500

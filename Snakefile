@@ -1,17 +1,17 @@
-# Every table and figure of the paper, and of every study, as a target:
+# Every table and figure of the paper, and of every study, is a target:
 #
 #   snakemake -c2 results/tiny/table1.csv           the tests' study
 #   snakemake --profile slurm results/table1.csv    the paper's
 #
-# A study is a file in config/studies/; its products lie in results/STUDY/, the paper's own in results/.
-# All other artefacts lie in runs/STAGE/SLUG-DIGEST/, where the digest is taken over everything that decides them.
+# A study is a file in config/studies/. Its products are in results/STUDY/; those of the paper are in results/.
+# All other artefacts are in runs/STAGE/SLUG-DIGEST/; the digest is taken over everything on which they depend.
 
-# Another workflow may use this one as a module: docs/module.md.
+# Another workflow may use this one as a module (docs/module.md).
 
 import sys
 from pathlib import Path
 
-repository = Path(workflow.current_basedir)  # of this file, and not of the workflow that uses it
+repository = Path(workflow.current_basedir)  # the folder of this file, not of a workflow that uses it as a module
 sys.path.insert(0, str(repository))
 
 from corelib.workflow.unknown_target import ABSOLUTE, NO_PRODUCT
@@ -36,7 +36,7 @@ onsuccess:
     catalogue.end()
 
 
-if not catalogue.is_module:  # which other targets there are, another workflow says itself
+if not catalogue.is_module:  # a workflow that uses this one as a module defines its own default target and errors
 
     rule all:
         """Every table and figure of the paper."""
@@ -44,7 +44,7 @@ if not catalogue.is_module:  # which other targets there are, another workflow s
             catalogue.files_of_paper,
 
     rule refuse:
-        """Say what can be asked for, of a target in results/ that no rule makes."""
+        """List the possible targets, for a target in results/ that no rule makes."""
         input:
             catalogue.refuse,
         output:
@@ -53,7 +53,7 @@ if not catalogue.is_module:  # which other targets there are, another workflow s
             rest=NO_PRODUCT,
 
     rule refuse_absolute:
-        """Say how a target is called, of one by its absolute path."""
+        """Print the relative path of a target that is given as an absolute path."""
         input:
             catalogue.refuse_absolute,
         output:

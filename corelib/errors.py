@@ -6,43 +6,43 @@ import signal
 
 
 class UserError(Exception):
-    """One sentence that names the file or the key, the value found, and what was expected.
+    """One sentence with the file or the key, the value, and what was expected.
 
-    A job that ends in one prints the sentence alone; any other exception is a bug and keeps its traceback.
+    A job that ends with a `UserError` prints only the sentence. Any other exception is a bug and keeps its traceback.
     """
 
 
 class ConfigurationError(UserError):
-    """A study that cannot be planned."""
+    """The study cannot be planned from its configuration."""
 
 
 class AssetError(UserError):
-    """Something the user has to provide is missing, or is not what it should be."""
+    """An asset that the user must provide is missing or invalid."""
 
 
 class ArtefactError(UserError):
-    """A file that this pipeline made is missing, damaged, or belongs to something else."""
+    """A file written by this pipeline is missing, damaged, or belongs to something else."""
 
 
 class DeviceError(UserError):
-    """A device that a job was given cannot be used."""
+    """The device assigned to a job cannot be used."""
 
 
 LONGEST_REASON = 160
-"""Characters of what is said of another program's error within one of our sentences."""
+"""Maximum number of characters that an error sentence quotes from another program's error."""
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, short and on one line."""
+    """The message of an error, shortened and on one line."""
     return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
 
 
 ASKING_TO_END = (signal.SIGTERM, signal.SIGINT)
-"""What a scheduler sends some time before it kills, and what the terminal sends when the user presses Ctrl-C."""
+"""Termination signals: a scheduler sends SIGTERM some time before it kills; the terminal sends SIGINT on Ctrl-C."""
 
 
 class Interrupted(BaseException):
-    """The job was asked to end and has saved its state; it goes on from there when it is started again.
+    """The job received a termination signal and saved its state; it resumes from there when it is restarted.
 
-    Not an `Exception`: nothing that handles errors on the way may take it for one.
+    Derived from `BaseException`, so that no handler of `Exception` catches it.
     """

@@ -1,9 +1,9 @@
-"""Imports `corelib` from its source files alone, so that the code that runs is the code that addresses are made of.
+"""Import of `corelib` from its source files only, so that the code that runs is the code that addresses are made of.
 
-Python takes the compiled `.pyc` of a module for current when the source file has the size and the time stamp that it
-remembers, and it prefers a package or a compiled module to a `.py` file of the same name. An address is a digest of the
-`.py` file. The package installs this finder before any of its modules is imported, in a job, in Snakemake's own process
-and for `python -m corelib`. Other packages keep their `.pyc` files.
+Python considers the `.pyc` file of a module current if the source file has the size and time stamp recorded in it, and
+prefers a package or a compiled module to a `.py` file of the same name. An address is a digest of the `.py` file. The
+package therefore installs this finder before any of its modules is imported: in a job, in Snakemake's own process and
+for `python -m corelib`. Other packages keep their `.pyc` files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LIBRARY = Path(__file__).resolve().parent
 
 
 def file_of(name: str) -> Path | None:
-    """The source file of a module of the library: its `.py` file, else the `__init__.py` of its folder, else None."""
+    """The source file of a library module: its `.py` file, else the `__init__.py` of its folder, else None."""
     package, *parts = name.split(".")
     if package != LIBRARY.name:
         return None
@@ -30,7 +30,7 @@ def file_of(name: str) -> Path | None:
 
 
 class _FromSource(SourceFileLoader):
-    """Compiles a module each time that it is imported, and writes no `.pyc`."""
+    """Compiles a module on every import and writes no `.pyc` file."""
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
@@ -38,18 +38,18 @@ class _FromSource(SourceFileLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds each module of the library where `file_of` says, and nowhere else."""
+    """Finds library modules in the source files that `file_of` returns, and nowhere else."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module's source file as a specification; None for modules of other packages."""
+        """The import specification of a library module; None for modules of other packages."""
         if fullname.partition(".")[0] != LIBRARY.name:
             return None
         file = file_of(fullname)
         if file is None:
             raise ModuleNotFoundError(
-                f"No module named {fullname!r}: {LIBRARY} has no source file of it.", name=fullname
+                f"No module named {fullname!r}: {LIBRARY} has no source file for it.", name=fullname
             )
         folders = [str(file.parent)] if file.name == "__init__.py" else None
         loader = _FromSource(fullname, str(file))
@@ -57,6 +57,6 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Make Python import the library through this finder."""
+    """Make Python import the library through `_Finder`."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

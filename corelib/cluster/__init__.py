@@ -1,1 +1,1 @@
-"""Slurm: what the site is called and allows, the queue, and commands that survive an outage."""
+"""Slurm: the values and limits of a site, the queue, and commands that survive an outage."""

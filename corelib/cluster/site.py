@@ -1,4 +1,4 @@
-"""What a cluster calls its things, as Snakemake hands it over: the values of `slurm/site.yaml`, or of `--config`."""
+"""The values of a cluster, from Snakemake's configuration: those of `slurm/site.yaml`, or of `--config`."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ Name = Annotated[str | None, BeforeValidator(_none_if_empty)]
 GPUModel = Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None, BeforeValidator(_none_if_empty)]
 
 OUTAGE = 30
-"""Minutes."""
+"""The default of `outage`, in minutes."""
 
 NAMES = ("account", "partition", "cpu_partition", "gpu_model", "constraint", "qos")
 """The keys whose values are text."""
 
 
 class Site(Section):
-    """Names that differ from cluster to cluster; None leaves the choice to Slurm.
+    """Values that differ from cluster to cluster; None leaves the choice to Slurm.
 
     Attributes:
-        account: what the hours are charged to.
-        partition: for jobs with a GPU.
-        cpu_partition: for jobs without one.
-        gpu_model: as Slurm calls it.
-        constraint: what the nodes of jobs with a GPU must have.
+        account: account to which the hours are charged.
+        partition: partition of jobs with a GPU.
+        cpu_partition: partition of jobs without a GPU.
+        gpu_model: Slurm's name of the GPU model.
+        constraint: features that the nodes of jobs with a GPU must have.
         qos: quality of service.
-        max_minutes: the most minutes that a job may ask for; None where the cluster sets no limit.
-        max_memory_mb: the most memory that a job may ask for; None where the nodes set no limit.
-        jobs: how many jobs may be in the queue or run at a time; None leaves that to `--jobs`.
-        outage: for how many minutes Slurm may give no answer before Snakemake gives up.
-        seconds: how fast the GPUs are; None where no run times are asked for.
+        max_minutes: maximum run time that a job may request, in minutes; None if the cluster has no limit.
+        max_memory_mb: maximum memory that a job may request, in MB; None if the nodes have no limit.
+        jobs: maximum number of jobs that wait or run at a time; None leaves that to `--jobs`.
+        outage: minutes for which Slurm may not answer before Snakemake gives up.
+        seconds: time per unit of work on the GPUs; None if run times are not derived from the work.
     """
 
     account: Name = None
@@ -73,9 +73,9 @@ class Site(Section):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Site:
-        """The site that Snakemake's configuration describes; without a cluster profile that is empty.
+        """The site that Snakemake's configuration describes, which is empty without a cluster profile.
 
-        Raises `ConfigurationError` with one sentence.
+        Raises `ConfigurationError` for an unknown key or an invalid value.
         """
         try:
             return cls.model_validate(dict(config))
@@ -85,7 +85,7 @@ class Site(Section):
             if fault["type"] == "extra_forbidden":
                 raise ConfigurationError(
                     f"{FILE} or --config: unknown key {key}, expected one of {', '.join(cls.model_fields)}; "
-                    "hyperparameters are said in a study, in config/studies/."
+                    "set hyperparameters in a study, in config/studies/."
                 ) from None
             if key in NAMES and isinstance(fault["input"], int | float) and not isinstance(fault["input"], bool):
                 raise ConfigurationError(
@@ -93,17 +93,17 @@ class Site(Section):
                     f'its leading zeros and underscores; put it in quotes: {key}: "..." in the file, '
                     f"--config '{key}=\"...\"' on the command line."
                 ) from None
-            found = "missing" if fault["type"] == "missing" else repr(fault["input"])
+            value = "missing" if fault["type"] == "missing" else repr(fault["input"])
             expected = EXPECTED.get(key, "a positive number" if key.startswith("seconds.") else "a name")
-            raise ConfigurationError(f"{FILE} or --config: {key} is {found}, expected {expected}.") from None
+            raise ConfigurationError(f"{FILE} or --config: {key} is {value}, expected {expected}.") from None
 
     def resources_of(self, stage: str) -> dict[str, str | int]:
-        """Resources of a job of a stage, by the names that Snakemake's Slurm executor knows."""
+        """Resources of a job of a stage, by their names in Snakemake's Slurm executor."""
         if STAGES[stage].runs_on != "gpu":
-            return _said(slurm_account=self.account, slurm_partition=self.cpu_partition, qos=self.qos)
+            return _without_none(slurm_account=self.account, slurm_partition=self.cpu_partition, qos=self.qos)
         return {
             "gpu": 1,
-            **_said(
+            **_without_none(
                 slurm_account=self.account,
                 slurm_partition=self.partition,
                 gpu_model=self.gpu_model and self.gpu_model.replace("-", HYPHEN),
@@ -114,9 +114,9 @@ class Site(Section):
 
 
 def check_site_file(repository: Path) -> None:
-    """Refuse values of `slurm/site.yaml` that YAML readers disagree about; a repository may have no such file.
+    """Raise `ConfigurationError` for values of `slurm/site.yaml` that YAML readers disagree about.
 
-    Snakemake reads the file as YAML 1.1, in which an account `010` is 8. Raises `ConfigurationError`.
+    Snakemake reads the file as YAML 1.1, in which an account `010` is 8. A repository may have no such file.
     """
     file = repository / FILE
     try:
@@ -126,5 +126,5 @@ def check_site_file(repository: Path) -> None:
         raise ConfigurationError(f"{error.place_in(FILE)}: not readable as YAML: {error}.") from None
 
 
-def _said(**values: str | None) -> dict[str, str | int]:
+def _without_none(**values: str | None) -> dict[str, str | int]:
     return {name: value for name, value in values.items() if value is not None}

@@ -1,20 +1,21 @@
-"""Slurm's commands as Snakemake's executor calls them, for a Slurm that fails now and then.
+"""Replacements for Slurm's commands as Snakemake's executor calls them, for a Slurm that fails now and then.
 
     python corelib/cluster/slurm_clients.py COMMAND ARGUMENTS...
 
-The workflow puts `slurm/bin`, whose links call this module, before Slurm's own commands on PATH. The executor (2.8.0)
-forgets every job once a single cycle of status queries has failed, counts a refused submission as a failed attempt of
-the job, sends a job back to the node on which it has just failed, and does not know a job that Slurm has cancelled
-(`CANCELLED by 1000`). So:
+The workflow puts `slurm/bin`, whose commands call this module, before Slurm's own commands on PATH. The executor
+(2.8.0) forgets every job once a single cycle of status queries has failed, counts a refused submission as a failed
+attempt of the job, sends a job back to the node on which it has just failed, and does not recognize the state of a job
+that Slurm has cancelled (`CANCELLED by 1000`). Therefore:
 
-- A status query waits for Slurm's answer, and lists every job that the executor has submitted, also one that the
+- A status query waits for Slurm's answer, and lists every job that the executor has submitted, including jobs that the
   controller has forgotten.
-- A submission that Slurm refuses for a reason that passes (an outage, a limit on the number of jobs) is tried again.
-- At most `SUBMISSIONS` jobs are submitted in a second.
+- A submission that Slurm refuses for a temporary reason (an outage, a limit on the number of jobs) is repeated.
+- At most `SUBMISSIONS` jobs are submitted per second.
 - A job is named by its rule and run, and avoids the nodes on which it failed.
 
-Every other call goes to Slurm as it is. What was submitted is noted in a folder that `FOLDER` names; without that
-variable all calls go to Slurm as they are. Only the standard library is imported: this starts once a command.
+All other calls are passed to Slurm unchanged. Submitted jobs are recorded in the folder that the environment variable
+`FOLDER` names; without that variable all calls are passed to Slurm unchanged. Only the standard library is imported,
+since this module starts once per command.
 """
 
 from __future__ import annotations
@@ -37,46 +38,46 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "CORELIB_SLURM"
-"""The environment variable that names the folder of notes."""
+"""The environment variable with the path of the folder of notes."""
 
 COMMANDS = Path(__file__).resolve().parents[2] / "slurm/bin"
 """The folder of the workflow's own commands."""
 
 DEFAULTS = {"patience": 1800.0, "pause": 5.0, "snakemake": 0}
-"""Settings, in `settings.json` of the folder of notes: as of `Notes`."""
+"""Defaults of the settings in `settings.json` of the folder of notes (see `Notes`)."""
 
 CONTROLLER, DATABASE = "slurmctld", "slurmdbd"
-"""The daemons that answer: `squeue`, `sbatch` and `sinfo`; `sacct`, `sacctmgr` and `sshare`."""
+"""The daemons: one answers `squeue`, `sbatch` and `sinfo`, the other `sacct`, `sacctmgr` and `sshare`."""
 
 SUBMISSIONS = 2.0
-"""Jobs that are submitted in a second, at most."""
+"""Maximum number of jobs submitted per second."""
 
 ANSWER_WITHIN = 55.0
-"""Seconds in which a status query has to end: the executor gives it up after 60."""
+"""Seconds within which a status query must end: the executor gives it up after 60."""
 
 QUERY, SUBMISSION = 20.0, 180.0
-"""Seconds after which a call is given up. `sbatch` itself waits for two minutes where the controller is full."""
+"""Seconds after which a call is given up. `sbatch` itself waits for two minutes if the controller is full."""
 
 FORGOTTEN_AFTER = 120.0
-"""Seconds after which a job that Slurm lists nowhere is taken for ended. Its files say whether it has done its work."""
+"""Seconds after which a job that Slurm lists nowhere counts as ended. Its files show whether it has done its work."""
 
 LOOKS = 3
-"""How often a job is looked for of whose submission there is no answer, before it is submitted again."""
+"""Number of searches in the queue for a job whose submission was not answered, before it is submitted again."""
 
 LIMIT = re.compile(
     r"SubmitJob|MaxJobCount|temporarily unable to accept|job queue full|Resource temporarily unavailable"
 )
-"""A limit on the number of jobs: it passes when other jobs end."""
+"""Errors about a limit on the number of jobs, which holds until other jobs end."""
 
 OUTAGE = re.compile(
     r"Socket timed out|Unable to contact|Connection (refused|reset|timed out)|Communication|Transport endpoint|"
     r"Zero Bytes|standby mode|[Aa]uthentication|[Mm]unge|connect failure|persistent connection|slurmdbd|database|"
     r"timed out"
 )
-"""No or no proper answer of a daemon, in a line that is an error."""
+"""Error lines about a daemon that does not answer, or not properly."""
 
 NO_ACCOUNTING = re.compile(r"storage is disabled|supported accounting_storage")
-"""What `sacct` and `sacctmgr` say at a site that keeps no accounts."""
+"""Errors of `sacct` and `sacctmgr` at a site that keeps no accounts."""
 
 BLAMES_NODE = ("FAILED", "NODE_FAIL", "BOOT_FAIL")
 """States of a job for which its node may be to blame."""
@@ -85,17 +86,18 @@ FINAL = (*BLAMES_NODE, "COMPLETED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DE
 """States of a job that has ended."""
 
 MAY_GO_ON = ("NODE_FAIL", "PREEMPTED")
-"""Of these, Slurm puts jobs back into its queue within seconds, if it may. One that stays in such a state has ended."""
+"""Final states from which Slurm requeues a job within seconds, if allowed. A job that stays in such a state has
+ended."""
 
 HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
-"""States of a job that its node could not start, and that waits for an administrator."""
+"""States of a job that its node could not start and that waits for an administrator."""
 
 HYPHEN = ".."
-"""Stands for a hyphen in a GPU model, which the executor does not take."""
+"""Replaces a hyphen in a GPU model, which the executor does not accept."""
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
-    """Do what one command line asks, and return its exit status."""
+    """Run one command line and return its exit status."""
     real = slurms_own(program)
     notes = Notes(Path(os.environ[FOLDER])) if FOLDER in os.environ else None
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -103,13 +105,13 @@ def main(program: str, arguments: Sequence[str]) -> int:
         if notes and program in ("squeue", "sacct") and "--name" in arguments:
             return say_states(_value(arguments, "--name"), notes)
         if real is None:
-            print(f"{program}: there is none on PATH besides this workflow's", file=sys.stderr)
+            print(f"{program}: not found on PATH, apart from this workflow's own", file=sys.stderr)
             return 127
         if notes and program == "sbatch" and "--parsable" in arguments:
             return submit(real, list(arguments), notes)
         if notes and program in ("sacctmgr", "sshare", "sinfo"):
             return ask_patiently([real, *arguments], notes, CONTROLLER if program == "sinfo" else DATABASE)
-    except KeyboardInterrupt:  # Snakemake is ended as well
+    except KeyboardInterrupt:  # Snakemake is interrupted as well
         if notes:
             notes.give_up()
         return 130
@@ -126,14 +128,14 @@ def slurms_own(program: str) -> str | None:
 
 
 def slurms_variables() -> dict[str, str]:
-    """The environment without what changes which jobs, nodes and columns Slurm's commands list."""
-    ours = ("SQUEUE_", "SACCT_", "SINFO_", "SLURM_TIME_FORMAT")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    """The environment without variables that change which jobs, nodes and columns Slurm's commands list."""
+    prefixes = ("SQUEUE_", "SACCT_", "SINFO_", "SLURM_TIME_FORMAT")
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a command said, and its exit status; None if it did not answer in time."""
+    """The exit status and the output of a command; the status is None if it did not answer in time."""
 
     status: int | None
     output: str
@@ -141,10 +143,10 @@ class Reply:
 
     @property
     def is_outage(self) -> bool:
-        """Whether a daemon did not answer that there is."""
+        """Whether a daemon that the site has did not answer."""
         lines = [line for line in self.errors.splitlines() if "error" in line.lower()] or [self.errors]
-        said = any(OUTAGE.search(line) for line in lines) and not NO_ACCOUNTING.search(self.errors)
-        return self.status is None or (self.status != 0 and said)
+        reports_outage = any(OUTAGE.search(line) for line in lines) and not NO_ACCOUNTING.search(self.errors)
+        return self.status is None or (self.status != 0 and reports_outage)
 
 
 def call(command: Sequence[str], stdin: str | None = None, seconds: float = QUERY) -> Reply:
@@ -161,16 +163,16 @@ def call(command: Sequence[str], stdin: str | None = None, seconds: float = QUER
             env=slurms_variables(),
         )
     except subprocess.TimeoutExpired as error:
-        said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr or ""
-        return Reply(None, "", f"{said}\n{Path(command[0]).name} has not answered in {seconds:.0f} seconds")
+        stderr = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr or ""
+        return Reply(None, "", f"{stderr}\n{Path(command[0]).name} has not answered within {seconds:.0f} seconds")
     return Reply(done.returncode, done.stdout, done.stderr)
 
 
 def queue(columns: str, notes: Notes) -> list[list[str]] | None:
-    """What `squeue` says of all jobs of this user, line by line; None if it gives no answer."""
+    """The rows of `squeue` for all jobs of this user; None if it does not answer."""
     squeue = slurms_own("squeue") or "squeue"
-    asked = ["--all", f"--user={os.getuid()}", "--states=all", "--noheader", f"--format={columns}"]
-    reply = call([squeue, *asked])
+    options = ["--all", f"--user={os.getuid()}", "--states=all", "--noheader", f"--format={columns}"]
+    reply = call([squeue, *options])
     if reply.status != 0:
         notes.no_answer(CONTROLLER, reply.errors)
         return None
@@ -187,12 +189,13 @@ class Job:
     """A submitted job.
 
     Attributes:
-        number: Slurm's.
-        run: the name of the Snakemake run that has submitted it.
-        comment: what the executor calls it, the same in each attempt.
-        submitted: when, in seconds since the epoch.
-        state: the last one that was seen, and since when; `missing` if Slurm lists it nowhere.
-        node: on which it runs or ran, or several, as Slurm lists them.
+        number: Slurm's job number.
+        run: name of the Snakemake run that submitted the job.
+        comment: the executor's comment on the job, the same in each attempt.
+        submitted: time of the submission, in seconds since the epoch.
+        state: last observed state; `missing` if Slurm lists the job nowhere.
+        since: time since which the job has this state, in seconds since the epoch.
+        node: node or nodes on which the job runs or ran, as Slurm lists them.
     """
 
     number: str
@@ -205,14 +208,14 @@ class Job:
 
 
 class Notes:
-    """What is known of submitted jobs and of outages, in files of a folder.
+    """Records of submitted jobs and of outages, in the files of a folder.
 
-    Lines are only ever appended, since two submissions and a query may write at once.
+    Lines about jobs are only appended, since two submissions and a query may write at the same time.
 
     Attributes:
-        patience: seconds for which Slurm may give no answer.
-        pause: seconds between two calls of a Slurm that gives none.
-        snakemake: the process that submits; 0 if that is not known.
+        patience: seconds for which Slurm may not answer.
+        pause: seconds between two calls of a Slurm that does not answer.
+        snakemake: process ID of the Snakemake that submits; 0 if it is not known.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -224,18 +227,18 @@ class Notes:
     def add(self, **facts: Any) -> None:
         """Append a line about a job."""
         with (self._folder / "jobs.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(f"\n{json.dumps(facts)}\n")  # what a full disk has cut off before ends with the first newline
+            stream.write(f"\n{json.dumps(facts)}\n")  # the first newline ends a line that a full disk has truncated
 
     def jobs(self) -> dict[str, Job]:
-        """All jobs of which there are notes, by number, in the order of their submission."""
-        found: dict[str, Job] = {}
+        """All recorded jobs, by number, in the order of their submission."""
+        jobs: dict[str, Job] = {}
         for facts in self._lines():
             if "run" in facts:
-                found[facts["number"]] = Job(**facts)
-            elif facts["number"] in found:
-                job = found[facts["number"]]
+                jobs[facts["number"]] = Job(**facts)
+            elif facts["number"] in jobs:
+                job = jobs[facts["number"]]
                 job.state, job.since, job.node = facts["state"], facts["since"], facts["node"] or job.node
-        return found
+        return jobs
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         with suppress(OSError):
@@ -246,24 +249,24 @@ class Notes:
     # Outages
 
     def outage(self) -> dict[str, Any]:
-        """The longer of the outages of the two daemons: since when, when last, what was said; empty without one."""
-        found = [_read(self._outage_of(daemon)) for daemon in (CONTROLLER, DATABASE)]
-        return max(found, key=_lasts)
+        """The longer of the two daemons' outages: `since`, `last` and `message`; empty without an outage."""
+        outages = [_read(self._outage_file(daemon)) for daemon in (CONTROLLER, DATABASE)]
+        return max(outages, key=_duration)
 
-    def no_answer(self, daemon: str, said: str) -> None:
-        """Note that a daemon has given no answer."""
-        now, path = time.time(), self._outage_of(daemon)
-        _write(path, {"since": _read(path).get("since", now), "last": now, "said": _last_line(said)})
+    def no_answer(self, daemon: str, message: str) -> None:
+        """Record that a daemon has not answered."""
+        now, path = time.time(), self._outage_file(daemon)
+        _write(path, {"since": _read(path).get("since", now), "last": now, "message": _last_line(message)})
 
     def answered(self, daemon: str) -> None:
-        """Note that a daemon has answered."""
-        self._outage_of(daemon).unlink(missing_ok=True)
+        """Record that a daemon has answered."""
+        self._outage_file(daemon).unlink(missing_ok=True)
 
-    def _outage_of(self, daemon: str) -> Path:
+    def _outage_file(self, daemon: str) -> Path:
         return self._folder / f"outage-{daemon}.json"
 
     def give_up(self) -> None:
-        """Note that nobody waits for an answer any more."""
+        """Record that nobody waits for an answer any more."""
         with suppress(OSError):
             (self._folder / "given_up").touch()
 
@@ -272,8 +275,8 @@ class Notes:
         return (self._folder / "given_up").exists() or not self._snakemake_lives()
 
     def is_past_patience(self) -> bool:
-        """Whether Slurm has given no answer for too long, or nobody waits for one."""
-        return self.has_given_up() or _lasts(self.outage()) > self.patience
+        """Whether Slurm has not answered for too long, or nobody waits for an answer any more."""
+        return self.has_given_up() or _duration(self.outage()) > self.patience
 
     def _snakemake_lives(self) -> bool:
         try:
@@ -284,20 +287,20 @@ class Notes:
 
     # Submissions
 
-    def refused(self, said: str) -> None:
-        """Note that Slurm takes no more jobs for now."""
-        _write(self._folder / "refused.json", {"said": _last_line(said)})
+    def refused(self, message: str) -> None:
+        """Record that Slurm accepts no more jobs for now."""
+        _write(self._folder / "refused.json", {"message": _last_line(message)})
 
     def refusal(self) -> str | None:
-        """What Slurm says of a job that it does not take for now; None if it has taken the last one."""
-        return _read(self._folder / "refused.json").get("said")
+        """Slurm's message about a job that it does not accept for now; None if it has accepted the last one."""
+        return _read(self._folder / "refused.json").get("message")
 
     def accepted(self) -> None:
-        """Note that Slurm takes jobs."""
+        """Record that Slurm accepts jobs."""
         (self._folder / "refused.json").unlink(missing_ok=True)
 
     def wait_for_turn(self) -> None:
-        """Return no sooner after the last turn than `SUBMISSIONS` allows."""
+        """Wait until `SUBMISSIONS` allows another submission after the last one."""
         name = re.sub(r"\W", "_", str(self._folder.resolve()))[-100:]
         try:
             with Path(f"/tmp/corelib-slurm-{os.getuid()}-{name}").open("a+") as stream:
@@ -307,31 +310,31 @@ class Notes:
                     time.sleep(min(1 / SUBMISSIONS, max(0.0, float(stream.read()) + 1 / SUBMISSIONS - time.time())))
                 stream.truncate(0)
                 stream.write(str(time.time()))
-        except OSError:  # no room, or no locks: of two submissions at once, each takes twice the time
+        except OSError:  # no space or no locks: two submissions at the same time each wait twice as long
             time.sleep(2 / SUBMISSIONS)
 
 
-def _lasts(outage: Mapping[str, Any]) -> float:
+def _duration(outage: Mapping[str, Any]) -> float:
     return float(outage["last"]) - float(outage["since"]) if outage else -math.inf
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     new = path.with_name(f"{path.name}.{os.getpid()}")
-    with suppress(OSError):  # a note is of less worth than an answer
+    with suppress(OSError):  # an answer to the executor matters more than a note
         new.write_text(json.dumps(content), encoding="utf-8")
         new.replace(path)
 
 
-def _last_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _last_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[-1] if lines else "no answer"
 
 
@@ -341,23 +344,23 @@ def _last_line(said: str) -> str:
 def say_states(run: str, notes: Notes) -> int:
     """Print `NUMBER|STATE` of every job that was submitted under the name of a Snakemake run.
 
-    Slurm may fail for a while: it is asked again, and after `ANSWER_WITHIN` seconds the executor has to ask again. Once
-    nobody waits any more, an empty list lets the executor keep its jobs and come to its end.
+    If Slurm fails, the query is repeated for up to `ANSWER_WITHIN` seconds; then the executor has to query again. Once
+    nobody waits any more, an empty list lets the executor keep its jobs and end.
     """
-    until = time.monotonic() + ANSWER_WITHIN
+    deadline = time.monotonic() + ANSWER_WITHIN
     while not notes.is_past_patience():
         states = _states_of(run, notes)
         if states is not None:
             print(*(f"{number}|{state}" for number, state in states.items()), sep="\n")
             return 0
-        if time.monotonic() + notes.pause + 2 * QUERY > until:
+        if time.monotonic() + notes.pause + 2 * QUERY > deadline:
             return 1
         time.sleep(notes.pause)
     return 0
 
 
 def _states_of(run: str, notes: Notes) -> dict[str, str] | None:
-    """The state of each job, or None if Slurm has given no answer."""
+    """The state of each job of a Snakemake run; None if Slurm does not answer."""
     jobs = {number: job for number, job in notes.jobs().items() if job.run == run}
     rows = queue("%i|%T|%N|%r", notes) if jobs else []
     if rows is None:
@@ -365,8 +368,8 @@ def _states_of(run: str, notes: Notes) -> dict[str, str] | None:
     listed = {number: (state, node, reason) for number, state, node, reason in rows if state != "REVOKED"}
     ended = {number for number, job in jobs.items() if job.state in FINAL and number not in listed}
     lost = [number for number in jobs if number not in listed and number not in ended]
-    accounts = _accounts_of(lost, notes)
-    if accounts is None:
+    accounted = _accounting_of(lost, notes)
+    if accounted is None:
         return None
     states = {}
     for number, job in jobs.items():
@@ -374,8 +377,8 @@ def _states_of(run: str, notes: Notes) -> dict[str, str] | None:
             states[number] = job.state
         elif number in listed:
             states[number] = _state_of(job, *listed[number], notes)
-        elif number in accounts:
-            states[number] = _state_of(job, *accounts[number], "", notes)
+        elif number in accounted:
+            states[number] = _state_of(job, *accounted[number], "", notes)
         else:
             _note(job, "missing", "", notes)
             if time.time() - max(job.since, job.submitted) > FORGOTTEN_AFTER:
@@ -383,10 +386,10 @@ def _states_of(run: str, notes: Notes) -> dict[str, str] | None:
     return {number: "FAILED" if state in MAY_GO_ON else state for number, state in states.items()}
 
 
-def _accounts_of(numbers: Sequence[str], notes: Notes) -> dict[str, tuple[str, str]] | None:
-    """State and node of jobs that have ended, by Slurm's accounts; None if these ought to answer and do not.
+def _accounting_of(numbers: Sequence[str], notes: Notes) -> dict[str, tuple[str, str]] | None:
+    """State and node of jobs that have ended, from Slurm's accounting; None if the site has it and it does not answer.
 
-    A job that the controller does not know and that runs by the accounts is one of which they have lost the end.
+    A job that the controller does not know but that is running in the accounting is omitted: its end was not recorded.
     """
     sacct = slurms_own("sacct")
     if sacct is None or not numbers:
@@ -398,12 +401,15 @@ def _accounts_of(numbers: Sequence[str], notes: Notes) -> dict[str, tuple[str, s
         return None
     notes.answered(DATABASE)
     rows = [line.split("|") for line in reply.output.splitlines() if line.count("|") == 2]
-    found = {number: ((state.split() or [""])[0], node) for number, state, node in rows}
-    return {number: (state, node) for number, (state, node) in found.items() if state in FINAL}
+    states = {number: ((state.split() or [""])[0], node) for number, state, node in rows}
+    return {number: (state, node) for number, (state, node) in states.items() if state in FINAL}
 
 
 def _state_of(job: Job, state: str, node: str, reason: str, notes: Notes) -> str:
-    """The state of a job that Slurm knows, for the executor: of one that may go on, or is held, it takes a while."""
+    """The state to report to the executor for a job that Slurm knows.
+
+    A job that may be requeued, or that is held, is reported as failed only after `FORGOTTEN_AFTER` seconds.
+    """
     if state in HELD or reason.startswith("launch failed"):
         _note(job, "held", node, notes)
         if time.time() - job.since <= FORGOTTEN_AFTER:
@@ -417,7 +423,7 @@ def _state_of(job: Job, state: str, node: str, reason: str, notes: Notes) -> str
 
 
 def _note(job: Job, state: str, node: str, notes: Notes) -> None:
-    """Note the state and the node of a job, if they are not those that were noted last."""
+    """Record the state and the node of a job if they have changed."""
     node = node if re.fullmatch(r"[\w.,\[\]-]+", node) else ""
     if (state, node or job.node) != (job.state, job.node):
         since = job.since if state == job.state else time.time()
@@ -430,34 +436,36 @@ def _note(job: Job, state: str, node: str, notes: Notes) -> None:
 
 
 def submit(real: str, arguments: list[str], notes: Notes) -> int:
-    """Submit a job as `sbatch` does; again and again, while Slurm refuses it for a reason that passes.
+    """Submit a job as `sbatch` does, again and again while Slurm refuses it for a temporary reason.
 
-    A job whose submission was not answered may be in the queue all the same: it is looked for before the next attempt.
+    A job whose submission was not answered may be in the queue nevertheless, so the queue is searched for it before the
+    next attempt.
     """
     run, comment = _value(arguments, "--job-name"), _value(arguments, "--comment")
     mark = f"[{uuid.uuid4().hex[:8]}]"
-    asked = _named(arguments, comment, mark)
+    command = _named(arguments, comment, mark)
     stdin = sys.stdin.read() if "/dev/stdin" in arguments else None
-    looks, pause, began = 0, notes.pause / 2, time.time()
+    searches, pause, began = 0, notes.pause / 2, time.time()
     while not notes.is_past_patience():
         number = None
-        if looks:
+        if searches:
             rows = queue("%i|%j|%k", notes)
             if rows is not None:
-                looks -= 1
+                searches -= 1
                 number = next((row[0] for row in rows if mark in row[1] or mark in row[2]), None)
         else:
             notes.wait_for_turn()
-            reply = call([real, *_excluding(asked, _nodes_to_avoid(real, comment, asked, notes))], stdin, SUBMISSION)
+            excluded = _nodes_to_avoid(real, comment, command, notes)
+            reply = call([real, *_excluding(command, excluded)], stdin, SUBMISSION)
             numbers = re.findall(r"^(\d+)(?:;\S+)?\s*$", reply.output, re.MULTILINE)
             if reply.status == 0 and numbers:
                 number = numbers[-1]
             elif LIMIT.search(reply.errors):
                 notes.refused(reply.errors)
-                looks = LOOKS if reply.status is None else 0
-            elif reply.is_outage or reply.status == 0:  # with status 0 it says something, but no number
+                searches = LOOKS if reply.status is None else 0
+            elif reply.is_outage or reply.status == 0:  # status 0 without a job number is no answer either
                 notes.no_answer(CONTROLLER, reply.errors)
-                looks = LOOKS
+                searches = LOOKS
             else:
                 notes.answered(CONTROLLER)
                 sys.stderr.write(reply.errors)
@@ -470,38 +478,38 @@ def submit(real: str, arguments: list[str], notes: Notes) -> int:
             return 0
         time.sleep(pause)
         pause = min(2 * pause, 6 * notes.pause)
-    print(f"sbatch: {notes.outage().get('said', 'interrupted')}", file=sys.stderr)
+    print(f"sbatch: {notes.outage().get('message', 'interrupted')}", file=sys.stderr)
     return 1
 
 
 def _add_for_certain(notes: Notes, **facts: Any) -> None:
-    """Note a job that Slurm has taken; without that note nobody would ask for its state."""
+    """Record a job that Slurm has accepted, whatever it takes; without the record nobody would query its state."""
     while True:
         try:
             notes.add(**facts)
             return
-        except OSError:  # no room on the disk
+        except OSError:  # no space on the disk
             time.sleep(notes.pause)
 
 
 def _named(arguments: Sequence[str], comment: str, mark: str) -> list[str]:
-    """The command line with a name that says what the job is, and a log that begins with the name of its node."""
+    """The command line with a job name of rule and run, and with a log that begins with the name of the job's node."""
     rule, _, wildcards = comment.removeprefix("rule_").partition("_wildcards_")
-    said = {"--job-name": f"{rule} {wildcards} {mark}", "--comment": f"{comment} {mark}"}
-    named = [said.get(before, argument) for before, argument in zip(["", *arguments], arguments, strict=False)]
-    return [_completed(argument) for argument in named]
+    values = {"--job-name": f"{rule} {wildcards} {mark}", "--comment": f"{comment} {mark}"}
+    named = [values.get(option, argument) for option, argument in zip(["", *arguments], arguments, strict=False)]
+    return [_adapted(argument) for argument in named]
 
 
-def _completed(argument: str) -> str:
+def _adapted(argument: str) -> str:
     if argument.startswith("--gpus="):
         return argument.replace(HYPHEN, "-")
     if argument.startswith("--wrap="):
-        return f"--wrap={_beginning_with_its_node(argument.removeprefix('--wrap='))}"
+        return f"--wrap={_printing_its_node(argument.removeprefix('--wrap='))}"
     return argument
 
 
-def _beginning_with_its_node(command: str) -> str:
-    """The command of a job, which runs in the Apptainer container in which Snakemake runs, if it runs in one."""
+def _printing_its_node(command: str) -> str:
+    """The command of a job, which first prints its node; in the Apptainer container of Snakemake, if there is one."""
     if image := os.environ.get("APPTAINER_CONTAINER"):
         binds = [f"--bind={bind}" for bind in os.environ.get("APPTAINER_BIND", "").split(",") if bind]
         command = shlex.join(["apptainer", "exec", "--nv", *binds, image, "sh", "-c", command])
@@ -516,16 +524,16 @@ def _value(arguments: Sequence[str], option: str) -> str:
 
 
 def _nodes_to_avoid(real: str, comment: str, arguments: list[str], notes: Notes) -> list[str]:
-    """The nodes on which this job has failed, and those on which the last jobs of two and more runs have failed.
+    """The nodes on which this job has failed, and those on which the latest jobs of two or more runs have failed.
 
-    None is avoided if Slurm says that the job could not start on the others.
+    None is avoided if the job could not start on the other nodes according to Slurm.
     """
     ended = [job for job in notes.jobs().values() if job.node and job.state in (*BLAMES_NODE, "COMPLETED")]
     avoided = {job.node for job in ended if job.comment == comment and job.state in BLAMES_NODE}
     for node in {job.node for job in ended}:
-        there = sorted((job for job in ended if job.node == node), key=lambda job: job.since)
-        last_success = max((place for place, job in enumerate(there) if job.state == "COMPLETED"), default=-1)
-        if len({job.comment for job in there[last_success + 1 :]}) >= 2:
+        on_node = sorted((job for job in ended if job.node == node), key=lambda job: job.since)
+        last_success = max((index for index, job in enumerate(on_node) if job.state == "COMPLETED"), default=-1)
+        if len({job.comment for job in on_node[last_success + 1 :]}) >= 2:
             avoided.add(node)
     if not avoided:
         return []
@@ -536,16 +544,16 @@ def _nodes_to_avoid(real: str, comment: str, arguments: list[str], notes: Notes)
 def _excluding(arguments: list[str], nodes: Sequence[str]) -> list[str]:
     if not nodes:
         return arguments
-    asked = [argument.removeprefix("--exclude=") for argument in arguments if argument.startswith("--exclude=")]
+    excluded = [argument.removeprefix("--exclude=") for argument in arguments if argument.startswith("--exclude=")]
     rest = [argument for argument in arguments if not argument.startswith("--exclude=")]
-    return [f"--exclude={','.join([*asked, *nodes])}", *rest]
+    return [f"--exclude={','.join([*excluded, *nodes])}", *rest]
 
 
-# Other questions
+# Other commands
 
 
 def ask_patiently(command: Sequence[str], notes: Notes, daemon: str) -> int:
-    """Pass a question to Slurm, again while a daemon gives no answer."""
+    """Pass a command to Slurm, again and again while a daemon does not answer."""
     while True:
         reply = call(command)
         if not reply.is_outage:

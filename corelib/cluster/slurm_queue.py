@@ -1,4 +1,4 @@
-"""What is asked of Slurm besides what Snakemake's executor asks, and what happens while Slurm does not answer."""
+"""Calls of Slurm besides those of Snakemake's executor, and the handling of outages."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from corelib.cluster.slurm_clients import FOLDER, Notes, call
 from corelib.runs.requests import BOOKKEEPING
 
 PATIENCE = 60
-"""Seconds until an answer of the controller is given up."""
+"""Seconds to wait for an answer of the controller."""
 
 COMMENT = "rule_"
-"""With which the executor's comments on its jobs begin."""
+"""The beginning of the executor's comments on its jobs."""
 
 NOTES = BOOKKEEPING / "slurm"
-"""Where `slurm_clients` notes which jobs were submitted and since when Slurm does not answer."""
+"""The folder in which `slurm_clients` records the submitted jobs and outages."""
 
 STATES = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING")
-"""Of jobs that have not ended."""
+"""The states of jobs that have not ended."""
 
 UNCONFIGURED = "Could not establish a configuration source"
 """The error of Slurm's commands on a machine that belongs to no cluster."""
 
 WORTH_SAYING = 60.0
-"""Seconds of an outage after which the terminal says so."""
+"""Seconds of an outage after which a message is printed."""
 
 
 # Outages
 
 
 def be_patient(repository: Path, outage: float, give_up: Callable[[str], None]) -> None:
-    """Let Snakemake's executor call the workflow's own commands in place of Slurm's.
+    """Make Snakemake's executor call the workflow's own commands in place of Slurm's.
 
-    Those wait for a Slurm that does not answer (`slurm_clients`). A thread says in the terminal what they wait for.
+    These wait for a Slurm that does not answer (`slurm_clients`). A thread prints messages about outages.
 
     Args:
         repository: the folder of the Snakefile.
-        outage: seconds for which Slurm may give no answer.
-        give_up: called with a sentence after that time; Snakemake then ends, and its jobs go on.
+        outage: seconds for which Slurm may not answer.
+        give_up: called with a sentence after that time; Snakemake then ends, and its jobs continue.
     """
     shutil.rmtree(NOTES, ignore_errors=True)
     NOTES.mkdir(parents=True)
@@ -60,39 +60,41 @@ def be_patient(repository: Path, outage: float, give_up: Callable[[str], None]) 
 
 
 def _watch(notes: Notes, give_up: Callable[[str], None]) -> None:
-    """Say what the clients wait for, and end it when it takes too long."""
+    """Print messages about outages and full queues; give up after an outage that is too long."""
     is_out = is_full = False
     while not notes.has_given_up():
         time.sleep(2)
         outage = notes.outage()
-        lasts, said = (outage["last"] - outage["since"], outage["said"]) if outage else (0.0, "")
+        duration, message = (outage["last"] - outage["since"], outage["message"]) if outage else (0.0, "")
         if notes.is_past_patience() and outage:
             notes.give_up()
             give_up(
-                f"Slurm has given no answer for {lasts / 60:.0f} minutes ({said}), longer than `outage` in "
-                "slurm/site.yaml allows. Its jobs go on; ask for the target again when it answers: what they have made "
-                "by then is not made again."
+                f"Slurm has not answered for {duration / 60:.0f} minutes ({message}), longer than `outage` in "
+                "slurm/site.yaml allows. Its jobs continue; ask for the target again when Slurm answers: the results "
+                "that they have completed by then are kept."
             )
-        elif lasts > WORTH_SAYING and not is_out:
-            _say(f"Slurm does not answer ({said}); asking again, for {notes.patience / 60:.0f} minutes at most.")
+        elif duration > WORTH_SAYING and not is_out:
+            _print(f"Slurm does not answer ({message}); trying again for at most {notes.patience / 60:.0f} minutes.")
             is_out = True
         elif not outage and is_out:
-            _say("Slurm answers again.")
+            _print("Slurm answers again.")
             is_out = False
         if (refusal := notes.refusal()) and not is_full:
-            _say(
-                f"Slurm takes no more jobs for now ({refusal}); submitting again as others end. "
-                "`jobs` in slurm/site.yaml limits how many are submitted at a time."
+            _print(
+                f"Slurm accepts no more jobs for now ({refusal}); submitting again when others end. "
+                "`jobs` in slurm/site.yaml limits the number of submitted jobs."
             )
             is_full = True
     if is_out:
-        _say("Interrupted while Slurm did not answer: its jobs go on, unless you cancel them (`scancel`).")
+        _print("Interrupted while Slurm did not answer: its jobs continue unless you cancel them (`scancel`).")
 
 
 def how_it_ended(log: Path) -> str | None:
-    """How the job with a log of Slurm's ended, and on which node, in words; None if that is not known."""
+    """The final state and the node of the job with this Slurm log, in words; None if they are not known."""
     job = Notes(NOTES).jobs().get(log.stem)
-    return f"Slurm says of job {log.stem}: {job.state} on node {job.node}" if job and job.state and job.node else None
+    return (
+        f"Slurm's state of job {log.stem}: {job.state} on node {job.node}" if job and job.state and job.node else None
+    )
 
 
 # The queue
@@ -103,10 +105,10 @@ class Queued:
     """A job of this folder that Slurm knows.
 
     Attributes:
-        number: Slurm's.
-        name: its rule and run.
+        number: Slurm's job number.
+        name: rule and run of the job.
         state: one of `STATES`.
-        reason: why it waits, as Slurm says it, or the node on which it runs.
+        reason: Slurm's reason why it waits, or the node on which it runs.
     """
 
     number: str
@@ -121,14 +123,14 @@ class Queued:
 
     def __str__(self) -> str:
         runs = "runs" if self.state == "RUNNING" else f"is {self.state.lower()}"
-        said = f"waits ({self.reason})" if self.waits else f"{runs} on {self.reason}"
-        return f"{self.name}\n    job {self.number} {said}"
+        status = f"waits ({self.reason})" if self.waits else f"{runs} on {self.reason}"
+        return f"{self.name}\n    job {self.number} {status}"
 
 
 def queued_jobs(folder: Path) -> list[Queued]:
-    """The jobs that a Snakemake in a folder has submitted and that wait or run; empty without a Slurm that answers."""
+    """The jobs submitted by a Snakemake in a folder that wait or run; empty if Slurm does not answer."""
     columns = "%i|%T|%k|%Z|%R"
-    asked = [
+    command = [
         "squeue",
         "--all",
         f"--user={os.getuid()}",
@@ -138,48 +140,51 @@ def queued_jobs(folder: Path) -> list[Queued]:
     ]
     if shutil.which("squeue") is None:
         return []
-    answer = call(asked, seconds=PATIENCE)
-    if answer.status is None:
-        _say(f"squeue has not answered in {PATIENCE} seconds: what waits in the queue is not known.")
+    reply = call(command, seconds=PATIENCE)
+    if reply.status is None:
+        _print(f"squeue has not answered within {PATIENCE} seconds: the jobs in the queue are not known.")
         return []
-    if UNCONFIGURED in answer.errors:
+    if UNCONFIGURED in reply.errors:
         return []
-    if answer.status != 0:
-        reason = (answer.errors.strip().splitlines() or ["no answer"])[-1]
-        _say(f"{reason}: what waits in the queue is not known.")
+    if reply.status != 0:
+        reason = (reply.errors.strip().splitlines() or ["no answer"])[-1]
+        _print(f"{reason}: the jobs in the queue are not known.")
         return []
-    found = []
-    for line in answer.output.splitlines():
+    jobs = []
+    for line in reply.output.splitlines():
         cells = line.split("|", 4)
         if len(cells) < 5:  # a comment with a line break
             continue
         number, state, comment, place, reason = cells
         if comment.startswith(COMMENT) and Path(place) == folder:
             rule, _, run = comment.removeprefix(COMMENT).split(" [")[0].partition("_wildcards_")
-            found.append(Queued(number, f"{rule} {run}".strip(), state, reason.strip("()")))
-    return found
+            jobs.append(Queued(number, f"{rule} {run}".strip(), state, reason.strip("()")))
+    return jobs
 
 
 def cancel_waiting_jobs(folder: Path) -> None:
-    """Cancel the jobs that an earlier Snakemake in this folder has left in the queue, not those that run.
+    """Cancel the jobs that an earlier Snakemake in this folder left waiting in the queue, not those that run.
 
-    They have nothing to lose. Were they to start after a new job has made the same run, Snakemake would delete its
-    manifest first, and give it back only when the job has found that there is nothing to do.
+    Waiting jobs have no work to lose. If one started after a new job completed the same run, Snakemake would first
+    delete the run's manifest, and restore it only after the job noticed that the run is complete.
     """
-    left = [job.number for job in queued_jobs(folder) if job.waits]
-    if not left:
+    waiting = [job.number for job in queued_jobs(folder) if job.waits]
+    if not waiting:
         return
     try:
-        done = subprocess.run(["scancel", "--state=PENDING", *left], check=False, timeout=PATIENCE)
+        done = subprocess.run(["scancel", "--state=PENDING", *waiting], check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        _say(f"scancel has not answered in {PATIENCE} seconds: {len(left)} jobs of an earlier Snakemake may stay.")
+        _print(
+            f"scancel has not answered within {PATIENCE} seconds: {len(waiting)} jobs of an earlier Snakemake may "
+            "remain in the queue."
+        )
     else:
         if done.returncode != 0:
-            _say(f"scancel has failed: {len(left)} jobs of an earlier Snakemake may stay.")
+            _print(f"scancel has failed: {len(waiting)} jobs of an earlier Snakemake may remain in the queue.")
             return
-        _say(f"Cancelled {len(left)} jobs that an earlier Snakemake has left in the queue.")
+        _print(f"Cancelled {len(waiting)} jobs that an earlier Snakemake left in the queue.")
 
 
-def _say(sentence: str) -> None:
+def _print(sentence: str) -> None:
     with suppress(OSError):  # a terminal that was closed
         print(sentence, file=sys.stderr, flush=True)

@@ -1,1 +1,1 @@
-"""What runs cost before they run: work, time, memory, disk."""
+"""Costs of runs, known before they run: work, time, memory, disk."""

@@ -1,6 +1,6 @@
-"""What targets will cost, before anything runs: jobs, steps, images, FLOP, hours, disk, and the longest chain.
+"""Forecast of the costs of targets: jobs, steps, images, FLOP, hours, disk, and the longest chain of runs.
 
-The counts follow from the plan and from what lies on the disk, as Snakemake's own would; what is built is subtracted.
+The counts follow from the plan and from the files on the disk, as Snakemake's own do; complete runs are not counted.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from corelib.study.targets import below_here, plan_of, product_at, study_at
 
 @dataclass(frozen=True)
 class Item:
-    """A run that has to be made, and of its jobs those that are left.
+    """A run that has to be built, and its remaining jobs.
 
     Attributes:
-        run: which.
-        jobs: how many there are of each rule.
-        work: of all of them.
-        longest_job: the work of the longest of them; the jobs of a run do not wait for each other.
+        run: the run.
+        jobs: number of remaining jobs of each rule.
+        work: work of all these jobs.
+        longest_job: work of the longest of these jobs; the jobs of a run do not wait for each other.
     """
 
     run: Run
@@ -43,15 +43,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What has to be done for some products.
+    """The work that remains for some products.
 
     Attributes:
         asked: the products, by their path.
         runs: every run that they need, by name, products included.
-        items: those that have to be made, by name.
-        faults: why a run or product that is there is not what it should be, by name.
-        shared: how many runs serve more than one row.
-        absent: those that are not there, and not needed, since what was made of them is there.
+        items: the runs that have to be built, by name.
+        faults: the faults of existing runs and products that have to be rebuilt, by name.
+        shared: number of runs that serve more than one row.
+        absent: the runs that are absent but not needed, since the runs built on them exist.
     """
 
     asked: Mapping[str, Run]
@@ -63,37 +63,37 @@ class Forecast:
 
     @property
     def jobs(self) -> Counter[str]:
-        """How many jobs of each rule Snakemake would run."""
+        """Number of jobs of each rule that Snakemake would run."""
         return sum((Counter(item.jobs) for item in self.items.values()), Counter[str]())
 
     @property
     def work(self) -> Workload:
-        """All work together."""
+        """The work of all items."""
         return sum((item.work for item in self.items.values()), Workload())
 
     @property
     def completeness(self) -> str:
-        """What is said where nothing has to be made."""
+        """The message for products of which nothing has to be built."""
         products = ", ".join(self.asked)
         if not self.absent:
-            return f"Nothing is to be done: all {len(self.runs)} runs of {products} are there."
+            return f"Nothing to do: all {len(self.runs)} runs of {products} exist."
         return (
-            f"Nothing is to be done: of the {len(self.runs)} runs of {products}, {len(self.absent)} are not there, and "
-            "not needed, since what was made of them is. To have one made again, remove that, too: "
+            f"Nothing to do: {len(self.absent)} of the {len(self.runs)} runs of {products} are absent but not needed, "
+            "since the runs built on them exist. To rebuild one, remove those as well: "
             f"`python -m corelib clean {self.absent[0].name} --delete`."
         )
 
     def longest_chain(self, costs: Costs) -> tuple[float, list[Run]]:
-        """The runs that have to follow each other and take longest, were there a device for every job."""
-        found: dict[str, tuple[float, list[Run]]] = {}
+        """The chain of dependent runs that takes longest if there is a device for every job; its cost, and the runs."""
+        chains: dict[str, tuple[float, list[Run]]] = {}
 
         def chain(run: Run) -> tuple[float, list[Run]]:
-            if run.name not in found:
+            if run.name not in chains:
                 before = max(map(chain, (*run.inputs.values(), *run.after.values())), default=(0.0, []), key=_length)
                 item = self.items.get(run.name)
-                own = costs.of(item.longest_job) if item else 0.0
-                found[run.name] = before[0] + own, before[1] + ([run] if item else [])
-            return found[run.name]
+                cost = costs.of(item.longest_job) if item else 0.0
+                chains[run.name] = before[0] + cost, before[1] + ([run] if item else [])
+            return chains[run.name]
 
         return max(map(chain, self.asked.values()), default=(0.0, []), key=_length)
 
@@ -103,12 +103,12 @@ def _length(chain: tuple[float, list[Run]]) -> float:
 
 
 def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, str]:
-    """What the targets that one would give to Snakemake need, and the kind of their world.
+    """The forecast of targets as one would give them to Snakemake, and the kind of their world.
 
     Raises `ConfigurationError` for a target that no study has, and for targets of two worlds.
     """
     plan = functools.cache(functools.partial(plan_of, configuration=configuration))
-    asked: dict[str, Run] = {}
+    products: dict[str, Run] = {}
     kinds: dict[str, str] = {}
     for target in targets:
         if target == "all":
@@ -119,54 +119,60 @@ def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, 
         if place != RESULTS and place.parent != RESULTS:
             raise ConfigurationError(f"{target}: expected a table or figure, such as {RESULTS}/table1.csv, or all.")
         for name in names:
-            asked[str(place / name)] = product_at(place, name, lambda study: plan(study).products())
+            products[str(place / name)] = product_at(place, name, lambda study: plan(study).products())
             kinds[plan(study_at(place)).study.world.kind] = target
     if len(kinds) > 1:
-        raise ConfigurationError(f"{' and '.join(kinds.values())}: of two worlds, expected targets of one at a time.")
+        raise ConfigurationError(
+            f"{' and '.join(kinds.values())}: the targets are of two worlds, expected targets of one world."
+        )
     (kind,) = kinds
-    return forecast(asked, kind), kind
+    return forecast(products, kind), kind
 
 
-def forecast(asked: Mapping[str, Run], kind: str, found: Assessment | None = None) -> Forecast:
-    """Look at the plan and the disk.
+def forecast(products: Mapping[str, Run], kind: str, assessment: Assessment | None = None) -> Forecast:
+    """The forecast of products, from their plan and the files on the disk.
 
     Args:
-        asked: the products, by the path without its ending.
-        kind: of their world.
-        found: what has to be made, if that is known already.
+        products: the products, by their path without its extension.
+        kind: kind of their world.
+        assessment: the runs that have to be built, if known already.
     """
     runs: dict[str, Run] = {}
     rows: Counter[str] = Counter()
-    for product in asked.values():
+    for product in products.values():
         runs |= product.with_all_inputs()
         for row in product.inputs.values():
             rows.update(row.with_all_inputs().keys())
-    if found is None:
-        found = assess({Path(f"{path}.json"): product for path, product in asked.items()})
-    missing = {name: run for name, run in runs.items() if found.is_made(name)}
-    missing |= {product.name: product for path, product in asked.items() if Path(f"{path}.json") in found.products}
-    items = {name: _item(run, NETWORKS[kind], found) for name, run in missing.items()}
-    items |= {name: _visit(run) for name, run in runs.items() if name not in missing and _is_above(run, missing)}
+    if assessment is None:
+        assessment = assess({Path(f"{path}.json"): product for path, product in products.items()})
+    pending = {name: run for name, run in runs.items() if assessment.is_made(name)}
+    pending |= {
+        product.name: product for path, product in products.items() if Path(f"{path}.json") in assessment.products
+    }
+    items = {name: _item(run, NETWORKS[kind], assessment) for name, run in pending.items()}
+    items |= {name: _visit(run) for name, run in runs.items() if name not in pending and _depends_on(run, pending)}
     absent = [
         run
         for name, run in runs.items()
         if name not in items and run.stage not in PRODUCTS and not run.manifest.exists()
     ]
-    of_products = {
-        asked[str(path.with_suffix(""))].name: fault
-        for path, fault in found.products.items()
-        if str(path.with_suffix("")) in asked
+    faults_of_products = {
+        products[str(path.with_suffix(""))].name: fault
+        for path, fault in assessment.products.items()
+        if str(path.with_suffix("")) in products
     }
-    faults = found.stale | {name: fault for name, fault in of_products.items() if not fault.endswith((MISSING, OTHER))}
-    return Forecast(asked, runs, items, faults, shared=sum(count > 1 for count in rows.values()), absent=absent)
+    faults = assessment.stale | {
+        name: fault for name, fault in faults_of_products.items() if not fault.endswith((MISSING, OTHER))
+    }
+    return Forecast(products, runs, items, faults, shared=sum(count > 1 for count in rows.values()), absent=absent)
 
 
-def _is_above(run: Run, missing: Mapping[str, Run]) -> bool:
-    return not missing.keys().isdisjoint(run.with_all_inputs())
+def _depends_on(run: Run, pending: Mapping[str, Run]) -> bool:
+    return not pending.keys().isdisjoint(run.with_all_inputs())
 
 
 def _visit(run: Run) -> Item:
-    """A run that is complete, and built on one that is made again: its jobs see that, and end."""
+    """A complete run built on one that is rebuilt: its jobs notice that it is complete, and end."""
     stage = STAGES[run.stage]
     jobs = {stage.rule: 1}
     if stage.shards and isinstance(run.settings, SamplesStage):
@@ -174,14 +180,14 @@ def _visit(run: Run) -> Item:
     return Item(run, jobs, Workload(), Workload())
 
 
-def _item(run: Run, networks: Networks, found: Assessment) -> Item:
+def _item(run: Run, networks: Networks, assessment: Assessment) -> Item:
     stage = STAGES[run.stage]
     if stage.shards and isinstance(run.settings, SamplesStage):
-        remade = set(found.shards)
-        if any(found.is_made(below.name) for below in run.inputs.values()):
-            remade |= set((run.folder / SHARDS).glob("*.json"))
-        left = shards_left(run, run.settings, remade)
-        shards = [workload_of_batches(run.settings, batches, networks) for batches in left]
+        rebuilt = set(assessment.shards)
+        if any(assessment.is_made(source.name) for source in run.inputs.values()):
+            rebuilt |= set((run.folder / SHARDS).glob("*.json"))
+        remaining = shards_left(run, run.settings, rebuilt)
+        shards = [workload_of_batches(run.settings, batches, networks) for batches in remaining]
         longest = max(shards, default=Workload(), key=lambda work: work.images)
         jobs = {stage.shards[0]: len(shards)} if shards else {}
         return Item(run, {**jobs, stage.rule: 1}, sum(shards, Workload()), longest)
@@ -190,7 +196,7 @@ def _item(run: Run, networks: Networks, found: Assessment) -> Item:
 
 
 def in_bytes(count: float) -> str:
-    """A number of bytes in the largest unit that leaves a number above one; nothing for none."""
+    """A number of bytes in the largest unit in which it is at least one; empty for zero bytes."""
     if not count:
         return ""
     for unit in ("B", "kB", "MB", "GB"):

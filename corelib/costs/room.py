@@ -1,4 +1,4 @@
-"""Whether the disk has room for what is to be made."""
+"""Free space on the disk, compared with the space that forecasts need."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from corelib.runs.layout import RUNS
 
 
 def check_room(*needed: Forecast) -> None:
-    """Raise `ConfigurationError` if what is to be made has no room on this disk."""
-    disk = sum(found.work.disk for found in needed)
+    """Raise `ConfigurationError` if this disk has too little free space for the results of the forecasts."""
+    disk = sum(forecast.work.disk for forecast in needed)
     if disk > free_bytes():
         raise ConfigurationError(
             f"{RUNS.absolute()}: results need about {in_bytes(disk)}, but {in_bytes(free_bytes())} are free; free some "

@@ -1,7 +1,7 @@
-"""The run time and memory that a job asks of Slurm.
+"""The run time and memory that a job requests from Slurm.
 
-Slurm wants to know a job's run time before it starts. The work of a job follows from its settings
-(`corelib.costs.workload`); how long that takes is a value of the site (`slurm/site.yaml`).
+Slurm needs a job's run time before the job starts. The work of a job follows from its settings
+(`corelib.costs.workload`); the time per unit of work is a value of the site (`slurm/site.yaml`).
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from corelib.runs.stages import STAGES
 from corelib.settings.section import Section
 
 OVERHEAD_MINUTES = 10
-"""Start-up time of a job: Python, models, a slow file system."""
+"""Start-up time of a job in minutes: Python, models, a slow file system."""
 
 MINUTES = 60
-"""The run time of a job whose work is not counted in images."""
+"""The run time, in minutes, of a job whose work is not counted in images."""
 
 SAFETY_FACTOR = 2.0
-"""On the expected time, since Slurm ends a job that takes longer than it asked for."""
+"""Factor on the expected time, since Slurm ends a job that exceeds its requested run time."""
 
 SIZES = Networks(resolution=None, shrink=8, trained=0, prompt=0, features=0)
-"""The site's seconds hold for an image of any size."""
+"""The sizes for a site, whose seconds hold for an image of any size."""
 
 
 class Seconds(Section):
-    """How long a device takes, in seconds.
+    """The time that a device takes per unit of work, in seconds.
 
     Attributes:
-        train: for one latent that passes through the U-Net forwards and backwards.
-        denoise: for one latent that passes through it forwards; a guided step has two.
-        encode: for one image that is read and passes through an encoder, a classifier or a feature extractor.
+        train: per latent, for a forward and a backward pass of the U-Net.
+        denoise: per latent, for a forward pass of the U-Net; a guided step has two.
+        encode: per image, for reading it and for one pass of an encoder, a classifier or a feature extractor.
     """
 
     train: PositiveFloat
@@ -42,7 +42,7 @@ class Seconds(Section):
 
     @property
     def costs(self) -> Costs:
-        """The price of each unit of work."""
+        """The cost of each unit of work, in seconds."""
         return Costs(
             train_passes=self.train,
             forward_passes=self.denoise,
@@ -55,14 +55,14 @@ class Seconds(Section):
 
 
 def minutes_of(run: Countable, seconds: Seconds | None, attempt: int, max_minutes: int | None = None) -> int:
-    """The run time to ask for, in minutes.
+    """The run time to request, in minutes.
 
     Args:
-        run: the run; of samples, a job is one shard.
-        seconds: how long the device takes; None if that is not known.
-        attempt: 1 at first; an attempt that failed may have been short of time.
-        max_minutes: the largest run time that a job may ask for. One that needs more is ended, and its next attempt
-            goes on from its checkpoint.
+        run: the run; a job of samples is one shard.
+        seconds: time per unit of work on the device; None if it is not known.
+        attempt: number of the attempt, from 1; a failed attempt may have run out of time.
+        max_minutes: maximum run time that a job may request. A job that needs more is ended, and its next attempt
+            resumes from its checkpoint.
     """
     expected = 0.0 if seconds is None else seconds.costs.of(workload_of_job(run, SIZES))
     first = math.ceil(OVERHEAD_MINUTES + SAFETY_FACTOR * expected / 60) if expected else MINUTES
@@ -70,6 +70,6 @@ def minutes_of(run: Countable, seconds: Seconds | None, attempt: int, max_minute
 
 
 def memory_of(stage: str, attempt: int, max_memory_mb: int | None = None) -> int:
-    """The memory to ask for, in MB. An attempt that failed may have been short of it."""
-    asked = STAGES[stage].memory_mb * attempt
-    return asked if max_memory_mb is None else min(asked, max_memory_mb)
+    """The memory to request, in MB. A failed attempt may have run out of memory."""
+    memory_mb = STAGES[stage].memory_mb * attempt
+    return memory_mb if max_memory_mb is None else min(memory_mb, max_memory_mb)

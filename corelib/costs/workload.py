@@ -1,7 +1,8 @@
-"""How much work a run is, in units that no device decides, and what one of each costs.
+"""The work of a run in device-independent units, and the cost of each unit.
 
-There is one count and three price lists: FLOP of the paper's networks (`FLOP`), seconds of a CPU core on the miniature
-(`CORE_SECONDS`), and seconds of the site's GPUs, from which run times follow (`corelib.costs.run_time`).
+There is one count of the work and there are three price lists: FLOP of the paper's networks (`FLOP`), seconds of a CPU
+core on the miniature (`CORE_SECONDS`), and seconds of the site's GPUs, from which run times follow
+(`corelib.costs.run_time`).
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from corelib.unlearning.noise_predictions import questions_of
 Settings = TypeVar("Settings", bound=Section)
 
 FLOAT = 4
-"""Bytes."""
+"""Size of a value in bytes."""
 
 
 class Countable(Protocol):
-    """What is counted: a planned run, or one that is known by its specification alone."""
+    """A run whose work can be counted: a planned run, or one known by its specification alone."""
 
     @property
     def settings(self) -> Section:
@@ -44,27 +45,27 @@ class Countable(Protocol):
 
     @property
     def execution(self) -> Mapping[str, Any]:
-        """How its work is cut into jobs."""
+        """Settings of the division of its work into jobs."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """The work of some jobs in units that no device decides, and the bytes that they leave behind.
+    """The work of some jobs in device-independent units, and the disk space of their results.
 
     Passes, decodes and encodes are counted in latents or images of the resolution at which costs hold
     (`Networks.resolution`).
 
     Attributes:
-        steps: steps of unlearning.
+        steps: unlearning steps.
         images: sampled images.
-        world_steps: steps of training the miniature's own networks.
-        train_passes: latents that pass through the U-Net forwards and backwards.
-        forward_passes: latents that pass through it forwards only.
-        decodes, encodes: images that pass through the autoencoder.
-        classifications: images that pass through a classifier.
-        feature_extractions: images that pass through the feature extractor of FID.
+        world_steps: training steps of the miniature's own networks.
+        train_passes: latents in forward and backward passes of the U-Net.
+        forward_passes: latents in forward passes of the U-Net without a backward pass.
+        decodes, encodes: images that the autoencoder decodes or encodes.
+        classifications: images in forward passes of a classifier.
+        feature_extractions: images in forward passes of the feature extractor of FID.
         reads: images that are only read.
-        disk: bytes.
+        disk: size of the results in bytes.
     """
 
     steps: int = 0
@@ -86,7 +87,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Costs:
-    """What one of each unit of a `Workload` costs: FLOP, or seconds."""
+    """The cost of each unit of a `Workload`, in FLOP or in seconds."""
 
     train_passes: float
     forward_passes: float
@@ -97,7 +98,7 @@ class Costs:
     reads: float = 0
 
     def of(self, work: Workload) -> float:
-        """The cost of all of it."""
+        """The total cost of a workload."""
         return float(sum(getattr(self, field.name) * getattr(work, field.name) for field in fields(self)))
 
 
@@ -111,20 +112,20 @@ FLOP = Costs(
     classifications=0.1231e12,
     feature_extractions=0.0114e12,
 )
-"""Of the paper's networks at 512 pixels, counted operation by operation (tests/unit/costs/test_forecast.py)."""
+"""FLOP of the paper's networks at 512 pixels, counted operation by operation (tests/unit/costs/test_forecast.py)."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The sizes of a world's networks that decide how much there is to compute and to keep.
+    """The sizes of a world's networks on which work and disk space depend.
 
     Attributes:
-        resolution: the one at which the costs hold, in pixels; they grow with the area. None where images are counted
-            alike, whatever their size.
+        resolution: resolution at which the costs hold, in pixels; costs grow with the area. None if images of all
+            sizes count alike.
         shrink: the factor by which the autoencoder divides the resolution.
-        trained: the number of weights of the cross-attention.
-        prompt: the number of values in the embedding of a prompt.
-        features: the number of values that FID keeps of an image.
+        trained: number of weights of the cross-attention.
+        prompt: number of values in the embedding of a prompt.
+        features: number of values that FID keeps per image.
     """
 
     resolution: int | None
@@ -134,7 +135,7 @@ class Networks:
     features: int
 
     def area(self, side: int) -> float:
-        """The area of an image, in images of `resolution`."""
+        """The area of an image of `side` x `side` pixels, in units of an image of `resolution`."""
         return 1.0 if self.resolution is None else (side / self.resolution) ** 2
 
 
@@ -142,18 +143,18 @@ NETWORKS = {
     "unlearn_canvas": Networks(resolution=512, shrink=8, trained=43_962_560, prompt=77 * 768, features=2048),
     "miniature": Networks(resolution=32, shrink=4, trained=155_664, prompt=12 * 64, features=192),
 }
-"""By the kind of world; the miniature's are those of the study `mini`."""
+"""The sizes for each kind of world; the miniature's are those of the study `mini`."""
 
 
 @dataclass(frozen=True)
 class GPU:
-    """A device to be planned with.
+    """A GPU for which hours are forecast.
 
     Attributes:
-        name: as its maker calls it.
-        peak: FLOP a second in bf16 without sparsity, by its data sheet.
-        share: of the peak that a good implementation reaches.
-        source: of that share.
+        name: name that its maker gives it.
+        peak: peak FLOP per second in bf16 without sparsity, from its data sheet.
+        share: share of the peak that a good implementation reaches.
+        source: source of that share.
     """
 
     name: str
@@ -177,12 +178,12 @@ CORE_SECONDS = Costs(
 )
 
 JOB_SECONDS = 3.4
-"""Of the study mini on one core of an AMD EPYC server, from the provenance records of CORE on Forget06; and the start
-of a job: Python, torch, diffusers."""
+"""`CORE_SECONDS` are those of the study mini on one core of an AMD EPYC server, from the provenance records of CORE on
+Forget06. `JOB_SECONDS` is the start-up time of a job there: Python, torch, diffusers."""
 
 
 def seconds_of_a_core(work: Workload, jobs: int) -> float:
-    """Seconds that one CPU core takes for some work in so many jobs."""
+    """Seconds that one CPU core takes for work that is divided into `jobs` jobs."""
     return CORE_SECONDS.of(work) + JOB_SECONDS * jobs
 
 
@@ -190,12 +191,12 @@ def seconds_of_a_core(work: Workload, jobs: int) -> float:
 
 
 def workload_of(run: Countable, networks: Networks) -> Workload:
-    """The work of a whole run; nothing for stages that compute little, such as counting and tables."""
+    """The work of a whole run; zero for stages that compute little, such as counting and tables."""
     return _count(run.settings, run, networks)
 
 
 def workload_of_job(run: Countable, networks: Networks) -> Workload:
-    """The work of the longest job of a run: all of it, or that of a whole shard."""
+    """The work of a run's longest job: the whole run, or for samples one full shard."""
     if isinstance(run.settings, SamplesStage):
         batches = min(len(batches_of(run.settings)), run.execution["batches_per_shard"])
         return workload_of_batches(run.settings, range(batches), networks)
@@ -247,18 +248,18 @@ def _(settings: EmbeddingsStage, run: Countable, networks: Networks) -> Workload
 
 @_count.register
 def _(settings: SaliencyStage, run: Countable, networks: Networks) -> Workload:
-    passes = _halves(settings.saliency.guidance_scale) * _forget_pairs(run)
+    passes = _passes_per_prediction(settings.saliency.guidance_scale) * _forget_pairs(run)
     return Workload(train_passes=passes * _area_of_latents(run, networks), disk=networks.trained)
 
 
 @_count.register
 def _(settings: UnlearningStage, run: Countable, networks: Networks) -> Workload:
     steps = settings.steps_on(_forget_pairs(run))
-    asked = Counter(question.predictor for question in questions_of(settings.objective))
-    train, forward = asked["student"], float(asked["detached student"] + asked["teacher"])
+    passes = Counter(question.predictor for question in questions_of(settings.objective))
+    train, forward = passes["student"], float(passes["detached student"] + passes["teacher"])
     images = settings.objective.unlearn.images
     if isinstance(images, SampledImages):
-        forward += 2 * (images.steps - 1) / 2  # both halves of a guided step; half of the steps, on average
+        forward += 2 * (images.steps - 1) / 2  # two passes per guided step; half of the steps on average
     pairs = steps * settings.pairs_a_step * _area_of_latents(run, networks)
     disk = networks.trained * FLOAT
     return Workload(steps=steps, train_passes=pairs * train, forward_passes=pairs * forward, disk=disk)
@@ -270,17 +271,17 @@ def _(settings: SamplesStage, run: Countable, networks: Networks) -> Workload:
 
 
 def workload_of_batches(settings: SamplesStage, batches: Sequence[int], networks: Networks) -> Workload:
-    """The work of some of a run's batches; the last one is padded, and its padding is sampled too."""
-    cut, side = batches_of(settings), settings.sampling.resolution
-    images = sum(len(cut[number]) for number in batches)
+    """The work of some batches of a run; the last batch is padded, and its padding is sampled too."""
+    all_batches, side = batches_of(settings), settings.sampling.resolution
+    images = sum(len(all_batches[number]) for number in batches)
     computed = len(batches) * settings.sampling.batch * networks.area(side)
-    passes = _halves(settings.sampling.guidance_scale) * settings.sampling.scheduler.steps
+    passes = _passes_per_prediction(settings.sampling.guidance_scale) * settings.sampling.scheduler.steps
     return Workload(images=images, forward_passes=computed * passes, decodes=computed, disk=images * _jpeg(side))
 
 
 @_count.register
 def _(settings: PredictionsStage, run: Countable, networks: Networks) -> Workload:
-    return Workload(classifications=2 * len(_of(SamplesStage, run.inputs["samples"]).grid))
+    return Workload(classifications=2 * len(_settings_of(SamplesStage, run.inputs["samples"]).grid))
 
 
 @_count.register
@@ -294,47 +295,52 @@ def _(settings: FIDStage, run: Countable, networks: Networks) -> Workload:
     return Workload(feature_extractions=len(settings.grid))
 
 
-def shards_left(run: Run, chosen: SamplesStage, remade: Set[Path]) -> list[list[int]]:
-    """The batches that each shard still has to sample which is missing, or among those that are made again.
+def shards_left(run: Run, settings: SamplesStage, rebuilt: Set[Path]) -> list[list[int]]:
+    """The batches that remain to be sampled in each shard that is missing or rebuilt.
 
-    A shard that is made again counts whole; its job samples only what is not there as it should be.
+    All batches of a rebuilt shard count, although its job samples only those that are missing or damaged.
+
+    Args:
+        run: a run of samples.
+        settings: its settings.
+        rebuilt: the paths of the manifests of the shards that are rebuilt.
     """
-    batches = len(batches_of(chosen))
-    count = math.ceil(batches / run.execution["batches_per_shard"])
-    left = []
-    for shard in range(count):
-        manifest = run.folder / SHARDS / f"{shard:04d}-of-{count:04d}.json"
-        own = range(shard, batches, count)
-        if manifest in remade:
-            left.append(list(own))
+    num_batches = len(batches_of(settings))
+    num_shards = math.ceil(num_batches / run.execution["batches_per_shard"])
+    remaining = []
+    for shard in range(num_shards):
+        manifest = run.folder / SHARDS / f"{shard:04d}-of-{num_shards:04d}.json"
+        batches = range(shard, num_batches, num_shards)
+        if manifest in rebuilt:
+            remaining.append(list(batches))
         elif not manifest.exists():
-            left.append([number for number in own if not (run.folder / record_path(number)).exists()])
-    return left
+            remaining.append([number for number in batches if not (run.folder / record_path(number)).exists()])
+    return remaining
 
 
 def _jpeg(side: int) -> int:
-    """Bytes of an image of quality 75, about."""
+    """The approximate size of a JPEG of quality 75, in bytes."""
     return 500 + side * side // 4
 
 
-def _halves(guidance_scale: float) -> int:
-    """The number of passes of a guided prediction."""
+def _passes_per_prediction(guidance_scale: float) -> int:
+    """The number of U-Net passes of a prediction; guidance needs two."""
     return 1 if guidance_scale == 1 else 2
 
 
 def _forget_pairs(run: Countable) -> int:
-    chosen = _of(SliceStage, run.inputs["slice"])
-    return _pairs(chosen, chosen.forget)
+    settings = _settings_of(SliceStage, run.inputs["slice"])
+    return _pairs(settings, settings.forget)
 
 
-def _pairs(chosen: SliceStage, styles: Sequence[str]) -> int:
-    return len(styles) * len(chosen.objects) * len(chosen.images)
+def _pairs(settings: SliceStage, styles: Sequence[str]) -> int:
+    return len(styles) * len(settings.objects) * len(settings.images)
 
 
 def _area_of_latents(run: Countable, networks: Networks) -> float:
-    return networks.area(_of(LatentsStage, run.inputs["latents"]).encoding.resolution)
+    return networks.area(_settings_of(LatentsStage, run.inputs["latents"]).encoding.resolution)
 
 
-def _of(kind: type[Settings], run: Countable) -> Settings:
+def _settings_of(kind: type[Settings], run: Countable) -> Settings:
     assert isinstance(run.settings, kind)
     return run.settings

@@ -1,1 +1,1 @@
-"""Files of any kind, read within bounds and written whole: JSON, YAML, parquet, images, weights, and their hashes."""
+"""Files, read within limits and written atomically: JSON, YAML, parquet, images, weights, and their hashes."""

@@ -1,6 +1,6 @@
-"""Files that appear whole or not at all, and the manifests that vouch for them.
+"""Atomic writes: a file or a folder appears complete or not at all.
 
-A stage writes its files into its own folder and last of all `manifest.json`, which holds the sha256 of each of them.
+A stage writes its files into its own folder, and last of all `manifest.json` with the sha256 of each of them.
 Manifests are the edges of the workflow: small, compared by content, and safe for Snakemake to delete.
 """
 
@@ -18,33 +18,33 @@ from pathlib import Path
 from corelib.errors import ArtefactError, UserError
 
 NO_ROOM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""Faults of the place and not of the code."""
+"""Error numbers for which the file system is to blame, not the code: missing permission or missing space."""
 
 UMASK = os.umask(0)
-"""What this process takes away from permissions; temporary files are made with fewer than that."""
+"""The umask of this process. `tempfile` creates files with fewer permissions than it allows."""
 
 os.umask(UMASK)
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, delete it if the block fails.
 
-    Raises `OSError` under the name of `path` if there is no room for it, whatever a library in the block says of that,
-    and `ArtefactError` if a folder that is not empty has that name.
+    Raises `OSError` with the name of `path` if permission or space is missing, however a library in the block reports
+    that. Raises `ArtefactError` if `path` is a folder that is not empty.
     """
     if path.is_dir() and not path.is_symlink():
         with suppress(OSError):
-            path.rmdir()  # an empty one is nobody's
+            path.rmdir()  # succeeds for an empty folder, which holds nothing to keep
     if path.is_dir():
         raise folder_in_the_way(path)
-    with _named(path):
+    with _errors_naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(descriptor)
     temporary = Path(name)
     try:
-        with _named(path, temporary):
+        with _errors_naming(path, temporary):
             yield temporary
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -57,15 +57,15 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
-    """An empty temporary folder beside `path` that takes its place when the block ends well, and vanishes if not.
+    """Yield an empty temporary folder beside `path`; it replaces `path` if the block succeeds, else it is deleted.
 
-    Raises `OSError` under the name of `path` if there is no room for it.
+    Raises `OSError` with the name of `path` if permission or space is missing.
     """
-    with _named(path):
+    with _errors_naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        with _named(path, temporary):
+        with _errors_naming(path, temporary):
             yield temporary
             temporary.chmod(0o777 & ~UMASK)
             if path.exists():
@@ -77,15 +77,15 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 
 def folder_in_the_way(path: Path) -> ArtefactError:
     """The error for a folder in the place of a file."""
-    return ArtefactError(f"{path}: a folder, expected a file there; delete it and ask for the target again.")
+    return ArtefactError(f"{path}: a folder, expected a file; delete it and ask for the target again.")
 
 
 @contextmanager
-def _named(path: Path, written: Path | None = None) -> Iterator[None]:
-    """Let a fault of the place bear the name of the file that was to be written there.
+def _errors_naming(path: Path, probe: Path | None = None) -> Iterator[None]:
+    """Raise each error of `NO_ROOM` in the block as an `OSError` with the name of `path`.
 
-    Libraries say that a disk is full in words of their own, or not at all: where they give no number, the disk itself
-    is asked, by writing some more of what is `written` in the block.
+    Libraries report a full disk in their own words or not at all. If their error has no number, a further write to
+    `probe`, the file or folder that the block writes, shows whether the disk is full.
     """
     try:
         yield
@@ -95,20 +95,20 @@ def _named(path: Path, written: Path | None = None) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             name = str(error.filename or "")
             is_ours = f".{path.name}." in name or not name
-            fault = error.errno if is_ours else None
-        elif (said := re.search(r"\b(?:os error|errno) (\d+)", str(error))) and int(said.group(1)) in NO_ROOM:
-            fault = int(said.group(1))
+            number = error.errno if is_ours else None
+        elif (match := re.search(r"\b(?:os error|errno) (\d+)", str(error))) and int(match.group(1)) in NO_ROOM:
+            number = int(match.group(1))
         else:
-            fault = None if written is None else _refusal(written)
-        if fault is None:
+            number = None if probe is None else _error_of_write(probe)
+        if number is None:
             raise
-        raise OSError(fault, os.strerror(fault), str(path)) from error
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def _refusal(written: Path) -> int | None:
-    """Why nothing more can be written to a file, or into a folder, if that is so: the system's number of the error."""
+def _error_of_write(probe: Path) -> int | None:
+    """The number of the `NO_ROOM` error of a further write to a file or into a folder; None without one."""
     try:
-        with (written / "more" if written.is_dir() else written).open("ab") as stream:
+        with (probe / "more" if probe.is_dir() else probe).open("ab") as stream:
             stream.write(bytes(1 << 16))
             stream.flush()
             os.fsync(stream.fileno())
@@ -118,6 +118,6 @@ def _refusal(written: Path) -> int | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` whole or not at all."""
+    """Write `text` atomically."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

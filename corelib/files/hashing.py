@@ -21,11 +21,11 @@ def sha256_of(path: Path) -> str:
         lines = (f"{file.relative_to(path).as_posix()} {sha256_of(file)}" for file in files_below(path))
         return sha256_of_text("\n".join(lines))
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every file below `folder` in a fixed order, temporary ones (with a leading dot) left out."""
+    """Every file below `folder` in a fixed order, except temporary files (with a leading dot)."""
     return sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))

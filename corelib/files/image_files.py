@@ -1,4 +1,4 @@
-"""Image files: read as RGB within bounds, with errors that name the file."""
+"""Image files: read as RGB within limits, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from corelib.files.paths import content_of
 from corelib.files.pixels import Unusable, as_rgb, check_mode, is_plain
 
 MOST_PIXELS = 64_000_000
-"""No image of a benchmark is larger; a header that claims so is not read further."""
+"""Maximum number of pixels. No benchmark image has more; if a header claims more, the image is not decoded."""
 
 MOST_BYTES = 256 * 2**20
-"""Nor is the file of one; the benchmark's have three million."""
+"""Maximum size of an image file in bytes; the benchmark's have three million."""
 
 START_OF_SCAN = b"\xff\xda"
 
 MOST_SCANS = 200
-"""Of a JPEG. Progressive ones have about ten; each goes over all pixels, however few bytes it has."""
+"""Maximum number of scans of a JPEG. Progressive ones have about ten. A scan of few bytes still visits all pixels."""
 
 FORMATS = ("JPEG", "PNG")
-"""What images may be, whatever they are called. Pillow has fifty more readers, which none of ours needs. Its reader of
-JPEG takes those of several pictures as well (MPO, as phones write it), of which the first is the picture."""
+"""Accepted image formats, whatever the name of the file. Pillow has fifty more readers, which are not needed. Its JPEG
+reader also accepts files of several pictures (MPO, as phones write it) and reads the first."""
 
 OTHER_KINDS = {
     "a GIF file": rb"GIF8",
@@ -36,20 +36,20 @@ OTHER_KINDS = {
     "a HEIC file": rb"....ftyp(hei|hev|mif)",
     "a JPEG 2000 file": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
 }
-"""How other kinds of pictures begin."""
+"""The first bytes of other image formats, as patterns."""
 
 
 def read_image(path: Path) -> Image.Image:
-    """An image file in RGB, decoded whole. Raises `AssetError` if it is truncated, too large or not an image."""
+    """Decode an image file as RGB. Raises `AssetError` if it is truncated, too large or not an image."""
     return decoded(_content(path), str(path))
 
 
 def is_read_alike_by_all(path: Path) -> bool:
-    """Whether every library reads an image file as `read_image` does. Its header is enough.
+    """Whether every library reads the same pixels from an image file as `read_image`, decided by its header.
 
     Raises `AssetError` if it is too large or not an image.
     """
-    with _checked(_content(path), str(path)) as image:
+    with _opened_as(_content(path), str(path)) as image:
         return is_plain(image)
 
 
@@ -61,17 +61,20 @@ def _content(path: Path) -> bytes:
 
 
 def decoded(content: bytes, name: str) -> Image.Image:
-    """An image in RGB from its bytes. Raises `AssetError` under its name if it is truncated, too large or no image."""
-    with _checked(content, name) as image:
+    """Decode the bytes of an image as RGB.
+
+    Raises `AssetError`, beginning with `name`, if it is truncated, too large or not an image.
+    """
+    with _opened_as(content, name) as image:
         try:
             return as_rgb(image)
         except Unusable as fault:
             raise AssetError(f"{name}: {fault}.") from None
-        except Exception as error:  # Pillow raises many kinds for damaged files
+        except Exception as error:  # Pillow raises many types of exceptions for damaged files
             raise _damaged(name, error) from None
 
 
-def _checked(content: bytes, name: str) -> Image.Image:
+def _opened_as(content: bytes, name: str) -> Image.Image:
     try:
         return opened(content)
     except Unusable as fault:
@@ -85,17 +88,17 @@ def _damaged(name: str, error: Exception) -> AssetError:
 
 
 def opened(content: bytes) -> Image.Image:
-    """An image of which the header alone has been read.
+    """Open an image: read its header and nothing else.
 
-    Raises `Unusable` if it is none, or if its decoding would take more memory or time than a benchmark's may, and
-    whatever Pillow raises for damaged files.
+    Raises `Unusable` if the bytes are not an image, or if decoding it would exceed the limits on memory and time.
+    Raises any exception of Pillow's for damaged files.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
         raise Unusable(f"{_kind_of_file(content)}, expected a JPEG file") from None
     except Image.DecompressionBombError:
-        raise Unusable(f"too large an image, expected at most {MOST_PIXELS // 1_000_000} million pixels") from None
+        raise Unusable(f"the image is too large, expected at most {MOST_PIXELS // 1_000_000} million pixels") from None
     if image.width * image.height > MOST_PIXELS:
         size = f"{image.width} x {image.height}"
         raise Unusable(f"{size} pixels, expected at most {MOST_PIXELS // 1_000_000} million")
@@ -108,7 +111,7 @@ def opened(content: bytes) -> Image.Image:
 
 
 def _kind_of_file(content: bytes) -> str:
-    """What a file is that is neither JPEG nor PNG, in words."""
+    """The kind of a file that is neither JPEG nor PNG, in words."""
     if not content:
         return "empty"
-    return next((said for said, start in OTHER_KINDS.items() if re.match(start, content, re.DOTALL)), "not an image")
+    return next((kind for kind, start in OTHER_KINDS.items() if re.match(start, content, re.DOTALL)), "not an image")

@@ -1,4 +1,4 @@
-"""JSON files: written whole with sorted keys, and read within bounds."""
+"""JSON files: written atomically with sorted keys, and read within a size limit."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from corelib.files.atomic import folder_in_the_way, write_text
 from corelib.files.paths import content_of
 
 LARGEST_JSON = 32 * 2**20
-"""Bytes of a JSON file. The largest of a study has two million; parsed it takes up to thirty times as much memory."""
+"""Maximum size of a JSON file in bytes. The largest of a study has two million. Once parsed, a file takes up to thirty
+times as much memory."""
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys, whole or not at all."""
+    """Write `value` atomically as indented JSON with sorted keys."""
     write_text(path, as_json(value))
 
 
@@ -26,9 +27,9 @@ def as_json(value: Any) -> str:
 
 
 def read_json(path: Path, record: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """The value in a JSON file, its objects as dictionaries or as `record` makes them of those.
+    """Read a JSON file; `record`, if given, converts each of its objects from a dictionary.
 
-    Raises `ArtefactError` if it is missing, too large, or not JSON.
+    Raises `ArtefactError` if the file is missing, too large, or not JSON.
     """
     try:
         content = content_of(path, LARGEST_JSON)
@@ -47,7 +48,7 @@ def read_json(path: Path, record: Callable[[dict[str, Any]], Any] | None = None)
 
 
 class Record(dict[str, Any]):
-    """What a JSON file says; a key that is missing is an `ArtefactError` that names the file."""
+    """An object in a JSON file. A missing key raises `ArtefactError` with the name of the file."""
 
     def __init__(self, content: Mapping[str, Any], source: Path) -> None:
         super().__init__(content)

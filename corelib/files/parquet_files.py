@@ -1,8 +1,8 @@
-"""Parquet files from anywhere, read within bounds.
+"""Untrusted parquet files, read within limits.
 
-What a file says of its size may be a lie that shows only when its pages are unpacked: a few bytes can stand for any
-number of rows, and for gigabytes. So rows are counted before, and reading is given no more memory than the largest of
-our files could take.
+A file can declare a wrong size, which shows only when its pages are decompressed: a few bytes can expand to any number
+of rows and to gigabytes. The number of rows is therefore checked first, and reading may allocate no more memory than
+the largest of our files could need.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ import pyarrow.parquet as pq
 from corelib.errors import reason_of
 
 MOST_ROWS = 2_000_000
-"""Of a file; the benchmark has 24,400 images in all."""
+"""Maximum number of rows of a file; the benchmark has 24,400 images in total."""
 
 MOST_MEMORY = 8 * 2**30
-"""Bytes that reading may take. A row group of the Hub's has 0.3 billion, which are there twice for a moment."""
+"""Maximum memory for reading, in bytes. A row group of the Hub's files has 0.3 billion, which are briefly in memory
+twice."""
 
 
 class UnreadableParquet(ValueError):
-    """Why a file is not read: some words for within a sentence."""
+    """A parquet file cannot be read. The message is a clause without a full stop, to be used in a sentence."""
 
 
 @contextmanager
 def reading_within_bounds() -> Iterator[None]:
-    """What goes wrong in reading is an `UnreadableParquet`, too large a file among it."""
+    """Limit the memory of the block; raise its reading errors and exceeding the limit as `UnreadableParquet`."""
     try:
         with memory_for(MOST_MEMORY):
             yield
@@ -43,12 +44,12 @@ def reading_within_bounds() -> Iterator[None]:
 
 
 @contextmanager
-def memory_for(more: int) -> Iterator[None]:
-    """While the block runs, this process gets only so many bytes more than it has; who asks for others is refused."""
+def memory_for(extra_bytes: int) -> Iterator[None]:
+    """Let the block allocate at most `extra_bytes` more than the process has; a larger allocation fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    has = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * resource.getpagesize()
+    current_bytes = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * resource.getpagesize()
     limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_DATA, (min([has + more, *limits]), hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (min([current_bytes + extra_bytes, *limits]), hard))
     try:
         yield
     finally:
@@ -56,27 +57,30 @@ def memory_for(more: int) -> Iterator[None]:
 
 
 def open_parquet(path: Path, columns: Mapping[str, pa.DataType]) -> pq.ParquetFile:
-    """A parquet file with columns of some types. Raises `UnreadableParquet` if it lacks one, or has too many rows."""
+    """Open a parquet file and check the types of its columns.
+
+    Raises `UnreadableParquet` if a column is missing or has another type, or if the file has too many rows.
+    """
     with reading_within_bounds():
         if path.exists() and not path.is_file():
-            raise UnreadableParquet("it is no regular file")
+            raise UnreadableParquet("it is not a regular file")
         file = pq.ParquetFile(path)
         if not 0 <= file.metadata.num_rows <= MOST_ROWS:
             raise UnreadableParquet(f"it has {file.metadata.num_rows:,} rows, expected at most {MOST_ROWS:,}")
         for name, expected in columns.items():
-            found = file.schema_arrow.field(name).type if name in file.schema_arrow.names else None
-            if found is None or not _is_like(found, expected):
-                there = "no column" if found is None else f"{str(found)[:60]} as column"
-                raise UnreadableParquet(f"it has {there} `{name}`, expected {expected}")
+            actual = file.schema_arrow.field(name).type if name in file.schema_arrow.names else None
+            if actual is None or not _is_compatible(actual, expected):
+                description = "missing" if actual is None else str(actual)[:60]
+                raise UnreadableParquet(f"its column `{name}` is {description}, expected {expected}")
         return file
 
 
-def _is_like(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Whether a type is the expected one, or the same with longer offsets; a structure may have further fields."""
+def _is_compatible(actual: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether a type is the expected one or the same with longer offsets; a struct may have further fields."""
     if pa.types.is_struct(expected):
-        return pa.types.is_struct(found) and all(
-            found.get_field_index(field.name) >= 0 and _is_like(found.field(field.name).type, field.type)
+        return pa.types.is_struct(actual) and all(
+            actual.get_field_index(field.name) >= 0 and _is_compatible(actual.field(field.name).type, field.type)
             for field in expected.fields
         )
     wider = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}
-    return found in (expected, wider.get(expected))
+    return actual in (expected, wider.get(expected))

@@ -1,4 +1,4 @@
-"""Paths that files name: checked not to lead out of their folder, and followed through links."""
+"""Paths taken from files: confined to a folder, and resolved through links."""
 
 from __future__ import annotations
 
@@ -10,75 +10,76 @@ from pathlib import Path, PurePosixPath
 from corelib.errors import ArtefactError
 
 LONGEST_NAME = 1024
-"""Characters of a path below a folder."""
+"""Maximum number of characters of a path below a folder."""
 
 
-def content_of(path: Path, most: int) -> bytes:
-    """The bytes of a regular file. Raises `OSError` if there is none, it is no regular file, or has more than `most`.
+def content_of(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a regular file.
 
-    Opened without waiting: a pipe or a device in the place of a file would keep the reader for ever.
+    Raises `OSError` if the file is missing, not a regular file, or larger than `max_bytes`. The file is opened without
+    blocking: a pipe or a device in its place would block the reader for ever.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as stream:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        content = stream.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, at most {most:,} can be meant", str(path))
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, expected at most {max_bytes:,}", str(path))
     return content
 
 
 def below(folder: Path, name: object) -> Path:
-    """The path of what a file calls `name`, which has to lie below `folder`, with all links followed.
+    """The path of `name` below `folder`, where `name` comes from a file.
 
-    Everything that a manifest, a specification or an index says of where a file lies goes through here. Raises
-    `ArtefactError` if it is no relative path, or leads out of the folder by `..` or by a link.
+    Every path in a manifest, a specification or an index is resolved by this function. Raises `ArtefactError` if
+    `name` is not a relative path, or leads out of the folder by `..` or by a link.
     """
     path = named_below(folder, name)
     try:
         leads_out = not path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # links in a circle
+    except (OSError, RuntimeError):  # the links form a loop
         leads_out = True
     if leads_out:
-        raise ArtefactError(f"{path}: it leads out of {folder}, expected a file below it and not a link to elsewhere.")
+        raise ArtefactError(f"{path}: it leads out of {folder}, expected a file in that folder, not a link out of it.")
     return path
 
 
 def named_below(folder: Path, name: object) -> Path:
-    """As `below`, by the name alone."""
-    said = PurePosixPath(name) if isinstance(name, str) and name.isprintable() else PurePosixPath("..")
-    if said.is_absolute() or ".." in said.parts or not said.parts or len(str(said)) > LONGEST_NAME:
+    """As `below`, but checks the name only and resolves no links."""
+    relative = PurePosixPath(name) if isinstance(name, str) and name.isprintable() else PurePosixPath("..")
+    if relative.is_absolute() or ".." in relative.parts or not relative.parts or len(str(relative)) > LONGEST_NAME:
         raise ArtefactError(
-            f"{folder}: the file {str(name)[:80]!r} leads out of its folder, expected a name of one below it."
+            f"{folder}: the file {str(name)[:80]!r} leads out of its folder, expected the name of a file below it."
         )
-    return folder / said
+    return folder / relative
 
 
 def followed(path: Path) -> Path:
-    """Where a path leads through the links in it; below the working directory, as seen from there.
+    """Resolve the links of a path; a result below the working directory is relative to it.
 
-    Raises `ArtefactError` if it leads in a circle.
+    Raises `ArtefactError` if the links form a loop.
     """
     try:
         real = path.resolve()
     except (OSError, RuntimeError):
-        raise ArtefactError(f"{path}: its links lead in a circle, expected a file or a folder.") from None
+        raise ArtefactError(f"{path}: its links form a loop, expected a file or a folder.") from None
     return real.relative_to(Path.cwd()) if real.is_relative_to(Path.cwd()) else real
 
 
 def fault_of_folder(folder: Path) -> str | None:
-    """Why nothing can be written below a folder that may not be there yet, in words."""
+    """The reason why nothing can be written below a folder, which need not exist yet; None if writing is possible."""
     for part in (folder, *folder.parents):
         if part.is_symlink() and not part.exists():
             return f"{part}: a link to {part.readlink()}, which is missing, expected a folder"
         if part.exists() and not part.is_dir():
-            return f"{part}: no folder, expected one"
+            return f"{part}: not a folder, expected one"
     if not os.access(existing_part(folder), os.W_OK):
-        return f"{folder}: cannot be written to, expected a writable folder"
+        return f"{folder}: not writable, expected a writable folder"
     return None
 
 
 def existing_part(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that is there: where what is written to it will lie."""
+    """The path itself if it exists, else the nearest folder above it that exists: it is on the disk of the path."""
     return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())

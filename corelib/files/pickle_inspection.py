@@ -20,19 +20,21 @@ import torch
 from corelib.errors import reason_of
 
 ARCHIVE = b"PK\x03\x04"
-"""How a file in torch's archive format begins; what was saved before 2020 has an older one."""
+"""The first bytes of a file in torch's archive format; files saved before 2020 have an older format."""
 
 LARGEST_PICKLE = 16 * 2**20
-"""Bytes of what says which tensors a file has; the 2,000 tensors of a CompVis checkpoint take 0.3 million."""
+"""Maximum size, in bytes, of the pickle that describes a file's tensors. The 2,000 tensors of a CompVis checkpoint take
+0.3 million."""
 
 LARGEST_INFLATION = 64 * 2**20
-"""Bytes by which an archive may grow when it is unpacked; torch compresses code, and never tensors."""
+"""Maximum number of bytes by which an archive may grow when decompressed; torch compresses code but never tensors."""
 
 LARGEST_TUPLE = 1_000
-"""Values of a tuple with those of the tuples in it; one that is hashed is gone through by all its paths."""
+"""Maximum number of values of a tuple, nested tuples included; hashing a tuple visits it along every path."""
 
 MOST_HUGE_NUMBERS = 1_000
-"""Beyond 64 bits: any number of them can have one hash, and a dictionary of those takes the square of their number."""
+"""Maximum number of integers beyond 64 bits. Any number of them can share one hash, and a dictionary of such keys takes
+time quadratic in their number."""
 
 TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 
@@ -48,7 +50,8 @@ CALLED = {
     "torch.nn.parameter.Parameter",
     "torch._utils._rebuild_parameter",
 }
-"""What a file of weights may call. Not what makes tensors or bytes without a storage, as large as it says."""
+"""Functions and classes that a weight file may call. Those that allocate tensors or bytes of any stated size, without a
+storage, are not among them."""
 
 BESIDE_WEIGHTS = frozenset(
     {
@@ -80,21 +83,21 @@ BESIDE_WEIGHTS = frozenset(
         *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata")),
     }
 )
-"""What training scripts save beside weights: their options, paths, counters, numbers of numpy, times.
+"""Classes that training scripts save beside weights: their options, paths, counters, NumPy numbers, times.
 
-None of it is needed. Each becomes an empty stand-in, and nothing of what it names is imported or called.
+None of them is needed. Each is replaced by an empty stub, and nothing that the file names is imported or called.
 """
 
 STORAGES = {
     "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
 }  # fmt: skip
-"""Bytes of a value by the kind of its storage."""
+"""Bytes per value of each kind of storage."""
 
 DTYPES = {
     "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64", "Int": "int32",
     "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool",
 }  # fmt: skip
-"""What torch calls the same kinds elsewhere."""
+"""The name of torch's dtype for each kind of storage."""
 
 STORAGE = re.compile(rf"torch\.(?:cuda\.)?({'|'.join(STORAGES)})Storage")
 
@@ -102,27 +105,28 @@ DTYPE = re.compile(r"torch\.(bool|bfloat16|float16|float32|float64|u?int8|int16|
 
 
 class UnsafeWeights(ValueError):
-    """Why a file is not loaded: some words for within a sentence."""
+    """A weight file must not be loaded. The message is a clause without a full stop, to be used in a sentence."""
 
 
-def look_through(path: Path, shells: Sequence[str] = ()) -> set[str]:
-    """The names of objects in a file of torch's that are to be shells.
+def look_through(path: Path, stub_prefixes: Sequence[str] = ()) -> set[str]:
+    """Inspect a file that torch saved; return the names of the classes to be replaced by empty stubs.
 
-    Raises `UnsafeWeights` if it acts or claims more than it has, `OSError` if it is not readable.
+    Raises `UnsafeWeights` if the file would execute other code or claims more bytes than it has, and `OSError` if it
+    is not readable.
     """
     if path.exists() and not path.is_file():
-        raise UnsafeWeights("it is no regular file")
-    return _look_through_archive(path, shells) if is_archive(path) else _look_through_old_format(path, shells)
+        raise UnsafeWeights("it is not a regular file")
+    return _inspect_archive(path, stub_prefixes) if is_archive(path) else _inspect_old_format(path, stub_prefixes)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins as a zip archive, the form in which torch has saved since version 1.6."""
+    """Whether a file begins as a zip archive, the format in which torch saves since version 1.6."""
     with path.open("rb") as stream:
         return stream.read(len(ARCHIVE)) == ARCHIVE
 
 
 def check_archive(path: Path) -> None:
-    """Raise `UnsafeWeights` if an archive would grow to much more than the file has when it is unpacked."""
+    """Raise `UnsafeWeights` if an archive would grow much larger than its file when it is decompressed."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -133,7 +137,7 @@ def check_archive(path: Path) -> None:
 
 
 def check_sums(path: Path) -> None:
-    """Raise `UnsafeWeights` if a record of an archive has other bytes than were written; torch itself does not look."""
+    """Raise `UnsafeWeights` if a record of an archive fails its checksum, which torch itself does not check."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -143,46 +147,49 @@ def check_sums(path: Path) -> None:
         raise UnsafeWeights(f"its record {damaged} is damaged")
 
 
-def _look_through_archive(path: Path, shells: Sequence[str]) -> set[str]:
-    """The names of objects in the pickle of an archive that are to be shells; every record is as long as it is said."""
+def _inspect_archive(path: Path, stub_prefixes: Sequence[str]) -> set[str]:
+    """`look_through` of an archive: no tensor may claim more bytes than its record has."""
     check_archive(path)
     records, sizes = torch._C.PyTorchFileReader(str(path)), record_sizes(path)
     if sizes.get("data.pkl", LARGEST_PICKLE + 1) > LARGEST_PICKLE:
-        raise UnsafeWeights("it has no `data.pkl` of a likely size")
-    pickle = PickleInspection(io.BytesIO(records.get_record("data.pkl")), shells, claims_within(sizes))
+        raise UnsafeWeights(f"it has no `data.pkl` of at most {LARGEST_PICKLE:,} bytes")
+    pickle = PickleInspection(io.BytesIO(records.get_record("data.pkl")), stub_prefixes, claims_within(sizes))
     pickle.follow()
     return pickle.shelled
 
 
 def record_sizes(path: Path) -> dict[str, int]:
-    """The size of each record of an archive, by its name below the archive's own folder."""
+    """The size in bytes of each record of an archive, by its name below the archive's top folder."""
     with zipfile.ZipFile(path) as archive:
         return {record.filename.partition("/")[2]: record.file_size for record in archive.infolist()}
 
 
 def claims_within(sizes: Mapping[str, int]) -> Callable[[str, int], None]:
-    """Looks at each storage of an archive: it may claim no more bytes than its record has."""
+    """A check of the storages of an archive: none may claim more bytes than its record has."""
 
-    def claimed(key: str, claim: int) -> None:
-        if claim > sizes.get(f"data/{key}", -1):
-            raise UnsafeWeights(f"a tensor claims {claim:,} bytes, more than its record has")
+    def check_claim(key: str, num_bytes: int) -> None:
+        if num_bytes > sizes.get(f"data/{key}", -1):
+            raise UnsafeWeights(f"a tensor claims {num_bytes:,} bytes, more than its record has")
 
-    return claimed
+    return check_claim
 
 
-def _look_through_old_format(path: Path, shells: Sequence[str]) -> set[str]:
-    """As of archives: three pickles that say which format it is, one with the objects, one with the storages' keys."""
+def _inspect_old_format(path: Path, stub_prefixes: Sequence[str]) -> set[str]:
+    """`look_through` of a file in the format before 1.6.
+
+    It has five pickles: three identify the format, one has the objects, and one has the keys of the storages.
+    """
     size, total = path.stat().st_size, 0
     with path.open("rb") as stream:
         beginning = io.BytesIO(stream.read(LARGEST_PICKLE))
 
-    def claimed(_: str, claim: int) -> None:
+    def check_claim(_: str, num_bytes: int) -> None:
         nonlocal total
-        total += claim
+        total += num_bytes
         if total > size:
             raise UnsafeWeights(f"its tensors claim {total:,} bytes, more than the file has")
 
-    pickle = PickleInspection(beginning, shells, claimed)
+    pickle = PickleInspection(beginning, stub_prefixes, check_claim)
     for _ in range(5):
         pickle.follow()
     return pickle.shelled
@@ -190,21 +197,21 @@ def _look_through_old_format(path: Path, shells: Sequence[str]) -> set[str]:
 
 @dataclass(frozen=True)
 class _Global:
-    """Something that a pickle names."""
+    """A function or class that a pickle names."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class _Made:
-    """What calling it has made."""
+class _Result:
+    """The result of calling a function or class."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class _Storage:
-    """The values of some tensors, and how their kind is called."""
+    """The storage of some tensors: its key, its number of values and their kind."""
 
     key: str
     length: int
@@ -213,39 +220,41 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _Tuple:
-    """A tuple, and how many values are in it and in the tuples in it."""
+    """A tuple, and its number of values, nested tuples included."""
 
     values: tuple[Any, ...]
     weight: int
 
 
 ANYTHING, MARK = object(), object()
-"""A value of which nothing needs to be known, and where a group of values begins."""
+"""A value about which nothing needs to be known, and the mark at which a group of values begins."""
 
 
 class PickleInspection:
-    """A program in torch's part of the language, one opcode after the other on a stack of shadows.
+    """Symbolic interpreter of the pickle opcodes that torch writes: no object is created, no function is called.
 
     Args:
-        stream: what is read.
-        shells: how the names of objects begin that may be shells.
-        claimed: told of each storage once, in bytes.
+        stream: the pickles, one after the other.
+        stub_prefixes: beginnings of the names of classes that may be replaced by empty stubs.
+        check_claim: called once for each storage, with its key and the number of bytes that it claims.
 
     Attributes:
-        shelled: the names of these objects.
-        storages: the values of its tensors, by their keys.
+        shelled: the names of the classes to be replaced by stubs.
+        storages: the storages of the tensors, by their keys.
     """
 
-    def __init__(self, stream: io.BytesIO, shells: Sequence[str], claimed: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, stream: io.BytesIO, stub_prefixes: Sequence[str], check_claim: Callable[[str, int], None]
+    ) -> None:
         self.shelled: set[str] = set()
         self._stream = stream
-        self._shells = tuple(shells)
-        self._claimed = claimed
+        self._stub_prefixes = tuple(stub_prefixes)
+        self._check_claim = check_claim
         self.storages: dict[str, _Storage] = {}
         self._huge = 0
 
     def follow(self) -> None:
-        """One program to its end. Raises `UnsafeWeights` if it has none, or does what no weights do."""
+        """Interpret one pickle to its end. Raises `UnsafeWeights` if it is damaged or does what no weights need."""
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         try:
@@ -264,15 +273,15 @@ class PickleInspection:
             case "MARK":
                 stack.append(MARK)
             case "GLOBAL":
-                stack.append(self._named(argument))
+                stack.append(self._global(argument))
             case "BINPERSID":
                 stack.append(self._storage(stack.pop()))
             case "REDUCE" | "NEWOBJ":
-                arguments, called = stack.pop(), stack.pop()
-                stack.append(self._called(called, arguments))
+                arguments, function = stack.pop(), stack.pop()
+                stack.append(self._call(function, arguments))
             case "BUILD":
                 stack.pop()
-                self._check_that_it_has_a_state(stack[-1])
+                self._check_accepts_state(stack[-1])
             case "APPEND":
                 stack.pop()
             case "SETITEM":
@@ -301,56 +310,56 @@ class PickleInspection:
             case "BINGET" | "LONG_BINGET":
                 stack.append(self._memo[argument])
             case _:
-                raise UnsafeWeights(f"its pickle uses {opcode}, of which weights have no need")
+                raise UnsafeWeights(f"its pickle uses {opcode}, which weights do not need")
 
     def _since_mark(self) -> list[Any]:
-        place = next(place for place in reversed(range(len(self._stack))) if self._stack[place] is MARK)
-        values = self._stack[place + 1 :]
-        del self._stack[place:]
+        mark = next(index for index in reversed(range(len(self._stack))) if self._stack[index] is MARK)
+        values = self._stack[mark + 1 :]
+        del self._stack[mark:]
         return values
 
     def _count_huge(self, number: int) -> None:
         self._huge += abs(number) >= 2**64
         if self._huge > MOST_HUGE_NUMBERS:
-            raise UnsafeWeights("its pickle is full of huge numbers")
+            raise UnsafeWeights(f"its pickle has more than {MOST_HUGE_NUMBERS:,} integers beyond 64 bits")
 
-    def _named(self, argument: str) -> _Global:
+    def _global(self, argument: str) -> _Global:
         module, _, name = argument.partition(" ")
-        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))  # of Python 2
-        full = f"{module}.{name}"
-        if full in BESIDE_WEIGHTS or (self._shells and full.startswith(self._shells)):
-            self.shelled.add(full)
-        elif full not in CALLED and not STORAGE.fullmatch(full) and not DTYPE.fullmatch(full):
-            raise UnsafeWeights(f"it names {full[:100]}, of which weights have no need")
-        return _Global(full)
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))  # Python 2 names
+        full_name = f"{module}.{name}"
+        if full_name in BESIDE_WEIGHTS or (self._stub_prefixes and full_name.startswith(self._stub_prefixes)):
+            self.shelled.add(full_name)
+        elif full_name not in CALLED and not STORAGE.fullmatch(full_name) and not DTYPE.fullmatch(full_name):
+            raise UnsafeWeights(f"it names {full_name[:100]}, which weights do not need")
+        return _Global(full_name)
 
-    def _storage(self, said: Any) -> _Storage:
-        """A storage by what the pickle says of it: the word `storage`, its kind, key, device and length."""
-        match said:
+    def _storage(self, persistent_id: Any) -> _Storage:
+        """The storage that a persistent ID describes: the word `storage`, its kind, key, device and length."""
+        match persistent_id:
             case _Tuple(values=("storage", _Global(name=name), str(key), _, int(length), *_)) if length >= 0:
                 if (kind := STORAGE.fullmatch(name)) is not None:
                     storage = _Storage(key, length, kind[1])
                     if key not in self.storages:
-                        self._claimed(key, storage.length * STORAGES[storage.kind])
+                        self._check_claim(key, storage.length * STORAGES[storage.kind])
                     if self.storages.setdefault(key, storage) != storage:
-                        raise UnsafeWeights("two tensors say different things of the values that they share")
+                        raise UnsafeWeights("two tensors describe the storage that they share differently")
                     return storage
         raise UnsafeWeights("it has a storage of an unknown kind")
 
-    def _called(self, called: Any, arguments: Any) -> _Made:
-        if not isinstance(called, _Global) or not isinstance(arguments, _Tuple):
-            raise UnsafeWeights("its pickle calls what it has not named")
-        if called.name in TENSORS:
+    def _call(self, function: Any, arguments: Any) -> _Result:
+        if not isinstance(function, _Global) or not isinstance(arguments, _Tuple):
+            raise UnsafeWeights("its pickle calls an object that is not a named function or class")
+        if function.name in TENSORS:
             _check_tensor(arguments.values)
-        elif called.name == ENCODING and arguments.values[1:] != ("latin1",):
+        elif function.name == ENCODING and arguments.values[1:] != ("latin1",):
             raise UnsafeWeights("it has text in an unknown encoding")
-        elif called.name not in CALLED and called.name not in self.shelled:
-            raise UnsafeWeights(f"it calls {called.name[:100]}, of which weights have no need")
-        return _Made(called.name)
+        elif function.name not in CALLED and function.name not in self.shelled:
+            raise UnsafeWeights(f"it calls {function.name[:100]}, which weights do not need")
+        return _Result(function.name)
 
-    def _check_that_it_has_a_state(self, made: Any) -> None:
-        if not isinstance(made, _Made) or made.name not in {"collections.OrderedDict", *self.shelled}:
-            raise UnsafeWeights("its pickle changes what it has made")
+    def _check_accepts_state(self, value: Any) -> None:
+        if not isinstance(value, _Result) or value.name not in {"collections.OrderedDict", *self.shelled}:
+            raise UnsafeWeights("its pickle sets the state of an object whose state weights do not need")
 
 
 def _tuple(values: list[Any]) -> _Tuple:
@@ -365,9 +374,9 @@ def _check_key(key: Any) -> None:
         raise UnsafeWeights("it has a tuple as a key, expected text")
 
 
-def _check_tensor(said: tuple[Any, ...]) -> None:
-    """A tensor by what the pickle says of it: storage, offset, sizes and strides. It has no more values than those."""
-    match said:
+def _check_tensor(arguments: tuple[Any, ...]) -> None:
+    """Check that a tensor of this storage, offset, sizes and strides has no more values than its storage."""
+    match arguments:
         case (_Storage() as storage, int(offset), _Tuple(values=sizes), _Tuple(values=strides), *_):
             numbers = (offset, *sizes, *strides)
             if len(sizes) == len(strides) and all(isinstance(number, int) and number >= 0 for number in numbers):

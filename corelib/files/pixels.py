@@ -1,7 +1,7 @@
-"""From an image as Pillow opens it to RGB in eight bits: without a guess, or not at all.
+"""Conversion of Pillow's images to 8-bit RGB; an image is refused if its conversion is not certain.
 
-Pillow converts every mode into every other, some of them wrongly: grey of 16 bits becomes white, and hidden colours
-become visible ones.
+Pillow converts every mode to every other, and some of them wrongly: 16-bit grey becomes white, and hidden colours
+become visible.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from PIL import Image, ImageCms
 from PIL.Image import Transpose
 
 CONVERTED = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
-"""Modes that Pillow converts to RGB as it should."""
+"""Modes that Pillow converts to RGB correctly."""
 
 DEEP_GREY = {"I;16": "<u2", "I;16L": "<u2", "I;16B": ">u2"}
-"""Modes of grey in 16 bits, and their order of bytes."""
+"""Modes of 16-bit grey, and their NumPy dtype with its byte order."""
 
 ORIENTATION = 0x0112
-"""The EXIF tag that says how the camera was held."""
+"""The EXIF tag of the camera's orientation."""
 
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -32,24 +32,24 @@ TURNS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by its orientation."""
+"""The transposition that makes an image upright, by its EXIF orientation."""
 
 LARGEST_PROFILE = 4 * 2**20
-"""Bytes of a colour profile. Those of cameras and screens have a few thousand."""
+"""Maximum size of a colour profile in bytes; those of cameras and screens have a few thousand."""
 
 SAME = 3
-"""Levels by which a profile may change a colour and still be sRGB, written in other words."""
+"""Maximum change of a colour, in levels, at which a profile counts as another description of sRGB."""
 
 
 class Unusable(Exception):
-    """What an image is that cannot be used, and what is expected."""
+    """An image cannot be used. The message is a clause without a full stop: the fault, and what was expected."""
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """An image in RGB, upright, in the colours of sRGB; decoded whole.
+    """Decode an image and convert it to upright RGB in the sRGB colour space.
 
-    Of 16 bits the upper eight are kept, as Pillow does with colours and OpenCV with grey too. Raises `Unusable` for
-    transparent pixels, and for modes from which no conversion is certain.
+    Of 16-bit values the upper eight bits are kept, as in Pillow for colours and in OpenCV also for grey. Raises
+    `Unusable` for transparent pixels, and for modes whose conversion is not certain.
     """
     image.load()
     check_mode(image)
@@ -62,22 +62,22 @@ def as_rgb(image: Image.Image) -> Image.Image:
     else:
         opaque = image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB")
     coloured: Any = opaque.convert("RGB") if transform is None else ImageCms.applyTransform(opaque, transform)
-    turn = _turn(image)
+    turn = _transposition(image)
     upright: Image.Image = coloured if turn is None else coloured.transpose(turn)
     return upright
 
 
 def check_mode(image: Image.Image) -> None:
-    """Raise `Unusable` for an image from whose mode no conversion to RGB is certain; its header is enough."""
+    """Raise `Unusable` for an image whose mode has no certain conversion to RGB; reads only the header."""
     if image.mode not in CONVERTED and image.mode not in DEEP_GREY:
-        of_print = ", those of print" if image.mode == "CMYK" else ""
-        raise Unusable(f"its colours are {image.mode}{of_print}, expected RGB or grey")
+        for_print = " (for print)" if image.mode == "CMYK" else ""
+        raise Unusable(f"its colours are {image.mode}{for_print}, expected RGB or grey")
 
 
 def is_plain(image: Image.Image) -> bool:
-    """Whether any library that opens the image and converts it to RGB has the pixels of `as_rgb`."""
-    is_opaque = not image.has_transparency_data and image.mode in CONVERTED
-    return is_opaque and _turn(image) is None and _transform_to_srgb(image) is None
+    """Whether every library that opens the image and converts it to RGB gets the pixels of `as_rgb`."""
+    is_simple = not image.has_transparency_data and image.mode in CONVERTED
+    return is_simple and _transposition(image) is None and _transform_to_srgb(image) is None
 
 
 def _hides_pixels(image: Image.Image) -> bool:
@@ -90,10 +90,10 @@ def _hides_pixels(image: Image.Image) -> bool:
     return bool((alpha < 255).any())
 
 
-def _turn(image: Image.Image) -> Transpose | None:
+def _transposition(image: Image.Image) -> Transpose | None:
     try:
         return TURNS.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # Pillow raises many kinds for damaged notes of a camera, which say nothing of the picture
+    except Exception:  # Pillow raises many types for damaged EXIF data, which do not affect the pixels
         return None
 
 
@@ -101,7 +101,7 @@ def _turn(image: Image.Image) -> Transpose | None:
 
 
 def _transform_to_srgb(image: Image.Image) -> Any:
-    """What takes the colours of an image to sRGB; None where they are those of sRGB, or nobody says."""
+    """The transform from the colours of an image to sRGB; None if they are those of sRGB or have no valid profile."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
         return None
@@ -118,13 +118,13 @@ def _transform(profile: bytes, mode: str) -> Any:
         transform = ImageCms.buildTransform(source, srgb, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)
         probe = _probe(mode)
         changed = np.asarray(ImageCms.applyTransform(probe, transform), dtype=int)
-    except Exception:  # no profile of such colours; what shows pictures leaves it out as well
+    except Exception:  # not a profile for such colours; image viewers ignore it as well
         return None
     return transform if np.abs(changed - np.asarray(probe.convert("RGB"), dtype=int)).max() > SAME else None
 
 
 def _probe(mode: str) -> Image.Image:
-    """Colours from all over the cube, or all levels of grey."""
+    """A test image with colours from the whole RGB cube, or with all levels of grey."""
     if mode == "L":
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     steps = np.linspace(0, 255, 9).astype(np.uint8)

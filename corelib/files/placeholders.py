@@ -1,4 +1,4 @@
-"""Files in the place of others: Git LFS pointers, web pages, broken links."""
+"""Placeholders in the place of files: Git LFS pointers, web pages, broken links."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from corelib.errors import AssetError
 
 BEGINNINGS = {
     b"version https://git-lfs.github.com/spec/": (
-        "a pointer of Git LFS and not the file itself; `git lfs pull` in its repository fetches that"
+        "a Git LFS pointer, not the file itself; run `git lfs pull` in its repository"
     ),
-    b"<!doctype html": "a web page and not the file itself; fetch it again",
-    b"<html": "a web page and not the file itself; fetch it again",
+    b"<!doctype html": "a web page, not the file itself; fetch it again",
+    b"<html": "a web page, not the file itself; fetch it again",
 }
-"""How files begin that stand in the place of others, in lower case, and what they are, in words."""
+"""The first bytes of placeholders, in lower case, and a description of each."""
 
 MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-"""Byte order marks of UTF-8 and UTF-16, with which editors of other systems begin a text."""
+"""Byte order marks of UTF-8 and UTF-16, which some editors write at the start of a text."""
 
 LONGEST_BEGINNING = 64
 
 FILES = (".bin", ".json", ".safetensors", ".txt")
-"""How the names of files end that libraries look for in the folder of a part."""
+"""Extensions of the files that libraries look for in the folder of a pipeline's part."""
 
 UNPRINTABLE = "its name has characters that cannot be printed; rename it"
-"""What is wrong with a name: bytes that are no UTF-8, blanks that are none, control characters."""
+"""The fault of a name with bytes that are not UTF-8, with unusual space characters, or with control characters."""
 
 
 def stands_in(content: bytes) -> str | None:
-    """What a file is that stands in the place of another one, by its first bytes, in words."""
+    """A description of the placeholder that begins with these bytes; None if they are not those of a placeholder."""
     beginning = content[:LONGEST_BEGINNING].lstrip().lower()
-    return next((said for start, said in BEGINNINGS.items() if beginning.startswith(start)), None)
+    return next((description for start, description in BEGINNINGS.items() if beginning.startswith(start)), None)
 
 
 def beginning_of(path: Path) -> bytes:
-    """The first bytes of a file; none of what is no regular file."""
+    """The first bytes of a file; empty if it is not a regular file."""
     if not path.is_file():
         return b""
     with path.open("rb") as stream:
@@ -42,9 +42,9 @@ def beginning_of(path: Path) -> bytes:
 
 
 def check_files(path: Path) -> None:
-    """Raise `AssetError` if a file, or one in a folder, stands in the place of another, or its name has no spelling.
+    """Raise `AssetError` if a file, or one in a folder, is a placeholder or has a name that cannot be printed.
 
-    Raises `OSError` if one is not readable.
+    Raises `OSError` if a file is not readable.
     """
     for file in files_of(path):
         if file.is_dir():
@@ -55,28 +55,28 @@ def check_files(path: Path) -> None:
             target = said(str(file.readlink()))
             raise AssetError(f"{file}: a link to {target}, which is missing; fetch the file again, or remove the link.")
         beginning = beginning_of(file)
-        if (what := stands_in(beginning)) is not None:
-            raise AssetError(f"{file}: {what}.")
+        if (description := stands_in(beginning)) is not None:
+            raise AssetError(f"{file}: {description}.")
         if file.suffix in (".json", ".txt") and beginning.startswith(MARKS):
             raise AssetError(f"{file}: it begins with a byte order mark; save it as UTF-8 without one.")
 
 
 def files_of(path: Path) -> list[Path]:
-    """A file itself, or all files in a folder but hidden ones, and folders that are called like files.
+    """A file itself, or all files in a folder except hidden ones, and folders with the extension of a file.
 
-    Raises `OSError` if a folder may not be read.
+    Raises `OSError` if a folder is not readable.
     """
     if not path.is_dir():
         return [path]
-    found = []
+    files = []
     for entry in sorted(path.iterdir()):
         if entry.suffix in FILES or not (entry.is_dir() or entry.name.startswith(".")):
-            found.append(entry)
+            files.append(entry)
         elif entry.is_dir():
-            found += files_of(entry)
-    return found
+            files += files_of(entry)
+    return files
 
 
 def said(name: str) -> str:
-    """A name as it can be printed, written and read."""
+    """A name in printable form; other characters are escaped."""
     return name if name.isprintable() else ascii(name)

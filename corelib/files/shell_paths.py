@@ -1,10 +1,10 @@
-"""Paths that Snakemake gives to a shell: which of them the shell takes apart.
+"""Paths that Snakemake passes to a shell, and those that break its command lines.
 
-Snakemake writes the path of the Python that runs it into command lines as it is. The path of the Snakefile is spelt as
-Python spells texts, and on a cluster the whole command stands in double quotes once more. `PYTHONPATH`, by which
-scripts find this library, is a list with colons between its entries.
+Snakemake writes the path of its Python interpreter into command lines without quotes. The path of the Snakefile is
+written as a Python string literal, and on a cluster the whole command is put in double quotes again. `PYTHONPATH`,
+through which scripts find this library, is a list separated by colons.
 
-`python -m corelib.files.shell_paths FOLDER` is what `make env` asks before it makes an environment there.
+`make env` calls `python -m corelib.files.shell_paths FOLDER` before it creates an environment in that folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TAKEN_APART = re.compile(r"[ \t\n\\'\"`$&|;<>()*?\[]|\{[^{}]*(,|\.\.)[^{}]*\}")
-"""What a shell does not take for a part of a word without quotes."""
+"""Characters, and brace expansions, that a shell does not take as part of an unquoted word."""
 
 IN_WORDS = {
     " ": "a blank",
@@ -29,22 +29,22 @@ IN_WORDS = {
 
 
 def faults_of_places(python: Path, repository: Path) -> Iterator[str]:
-    """Why no job can be started with an interpreter and a clone at these places, in words."""
-    if found := TAKEN_APART.search(str(python)):
+    """The reasons why no job can be started with this interpreter and this clone."""
+    if match := TAKEN_APART.search(str(python)):
         yield (
-            f"{_in_one_line(python)}: it has {_said(found[0])} in its path, which breaks the command lines that "
-            "Snakemake makes of it, expected a path without; move the clone, or make the environment elsewhere by "
-            "`make env VENV=/some/folder`, and call Snakemake from there"
+            f"{_in_one_line(python)}: its path contains {_in_words(match[0])}, which breaks Snakemake's command lines; "
+            "move the clone, or create the environment elsewhere with `make env VENV=/some/folder` and run Snakemake "
+            "from there"
         )
     if os.pathsep in str(repository):
         yield (
-            f"{_in_one_line(repository)}: it has {_said(os.pathsep)} in its path, at which PYTHONPATH is divided, "
-            "expected a path without; move the clone"
+            f"{_in_one_line(repository)}: its path contains {_in_words(os.pathsep)}, which separates the entries of "
+            "PYTHONPATH; move the clone"
         )
 
 
 def fault_on_cluster(snakefile: Path) -> str | None:
-    """Why a cluster's job cannot be told where a Snakefile lies, in words."""
+    """The reason why the path of a Snakefile cannot be passed to a cluster's jobs; None if it can."""
     path = str(snakefile)
     broken = [mark for mark in path if mark in "$`\\" or not mark.isprintable()]
     if "'" in path and '"' in path:
@@ -52,12 +52,12 @@ def fault_on_cluster(snakefile: Path) -> str | None:
     if not broken:
         return None
     return (
-        f"{_in_one_line(snakefile)}: it has {_said(broken[0])} in its path, which breaks the commands that Snakemake "
-        "gives to a cluster, expected a path without; move the clone"
+        f"{_in_one_line(snakefile)}: its path contains {_in_words(broken[0])}, which breaks the commands that "
+        "Snakemake submits to a cluster; move the clone"
     )
 
 
-def _said(mark: str) -> str:
+def _in_words(mark: str) -> str:
     return IN_WORDS.get(mark, f"`{mark}`" if mark.isprintable() else repr(mark))
 
 
@@ -66,7 +66,7 @@ def _in_one_line(path: Path) -> str:
 
 
 def main() -> int:
-    """Say what is wrong with the place of an environment that is not made yet; the exit status."""
+    """Print the faults of the path of an environment that is not created yet; return the exit status."""
     python = Path(sys.argv[1]).absolute() / "bin/python"
     faults = list(faults_of_places(python, Path.cwd()))
     for fault in faults:

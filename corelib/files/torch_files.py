@@ -1,9 +1,9 @@
-"""Weight files from anywhere, looked through before they are loaded.
+"""Untrusted weight files, inspected before they are loaded.
 
-A pickle is a program. torch's own restricted reader executes nothing of it that is not known, but believes what it says
-of sizes: it reads beyond the end of a record that is said to be longer, allocates what a header claims, and hashes a
-key as long as hashing takes. So here the program is followed without being executed first, with every value a shadow,
-and a file that would act, or claims more bytes than it has, is refused with a reason.
+A pickle is a program. torch's own restricted unpickler executes only known functions, but trusts the sizes in the file:
+it reads beyond the end of a record whose declared length is too large, allocates any size that a header claims, and
+hashes a key however long that takes. The opcodes are therefore interpreted symbolically before anything is loaded. A
+file that would execute other code, or that claims more bytes than it has, is refused with a reason.
 """
 
 from __future__ import annotations
@@ -31,65 +31,71 @@ from corelib.files.pickle_inspection import (
 )
 
 
-def read_plain_weights(path: Path, expected: str, shells: Sequence[str] = (), mapped: bool = False) -> Any:
-    """What is in a file that `torch.save` or safetensors wrote, on the CPU, without executing anything.
+def read_plain_weights(path: Path, expected: str, stub_prefixes: Sequence[str] = (), mapped: bool = False) -> Any:
+    """Load a file of `torch.save` or safetensors on the CPU, without executing code from it.
 
     Args:
-        path: of the file.
-        expected: what it should be, in words.
-        shells: how the names of objects begin of which empty shells are enough.
-        mapped: whether tensors stay in the file until they are used, where its format has them in one piece.
+        path: path of the file.
+        expected: description of the expected content, for the error.
+        stub_prefixes: beginnings of the names of classes that are replaced by empty stubs.
+        mapped: whether tensors are memory-mapped, if the format of the file allows it.
 
-    Raises `AssetError` if it is missing, damaged, acts, or claims more than it has.
+    Raises `AssetError` if the file is missing or damaged, would execute code, or claims more bytes than it has.
     """
     try:
-        return load_file(path) if path.suffix == ".safetensors" else load_pickled(path, shells, mapped)
+        return load_file(path) if path.suffix == ".safetensors" else load_pickled(path, stub_prefixes, mapped)
     except FileNotFoundError:
         raise AssetError(f"{path}: the file is missing, expected {expected}.") from None
-    except Exception as error:  # torch raises many kinds for damaged files
+    except Exception as error:  # torch raises many types of exceptions for damaged files
         raise AssetError(
             f"{path}: not loadable as plain weights ({reason_of(error)}), expected tensors only."
         ) from None
 
 
-def load_pickled(path: Path, shells: Sequence[str] = (), mapped: bool = False) -> Any:
-    """As `read_plain_weights` of what torch wrote, but raises `UnsafeWeights`, `OSError` and whatever torch raises."""
-    names = look_through(path, shells)
-    stand_ins: list[Any] = [(_stand_in(name), name) for name in names]
-    with safe_globals(stand_ins):
+def load_pickled(path: Path, stub_prefixes: Sequence[str] = (), mapped: bool = False) -> Any:
+    """As `read_plain_weights`, for a file of `torch.save`.
+
+    Raises `UnsafeWeights`, `OSError`, and any exception of torch's.
+    """
+    names = look_through(path, stub_prefixes)
+    stubs: list[Any] = [(_stub_of(name), name) for name in names]
+    with safe_globals(stubs):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_archive(path))
 
 
 def read_safetensors(path: Path, names: Iterable[str] = ()) -> dict[str, Tensor]:
-    """The tensors of a safetensors file made here. Raises `ArtefactError` if it is damaged, or lacks a name."""
+    """The tensors of a safetensors file that this pipeline wrote.
+
+    Raises `ArtefactError` if the file is damaged or lacks one of the tensors `names`.
+    """
     try:
         tensors: dict[str, Tensor] = load_file(path)
-    except Exception as error:  # safetensors raises many kinds for damaged files
+    except Exception as error:  # safetensors raises many types of exceptions for damaged files
         raise ArtefactError(
             f"{path}: not readable as tensors ({reason_of(error)}); delete it and ask for the target again."
         ) from None
-    if lacking := [name for name in names if name not in tensors]:
-        raise ArtefactError(f"{path}: it has no tensor `{lacking[0]}`; delete it and ask for the target again.")
+    if missing := [name for name in names if name not in tensors]:
+        raise ArtefactError(f"{path}: it has no tensor `{missing[0]}`; delete it and ask for the target again.")
     return tensors
 
 
 PROGRAM = ("__torch__.", "torch.jit._pickle.")
-"""How the names begin of what the pickle of a TorchScript file makes: the program's modules, and lists of numbers."""
+"""Beginnings of the names of classes in a TorchScript file's pickle: modules of its program, and lists of numbers."""
 
 
 def torchscript_values(path: Path) -> dict[str, Tensor] | None:
-    """The values of a TorchScript file by their records, read without loading the program.
+    """The values of a TorchScript file by record, read without loading its program.
 
-    None if its pickle has something that is not known here; what loads the program then has to look at its values.
-    Raises `UnsafeWeights` if the file is no whole TorchScript file.
+    Returns None if the pickle contains something unknown; the code that loads the program must then check its values.
+    Raises `UnsafeWeights` if the file is not a complete TorchScript file.
     """
     if not is_archive(path):
-        raise UnsafeWeights("it is no archive, as TorchScript files are")
+        raise UnsafeWeights("it is not an archive, expected a TorchScript file")
     check_archive(path)
     records = torch._C.PyTorchFileReader(str(path))
     names = set(records.get_all_records())
     if "data.pkl" not in names or not any(name.startswith("code/") for name in names):
-        raise UnsafeWeights("it has no program in it, as TorchScript files have")
+        raise UnsafeWeights("it contains no program, expected a TorchScript file")
     pickle = PickleInspection(io.BytesIO(records.get_record("data.pkl")), PROGRAM, claims_within(record_sizes(path)))
     try:
         pickle.follow()
@@ -103,13 +109,13 @@ def torchscript_values(path: Path) -> dict[str, Tensor] | None:
     }
 
 
-def _stand_in(name: str) -> Any:
-    """What torch's reader makes in place of an object; it puts entries into dictionaries and lists alone."""
+def _stub_of(name: str) -> Any:
+    """The stub that torch's unpickler creates for a class; it adds entries only to dictionaries and lists."""
     if name == "collections.defaultdict":
         return _empty_dictionary
     if name == "collections.deque":
         return _empty_list
-    return type(name.rsplit(".", 1)[-1], (_Shell,), {})
+    return type(name.rsplit(".", 1)[-1], (_Stub,), {})
 
 
 def _empty_dictionary(*_: object) -> dict[Any, Any]:
@@ -120,10 +126,10 @@ def _empty_list(*_: object) -> list[Any]:
     return []
 
 
-class _Shell:
-    """Stands in for an object that only the training had a use for."""
+class _Stub:
+    """Replaces an object that only the training script used."""
 
-    def __new__(cls, *_: object, **__: object) -> _Shell:
+    def __new__(cls, *_: object, **__: object) -> _Stub:
         return super().__new__(cls)
 
     def __init__(self, *_: object, **__: object) -> None:

@@ -1,11 +1,11 @@
-"""YAML files that people write, read within bounds and without guessing.
+"""YAML files that people write, read within limits and without guessing.
 
-Plain values are those of YAML 1.2's core schema. A value that YAML 1.1 and 1.2, or widespread readers of either, take
-for different things, such as `010`, `3:08` or `yes`, is refused. The parser is ruamel.yaml's; its events are made into
-values here, so that every refusal has its line.
+Plain values follow the core schema of YAML 1.2. A value that YAML 1.1 and 1.2, or widespread readers of either, read
+differently, such as `010`, `3:08` or `yes`, is refused. The parser is ruamel.yaml's; this module converts its events to
+values, so that every error has a line number.
 
-A few lines of YAML can stand for more values than memory holds, by aliases of parts that contain aliases themselves,
-and a number of any length is one. The limits below are far above what a study needs.
+Aliases can expand exponentially, and integers can be arbitrarily long. The limits below are far above what a study
+needs.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from ruamel.yaml.reader import ReaderError
 from corelib.files.paths import content_of
 
 LARGEST_FILE = 256 * 2**10
-"""Bytes. The paper's study has 18 thousand, and reading takes a second for 100 thousand."""
+"""Maximum size of a file in bytes. The paper's study has 18 thousand; reading 100 thousand takes a second."""
 
 MOST_VALUES = 100_000
-"""Values in a file. An alias counts as many as the part that it stands for."""
+"""Maximum number of values in a file. An alias counts as many as the value to which it refers."""
 
 MOST_LEVELS = 100
-"""Sections and lists within each other. The paper's study has 7."""
+"""Maximum nesting depth of sections and lists. The paper's study has 7."""
 
 LONGEST_NUMBER = 40
-"""Characters."""
+"""Maximum number of characters of a number."""
 
 MERGE = "<<"
 
@@ -55,7 +55,7 @@ CONSTANTS = {
     **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
     **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
 }
-"""Plain words that are no text, in YAML 1.1 and 1.2 alike."""
+"""Plain words that are not text, in YAML 1.1 and 1.2 alike."""
 
 INTEGER = re.compile(r"[-+]?[0-9]+")
 
@@ -73,21 +73,21 @@ AMBIGUOUS = [
         (r"=|<<", ""),
     )
 ]
-"""Plain values that YAML readers disagree about, and what to write instead if no text is meant."""
+"""Plain values that YAML readers disagree about, and what to write instead if text is not meant."""
 
 LINE_BREAKS = re.compile("[\x85\u2028\u2029]")
-"""Characters that end a line in YAML 1.1 and do not in YAML 1.2."""
+"""Characters that end a line in YAML 1.1 but not in YAML 1.2."""
 
 
 class UnreadableYaml(ValueError):
-    """What is wrong with a file, in words, and in which line of it if that is known."""
+    """A YAML file cannot be read. The message is a clause without a full stop; `line` is None if it is not known."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
         self.line = line
 
     def place_in(self, path: Path | str) -> str:
-        """The file with the line, for the beginning of a sentence."""
+        """The file with the line number, for the beginning of a sentence."""
         return f"{path}, line {self.line}" if self.line else str(path)
 
 
@@ -101,9 +101,9 @@ def read_yaml(path: Path) -> Any:
 
 def parse_yaml(text: str) -> Any:
     """Read the text of a YAML file; None if it has no value. Raises `UnreadableYaml`."""
-    if found := LINE_BREAKS.search(text):
-        reason = f"YAML readers disagree about whether U+{ord(found[0]):04X} ends a line, expected a line break"
-        raise UnreadableYaml(f"{reason} or an escape in double quotes", _line_at(text, found.start()))
+    if match := LINE_BREAKS.search(text):
+        reason = f"YAML readers disagree about whether U+{ord(match[0]):04X} ends a line, expected a line break"
+        raise UnreadableYaml(f"{reason} or an escape in double quotes", _line_at(text, match.start()))
     events = _events(text)
     next(events)  # the start of the stream
     first = next(events)
@@ -111,7 +111,7 @@ def parse_yaml(text: str) -> Any:
         return None
     if first.version not in (None, (1, 2)):
         version = ".".join(map(str, first.version))
-        raise UnreadableYaml(f"the file says that it is YAML {version}, expected YAML 1.2", _line_of(first))
+        raise UnreadableYaml(f"the file declares YAML {version}, expected YAML 1.2", _line_of(first))
     document = _Document(events)
     value = document.value(next(events))
     next(events)  # the end of the document
@@ -121,11 +121,11 @@ def parse_yaml(text: str) -> Any:
 
 
 class _Document:
-    """The values that a document's events describe.
+    """Converts the events of a document to values.
 
     Attributes:
-        count: how many values have been read, with every alias counting as what it stands for.
-        anchors: of each anchor its value and how many values that has; None while its end has not been read.
+        count: number of values read so far; an alias counts as many as the value to which it refers.
+        anchors: the value of each anchor and its number of values; None until its end has been read.
     """
 
     def __init__(self, events: Iterator[Any]) -> None:
@@ -134,7 +134,7 @@ class _Document:
         self.anchors: dict[str, tuple[Any, int] | None] = {}
 
     def value(self, event: Any, level: int = 0) -> Any:
-        """Read the value that begins with an event, `level` sections and lists deep."""
+        """Read the value that begins with `event`, nested in `level` sections and lists."""
         line = _line_of(event)
         if isinstance(event, AliasEvent):
             return self._value_of_alias(event.anchor, line)
@@ -142,7 +142,7 @@ class _Document:
             tag = _shown(event.tag.replace("tag:yaml.org,2002:", "!!"))
             raise UnreadableYaml(f"a value has the tag {tag}, expected the value without a tag", line)
         if level > MOST_LEVELS:
-            raise UnreadableYaml(f"more than {MOST_LEVELS} sections and lists lie within each other", line)
+            raise UnreadableYaml(f"sections and lists are nested more than {MOST_LEVELS} deep", line)
         if event.anchor is not None:
             if event.anchor in self.anchors:
                 raise UnreadableYaml(f"the anchor {_shown(f'&{event.anchor}')} is written twice, expected once", line)
@@ -163,16 +163,16 @@ class _Document:
 
     def _value_of_alias(self, name: str, line: int) -> Any:
         if name not in self.anchors:
-            raise UnreadableYaml(f"no part before has the anchor of the alias {_shown(f'*{name}')}", line)
-        known = self.anchors[name]
-        if known is None:
-            raise UnreadableYaml(f"the alias {_shown(f'*{name}')} stands within the part that it names", line)
-        value, count = known
+            raise UnreadableYaml(f"the alias {_shown(f'*{name}')} refers to no earlier anchor", line)
+        anchored = self.anchors[name]
+        if anchored is None:
+            raise UnreadableYaml(f"the alias {_shown(f'*{name}')} is within the value to which it refers", line)
+        value, count = anchored
         self._add(count, line)
         return value
 
     def _section(self, level: int) -> dict[str, Any]:
-        """Read a section to its end; its own keys go over those that it merges."""
+        """Read a section to its end; its own keys override the merged ones."""
         section: dict[str, Any] = {}
         merged: dict[str, Any] | None = None
         for event in self._until(MappingEndEvent):
@@ -180,14 +180,14 @@ class _Document:
             if isinstance(event, ScalarEvent) and _is_plain(event) and event.value == MERGE and event.tag is None:
                 if merged is not None:
                     raise UnreadableYaml(
-                        f"the key `{MERGE}` is written twice, expected once, with a list of sections for several", line
+                        f"the key `{MERGE}` is written twice, expected once; merge several sections by a list", line
                     )
                 merged = _merged(self.value(next(self.events), level + 1), line)
                 continue
             key = self.value(event, level + 1)
             if not isinstance(key, str):
-                written = f"key {_shown(event.value)}" if isinstance(event, ScalarEvent) else "key"
-                raise UnreadableYaml(f"the {written} is not text, expected quotes around it", line)
+                description = f"key {_shown(event.value)}" if isinstance(event, ScalarEvent) else "key"
+                raise UnreadableYaml(f"the {description} is not text; put it in quotes", line)
             if key in section:
                 raise UnreadableYaml(f"the key {_shown(key)} is written twice, expected once", line)
             section[key] = self.value(next(self.events), level + 1)
@@ -200,19 +200,19 @@ class _Document:
     def _add(self, count: int, line: int) -> None:
         self.count += count
         if self.count > MOST_VALUES:
-            raise UnreadableYaml(f"its aliases and values make more than {MOST_VALUES:,} values of it", line)
+            raise UnreadableYaml(f"with its aliases expanded, it has more than {MOST_VALUES:,} values", line)
 
 
 def _merged(parts: Any, line: int) -> dict[str, Any]:
-    """The section that `<<` puts below another: of several that have a key, the first one counts."""
+    """The section that `<<` merges; of several sections with the same key, the first one counts."""
     sections = parts if isinstance(parts, list) else [parts]
     if not all(isinstance(section, dict) for section in sections):
-        raise UnreadableYaml(f"the value of `{MERGE}` is no section, expected a section or a list of sections", line)
+        raise UnreadableYaml(f"the value of `{MERGE}` is not a section, expected one or a list of sections", line)
     return {key: value for section in reversed(sections) for key, value in section.items()}
 
 
 def _value_of_plain(text: str, line: int) -> Any:
-    """The value of a text without quotes."""
+    """The value of an unquoted text."""
     if text in CONSTANTS:
         return CONSTANTS[text]
     for pattern, expected in AMBIGUOUS:
@@ -228,12 +228,12 @@ def _value_of_plain(text: str, line: int) -> Any:
     number = float(text)
     if math.isinf(number) or (number == 0 and re.search("[1-9]", re.split("[eE]", text)[0])):
         size = "large" if number else "small"
-        raise UnreadableYaml(f"the number {text} is too {size} for floating point, expected another one", line)
+        raise UnreadableYaml(f"the number {text} is too {size} for floating point", line)
     return number
 
 
 def _events(text: str) -> Iterator[Any]:
-    """What ruamel.yaml's parser finds, piece by piece; it knows no types of values."""
+    """The events of ruamel.yaml's parser, in which values have no types."""
     try:
         yield from YAML(typ="safe", pure=True).parse(text)
     except ReaderError as error:
@@ -243,12 +243,12 @@ def _events(text: str) -> Iterator[Any]:
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         raise UnreadableYaml(problem, error.problem_mark.line + 1 if error.problem_mark else None) from None
     except (YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError, AssertionError) as error:
-        # the parser's own faults at what nobody writes by hand, such as an escape for no character
-        raise UnreadableYaml(f"the parser gives up ({error})") from None
+        # the parser's own faults on unusual input, such as an escape that stands for no character
+        raise UnreadableYaml(f"the parser failed ({error})") from None
 
 
 def _is_plain(event: Any) -> bool:
-    """Whether a text has no quotes and is no block."""
+    """Whether a text is unquoted and not a block."""
     return not event.style
 
 
@@ -262,5 +262,5 @@ def _line_at(text: str, position: int) -> int:
 
 
 def _shown(text: str) -> str:
-    """What is written, cut where it is long."""
+    """A text in backticks, cut if it is long."""
     return f"`{text}`" if len(text) <= LONGEST_NUMBER else f"`{text[:LONGEST_NUMBER]}...`"

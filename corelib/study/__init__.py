@@ -1,1 +1,1 @@
-"""Studies: configuration files merged, typed and checked, and the runs that they need. Never imports torch."""
+"""Studies: configuration files are merged, typed and checked, and their runs are planned. Never imports torch."""

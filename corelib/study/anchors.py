@@ -1,6 +1,6 @@
-"""Alternative concepts: which anchor styles each forget style may be reconditioned onto (Table 4).
+"""Alternative concepts: the anchor styles onto which each forget style may be reconditioned (Table 4).
 
-Every scheme is a mapping from forget style to its candidates; where there is more than one, training draws among them.
+Every scheme maps each forget style to its candidates. If a style has several, training draws among them.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ def candidates(
         forget: forget styles in their order.
         retain: retain styles in label order, without the photos.
         base: the base of all_to_one: "first_retain", a style, or "" for the empty prompt.
-        group: how many forget styles share a base in five_to_one, and how many anchors one has in one_to_five.
+        group: number of forget styles that share a base in five_to_one, and number of anchors of each in one_to_five.
         pairs: "in_order", or the explicit mapping of one_to_one.
 
-    Raises `ConfigurationError` if a style would be its own anchor or has none.
+    Raises `ConfigurationError` for an unknown scheme, or if a style would be its own anchor or has none.
     """
     if scheme == "one_to_one":
-        found = _one_to_one(forget, retain, pairs)
+        candidates_of = _one_to_one(forget, retain, pairs)
     elif scheme == "all_to_one":
-        found = {style: [retain[0] if base == FIRST_RETAIN else base] for style in forget}
+        candidates_of = {style: [retain[0] if base == FIRST_RETAIN else base] for style in forget}
     elif scheme == "five_to_one":
-        found = {style: [retain[position // group % len(retain)]] for position, style in enumerate(forget)}
+        candidates_of = {style: [retain[position // group % len(retain)]] for position, style in enumerate(forget)}
     elif scheme == "one_to_all":
-        found = {style: list(retain) for style in forget}
+        candidates_of = {style: list(retain) for style in forget}
     elif scheme == "one_to_five":
-        found = {style: _cyclic(retain, position, group) for position, style in enumerate(forget)}
+        candidates_of = {style: _cyclic(retain, position, group) for position, style in enumerate(forget)}
     elif scheme == "empty":
-        found = {style: [EMPTY_CONCEPT] for style in forget}
+        candidates_of = {style: [EMPTY_CONCEPT] for style in forget}
     else:
         raise ConfigurationError(f"anchors: the scheme is {scheme!r}, expected one of Table 4's five, or empty.")
-    for style, anchors in found.items():
+    for style, anchors in candidates_of.items():
         if not anchors or style in anchors:
             raise ConfigurationError(f"anchors: {scheme} gives {style} the anchors {anchors}, expected other styles.")
-    return found
+    return candidates_of
 
 
 def _one_to_one(forget: Sequence[str], retain: Sequence[str], pairs: str | Mapping[str, str]) -> dict[str, list[str]]:
-    """Section 3.1: distinct retain styles, or, where these are too few, a cyclic shift among the forget styles."""
+    """Section 3.1: distinct retain styles, or, if these are too few, a cyclic shift of the forget styles."""
     if not isinstance(pairs, str):
         return {style: [pairs[style]] for style in forget}
     if len(forget) <= len(retain):
@@ -65,5 +65,5 @@ def _one_to_one(forget: Sequence[str], retain: Sequence[str], pairs: str | Mappi
 
 
 def _cyclic(styles: Sequence[str], start: int, count: int) -> list[str]:
-    """`count` distinct styles from position `start` on, going round."""
+    """`count` distinct styles from position `start` on, in cyclic order."""
     return [styles[(start + offset) % len(styles)] for offset in range(min(count, len(styles)))]

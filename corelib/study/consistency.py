@@ -26,15 +26,15 @@ from corelib.study.schema import (
 from corelib.study.wording import listed, shown
 
 MOST_IMAGES = 100_000
-"""That one model may be asked for; the paper's original model has 1,140. They are listed in a specification, which with
-names as long as those of files can be has to be one that `corelib.files.atomic` reads."""
+"""Maximum number of images per model; the paper's original model has 1,140. A specification lists them, and must stay
+below the size limit of `corelib.files.json_files` even with the longest names."""
 
 LONGEST = 1e12
-"""Epochs or steps of a run, beyond which a number can only be a mistake."""
+"""Limit on the epochs or steps of a run; a larger number can only be a mistake."""
 
 
 class Inconsistency(Exception):
-    """A leaf that is well formed but does not go with the others: where, what it is, what was expected."""
+    """A leaf that is valid by itself but contradicts others: its key, its value, and what was expected."""
 
     def __init__(self, key: str, value: object, expected: str) -> None:
         super().__init__(f"{key} is {shown(value)}, expected {expected}")
@@ -42,66 +42,66 @@ class Inconsistency(Exception):
 
 
 def check_consistency(study: Study) -> None:
-    """Raise `Inconsistency` for the first leaf that does not go with the others."""
+    """Raise `Inconsistency` for the first leaf that contradicts others."""
     for inconsistency in inconsistencies_of(study):
         raise inconsistency
 
 
 def inconsistencies_of(study: Study) -> Iterator[Inconsistency]:
-    """Every pair of leaves that cannot both be meant, in the order of the file."""
+    """Every leaf that contradicts others, in the order of the file."""
     yield from _not_finite((), study.model_dump())
-    yield from _check_the_world(study)
+    yield from _check_world(study)
     for name, task in study.tasks.items():
-        yield from _not_a_name(f"tasks.{name}", name, NAME.pattern, "a name of letters, digits, `_` and `-`")
-        yield from _check_a_task(study, f"tasks.{name}", task)
-    yield from _check_the_grids(study)
+        yield from _invalid_name(f"tasks.{name}", name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+        yield from _check_task(study, f"tasks.{name}", task)
+    yield from _check_grids(study)
     yield from _check_training(study)
     for name, method in study.methods.items():
-        yield from _check_a_method(study, f"methods.{name}", name, method)
+        yield from _check_method(study, f"methods.{name}", name, method)
     for name, table in study.tables.items():
-        yield from _not_a_name(f"tables.{name}", name, r"table[A-Za-z0-9_]+", "a name such as `table1`")
+        yield from _invalid_name(f"tables.{name}", name, r"table[A-Za-z0-9_]+", "a name such as `table1`")
         yield from _unknown(f"tables.{name}.tasks", table.tasks, list(study.tasks), "task")
         yield from _repeated(f"tables.{name}.tasks", table.tasks)
         yield from _repeated(f"tables.{name}.rows", [row.name for row in study.rows_of(table.rows)])
         for row in study.rows_of(table.rows):
-            yield from _check_a_row(study, f"tables.{name}.rows", row, table.tasks)
+            yield from _check_row(study, f"tables.{name}.rows", row, table.tasks)
         yield from _check_titles(study, f"tables.{name}.rows", table.rows)
     for name, figure in study.figures.items():
-        yield from _not_a_name(f"figures.{name}", name, r"figure[A-Za-z0-9_]+", "a name such as `figure2`")
-        yield from _check_a_figure(study, f"figures.{name}", figure)
+        yield from _invalid_name(f"figures.{name}", name, r"figure[A-Za-z0-9_]+", "a name such as `figure2`")
+        yield from _check_figure(study, f"figures.{name}", figure)
 
 
-def _check_the_world(study: Study) -> Iterator[Inconsistency]:
+def _check_world(study: Study) -> Iterator[Inconsistency]:
     world = study.world
     for key, names in (("world.styles", world.styles), ("world.objects", world.objects)):
         yield from _repeated(key, names)
         for name in names:
-            yield from _not_a_name(key, name, NAME.pattern, "names of letters, digits, `_` and `-`")
+            yield from _invalid_name(key, name, NAME.pattern, "names of letters, digits, `_` and `-`")
         if not names:
             yield Inconsistency(key, names, "at least one name")
     yield from _unknown("prompts.photo_style", [study.prompts.photo_style], world.styles, "style of the world")
     if world.kind == "miniature":
-        yield from _check_the_miniature(study, world)
+        yield from _check_miniature(study, world)
     else:
-        yield from _check_the_papers_world(study, world)
-    shrinks = 2 ** (len(world.autoencoder.channels) - 1) if world.kind == "miniature" else 8
+        yield from _check_unlearn_canvas(study, world)
+    factor = 2 ** (len(world.autoencoder.channels) - 1) if world.kind == "miniature" else 8
     for key, resolution in _resolutions(study).items():
-        if resolution % shrinks:
-            yield Inconsistency(key, resolution, f"a multiple of {shrinks}, by which the autoencoder divides it")
+        if resolution % factor:
+            yield Inconsistency(key, resolution, f"a multiple of {factor}, by which the autoencoder divides it")
 
 
-def _check_the_papers_world(study: Study, world: UnlearnCanvasWorld) -> Iterator[Inconsistency]:
+def _check_unlearn_canvas(study: Study, world: UnlearnCanvasWorld) -> Iterator[Inconsistency]:
     if study.fid.mode == "benchmark" and world.assets.inception_torchvision is None:
-        expected = "the file of torchvision's Inception, which fid.mode: benchmark asks for"
+        expected = "the file of torchvision's Inception, which fid.mode: benchmark needs"
         yield Inconsistency("world.assets.inception_torchvision", None, expected)
     for key, names in (("world.styles", world.styles), ("world.objects", world.objects)):
         for name, expected in zip(names, sorted(names), strict=True):
             if name != expected:
-                yield Inconsistency(key, name, f"{expected} there: the classifiers' classes are in alphabetical order")
+                yield Inconsistency(key, name, f"{expected} here: the classifiers' classes are in alphabetical order")
 
 
-def _check_the_miniature(study: Study, world: MiniatureWorld) -> Iterator[Inconsistency]:
-    from corelib.worlds.miniature.drawing import OBJECTS, STYLES  # here: the paper's world needs no renderer
+def _check_miniature(study: Study, world: MiniatureWorld) -> Iterator[Inconsistency]:
+    from corelib.worlds.miniature.drawing import OBJECTS, STYLES  # imported here: the paper's world needs no renderer
 
     drawn = [style for style in world.styles if style != study.prompts.photo_style]
     yield from _unknown("world.styles", drawn, list(STYLES), "style that can be drawn")
@@ -126,19 +126,19 @@ def _check_the_miniature(study: Study, world: MiniatureWorld) -> Iterator[Incons
             f"a divisor of every entry of world.denoiser.channels ({world.denoiser.channels})",
         )
     if study.gate is not None:
-        yield Inconsistency("gate", study.gate, "null: the paper's numbers are of another world")
+        yield Inconsistency("gate", study.gate, "null: the paper's numbers belong to another world")
     if study.fid.mode == "benchmark":
         yield Inconsistency("fid.mode", "benchmark", "clean: the miniature has no Inception network")
     for key, resolution in _resolutions(study).items():
         if resolution != world.resolution:
-            yield Inconsistency(key, resolution, f"the miniature's own world.resolution ({world.resolution})")
+            yield Inconsistency(key, resolution, f"the miniature's world.resolution ({world.resolution})")
 
 
 def _resolutions(study: Study) -> dict[str, int]:
     return {"encoding.resolution": study.encoding.resolution, "sampling.resolution": study.sampling.resolution}
 
 
-def _check_a_task(study: Study, key: str, task: Task) -> Iterator[Inconsistency]:
+def _check_task(study: Study, key: str, task: Task) -> Iterator[Inconsistency]:
     styles, objects = study.world.styles, study.world.objects
     retain = [] if isinstance(task.retain, str) else task.retain
     named = {"forget": task.forget, "retain": retain, "evaluation.retain": task.evaluation.retain}
@@ -151,13 +151,13 @@ def _check_a_task(study: Study, key: str, task: Task) -> Iterator[Inconsistency]
         yield Inconsistency(f"{key}.retain", study.prompts.photo_style, "`photos_in_retain: true` for the photos")
     for leaf in ("retain", "evaluation.retain"):
         if overlap := [style for style in named[leaf] if style in task.forget]:
-            yield Inconsistency(f"{key}.{leaf}", overlap[0], f"styles that {key}.forget does not name")
-    for leaf, chosen in (("objects", task.objects), ("evaluation.objects", task.evaluation.objects)):
-        if chosen != "all":
-            yield from _unknown(f"{key}.{leaf}", list(chosen), objects, "object of the world")
-            yield from _repeated(f"{key}.{leaf}", list(chosen))
-        if not chosen:
-            yield Inconsistency(f"{key}.{leaf}", chosen, "`all` or at least one object")
+            yield Inconsistency(f"{key}.{leaf}", overlap[0], f"styles that are not in {key}.forget")
+    for leaf, selected in (("objects", task.objects), ("evaluation.objects", task.evaluation.objects)):
+        if selected != "all":
+            yield from _unknown(f"{key}.{leaf}", list(selected), objects, "object of the world")
+            yield from _repeated(f"{key}.{leaf}", list(selected))
+        if not selected:
+            yield Inconsistency(f"{key}.{leaf}", selected, "`all` or at least one object")
     if not task.evaluation.retain:
         yield Inconsistency(f"{key}.evaluation.retain", [], "at least one style")
     cells = len(task.evaluation.retain) * len(study.objects_of(task.evaluation.objects))
@@ -170,19 +170,19 @@ def _check_a_task(study: Study, key: str, task: Task) -> Iterator[Inconsistency]
     yield from _repeated(f"{key}.evaluation.seeds", task.evaluation.seeds)
 
 
-def _check_the_grids(study: Study) -> Iterator[Inconsistency]:
-    """The original model is sampled for all tasks together, and for the anchors of which images are generated."""
+def _check_grids(study: Study) -> Iterator[Inconsistency]:
+    """The original model samples the images of all tasks together, and those generated for the anchors of a task."""
     generates = any(method.objective.unlearn.images == "generated" for method in study.methods.values())
-    judged = 0
+    total = 0
     for name, task in study.tasks.items():
         seeds, styles = task.evaluation.seeds, len(task.forget) + len(task.evaluation.retain)
-        judged += styles * len(study.objects_of(task.evaluation.objects)) * len(seeds)
-        if judged > MOST_IMAGES:
-            expected = f"so few that {judged:,} images, with those of the tasks before it, become {MOST_IMAGES:,}"
+        total += styles * len(study.objects_of(task.evaluation.objects)) * len(seeds)
+        if total > MOST_IMAGES:
+            expected = f"fewer: the tasks up to this one need {total:,} images; the maximum is {MOST_IMAGES:,}"
             yield Inconsistency(f"tasks.{name}.evaluation.seeds", len(seeds), expected)
         anchors = len(study.retain_styles(task)) * len(study.objects_of(task.objects))
         if generates and (generated := anchors * len(study.training.images)) > MOST_IMAGES:
-            expected = f"so few that {generated:,} images generated for {name} become {MOST_IMAGES:,}"
+            expected = f"fewer: {name} needs {generated:,} generated images; the maximum is {MOST_IMAGES:,}"
             yield Inconsistency("training.images", len(study.training.images), expected)
 
 
@@ -210,32 +210,34 @@ def _check_training(study: Study) -> Iterator[Inconsistency]:
                 yield Inconsistency(key, anchor, "a style other than the forget style itself")
 
 
-def _check_a_method(study: Study, key: str, name: str, method: Method) -> Iterator[Inconsistency]:
-    yield from _not_a_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+def _check_method(study: Study, key: str, name: str, method: Method) -> Iterator[Inconsistency]:
+    yield from _invalid_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
     decay = study.training.optimizer.weight_decay
-    if method.saliency is not None and decay > 0:  # decay moves the weights that a mask keeps
+    if method.saliency is not None and decay > 0:  # decay would change the weights that a mask keeps
         yield Inconsistency("training.optimizer.weight_decay", decay, f"0.0, since {key} has a saliency mask")
     if name == ORIGINAL:
         yield Inconsistency("methods", ORIGINAL, "another name: this one is the model before unlearning")
     scale = study.training.scale
     if not 0 < method.learning_rate * scale.learning_rate < math.inf:
         yield Inconsistency(
-            "training.scale.learning_rate", scale.learning_rate, f"a number that leaves {key}.learning_rate one"
+            "training.scale.learning_rate",
+            scale.learning_rate,
+            f"a number for which the scaled {key}.learning_rate is positive and finite",
         )
     for task, length in method.length.items():
         if not 0 < round((length.epochs or length.steps or 0) * scale.length, DIGITS) < LONGEST:
-            expected = f"a number that leaves {key}.length.{task} one, below {LONGEST:,.0f}"
+            expected = f"a number for which the scaled {key}.length.{task} is positive and below {LONGEST:,.0f}"
             yield Inconsistency("training.scale.length", scale.length, expected)
     for leaf, tasks in (("length", list(method.length)), ("anchors", list(method.anchors))):
         yield from _unknown(f"{key}.{leaf}", tasks, list(study.tasks), "task")
     if study.training.epoch_counts == "both" and method.objective.retain is not None and method.batch % 2:
         yield Inconsistency(
-            f"{key}.batch", method.batch, "an even number: half of it are retain pairs (training.epoch_counts: both)"
+            f"{key}.batch", method.batch, "an even number: half the batch is retain pairs (training.epoch_counts: both)"
         )
 
 
-def _check_a_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[Inconsistency]:
-    yield from _not_a_name(key, row.name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+def _check_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[Inconsistency]:
+    yield from _invalid_name(key, row.name, NAME.pattern, "a name of letters, digits, `_` and `-`")
     yield from _unknown(key, [row.method], [ORIGINAL, *study.methods], "method")
     if row.method == ORIGINAL:
         if row.anchors is not None:
@@ -252,81 +254,81 @@ def _check_a_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator
 
 
 def _check_titles(study: Study, key: str, rows: list[str | Row]) -> Iterator[Inconsistency]:
-    """Rows that a reader of the table cannot tell apart, and the key that would give one of them another title."""
-    known: dict[str, int] = {}
-    spelt_out = study.rows_of(rows)
-    for place, row in enumerate(spelt_out):
+    """Rows that a reader of the table cannot tell apart, with the key at which one of them can get another title."""
+    first_with: dict[str, int] = {}
+    full_rows = study.rows_of(rows)
+    for index, row in enumerate(full_rows):
         title = study.title_of(row)
-        seen = _as_read(title)
-        if not seen:
-            yield Inconsistency(_key_of_title(key, rows, place), title, f"a title for the row {row.name} of {key}")
-        first = known.setdefault(seen, place)
-        if first != place:
-            changed, kept = (first, place) if rows[place] == ORIGINAL else (place, first)
-            expected = f"another title for the row {spelt_out[changed].name} of {key}"
+        normalized = _normalized(title)
+        if not normalized:
+            yield Inconsistency(_key_of_title(key, rows, index), title, f"a title for the row {row.name} of {key}")
+        first = first_with.setdefault(normalized, index)
+        if first != index:
+            changed, kept = (first, index) if rows[index] == ORIGINAL else (index, first)
+            expected = f"another title for the row {full_rows[changed].name} of {key}"
             yield Inconsistency(
                 _key_of_title(key, rows, changed),
-                study.title_of(spelt_out[changed]),
-                f"{expected}: the row {spelt_out[kept].name} has this one",
+                study.title_of(full_rows[changed]),
+                f"{expected}: the row {full_rows[kept].name} has the same",
             )
 
 
-def _key_of_title(key: str, rows: list[str | Row], place: int) -> str:
-    """Where to say the title of a row: in the row, or in the method that it names and nothing more."""
-    row = rows[place]
-    return f"methods.{row}.title" if isinstance(row, str) else f"{key}.{place}.title"
+def _key_of_title(key: str, rows: list[str | Row], index: int) -> str:
+    """The key of a row's title: in the row, or in its method if the row is nothing but the method's name."""
+    row = rows[index]
+    return f"methods.{row}.title" if isinstance(row, str) else f"{key}.{index}.title"
 
 
-def _as_read(title: str) -> str:
-    """A title without differences that hardly show: of case, space, and how Unicode composes characters."""
+def _normalized(title: str) -> str:
+    """A title without differences that are hardly visible: case, white space, and composition of Unicode characters."""
     normal = " ".join(unicodedata.normalize("NFKC", title).casefold().split())
     return "".join(mark for mark in normal if mark.isprintable())
 
 
-def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, asked_by: str) -> Iterator[Inconsistency]:
+def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: str) -> Iterator[Inconsistency]:
     base, pairs, forget = study.anchoring.base, study.anchoring.one_to_one, study.tasks[task].forget
     images = study.methods[name].objective.unlearn.images
     if not study.retain_styles(study.tasks[task]):
-        yield from _contradictions_without_retain_styles(study, scheme, name, task, asked_by)
+        yield from _check_scheme_without_retain_styles(study, scheme, name, task, used_by)
     if scheme == "all_to_one" and base in forget:
-        yield Inconsistency("anchoring.base", base, f"a style that tasks.{task}.forget does not name ({asked_by})")
+        yield Inconsistency("anchoring.base", base, f"a style that is not in tasks.{task}.forget ({used_by})")
     if study.methods[name].objective.unlearn.shows_the_anchor:
-        expected = f"a style: the method trains on its images, `images: {images}` ({asked_by})"
+        expected = f"a style: the method trains on its images, `images: {images}` ({used_by})"
         if scheme == "all_to_one" and base == EMPTY_CONCEPT:
             yield Inconsistency("anchoring.base", base, expected)
         if scheme == "empty":
             yield Inconsistency(f"methods.{name}.anchors.{task}", scheme, f"a scheme whose anchor is {expected}")
     if scheme == "one_to_one" and pairs != "in_order":
         if missing := [style for style in forget if style not in pairs]:
-            yield Inconsistency("anchoring.one_to_one", sorted(pairs), f"an anchor for {missing[0]} ({asked_by})")
+            yield Inconsistency("anchoring.one_to_one", sorted(pairs), f"an anchor for {missing[0]} ({used_by})")
         anchors = [pairs[style] for style in forget]
         if repeated := {anchor for anchor in anchors if anchors.count(anchor) > 1}:
             yield Inconsistency(
-                "anchoring.one_to_one", min(repeated), f"distinct anchors for the forget styles ({asked_by})"
+                "anchoring.one_to_one", min(repeated), f"distinct anchors for the forget styles ({used_by})"
             )
 
 
-def _contradictions_without_retain_styles(
-    study: Study, scheme: Scheme, name: str, task: str, asked_by: str
+def _check_scheme_without_retain_styles(
+    study: Study, scheme: Scheme, name: str, task: str, used_by: str
 ) -> Iterator[Inconsistency]:
-    """D_r is the photos alone, which no scheme chooses by itself: the base or the pairs have to be said."""
+    """Check a scheme on a D_r of photos alone: no scheme chooses these by itself, so base or pairs must name them."""
     photos, pairs = study.prompts.photo_style, study.anchoring.one_to_one
     shifted = scheme == "one_to_one" and pairs == "in_order" and len(study.tasks[task].forget) > 1
     if scheme == "all_to_one" and study.anchoring.base == FIRST_RETAIN:
-        expected = f"a style such as {photos}, since D_r of {task} has the photos and no other style ({asked_by})"
+        expected = f"a style such as {photos}, since D_r of {task} contains only the photos ({used_by})"
         yield Inconsistency("anchoring.base", FIRST_RETAIN, expected)
     elif scheme not in ("all_to_one", "empty") and not shifted and (scheme != "one_to_one" or pairs == "in_order"):
         expected = (
             f"a scheme that needs no retain style, such as all_to_one with anchoring.base: {photos}, since D_r of "
-            f"{task} has the photos and no other style ({asked_by})"
+            f"{task} contains only the photos ({used_by})"
         )
         yield Inconsistency(f"methods.{name}.anchors.{task}", scheme, expected)
 
 
-def _check_a_figure(study: Study, key: str, figure: Figure) -> Iterator[Inconsistency]:
+def _check_figure(study: Study, key: str, figure: Figure) -> Iterator[Inconsistency]:
     yield from _unknown(f"{key}.task", [figure.task], list(study.tasks), "task")
     for row in study.rows_of(figure.columns):
-        yield from _check_a_row(study, f"{key}.columns", row, [figure.task])
+        yield from _check_row(study, f"{key}.columns", row, [figure.task])
     yield from _repeated(f"{key}.columns", [row.name for row in study.rows_of(figure.columns)])
     yield from _check_titles(study, f"{key}.columns", figure.columns)
     evaluation = study.tasks[figure.task].evaluation
@@ -343,11 +345,11 @@ def _check_a_figure(study: Study, key: str, figure: Figure) -> Iterator[Inconsis
 
 
 def _not_finite(key: tuple[str, ...], leaf: object) -> Iterator[Inconsistency]:
-    """Numbers such as `.inf`, which no stage can work with."""
+    """Numbers such as `.inf`, with which no stage can compute."""
     if isinstance(leaf, float) and not math.isfinite(leaf):
         yield Inconsistency(".".join(key), leaf, "a finite number")
-    below = leaf.items() if isinstance(leaf, dict) else enumerate(leaf) if isinstance(leaf, list) else ()
-    for name, value in below:
+    entries = leaf.items() if isinstance(leaf, dict) else enumerate(leaf) if isinstance(leaf, list) else ()
+    for name, value in entries:
         yield from _not_finite((*key, str(name)), value)
 
 
@@ -364,6 +366,6 @@ def _repeated(key: str, values: list[str] | list[int]) -> Iterator[Inconsistency
             yield Inconsistency(key, value, "each entry once")
 
 
-def _not_a_name(key: str, name: str, pattern: str, expected: str) -> Iterator[Inconsistency]:
+def _invalid_name(key: str, name: str, pattern: str, expected: str) -> Iterator[Inconsistency]:
     if not re.fullmatch(pattern, name):
         yield Inconsistency(key, name, expected)

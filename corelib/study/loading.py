@@ -1,9 +1,9 @@
-"""Reading a study: `config/config.yaml`, overlays that name their `base:`, and errors that name their file.
+"""Loading of a study: `config/config.yaml`, overlays that name their `base:`, and errors that name their file.
 
-An overlay replaces leaves and lists and merges sections. `null` for a task, method, table or figure, or for what a
-method says of a task, removes it; with a task goes what the methods say of it. A method with `like: OTHER` is the other
-method, with what it says itself over it; `null` there removes what the other says of a task. Without a title of its own
-it has the other's, with its name in parentheses.
+An overlay replaces leaves and lists, and merges sections. `null` removes a task, a method, a table, a figure, or a
+method's entry for a task. Removing a task also removes the methods' entries for it. A method with `like: OTHER` takes
+the leaves of the other method and overrides them with its own; `null` there removes the other's entry for a task.
+Without a title of its own it has the other's title, with its own name in parentheses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from corelib.study.validation_errors import first_fault
 
 
 def load_study(name: str, folder: Path) -> Study:
-    """The study `name` of a configuration folder, merged, typed and checked as a whole.
+    """Load the study `name` of a configuration folder: merge, type and check all of it.
 
     Raises `ConfigurationError` with one sentence: file, key, value, expectation.
     """
@@ -31,8 +31,8 @@ def load_study(name: str, folder: Path) -> Study:
     try:
         study = Study.model_validate(merged)
         check_consistency(study)
-    except Inconsistency as found:
-        raise error_at(tuple(found.key.split(".")), str(found), origins, file) from None
+    except Inconsistency as inconsistency:
+        raise error_at(tuple(inconsistency.key.split(".")), str(inconsistency), origins, file) from None
     except ValidationError as error:
         raise error_at(*first_fault(error, merged, origins), origins, file) from None
     known = dict.fromkeys(table for table, *_ in load_published(folder))

@@ -1,4 +1,4 @@
-"""Overlays: a study's leaves over those of its base, and methods that are `like:` another."""
+"""Overlays: the leaves of a study override those of its base, and methods may be `like:` another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from corelib.study.schema import NAME
 from corelib.study.wording import error_in, shown, suggestion
 
 PAPER = "paper"
-"""The study that `config/config.yaml` itself is; its tables lie in `results/` and not in `results/paper/`."""
+"""The study of `config/config.yaml` itself; its tables are in `results/`, not in `results/paper/`."""
 
 REMOVABLE = {
     ("tasks",),
@@ -22,30 +22,30 @@ REMOVABLE = {
     ("methods", "*", "length"),
     ("methods", "*", "anchors"),
 }
-"""Sections whose entries have names of the study's own choosing."""
+"""Sections whose entries have names that the study chooses."""
 
 LIKE = "like"
-"""The key of a method that takes the leaves of another, but for those that it says itself."""
+"""The key of a method that takes the leaves of another, except for its own."""
 
 REMOVED = "(removed)"
-"""Behind a key, among the origins: the file that has removed it."""
+"""Appended to a key in the origins: the file that removed the key."""
 
 Key = tuple[str, ...]
 
 
 def study_file(name: str, folder: Path) -> Path:
-    """Where a study is written."""
+    """The file of a study."""
     return folder / "config.yaml" if name == PAPER else folder / "studies" / f"{name}.yaml"
 
 
 def study_names(folder: Path) -> list[str]:
-    """Every study that can be asked for; the names become parts of paths."""
-    found = sorted(file.stem for file in (folder / "studies").glob("*.yaml"))
-    return [PAPER, *(name for name in found if NAME.fullmatch(name))]
+    """The names of all studies; they become parts of paths."""
+    stems = sorted(file.stem for file in (folder / "studies").glob("*.yaml"))
+    return [PAPER, *(name for name in stems if NAME.fullmatch(name))]
 
 
 def merged_leaves(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:
-    """The leaves of a study over those of its base, and for each key the file that said it last."""
+    """The leaves of a study merged over those of its base, and for each key the file that set it last."""
     file = study_file(name, folder)
     if (shadowed := folder / "studies" / f"{PAPER}.yaml").exists():
         raise error_in(shadowed, f"the study {PAPER!r} is {study_file(PAPER, folder)}, expected another name")
@@ -70,16 +70,16 @@ def merged_leaves(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[
     tasks = _section(content, "tasks")
     for method in _section(merged, "methods"):
         for leaf in ("length", "anchors"):
-            said = _section(merged["methods"], method).get(leaf)
-            if isinstance(said, dict):
+            entries = _section(merged["methods"], method).get(leaf)
+            if isinstance(entries, dict):
                 merged["methods"][method][leaf] = {
-                    task: value for task, value in said.items() if task not in tasks or tasks[task] is not None
+                    task: value for task, value in entries.items() if task not in tasks or tasks[task] is not None
                 }
     return merged, origins
 
 
 def _no_such_study(name: str, folder: Path, expected: str) -> ConfigurationError:
-    """What is wrong with a study's name: a file's, a target's, one that cannot be part of a path, or another."""
+    """The error for a study's name that is a file's or a target's, cannot be part of a path, or is unknown."""
     path = Path(name)
     if path.parts[:1] == ("results",):
         meant = next((part for part in path.parts[1:] if "." not in part), PAPER)
@@ -88,41 +88,41 @@ def _no_such_study(name: str, folder: Path, expected: str) -> ConfigurationError
     if meant != name and meant in study_names(folder):
         return error_in(folder / "studies", f"no study is called {name!r}, expected `{meant}`")
     if not NAME.fullmatch(name) and name in [file.stem for file in (folder / "studies").glob("*.yaml")]:
-        expected = "expected a name of letters, digits, `_` and `-` alone, since it becomes part of paths"
+        expected = "expected a name of letters, digits, `_` and `-` only, since it becomes part of paths"
     return error_in(study_file(name, folder), f"there is no such study, {expected}")
 
 
 def _likes(content: Mapping[str, Any]) -> list[str]:
-    """The methods that are like another."""
+    """The methods with the key `like:`."""
     return [
         name for name, method in _section(content, "methods").items() if isinstance(method, dict) and LIKE in method
     ]
 
 
 def spell_out_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Path) -> None:
-    """Put in the place of a method that is `like:` another the other's leaves, with its own over them.
+    """Replace each method that is `like:` another by the other's leaves, overridden with its own.
 
-    Last of all, so that what an overlay says of the other holds for both.
+    This is done after all merging, so that an overlay's changes to the other method hold for both.
     """
     methods = _section(merged, "methods")
 
-    def spelt_out(name: str, seen: tuple[str, ...]) -> Any:
+    def resolved(name: str, seen: tuple[str, ...]) -> Any:
         method = methods[name]
         if not (isinstance(method, dict) and LIKE in method):
             return method
         key, like = ("methods", name), method[LIKE]
         others = [other for other in methods if other not in (*seen, name)]
         if like not in others:
-            said = f"{'.'.join((*key, LIKE))} is {shown(like)}, expected another method: {', '.join(others)}"
-            raise error_at((*key, LIKE), said, origins, study)
-        own = {leaf: value for leaf, value in method.items() if leaf != LIKE}
-        other = spelt_out(like, (*seen, name))
+            fault = f"{'.'.join((*key, LIKE))} is {shown(like)}, expected another method: {', '.join(others)}"
+            raise error_at((*key, LIKE), fault, origins, study)
+        overrides = {leaf: value for leaf, value in method.items() if leaf != LIKE}
+        other = resolved(like, (*seen, name))
         if not isinstance(other, dict):
             return other
         other = {**other, "title": f"{other.get('title')} ({name})"}
-        return _overlaid(other, own, key, _origin((*key, LIKE), origins), origins)
+        return _overlaid(other, overrides, key, _origin((*key, LIKE), origins), origins)
 
-    for name, method in {name: spelt_out(name, ()) for name in methods}.items():
+    for name, method in {name: resolved(name, ()) for name in methods}.items():
         methods[name] = method
 
 
@@ -151,28 +151,31 @@ def _overlaid(
     origins: dict[Key, Path],
     likes: Collection[str] = (),
 ) -> dict[str, Any]:
-    """A section with another over it; what a method of `likes` removes stays `null` until the other is known."""
+    """A section with an overlay merged over it.
+
+    An entry that a method of `likes` removes stays `null` until `spell_out_likes` resolves the method.
+    """
     merged = dict(base)
     for name, value in overlay.items():
-        here = (*key, name)
-        below = merged.get(name)
-        if isinstance(value, dict) and isinstance(below, dict) and not _is_another_kind(below, value):
-            origins[here] = file
-            merged[name] = _overlaid(below, value, here, file, origins, likes)
+        full_key = (*key, name)
+        base_value = merged.get(name)
+        if isinstance(value, dict) and isinstance(base_value, dict) and not _is_another_kind(base_value, value):
+            origins[full_key] = file
+            merged[name] = _overlaid(base_value, value, full_key, file, origins, likes)
             continue
         removes = value is None and _is_removable(key, likes)
         if removes and name not in merged:
             nearest = suggestion(name, list(merged))
-            raise error_in(file, f"{'.'.join(here)} is null, which removes an entry, but there is none{nearest}")
-        if isinstance(below, dict):
-            for old in [old for old in origins if old[: len(here)] == here]:
+            raise error_in(file, f"{'.'.join(full_key)} is null, which removes an entry, but there is none{nearest}")
+        if isinstance(base_value, dict):
+            for old in [old for old in origins if old[: len(full_key)] == full_key]:
                 del origins[old]
-        origins[here] = file
+        origins[full_key] = file
         if removes:
-            origins[(*here, REMOVED)] = file
+            origins[(*full_key, REMOVED)] = file
             del merged[name]
         else:
-            merged[name] = _overlaid({}, value, here, file, origins, likes) if isinstance(value, dict) else value
+            merged[name] = _overlaid({}, value, full_key, file, origins, likes) if isinstance(value, dict) else value
     return merged
 
 
@@ -182,22 +185,22 @@ def _is_removable(key: Key, likes: Collection[str]) -> bool:
     return key[:1] == ("methods",) and ("methods", "*", *key[2:]) in REMOVABLE and key[1] not in likes
 
 
-def _is_another_kind(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
-    """Whether a section is replaced rather than merged, since leaves of one kind mean nothing in another.
+def _is_another_kind(base_value: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    """Whether a section is replaced rather than merged, since the leaves of one kind mean nothing in another.
 
-    So it is with sections that say their `kind:`, and with a length, which is either epochs or steps.
+    This holds for sections with another `kind:`, and for a length, which is either epochs or steps.
     """
     if "kind" in value:
-        return bool(below.get("kind") != value["kind"])
-    return {"epochs", "steps"} >= {*below, *value}
+        return bool(base_value.get("kind") != value["kind"])
+    return {"epochs", "steps"} >= {*base_value, *value}
 
 
-def error_at(key: Key, what: str, origins: Mapping[Key, Path], study: Path) -> ConfigurationError:
-    """What is wrong with a key, in the file that says it; if that is another one, for the sake of which study."""
+def error_at(key: Key, fault: str, origins: Mapping[Key, Path], study: Path) -> ConfigurationError:
+    """The error for a key: the file that sets the key, the fault, and the study if that is another file."""
     file = _origin(key, origins)
-    return error_in(file, what if file == study else f"{what}, for the study {study}")
+    return error_in(file, fault if file == study else f"{fault}, for the study {study}")
 
 
 def _origin(key: Key, origins: Mapping[Key, Path]) -> Path:
-    """The file that says a key, or else the section where it is missing."""
+    """The file that sets a key; for a missing key, the file of the nearest section that contains it."""
     return next(origins[key[:length]] for length in range(len(key), -1, -1) if key[:length] in origins)

@@ -1,7 +1,7 @@
-"""From a study to its runs: which stages have to exist for a table or a figure, and what each of them reads.
+"""From a study to its runs: the stages that a table or a figure needs, and the settings and inputs of each.
 
-Nothing here computes a result or looks at the disk; torch is never imported. Equal runs of different rows, tables and
-studies are equal values with equal addresses, so they are built once.
+This module computes no results, does not access the disk, and never imports torch. Equal runs of different rows, tables
+and studies are equal values with equal addresses, so they are built once.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from corelib.study.worlds import MiniatureRuns, UnlearnCanvasRuns
 
 
 class Plan:
-    """The runs of one study. Every method answers with the same value when asked again.
+    """The runs of one study. Every method returns the same value each time it is called.
 
     Args:
-        name: what the study is called.
-        study: what it says.
+        name: name of the study.
+        study: its configuration.
         published: the paper's numbers, as (table, task, row, metric, value, k, n).
-        shipped: the record of the shipped world, for a study that takes it.
-        locked: the sha256 of what is locked, by its place, for a study of the paper's world.
-        slugs: the slugs of runs that are known already (`RunFactory`).
+        shipped: the record of the shipped world, for a study that uses it.
+        locked: the sha256 of each locked asset, by its place, for a study of the paper's world.
+        slugs: the slugs of known runs (`RunFactory`).
 
     Attributes:
         world: the runs that the study's world supplies.
@@ -63,18 +63,18 @@ class Plan:
 
     @property
     def papers_world(self) -> UnlearnCanvasRuns:
-        """The world of a study that needs assets.
+        """The paper's world, for a study that needs assets.
 
-        Raises `ConfigurationError` for a world that makes everything itself.
+        Raises `ConfigurationError` for a study of another world.
         """
         if isinstance(self.world, MiniatureRuns):
             raise ConfigurationError(
-                f"study {self.name}: world.kind is {self.study.world.kind!r}, which makes everything itself; expected "
-                "a study of the paper's world, which needs assets."
+                f"study {self.name}: world.kind is {self.study.world.kind!r}, which needs no assets; choose a study of "
+                "the paper's world."
             )
         return self.world
 
-    # What the user asks for
+    # Products
 
     @once
     def table(self, name: str) -> Run:
@@ -89,7 +89,7 @@ class Plan:
         settings = TableStage(
             name=name,
             rows=rows,
-            published=[numbers for theirs, *numbers in self.published if theirs == table.published],
+            published=[numbers for source, *numbers in self.published if source == table.published],
             comparable=self.world.is_the_papers,
         )
         return self._run("tables", f"{self.name}-{name}", settings, 1, inputs | self._gates())
@@ -124,14 +124,14 @@ class Plan:
 
     @once
     def gate(self) -> Run:
-        """The check of the original model against the paper's, behind which all training waits."""
+        """The check of the original model against the paper's numbers, for which all training waits."""
         settings = self._gate_settings()
         inputs = {"cells": self.cells(settings.task, ORIGINAL, None)}
         return self._run("gate", f"{settings.task}-{settings.on_failure}", settings, 1, inputs)
 
     @once
     def gate_report(self) -> Run:
-        """The same comparison as a page."""
+        """The report of the same comparison as a page."""
         settings = self._gate_settings()
         inputs = {"cells": self.cells(settings.task, ORIGINAL, None)}
         return self._run("gates", f"{self.name}-gate", settings, 1, inputs)
@@ -143,8 +143,8 @@ class Plan:
                 counts.setdefault(task, {})[metric] = int(k), int(n)
         if not counts:
             raise ConfigurationError(
-                f"study {self.name}: gate is {self.study.gate!r}, expected null, since the paper says nothing of the "
-                f"original model on the tasks {', '.join(self.study.tasks)}."
+                f"study {self.name}: gate is {self.study.gate!r}, expected null, since the paper has no numbers of the "
+                f"original model for the tasks {', '.join(self.study.tasks)}."
             )
         largest = max(counts, key=lambda task: sum(n for _, n in counts[task].values()))
         assert self.study.gate is not None
@@ -174,7 +174,7 @@ class Plan:
 
     @once
     def fid(self, task: str, method: str, scheme: Scheme | None) -> Run:
-        """The distance of one model's retain images to the real ones."""
+        """The FID between one model's retain images and the real ones."""
         retain = set(self.study.tasks[task].evaluation.retain)
         settings = FIDStage(fid=self.study.fid, grid=[image for image in self.grid_of(task) if image[0] in retain])
         inputs = {
@@ -182,7 +182,7 @@ class Plan:
             "reference": self.reference(task),
             **self.world.feature_extractors(),
         }
-        return self._run("fid", self._slug(task, method, scheme), settings, self._evaluating, inputs)
+        return self._run("fid", self._slug(task, method, scheme), settings, self._evaluation_threads, inputs)
 
     @once
     def reference(self, task: str) -> Run:
@@ -194,7 +194,7 @@ class Plan:
             objects=self.study.objects_of(evaluation.objects),
         )
         inputs = {"images": self.world.images(), **self.world.feature_extractors()}
-        return self._run("reference", task, settings, self._evaluating, inputs)
+        return self._run("reference", task, settings, self._evaluation_threads, inputs)
 
     @once
     def predictions(self, task: str, method: str, scheme: Scheme | None) -> Run:
@@ -206,13 +206,13 @@ class Plan:
             "object_classifier": self.world.classifier("object"),
         }
         slug = self._slug_of_samples(task, method, scheme)
-        return self._run("predictions", slug, settings, self._evaluating, inputs)
+        return self._run("predictions", slug, settings, self._evaluation_threads, inputs)
 
     # Models and their images
 
     @once
     def samples(self, task: str, method: str, scheme: Scheme | None) -> Run:
-        """The images of one model: an unlearned one on its task's grid, the original once for all tasks."""
+        """The images of one model: of an unlearned one on its task's grid, of the original once for all tasks."""
         study = self.study
         settings = SamplesStage(
             sampling=study.sampling,
@@ -234,7 +234,7 @@ class Plan:
             objective=recipe.objective,
             trained=recipe.trained,
             candidates=candidates,
-            draw=study.anchoring.draw if any(len(found) > 1 for found in candidates.values()) else None,
+            draw=study.anchoring.draw if any(len(styles) > 1 for styles in candidates.values()) else None,
             learning_rate=recipe.learning_rate * study.training.scale.learning_rate,
             batch=recipe.batch,
             length=recipe.length[task].times(study.training.scale.length),
@@ -246,7 +246,7 @@ class Plan:
             precision=study.training.precision,
             seed=study.training.seed,
         )
-        inputs = self._material(task)
+        inputs = self._training_inputs(task)
         if recipe.saliency is not None:
             inputs["saliency"] = self.saliency(task, method)
         if recipe.objective.unlearn.images == "generated":
@@ -267,20 +267,20 @@ class Plan:
             seed=study.training.seed,
         )
         slug = f"{method}-{task}-s{study.training.seed}"
-        return self._run("saliency", slug, settings, study.threads.unlearning, self._material(task))
+        return self._run("saliency", slug, settings, study.threads.unlearning, self._training_inputs(task))
 
     @once
     def generated(self, task: str, scheme: Scheme) -> Run:
-        """The latents of images that the base model generates of a scheme's anchors: one for each training index."""
-        study, chosen = self.study, self.study.tasks[task]
-        anchors = {anchor for found in self.candidates(chosen, scheme).values() for anchor in found}
+        """The latents of images that the base model generates for a scheme's anchors, one for each training index."""
+        study, definition = self.study, self.study.tasks[task]
+        anchors = {anchor for styles in self.candidates(definition, scheme).values() for anchor in styles}
         settings = LatentsStage(
             styles=study.styles_in_label_order(list(anchors)),
-            objects=study.objects_of(chosen.objects),
+            objects=study.objects_of(definition.objects),
             images=sorted(study.training.images),
             encoding=study.encoding,
         )
-        sampled = SamplesStage(
+        sample_settings = SamplesStage(
             sampling=study.sampling,
             wording=study.prompts.in_evaluation,
             grid=[
@@ -291,12 +291,12 @@ class Plan:
             ],
         )
         slug = f"{task}-{scheme}"
-        below = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
-        samples = self._run("samples", f"anchors-{slug}", sampled, study.threads.sampling, below)
+        sample_inputs = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
+        samples = self._run("samples", f"anchors-{slug}", sample_settings, study.threads.sampling, sample_inputs)
         inputs = {"samples": samples, "pipeline": self.world.pipeline()}
         return self._run("generated", slug, settings, study.threads.world, inputs)
 
-    def _material(self, task: str) -> dict[str, Run]:
+    def _training_inputs(self, task: str) -> dict[str, Run]:
         return {
             "pipeline": self.world.pipeline(),
             "slice": self.slice(task),
@@ -315,11 +315,11 @@ class Plan:
     @once
     def slice(self, task: str) -> Run:
         """The forget and the retain set of a task."""
-        chosen = self.study.tasks[task]
+        definition = self.study.tasks[task]
         settings = SliceStage(
-            forget=chosen.forget,
-            retain=self.study.retain_set(chosen),
-            objects=self.study.objects_of(chosen.objects),
+            forget=definition.forget,
+            retain=self.study.retain_set(definition),
+            objects=self.study.objects_of(definition.objects),
             images=sorted(self.study.training.images),
         )
         return self._run("slices", task, settings, 1, {"images": self.world.images()})
@@ -339,14 +339,14 @@ class Plan:
 
     @once
     def embeddings(self, use: Literal["training", "evaluation"]) -> Run:
-        """The text embeddings of every concept, and of the prompt that guidance departs from."""
+        """The text embeddings of every concept, and of the prompt of guidance's unconditional prediction."""
         study, words = self.study, self.study.prompts
         if use == "training":
-            wording, guided_from = words.in_training, EMPTY_CONCEPT
+            wording, unconditional = words.in_training, EMPTY_CONCEPT
         else:
-            wording, guided_from = words.in_evaluation, study.sampling.negative_prompt
+            wording, unconditional = words.in_evaluation, study.sampling.negative_prompt
         prompts = {wording.prompt(style, object_) for style in study.world.styles for object_ in study.world.objects}
-        settings = EmbeddingsStage(prompts=sorted({guided_from, *prompts}))
+        settings = EmbeddingsStage(prompts=sorted({unconditional, *prompts}))
         slug, inputs = f"{study.world.kind}-{use}", {"pipeline": self.world.pipeline()}
         return self._run("embeddings", slug, settings, study.threads.world, inputs)
 
@@ -354,18 +354,18 @@ class Plan:
 
     def grid_of(self, task: str) -> list[SampledImage]:
         """The evaluation grid of a task in label order."""
-        chosen = self.study.tasks[task]
-        styles = self.study.styles_in_label_order(chosen.forget + chosen.evaluation.retain)
-        objects = self.study.objects_of(chosen.evaluation.objects)
+        definition = self.study.tasks[task]
+        styles = self.study.styles_in_label_order(definition.forget + definition.evaluation.retain)
+        objects = self.study.objects_of(definition.evaluation.objects)
         return [
             (style, object_, seed)
             for style in styles
             for object_ in objects
-            for seed in sorted(chosen.evaluation.seeds)
+            for seed in sorted(definition.evaluation.seeds)
         ]
 
     def grid_of_all_tasks(self) -> list[SampledImage]:
-        """The grids of all tasks together, each image once, in label order."""
+        """The union of the grids of all tasks, in label order."""
         images = {image for task in self.study.tasks for image in self.grid_of(task)}
         world = self.study.world
         return sorted(images, key=lambda image: (world.styles.index(image[0]), world.objects.index(image[1]), image[2]))
@@ -381,7 +381,7 @@ class Plan:
         return ORIGINAL if method == ORIGINAL else self._slug(task, method, scheme)
 
     @property
-    def _evaluating(self) -> int:
+    def _evaluation_threads(self) -> int:
         return self.study.threads.evaluation
 
     def _run(self, stage: str, slug: str, settings: Section, threads: int, inputs: Mapping[str, Run]) -> Run:

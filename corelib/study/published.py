@@ -9,11 +9,14 @@ from pathlib import Path
 from corelib.study.wording import error_in, shown
 
 PUBLISHED = (r"\w+", r"[\w-]+", r"[\w-]+", r"\w+", r"\d{1,3}(\.\d+)?", r"\d{0,9}", r"\d{0,9}")
-"""What stands in a line of the paper's numbers."""
+"""The pattern of each column of the paper's numbers."""
 
 
 def load_published(folder: Path) -> list[list[str]]:
-    """The paper's numbers, as (table, task, row, metric, value, k, n)."""
+    """Read the paper's numbers, as (table, task, row, metric, value, k, n).
+
+    Raises `ConfigurationError` if the file is not readable or a line has another form.
+    """
     file = folder / "published.csv"
     try:
         with file.open(newline="", encoding="utf-8") as stream:
@@ -22,5 +25,7 @@ def load_published(folder: Path) -> list[list[str]]:
         raise error_in(file, f"not readable ({error}), expected the paper's numbers") from None
     for line in lines:
         if len(line) != len(PUBLISHED) or not all(re.fullmatch(*pair) for pair in zip(PUBLISHED, line, strict=True)):
-            raise error_in(file, f"{shown(line)}, expected table, task, row, metric, value, and k of n or neither")
+            raise error_in(
+                file, f"a line is {shown(line)}, expected table, task, row, metric, value, k, n (or no k, n)"
+            )
     return lines

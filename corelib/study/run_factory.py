@@ -1,4 +1,4 @@
-"""Makes the runs of a plan, equal ones once."""
+"""Creates the runs of a plan, equal runs only once."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from corelib.runs.stages import STAGES
 from corelib.settings.section import Section
 
 once = functools.cache
-"""Plans live as long as the process, so the answers of their methods may be kept too."""
+"""Caches the results of a plan's method; plans live as long as the process, so the cache may too."""
 
 
 class RunFactory:
-    """Makes runs by the registry of stages.
+    """Creates runs by the registry of stages.
 
     Args:
-        execution: how the work of runs is cut and saved.
-        slugs: the slugs of runs that are known already, by stage and beginning of the digest. An equal run planned
-            under another slug gets the known one.
+        execution: how the work of a run is divided into jobs and saved.
+        slugs: the slugs of known runs, by stage and the first 12 characters of the digest. An equal run that is
+            planned under another slug gets the known one.
     """
 
     def __init__(self, execution: Mapping[str, Any], slugs: Mapping[tuple[str, str], str]) -> None:
         self._execution = execution
         self._slugs = slugs
-        self._made: dict[str, Run] = {}
+        self._runs: dict[str, Run] = {}
 
     def make(
         self,
@@ -40,19 +40,19 @@ class RunFactory:
         after: Mapping[str, Run] | None = None,
         places: Mapping[str, str] | None = None,
     ) -> Run:
-        """The run of a stage with these settings and inputs; of equal runs, the one that was made first.
+        """The run of a stage with these settings and inputs; if an equal run was created before, that one.
 
         Args:
-            stage: its name in the registry.
-            slug: what the run is called.
+            stage: name of the stage in the registry.
+            slug: readable part of the run's name.
             settings: the leaves that the stage reads.
-            threads: CPU threads.
-            inputs: the runs it builds on, by role.
-            after: the runs it waits for without reading them, by role.
-            places: the user's own files that it takes into use, by name.
+            threads: number of CPU threads.
+            inputs: the runs that it builds on, by role.
+            after: the runs that it waits for without reading them, by role.
+            places: the paths of the user's files that it adopts, by name.
         """
         scripts = tuple(REPOSITORY / "workflow_scripts" / script for script in STAGES[stage].scripts)
         run = Run(stage, scripts, slugged(slug), settings, threads, inputs, self._execution, after or {}, places or {})
         if (known := self._slugs.get((stage, run.digest[:12]), run.slug)) != run.slug:
             run = replace(run, slug=known)
-        return self._made.setdefault(run.digest, run)
+        return self._runs.setdefault(run.digest, run)

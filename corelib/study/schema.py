@@ -1,7 +1,7 @@
-"""A study, typed: the whole of `config/config.yaml` after an overlay, and every check that needs more than one leaf.
+"""A typed study: the whole of `config/config.yaml`, with overlays merged over it.
 
-The sections that stages read live in `corelib.settings`; here they are put together and related to each other.
-Loading and merging the files is `corelib.study.loading`.
+The sections that stages read are in `corelib.settings`; this module combines them and relates them to each other.
+`corelib.study.loading` reads and merges the files; `corelib.study.consistency` has the checks of more than one leaf.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from corelib.settings.unlearn_canvas import Assets
 from corelib.settings.unlearning import Adam, Length, Objective, Saliency
 
 ORIGINAL = "original"
-"""The row of the model before any unlearning."""
+"""The row of the model before unlearning."""
 
 Scheme = Literal["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_to_five", "empty"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-"""What a style, object, task, method or table may be called: names become parts of paths."""
+"""The pattern of names of styles, objects, tasks, methods and tables; names become parts of paths."""
 
 MOST_NAMES = 1_000
-"""Styles or objects of a world, and rows or tasks of a table; the paper's have 51, 20, 9 and 3."""
+"""Maximum number of styles or objects of a world, and of rows or tasks of a table; the paper's have 51, 20, 9 and 3."""
 
 
 class UnlearnCanvasWorld(Section):
-    """The paper's world: the user's assets."""
+    """The paper's world, which consists of the user's assets."""
 
     kind: Literal["unlearn_canvas"]
     styles: list[str] = Field(max_length=MOST_NAMES)
@@ -45,7 +45,7 @@ class UnlearnCanvasWorld(Section):
 
 
 class MiniatureWorld(Section):
-    """A world that renders its own benchmark and trains its own models, or takes those that the repository ships."""
+    """A world that renders its own benchmark and trains its own models, or uses those that the repository ships."""
 
     kind: Literal["miniature"]
     pretrained: bool
@@ -65,7 +65,7 @@ World = Annotated[UnlearnCanvasWorld | MiniatureWorld, Field(discriminator="kind
 
 
 class Evaluation(Section):
-    """Which images judge a task: every listed style x object x seed."""
+    """The images that judge a task: every listed style x object x seed."""
 
     retain: list[str]
     objects: Literal["all"] | list[str]
@@ -73,12 +73,12 @@ class Evaluation(Section):
 
 
 class Task(Section):
-    """What is forgotten, what is held on to, and what is looked at afterwards.
+    """The styles to forget, the styles to retain, and the images on which the model is evaluated afterwards.
 
     Attributes:
         forget: the forget styles, in the order in which anchors are paired with them.
-        retain: the training retain set D_r: "rest" is every style that is not forgotten, "evaluated" the retain styles
-            of the evaluation, or a list, which may name the photos alone.
+        retain: the training retain set D_r: "rest" for every style that is not forgotten, "evaluated" for the retain
+            styles of the evaluation, or a list, which may contain the photos alone.
         photos_in_retain: whether the photos also belong to D_r, captioned `prompts.photo_in_training`.
         objects: the objects of the training images.
     """
@@ -91,12 +91,12 @@ class Task(Section):
 
 
 class Anchoring(Section):
-    """How the schemes of Table 4 choose alternative concepts (protocol, section 6).
+    """Settings of the schemes of Table 4, which choose alternative concepts (protocol, section 6).
 
     Attributes:
         base: the base style of all-to-one: "first_retain", a style, the photos included, or "" for the empty prompt.
         group: the size of the groups of five-to-one and one-to-five.
-        draw: where a scheme is random, whether every pair of a step draws its own anchor or a step draws one.
+        draw: for random schemes, whether each pair of a step draws its own anchor or all pairs of a step share one.
         one_to_one: "in_order", or an explicit mapping from forget style to anchor style.
     """
 
@@ -107,10 +107,10 @@ class Anchoring(Section):
 
 
 class Scale(Section):
-    """What a model of another size does to every method alike: its learning rate and its length are multiplied.
+    """Factors for a model of another size, the same for every method: on its learning rate and on its length.
 
     Attributes:
-        least_steps: no run is shorter, whatever its scaled length.
+        least_steps: minimum number of steps of a run, whatever its scaled length.
     """
 
     learning_rate: PositiveFloat
@@ -119,7 +119,7 @@ class Scale(Section):
 
 
 class TrainingProtocol(Section):
-    """What all unlearning runs share."""
+    """The settings that all unlearning runs share."""
 
     images: list[PositiveInt] = Field(min_length=1)
     epoch_counts: Literal["forget", "both"]
@@ -131,7 +131,7 @@ class TrainingProtocol(Section):
 
 
 class Method(Section):
-    """One way of unlearning: an entry of this kind is all that a new method needs."""
+    """An unlearning method; a new method needs nothing but such an entry."""
 
     title: str
     objective: Objective
@@ -144,7 +144,7 @@ class Method(Section):
 
 
 class Row(Section):
-    """A row of a table that departs from its method's own anchors or title."""
+    """A row of a table, with anchors or a title other than its method's."""
 
     name: str
     method: str
@@ -171,7 +171,7 @@ class Figure(Section):
 
 
 class Threads(Section):
-    """CPU threads per stage; results are equal to the bit only at equal thread counts."""
+    """CPU threads per stage; results are bit-identical only at equal thread counts."""
 
     world: PositiveInt
     unlearning: PositiveInt
@@ -180,14 +180,14 @@ class Threads(Section):
 
 
 class Execution(Section):
-    """How the work is cut and saved; changes no result and no address."""
+    """Settings of the division of work into jobs and of saving; they change no result and no address."""
 
     batches_per_shard: PositiveInt
     checkpoint_seconds: PositiveFloat
 
 
 class Study(Section):
-    """Everything that decides a set of tables and figures."""
+    """The complete configuration of a set of tables and figures."""
 
     world: World
     prompts: Prompts
@@ -205,15 +205,15 @@ class Study(Section):
     threads: Threads
     execution: Execution
 
-    # What the leaves say, spelt out
+    # Derived values
 
     @property
     def takes_shipped_world(self) -> bool:
-        """Whether the models are those that the repository ships."""
+        """Whether the study uses the models that the repository ships."""
         return self.world.kind == "miniature" and self.world.pretrained
 
     def objects_of(self, objects: Literal["all"] | list[str]) -> list[str]:
-        """The objects that a leaf names, in label order."""
+        """The objects of a leaf, in label order."""
         return self.world.objects if objects == "all" else sorted(objects, key=self.world.objects.index)
 
     def styles_in_label_order(self, styles: list[str]) -> list[str]:
@@ -221,7 +221,7 @@ class Study(Section):
         return sorted(styles, key=self.world.styles.index)
 
     def retain_styles(self, task: Task) -> list[str]:
-        """The styles of D_r from which anchors may be chosen, in label order; the photos are never among them."""
+        """The styles of D_r that may be anchors, in label order; the photos are never among them."""
         if task.retain == "rest":
             styles = [style for style in self.world.styles if style not in task.forget]
         elif task.retain == "evaluated":
@@ -231,17 +231,17 @@ class Study(Section):
         return [style for style in self.styles_in_label_order(styles) if style != self.prompts.photo_style]
 
     def retain_set(self, task: Task) -> list[str]:
-        """All styles of D_r, the photos included if the task says so, or has them alone."""
+        """All styles of D_r; includes the photos if `photos_in_retain` is set or if D_r is the photos alone."""
         photos = [self.prompts.photo_style]
         included = task.photos_in_retain or task.retain == photos
         return self.styles_in_label_order(self.retain_styles(task) + (photos if included else []))
 
     def rows_of(self, rows: list[str | Row]) -> list[Row]:
-        """Rows written as a method's name alone, spelt out."""
+        """All rows as `Row`; a method's name alone is a row of that name."""
         return [Row(name=row, method=row) if isinstance(row, str) else row for row in rows]
 
     def title_of(self, row: Row) -> str:
-        """What a row is called in a table or figure."""
+        """The title of a row in a table or figure."""
         if row.title is not None:
             return row.title
         return "Original" if row.method == ORIGINAL else self.methods[row.method].title

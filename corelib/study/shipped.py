@@ -1,7 +1,8 @@
-"""The record of the trained world that a configuration folder ships: read, and checked as a whole.
+"""The record of the trained world that a configuration folder ships: loading and validation.
 
-`pretrained/world.json` says of the shipped models their sha256, what later stages read of them, the leaves of the
-configuration that they were trained with, the code that drew the images, and the provenance of each training.
+`pretrained/world.json` records the sha256 of the shipped models, the facts about them that later stages read, the
+leaves of the configuration that they were trained with, the digest of the code that drew the images, and the provenance
+of each training.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from corelib.study.wording import shown
 
 
 def leaves_of_world(study: Study) -> dict[str, Any]:
-    """Every leaf on which a trained world depends, by its key: the world itself, and the words of the captions."""
-    said = study.model_dump(mode="json", include={"world", "prompts"})
-    return {key: leaf for key, leaf in _flat(said, ()) if key != "world.pretrained"}
+    """Every leaf on which a trained world depends, by its key: the world itself, and the wording of the captions."""
+    sections = study.model_dump(mode="json", include={"world", "prompts"})
+    return {key: leaf for key, leaf in _flat(sections, ()) if key != "world.pretrained"}
 
 
 def _flat(section: Mapping[str, Any], key: Key) -> Iterator[tuple[str, Any]]:
@@ -35,7 +36,7 @@ def _flat(section: Mapping[str, Any], key: Key) -> Iterator[tuple[str, Any]]:
 
 
 def check_against_shipped(study: Study, folder: Path, origins: Mapping[Key, Path], file: Path) -> None:
-    """Raise `ConfigurationError` for the first leaf that is not the one the shipped world was trained with."""
+    """Raise `ConfigurationError` for the first leaf that differs from the one the shipped world was trained with."""
     shipped = load_shipped(folder)["leaves"]
     for key, leaf in leaves_of_world(study).items():
         trained = shipped.get(key)
@@ -49,25 +50,25 @@ def check_against_shipped(study: Study, folder: Path, origins: Mapping[Key, Path
             )
 
 
-def _difference(key: str, found: object, expected: object) -> str:
-    """What differs, of two long lists the first entry that does."""
-    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected) > 3:
-        place = next(place for place, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
-        return f"{key} has {found[place]!r} as entry {place + 1}, expected {expected[place]!r}"
-    if isinstance(found, list) and isinstance(expected, list) and len(expected) > 3:
-        return f"{key} has {len(found)} entries, expected the {len(expected)}"
-    return f"{key} is {shown(found)}, expected {shown(expected)}"
+def _difference(key: str, actual: object, expected: object) -> str:
+    """The difference in words; for two long lists, the first entry that differs."""
+    if isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected) > 3:
+        index = next(index for index, pair in enumerate(zip(actual, expected, strict=True)) if pair[0] != pair[1])
+        return f"{key} has {actual[index]!r} as entry {index + 1}, expected {expected[index]!r}"
+    if isinstance(actual, list) and isinstance(expected, list) and len(expected) > 3:
+        return f"{key} has {len(actual)} entries, expected the {len(expected)}"
+    return f"{key} is {shown(actual)}, expected {shown(expected)}"
 
 
 RECORD = Path("pretrained/world.json")
-"""Below the configuration folder."""
+"""The path of the record below the configuration folder."""
 
 DRAWING = ("corelib.randomness", "corelib.worlds.miniature.drawing")
-"""The modules that decide how a miniature's images look."""
+"""The modules that draw a miniature's images."""
 
 
 class _Part(BaseModel):
-    """A part of the record; keys that nobody reads are free."""
+    """A part of the record; unknown keys are allowed."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -102,9 +103,9 @@ class _Record(_Part):
 
 
 def load_shipped(folder: Path) -> dict[str, Any]:
-    """The record of the trained world in a configuration folder: `files`, `facts`, `leaves`, `drawing`, `provenance`.
+    """Load the record of a configuration folder: `files`, `facts`, `leaves`, `drawing`, `provenance`.
 
-    Raises `ConfigurationError` if it is missing, unreadable, or lacks something that plans and stages read.
+    Raises `ConfigurationError` if the record is missing, is unreadable, or lacks a key that plans or stages read.
     """
     file = folder / RECORD
     if not file.exists():
@@ -114,24 +115,24 @@ def load_shipped(folder: Path) -> dict[str, Any]:
     except (ArtefactError, OSError):
         raise _error(file, "not readable as JSON") from None
     if not isinstance(record, dict):
-        raise _error(file, "no record of a trained world")
+        raise _error(file, "not the record of a trained world")
     try:
-        said = _Record.model_validate(record)
+        validated = _Record.model_validate(record)
     except ValidationError as error:
-        raise _error(file, f"no record of a trained world, {_first_fault(error, record)}") from None
-    for name, sha256 in said.files.items():
+        raise _error(file, f"not the record of a trained world: {_first_fault(error, record)}") from None
+    for name, sha256 in validated.files.items():
         if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
-            raise _error(file, f"files.{name} is {shown(sha256)}, which is no sha256")
+            raise _error(file, f"files.{name} is {shown(sha256)}, which is not a sha256")
     return dict(record)
 
 
 def digest_of_drawing() -> str:
-    """The digest of the code that decides how a miniature's images look."""
+    """The digest of the code that draws a miniature's images."""
     return digest_of_modules(*DRAWING)
 
 
 def _first_fault(error: ValidationError, record: dict[str, Any]) -> str:
-    """The key and the value of the first fault, in words."""
+    """The key and the value of the first error, in words."""
     fault = error.errors()[0]
     value: Any = record
     for name in fault["loc"]:
@@ -141,10 +142,10 @@ def _first_fault(error: ValidationError, record: dict[str, Any]) -> str:
     return f"{_key(fault['loc'])} is {shown(value)}"
 
 
-def _key(place: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, place))
+def _key(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))
 
 
-def _error(file: Path, what: str) -> ConfigurationError:
-    said = f"{file}: {what}, expected it as the repository ships it (or world.pretrained: false)."
-    return ConfigurationError("".join(mark if mark.isprintable() else "?" for mark in said))
+def _error(file: Path, fault: str) -> ConfigurationError:
+    sentence = f"{file}: {fault}; restore the file that the repository ships, or set world.pretrained: false."
+    return ConfigurationError("".join(mark if mark.isprintable() else "?" for mark in sentence))

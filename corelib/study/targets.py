@@ -1,4 +1,4 @@
-"""From what users ask for to runs: the paths of tables and figures."""
+"""From targets to runs: the paths of tables and figures, and the plans of their studies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRODUCT_FILE = re.compile(r"(table\w+|figure\w+|gate)\.\w+(\.\w+)?")
 
 
 def below_here(target: str) -> str:
-    """A target by its path from the working directory, as Snakemake spells it; one that lies elsewhere, as it is.
+    """A target as a path relative to the working directory, as Snakemake spells it; unchanged if it is elsewhere.
 
     The working directory may have been reached through links.
     """
@@ -36,7 +36,7 @@ def below_here(target: str) -> str:
 
 
 def targets_of(name: str, study: Study) -> list[str]:
-    """What to ask Snakemake for to have every table and figure of a study."""
+    """The targets that make Snakemake build every table and figure of a study."""
     place = RESULTS if name == PAPER else RESULTS / name
     gate = [] if study.gate is None else [str(place / "gate.md")]
     tables = [str(place / f"{table}.csv") for table in study.tables]
@@ -44,8 +44,11 @@ def targets_of(name: str, study: Study) -> list[str]:
 
 
 def plan_of(name: str, configuration: Path) -> Plan:
-    """The plan of a study with everything that its configuration folder says of the world, and the names of the runs
-    that lie here."""
+    """Load the plan of a study, with the shipped record and the asset lock of its configuration folder, and with the
+    slugs of the runs that exist here.
+
+    Raises `ConfigurationError` for a study that cannot be planned.
+    """
     study = load_study(name, configuration)
     shipped = load_shipped(configuration) if study.takes_shipped_world else None
     locked = read_lock(configuration).sha256 if study.world.kind == "unlearn_canvas" else None
@@ -53,18 +56,18 @@ def plan_of(name: str, configuration: Path) -> Plan:
 
 
 def study_at(place: Path) -> str:
-    """The study whose products lie in a folder."""
+    """The study whose products are in a folder."""
     return PAPER if place == RESULTS else place.name
 
 
 def product_at(place: Path, product: str, products_of: Callable[[str], Mapping[str, Run]]) -> Run:
     """The run of the product of that name in a folder.
 
-    Raises `ConfigurationError` if the study of that folder has none.
+    Raises `ConfigurationError` if the study of that folder has no such product.
     """
     if place == RESULTS / PAPER:
         raise ConfigurationError(
-            f"{place}/{product}: expected {RESULTS}/{product}, where the paper's own products lie."
+            f"{place}/{product}: expected {RESULTS}/{product}, since the paper's products are in {RESULTS}."
         )
     if place != RESULTS and not (place.parent == RESULTS and NAME.fullmatch(place.name)):
         raise ConfigurationError(f"{place}/{product}: expected {RESULTS}/{product}, or {RESULTS}/STUDY/{product}.")
@@ -77,16 +80,16 @@ def product_at(place: Path, product: str, products_of: Callable[[str], Mapping[s
 
 
 def product_files() -> tuple[dict[Path, list[Path]], list[Path]]:
-    """The files that lie in `results/` under the name of a table, figure or gate, by the path of its manifest; and all
-    other files there.
+    """The files in `results/` with the name of a table, figure or gate, by the path of its manifest; and all other
+    files there.
 
-    Files with a leading dot, leases and lists of attempts are left out: they are unfinished state.
+    Files with a leading dot, leases and lists of attempts are omitted: they are unfinished state.
     """
     products: dict[Path, list[Path]] = {}
     others = []
     for path in sorted(
         {*RESULTS.rglob("*"), *RESULTS.glob("*/*")}
-    ):  # a study's folder may be a link, which rglob leaves
+    ):  # a study's folder may be a link, which rglob does not follow
         parts = path.relative_to(RESULTS).parts
         is_hidden = any(part.startswith(".") for part in parts)
         if path.is_dir() or is_hidden or path.name.endswith((".lease", ".attempts.json")):
@@ -99,5 +102,5 @@ def product_files() -> tuple[dict[Path, list[Path]], list[Path]]:
 
 
 def making_assets(study: str) -> str:
-    """The command that provides a study's assets, in words for within a sentence."""
+    """The command that provides a study's assets, to be used in a sentence."""
     return "`make assets`" if study == PAPER else f"`make assets STUDY={study}`"

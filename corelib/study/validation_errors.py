@@ -31,24 +31,24 @@ EXPECTATIONS = {
     "less_than_equal": "a number of at most {le}",
     "literal_error": "{expected}",
 }
-"""What a fault of each pydantic type asks for, in words."""
+"""The expected value for each type of pydantic error, in words."""
 
 
 def first_fault(error: ValidationError, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> tuple[Key, str]:
-    """The key of the first fault of a validation, and what is wrong there."""
+    """The key of the first error of a validation, and a description of the error."""
     faults = [(_path_in_file(fault, merged), fault) for fault in error.errors(include_url=False)]
-    faults.sort(key=lambda found: found[1]["type"] != "extra_forbidden")
+    faults.sort(key=lambda entry: entry[1]["type"] != "extra_forbidden")
     first = faults[0][0]
-    # where several types may stand, the one that fits furthest is meant
+    # of the types that a union allows, the user means the one that validates furthest
     key = max((path for path, _ in faults if path[: len(first)] == first), key=len)
     alternatives = [fault for path, fault in faults if path == key]
-    # a section, where a number might stand too, is wrong in its kind
+    # a section at a key that also allows a number has a wrong kind
     fault = next((fault for fault in alternatives if fault["type"].startswith("union_tag")), alternatives[0])
     name = ".".join(key)
     if fault["type"] == "extra_forbidden":
         return key, f"{name} is not a known key{suggestion(key[-1], _keys_at(fault['loc'][:-1]))}"
     if fault["type"] == "missing":
-        return key, f"{name} is missing, expected a value{_meant(key, merged, origins)}"
+        return key, f"{name} is missing, expected a value{_hint(key, merged, origins)}"
     if fault["type"] == "union_tag_not_found":
         return key, f"{name}.kind is missing, expected one of {', '.join(_kinds_at(fault['loc']))}"
     if fault["type"] == "union_tag_invalid":
@@ -60,18 +60,18 @@ def first_fault(error: ValidationError, merged: Mapping[str, Any], origins: Mapp
     return key, f"{name} is {shown(fault['input'])}, expected {' or '.join(expectations)}"
 
 
-def _meant(key: Key, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> str:
-    """What the user may have meant by a task, method, table or figure that lacks a leaf."""
+def _hint(key: Key, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> str:
+    """A hint at the probable intention behind a task, method, table or figure that lacks a leaf."""
     if key[:1] not in REMOVABLE or len(key) != 3:
         return ""
     section, name, _ = key
     if (*key[:2], REMOVED) in origins:
-        return f"; {origins[(*key[:2], REMOVED)]} removes {section}.{name}, so that all of it has to be said anew"
+        return f"; {origins[(*key[:2], REMOVED)]} removes {section}.{name}, so that it must be specified in full"
     others = [other for other in merged[section] if other != name]
     near = difflib.get_close_matches(name, others, n=1)
-    meant = f", or `{near[0]}` instead of `{name}`" if near else ""
+    hint = f", or `{near[0]}` instead of `{name}`" if near else ""
     like = near[0] if near else "METHOD"
-    return f"{meant}, or `{LIKE}: {like}` for all that it does not say" if section == "methods" else meant
+    return f"{hint}, or `{LIKE}: {like}` to take the other leaves from there" if section == "methods" else hint
 
 
 def _expectation(fault: Mapping[str, Any]) -> str:
@@ -82,12 +82,12 @@ def _expectation(fault: Mapping[str, Any]) -> str:
 
 
 def _path_in_file(fault: Mapping[str, Any], merged: Mapping[str, Any]) -> Key:
-    """Where a fault lies, without the names of union members that pydantic's locations contain."""
+    """The key of an error, without the names of union members that pydantic's locations contain."""
     key: list[str] = []
-    here: Any = merged
+    value: Any = merged
     for part in fault["loc"]:
-        if (isinstance(here, list) and isinstance(part, int)) or (isinstance(here, dict) and part in here):
-            here = here[part]
+        if (isinstance(value, list) and isinstance(part, int)) or (isinstance(value, dict) and part in value):
+            value = value[part]
             key.append(str(part))
     if fault["type"] == "missing":
         key.append(str(fault["loc"][-1]))
@@ -100,16 +100,16 @@ def _keys_at(location: Iterable[str | int]) -> list[str]:
 
 
 def _kinds_at(location: Iterable[str | int]) -> list[str]:
-    """What `kind` may be in the section at a pydantic location."""
+    """The allowed values of `kind` in the section at a pydantic location."""
     return [kind for member in _members(_type_at(location)) for kind in _kinds(member)]
 
 
 def _type_at(location: Iterable[str | int]) -> Any:
     """The type that the configuration expects at a pydantic location."""
-    here: Any = Study
+    annotation: Any = Study
     for part in location:
-        here = _type_below(here, part)
-    return here
+        annotation = _type_below(annotation, part)
+    return annotation
 
 
 def _type_below(annotation: Any, part: str | int) -> Any:
@@ -124,7 +124,7 @@ def _type_below(annotation: Any, part: str | int) -> Any:
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """The members of a union, or a type itself."""
+    """The members of a union, or the type itself."""
     if get_origin(annotation) in (Union, UnionType):
         for member in get_args(annotation):
             yield from _members(member)

@@ -1,4 +1,4 @@
-"""How values and errors of a configuration are worded."""
+"""Wording of the values and errors of a configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from corelib.errors import ConfigurationError
 
 
 def shown(value: object) -> str:
-    """A value as YAML spells it, cut where it is long."""
+    """A value as YAML spells it, cut if it is long."""
     text = _in_yaml(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -22,31 +22,38 @@ def _in_yaml(value: object) -> str:
         case list():
             return f"[{', '.join(map(_in_yaml, value))}]"
         case dict():
-            return f"{{{', '.join(f'{name}: {_in_yaml(below)}' for name, below in value.items())}}}"
+            return f"{{{', '.join(f'{name}: {_in_yaml(entry)}' for name, entry in value.items())}}}"
         case float() if not math.isfinite(value):
             return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
         case _:
             return repr(value)
 
 
-def listed(names: list[str], most: int = 8) -> str:
-    """The first names of a list, and how many there are."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, ... ({len(names)} in all)"
+def listed(names: list[str], max_names: int = 8) -> str:
+    """The first names of a list; the number of all names if some are omitted."""
+    text = ", ".join(names[:max_names])
+    return text if len(names) <= max_names else f"{text}, ... ({len(names)} in total)"
 
 
 LONGEST_SENTENCE = 2000
-"""Characters of what is said of a fault, whatever the names in it are."""
+"""Maximum number of characters of an error sentence, however long the names in it are."""
 
 
-def error_in(place: Path | str, what: str) -> ConfigurationError:
-    """One sentence on one line, whatever the user's names and values contain."""
-    said = "".join(mark if mark.isprintable() else "?" for mark in " ".join(f"{place}: {what}.".split()))
-    return ConfigurationError(said if len(said) <= LONGEST_SENTENCE else f"{said[: LONGEST_SENTENCE - 4]}... .")
+def error_in(place: Path | str, fault: str) -> ConfigurationError:
+    """An error of one sentence on one line, whatever the user's names and values contain.
+
+    Args:
+        place: the file, or the file and line, with which the sentence begins.
+        fault: the rest of the sentence, without a full stop.
+    """
+    sentence = "".join(mark if mark.isprintable() else "?" for mark in " ".join(f"{place}: {fault}.".split()))
+    return ConfigurationError(
+        sentence if len(sentence) <= LONGEST_SENTENCE else f"{sentence[: LONGEST_SENTENCE - 4]}... ."
+    )
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """What the user may have meant by an unknown name."""
+    """The continuation of an error about an unknown name: the most similar known name, or all known names."""
     if near := difflib.get_close_matches(name, known, n=1):
         return f", expected `{near[0]}`"
     return f", expected one of {', '.join(known)}" if known else ""

@@ -19,17 +19,17 @@ from corelib.study.shipped import DRAWING, digest_of_drawing
 from corelib.worlds.unlearn_canvas.asset_lock import place_of
 
 PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
-"""The parts of a diffusers pipeline beside its U-Net that are used here."""
+"""The parts of a diffusers pipeline that are used here, besides its U-Net."""
 
 
 class MiniatureRuns:
-    """The miniature: it draws its images and trains its networks, or takes the shipped ones.
+    """The miniature: it draws its images and trains its networks, or uses the shipped networks.
 
     Args:
         study: the study.
         world: its world.
-        factory: makes the runs.
-        shipped: the record of the shipped world, for a study that takes it.
+        factory: creates the runs.
+        shipped: the record of the shipped world, for a study that uses it.
     """
 
     is_the_papers = False
@@ -68,8 +68,10 @@ class MiniatureRuns:
             style: {object_: prompts.in_training.prompt(style, object_) for object_ in world.objects}
             for style in world.styles
         }
-        asked = [prompts.in_evaluation.prompt(style, object_) for style in world.styles for object_ in world.objects]
-        words = {word for prompt in asked for word in prompt.split()}
+        evaluated = [
+            prompts.in_evaluation.prompt(style, object_) for style in world.styles for object_ in world.objects
+        ]
+        words = {word for prompt in evaluated for word in prompt.split()}
         words |= {word for caption in captions.values() for prompt in caption.values() for word in prompt.split()}
         settings = PipelineStage(
             text_encoder=world.text_encoder,
@@ -97,7 +99,7 @@ class MiniatureRuns:
         return self._factory.make("classifier", f"{world.kind}-{label}", settings, self._study.threads.world, inputs)
 
     def feature_extractors(self) -> dict[str, Run]:
-        """What FID takes its features from: both classifiers."""
+        """The networks from which FID takes its features: both classifiers."""
         return {"style_classifier": self.classifier("style"), "object_classifier": self.classifier("object")}
 
     @once
@@ -109,7 +111,7 @@ class MiniatureRuns:
 
     @once
     def _pretrained(self) -> Run:
-        assert self._shipped is not None, "a study that takes the shipped world, without its record"
+        assert self._shipped is not None, "a study that uses the shipped world, without its record"
         if self._shipped["drawing"] != digest_of_drawing():
             raise ConfigurationError(
                 f"{' or '.join(DRAWING)}: its code has changed since the shipped world was trained on its images; "
@@ -120,12 +122,12 @@ class MiniatureRuns:
 
 
 class UnlearnCanvasRuns:
-    """The paper's world: the user's own files, taken into use.
+    """The paper's world, which adopts the user's files.
 
     Args:
         study: the study.
         world: its world.
-        factory: makes the runs.
+        factory: creates the runs.
         locked: the sha256 of each locked asset, by its place.
     """
 
@@ -151,28 +153,30 @@ class UnlearnCanvasRuns:
         return self.adoption(f"{label}_classifier")
 
     def feature_extractors(self) -> dict[str, Run]:
-        """What FID takes its features from: an Inception network."""
+        """The network from which FID takes its features: an Inception network."""
         network = "inception_torchvision" if self._study.fid.mode == "benchmark" else "inception"
         return {"inception": self.adoption(network)}
 
     def assets(self) -> tuple[AdoptionStage, dict[str, str]]:
-        """All of the user's assets that the study may need, and where each is."""
-        used = self._world.assets
-        optional = [name for name in ("compvis", "inception_torchvision") if getattr(used, name) is not None]
-        return self._taken(["images", "pipeline", "style_classifier", "object_classifier", "inception", *optional])
+        """The adoption of all assets that the study may need, and the path of each asset."""
+        assets = self._world.assets
+        optional = [name for name in ("compvis", "inception_torchvision") if getattr(assets, name) is not None]
+        return self._adoption_of(
+            ["images", "pipeline", "style_classifier", "object_classifier", "inception", *optional]
+        )
 
     @property
     def compvis_weights(self) -> Literal["raw", "ema"]:
-        """Which weights of a CompVis checkpoint are used, if there is one."""
+        """The weights of a CompVis checkpoint that are used, if there is a checkpoint."""
         return self._world.assets.weights
 
     @once
     def adoption(self, asset: str) -> Run:
-        """One of the user's assets, taken into use."""
-        settings, places = self._taken([asset])
+        """The adoption of one of the user's assets."""
+        settings, places = self._adoption_of([asset])
         return self._factory.make("assets", asset, settings, 1, {}, places=places)
 
-    def _taken(self, names: list[str]) -> tuple[AdoptionStage, dict[str, str]]:
+    def _adoption_of(self, names: list[str]) -> tuple[AdoptionStage, dict[str, str]]:
         world, assets = self._world, self._world.assets
         unet: Literal["unet", "unet_ema"] = "unet" if assets.weights == "raw" or assets.compvis else "unet_ema"
         parts = {"pipeline": [f"pipeline/{part}" for part in (unet, *PIPELINE_PARTS)]}

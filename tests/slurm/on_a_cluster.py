@@ -377,7 +377,7 @@ def a_snakemake_killed_while_its_job_waits(workflow: Workflow, cluster: Cluster)
     workflow.process.wait()
     again = Workflow.started(workflow.checkout, called="again")
     again.ends_well()
-    assert "Cancelled 1 jobs that an earlier Snakemake has left in the queue." in again.said
+    assert "Cancelled 1 jobs that an earlier Snakemake left in the queue." in again.said
     assert cluster.job(number)["JobState"] == "CANCELLED"
     assert again.went_on("core")
 
@@ -500,8 +500,8 @@ def test_an_outage_that_is_too_long_ends_with_a_sentence_and_leaves_the_jobs_alo
     number = workflow.in_the_middle_of("core", cluster)
     cluster.end_daemon("slurmctld")
     assert ends(workflow, 240) == 1
-    assert "Slurm has given no answer for 1 minutes" in workflow.said
-    assert "ask for the target again when it answers" in workflow.said
+    assert "Slurm has not answered for 1 minutes" in workflow.said
+    assert "ask for the target again when Slurm answers" in workflow.said
     cluster.start_daemon("slurmctld")
     wait_for("the controller", lambda: cluster.states().get("gpu1"), NEVER)
     again = Workflow.started(checkout, called="again")
@@ -534,7 +534,7 @@ def test_a_site_without_names_of_gpus_and_one_with_two(
     [
         (
             {"max_minutes": 1440},
-            "they ask for 60 minutes, expected 5 at most in partition a100; say max_minutes: 5 in slurm/site.yaml",
+            "they request 60 minutes, expected at most 5 in partition a100; set max_minutes: 5 in slurm/site.yaml",
         ),
         ({"partition": "gpus"}, "partition is 'gpus', expected one of a100, main"),
         ({"partition": "main"}, "partition main has no GPUs"),
@@ -571,7 +571,7 @@ def test_a_limit_on_submissions_is_no_failed_attempt(sites: Sites, reference: Ch
     workflow = Workflow.started(checkout)
     workflow.ends_well(900)
     assert_same(checkout, reference)
-    assert "Slurm takes no more jobs for now (" in workflow.said and "Error in rule" not in workflow.said
+    assert "Slurm accepts no more jobs for now (" in workflow.said and "Error in rule" not in workflow.said
 
 
 @pytest.mark.slow
@@ -584,7 +584,7 @@ def test_a_node_without_the_environment_is_named_and_avoided(sites: Sites, refer
     workflow = Workflow.started(checkout, "--retries", "1")
     workflow.ends_well(600)
     assert_same(checkout, reference)
-    assert re.search(r"Slurm says of job \d+: FAILED on node gpu1", workflow.said)
+    assert re.search(r"Slurm's state of job \d+: FAILED on node gpu1", workflow.said)
     assert "Node: gpu1" in workflow.said
     assert {record["node"] for record in records(checkout) if record["node"].startswith("gpu")} == {"gpu2"}
     cluster.break_node("gpu1")

@@ -201,7 +201,7 @@ def test_preflight_finds_nothing_wrong_and_plan_nothing_to_do(small: Checkout) -
     assert "the 51 styles are those of the images, in the order of the classifier's outputs" in done.stdout
     assert done.stdout.endswith("small: ready.\n")
     done = small.python("-m", "corelib", "plan", "results/small/table1.csv")
-    assert done.stdout.startswith("Nothing is to be done")
+    assert done.stdout.startswith("Nothing to do")
 
 
 # Against independent implementations, on what the study has made

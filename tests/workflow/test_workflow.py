@@ -427,7 +427,7 @@ def test_images_that_are_not_as_rendered_are_rendered_again(damage: Callable[[Pa
     ("study", "sentence"),
     [
         ("tiny", "Write-protected output files for rule tabulate:"),  # Snakemake's own, where there are products
-        ("other", "results/other: cannot be written to, expected a writable folder."),
+        ("other", "results/other: not writable, expected a writable folder."),
     ],
 )
 def test_a_read_only_results_folder_is_named_before_anything_is_computed(
@@ -477,7 +477,7 @@ def test_a_second_user_in_a_clone_reads_one_sentence(used: str, tmp_path: Path) 
         folder.chmod(0o755)
     assert done.returncode != 0
     assert done.stderr.count("Error: ") == 1 and "Traceback" not in done.stderr, done.stderr
-    assert ("cannot be written to" in done.stderr) or ("a clone belongs to one user" in done.stderr)
+    assert ("not writable" in done.stderr) or ("a clone belongs to one user" in done.stderr)
 
 
 # The entrance

@@ -1,4 +1,4 @@
-"""Jobs that a Slurm cluster could never start, as seen through programs that stand in for Slurm's."""
+"""Jobs that a Slurm cluster could never start, tested with scripts in place of Slurm's commands."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ REQUEST = Request("unlearn", "gpu", "mine", None, None, True, "a100", 4, 32_000,
         ({"account": "mine,theirs"}, None),
         (
             {"minutes": 1441},
-            "they ask for 1441 minutes, expected 1440 at most in partition gpu; say max_minutes: 1440 in slur",
+            "they request 1441 minutes, expected at most 1440 in partition gpu; set max_minutes: 1440 in slurm",
         ),
         (
             {"partition": "gpu,gpux"},
             "partition is 'gpux', expected one of gpu, main, old (slurm/site.yaml or --config)",
         ),
         ({"partition": "gpus"}, "partition is 'gpus', expected one of gpu, main, old (slurm/site.yaml or --config)"),
-        ({"partition": None, "minutes": 9}, "partition main has no GPUs, expected one that has"),
+        ({"partition": None, "minutes": 9}, "partition main has no GPUs, expected one with GPUs"),
         ({"account": "theirs"}, "account is 'theirs', expected one of yours: mine"),
         ({"qos": "short"}, "qos is 'short', expected one of long, normal"),
         (
             {"qos": "long", "partition": "old", "gpu_model": None, "minutes": 3000},
-            "expected 2880 at most with the qos long",
+            "expected at most 2880 with the qos long",
         ),
         (
             {"gpu_model": "h100"},
@@ -69,12 +69,12 @@ REQUEST = Request("unlearn", "gpu", "mine", None, None, True, "a100", 4, 32_000,
         ),
         (
             {"gpu_model": "v100", "memory_mb": 200_000},
-            "they ask for 200000 MB of memory, and the largest node of partitio",
+            "they request 200000 MB of memory, but the largest node of partition",
         ),
-        ({"cpus": 65}, "they ask for 65 CPUs, and the largest node of partition gpu has 64"),
+        ({"cpus": 65}, "they request 65 CPUs, but the largest node of partition gpu has 64"),
         (
             {"constraint": "fast"},
-            "constraint is 'fast', and no node of partition gpu has it, expected of a100-80gb, nvme",
+            "constraint is 'fast', and no node of partition gpu has it, expected features of a100-80gb, nvme",
         ),
     ],
 )
@@ -85,7 +85,7 @@ def test_a_job_that_can_never_start_is_one_sentence(change: dict, fault: str | N
         assert found[0].startswith("jobs of rule unlearn could never start: ") and fault in found[0]
 
 
-def test_what_slurm_prints_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_of_slurm_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = (
         "gpu|1-00:00:00|64|500000|gpu:a100:4(S:0-1)|a100-80gb,nvme",
         "gpu|1-00:00:00|32|180000|gpu:v100:2|(null)",

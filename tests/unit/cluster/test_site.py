@@ -1,4 +1,4 @@
-"""What a cluster calls its things, and the run times that jobs ask for."""
+"""The values of a site, and the run times that jobs request."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def minutes(run, attempt: int = 1) -> int:
 # Names
 
 
-def test_what_is_left_empty_is_left_to_slurm() -> None:
+def test_empty_values_are_left_to_slurm() -> None:
     assert Site.of({}).resources_of("fid") == Site.of({"account": None, "qos": ""}).resources_of("fid") == {"gpu": 1}
 
 
-def test_jobs_without_a_gpu_ask_for_no_model_and_for_their_own_partition() -> None:
+def test_jobs_without_a_gpu_request_no_model_and_their_own_partition() -> None:
     site = Site.of({"account": "4711", "partition": "a100", "cpu_partition": "std", "gpu_model": "a100", "qos": "long"})
     said = {"gpu": 1, "slurm_account": "4711", "slurm_partition": "a100", "gpu_model": "a100", "qos": "long"}
     assert site.resources_of("unlearning") == said
@@ -51,7 +51,7 @@ def test_jobs_without_a_gpu_ask_for_no_model_and_for_their_own_partition() -> No
     ("values", "sentence"),
     [
         ({"acount": "x"}, "unknown key acount, expected one of account, partition, cpu_partition, gpu_model"),
-        ({"learning_rate": 1e-5}, "hyperparameters are said in a study, in config/studies/."),
+        ({"learning_rate": 1e-5}, "set hyperparameters in a study, in config/studies/."),
         ({"account": ["a"]}, "account is ['a'], expected a name."),
         ({"seconds": 3}, "seconds is 3, expected a section with train, denoise, encode."),
         ({"account": 83}, "account is the number 83, expected text, since a number loses its leading zeros and under"),
@@ -85,7 +85,7 @@ def test_the_shipped_site_is_complete_and_valid() -> None:
     assert Site.of(values).resources_of("fid") == {"gpu": 1, "gpu_model": "a100"}
 
 
-def test_every_rule_that_is_submitted_asks_for_what_its_stage_needs() -> None:
+def test_every_submitted_rule_requests_what_its_stage_needs() -> None:
     texts = [
         text for path in sorted((REPOSITORY / "rules").glob("*.smk")) for text in path.read_text().split("\nrule ")[1:]
     ]
@@ -98,7 +98,7 @@ def test_a_site_whose_gpus_have_no_type_names_no_model(values: dict) -> None:
     assert Site.of(values).resources_of("fid") == {"gpu": 1}
 
 
-def test_what_jobs_ask_for_survives_other_default_resources(tmp_path: Path) -> None:
+def test_the_requests_of_jobs_override_other_default_resources(tmp_path: Path) -> None:
     """`--default-resources` on the command line replaces those of the profile."""
     clone = Checkout.at(tmp_path / "clone")
     command = ("--profile", "slurm", "-n", "results/tiny/table1.csv")
@@ -111,7 +111,7 @@ def test_what_jobs_ask_for_survives_other_default_resources(tmp_path: Path) -> N
         assert any("runtime=" in resource for resource in wanted[1])
 
 
-def test_a_site_can_be_said_on_the_command_line(tmp_path: Path) -> None:
+def test_a_site_can_be_set_on_the_command_line(tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path / "clone")
     said = ("account=us", "partition=fat", "gpu_model=h100")
     done = clone.snakemake("--profile", "slurm", "-n", "results/tiny/table1.csv", "--config", *said)
@@ -152,7 +152,7 @@ def test_the_run_time_of_the_paper_follows_from_the_passes_of_its_steps(plan: Pl
     assert minutes(run) == -(-(OVERHEAD_MINUTES * 60 + SAFETY_FACTOR * seconds) // 60)
 
 
-def test_a_model_that_samples_its_own_images_asks_for_that_time_too(plan: Plan) -> None:
+def test_a_model_that_samples_its_own_images_requests_time_for_that_too(plan: Plan) -> None:
     paper, released = (plan.unlearning("Forget01", name, None) for name in ("esd", "esd_released"))
     steps, half_of_the_way = 1000, 49 / 2
     target = 2  # passes of the teacher
@@ -167,13 +167,13 @@ def test_a_job_of_samples_is_one_shard(plan: Plan) -> None:
     assert minutes(run) == -(-(OVERHEAD_MINUTES * 60 + SAFETY_FACTOR * seconds) // 60)
 
 
-def test_more_work_asks_for_more_time_and_so_does_another_attempt(plan: Plan) -> None:
+def test_more_work_and_further_attempts_request_more_time(plan: Plan) -> None:
     small, large = plan.unlearning("Forget01", "core", None), plan.unlearning("Forget25", "core", None)
     assert minutes(small) < minutes(large)
     assert minutes(large, attempt=3) == 3 * minutes(large)
 
 
-def test_nobody_asks_for_more_than_the_cluster_grants(plan: Plan) -> None:
+def test_no_job_requests_more_than_the_cluster_grants(plan: Plan) -> None:
     run = plan.unlearning("Forget25", "core", None)
     assert minutes_of(run, SECONDS, attempt=3, max_minutes=60) == 60
 

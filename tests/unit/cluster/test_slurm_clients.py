@@ -1,4 +1,4 @@
-"""The commands that Snakemake's executor calls instead of Slurm's, on programs that stand in for Slurm's."""
+"""The commands that Snakemake's executor calls instead of Slurm's, tested with scripts in place of Slurm's."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ COMMENT = "rule_unlearn_wildcards_core-forget06-0123456789ab"
 SUBMISSION = ["--parsable", "--job-name", RUN, "--comment", COMMENT, "-p", "a100", "--wrap=true"]
 
 STATUS = ["--format=%i|%T", "--states=all", "--noheader", "--name", RUN]
-"""As the executor asks `squeue`."""
+"""The executor's arguments of `squeue`."""
 
 
 class Site:
-    """Slurm's commands as scripts, each with an answer that a test sets, and the notes of this workflow's."""
+    """Slurm's commands as scripts, each with an answer that a test sets, and this workflow's notes."""
 
     def __init__(self, folder: Path, patience: float = 60) -> None:
         self.programs, self.notes, self.tools = folder / "programs", folder / "notes", folder / "tools"
         for place in (self.programs, self.notes, self.tools):
             place.mkdir()
-        for tool in ("cat", "date", "sed", "touch", "sh"):  # without what this machine may have of Slurm
+        for tool in ("cat", "date", "sed", "touch", "sh"):  # but no commands of a Slurm on this machine
             (self.tools / tool).symlink_to(str(shutil.which(tool)))
         (self.notes / "settings.json").write_text(json.dumps({"patience": patience, "pause": 0.1}))
 
     def says(self, program: str, text: str, *, status: int = 0, errors: str = "") -> None:
-        """Let a program print something from now on; what it was asked is in `calls`."""
+        """Make a program print something from now on; `calls` has its command lines."""
         self.does(program, f"cat <<'END'\n{text}\nEND\necho '{errors}' >&2\nexit {status}")
 
     def does(self, program: str, script: str) -> None:
-        """Let a program run a script from now on."""
+        """Make a program run a script from now on."""
         path = self.programs / program
         new = path.with_name(f"{program}.new")
         new.write_text(f'#!/bin/sh\necho "$@" >> {self.programs}/{program}.calls\n{script}\n')
@@ -70,7 +70,7 @@ class Site:
         return process.returncode, output, errors
 
     def submitted(self, number: str, comment: str = COMMENT, seconds_ago: float = 0) -> None:
-        """Note a job as submitted."""
+        """Record a job as submitted."""
         line = {"number": number, "run": RUN, "comment": comment, "submitted": time.time() - seconds_ago}
         with (self.notes / "jobs.jsonl").open("a") as stream:
             stream.write(f"\n{json.dumps(line)}\n")
@@ -84,7 +84,7 @@ def site(tmp_path: Path) -> Site:
 # States
 
 
-def test_the_executor_hears_of_its_own_jobs_alone(site: Site) -> None:
+def test_the_executor_sees_only_its_own_jobs(site: Site) -> None:
     for number in "78":
         site.submitted(number)
     site.says("squeue", "6|FAILED|gpu1|None\n7|RUNNING|gpu1|None\n8|CANCELLED||None")
@@ -92,7 +92,7 @@ def test_the_executor_hears_of_its_own_jobs_alone(site: Site) -> None:
 
 
 @pytest.mark.parametrize("program", ["squeue", "sacct"])
-def test_a_controller_that_comes_back_is_asked_again(program: str, site: Site) -> None:
+def test_a_query_is_repeated_until_the_controller_answers(program: str, site: Site) -> None:
     site.submitted("7")
     site.does(
         "squeue",
@@ -103,7 +103,7 @@ def test_a_controller_that_comes_back_is_asked_again(program: str, site: Site) -
     assert not (site.notes / "outage-slurmctld.json").exists()
 
 
-def test_an_outage_is_noted_with_its_beginning(site: Site) -> None:
+def test_an_outage_is_recorded_with_its_beginning(site: Site) -> None:
     site.submitted("7")
     site.says("squeue", "", status=1, errors="slurm_load_jobs error: Unable to contact slurm controller")
     process = site.started("squeue", *STATUS)
@@ -112,11 +112,11 @@ def test_an_outage_is_noted_with_its_beginning(site: Site) -> None:
     process.kill()
     process.communicate()
     noted = json.loads((site.notes / "outage-slurmctld.json").read_text())
-    assert noted["said"] == "slurm_load_jobs error: Unable to contact slurm controller"
+    assert noted["message"] == "slurm_load_jobs error: Unable to contact slurm controller"
     assert time.time() - noted["since"] < 30
 
 
-def test_after_an_outage_that_is_too_long_no_state_is_said_and_nothing_is_submitted(tmp_path: Path) -> None:
+def test_after_an_outage_that_is_too_long_no_state_is_printed_and_nothing_is_submitted(tmp_path: Path) -> None:
     site = Site(tmp_path, patience=0)
     site.submitted("7")
     site.says("squeue", "", status=1, errors="Unable to contact slurm controller")
@@ -136,7 +136,7 @@ def test_after_an_outage_that_is_too_long_no_state_is_said_and_nothing_is_submit
         ("7|FAILED|gpu1", "7|FAILED\n"),
     ],
 )
-def test_a_job_that_the_controller_has_forgotten_is_looked_for_in_the_accounts(
+def test_a_job_that_the_controller_has_forgotten_is_looked_up_in_the_accounting(
     in_accounts: str, shown: str, site: Site
 ) -> None:
     site.submitted("7")
@@ -147,7 +147,7 @@ def test_a_job_that_the_controller_has_forgotten_is_looked_for_in_the_accounts(
 
 
 @pytest.mark.parametrize("accounts", [None, "Slurm accounting storage is disabled", "7|RUNNING|gpu1"])
-def test_a_job_that_nobody_knows_has_ended_and_its_files_say_how(accounts: str | None, site: Site) -> None:
+def test_a_job_that_slurm_lists_nowhere_counts_as_completed(accounts: str | None, site: Site) -> None:
     site.submitted("7", seconds_ago=1000)
     site.says("squeue", "")
     if accounts is not None:
@@ -159,7 +159,7 @@ def test_a_job_that_nobody_knows_has_ended_and_its_files_say_how(accounts: str |
     for line in filter(None, (site.notes / "jobs.jsonl").read_text().splitlines()):
         facts = json.loads(line)
         if facts.get("state") == "missing":
-            facts["since"] -= 1000  # it has been missing for long
+            facts["since"] -= 1000  # it has been missing for a long time
             with (site.notes / "jobs.jsonl").open("a") as stream:
                 stream.write(json.dumps(facts) + "\n")
     assert site.asked("squeue", *STATUS)[:2] == (0, "7|COMPLETED\n")
@@ -206,7 +206,7 @@ def test_a_job_runs_in_the_container_in_which_snakemake_runs(site: Site, monkeyp
         "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
     ],
 )
-def test_a_submission_that_is_refused_for_a_while_is_tried_again(refusal: str, site: Site) -> None:
+def test_a_submission_that_is_refused_for_a_while_is_repeated(refusal: str, site: Site) -> None:
     site.says("squeue", "")
     site.does(
         "sbatch",
@@ -216,13 +216,13 @@ def test_a_submission_that_is_refused_for_a_while_is_tried_again(refusal: str, s
     assert len(site.calls("sbatch")) == 2
 
 
-def test_a_submission_that_slurm_never_takes_fails_at_once(site: Site) -> None:
+def test_a_submission_that_slurm_never_accepts_fails_at_once(site: Site) -> None:
     site.says("sbatch", "", status=1, errors="sbatch: error: invalid partition specified: nope")
     assert site.asked("sbatch", *SUBMISSION) == (1, "", "sbatch: error: invalid partition specified: nope\n")
     assert len(site.calls("sbatch")) == 1
 
 
-def test_a_job_that_was_taken_without_an_answer_is_not_submitted_twice(site: Site) -> None:
+def test_a_job_that_was_accepted_without_an_answer_is_not_submitted_twice(site: Site) -> None:
     site.does("sbatch", "echo 'Socket timed out on send/recv operation' >&2; exit 1")
     site.does("squeue", f"sed -n 's/.*--job-name \\(.*\\]\\) --comment.*/9|\\1|/p' {site.programs}/sbatch.calls")
     assert site.asked("sbatch", *SUBMISSION)[:2] == (0, "9\n")
@@ -282,7 +282,7 @@ def test_no_node_is_avoided_without_which_the_job_could_not_start(site: Site) ->
     assert site.asked("sbatch", *SUBMISSION)[:2] == (0, "8\n")
 
 
-def test_where_a_job_has_failed_is_known_longer_than_slurm_remembers_it(site: Site) -> None:
+def test_the_node_of_a_failure_is_remembered_longer_than_slurm_remembers_it(site: Site) -> None:
     site.submitted("7")
     site.says("squeue", "7|FAILED|gpu1|None")
     site.asked("squeue", *STATUS)
@@ -298,7 +298,7 @@ def test_where_a_job_has_failed_is_known_longer_than_slurm_remembers_it(site: Si
 # Other calls
 
 
-def test_other_calls_go_to_slurm_as_they_are(site: Site) -> None:
+def test_other_calls_are_passed_to_slurm_unchanged(site: Site) -> None:
     site.says("squeue", "7 core")
     assert site.asked("squeue", "--me") == (0, "7 core\n", "\n")
     assert site.calls("squeue") == ["--me"]
@@ -314,7 +314,7 @@ def test_a_database_that_restarts_does_not_fail_the_check_of_the_account(site: S
 
 
 @pytest.mark.parametrize("banner", ["Note: 5% of your quota are left", "Welcome; to Slurm"])
-def test_a_wrapper_that_says_more_than_a_number_is_understood(banner: str, site: Site) -> None:
+def test_the_job_number_is_found_in_a_longer_output_of_sbatch(banner: str, site: Site) -> None:
     site.says("sbatch", f"{banner}\n4711;cluster")
     assert site.asked("sbatch", *SUBMISSION)[:2] == (0, "4711\n")
     site.says("squeue", "4711|RUNNING|gpu1|None")
@@ -329,7 +329,7 @@ def test_the_users_own_columns_and_filters_do_not_reach_slurm(site: Site, monkey
     assert "--all" in site.calls("squeue")[0]
 
 
-def test_an_answer_of_one_daemon_says_nothing_of_the_other(site: Site) -> None:
+def test_an_answer_of_one_daemon_does_not_end_the_outage_of_the_other(site: Site) -> None:
     site.submitted("7")
     site.says("squeue", "7|RUNNING|gpu1|None")
     site.says("sacctmgr", "", status=1, errors="sacctmgr: error: slurm_persist_conn_open: Connection refused")
@@ -361,7 +361,7 @@ def test_notes_that_cannot_be_written_lose_no_job(site: Site) -> None:
     assert [line.split("|")[0] for line in site.asked("squeue", *STATUS)[1].splitlines()] == ["7", "9"]
 
 
-def test_a_job_that_its_node_could_not_start_is_not_waited_for(site: Site) -> None:
+def test_a_job_that_its_node_could_not_start_fails(site: Site) -> None:
     site.submitted("7", seconds_ago=1000)
     site.says("squeue", "7|PENDING||launch failed requeued held")
     site.says("scancel", "")
@@ -380,6 +380,6 @@ def test_the_hyphens_of_a_gpu_model_reach_slurm(site: Site) -> None:
     assert "--gpus=nvidia_a100-sxm4-80gb:1" in site.calls("sbatch")[0]
 
 
-def test_without_a_command_of_slurms_the_workflows_own_says_so(site: Site) -> None:
+def test_a_missing_command_of_slurm_is_reported(site: Site) -> None:
     status, _, errors = site.asked("sacct", "-X")
-    assert status == 127 and "there is none on PATH" in errors
+    assert status == 127 and "not found on PATH" in errors

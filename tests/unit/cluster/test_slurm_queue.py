@@ -1,4 +1,4 @@
-"""What an earlier Snakemake has left in Slurm's queue, as seen through programs that stand in for Slurm's."""
+"""Slurm's queue with jobs of an earlier Snakemake, tested with scripts in place of Slurm's commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from corelib.cluster.slurm_clients import Notes
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose programs are found first; the patience is short."""
+    """A folder whose programs come first on PATH; the patience is short."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm, "PATIENCE", 0.5)
     return tmp_path
@@ -36,10 +36,10 @@ def test_jobs_that_wait_in_this_folder_are_cancelled(place: Path, capsys: pytest
     program(place, "scancel", f'echo "$@" > {place}/cancelled')
     slurm.cancel_waiting_jobs(place)
     assert (place / "cancelled").read_text().split() == ["--state=PENDING", "7"]
-    assert capsys.readouterr().err == "Cancelled 1 jobs that an earlier Snakemake has left in the queue.\n"
+    assert capsys.readouterr().err == "Cancelled 1 jobs that an earlier Snakemake left in the queue.\n"
 
 
-def test_what_waits_and_what_runs_is_said_with_slurms_reason_and_the_node(place: Path) -> None:
+def test_queued_jobs_are_listed_with_slurms_reason_or_their_node(place: Path) -> None:
     rows = (
         f"7|PENDING|rule_unlearn_wildcards_core-forget06-0a [1b2c3d4e]|{place}|(QOSMaxJobsPerUserLimit)",
         f"8|RUNNING|rule_measure_fid_wildcards_esd-forget06-0b [1b2c3d4f]|{place}|gpu1",
@@ -60,14 +60,14 @@ def test_a_machine_with_slurms_commands_that_belongs_to_no_cluster_has_no_jobs(
 
 
 def test_a_long_outage_ends_snakemake_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outage = {"since": 0, "last": 130, "said": "no controller"}
+    outage = {"since": 0, "last": 130, "message": "no controller"}
     (tmp_path / "outage-slurmctld.json").write_text(json.dumps(outage))
     (tmp_path / "settings.json").write_text(json.dumps({"patience": 120}))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     said: list[str] = []
     slurm._watch(Notes(tmp_path), said.append)
     (sentence,) = said
-    assert sentence.startswith("Slurm has given no answer for 2 minutes (no controller), longer than `outage` in")
+    assert sentence.startswith("Slurm has not answered for 2 minutes (no controller), longer than `outage` in")
     assert Notes(tmp_path).is_past_patience()
 
 
@@ -80,4 +80,4 @@ def test_a_controller_that_does_not_answer_stops_nothing(
     program(place, slow, "exec sleep 60")
     slurm.cancel_waiting_jobs(place)
     said = capsys.readouterr().err
-    assert said.startswith(f"{slow} has not answered in 0.5 seconds") and len(said.splitlines()) == 1
+    assert said.startswith(f"{slow} has not answered within 0.5 seconds") and len(said.splitlines()) == 1

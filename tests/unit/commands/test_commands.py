@@ -155,7 +155,7 @@ def test_a_changed_module_is_named(checkout: Checkout) -> None:
 
 
 def test_of_what_is_complete_there_is_nothing_to_say(checkout: Checkout) -> None:
-    assert checkout.python("-m", "corelib", "why", TABLE).stdout.startswith("Nothing is to be done")
+    assert checkout.python("-m", "corelib", "why", TABLE).stdout.startswith("Nothing to do")
 
 
 def test_where_nothing_is_there_every_run_is_its_own_cause(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_run_is_made_again_with_all_that_was_made_of_it(checkout: Checkout) ->
     shutil.rmtree(delta)
     assert checkout.planned(TABLE) == {}  # what was made of it is complete, and needs it no more
     said = checkout.python("-m", "corelib", "plan", TABLE).stdout
-    assert "1 are not there" in said and f"clean {name} --delete" in said
+    assert "Nothing to do: 1 of the " in said and f"clean {name} --delete" in said
     assert checkout.python("-m", "corelib", "clean", name, "--delete").returncode == 0
     planned = checkout.planned(TABLE)
     assert planned["unlearn"] == planned["gather_samples"] == planned["count_cells"] == planned["tabulate"] == 1

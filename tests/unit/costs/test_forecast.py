@@ -1,4 +1,4 @@
-"""The plan command: the jobs that Snakemake would run, the work of the paper's tables, and costs counted anew."""
+"""The plan command: the jobs of Snakemake, the work of the paper's tables, and costs counted independently."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def of(*targets: str) -> Forecast:
     return forecast_of(targets, CONFIGURATION)[0]
 
 
-# The paper's work, from nothing
+# The paper's work, with nothing built
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -64,7 +64,7 @@ def test_tables_share_runs() -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_by_hand_the_steps_of_one_table() -> None:
+def test_the_steps_of_one_table_are_those_counted_by_hand() -> None:
     """Table 3: 6 styles x 20 objects x 3 images, batches of four, 25 epochs; four rows."""
     assert of("results/table3.csv").work.steps == 4 * 25 * 6 * 20 * 3 // 4
 
@@ -92,7 +92,7 @@ def test_the_longest_chain_goes_from_the_assets_through_the_gate_to_the_table() 
 
 
 @pytest.mark.parametrize("study", study_names(CONFIGURATION))
-def test_its_jobs_are_those_of_a_dry_run(study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_jobs_are_those_of_a_dry_run(study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout = Checkout.at(tmp_path / "clone")
     targets = targets_of(study, load_study(study, CONFIGURATION))
     planned = checkout.planned(*targets)
@@ -100,10 +100,10 @@ def test_its_jobs_are_those_of_a_dry_run(study: str, tmp_path: Path, monkeypatch
     assert dict(of(*targets).jobs) == planned
 
 
-def test_what_is_built_is_subtracted(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complete_runs_are_not_counted(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkout.folder)
     assert of(*TINY).items == {}
-    assert as_text(*forecast_of(TINY, CONFIGURATION)).startswith("Nothing is to be done")
+    assert as_text(*forecast_of(TINY, CONFIGURATION)).startswith("Nothing to do")
 
     everything = of(*TINY).runs.values()
     core = next(run for run in everything if run.stage == "samples" and run.slug.startswith("core-forget02"))
@@ -122,9 +122,7 @@ def test_what_is_built_is_subtracted(checkout: Checkout, monkeypatch: pytest.Mon
     assert of(*TINY).work.images == len(core.settings.grid)  # type: ignore[attr-defined]
 
 
-def test_batches_that_lie_there_are_subtracted_from_their_shard(
-    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sampled_batches_are_subtracted_from_their_shard(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkout.folder)
     core = next(run for run in of(*TINY).runs.values() if run.stage == "samples" and run.slug.startswith("core"))
     for run in of(*TINY).runs.values():
@@ -147,10 +145,10 @@ def test_batches_that_lie_there_are_subtracted_from_their_shard(
     ("targets", "expected"),
     [
         (["results/table9.csv"], "study 'paper' has no such product, expected one of table1"),
-        (["results/paper/table1.csv"], "expected results/table1, where the paper's own products lie"),
+        (["results/paper/table1.csv"], "expected results/table1, since the paper's products are in results"),
         (["runs/fid/x/manifest.json"], "expected a table or figure, such as results/table1.csv, or all"),
         (["results/nobody/table1.csv"], "nobody"),
-        (["results/table1.csv", "results/mini/table1.csv"], "of two worlds, expected targets of one at a time"),
+        (["results/table1.csv", "results/mini/table1.csv"], "of two worlds, expected targets of one world"),
     ],
 )
 def test_a_wrong_target_is_one_sentence(targets: list[str], expected: str, tmp_path: Path) -> None:
@@ -163,7 +161,7 @@ def test_a_wrong_target_is_one_sentence(targets: list[str], expected: str, tmp_p
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_what_is_said_names_hours_disk_and_chain() -> None:
+def test_the_text_names_hours_disk_and_chain() -> None:
     said = as_text(*forecast_of(["results/table1.csv"], CONFIGURATION))
     assert "EFLOP" in said and "A100" in said and "H100" in said and "longest chain" in said
     said = as_text(*forecast_of(["results/mini/table1.csv"], CONFIGURATION))

@@ -1,4 +1,4 @@
-"""A damaged file is what it was, or one sentence of the right kind: every reader, fuzzed by edits of a valid file."""
+"""Every reader, fuzzed by edits of a valid file: it reads the original content, or raises one sentence."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ MOST_GROWTH = 500 * 1024  # KiB
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader, the file that it reads, and how it says that this is damaged."""
+    """A reader, the file that it reads, and its error for a damaged file."""
 
     make: Callable[[Path], None]
     read: Callable[[Path], Any]
@@ -66,7 +66,7 @@ class Reader:
 
 
 def vouched(*paths: Path, **facts: Any) -> Manifest:
-    """As a stranger would who changes files and manifest alike."""
+    """Change files and manifest alike, as an attacker would."""
     return Manifest(paths[0].parent, "x", "x", {path.name: sha256_of(path) for path in paths}, facts)
 
 
@@ -196,7 +196,7 @@ READERS: dict[str, Reader] = {
         ArtefactError,
         "00000.json",
     ),
-    # its renewal would find the damaged file not its own, and end the tests
+    # its renewal would notice that the damaged file is not its own, and end the tests
     "lease": Reader(lambda path: Lease(path, renewal=1e6).take(0), read_owner, ArtefactError, "manifest.lease"),
     "lock of assets": Reader(
         lambda path: write_lock(path.parent, LOCK), lambda path: read_lock(path.parent), AssetError, "assets.lock.json"
@@ -322,7 +322,7 @@ def test_a_file_damaged_in_hundreds_of_ways_is_one_sentence(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(made=st.lists(edits, min_size=1, max_size=2))
-def test_what_a_manifest_vouches_for_is_unchanged_or_refused(
+def test_files_of_a_manifest_are_unchanged_or_refused(
     tmp_path_factory: pytest.TempPathFactory, made: list[tuple[str, float, bytes]]
 ) -> None:
     path = tmp_path_factory.mktemp("vouched") / "file"
@@ -353,7 +353,7 @@ def test_a_document_with_another_value_somewhere_is_one_sentence(
     document = json.loads(valid[name].read_text())
     key = data.draw(st.sampled_from(sorted(document)))
     changed = {**document, key: data.draw(json_values)}
-    if "seal" in document and key != "seal":  # which is no secret: whoever means harm seals what he has written
+    if "seal" in document and key != "seal":  # the seal is not secret: an attacker seals a changed document as well
         changed = sealed({name: value for name, value in changed.items() if name != "seal"})
     check(READERS[name], valid[name], [("anything", 0.0, json.dumps(changed).encode())])
 

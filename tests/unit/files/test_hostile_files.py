@@ -1,4 +1,4 @@
-"""Files from anywhere: none leads out of its folder, none takes more memory or time than it is large."""
+"""Untrusted files: none leads out of its folder, and none takes more memory or time than its size justifies."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_no_name_in_a_file_leads_out_of_a_folder(tmp_path: Path, name: object) -
     assert "\n" not in str(caught.value)
 
 
-def test_a_link_leads_where_it_likes_within_its_folder_and_nowhere_else(tmp_path: Path) -> None:
+def test_a_link_may_lead_anywhere_inside_its_folder_but_not_out_of_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "images").mkdir(parents=True)
     (tmp_path / "secret").write_text("secret")
@@ -116,7 +116,7 @@ def test_a_manifest_vouches_for_nothing_outside_its_folder(tmp_path: Path) -> No
     assert not is_still_true(sealed({"digest": "x", "files": {"link": sha256}}), run, "x")
 
 
-def test_the_users_own_files_are_reached_by_a_link_of_the_runs_folder_and_by_no_other(tmp_path: Path) -> None:
+def test_the_users_files_are_reached_only_through_a_link_at_the_top_of_the_runs_folder(tmp_path: Path) -> None:
     (tmp_path / "assets/unet").mkdir(parents=True)
     (tmp_path / "assets/unet/config.json").write_text("{}")
     run = tmp_path / "run"
@@ -131,7 +131,7 @@ def test_the_users_own_files_are_reached_by_a_link_of_the_runs_folder_and_by_no_
 
 
 @pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
-def test_a_pipe_or_a_device_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path, name: str) -> None:
+def test_reading_a_pipe_or_a_device_in_the_place_of_a_file_does_not_block(tmp_path: Path, name: str) -> None:
     path = tmp_path / "file"
     if name == "pipe":
         os.mkfifo(path)
@@ -226,7 +226,7 @@ def test_clean_removes_nothing_through_a_link(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("place", [("/etc", "x"), ("..", "x"), ("assets", "../../x"), ("a/../..", "x")])
-def test_nothing_is_fetched_to_outside_of_the_working_directory(tmp_path: Path, place: tuple[str, str]) -> None:
+def test_nothing_is_downloaded_outside_the_working_directory(tmp_path: Path, place: tuple[str, str]) -> None:
     row = {"what": "x", "url": "https://example.org/x", "gigabytes": 1.0, "licence": "x"}
     row |= {"folder": place[0], "path": place[1]}
     (tmp_path / "assets.yaml").write_text(json.dumps({"inception": row}))
@@ -242,7 +242,7 @@ def test_a_shipped_world_is_copied_from_its_folder_alone(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("name", ["../../secret.safetensors", "/etc/passwd"])
-def test_weights_that_are_cut_into_files_lie_in_their_folder(tmp_path: Path, name: str) -> None:
+def test_weights_in_several_files_must_be_in_their_folder(tmp_path: Path, name: str) -> None:
     made = make_pipeline(tmp_path / "world")
     folder = made.folder / "pipeline/unet"
     (folder / "diffusion_pytorch_model.safetensors").unlink()
@@ -290,7 +290,7 @@ def test_a_manifest_without_a_part_is_one_sentence(tmp_path: Path, lacking: str)
 
 
 class Calls:
-    """Pickled as a call of something."""
+    """Pickled as a call of a function or class."""
 
     def __init__(self, called: Any, *arguments: Any) -> None:
         self.said = called, arguments
@@ -330,10 +330,13 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "more values than it has": (tensor_of((5,), (1,)), "a tensor claims 5 values"),
     "values behind the last": (tensor_of((2,), (1,), offset=3), "a tensor claims 2 values"),
     "values before the first": (tensor_of((2,), (1,), offset=-1), "a tensor of an unknown form"),
-    "replaced afterwards": (Keeps(), "changes what it has made"),
+    "replaced afterwards": (Keeps(), "sets the state of an object"),
     "a key that takes for ever": ({nested(12): 1}, "a tuple of more than 1000 values"),
     "a tuple as key": ({(1, 2): 1}, "a tuple as a key"),
-    "numbers of one hash": ({k * (2**61 - 1) << 10: 0 for k in range(1, 2000)}, "full of huge numbers"),
+    "numbers of one hash": (
+        {k * (2**61 - 1) << 10: 0 for k in range(1, 2000)},
+        "more than 1,000 integers beyond 64 bits",
+    ),
     "text that takes for ever": (Calls(__import__("_codecs").encode, "x" * 1000, "idna"), "an unknown encoding"),
 }
 
@@ -370,7 +373,7 @@ def test_what_training_saves_is_loaded_as_it_was(tmp_path: Path, is_new: bool) -
 
 
 def repacked(path: Path, change: Callable[[bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:
-    """Write an archive again with another pickle in it."""
+    """Rewrite an archive with another pickle in it."""
     with zipfile.ZipFile(path) as archive:
         records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -386,7 +389,7 @@ def test_a_record_that_is_shorter_than_its_tensor_claims_is_not_read_beyond_its_
         read_plain_weights(path, "weights")
 
 
-def test_an_old_file_is_not_believed_what_it_says_of_its_length(tmp_path: Path) -> None:
+def test_a_file_in_the_old_format_with_a_false_length_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     torch.save({"x": torch.zeros(4)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes().replace(b"K\x04", b"J\x00\x00\x00\x70"))
@@ -411,7 +414,7 @@ def as_format(name: str) -> bytes:
 
 
 def with_many_scans(scans: int) -> bytes:
-    """A progressive JPEG in which one scan stands many times."""
+    """A progressive JPEG that repeats one scan many times."""
     content = jpeg((64, 64), progressive=True)
     start = content.rindex(b"\xff\xda")
     return content[:start] + content[start:-2] * scans + content[-2:]
@@ -426,7 +429,7 @@ def with_long_text() -> bytes:
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """One of zeros, a thousandth of the size that it has in memory."""
+    """A PNG of zeros, whose file has a thousandth of its size in memory."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -438,7 +441,7 @@ def huge_png(width: int, height: int) -> bytes:
 
 
 def claiming(content: bytes, width: int, height: int) -> bytes:
-    """A JPEG that says it has another size."""
+    """A JPEG whose header claims another size."""
     place = content.index(b"\xff\xc0") + 5
     return content[:place] + struct.pack(">HH", height, width) + content[place + 4 :]
 
@@ -473,7 +476,7 @@ def test_an_image_of_many_modes_is_brought_to_three_channels(mode: str) -> None:
     assert decoded(stream.getvalue(), "x").mode == "RGB"
 
 
-def test_a_progressive_image_is_as_good_as_another() -> None:
+def test_a_progressive_image_is_read_as_any_other() -> None:
     assert decoded(jpeg((64, 64), progressive=True), "x").size == (64, 64)
 
 
@@ -481,11 +484,11 @@ def test_a_file_that_is_too_large_for_an_image_is_not_read(tmp_path: Path) -> No
     with (tmp_path / "x.jpg").open("wb") as stream:
         stream.write(jpeg())
         stream.truncate(300 * 2**20)
-    with pytest.raises(AssetError, match="at most 268,435,456 can be meant"):
+    with pytest.raises(AssetError, match="expected at most 268,435,456"):
         read_image(tmp_path / "x.jpg")
 
 
-def test_a_caption_takes_no_longer_for_being_long() -> None:
+def test_reading_a_caption_takes_no_longer_if_it_is_long() -> None:
     named = reader_of_captions(["Amber"], ["Cats"], "Seed_Images")
     assert named("A Cats image in Amber style.") == ("Amber", "Cats")
     with in_time(10):
@@ -509,7 +512,7 @@ def test_json_of_any_kind_is_one_sentence(tmp_path: Path, content: str) -> None:
 BOMBS: dict[str, tuple[str, str]] = {
     "image.png": ("read_image", "expected at most 64 million"),
     "text.png": ("read_image", "damaged"),
-    "sparse.json": ("read_json", "at most 33,554,432 can be meant"),
+    "sparse.json": ("read_json", "expected at most 33,554,432"),
     "packed.pth": ("weights", "its archive grows to"),
     "times.pth": ("weights", "a tensor claims"),
     "long.pth": ("weights", "more than its record has"),
@@ -517,7 +520,7 @@ BOMBS: dict[str, tuple[str, str]] = {
     "values.parquet": ("read_index", "more than 268,435,456 bytes of memory"),
     "image.parquet": ("captions", "expected struct"),
 }
-"""Files of a few million bytes at most, that stand for a hundred times as much; who reads them, and what is said."""
+"""Files of at most a few million bytes that expand to a hundred times as much; their readers and the errors."""
 
 MEASURED = """
 import json, resource, sys
@@ -571,7 +574,7 @@ def write_bombs(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int]]:
-    """What was said of each bomb, and by how many KiB the most memory grew, in a process of their own."""
+    """The error for each bomb, and the growth of peak memory in KiB, measured in a separate process."""
     folder = tmp_path_factory.mktemp("bombs")
     write_bombs(folder)
     readers = json.dumps({name: reader for name, (reader, _) in BOMBS.items()})
@@ -582,7 +585,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, i
 
 
 @pytest.mark.parametrize(("name", "expected"), [(name, said) for name, (_, said) in BOMBS.items()], ids=BOMBS)
-def test_no_file_takes_more_memory_than_it_may(measured: dict[str, tuple[str, int]], name: str, expected: str) -> None:
+def test_no_file_exceeds_the_limit_on_memory(measured: dict[str, tuple[str, int]], name: str, expected: str) -> None:
     said, growth = measured[name]
     assert expected in said
     assert growth < 400 * 1024, f"{name} took {growth // 1024} MiB"

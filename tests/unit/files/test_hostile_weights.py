@@ -1,4 +1,4 @@
-"""No weight file executes anything: every place in which a checkpoint may be a pickle gets one that would act."""
+"""No weight file executes code: every checkpoint that may be a pickle is replaced by one that would execute code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PARTS = {
 
 
 class Acts:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,8 +45,8 @@ class Acts:
         return os.mkdir, (str(self.folder),)
 
 
-def test_the_pickle_does_act_where_nobody_minds(tmp_path: Path) -> None:
-    """Else the tests below would say nothing."""
+def test_the_pickle_executes_code_in_an_unrestricted_unpickler(tmp_path: Path) -> None:
+    """Otherwise the tests below would prove nothing."""
     torch.save({"weight": Acts(tmp_path / "acted")}, tmp_path / "file.bin")
     torch.load(tmp_path / "file.bin", weights_only=False)
     assert (tmp_path / "acted").exists()
@@ -78,7 +78,7 @@ def test_a_classifier_that_is_a_pickle_executes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "acted").exists()
 
 
-# What training scripts leave beside weights
+# Objects that training scripts save beside weights
 
 
 LEFT: dict[str, Any] = {
@@ -108,7 +108,9 @@ LEFT: dict[str, Any] = {
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["archive", "old format"])
 @pytest.mark.parametrize("name", LEFT)
-def test_what_a_training_script_saves_beside_its_weights_is_left_aside(name: str, is_new: bool, tmp_path: Path) -> None:
+def test_objects_that_a_training_script_saves_beside_its_weights_are_ignored(
+    name: str, is_new: bool, tmp_path: Path
+) -> None:
     weights = {"fc.weight": torch.arange(6.0).reshape(2, 3)}
     content = {"model_state_dict": weights, name: LEFT[name], "nested": {"more": [LEFT[name]]}}
     torch.save(content, tmp_path / "style50.pth", _use_new_zipfile_serialization=is_new)
@@ -123,8 +125,8 @@ def test_what_a_training_script_saves_beside_its_weights_is_left_aside(name: str
     ["builtins.eval", "builtins.exec", "builtins.getattr", "builtins.open", "os.system", "subprocess.Popen"],
 )
 @pytest.mark.parametrize("inside", ["argparse.Namespace", "collections.defaultdict", "numpy._core.multiarray.scalar"])
-def test_what_would_act_is_refused_inside_of_what_is_left_aside(act: str, inside: str, tmp_path: Path) -> None:
-    """A stand-in takes any arguments, and what they name is looked at as everything else is."""
+def test_code_inside_ignored_objects_is_refused(act: str, inside: str, tmp_path: Path) -> None:
+    """A stub accepts any arguments, and the names in them are checked as all others are."""
     path = tmp_path / "file.pth"
     torch.save({"x": torch.zeros(1)}, path)
     module, name = act.rsplit(".", 1)
@@ -133,7 +135,7 @@ def test_what_would_act_is_refused_inside_of_what_is_left_aside(act: str, inside
     outer, kind = inside.rsplit(".", 1)
     program = b"\x80\x02" + f"c{outer}\n{kind}\n".encode() + called + b"\x85R."
     rewritten(path, program)
-    with pytest.raises(AssetError, match=rf"it names {re.escape(act)}, of which weights have no need"):
+    with pytest.raises(AssetError, match=rf"it names {re.escape(act)}, which weights do not need"):
         read_plain_weights(path, "weights")
     assert not marker.exists()
 

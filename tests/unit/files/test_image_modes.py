@@ -1,4 +1,4 @@
-"""Every kind of picture that Pillow can open is RGB as it should be, by another way to its colours, or is refused."""
+"""Every kind of image that Pillow opens becomes the RGB that an independent computation gives, or is refused."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_colours_of_every_depth_are_kept(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_numbers_of_a_palette_are_its_colours(bits: int) -> None:
+def test_indices_of_a_palette_become_its_colours(bits: int) -> None:
     palette = np.random.default_rng(bits).integers(0, 256, (2**bits, 3), dtype=np.uint8)
     numbers = values(bits, 1)
     found = pixels_of(png(numbers, bits, 3, (b"PLTE", palette.tobytes())))
@@ -101,7 +101,7 @@ def test_numbers_of_a_palette_are_its_colours(bits: int) -> None:
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("colour", [4, 6])
-def test_an_alpha_channel_that_hides_nothing_is_left_out_and_another_refused(bits: int, colour: int) -> None:
+def test_an_opaque_alpha_channel_is_dropped_and_a_transparent_one_refused(bits: int, colour: int) -> None:
     pixels = values(bits, 2 if colour == 4 else 4)
     pixels[..., -1] = 2**bits - 1
     shown = np.broadcast_to(pixels[..., :-1], (SIDE, SIDE, 3))
@@ -147,7 +147,7 @@ def test_grey_and_colours_of_a_jpeg_are_near_what_was_written() -> None:
     assert np.abs(pixels_of(encoded(Image.fromarray(plain), "JPEG", quality=100)).astype(int) - plain).max() <= 2
 
 
-def test_colours_of_print_are_refused() -> None:
+def test_colours_for_print_are_refused() -> None:
     said = refusal_of(encoded(Image.new("CMYK", (SIDE, SIDE), (10, 20, 30, 40)), "JPEG"))
     assert "CMYK" in said and "expected RGB or grey" in said
 
@@ -156,7 +156,7 @@ def mpo(*pictures: Image.Image) -> bytes:
     return encoded(pictures[0], "MPO", save_all=True, append_images=list(pictures[1:]))
 
 
-def test_of_a_file_of_several_jpegs_the_first_one_is_read() -> None:
+def test_the_first_picture_of_a_file_of_several_jpegs_is_read() -> None:
     pictures = [Image.new("RGB", (SIDE, SIDE), colour) for colour in ((250, 0, 0), (0, 0, 250))]
     content = mpo(*pictures)
     assert Image.open(io.BytesIO(content)).format == "MPO"
@@ -174,7 +174,7 @@ def test_no_form_of_jpeg_has_more_scans_than_allowed(form: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_a_picture_is_turned_as_its_camera_says(form: str, orientation: int) -> None:
+def test_a_picture_is_made_upright_by_its_exif_orientation(form: str, orientation: int) -> None:
     upright = np.zeros((16, 32, 3), dtype=np.uint8)
     upright[:8, :16] = 250  # above, left
     # what a camera stores, by the meaning of the eight values in the EXIF standard: where row 0 and column 0 are
@@ -195,7 +195,7 @@ def test_a_picture_is_turned_as_its_camera_says(form: str, orientation: int) -> 
     assert found.shape == upright.shape and np.abs(found - upright).max() < 40
 
 
-def test_a_note_of_the_camera_that_is_damaged_turns_nothing() -> None:
+def test_damaged_exif_data_turns_nothing() -> None:
     content = encoded(Image.fromarray(RAMP), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert pixels_of(content).shape == (SIDE, SIDE, 3)
 
@@ -236,7 +236,7 @@ SRGB = (0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.060
 
 
 def in_srgb(pixels: NDArray[np.uint8], primaries: tuple[tuple[float, float, float], ...], gamma: float) -> NDArray:
-    """By the matrices and the two curves."""
+    """The conversion by the matrices and the two curves."""
     linear = (pixels / 255) ** gamma @ np.array(primaries) @ np.linalg.inv(np.array(SRGB))
     linear = linear.clip(0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
@@ -260,7 +260,7 @@ def test_colours_of_another_space_become_those_of_srgb(form: str) -> None:
     [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), b"", b"no profile", bytes(200)],
     ids=["sRGB", "empty", "no profile", "zeros"],
 )
-def test_a_profile_that_says_nothing_else_than_srgb_changes_no_value(said: bytes) -> None:
+def test_a_profile_that_describes_srgb_changes_no_value(said: bytes) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     assert np.array_equal(pixels_of(encoded(Image.fromarray(pixels), "PNG", icc_profile=said)), pixels)
 
@@ -309,7 +309,7 @@ OTHER_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", OTHER_FILES)
-def test_another_kind_of_file_is_called_by_its_name(kind: str) -> None:
+def test_the_error_for_another_kind_of_file_names_the_kind(kind: str) -> None:
     write, said = OTHER_FILES[kind]
     sentence = refusal_of(write())
     assert sentence.startswith(f"x: {said}, expected a JPEG")
@@ -325,7 +325,7 @@ MODES = {
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_of_pillow_is_converted_or_refused_by_name(mode: str) -> None:
-    """Whatever a reader of some later Pillow makes of a JPEG or a PNG file."""
+    """An image in any mode, as a later Pillow might read it from a JPEG or PNG file."""
     white = {"1": 1, "I;16": 65535, "I;16L": 65535, "I;16B": 65535}.get(mode, 255)
     bands = len(Image.new(mode, (1, 1)).getbands())
     image = Image.new(mode, (SIDE, SIDE), white if bands == 1 else (white,) * bands)
@@ -338,7 +338,7 @@ def test_every_mode_of_pillow_is_converted_or_refused_by_name(mode: str) -> None
             as_rgb(image)
 
 
-# What libraries are given
+# Files passed to libraries
 
 
 def test_clean_fid_reads_the_same_pixels(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Clones and environments in folders with a blank, an apostrophe and worse: they work, or one sentence says why not."""
+"""Clones and environments at paths with a blank, an apostrophe and worse: they work, or are refused in one sentence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def printed_by_shell(command: str) -> str:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_an_interpreter_is_refused_where_a_shell_would_not_find_it_and_nowhere_else(part: str, tmp_path: Path) -> None:
+def test_an_interpreter_is_refused_if_and_only_if_a_shell_would_not_find_it(part: str, tmp_path: Path) -> None:
     for name, said in (("a0b", "another"), ("axb", "another"), (f"a{part}b", "this one")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "python").write_text(f"#!/bin/sh\necho {said} $1\n")
@@ -37,7 +37,7 @@ def test_an_interpreter_is_refused_where_a_shell_would_not_find_it_and_nowhere_e
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_snakefile_is_refused_where_a_cluster_would_be_told_another_and_nowhere_else(part: str) -> None:
+def test_a_snakefile_is_refused_if_and_only_if_a_cluster_would_get_another_path(part: str) -> None:
     snakefile = f"/a{part}b/Snakefile"
     command = format_cli_arg("--snakefile", snakefile)
     wrapped = command.replace('"', '\\"')  # as the Slurm executor does it, for `--wrap="..."`
@@ -47,14 +47,14 @@ def test_a_snakefile_is_refused_where_a_cluster_would_be_told_another_and_nowher
     assert (fault_on_cluster(Path(snakefile)) is None) is works
 
 
-def test_a_colon_divides_the_path_of_the_library() -> None:
+def test_a_colon_in_the_path_of_a_clone_is_refused() -> None:
     (said,) = faults_of_places(Path("/usr/bin/python3"), Path("/home/me/a:b"))
-    assert said.startswith("/home/me/a:b: it has a colon in its path, ") and "\n" not in said
+    assert said.startswith("/home/me/a:b: its path contains a colon, ") and "\n" not in said
     assert not list(faults_of_places(Path("/usr/bin/python3"), Path("/home/me/it's a $clone")))
 
 
 @pytest.mark.parametrize("name", ["my clone", "it's", "a$b", "a;b", "a\nb"])
-def test_no_environment_is_made_where_it_would_not_work(name: str, tmp_path: Path) -> None:
+def test_no_environment_is_created_at_a_path_where_it_would_not_work(name: str, tmp_path: Path) -> None:
     checkout = Checkout.at(tmp_path / name)
     shutil.copy(REPOSITORY / "Makefile", checkout.folder)
     shutil.copytree(REPOSITORY / "envs", checkout.folder / "envs", dirs_exist_ok=True)
@@ -76,7 +76,7 @@ def linked_environment(folder: Path) -> str:
 
 @pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="these tests do not run in an environment of their own")
 @pytest.mark.parametrize("arguments", [("-n", "results/mini/table1.csv"), ("--cores", "1", "results/mini/table1.csv")])
-def test_snakemake_stops_with_one_sentence_where_its_jobs_would_not_start(
+def test_snakemake_stops_with_one_sentence_if_its_jobs_could_not_start(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     checkout = Checkout.at(tmp_path / "my clone")
@@ -84,13 +84,13 @@ def test_snakemake_stops_with_one_sentence_where_its_jobs_would_not_start(
     command = [python, "-m", "snakemake", *arguments]
     done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, check=False, timeout=120)
     said = done.stdout + done.stderr
-    assert done.returncode == 1 and said.count(f"Error: {python}: it has a blank in its path, ") == 1, said
+    assert done.returncode == 1 and said.count(f"Error: {python}: its path contains a blank, ") == 1, said
     assert "Traceback" not in said and "Exception" not in said
     found = subprocess.run(
         [python, "-m", "corelib", "preflight", "mini"],
         cwd=checkout.folder, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    assert f"FAULT  place     {python}: it has a blank in its path, " in found.stdout
+    assert f"FAULT  place     {python}: its path contains a blank, " in found.stdout
 
 
 def test_jobs_run_in_a_clone_whose_path_has_everything_in_it(tmp_path: Path) -> None:
@@ -100,9 +100,9 @@ def test_jobs_run_in_a_clone_whose_path_has_everything_in_it(tmp_path: Path) -> 
     assert len(list((checkout.folder / "runs/pretrained").glob("*/manifest.json"))) == 1
 
 
-def test_a_cluster_is_given_no_command_that_it_would_take_apart(tmp_path: Path) -> None:
+def test_no_command_that_a_cluster_would_take_apart_is_submitted(tmp_path: Path) -> None:
     checkout = Checkout.at(tmp_path / "a$clone")
     done = checkout.snakemake("--profile", "slurm", "results/mini/table1.csv")
     assert done.returncode == 1, done.stdout
-    assert done.stdout.count("/a$clone/Snakefile: it has `$` in its path, which breaks the commands") == 1, done.stdout
+    assert done.stdout.count("/a$clone/Snakefile: its path contains `$`, which breaks the commands") == 1, done.stdout
     assert "Traceback" not in done.stdout and not (checkout.folder / "runs").exists()

@@ -1,4 +1,4 @@
-"""Plain values of YAML: what they are, and which of them are refused because readers disagree about them."""
+"""Plain values of YAML: how they are read, and which are refused because readers disagree about them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize(("written", "expected"), AMBIGUOUS.items(), ids=AMBIGUOUS)
-def test_a_value_that_readers_take_for_different_things_is_refused(file: Path, written: str, expected: str) -> None:
+def test_a_value_that_readers_read_differently_is_refused(file: Path, written: str, expected: str) -> None:
     places = ["a: {}", "a: [1, {}]", "a:\n- {}", "{}"] + ["{}: 1"] * (written != "<<")
     for place in places:
         file.write_text(f"# a comment\n{place.format(written)}\n")
@@ -67,7 +67,7 @@ def test_quotes_make_text_of_anything(file: Path, written: str) -> None:
         assert read_yaml(file) == {"a": written}
 
 
-def test_a_sections_own_keys_go_over_those_that_it_merges_and_the_first_merged_section_goes_over_the_next(
+def test_a_sections_own_keys_override_merged_ones_and_the_first_merged_section_overrides_the_next(
     file: Path,
 ) -> None:
     file.write_text("a: &a {p: 1, q: 2}\nb: &b {q: 3, r: 4}\nc: {r: 5, <<: [*a, *b]}\nd: {<<: *a, p: 6}\n")

@@ -1,4 +1,4 @@
-"""Alternative concepts: what the schemes of Table 4 promise, for every size of forget and retain set."""
+"""Alternative concepts: the properties of the schemes of Table 4, for every size of forget and retain set."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_one_to_all_gives_every_forget_style_every_retain_style(forget, retain):
 
 @settings(deadline=None)
 @given(forget=sizes, retain=sizes, group=groups)
-def test_one_to_five_gives_the_next_five_distinct_retain_styles_going_round(forget, retain, group):
+def test_one_to_five_gives_the_next_five_distinct_retain_styles_in_cyclic_order(forget, retain, group):
     found = chosen("one_to_five", forget, retain, group=group)
     names = retain_styles(retain)
     for number, style in enumerate(forget_styles(forget)):
@@ -107,7 +107,7 @@ def test_no_scheme_makes_a_forget_style_its_own_anchor_or_leaves_one_without(sch
 
 @settings(deadline=None)
 @given(pairs=st.permutations(retain_styles(6)))
-def test_an_explicit_mapping_is_taken_as_it_stands(pairs):
+def test_an_explicit_mapping_is_used_unchanged(pairs):
     mapping = dict(zip(forget_styles(6), pairs, strict=True))
     found = candidates("one_to_one", forget_styles(6), retain_styles(2), "first_retain", 5, mapping)
     assert found == {style: [anchor] for style, anchor in mapping.items()}
@@ -159,7 +159,7 @@ figures: {figure2: null, figure3: null}
 
 
 def test_the_photos_alone_may_be_retained_and_be_the_common_base(tmp_path):
-    """As the benchmark's SalUn and EDiff have it: retained and forgotten images take the photos' caption."""
+    """As in the benchmark's SalUn and EDiff: retained and forgotten images get the photos' caption."""
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pretrained"))
     (tmp_path / "config/studies/photos.yaml").write_text(PHOTOS_ALONE)
     study = load_study("photos", tmp_path / "config")
@@ -193,7 +193,7 @@ def test_appendix_c_s_random_alternatives_are_a_table_with_every_baseline_both_w
 
 
 def test_equation_10_has_no_alternative_concept():
-    """So that its row stands once in the table of random alternatives."""
+    """Its row therefore appears once in the table of random alternatives."""
     objective = load_study("paper", CONFIGURATION).methods["ediff"].objective
     assert not objective.unlearn.shows_the_anchor
     assert all(question.prompt == "own" for question in questions_of(objective))

@@ -1,4 +1,4 @@
-"""Configuration: what loads, what it plans, and one clear sentence for everything that does not load."""
+"""Configuration: studies that load, their plans, and one clear sentence for everything that does not load."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Load = Callable[..., Study]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A configuration folder of the test's own."""
+    """A configuration folder for this test alone."""
     return Path(shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth")))
 
 
@@ -76,7 +76,7 @@ def published() -> list[list[str]]:
 
 
 def runs_of(plan: Plan, *products: str) -> dict[str, Run]:
-    """Every run that some products, or else all of them, are built from."""
+    """Every run from which some products are built; by default all products."""
     found: dict[str, Run] = {}
     for name, product in plan.products().items():
         if not products or name in products:
@@ -84,7 +84,7 @@ def runs_of(plan: Plan, *products: str) -> dict[str, Run]:
     return found
 
 
-# What is shipped
+# Shipped studies
 
 
 @pytest.mark.parametrize("name", study_names(CONFIGURATION))
@@ -284,7 +284,7 @@ def test_configuration_is_read_without_importing_torch():
 # Overlays
 
 
-def test_an_overlay_changes_only_what_it_says(load):
+def test_an_overlay_changes_only_the_leaves_in_it(load):
     study = load("methods: {core: {learning_rate: 3.0e-5}}")
     base = load_study("paper", CONFIGURATION)
     assert study.methods["core"].learning_rate == 3.0e-5
@@ -297,7 +297,7 @@ def test_an_empty_overlay_is_its_base(load, overlay):
     assert load(overlay) == load_study("paper", CONFIGURATION)
 
 
-def test_a_method_like_another_differs_only_in_what_it_says(load):
+def test_a_method_like_another_differs_only_in_its_own_leaves(load):
     study = load("methods: {core_faster: {like: core, learning_rate: 3.0e-5, length: {Forget25: {steps: 7}}}}")
     core, faster = study.methods["core"], study.methods["core_faster"]
     assert faster.learning_rate == 3.0e-5
@@ -313,7 +313,7 @@ def test_a_method_like_another_is_told_apart_by_its_name_where_it_has_no_title(l
     ]  # fmt: skip
 
 
-def test_null_in_a_method_like_another_removes_what_the_other_says_of_a_task(load, folder):
+def test_null_in_a_method_like_another_removes_the_others_entry_for_a_task(load, folder):
     brief = "methods: {a: {length: {Forget25: null, Forget01: {steps: 7}}, like: core, anchors: {Forget25: null}}}"
     a = load(brief).methods["a"]
     assert set(a.length) == set(a.anchors) == {"Forget01", "Forget06", "Forget06-unseen"}
@@ -323,13 +323,13 @@ def test_null_in_a_method_like_another_removes_what_the_other_says_of_a_task(loa
     }  # fmt: skip
 
 
-def test_null_in_a_method_like_another_removes_only_what_there_is(complaint):
+def test_null_in_a_method_like_another_removes_only_existing_entries(complaint):
     assert complaint("methods: {a: {like: core_live_target, length: {Forget25: null}}}") == (
         ": methods.a.length.Forget25 is null, which removes an entry, but there is none, expected `Forget06`."
     )
 
 
-def test_a_method_like_another_follows_what_an_overlay_says_of_the_other(load, folder):
+def test_a_method_like_another_follows_an_overlay_of_the_other(load, folder):
     (folder / "studies" / "middle.yaml").write_text("methods: {a: {like: b}, b: {like: core, batch: 2}}")
     study = load("base: middle\nmethods: {core: {title: New}, b: {batch: 3}}")
     assert (study.methods["a"].title, study.methods["a"].batch) == ("New (b) (a)", 3)
@@ -347,7 +347,7 @@ def test_a_method_like_another_follows_what_an_overlay_says_of_the_other(load, f
         ("{core: null, a: {like: core}}", "methods.a.like is 'core', expected another method: esd,"),
     ],
 )
-def test_a_method_like_nothing_that_there_is_is_refused(overlay, said, load):
+def test_a_method_like_an_unknown_one_is_refused(overlay, said, load):
     with pytest.raises(ConfigurationError, match=re.escape(f"trial.yaml: {said}")):
         load(f"methods: {overlay}")
 
@@ -365,11 +365,11 @@ def test_small_numbers_are_numbers_however_they_are_written(load, written):
     assert load(f"methods: {{core: {{learning_rate: {written}}}}}").methods["core"].learning_rate == 1e-5
 
 
-def test_a_whole_number_will_do_where_a_number_is_asked_for(load):
+def test_a_whole_number_is_accepted_where_a_number_is_expected(load):
     assert load("sampling: {guidance_scale: 7}").sampling.guidance_scale == 7.0
 
 
-def test_null_removes_a_task_and_what_the_methods_say_of_it(load):
+def test_null_removes_a_task_and_the_methods_entries_for_it(load):
     study = load(
         "tasks: {Forget25: null}\nfigures: {figure2: null, figure3: null}\n"
         "tables: {table4: null, table1: {tasks: [Forget01, Forget06]}}"
@@ -381,7 +381,7 @@ def test_null_removes_a_task_and_what_the_methods_say_of_it(load):
         assert "Forget25" not in {*method.length, *method.anchors}
 
 
-def test_null_removes_a_method_and_what_a_method_says_of_one_task(load):
+def test_null_removes_a_method_and_a_methods_entry_for_one_task(load):
     study = load(
         "methods: {ediff: null, esd: {length: {Forget25: null}, anchors: {Forget25: null}}}\n"
         "tables: {table1: {rows: [original, core]}, table2: {rows: [core]}}\nfigures: {figure2: null, figure3: null}"
@@ -440,7 +440,7 @@ def test_anchors_of_yaml_may_share_a_section(load):
     assert [study.methods["core"].length[task].steps for task in ("Forget01", "Forget06", "Forget25")] == [5, 5, 6]
 
 
-# What pages say of studies
+# Studies in the documentation
 
 
 def examples() -> dict[str, str]:
@@ -459,7 +459,7 @@ def test_every_study_that_a_page_shows_can_be_planned(name, folder):
     assert Plan(name, load_study(name, folder), published(), load_shipped(CONFIGURATION)).products()
 
 
-def test_every_open_reading_names_a_key_that_there_is():
+def test_every_open_reading_names_an_existing_key():
     rows = (REPOSITORY / "docs/protocol.md").read_text().split("## What is open")[1].split("\n## ")[0]
     keys = [
         key
@@ -713,7 +713,7 @@ REFUSED = {
 }
 
 
-# Refused: leaves that do not go together
+# Refused: leaves that contradict each other
 
 CONTRADICTIONS = {
     "unknown forget style": (
@@ -768,13 +768,13 @@ CONTRADICTIONS = {
         "tasks: {Forget01: {retain: [Monet, Van_Gogh]}}",
         "tasks.Forget01.retain",
         "'Van_Gogh'",
-        "styles that tasks.Forget01.forget does not name",
+        "styles that are not in tasks.Forget01.forget",
     ),
     "overlap in evaluation": (
         "tasks: {Forget06: {evaluation: {retain: [Monet, Ukiyoe]}}}",
         "tasks.Forget06.evaluation.retain",
         "'Ukiyoe'",
-        "styles that tasks.Forget06.forget does not name",
+        "styles that are not in tasks.Forget06.forget",
     ),
     "nothing to retain": (
         "tasks: {Forget01: {retain: evaluated, evaluation: {retain: [Seed_Images]}}}",
@@ -841,7 +841,7 @@ CONTRADICTIONS = {
         "anchoring: {base: Van_Gogh}",
         "anchoring.base",
         "'Van_Gogh'",
-        "a style that tasks.Forget01.forget does not name",
+        "a style that is not in tasks.Forget01.forget",
     ),
     "base that is no style": ("anchoring: {base: Manet}", "anchoring.base", "'Manet'", "a style of the world"),
     "anchor that is no style": (
@@ -910,31 +910,31 @@ CONTRADICTIONS = {
         "methods: {far: {like: core, title: CORE (ours)}}\ntables: {table1: {rows: [original, core, far]}}",
         "methods.far.title",
         "'CORE (ours)'",
-        "another title for the row far of tables.table1.rows: the row core has this one",
+        "another title for the row far of tables.table1.rows: the row core has the same",
     ),
     "one method twice without titles": (
         "tables: {table1: {rows: [core, {name: far, method: core, anchors: one_to_all}]}}",
         "tables.table1.rows.1.title",
         "'CORE (ours)'",
-        "another title for the row far of tables.table1.rows: the row core has this one",
+        "another title for the row far of tables.table1.rows: the row core has the same",
     ),
     "titles that differ in space and case": (
         "tables: {table1: {rows: [core, {name: far, method: esd, title: ' core  (OURS)'}]}}",
         "tables.table1.rows.1.title",
         "' core (OURS)'",  # on one line, as all sentences are
-        "another title for the row far of tables.table1.rows: the row core has this one",
+        "another title for the row far of tables.table1.rows: the row core has the same",
     ),
     "titles that only look alike": (
         "tables: {table1: {rows: [{name: a, method: core, title: Café}, {name: b, method: esd, title: Cafe\u0301}]}}",
         "tables.table1.rows.1.title",
         "Cafe",
-        "another title for the row b of tables.table1.rows: the row a has this one",
+        "another title for the row b of tables.table1.rows: the row a has the same",
     ),
     "title of the original model": (
         "methods: {far: {like: core, title: original}}\ntables: {table1: {rows: [far, original]}}",
         "methods.far.title",
         "'original'",
-        "another title for the row far of tables.table1.rows: the row original has this one",
+        "another title for the row far of tables.table1.rows: the row original has the same",
     ),
     "title without a character": (
         "tables: {table1: {rows: [{name: a, method: core, title: ' '}]}}",
@@ -946,7 +946,7 @@ CONTRADICTIONS = {
         "figures: {figure2: {columns: [core, {name: far, method: core, anchors: one_to_all}]}}",
         "figures.figure2.columns.1.title",
         "'CORE (ours)'",
-        "another title for the row far of figures.figure2.columns: the row core has this one",
+        "another title for the row far of figures.figure2.columns: the row core has the same",
     ),
     "column twice": (
         "figures: {figure2: {columns: [esd, esd]}}",
@@ -1064,7 +1064,7 @@ CONTRADICTIONS = {
         "base: tiny\nsampling: {resolution: 64}",
         "sampling.resolution",
         "64",
-        "the miniature's own world.resolution",
+        "the miniature's world.resolution",
     ),
     "miniature that cannot be halved": (
         "base: tiny\nworld: {resolution: 30, autoencoder: {channels: [16, 24, 32]}}\n"
@@ -1127,7 +1127,7 @@ def test_a_name_that_becomes_part_of_a_path_has_no_separators(section, like, nam
     assert f": {section}.{name} is {name!r}, expected a name" in sentence(caught.value, CONFIGURATION / "config.yaml")
 
 
-def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(complaint, folder):
+def test_a_table_with_a_method_without_a_length_for_its_task_names_both(complaint, folder):
     text = complaint("tables: {table3: {tasks: [Forget25]}}", "config.yaml")
     assert text == (
         ": methods.core_live_target.length is ['Forget06'], expected an entry for Forget25 (tables.table3.rows), "
@@ -1143,7 +1143,7 @@ def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(compla
         (
             "tasks: {Forget06: {retain: [Seed_Images]}}",
             "methods.ediff.anchors.Forget06 is 'one_to_all', expected a scheme that needs no retain style, such as "
-            "all_to_one with anchoring.base: Seed_Images, since D_r of Forget06 has the photos and no other style",
+            "all_to_one with anchoring.base: Seed_Images, since D_r of Forget06 contains only the photos",
         ),
         (
             "tasks: {Forget01: {retain: [Seed_Images]}}\nanchoring: {base: Seed_Images}",
@@ -1151,7 +1151,7 @@ def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(compla
         ),
         (
             "tasks: {Forget01: {retain: evaluated, photos_in_retain: true, evaluation: {retain: [Seed_Images]}}}",
-            "anchoring.base is 'first_retain', expected a style such as Seed_Images, since D_r of Forget01 has ",
+            "anchoring.base is 'first_retain', expected a style such as Seed_Images, since D_r of Forget01 ",
         ),
         (
             "base: tiny\nworld: {pretrained: true}",
@@ -1159,7 +1159,7 @@ def test_a_table_that_asks_for_a_method_where_it_has_no_length_names_both(compla
         ),
     ],
 )
-def test_a_key_that_another_file_says_is_refused_for_the_sake_of_a_study(overlay, said, load, folder):
+def test_the_error_for_a_key_that_another_file_sets_names_the_study(overlay, said, load, folder):
     with pytest.raises(ConfigurationError) as caught:
         load(overlay)
     assert f": {said}" in str(caught.value)
@@ -1175,15 +1175,15 @@ def test_a_key_that_another_file_says_is_refused_for_the_sake_of_a_study(overlay
         ("tasks: {Forget7: {forget: [Monet]}}", "tasks.Forget7.retain ISor `Forget25` instead of `Forget7`"),
     ],
 )
-def test_an_entry_that_is_not_there_to_be_changed_is_refused_with_what_may_be_meant(overlay, said, complaint):
-    said = said.replace("IS", "is missing, expected a value, ").replace("REST", "for all that it does not say")
+def test_an_overlay_of_an_unknown_entry_is_refused_with_a_suggestion(overlay, said, complaint):
+    said = said.replace("IS", "is missing, expected a value, ").replace("REST", "to take the other leaves from there")
     assert complaint(overlay) == f": {said}."
 
 
 def test_an_entry_that_the_base_has_removed_is_refused_with_the_file_that_did(complaint, folder):
     assert complaint("base: tiny\nmethods: {salun: {batch: 2}}") == (
         f": methods.salun.title is missing, expected a value; {folder / 'studies/tiny.yaml'} removes methods.salun, "
-        "so that all of it has to be said anew."
+        "so that it must be specified in full."
     )
 
 
@@ -1201,7 +1201,7 @@ def test_values_are_shown_as_yaml_spells_them(overlay, said, load):
         load(overlay)
 
 
-def test_no_method_may_be_called_as_the_original_model_is():
+def test_no_method_may_have_the_name_of_the_original_model():
     content = shipped()
     content["methods"]["original"] = content["methods"]["core"]
     with pytest.raises(ConfigurationError) as caught:
@@ -1209,14 +1209,14 @@ def test_no_method_may_be_called_as_the_original_model_is():
     assert ": methods is 'original', expected another name" in sentence(caught.value, CONFIGURATION / "config.yaml")
 
 
-def test_the_file_named_is_the_one_that_said_the_key_last(load, complaint, folder):
+def test_the_error_names_the_file_that_set_the_key_last(load, complaint, folder):
     (folder / "studies" / "middle.yaml").write_text("sampling: {batch: 0}\n")
     assert complaint("base: middle", "studies/middle.yaml").startswith(": sampling.batch is 0")
     assert complaint("base: middle\nsampling: {batch: -1}").startswith(": sampling.batch is -1")
     assert load("base: middle\nsampling: {batch: 1}").sampling.batch == 1
 
 
-def test_a_leaf_missing_from_a_section_is_missing_from_the_file_that_began_it(complaint):
+def test_the_error_for_a_missing_leaf_names_the_file_that_began_its_section(complaint):
     assert complaint("tasks: {Forget07: {forget: [Monet]}}").startswith(": tasks.Forget07.retain is missing, expected")
     assert complaint("world: {kind: miniature}").startswith(": world.pretrained is missing, expected")
     switched_twice = "base: tiny\nworld: {kind: unlearn_canvas, styles: [], objects: [], images_per_cell: 1}"
@@ -1237,10 +1237,10 @@ UNREADABLE = {
         ", line 4",
         "the key `batch` is written twice",
     ),
-    "number for a key": ("tasks:\n  1: {}\n", ", line 2", "the key `1` is not text, expected quotes"),
+    "number for a key": ("tasks:\n  1: {}\n", ", line 2", "the key `1` is not text; put it in quotes"),
     "yes for a key": ("yes: 1\n", ", line 1", "YAML readers disagree about what `yes` means, expected `true` or"),
-    "null for a key": ("~: 1\n", ", line 1", "the key `~` is not text, expected quotes"),
-    "list for a key": ("[a]: 1\n", ", line 1", "the key is not text, expected quotes"),
+    "null for a key": ("~: 1\n", ", line 1", "the key `~` is not text; put it in quotes"),
+    "list for a key": ("[a]: 1\n", ", line 1", "the key is not text; put it in quotes"),
     "tab": (
         "training:\n\tseed: 1\n",
         ", line 2",
@@ -1248,19 +1248,19 @@ UNREADABLE = {
     ),
     "open bracket": ("training: [1\n", ", line 2", "not readable as YAML: while parsing a flow sequence"),
     "two documents": ("a: 1\n---\nb: 2\n", ", line 2", "expected a single document"),
-    "YAML 1.1": ("%YAML 1.1\n---\na: 1\n", ", line 2", "the file says that it is YAML 1.1, expected YAML 1.2"),
-    "unknown alias": ("training: *x\n", ", line 1", "no part before has the anchor of the alias `*x`"),
+    "YAML 1.1": ("%YAML 1.1\n---\na: 1\n", ", line 2", "the file declares YAML 1.1, expected YAML 1.2"),
+    "unknown alias": ("training: *x\n", ", line 1", "the alias `*x` refers to no earlier anchor"),
     "anchor twice": ("a: &x 1\nb: &x 2\n", ", line 2", "the anchor `&x` is written twice, expected once"),
-    "section within itself": ("training: &x {seed: *x}\n", ", line 1", "`*x` stands within the part that it names"),
-    "list within itself": ("training: &x [*x]\n", ", line 1", "`*x` stands within the part that it names"),
+    "section within itself": ("training: &x {seed: *x}\n", ", line 1", "`*x` is within the value to which it refers"),
+    "list within itself": ("training: &x [*x]\n", ", line 1", "`*x` is within the value to which it refers"),
     "unknown tag": ("training: !python/name:os.system {}\n", ", line 1", "the tag `!python/name:os.system`, expected"),
     "known tag": ("a:\n- !!binary aGk=\n", ", line 2", "the tag `!!binary`, expected the value without a tag"),
-    "merged number": ("fid:\n  <<: 3\n", ", line 2", "the value of `<<` is no section, expected a section or a list"),
-    "merged numbers": ("fid:\n  <<: [3]\n", ", line 2", "the value of `<<` is no section, expected a section or a"),
+    "merged number": ("fid:\n  <<: 3\n", ", line 2", "the value of `<<` is not a section, expected one or a list"),
+    "merged numbers": ("fid:\n  <<: [3]\n", ", line 2", "the value of `<<` is not a section, expected one or a"),
     "two merges": (
         "a: &a {batch: 1}\nb: &b {batch: 2}\nfid:\n  <<: *a\n  <<: *b\n",
         ", line 5",
-        "the key `<<` is written twice, expected once, with a list of sections for several",
+        "the key `<<` is written twice, expected once; merge several sections by a list",
     ),
     "month thirteen": ("training: {seed: 2024-13-01}\n", ", line 1", "`2024-13-01` means, expected quotes around it"),
     "number of 5000 digits": (
@@ -1271,14 +1271,14 @@ UNREADABLE = {
     "number without end": ("fid: {batch: 1e400}\n", ", line 1", "the number 1e400 is too large for floating point"),
     "number next to nothing": ("fid: {batch: 2e-400}\n", ", line 1", "the number 2e-400 is too small for floating"),
     "tagged as what it is not": ("training: {seed: !!bool maybe}\n", ", line 1", "the tag `!!bool`, expected"),
-    "nesting without end": ("[" * 5000, ", line 1", "more than 100 sections and lists lie within each other"),
+    "nesting without end": ("[" * 5000, ", line 1", "sections and lists are nested more than 100 deep"),
     "control character": ("a: 1\r\nb: \x00\n", ", line 2", "not readable as YAML: unacceptable character U+0000"),
     "line break of YAML 1.1": (
         "a: 1\nb: 2\u2028c: 3\n",
         ", line 2",
         "whether U+2028 ends a line, expected a line break",
     ),
-    "no character": ('a: "\\U00110000"\n', "", "not readable as YAML: the parser gives up"),
+    "no character": ('a: "\\U00110000"\n', "", "not readable as YAML: the parser failed"),
     "Latin-1": ("# caf\xe9\n".encode("latin-1"), "", "not readable as YAML: 'utf-8' codec"),
     "list at top level": ("- methods\n- tasks\n", "", "the whole file is ['methods', 'tasks'], expected sections"),
     "text at top level": ("hello\n", "", "the whole file is 'hello', expected sections"),
@@ -1301,7 +1301,7 @@ def test_a_study_that_is_a_folder_is_not_readable(folder):
 
 
 @pytest.mark.parametrize("name", ["nope", "../config", "sub/tiny", "/etc/passwd", "", "no.yaml", "Tiny"])
-def test_an_unknown_study_is_named_with_those_that_there_are(name):
+def test_the_error_for_an_unknown_study_lists_the_known_ones(name):
     with pytest.raises(ConfigurationError) as caught:
         load_study(name, CONFIGURATION)
     known = ", ".join(study_names(CONFIGURATION))
@@ -1319,26 +1319,26 @@ def test_an_unknown_study_is_named_with_those_that_there_are(name):
         ("results/table1.csv", "paper"),
     ],
 )
-def test_a_file_or_a_target_instead_of_a_study_is_told_the_study(name, meant):
+def test_the_error_for_a_file_or_a_target_instead_of_a_study_names_the_study(name, meant):
     with pytest.raises(ConfigurationError) as caught:
         load_study(name, CONFIGURATION)
     assert str(caught.value) == f"{CONFIGURATION}/studies: no study is called {name!r}, expected `{meant}`."
 
 
 @pytest.mark.parametrize("name", ["a.b", "my study"])
-def test_a_study_with_a_name_that_no_path_can_have_is_told_why(name, folder):
+def test_a_study_with_a_name_that_no_path_can_have_is_refused_with_the_reason(name, folder):
     (folder / f"studies/{name}.yaml").write_text("base: tiny\n")
     with pytest.raises(ConfigurationError, match="there is no such study, expected a name of letters, digits, `_` and"):
         load_study(name, folder)
 
 
 @pytest.mark.parametrize("name", ["nope", "../config", "../x", "tiny.yaml"])
-def test_an_unknown_base_is_named_with_those_that_there_are(complaint, name):
+def test_the_error_for_an_unknown_base_lists_the_known_studies(complaint, name):
     assert complaint(f"base: {name}").startswith(f": base is {name!r}, expected one of paper, ")
 
 
 @pytest.mark.parametrize(("written", "shown"), [("3", "3"), ("null", "null"), ("[tiny]", "['tiny']"), ("{}", "{}")])
-def test_a_base_is_a_name(complaint, written, shown):
+def test_a_base_must_be_a_name(complaint, written, shown):
     assert complaint(f"base: {written}") == f": base is {shown}, expected the name of a study."
 
 
@@ -1354,7 +1354,7 @@ def test_a_circle_of_bases_is_refused_in_the_file_that_closes_it(complaint, fold
     assert complaint("base: first", "studies/second.yaml") == expected
 
 
-def test_the_paper_is_built_on_nothing(folder):
+def test_the_paper_has_no_base(folder):
     (folder / "config.yaml").write_text("base: tiny\n" + (folder / "config.yaml").read_text())
     with pytest.raises(ConfigurationError) as caught:
         load_study("paper", folder)
@@ -1368,7 +1368,7 @@ def test_an_empty_paper_lacks_its_first_section(folder):
     assert sentence(caught.value, folder / "config.yaml") == ": world is missing, expected a value."
 
 
-def test_published_numbers_that_are_not_there_are_missed(folder):
+def test_missing_published_numbers_are_refused(folder):
     (folder / "published.csv").unlink()
     with pytest.raises(ConfigurationError) as caught:
         load_study("paper", folder)
@@ -1402,7 +1402,7 @@ def load_instead(content: dict[str, Any]) -> Study:
 
 
 def places(here: Any, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every section and leaf, and of each list the last entry."""
+    """Every section and leaf, and the last entry of each list."""
     below = here.items() if isinstance(here, dict) else list(enumerate(here))[-1:] if isinstance(here, list) else ()
     for name, value in below:
         yield (*above, name)
@@ -1440,7 +1440,7 @@ def with_leaf(place: tuple[str | int, ...], value: object) -> dict[str, Any]:
 
 
 def is_optional(place: tuple[str | int, ...]) -> bool:
-    """Entries that a study names as it likes, and what one method says of one task."""
+    """Entries whose names the study chooses, and a method's entries for a task."""
     return (len(place) == 2 and place[0] in ("tasks", "methods", "tables", "figures")) or (
         place[0] == "methods" and len(place) > 3 and place[2] in ("length", "anchors")
     )

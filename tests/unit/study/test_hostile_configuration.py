@@ -1,4 +1,4 @@
-"""A configuration from anywhere is a study that can be planned, or one sentence that names its file: fuzzed."""
+"""An untrusted configuration, fuzzed: it is a study that can be planned, or one sentence that names its file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ many_files = settings(max_examples=200, deadline=None, suppress_health_check=lis
 
 
 def planned_or_refused(name: str, folder: Path) -> Study | str:
-    """The study, after planning all that it has, or the sentence of its refusal."""
+    """The study, after all its products are planned, or the sentence with which it is refused."""
     with in_time():
         try:
             study = load_study(name, folder)
@@ -96,7 +96,7 @@ def at(content: Any, place: tuple[str | int, ...]) -> Any:
 
 @st.composite
 def changes(draw: st.DrawFn) -> tuple[str, list[Change]]:
-    """A shipped study, and some of its places with what happens to each."""
+    """A shipped study, and changes to some of its places."""
     name = draw(st.sampled_from(sorted(WHOLE)))
     place = st.sampled_from(PLACES[name])
     kinds: st.SearchStrategy[Change] = st.one_of(
@@ -116,7 +116,7 @@ def changed(name: str, made: list[Change]) -> dict[str, Any]:
         try:
             section, last = at(content, place[:-1]), place[-1]
             section[last]
-        except (KeyError, IndexError, TypeError):  # gone by a change before
+        except (KeyError, IndexError, TypeError):  # removed by an earlier change
             continue
         if kind == "replace":
             section[last] = value
@@ -166,7 +166,7 @@ def test_a_scale_leaves_lengths_and_learning_rates_that_a_run_can_have(leaf: str
         patch.setattr(overlays, "read_yaml", lambda _: content)
         answer = planned_or_refused("paper", CONFIGURATION)
     assert isinstance(answer, str)
-    assert f"training.scale.{leaf} is {value}, expected a number that leaves methods." in answer
+    assert f"training.scale.{leaf} is {value}, expected a number for which the scaled methods." in answer
 
 
 SEEDS = f"tasks: {{Forget01: {{evaluation: {{seeds: {list(range(30_000))}}}}}}}"
@@ -179,22 +179,22 @@ STYLES = f"world: {{styles: [{', '.join(f's{number}' for number in range(2_000))
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (SEEDS, "tasks before it, become 100,000"),
-        (TASKS, "tasks before it, become 100,000"),
-        (IMAGES, "images generated for Forget01 become 100,000"),
+        (SEEDS, "images; the maximum is 100,000"),
+        (TASKS, "images; the maximum is 100,000"),
+        (IMAGES, "generated images; the maximum is 100,000"),
         (STYLES, "at most 1000 of them"),
     ],
     ids=["seeds", "tasks", "images", "styles"],
 )
-def test_a_short_file_never_stands_for_more_images_than_can_be_meant(folder: Path, content: str, expected: str) -> None:
+def test_a_short_file_cannot_request_more_images_than_the_maximum(folder: Path, content: str, expected: str) -> None:
     with in_time(10):
         answer = answer_to(folder, f"base: mini\n{content}\n".encode())
     assert isinstance(answer, str)
     assert expected in answer
 
 
-def test_a_specification_of_as_many_images_as_there_may_be_is_read(tmp_path: Path) -> None:
-    """With names of files that are as long as a file system lets them be."""
+def test_a_specification_of_the_maximum_number_of_images_is_read(tmp_path: Path) -> None:
+    """With the longest file names that a file system allows."""
     style, object_ = "s" * 125, "o" * 110
     seeds = range(10**6, 10**6 + MOST_IMAGES)
     assert len(image_name(style, object_, seeds[-1])) <= 255 < len(image_name(style + "s" * 10, object_, seeds[-1]))
@@ -208,14 +208,14 @@ def test_a_specification_of_as_many_images_as_there_may_be_is_read(tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration folder with room for one study more."""
+    """A configuration folder to which the tests add a study."""
     copied = tmp_path_factory.mktemp("configuration") / "config"
     shutil.copytree(CONFIGURATION, copied, ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     return copied
 
 
 def answer_to(folder: Path, content: bytes) -> Study | str:
-    """What is said to a study of this content."""
+    """The study of this content, or the sentence with which it is refused."""
     file = folder / "studies/strange.yaml"
     file.write_bytes(content)
     answer = planned_or_refused("strange", folder)
@@ -240,7 +240,7 @@ edits = st.lists(
 
 
 def edited(content: bytes, made: list[tuple[int, int, bytes]]) -> bytes:
-    """Bytes of which some are replaced by others."""
+    """Bytes with some of them replaced by others."""
     for start, length, new in made:
         content = content[:start] + new + content[start + length :]
     return content
@@ -270,66 +270,66 @@ def test_any_bytes_are_values_or_one_reason(content: bytes) -> None:
 
 
 def doubling(levels: int, part: str) -> str:
-    """YAML in which each name stands for the name before, ten times."""
+    """YAML in which each alias refers to ten aliases of the value before."""
     lines = [f"n0: &n0 {part}"]
     lines += [f"n{level}: &n{level} [{', '.join([f'*n{level - 1}'] * 10)}]" for level in range(1, levels)]
     return "\n".join(lines)
 
 
 BOMBS = {
-    "lists": (doubling(9, "[x, x]"), "its aliases and values make more than 100,000 values"),
+    "lists": (doubling(9, "[x, x]"), "with its aliases expanded, it has more than 100,000 values"),
     "sections": (
         "\n".join(
             ["n0: &n0 {a: 1}"]
             + [f"n{i}: &n{i} {{{', '.join(f'k{j}: *n{i - 1}' for j in range(10))}}}" for i in range(1, 9)]
         ),
-        "its aliases and values make more than 100,000 values",
+        "with its aliases expanded, it has more than 100,000 values",
     ),
     "merged sections": (
         "\n".join(
             ["n0: &n0 {a: 1}"] + [f"n{i}: &n{i} {{<<: [{', '.join([f'*n{i - 1}'] * 10)}]}}" for i in range(1, 9)]
         ),
-        "its aliases and values make more than 100,000 values",
+        "with its aliases expanded, it has more than 100,000 values",
     ),
     "a number in base 60": ("a: " + ":".join(["1"] * 50_000), "expected a decimal number, or quotes around it"),
     "a hexadecimal number": ("a: 0x" + "f" * 100_000, "expected a decimal number, or quotes around it"),
     "a fraction in base 60": ("a: " + ":".join(["1"] * 5_000) + ".5", "expected a decimal number, or quotes around it"),
     "digits": ("a: 1" + "0" * 99_999, "a number of 100,000 characters"),
     "a fraction": ("a: ." + "1" * 99_999, "a number of 100,000 characters"),
-    "nesting": ("a: " + "[" * 20_000, "more than 100 sections and lists lie within each other"),
+    "nesting": ("a: " + "[" * 20_000, "sections and lists are nested more than 100 deep"),
     "nested sections": (
         "\n".join(" " * level + "a:" for level in range(600)),
-        "more than 100 sections and lists lie within each other",
+        "sections and lists are nested more than 100 deep",
     ),
-    "a large file": ("# " + "x" * LARGEST_FILE, "at most 262,144 can be meant"),
+    "a large file": ("# " + "x" * LARGEST_FILE, "expected at most 262,144"),
 }
 
 
 @pytest.mark.parametrize(("content", "expected"), BOMBS.values(), ids=BOMBS)
-def test_a_few_lines_of_yaml_never_stand_for_more_than_memory_holds(folder: Path, content: str, expected: str) -> None:
+def test_a_few_lines_of_yaml_never_expand_to_more_than_memory_holds(folder: Path, content: str, expected: str) -> None:
     answer = answer_to(folder, content.encode())
     assert isinstance(answer, str)
     assert expected in answer
 
 
-def test_names_for_parts_are_welcome_as_long_as_they_are_small(folder: Path) -> None:
+def test_aliases_that_expand_to_little_are_accepted(folder: Path) -> None:
     content = b"base: mini\ntraining: &a {seed: 3}\nmethods: {core: &b {batch: 8}, esd: {<<: *b}}\n"
     answer = answer_to(folder, content)
     assert isinstance(answer, Study)
     assert answer.methods["esd"].batch == 8
 
 
-def test_a_study_that_is_a_pipe_keeps_nobody_waiting(folder: Path) -> None:
+def test_reading_a_study_that_is_a_pipe_does_not_block(folder: Path) -> None:
     file = folder / "studies/pipe.yaml"
     os.mkfifo(file)
     answer = planned_or_refused("pipe", folder)
     file.unlink()
     assert isinstance(answer, str)
-    assert "it is no regular file" in answer
+    assert "not a regular file" in answer
 
 
 @pytest.mark.parametrize("name", ["a b", "a\nb", "Ａ", "..", ".hidden", "-rf", "a.b", "x" * 300 + "/../tiny"])
-def test_a_study_whose_name_would_be_a_strange_path_is_none(folder: Path, name: str) -> None:
+def test_a_file_whose_name_would_be_a_strange_path_is_no_study(folder: Path, name: str) -> None:
     if "/" not in name:
         (folder / f"studies/{name}.yaml").write_text("base: tiny\n")
     answer = planned_or_refused(name, folder)
@@ -340,7 +340,7 @@ def test_a_study_whose_name_would_be_a_strange_path_is_none(folder: Path, name: 
 @pytest.mark.parametrize(
     "place", ["results/../tiny", "results/tiny/../../x", "/results", "tiny", "results/a/b", "results/Ａ"]
 )
-def test_products_are_asked_for_in_the_folder_of_results_alone(place: str) -> None:
+def test_products_are_targets_only_in_the_folder_of_results(place: str) -> None:
     with pytest.raises(ConfigurationError, match="expected results/table1, or results/STUDY/table1"):
         product_at(Path(place), "table1", lambda _: pytest.fail("nothing is planned for it"))
 
@@ -348,7 +348,7 @@ def test_products_are_asked_for_in_the_folder_of_results_alone(place: str) -> No
 @pytest.mark.parametrize(
     "line", ["a,b", "table1,Forget25,core,UA,x,1,2", "table1,Forget25,core,UA,1,1,-2", "t,../x,c,UA,1,,"]
 )
-def test_a_line_that_is_no_number_of_the_papers_is_one_sentence(tmp_path: Path, line: str) -> None:
+def test_a_malformed_line_of_published_numbers_is_one_sentence(tmp_path: Path, line: str) -> None:
     (tmp_path / "published.csv").write_text(f"table,task,row,metric,value,k,n\n{line}\n")
     with pytest.raises(ConfigurationError, match=r"published\.csv: .*, expected table, task, row, metric, value"):
         load_published(tmp_path)

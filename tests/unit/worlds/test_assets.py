@@ -381,7 +381,7 @@ def test_a_copy_elsewhere_that_is_missing(site: Site) -> None:
 def test_a_study_without_assets(site: Site) -> None:
     done = site.checkout.python("-m", "corelib", "assets", "tiny")
     assert done.returncode == 1
-    assert done.stdout.startswith("Error: study tiny: world.kind is 'miniature', which makes everything itself")
+    assert done.stdout.startswith("Error: study tiny: world.kind is 'miniature', which needs no assets")
 
 
 def test_a_folder_is_locked_under_the_hash_by_which_manifests_vouch_for_it(tmp_path: Path) -> None:

@@ -102,15 +102,15 @@ def as_one_file(folder: Path) -> None:
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "pointer in place of a U-Net": (
         lambda f: (f / UNET / WEIGHTS).write_bytes(POINTER),
-        rf"unet/{WEIGHTS}: a pointer of Git LFS and not the file itself; `git lfs pull`",
+        rf"unet/{WEIGHTS}: a Git LFS pointer, not the file itself; run `git lfs pull`",
     ),
     "pointer in place of a classifier": (
         lambda f: (f / "style50.pth").write_bytes(POINTER),
-        r"style50\.pth: a pointer of Git LFS and not the file itself",
+        r"style50\.pth: a Git LFS pointer, not the file itself",
     ),
     "web page in place of a classifier": (
         lambda f: (f / "style50.pth").write_bytes(PAGE),
-        r"style50\.pth: a web page and not the file itself; fetch it again",
+        r"style50\.pth: a web page, not the file itself; fetch it again",
     ),
     "classes in another order": (
         lambda f: torch.save(
@@ -326,7 +326,7 @@ def test_of_what_is_called_like_an_image_and_is_no_file_it_is_said_what_it_is(tm
     said = faults_of(root)
     assert "missing, its folder has 1.jpg (a link to ../../blobs/4d7a, which is missing), 2.jpg and 3.jpg" in said
     assert "missing, its folder has 1.jpg, 2.jpg (a folder) and 3.jpg" in said
-    assert "Monet/Dogs/3.jpg: a pointer of Git LFS and not the file itself" in said
+    assert "Monet/Dogs/3.jpg: a Git LFS pointer, not the file itself" in said
 
 
 def test_a_folder_of_images_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +362,7 @@ def test_a_row_that_has_a_path_in_place_of_an_image_is_named_once(tmp_path: Path
 def test_a_pointer_in_place_of_a_parquet_file_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here/train-00000-of-00001.parquet").write_bytes(POINTER)
-    with pytest.raises(AssetError, match=r"00001\.parquet: a pointer of Git LFS and not the file itself"):
+    with pytest.raises(AssetError, match=r"00001\.parquet: a Git LFS pointer, not the file itself"):
         indexed(tmp_path / "here")
 
 

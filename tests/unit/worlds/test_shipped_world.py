@@ -171,7 +171,7 @@ def test_a_record_of_another_shape_is_one_sentence(damage: str, tmp_path: Path) 
 def test_a_damaged_record_is_one_sentence(content: str, tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     (tmp_path / "config" / "pretrained" / "world.json").write_text(content)
-    with pytest.raises(ConfigurationError, match=r"world\.json: no.* expected it as the repository ships it"):
+    with pytest.raises(ConfigurationError, match=r"world\.json: no.*; restore the file that the repository ships"):
         load_study("mini", tmp_path / "config")
 
 
@@ -186,7 +186,7 @@ def test_a_leaf_that_the_record_does_not_know_is_named(tmp_path: Path) -> None:
 
 def test_the_shipped_world_is_refused_when_images_are_drawn_in_another_way() -> None:
     record = json.loads((SHIPPED / "world.json").read_text()) | {"drawing": "another"}
-    with pytest.raises(ConfigurationError, match=r"corelib\.worlds\.rendering: its code has changed since"):
+    with pytest.raises(ConfigurationError, match=r"corelib\.worlds\.miniature\.drawing: its code has changed since"):
         Plan("mini", MINI, [], record).world.pipeline()
 
 
