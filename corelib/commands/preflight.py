@@ -182,7 +182,7 @@ def _request(run: Run, site: Site) -> Request | None:
         "runtime": minutes,
     }
     rule = SHARD if run.stage == "samples" else JOBS[run.stage]
-    return Request.of(rule, resources, run.specification["threads"])
+    return Request.of(rule, resources, run.specification.threads)
 
 
 # Device

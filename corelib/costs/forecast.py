@@ -177,7 +177,7 @@ def _visit(run: Run) -> Item:
     """A run that is complete, and built on one that is made again: its jobs see that, and end."""
     jobs = {JOBS[run.stage]: 1}
     if isinstance(run.settings, SamplesStage):
-        jobs[SHARD] = math.ceil(len(batches_of(run.settings)) / run.execution["batches_per_shard"])
+        jobs[SHARD] = math.ceil(len(batches_of(run.settings)) / run.execution.batches_per_shard)
     return Item(run, jobs, Amount(), Amount())
 
 

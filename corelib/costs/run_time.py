@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from pydantic import PositiveFloat
 
+from corelib.runs.specification import Specification
 from corelib.settings.data import LatentsStage, SliceStage
 from corelib.settings.evaluation import FIDStage, ReferenceStage
 from corelib.settings.sampling import SamplesStage
@@ -20,9 +21,6 @@ from corelib.settings.section import Section
 from corelib.settings.unlearning import SampledImages, UnlearningStage
 
 Settings = TypeVar("Settings", bound=Section)
-
-Specification = Mapping[str, Any]
-"""What a run's job reads (`corelib.runs.run.Run.specification`)."""
 
 Below = Callable[[str], Specification]
 """The specification of what a run builds on, by role."""
@@ -98,7 +96,7 @@ def minutes_of(
         attempt: 1 at first; an attempt that failed may have been short of time.
         longest: what a job may ask for at most. One that needs more is cut off, and goes on in the next attempt.
     """
-    if seconds is not None and (count := STAGES.get(specification["stage"])):
+    if seconds is not None and (count := STAGES.get(specification.stage)):
         first = math.ceil(OVERHEAD_MINUTES + MARGIN * count(specification, below, seconds) / 60)
     else:
         first = MINUTES
@@ -137,7 +135,7 @@ def _unlearning(specification: Specification, below: Below, seconds: Seconds) ->
 
 def _samples(specification: Specification, _: Below, seconds: Seconds) -> float:
     chosen = read(SamplesStage, specification)
-    images = min(len(chosen.grid), specification["execution"]["batches_per_shard"] * chosen.sampling.batch)
+    images = min(len(chosen.grid), specification.execution.batches_per_shard * chosen.sampling.batch)
     return images * chosen.sampling.scheduler.steps * seconds.denoised
 
 
@@ -177,7 +175,7 @@ def images_trained(specification: Specification, below: Below) -> int:
 
 def read(settings: type[Settings], specification: Specification) -> Settings:
     """The typed settings in a specification."""
-    return settings.model_validate_json(json.dumps(specification["settings"]))
+    return settings.model_validate_json(json.dumps(specification.settings))
 
 
 def _pairs(chosen: SliceStage, *sets: str) -> int:

@@ -216,7 +216,7 @@ def shards_left(run: Run, chosen: SamplesStage, remade: Set[Path]) -> list[list[
     A shard that is made again counts whole; its job samples only what is not there as it should be.
     """
     batches = len(batches_of(chosen))
-    count = math.ceil(batches / run.execution["batches_per_shard"])
+    count = math.ceil(batches / run.execution.batches_per_shard)
     left = []
     for shard in range(count):
         manifest = run.folder / SHARDS / f"{shard:04d}-of-{count:04d}.json"

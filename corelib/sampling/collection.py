@@ -7,12 +7,11 @@ from pathlib import Path
 
 from corelib.errors import ArtefactError
 from corelib.files.hashing import sha256_of
-from corelib.files.json_files import read_json
 from corelib.files.paths import below
-from corelib.files.sealed_json import has_its_seal
 from corelib.runs.layout import MANIFEST, SHARDS
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage import Outcome, Work
+from corelib.sampling.batch_record import read_batch
 from corelib.sampling.grid import IMAGES, SampledImage, batches_of, image_name, record_path
 from corelib.settings.sampling import SamplesStage
 
@@ -35,7 +34,7 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
                 f"{record}: an image of its batch ({names}) is missing, damaged, or of another build of the model, "
                 "expected all of them whole; ask for the target again: such batches alone will be sampled again."
             )
-        flagged += [str(name) for name in read_json(record)["flagged"]]
+        flagged += read_batch(record).flagged
     delta = work.inputs.get("delta")
     diverged_at = delta.facts["diverged_at"] if delta else None
     return Outcome([IMAGES], {"grid": settings.grid, "flagged": sorted(flagged), "diverged_at": diverged_at})
@@ -44,15 +43,12 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
 def is_whole(record: Path, trained: Mapping[str, str]) -> bool:
     """Whether the record of a batch is there and every image it vouches for, sampled from these very models."""
     try:
-        content = read_json(record)
-        images = content["images"].items()
-        return (
-            has_its_seal(content)
-            and isinstance(content["flagged"], list)
-            and content["trained"] == trained
-            and all(sha256_of(below(record.parent.parent, f"{IMAGES}/{name}")) == sha for name, sha in images)
+        batch = read_batch(record)
+        return batch.trained == trained and all(
+            sha256_of(below(record.parent.parent, f"{IMAGES}/{name}")) == sha256
+            for name, sha256 in batch.images.items()
         )
-    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
+    except (ArtefactError, OSError):
         return False
 
 

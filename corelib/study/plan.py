@@ -544,10 +544,10 @@ class Plan:
         inputs: dict[str, Run],
         places: Mapping[str, str] | None = None,
     ) -> Run:
-        execution = self.study.execution.model_dump()
+        execution = self.study.execution
         after = self._gates() if stage in TRAINING else {}
         own = tuple(SCRIPTS / script for script in scripts.split())
-        run = Run(stage, own, slugged(slug), settings, threads, inputs, execution, after, places or {})
+        run = Run(stage, own, slugged(slug), settings, threads, inputs, after, places or {}, execution=execution)
         if (known := self.slugs.get((stage, run.digest[:12]), run.slug)) != run.slug:
             run = replace(run, slug=known)
         return self._runs.setdefault(run.digest, run)  # equal runs under two names are the one named first

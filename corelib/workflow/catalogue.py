@@ -26,10 +26,10 @@ from corelib.cluster.site import Site, check_site_file
 from corelib.cluster.slurm_queue import be_patient, cancel_waiting_jobs, queued_jobs
 from corelib.costs.forecast import Forecast, forecast
 from corelib.costs.room import check_room
-from corelib.costs.run_time import Specification, memory_of, minutes_of, read
+from corelib.costs.run_time import memory_of, minutes_of, read
 from corelib.errors import ArtefactError, ConfigurationError, UserError
-from corelib.files.json_files import read_json, write_json
 from corelib.files.paths import fault_of_folder
+from corelib.files.sealed_json import if_readable, write_record
 from corelib.files.shell_paths import fault_on_cluster, faults_of_places
 from corelib.runs.active_jobs import LOGS, running_jobs
 from corelib.runs.environment import leave_out_the_users_packages, prepare
@@ -39,7 +39,7 @@ from corelib.runs.lease import Lease, Taken
 from corelib.runs.pins import differing_versions
 from corelib.runs.requests import CONTROLLER, is_free, note_wanted, remove_old_requests, request, wait_for_writer
 from corelib.runs.run import Run
-from corelib.runs.specification import read_specification
+from corelib.runs.specification import Specification, read_specification
 from corelib.sampling.grid import batches_of
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.unlearn_canvas import AdoptionStage
@@ -160,7 +160,7 @@ class Catalogue:
         @in_one_sentence
         def inputs(wildcards: Any) -> list[str]:
             specification = self.specification(stage, wildcards.run)
-            names = sorted({*specification["builds_on"].values(), *specification["after"].values()})
+            names = sorted({*specification.builds_on.values(), *specification.after.values()})
             return [*self._manifests(names), *self._request_for(RUNS / stage / wildcards.run, wildcards)]
 
         return inputs
@@ -217,7 +217,7 @@ class Catalogue:
 
         @in_one_sentence
         def threads(wildcards: Any) -> int:
-            return int(self.specification(stage, wildcards.run)["threads"])
+            return self.specification(stage, wildcards.run).threads
 
         return threads
 
@@ -235,7 +235,7 @@ class Catalogue:
             specification = self.specification(stage, wildcards.run)
 
             def below(role: str) -> Specification:
-                return self.specification(*specification["builds_on"][role].split("/"))
+                return self.specification(*specification.builds_on[role].split("/"))
 
             return minutes_of(specification, below, self.site.seconds, attempt, self.site.longest)
 
@@ -246,7 +246,7 @@ class Catalogue:
         """The manifests of the shards that together are a run's samples: whole batches each."""
         specification = self.specification("samples", wildcards.run)
         batches = batches_of(read(SamplesStage, specification))
-        shards = math.ceil(len(batches) / specification["execution"]["batches_per_shard"])
+        shards = math.ceil(len(batches) / specification.execution.batches_per_shard)
         folder = RUNS / "samples" / wildcards.run
         manifests = [folder / SHARDS / f"{shard:04d}-of-{shards:04d}.json" for shard in range(shards)]
         return [*self._unless_remade(manifests, self._assessment.shards), *self._request_for(folder, wildcards)]
@@ -255,7 +255,7 @@ class Catalogue:
         """Input files, `ancient` unless they are made again in this invocation."""
         return [str(path) if path in remade else self.ancient(str(path)) for path in manifests]
 
-    def specification(self, stage: str, run: str) -> dict[str, Any]:
+    def specification(self, stage: str, run: str) -> Specification:
         """The specification of a run: as planned now, or as written when it was planned."""
         name = f"{stage}/{run}"
         if name in self._planned:
@@ -267,7 +267,7 @@ class Catalogue:
                 "(for instance results/tiny/table1.csv)."
             )
         specification = read_specification(path)
-        if not run.endswith(found := specification["digest"][:12]):
+        if not run.endswith(found := specification.digest[:12]):
             raise ArtefactError(f"{path}: its content does not belong to its address (digest {found}); delete it.")
         return specification
 
@@ -303,8 +303,9 @@ class Catalogue:
             _date_back(run.folder)
             path = run.folder / SPECIFICATION
             try:
-                if _read_or_none(path) != run.specification:
-                    write_json(path, run.specification)
+                written = if_readable(read_specification, path)
+                if written is None or written.seal != run.specification.seal:
+                    write_record(path, run.specification)
                 for name, target in run.places.items():
                     _link(run.folder / name, Path(target))
             except OSError as error:
@@ -430,35 +431,27 @@ class SpecifiedRun:
 
     def __init__(self, catalogue: Catalogue, stage: str, run: str) -> None:
         specification = catalogue.specification(stage, run)
-        self.name, self.stage, self.digest = f"{stage}/{run}", stage, str(specification["digest"])
+        self.name, self.stage, self.digest = f"{stage}/{run}", stage, specification.digest
         self._catalogue, self._specification = catalogue, specification
 
     @property
     def inputs(self) -> dict[str, SpecifiedRun]:
         """The runs that it builds on, by role."""
-        return self._named("builds_on")
+        return self._named(self._specification.builds_on)
 
     @property
     def after(self) -> dict[str, SpecifiedRun]:
         """The runs that it waits for, by role."""
-        return self._named("after")
+        return self._named(self._specification.after)
 
-    def _named(self, part: str) -> dict[str, SpecifiedRun]:
-        names = self._specification[part].items()
-        return {role: SpecifiedRun(self._catalogue, *name.split("/")) for role, name in names}
+    def _named(self, names: Mapping[str, str]) -> dict[str, SpecifiedRun]:
+        return {role: SpecifiedRun(self._catalogue, *name.split("/")) for role, name in names.items()}
 
 
 def _absences(run: Run) -> Iterator[str]:
     """What of the user's own files that a run takes into use is not there, or not locked."""
     if isinstance(run.settings, AdoptionStage):
         yield from absences(run.settings, {name: Path(place_of(name, run.places)) for name in run.settings.sha256})
-
-
-def _read_or_none(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except ArtefactError:
-        return None
 
 
 def _link(link: Path, place: Path) -> None:

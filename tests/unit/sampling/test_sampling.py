@@ -254,7 +254,7 @@ def test_a_classifier_with_another_number_of_classes_is_refused(material: dict[s
     samples = finish(work.folder, "samples", gather_samples(settings, work))
     wrong = make_classifier(tmp_path / "wrong", "style", STYLES)
     facts = {"classifiers": {"style": wrong.facts["classifiers"]["style"] | {"classes": [*STYLES, "One_More"]}}}
-    wrong = Manifest(wrong.folder, wrong.stage, wrong.digest, wrong.files, facts)
+    wrong = wrong.model_copy(update={"facts": facts})
     inputs = {"samples": samples, "style_classifier": wrong}
     with pytest.raises(AssetError, match=r"classifier\.pth: not the .* \(the classifier has 4 classes, expected 5\)"):
         classify_images(PredictionsStage(classification=Classification(batch=4)), Work(tmp_path, "digest", inputs))
