@@ -47,7 +47,7 @@ from corelib.runs.provenance import Attempt, read_provenance
 from corelib.runs.specification import read_specification
 from corelib.sampling.collection import is_whole
 from corelib.study.published import load_published
-from corelib.study.shipped import DRAWING, load_shipped
+from corelib.study.shipped import load_shipped
 from corelib.unlearning.masks import load_masks
 from corelib.worlds.unlearn_canvas.asset_lock import Lock, LockedAsset, read_lock, write_lock
 from corelib.worlds.unlearn_canvas.compvis import read_checkpoint
@@ -85,7 +85,8 @@ SHIPPED = {
         "classifiers": {"style": CLASSIFIER_FACTS, "object": CLASSIFIER_FACTS},
     },
     "leaves": {"world.seed": 0},
-    "provenance": {"images/x": {"specification": {"stage": "images", "code": dict.fromkeys(DRAWING, "0" * 64)}}},
+    "drawing": "0" * 64,
+    "provenance": {"images/x": {"specification": {"stage": "images"}}},
 }
 
 
