@@ -11,29 +11,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from corelib.commands.verify import is_run_folder, runs_behind, unvouched
 from corelib.costs.forecast import in_bytes
 from corelib.errors import ArtefactError, ConfigurationError
-from corelib.files.json_files import read_json
-from corelib.files.sealed_json import read_sealed
+from corelib.files.sealed_json import if_readable
 from corelib.runs.active_jobs import LOGS, running_jobs
 from corelib.runs.layout import MANIFEST, RECORD, RUNS, SHARDS, SPECIFICATION
-from corelib.runs.lease import Lease, Taken, read_owner
+from corelib.runs.lease import Lease, Taken
+from corelib.runs.manifest import ManifestRecord, read_manifest
+from corelib.runs.owner import read_owner
 from corelib.runs.pins import differing_versions
+from corelib.runs.provenance import provenance_path, read_provenance
 from corelib.runs.requests import CONTROLLER
 from corelib.runs.run import slugged
-from corelib.runs.specification import digest_of
+from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stages import PRODUCTS, STAGES
 from corelib.study.overlays import study_names
 from corelib.study.plan import Plan
 from corelib.study.targets import below_here, plan_of, product_files
 
-Specifications = Mapping[str, Mapping[str, Any]]
+Specifications = Mapping[str, Specification]
 """Of the runs that lie here, by their names."""
-
-UNREADABLE = (ArtefactError, OSError, KeyError, TypeError, AttributeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def runs_made_of(asked: Sequence[str]) -> list[Removable]:
     """
     there = _looked_through()
     specifications = there.specifications
-    below = {name: _builds_on(specification) for name, specification in specifications.items()}
+    below = {name: set(specification.builds_on.values()) for name, specification in specifications.items()}
     known = specifications.keys() | {name for names in below.values() for name in names}
     found: set[str] = set()
     for said in asked:
@@ -222,7 +221,7 @@ class _There:
         others: what is neither, and why not, in one sentence each.
     """
 
-    specifications: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    specifications: dict[str, Specification] = field(default_factory=dict)
     leftovers: list[str] = field(default_factory=list)
     others: dict[Path, str] = field(default_factory=dict)
 
@@ -265,31 +264,23 @@ def _is_left_over(folder: Path) -> bool:
     return all(path.name.startswith(f".{SPECIFICATION}.") and path.is_file() for path in folder.iterdir())
 
 
-def _specification_of(folder: Path) -> Mapping[str, Any]:
+def _specification_of(folder: Path) -> Specification:
     """The specification in a run's folder. Raises `ArtefactError` if it does not belong to the folder's name."""
-    content = read_json(folder / SPECIFICATION)
-    try:
-        digest = digest_of(content)
-        name = f"{content['stage']}/{slugged(content['slug'])}-{digest[:12]}"
-        belongs = content["digest"] == digest and RUNS / name == folder and isinstance(content["settings"], dict)
-        _builds_on(content)
-    except UNREADABLE:
-        belongs = False
-    if not belongs:
+    specification = read_specification(folder / SPECIFICATION)
+    if RUNS / _name_of(specification) != folder:
         raise ArtefactError(f"{folder / SPECIFICATION}: not the specification of a run of the name of its folder.")
-    return dict(content)
+    return specification
 
 
-def _builds_on(specification: Mapping[str, Any]) -> set[str]:
-    """The names of the runs that a run builds on."""
-    return {str(name) for name in specification["builds_on"].values()}
+def _name_of(specification: Specification) -> str:
+    return f"{specification.stage}/{slugged(specification.slug)}-{specification.digest[:12]}"
 
 
 def _strange(name: str) -> Path | None:
     """A file in a complete run's folder that is no part of it. Of a run that is not complete nobody can say."""
     try:
-        strange = unvouched(RUNS / name, read_json(RUNS / name / MANIFEST)["files"])
-    except UNREADABLE:
+        strange = unvouched(RUNS / name, read_manifest(RUNS / name / MANIFEST).files)
+    except (ArtefactError, OSError):
         return None
     return next(iter(strange), None)
 
@@ -307,18 +298,14 @@ def _products() -> dict[Path, set[str]]:
     """
     found = {}
     for path in product_files()[0]:
-        if not (path.exists() or path.with_suffix(".provenance.json").exists()):
+        if not (path.exists() or provenance_path(path).exists()):
             continue
-        record, manifest = _sealed_or_none(path.with_suffix(".provenance.json")), _sealed_or_none(path)
-        try:
-            if record is not None and manifest in (None, record["manifest"]):
-                found[path] = _names_in(record["manifest"], record["specification"])
-            elif manifest is not None and manifest["stage"] in PRODUCTS and manifest["digest"].isalnum():
-                (folder,) = (RUNS / manifest["stage"]).glob(f"*-{manifest['digest'][:12]}")
-                found[path] = _names_in(manifest, _specification_of(folder))
-        except UNREADABLE:
-            pass
-        if path not in found:
+        record, manifest = if_readable(read_provenance, provenance_path(path)), if_readable(read_manifest, path)
+        if record is not None and (manifest is None or manifest.seal == record.manifest.seal):
+            found[path] = _names_in(record.manifest, record.specification)
+        elif manifest is not None and (specification := _specification_of_product(manifest)) is not None:
+            found[path] = _names_in(manifest, specification)
+        else:
             raise ArtefactError(
                 f"{path}: neither it nor its provenance record says which runs {path.stem} was made of, so these would "
                 f"count as unnamed; ask for the target again, or move {path.with_suffix('')}.* elsewhere."
@@ -326,17 +313,17 @@ def _products() -> dict[Path, set[str]]:
     return found
 
 
-def _sealed_or_none(path: Path) -> dict[str, Any] | None:
-    try:
-        return read_sealed(path)
-    except ArtefactError:
+def _specification_of_product(manifest: ManifestRecord) -> Specification | None:
+    """The specification of a product in `runs/`; None if it is missing or damaged, or if there are several."""
+    if manifest.stage not in PRODUCTS or not manifest.digest.isalnum():
         return None
+    folders = list((RUNS / manifest.stage).glob(f"*-{manifest.digest[:12]}"))
+    return if_readable(_specification_of, folders[0]) if len(folders) == 1 else None
 
 
-def _names_in(manifest: Mapping[str, Any], specification: Mapping[str, Any]) -> set[str]:
+def _names_in(manifest: ManifestRecord, specification: Specification) -> set[str]:
     """The run of a product, those that it builds on, and the trained models behind these."""
-    own = f"{manifest['stage']}/{slugged(specification['slug'])}-{manifest['digest'][:12]}"
-    return {own, *_builds_on(specification), *manifest["trained"]}
+    return {_name_of(specification), *specification.builds_on.values(), *manifest.trained}
 
 
 # In words
@@ -358,8 +345,8 @@ def _why(products: Collection[str], specifications: Specifications, studies: Col
         return "Made for a table or figure whose specification is not here any more; no study that is here names them"
     made: dict[str, list[str]] = {}
     for name in products:
-        called = str(specifications[name]["settings"].get("name", "gate"))
-        made.setdefault(str(specifications[name]["slug"]).removesuffix(f"-{slugged(called)}"), []).append(called)
+        called = str(specifications[name].settings.get("name", "gate"))
+        made.setdefault(specifications[name].slug.removesuffix(f"-{slugged(called)}"), []).append(called)
     known = {slugged(study): study for study in studies}
     parts = []
     for study, names in sorted(made.items()):
@@ -377,12 +364,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def _when(folder: Path) -> str:
     """When a run was completed, or else planned."""
-    try:
-        return f"finished {datetime.fromisoformat(read_json(folder / RECORD)['finished']):%Y-%m-%d %H:%M}"
-    except UNREADABLE:
-        written = (folder / SPECIFICATION) if (folder / SPECIFICATION).exists() else folder
-        word = "planned" if folder.parent.name in PRODUCTS else "not finished, planned"
-        return f"{word} {datetime.fromtimestamp(written.stat().st_mtime):%Y-%m-%d %H:%M}"
+    if (record := if_readable(read_provenance, folder / RECORD)) is not None:
+        return f"finished {datetime.fromisoformat(record.finished):%Y-%m-%d %H:%M}"
+    written = (folder / SPECIFICATION) if (folder / SPECIFICATION).exists() else folder
+    word = "planned" if folder.parent.name in PRODUCTS else "not finished, planned"
+    return f"{word} {datetime.fromtimestamp(written.stat().st_mtime):%Y-%m-%d %H:%M}"
 
 
 def _removable(name: str, reason: str = "") -> Removable:

@@ -15,8 +15,8 @@ from corelib.errors import ArtefactError, ConfigurationError
 from corelib.files.atomic import folder_written_whole
 from corelib.files.hashing import sha256_of
 from corelib.files.json_files import write_json
-from corelib.files.sealed_json import read_sealed
 from corelib.runs.manifest import read_manifest
+from corelib.runs.provenance import Provenance, provenance_path, read_provenance
 from corelib.runs.run import Run
 from corelib.study.loading import load_study
 from corelib.study.overlays import study_file
@@ -25,7 +25,7 @@ from corelib.study.shipped import RECORD, digest_of_drawing, leaves_of_world
 from corelib.study.targets import targets_of
 
 PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "earlier_attempts", "manifest", "log", "records", "seal")
-"""What a provenance record says of somebody's machine, or what the shipped record says itself."""
+"""Fields of a provenance record that describe somebody's machine, or that the shipped record has itself."""
 
 
 def ship_world(name: str, configuration: Path) -> Path:
@@ -78,15 +78,15 @@ def _provenance(runs: Mapping[str, Run]) -> dict[str, Any]:
     below = {name: run for shipped in runs.values() for name, run in shipped.with_all_inputs().items()}
     records = {}
     for name, run in sorted(below.items()):
-        record = _record(path := run.manifest.with_suffix(".provenance.json"), name)
+        record = _record(path := provenance_path(run.manifest), name)
         if record is None:
             raise ArtefactError(f"{path}: missing, expected who made {name}, of which the shipped record tells.")
         facts = read_manifest(run.manifest).facts
-        records[name] = {**{key: record[key] for key in record if key not in PRIVATE}, "facts": dict(facts)}
+        records[name] = {**{key: value for key, value in record.content.items() if key not in PRIVATE}, "facts": facts}
     return records
 
 
-def _record(path: Path, name: str) -> dict[str, Any] | None:
+def _record(path: Path, name: str) -> Provenance | None:
     """The record of the job that made the run of that name; None if there is none.
 
     Raises `ArtefactError` if it is not as it was written.
@@ -94,7 +94,7 @@ def _record(path: Path, name: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return read_sealed(path)
+        return read_provenance(path)
     except ArtefactError:
         raise ArtefactError(
             f"{path}: not the record as it was written, expected who made {name}; run `python -m corelib clean {name} "

@@ -10,23 +10,26 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from corelib.errors import ArtefactError
+from corelib.errors import ArtefactError, reason_of
 from corelib.files.hashing import files_below, sha256_of
-from corelib.files.json_files import read_json
 from corelib.files.paths import below, followed
-from corelib.files.sealed_json import is_as_written
+from corelib.files.sealed_json import SealedRecord, if_readable, is_as_written
+from corelib.runs.job_provenance import ATTEMPTS
 from corelib.runs.layout import MANIFEST, RECORD, RUN, RUNS, SHARDS, SPECIFICATION
-from corelib.runs.lease import read_owner
-from corelib.runs.provenance import ATTEMPTS
-from corelib.runs.specification import digest_of
+from corelib.runs.manifest import Manifest, read_manifest
+from corelib.runs.owner import read_owner
+from corelib.runs.provenance import ENDING, Provenance, provenance_path, read_provenance
+from corelib.runs.specification import Specification, read_specification, settings_in
 from corelib.runs.stages import PRODUCTS, STAGES
+from corelib.sampling.batch_record import read_batch
 from corelib.sampling.grid import BATCHES, IMAGES
+from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.study.targets import product_files
 
 SHARD = re.compile(r"(\d+)-of-(\d+)\.json")
@@ -34,7 +37,7 @@ SHARD = re.compile(r"(\d+)-of-(\d+)\.json")
 NO_RESULT = ("checkpoint.pt", ".lease", ATTEMPTS)
 """Endings of files that are unfinished state: nobody takes them for results."""
 
-Content = Mapping[str, Any]
+Kind = TypeVar("Kind", bound=SealedRecord)
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,10 @@ def _collected(faults_of: Callable[[Path], Iterator[str]]) -> Callable[[Path], l
         found: list[str] = []
         try:
             found.extend(faults_of(place))
-        except (ArtefactError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-            said = str(error) if isinstance(error, ArtefactError) else f"{place}: not as it was written ({error!r})."
-            found.append(said)
+        except ArtefactError as error:
+            found.append(str(error))
+        except (OSError, ValueError) as error:  # of paths that the system refuses
+            found.append(f"{place}: not readable ({reason_of(error)}).")
         return found
 
     return collected
@@ -133,6 +137,18 @@ def _is_being_made(lease: Path) -> bool:
     return owner is not None and not owner.is_gone()
 
 
+def _read(reader: Callable[[Path], Kind], path: Path) -> Generator[str, None, Kind | None]:
+    """Read a record. Yields its fault, if it has one, and returns None if it cannot be read."""
+    try:
+        record = reader(path)
+    except ArtefactError as error:
+        yield str(error)
+        return None
+    if not is_as_written(path, record):
+        yield f"{path}: not as it was written, expected the very bytes that were written for its content."
+    return record
+
+
 # Runs
 
 
@@ -141,7 +157,7 @@ def _faults_of_run(folder: Path) -> Iterator[str]:
     is_product = folder.parent.name in PRODUCTS
     if is_product or not manifest.exists():
         if (folder / SPECIFICATION).exists():
-            yield from _faults_of_specification(folder, read_json(folder / SPECIFICATION))
+            yield from _faults_of_specification(folder)
         if not is_product and record.exists() and not _is_being_made(manifest.with_suffix(".lease")):
             yield (
                 f"{manifest}: missing, though {record.name} says that the run was completed; ask for the target again, "
@@ -150,47 +166,54 @@ def _faults_of_run(folder: Path) -> Iterator[str]:
         if is_product:
             yield from _strange(folder / SPECIFICATION, unvouched(folder, ()))
         return
-    specification, made = read_json(folder / SPECIFICATION), read_json(manifest)
-    yield from _faults_of_specification(folder, specification)
+    specification = yield from _faults_of_specification(folder)
+    made = yield from _read(read_manifest, manifest)
+    if made is None:
+        return
     yield from _faults_of_manifest(manifest, folder, made, specification)
     yield from _faults_of_record(record, folder, made)
-    yield from _faults_below(str(folder), specification, made)
-    if specification["stage"] == "samples":
+    if specification is not None:
+        yield from _faults_below(str(folder), specification, made)
+    if folder.parent.name == "samples":
         yield from _faults_of_shares(folder, specification, made)
-    if specification["stage"] == "assets":
-        yield from _faults_of_assets(folder, specification["settings"]["sha256"])
-    yield from _strange(manifest, unvouched(folder, made["files"]))
+    if specification is not None and specification.stage == "assets":
+        try:
+            settings = settings_in(specification)
+        except ArtefactError as error:
+            yield str(error)
+        else:
+            assert isinstance(settings, AdoptionStage)
+            yield from _faults_of_assets(folder, settings.sha256)
+    yield from _strange(manifest, unvouched(folder, made.files))
 
 
-def _faults_of_specification(folder: Path, specification: Content) -> Iterator[str]:
+def _faults_of_specification(folder: Path) -> Generator[str, None, Specification | None]:
+    """Of the specification in a run's folder. Returns it, or None if it cannot be read."""
     path = folder / SPECIFICATION
-    yield from _faults_of_seal(path, specification)
-    digest = digest_of(specification)
-    if digest != specification["digest"] or not folder.name.endswith(f"-{digest[:12]}"):
-        yield f"{path}: its content has the digest {digest[:12]}, expected that of its folder's name."
-    if folder.parent.name != specification["stage"]:
-        yield f"{folder}: its specification is one of the stage {specification['stage']}."
-    names, inputs = specification["builds_on"], specification["inputs"]
-    if names.keys() != inputs.keys():
-        yield f"{path}: it does not say where all lies that it builds on, expected a name for each of {sorted(inputs)}."
-    for role, name in names.items():
-        if role in inputs and not name.endswith(f"-{inputs[role][:12]}"):
-            yield f"{path}: it names {name} as its {role}, expected a run of the digest {inputs[role][:12]}."
+    specification = yield from _read(read_specification, path)
+    if specification is None:
+        return None
+    if not folder.name.endswith(f"-{specification.digest[:12]}"):
+        yield f"{path}: its content has the digest {specification.digest[:12]}, expected that of its folder's name."
+    if folder.parent.name != specification.stage:
+        yield f"{folder}: its specification is one of the stage {specification.stage}."
+    for role, name in specification.builds_on.items():
+        digest = specification.inputs[role]
+        if not name.endswith(f"-{digest[:12]}"):
+            yield f"{path}: it names {name} as its {role}, expected a run of the digest {digest[:12]}."
+    return specification
 
 
-def _faults_of_seal(path: Path, content: Any) -> Iterator[str]:
-    if not is_as_written(path, content):
-        yield f"{path}: not as it was written, expected the content that its seal was taken over."
-
-
-def _faults_of_manifest(path: Path, folder: Path, manifest: Content, specification: Content) -> Iterator[str]:
+def _faults_of_manifest(
+    path: Path, folder: Path, manifest: Manifest, specification: Specification | None
+) -> Iterator[str]:
     """Of a manifest over files in `folder`."""
-    yield from _faults_of_seal(path, manifest)
-    expected = specification["stage"], digest_of(specification)
-    if (manifest["stage"], manifest["digest"]) != expected:
-        found = f"{manifest['stage']} {manifest['digest'][:12]}"
-        yield f"{path}: it vouches for the run {found}, expected {expected[0]} {expected[1][:12]}."
-    yield from _faults_of_files(path, folder, manifest["files"])
+    if specification is not None:
+        expected = specification.stage, specification.digest
+        if (manifest.stage, manifest.digest) != expected:
+            found = f"{manifest.stage} {manifest.digest[:12]}"
+            yield f"{path}: it vouches for the run {found}, expected {expected[0]} {expected[1][:12]}."
+    yield from _faults_of_files(path, folder, manifest.files)
 
 
 def _faults_of_files(path: Path, folder: Path, files: Mapping[str, str]) -> Iterator[str]:
@@ -203,36 +226,39 @@ def _faults_of_files(path: Path, folder: Path, files: Mapping[str, str]) -> Iter
             yield f"{file}: its sha256 is {found[:12]}, expected {sha256[:12]} as in {path}."
 
 
-def _faults_of_record(path: Path, folder: Path, manifest: Content) -> Iterator[str]:
-    """Of the provenance record beside a manifest over files in `folder`."""
+def _faults_of_record(path: Path, folder: Path, manifest: Manifest) -> Generator[str, None, Provenance | None]:
+    """Of the provenance record beside a manifest over files in `folder`. Returns it, or None if it cannot be read."""
     if not path.exists():
         yield f"{path}: missing, expected who made the run, where and with what."
-        return
-    record = read_json(path)
-    if not is_as_written(path, record):
-        yield from _faults_of_seal(path, record)
-        return
-    if record["manifest"] != manifest:
+        return None
+    record = yield from _read(read_provenance, path)
+    if record is None:
+        return None
+    if record.manifest.seal != manifest.seal:
         yield f"{path}: it is the record of another manifest than the one beside it."
-    if (found := digest_of(record["specification"])) != manifest["digest"]:
-        yield f"{path}: it is the record of another run ({found[:12]})."
-    yield from _faults_of_files(path, folder, record["records"])
+    if record.specification.digest != manifest.digest:
+        yield f"{path}: it is the record of another run ({record.specification.digest[:12]})."
+    yield from _faults_of_files(path, folder, record.records)
+    return record
 
 
-def _faults_below(what: str, specification: Content, manifest: Content) -> Iterator[str]:
-    """What it was built on may be gone; what is there has to be what it was."""
-    for role, name in specification["builds_on"].items():
-        run = RUNS / name
-        expected = specification["inputs"][role]
-        if (run / SPECIFICATION).exists() and (found := digest_of(read_json(run / SPECIFICATION))) != expected:
-            yield f"{what}: it was built on the {role} {expected[:12]}, and {run / SPECIFICATION} is {found[:12]}."
-        if (run / MANIFEST).exists():
-            for model, seal in read_json(run / MANIFEST)["trained"].items():
-                if manifest["trained"].get(model) != seal:
-                    yield f"{what}: it was made with another build of the model {RUNS / model} than its {role}, {run}."
-    for name, seal in manifest["trained"].items():
-        model = RUNS / name / MANIFEST
-        if model.exists() and read_json(model)["seal"] != seal:
+def _faults_below(what: str, specification: Specification, manifest: Manifest) -> Iterator[str]:
+    """What a run was built on may be gone; what is there has to be what it was. A damaged record has a fault itself."""
+    for role, name in specification.builds_on.items():
+        run, expected = RUNS / name, specification.inputs[role]
+        planned = if_readable(read_specification, run / SPECIFICATION)
+        if planned is not None and planned.digest != expected:
+            yield (
+                f"{what}: it was built on the {role} {expected[:12]}, and {run / SPECIFICATION} is "
+                f"{planned.digest[:12]}."
+            )
+        made = if_readable(read_manifest, run / MANIFEST)
+        for model, seal in made.trained.items() if made is not None else ():
+            if manifest.trained.get(model) != seal:
+                yield f"{what}: it was made with another build of the model {RUNS / model} than its {role}, {run}."
+    for name, seal in manifest.trained.items():
+        model_made = if_readable(read_manifest, RUNS / name / MANIFEST)
+        if model_made is not None and model_made.seal != seal:
             yield f"{what}: it was made with another build of the model {RUNS / name} than the one that lies there."
 
 
@@ -254,14 +280,15 @@ def _strange(vouching: Path, files: list[Path]) -> Iterator[str]:
 # The shares of a run's images
 
 
-def _faults_of_shares(folder: Path, specification: Content, manifest: Content) -> Iterator[str]:
+def _faults_of_shares(folder: Path, specification: Specification | None, manifest: Manifest) -> Iterator[str]:
     """Of the manifests of shards, which vouch for the records of batches, and of these, which vouch for the images."""
     records: set[str] = set()
     sets: dict[int, set[int]] = {}
+    is_complete = True
     for path in sorted((folder / SHARDS).iterdir()) if (folder / SHARDS).is_dir() else []:
         if path.name.startswith(".") or path.name.endswith(NO_RESULT):
             continue
-        of = path.name.replace(".provenance.json", ".json")
+        of = path.name.replace(ENDING, ".json")
         if not (number := SHARD.fullmatch(of)):
             yield from _strange(folder / MANIFEST, [path])
             continue
@@ -270,31 +297,40 @@ def _faults_of_shares(folder: Path, specification: Content, manifest: Content) -
                 yield f"{path.with_name(of)}: missing, expected the manifest of {path}."
             continue
         sets.setdefault(int(number[2]), set()).add(int(number[1]))
-        shard = read_json(path)
+        shard = yield from _read(read_manifest, path)
+        if shard is None:
+            is_complete = False
+            continue
         yield from _faults_of_manifest(path, folder, shard, specification)
-        yield from _faults_of_record(path.with_suffix(".provenance.json"), folder, shard)
-        if shard["trained"] != manifest["trained"]:
+        yield from _faults_of_record(provenance_path(path), folder, shard)
+        if shard.trained != manifest.trained:
             yield f"{path}: it was made with other builds of models than {folder / MANIFEST} says."
-        records |= shard["files"].keys()
+        records |= shard.files.keys()
     if not any(len(numbers) == shards for shards, numbers in sets.items()):
         yield f"{folder / SHARDS}: the manifest of a shard is missing, expected all of a run whose images are complete."
-    yield from _faults_of_batches(folder, records, manifest)
+    if is_complete:
+        yield from _faults_of_batches(folder, records, manifest)
 
 
-def _faults_of_batches(folder: Path, vouched: Collection[str], manifest: Content) -> Iterator[str]:
+def _faults_of_batches(folder: Path, vouched: Collection[str], manifest: Manifest) -> Iterator[str]:
     """Of the records of batches: the shards' manifests vouch for each, and they together for all images."""
     images: set[str] = set()
+    is_complete = True
     for path in files_below(folder / BATCHES):
         if path.relative_to(folder).as_posix() not in vouched:
             yield from _strange(folder / SHARDS, [path])
             continue
-        record = read_json(path)
-        yield from _faults_of_seal(path, record)
-        if record["trained"] != manifest["trained"]:
+        record = yield from _read(read_batch, path)
+        if record is None:
+            is_complete = False
+            continue
+        if record.trained != manifest.trained:
             yield f"{path}: it was made with other builds of models than {folder / MANIFEST} says."
-        yield from _faults_of_files(path, folder, {f"{IMAGES}/{name}": sha for name, sha in record["images"].items()})
-        images |= record["images"].keys()
-    yield from _strange(folder / BATCHES, [path for path in files_below(folder / IMAGES) if path.name not in images])
+        yield from _faults_of_files(path, folder, {f"{IMAGES}/{name}": sha for name, sha in record.images.items()})
+        images |= record.images.keys()
+    if is_complete:
+        stray = [path for path in files_below(folder / IMAGES) if path.name not in images]
+        yield from _strange(folder / BATCHES, stray)
 
 
 # Tables, figures and gates
@@ -308,35 +344,36 @@ def _faults_of_product(products: Mapping[Path, list[Path]], path: Path) -> Itera
         names = ", ".join(file.name for file in products[path])
         yield f"{path}: missing, expected what vouches for {names}; ask for the target again, or move these elsewhere."
         return
-    manifest, record = read_json(path), path.with_suffix(".provenance.json")
-    found = list(RUNS.glob(f"{manifest['stage']}/*-{manifest['digest'][:12]}/{SPECIFICATION}"))
-    if found:
-        specification = read_json(found[0])
-    else:
-        specification = read_json(record)["specification"]
-        lost = RUNS / manifest["stage"] / f"{specification['slug']}-{manifest['digest'][:12]}" / SPECIFICATION
+    made, record_path = (yield from _read(read_manifest, path)), provenance_path(path)
+    if made is None:
+        return
+    record = yield from _faults_of_record(record_path, path.parent, made)
+    found = next(RUNS.glob(f"{made.stage}/*-{made.digest[:12]}/{SPECIFICATION}"), None)
+    if found is None:
+        specification = record.specification if record is not None else None
+        slug = specification.slug if specification is not None else "*"
+        lost = RUNS / made.stage / f"{slug}-{made.digest[:12]}" / SPECIFICATION
         yield f"{lost}: missing, expected the specification of {path}; ask for the target again to write it anew."
-    yield from _faults_of_manifest(path, path.parent, manifest, specification)
-    if path.stem != (called := specification["settings"].get("name", path.stem)):
-        yield f"{path}: it is the manifest of {called}, expected that of {path.stem}."
-    yield from _faults_of_record(record, path.parent, manifest)
-    yield from _faults_below(f"{path}: {path.stem}", specification, manifest)
-    for name, seal in manifest["inputs"].items():
-        if (RUNS / name / MANIFEST).exists() and read_json(RUNS / name / MANIFEST)["seal"] != seal:
+    else:
+        specification = if_readable(read_specification, found)
+    yield from _faults_of_manifest(path, path.parent, made, specification)
+    if specification is not None:
+        if path.stem != (called := specification.settings.get("name", path.stem)):
+            yield f"{path}: it is the manifest of {called}, expected that of {path.stem}."
+        yield from _faults_below(f"{path}: {path.stem}", specification, made)
+    for name, seal in made.inputs.items():
+        shown = if_readable(read_manifest, RUNS / name / MANIFEST)
+        if shown is not None and shown.seal != seal:
             yield f"{path}: {path.stem} shows an earlier result of {RUNS / name} than the one that lies there."
-    vouched = {path.name, record.name, *manifest["files"]}
-    vouched |= read_json(record)["records"].keys() if record.exists() else set()
+    vouched = {path.name, record_path.name, *made.files, *(record.records if record is not None else ())}
     yield from _strange(path, [file for file in products[path] if file.name not in vouched])
 
 
 def _affected(products: list[Path], faulty: Collection[str]) -> Iterator[str]:
     """Which products are made of runs that have faults."""
     for path in products:
-        try:
-            content = read_json(path.with_suffix(".provenance.json"))
-            behind = sorted(runs_behind([*content["specification"]["builds_on"].values()]) & set(faulty))
-        except (ArtefactError, OSError, KeyError, TypeError, AttributeError, ValueError):
-            continue
+        record = if_readable(read_provenance, provenance_path(path))
+        behind = sorted(runs_behind(record.specification.builds_on.values()) & set(faulty)) if record else []
         if behind:
             more = f" and {len(behind) - 3} more" if len(behind) > 3 else ""
             said = ", ".join(str(RUNS / name) for name in behind[:3]) + more
@@ -346,8 +383,8 @@ def _affected(products: list[Path], faulty: Collection[str]) -> Iterator[str]:
 def runs_behind(names: Collection[str]) -> set[str]:
     """The runs of these names and all that they are built on or waited for, as far as their specifications say so.
 
-    The digests of what a run builds on decide, since they are content: a name that does not have the digest counts, and
-    so does every run here that has it.
+    The digests of what a run builds on decide, since they are content: every run here that has one of them counts, and
+    so does a name that has another. Where a specification is damaged, the copy in the provenance record is read.
     """
     found: set[str] = set()
     queue = list(names)
@@ -359,12 +396,15 @@ def runs_behind(names: Collection[str]) -> set[str]:
         if name in found or not RUN.fullmatch(name):
             continue
         found.add(name)
-        try:
-            specification = read_json(RUNS / name / SPECIFICATION)
-            queue += [str(below_) for below_ in specification["builds_on"].values()]
-            queue += [str(below_) for below_ in specification.get("after", {}).values()]
-            for digest in specification["inputs"].values():
-                queue += here.get(str(digest)[:12], [])
-        except (ArtefactError, OSError, KeyError, TypeError, AttributeError, ValueError):
-            continue
+        if (specification := _specification_or_its_copy(RUNS / name)) is not None:
+            queue += [*specification.builds_on.values(), *specification.after.values()]
+            queue += [run for digest in specification.inputs.values() for run in here.get(digest[:12], [])]
     return found
+
+
+def _specification_or_its_copy(folder: Path) -> Specification | None:
+    """The specification of a run, from its own file or from the provenance record; None if both are damaged."""
+    if (specification := if_readable(read_specification, folder / SPECIFICATION)) is not None:
+        return specification
+    record = if_readable(read_provenance, folder / RECORD)
+    return record.specification if record is not None else None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from corelib.costs.forecast import Forecast
 from corelib.costs.workload import FLOP, GPUS, Workload, seconds_of_a_core
-from corelib.errors import ArtefactError
-from corelib.files.json_files import read_json
+from corelib.files.sealed_json import if_readable
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.run import Run, slugged
+from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stages import PRODUCTS
 
 MOST = 6
@@ -60,7 +61,8 @@ def reasons_of(found: Forecast) -> list[Reason]:
     """Why each run that a forecast names has to be made, in the order in which they would be."""
     order = {name: place for place, name in enumerate(_in_order(found))}
     items = sorted(found.items.values(), key=lambda item: order[item.run.name])
-    return [replace(_reason(item.run), fault=found.faults.get(item.run.name)) for item in items]
+    read = functools.cache(functools.partial(if_readable, read_specification))  # each is compared with many runs
+    return [replace(_reason(item.run, read), fault=found.faults.get(item.run.name)) for item in items]
 
 
 def _in_order(found: Forecast) -> Iterator[str]:
@@ -78,16 +80,14 @@ def _in_order(found: Forecast) -> Iterator[str]:
         yield from visit(product)
 
 
-def _reason(run: Run) -> Reason:
+def _reason(run: Run, read: Callable[[Path], Specification | None]) -> Reason:
     best: tuple[tuple[int, int], Path, list[str], list[str]] | None = None
     for folder in sorted((RUNS / run.stage).glob("*")):
         if folder == run.folder or not (run.stage in PRODUCTS or (folder / MANIFEST).exists()):
             continue
-        try:
-            specification = read_json(folder / SPECIFICATION)
-            differences, inputs = list(_differences(specification, run.content)), _other_inputs(specification, run)
-        except (ArtefactError, KeyError, TypeError, AttributeError):
+        if (there := read(folder / SPECIFICATION)) is None:
             continue
+        differences, inputs = list(_differences(there, run.specification)), _other_inputs(there, run)
         distance = (folder.name.rsplit("-", 1)[0] != slugged(run.slug), len(differences) + len(inputs))
         if best is None or distance < best[0]:
             best = distance, folder, differences, inputs
@@ -96,25 +96,23 @@ def _reason(run: Run) -> Reason:
     return Reason(run, *best[1:])
 
 
-def _differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    was, now = (dict(_leaves(content["settings"])) for content in (there, wanted))
+def _differences(there: Specification, wanted: Specification) -> Iterator[str]:
+    was, now = (dict(_leaves(specification.settings)) for specification in (there, wanted))
     for key in sorted(was.keys() | now.keys()):
         if was.get(key) != now.get(key):
             yield f"{key}: {_short(was.get(key))} -> {_short(now.get(key))}"
-    if there["threads"] != wanted["threads"]:
-        yield f"threads: {there['threads']} -> {wanted['threads']}"
-    for kind, word in (("code", "module"), ("packages", "package")):
-        for name in sorted(there[kind].keys() | wanted[kind].keys()):
-            if there[kind].get(name) != wanted[kind].get(name):
-                yield (
-                    f"{word} {name} has changed"
-                    if kind == "code"
-                    else (f"{name}: {there[kind].get(name, 'none')} -> {wanted[kind].get(name, 'none')}")
-                )
+    if there.threads != wanted.threads:
+        yield f"threads: {there.threads} -> {wanted.threads}"
+    for name in sorted(there.code.keys() | wanted.code.keys()):
+        if there.code.get(name) != wanted.code.get(name):
+            yield f"module {name} has changed"
+    for name in sorted(there.packages.keys() | wanted.packages.keys()):
+        if there.packages.get(name) != wanted.packages.get(name):
+            yield f"{name}: {there.packages.get(name, 'none')} -> {wanted.packages.get(name, 'none')}"
 
 
-def _other_inputs(there: Mapping[str, Any], run: Run) -> list[str]:
-    return [role for role, below in run.inputs.items() if there["inputs"].get(role) != below.digest]
+def _other_inputs(there: Specification, run: Run) -> list[str]:
+    return [role for role, below in run.inputs.items() if there.inputs.get(role) != below.digest]
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

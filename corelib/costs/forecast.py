@@ -176,7 +176,7 @@ def _visit(run: Run) -> Item:
     stage = STAGES[run.stage]
     jobs = {stage.rule: 1}
     if stage.shards and isinstance(run.settings, SamplesStage):
-        jobs[stage.shards[0]] = math.ceil(len(batches_of(run.settings)) / run.execution["batches_per_shard"])
+        jobs[stage.shards[0]] = math.ceil(len(batches_of(run.settings)) / run.execution.batches_per_shard)
     return Item(run, jobs, Workload(), Workload())
 
 

@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from corelib.runs.layout import SHARDS
 from corelib.runs.run import Run
+from corelib.runs.specification import Execution
 from corelib.sampling.grid import batches_of, record_path
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import FIDStage, PredictionsStage, ReferenceStage
@@ -44,7 +45,7 @@ class Countable(Protocol):
         """The runs that it builds on, by role."""
 
     @property
-    def execution(self) -> Mapping[str, Any]:
+    def execution(self) -> Execution:
         """Settings of the division of its work into jobs."""
 
 
@@ -198,7 +199,7 @@ def workload_of(run: Countable, networks: Networks) -> Workload:
 def workload_of_job(run: Countable, networks: Networks) -> Workload:
     """The work of a run's longest job: the whole run, or for samples one full shard."""
     if isinstance(run.settings, SamplesStage):
-        batches = min(len(batches_of(run.settings)), run.execution["batches_per_shard"])
+        batches = min(len(batches_of(run.settings)), run.execution.batches_per_shard)
         return workload_of_batches(run.settings, range(batches), networks)
     return workload_of(run, networks)
 
@@ -306,7 +307,7 @@ def shards_left(run: Run, settings: SamplesStage, rebuilt: Set[Path]) -> list[li
         rebuilt: the paths of the manifests of the shards that are rebuilt.
     """
     num_batches = len(batches_of(settings))
-    num_shards = math.ceil(num_batches / run.execution["batches_per_shard"])
+    num_shards = math.ceil(num_batches / run.execution.batches_per_shard)
     remaining = []
     for shard in range(num_shards):
         manifest = run.folder / SHARDS / f"{shard:04d}-of-{num_shards:04d}.json"

@@ -1,49 +1,138 @@
-"""JSON files that carry a hash of their own content."""
+"""Records: typed JSON files that carry a seal, the sha256 of their own content."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from corelib.errors import ArtefactError
 from corelib.files.hashing import sha256_of_text
-from corelib.files.json_files import as_json, read_json
+from corelib.files.json_files import as_json, read_json, write_json
+
+MAX_FAULT = 160
+"""Characters of the first fault of a record within an error."""
+
+
+class SealedRecord(BaseModel):
+    """A record that is stored as a JSON file with a seal.
+
+    Records are immutable and strict. An unknown key is an error: the seal covers every key, so a record with a key
+    that no reader knows was written by other code. Dictionaries within a record must not be changed.
+
+    Attributes:
+        KIND: noun phrase that names the record in errors.
+        seal: sha256 of the other fields in canonical JSON.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    KIND: ClassVar[str]
+
+    seal: str
+
+    @classmethod
+    def sealed(cls, **fields: Any) -> Self:
+        """A record of some fields, with their seal. Raises `pydantic.ValidationError` if a field is malformed."""
+        record = cls(**fields, seal="")
+        seal = seal_of(json.loads(json.dumps(record.content)))
+        return record.model_copy(update={"seal": seal})
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The JSON object that is stored: the fields that are set."""
+        return _plain(self)
+
+
+Kind = TypeVar("Kind", bound=SealedRecord)
+
+
+def read_record(path: Path, kind: type[Kind]) -> Kind:
+    """Read a record. Raises `ArtefactError` as `read_json` and `record_in` do."""
+    return record_in(read_json(path), kind, path)
+
+
+def record_in(content: Any, kind: type[Kind], path: Path, **given: Any) -> Kind:
+    """The record in the content of a JSON file.
+
+    Args:
+        content: as read from the file.
+        kind: type of the record.
+        path: of the file, for errors.
+        given: fields that are not stored in the file.
+
+    Raises `ArtefactError` if a key is missing, unknown or malformed, or if the seal does not match the content.
+    """
+    try:
+        if not isinstance(content, dict) or content.keys() & given.keys():
+            raise ArtefactError(f"{path}: not a {kind.KIND}; delete it and ask for the target again.")
+        record = kind.model_validate({**content, **given})
+    except ValidationError as error:
+        raise ArtefactError(
+            f"{path}: not a {kind.KIND} ({first_fault(error)}); delete it and ask for the target again."
+        ) from None
+    if not has_its_seal(content):
+        raise ArtefactError(
+            f"{path}: its content does not have its seal; it was damaged or edited: delete it and ask for the target "
+            "again."
+        )
+    return record
+
+
+def if_readable(reader: Callable[[Path], Kind], path: Path) -> Kind | None:
+    """The record that a reader finds in a file; None if it is missing or damaged."""
+    try:
+        return reader(path)
+    except ArtefactError:
+        return None
+
+
+def write_record(path: Path, record: SealedRecord) -> None:
+    """Write a record, whole or not at all."""
+    write_json(path, record.content)
+
+
+def is_as_written(path: Path, record: SealedRecord) -> bool:
+    """Whether a file has the very bytes that `write_record` writes for the record that was read from it.
+
+    A seal is taken over values, and two spellings of one value may differ in a single bit: 1e-05 and 1E-05.
+    """
+    try:
+        return path.read_bytes() == as_json(record.content).encode("utf-8", "surrogatepass")
+    except (OSError, RecursionError):
+        return False
+
+
+def first_fault(error: ValidationError) -> str:
+    """The key and the reason of the first fault of a record, on one line."""
+    fault = error.errors(include_url=False)[0]
+    key, reason = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    said = f"`{key}`: {reason}" if key else reason
+    return "".join(mark if mark.isprintable() else "?" for mark in said)[:MAX_FAULT]
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Some content with its own hash: of a file that nothing else vouches for, and whose numbers are results."""
-    return {**content, "seal": _seal_of(content)}
+    """A JSON object with the seal of its content."""
+    return {**content, "seal": seal_of(json.loads(json.dumps({**content, "seal": ""})))}
 
 
 def has_its_seal(content: Any) -> bool:
-    """Whether content is as it was when it was sealed."""
-    return isinstance(content, dict) and content.get("seal") == _seal_of(content)
+    """Whether the seal of an object that was read from JSON matches its content."""
+    return isinstance(content, dict) and content.get("seal") == seal_of(content)
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """The content of a JSON file that carries its own seal.
-
-    Raises `ArtefactError` if it is missing, unreadable or not as it was written.
-    """
-    content = read_json(path)
-    if not has_its_seal(content):
-        raise ArtefactError(
-            f"{path}: its content does not have the seal it was written with; delete it and ask for the target again."
-        )
-    return dict(content)
-
-
-def is_as_written(path: Path, content: Any) -> bool:
-    """Whether a JSON file has the very bytes with which the sealed content that was read from it was written.
-
-    A seal is taken over values, and one value may be spelled in two ways that differ by a bit: 1e-05 and 1E-05.
-    """
-    return has_its_seal(content) and path.read_bytes() == as_json(content).encode("utf-8", "surrogatepass")
-
-
-def _seal_of(content: Mapping[str, Any]) -> str:
+def seal_of(content: Mapping[str, Any]) -> str:
+    """The seal of an object that was read from JSON: sha256 of everything in it but the seal."""
     kept = {key: value for key, value in content.items() if key != "seal"}
-    as_read = json.loads(json.dumps(kept))
-    return sha256_of_text(json.dumps(as_read, sort_keys=True, ensure_ascii=True))
+    return sha256_of_text(json.dumps(kept, sort_keys=True, ensure_ascii=True))
+
+
+def _plain(value: Any) -> Any:
+    """The JSON value of a field: a record in it as a dictionary of the fields that are stored and set."""
+    if isinstance(value, BaseModel):
+        stored = [name for name, field in type(value).model_fields.items() if not field.exclude]
+        return {name: _plain(getattr(value, name)) for name in stored if name in value.model_fields_set}
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from corelib.errors import ArtefactError
 from corelib.files.paths import named_below
-from corelib.files.sealed_json import read_sealed
+from corelib.files.sealed_json import if_readable
 from corelib.runs.layout import RECORD, SPECIFICATION
 from corelib.runs.manifest import Manifest
+from corelib.runs.provenance import read_provenance
+from corelib.runs.specification import read_specification
 
 SHARDS = "shards/*.provenance.json"
 """Records of the jobs that sampled a run's images. The run's own record is that of the job that gathered them."""
@@ -69,17 +70,13 @@ def _jobs_behind(runs: Path, name: str) -> Iterator[Origin]:
 
 
 def _read_origin(stage: str, run: str, path: Path) -> Origin:
-    try:
-        job = read_sealed(path)
-        devices = dict.fromkeys(attempt["device"] for attempt in (*job["earlier_attempts"], job))
-        return Origin(stage, run, job["commit"], ", ".join(devices), job["node"] or job["host"], job["finished"])
-    except (ArtefactError, KeyError, TypeError):
+    if (job := if_readable(read_provenance, path)) is None:
         return Origin(stage, run, None, NOT_ON_RECORD, NOT_ON_RECORD, "")
+    devices = dict.fromkeys(attempt.device for attempt in (*job.earlier_attempts, job))
+    return Origin(stage, run, job.commit, ", ".join(devices), job.node or job.host, job.finished)
 
 
 def _builds_on(folder: Path) -> Mapping[str, str]:
     """The runs that a run builds on, by role; empty if its specification is missing or damaged."""
-    try:
-        return {role: str(name) for role, name in read_sealed(folder / SPECIFICATION)["builds_on"].items()}
-    except (ArtefactError, KeyError, AttributeError):
-        return {}
+    specification = if_readable(read_specification, folder / SPECIFICATION)
+    return {} if specification is None else specification.builds_on

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from corelib.runs.layout import RUNS, SHARDS
-from corelib.runs.lease import EXPIRY, RENEWAL, Owner, read_owner
+from corelib.runs.lease import EXPIRY, RENEWAL
+from corelib.runs.owner import TIME, Owner, read_owner
 
 LOGS = Path("logs")
 
@@ -40,7 +41,7 @@ class Running:
         return not self.owner.is_gone() and (self.owner.is_from_here() or self.silent <= EXPIRY)
 
     def __str__(self) -> str:
-        since = datetime.strptime(self.owner.began, "%Y-%m-%dT%H:%M:%S%z")
+        since = datetime.strptime(self.owner.began, TIME)
         lasts = timedelta(seconds=max(0, round((datetime.now().astimezone() - since).total_seconds())))
         state = self.said if self.lives else f"it has died, not heard of for {self.silent:.0f} s"
         return f"{self.run}\n    {self.owner.place}, for {lasts}: {state}"

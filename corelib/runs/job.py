@@ -26,20 +26,20 @@ from typing import Any, NoReturn, TypeVar
 from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, UserError
 from corelib.files.atomic import NO_ROOM
 from corelib.files.hashing import sha256_of
-from corelib.files.json_files import read_json, write_json
 from corelib.files.paths import below
-from corelib.files.sealed_json import read_sealed, sealed
+from corelib.files.sealed_json import write_record
 from corelib.runs.environment import check_variables
 from corelib.runs.fingerprint import code_of, packages_of
 from corelib.runs.gpu import check_that_it_computes, one_gpu
 from corelib.runs.job_log import JobLog, lines_of
+from corelib.runs.job_provenance import ATTEMPTS, attempts_at, device_in_words, provenance_of
 from corelib.runs.layout import MANIFEST, RESULTS, SPECIFICATION
 from corelib.runs.lease import Lease
 from corelib.runs.manifest import is_still_true, vouched_for
 from corelib.runs.packages import check_packages
-from corelib.runs.provenance import ATTEMPTS, attempts_at, device_in_words, provenance_of
+from corelib.runs.provenance import Provenance, provenance_path, read_provenance
 from corelib.runs.requests import check_still_wanted
-from corelib.runs.specification import read_inputs, read_specification, trained_behind
+from corelib.runs.specification import Specification, read_inputs, read_specification, trained_behind
 from corelib.runs.stage import Outcome, Work
 from corelib.settings.section import Section
 
@@ -108,50 +108,46 @@ def _work(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: 
 
 
 def _make(
-    snakemake: Any, specification: dict[str, Any], stage: Callable[[Settings, Work], Outcome], settings: type[Settings]
+    snakemake: Any, specification: Specification, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]
 ) -> None:
     began, clock = datetime.now().astimezone(), time.monotonic()
     manifest = Path(snakemake.output.manifest)
-    provenance = manifest.with_suffix(".provenance.json")
     is_product = manifest.parts[0] == RESULTS.name
     if is_product:
-        check_still_wanted(manifest, specification["digest"])
+        check_still_wanted(manifest, specification.digest)
     _clear_leftovers(manifest)
     inputs = read_inputs(specification)
     work = Work(
         folder=Path(snakemake.params.get("folder", manifest.parent)),
-        digest=specification["digest"],
+        digest=specification.digest,
         inputs=inputs,
-        threads=specification["threads"],
-        checkpoint_seconds=specification["execution"]["checkpoint_seconds"],
+        threads=specification.threads,
+        checkpoint_seconds=specification.execution.checkpoint_seconds,
         trained=trained_behind(specification, inputs),
     )
-    seals = {specification["builds_on"][role]: lies.seal for role, lies in inputs.items()} if is_product else {}
-    made = None
+    seals = {specification.builds_on[role]: lies.seal for role, lies in inputs.items()} if is_product else {}
+    record = None
     if work.folder == manifest.parent:  # a share of a run's images is looked through by its stage
-        made = _made_before(provenance, work, seals)
-    if made is not None:
-        log.info("made before by %s; every file is as it was left. Its log:", _maker(provenance))
-        log.info("%s", _log_of(provenance))
+        record = _made_before(provenance_path(manifest), work, seals)
+    if record is not None:
+        log.info("made before by %s; every file is as it was left. Its log:", _maker(record))
+        log.info("%s", "".join(f"\n    {line}" for line in record.log))  # Snakemake has deleted the log itself
     else:
         _say_where_it_runs(specification)
         attempts = attempts_at(manifest, work, began) if snakemake.resources.get("gpu") else []
-        outcome = stage(settings.model_validate_json(json.dumps(specification["settings"])), work)
+        outcome = stage(settings.model_validate_json(json.dumps(specification.settings)), work)
         check_packages()  # once more, for what the stage imported while it ran
         made = vouched_for(
-            work.folder, specification["stage"], work.digest, outcome.files, outcome.facts, work.trained, seals
+            work.folder, specification.stage, work.digest, outcome.files, outcome.facts, work.trained, seals
         )
         seconds = time.monotonic() - clock  # the time of day may be set meanwhile
         log.info("done in %.1f s", seconds)
-        record = {
-            **provenance_of(specification, made, began, seconds),
-            "records": {name: sha256_of(below(work.folder, name)) for name in outcome.records},
-            "earlier_attempts": attempts[:-1],
-            "log": lines_of(Path(snakemake.log[0])),
-        }
-        write_json(provenance, sealed(record))
+        records = {name: sha256_of(below(work.folder, name)) for name in outcome.records}
+        lines = lines_of(Path(snakemake.log[0]))
+        record = provenance_of(specification, made, began, seconds, records, attempts[:-1], lines)
+        write_record(provenance_path(manifest), record)
     manifest.with_suffix(ATTEMPTS).unlink(missing_ok=True)
-    write_json(manifest, made)
+    write_record(manifest, record.manifest)
     work.checkpoint.unlink(missing_ok=True)
 
 
@@ -181,53 +177,45 @@ def _its_gpu(snakemake: Any) -> Iterator[None]:
         yield
 
 
-def _made_before(provenance: Path, work: Work, seals: Mapping[str, str]) -> dict[str, Any] | None:
-    """The manifest of this very run, if an earlier job has completed it and its files are still whole.
+def _made_before(path: Path, work: Work, seals: Mapping[str, str]) -> Provenance | None:
+    """The provenance record of this very run, if an earlier job has completed it and its files are still whole.
 
     A product has to be made of the same content, too, of which `seals` are. Snakemake deletes a job's outputs, that is
     manifests, before it starts the job, and starts it again if the process that had submitted it died before it saw it
     end. The provenance record is no output, so it is still there.
     """
     try:
-        record = read_sealed(provenance)
-        made: dict[str, Any] = record["manifest"]
-        if any(sha256_of(below(work.folder, name)) != sha for name, sha in record["records"].items()):
-            return None
-        is_of_these = made["trained"] == work.trained and made["inputs"] == seals
-    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
+        record = read_provenance(path)
+        is_whole = all(sha256_of(below(work.folder, name)) == sha256 for name, sha256 in record.records.items())
+    except (ArtefactError, OSError):
         return None
-    return made if is_still_true(made, work.folder, work.digest) and is_of_these else None
+    is_of_these = record.manifest.trained == work.trained and record.manifest.inputs == seals
+    return record if is_whole and is_of_these and is_still_true(record.manifest, work.folder, work.digest) else None
 
 
-def _maker(provenance: Path) -> str:
-    record = read_json(provenance)
-    job = f"job {record['scheduler_job']}" if record.get("scheduler_job") else "a process"
-    return f"{job} on {record['host']} at {record['finished']}"
+def _maker(record: Provenance) -> str:
+    job = f"job {record.scheduler_job}" if record.scheduler_job else "a process"
+    return f"{job} on {record.host} at {record.finished}"
 
 
-def _log_of(provenance: Path) -> str:
-    """What the job said that completed the run; Snakemake has deleted its log before it started this one."""
-    return "".join(f"\n    {line}" for line in read_json(provenance).get("log", []))
-
-
-def _say_where_it_runs(specification: Mapping[str, Any]) -> None:
+def _say_where_it_runs(specification: Specification) -> None:
     place = os.environ.get("SLURMD_NODENAME") or platform.node()
     job = os.environ.get("SLURM_JOB_ID")
-    log.info("%s %s", specification["stage"], specification["slug"])
+    log.info("%s %s", specification.stage, specification.slug)
     log.info("on %s%s, %s", place, f", job {job}" if job else "", device_in_words())
-    versions = {"python": platform.python_version(), **specification["packages"]}
+    versions = {"python": platform.python_version(), **specification.packages}
     written = ", ".join(f"{name} {version}" for name, version in versions.items())
-    log.info("%d CPU thread(s), %s", specification["threads"], written)
+    log.info("%d CPU thread(s), %s", specification.threads, written)
 
 
-def _check_that_it_is_still_meant(path: Path, specification: dict[str, Any], scripts: Path) -> None:
+def _check_that_it_is_still_meant(path: Path, specification: Specification, scripts: Path) -> None:
     """Raise `ArtefactError` if the specification describes other code than what would run now."""
-    own = [below(scripts.resolve(), name) for name in specification["code"] if name.endswith(".py")]
+    own = [below(scripts.resolve(), name) for name in specification.code if name.endswith(".py")]
     if not own:
         raise ArtefactError(f"{path}: it names no script, expected that of its stage; delete it.")
     for kind, planned, now in (
-        ("module", specification["code"], code_of(*own)),
-        ("package", specification["packages"], packages_of(*own)),
+        ("module", specification.code, code_of(*own)),
+        ("package", specification.packages, packages_of(*own)),
     ):
         if differing := sorted(name for name in planned.keys() | now.keys() if planned.get(name) != now.get(name)):
             raise ArtefactError(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 """The folder of the Snakefile."""
@@ -20,3 +23,13 @@ RUN = re.compile(r"[a-z0-9_]+/[a-z0-9_-]+-[0-9a-f]{12}")
 SHARDS = "shards"
 
 RECORD = Path(MANIFEST).with_suffix(".provenance.json").name
+
+
+def _checked_name(name: str) -> str:
+    if not RUN.fullmatch(name):
+        raise ValueError(f"{name[:60]!r} is not the name of a run, expected STAGE/SLUG-DIGEST")
+    return name
+
+
+RunName = Annotated[str, AfterValidator(_checked_name)]
+"""`STAGE/SLUG-DIGEST`. Names of runs become paths, so a record with any other text in their place is refused."""

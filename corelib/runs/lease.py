@@ -7,90 +7,25 @@ there. Locks of the file system would be simpler, but on a cluster they often do
 
 from __future__ import annotations
 
-import errno
-import json
 import logging
 import math
 import os
-import platform
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from corelib.runs.owner import Owner, owner_as_json, read_owner
 
 log = logging.getLogger(__name__)
 
 RENEWAL = 10.0
 """Seconds between two renewals."""
 
-JOB, NODE = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURMD_NODENAME")
-"""Of the Slurm job in which this process runs, if it is one. Snakemake's executor clears the variables later."""
-
 EXPIRY = 60.0
 """Seconds without a renewal after which an owner elsewhere counts as dead: several, for file systems that stall."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The process that holds a lease.
-
-    Attributes:
-        host: the machine, and `node` the scheduler's name for it, if there is one.
-        pid: the process, in a process namespace and started at a time (both as the kernel says), so that another one
-            of the same number is not taken for it.
-        job: the scheduler's number of its job, if there is one.
-        began: when it took the lease.
-        nonce: unlike that of any other owner.
-    """
-
-    host: str
-    node: str | None
-    pid: int
-    namespace: str
-    started: str
-    job: str | None
-    began: str
-    nonce: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    @classmethod
-    def of_this_process(cls) -> Owner:
-        """The owner that this process is; another one at every call."""
-        return cls(
-            host=platform.node(),
-            node=NODE,
-            pid=os.getpid(),
-            namespace=_namespace(),
-            started=_start_of(os.getpid()),
-            job=JOB,
-            began=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        )
-
-    def is_gone(self) -> bool:
-        """Whether it certainly lives no more: on this machine its process is no longer there."""
-        return self.is_from_here() and not _lives(self.pid, self.started)
-
-    def is_an_earlier_attempt(self) -> bool:
-        """Whether the scheduler had started the job of this process before, on another machine, under the same number.
-
-        Should that machine live on, cut off from the others, its process will notice that it has lost the lease.
-        """
-        return self.job is not None and self.job == JOB and not self.is_from_here()
-
-    def is_from_here(self) -> bool:
-        """Whether this process could see it."""
-        return (self.host, self.namespace) == (platform.node(), _namespace())
-
-    @property
-    def place(self) -> str:
-        """Its job or process, and the machine, as one looks for it."""
-        return f"job {self.job} on {self.node or self.host}" if self.job else f"process {self.pid} on {self.host}"
-
-    def __str__(self) -> str:
-        return f"{self.place} (since {self.began})"
 
 
 class Lease:
@@ -180,7 +115,7 @@ class Lease:
         """Write this process's name into a new file, or remove it: where there is no room, nobody shall wait for it."""
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(json.dumps(asdict(self.owner)))
+                stream.write(owner_as_json(self.owner))
         except OSError as error:
             path.unlink(missing_ok=True)
             raise OSError(error.errno, error.strerror, str(path)) from error
@@ -279,47 +214,3 @@ class _Watch:
 
     def has_seen_life_of(self, holder: Owner | None) -> bool:
         return self._seen_renewing or (holder is not None and holder.is_from_here() and not holder.is_gone())
-
-
-def read_owner(path: Path) -> Owner | None:
-    """Who holds the lease in a file, or None if there is none or it is not written to its end."""
-    try:
-        owner = Owner(**json.loads(path.read_text(encoding="utf-8")))
-        time.strptime(owner.began, "%Y-%m-%dT%H:%M:%S%z")
-        return owner if isinstance(owner.pid, int) else None
-    except (FileNotFoundError, ValueError, TypeError, RecursionError):
-        return None
-    except OSError as error:
-        if error.errno == errno.ESTALE:  # a network file system's word for a file that was replaced meanwhile
-            return None
-        raise
-
-
-def _namespace() -> str:
-    """The process namespace and the boot that a process number belongs to."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _lives(pid: int, started: str) -> bool:
-    """Whether the process of this number that started at that time is there."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's, of which the system may show nothing more
-        return True
-    return _start_of(pid) == started
-
-
-def _start_of(pid: int) -> str:
-    """When a process started, in the kernel's ticks; empty if it has ended, or where the kernel does not say."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    state, started = fields[0], fields[19]
-    return "" if state in "ZX" else started

@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import Field, InstanceOf
 
 from corelib.errors import ArtefactError
 from corelib.files.hashing import sha256_of
-from corelib.files.json_files import Record, read_json, write_json
+from corelib.files.json_files import Record, read_json
 from corelib.files.paths import below, followed, named_below
-from corelib.files.sealed_json import has_its_seal, sealed
-from corelib.runs.layout import MANIFEST
+from corelib.files.sealed_json import SealedRecord, record_in, write_record
+from corelib.runs.layout import MANIFEST, RunName
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What a stage made.
+class ManifestRecord(SealedRecord):
+    """What a manifest says, wherever it is stored.
 
     Attributes:
-        folder: of the stage.
-        stage, digest: of which run it is.
-        files: their hashes.
-        facts: what later stages read.
-        trained: the seals of the trained models behind it, by the names of their runs.
-        seal: of all this.
+        stage, digest: of the run.
+        files: sha256 of each file or folder, by its path in the stage's folder.
+        facts: values that later stages read.
+        trained: seals of the trained models behind the run, by the names of the models' runs.
+        inputs: seals of the runs that a product was put together from, by name; empty for other stages.
     """
 
-    folder: Path
+    KIND: ClassVar[str] = "manifest"
+
     stage: str
     digest: str
-    files: Mapping[str, str]
-    facts: Mapping[str, Any]
-    trained: Mapping[str, str] = field(default_factory=dict)
-    seal: str = ""
+    files: dict[str, str]
+    facts: InstanceOf[dict[str, Any]]
+    trained: dict[RunName, str]
+    inputs: dict[RunName, str]
+
+
+class Manifest(ManifestRecord):
+    """A manifest in the folder of its stage.
+
+    A fact that is missing is an `ArtefactError` that names the file, if the manifest was read by `read_manifest`.
+
+    Attributes:
+        folder: of the stage; not stored in the file.
+    """
+
+    folder: Path = Field(exclude=True)
 
     def outside(self, path: str, sha256: str) -> Path:
         """The path of something that the stage vouches for by a fact, an asset say, after checking its bytes.
@@ -100,42 +112,40 @@ def vouched_for(
     facts: Mapping[str, Any],
     trained: Mapping[str, str],
     inputs: Mapping[str, str],
-) -> dict[str, Any]:
-    """The content of a manifest over the named files (or folders) in a stage's folder, as they are now.
+) -> ManifestRecord:
+    """A manifest over the named files (or folders) in a stage's folder, as they are now.
 
-    `trained` has the seals of the trained models behind the run, and `inputs` those of the runs that a product was put
-    together from, both by name.
+    Args:
+        folder: of the stage.
+        stage, digest: of the run.
+        files: paths in the folder.
+        facts: values that later stages read.
+        trained: seals of the trained models behind the run, by name.
+        inputs: seals of the runs that a product was put together from, by name.
     """
     hashes = {name: sha256_of(folder / name) for name in files}
-    content = {"stage": stage, "digest": digest, "files": hashes, "facts": dict(facts)}
-    return sealed({**content, "trained": dict(trained), "inputs": dict(inputs)})
+    return ManifestRecord.sealed(
+        stage=stage, digest=digest, files=hashes, facts=dict(facts), trained=dict(trained), inputs=dict(inputs)
+    )
 
 
-def is_still_true(content: Any, folder: Path, digest: str) -> bool:
-    """Whether the content of a manifest belongs to a run and every file is there with the bytes it vouches for."""
+def is_still_true(manifest: ManifestRecord, folder: Path, digest: str) -> bool:
+    """Whether a manifest belongs to a run and every file is there with the bytes it vouches for."""
     try:
-        files = content["files"].items()
-        belongs = has_its_seal(content) and content["digest"] == digest
-        return belongs and all(sha256_of(below(folder, name)) == sha for name, sha in files)
-    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
+        hashes = manifest.files.items()
+        return manifest.digest == digest and all(sha256_of(below(folder, name)) == sha256 for name, sha256 in hashes)
+    except (ArtefactError, OSError):
         return False
 
 
 def write_manifest(
     path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
 ) -> None:
-    """Hash the named files (or folders) of a stage and vouch for them in `path`; the last thing that a stage does."""
-    write_json(path, vouched_for(folder, stage, digest, files, facts, {}, {}))
+    """Hash the named files (or folders) of a stage that builds on no trained model, and write its manifest."""
+    write_record(path, vouched_for(folder, stage, digest, files, facts, {}, {}))
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest in a file. Raises `ArtefactError` if it is missing, malformed or not as it was written."""
+    """Read a manifest. Raises `ArtefactError` if it is missing or malformed, or if its seal does not match."""
     content = read_json(path, functools.partial(Record, source=path))
-    if not has_its_seal(content):
-        raise ArtefactError(f"{path}: not a manifest as it was written; delete it and ask for the target again.")
-    kinds = {"stage": str, "digest": str, "files": dict, "facts": dict, "trained": dict}
-    if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
-        raise ArtefactError(f"{path}: not a manifest; delete it and ask for the target again.")
-    if not all(isinstance(sha256, str) for part in ("files", "trained") for sha256 in content[part].values()):
-        raise ArtefactError(f"{path}: not a manifest, a file has no sha256; delete it and ask for the target again.")
-    return Manifest(path.parent, *(content[key] for key in (*kinds, "seal")))
+    return record_in(content, Manifest, path, folder=path.parent)

@@ -1,127 +1,119 @@
-"""The provenance record of a job: code, packages, device, time and memory."""
+"""Provenance records: who made the files of a manifest, when, where, from what, and at what cost."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import resource
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from corelib.errors import ArtefactError
-from corelib.files.json_files import read_json, write_json
-from corelib.runs.environment import recorded
-from corelib.runs.gpu import CHOSEN
-from corelib.runs.stage import Work
+from corelib.files.json_files import read_json
+from corelib.files.sealed_json import SealedRecord, has_its_seal, record_in
+from corelib.runs.manifest import ManifestRecord
+from corelib.runs.specification import Specification
 
-ATTEMPTS = ".attempts.json"
-"""Instead of a manifest's `.json`: who has worked at a run that is not complete."""
+ENDING = ".provenance.json"
+"""Ending of a record's file name, instead of a manifest's `.json`."""
 
 
-def attempts_at(manifest: Path, work: Work, began: datetime) -> list[dict[str, Any]]:
-    """The attempts at a run so far, this one the last: what was interrupted may have computed on other devices.
+def _checked_time(text: str) -> str:
+    datetime.fromisoformat(text)  # which raises `ValueError`
+    return text
 
-    They lie beside the manifest until it is written. When an attempt was killed is not known, but when it saved its
-    checkpoint last.
+
+Time = Annotated[str, AfterValidator(_checked_time)]
+"""A date and time in ISO 8601."""
+
+
+class Machine(BaseModel):
+    """Where and when a process began to work.
+
+    Attributes:
+        began: when.
+        host: name of the machine, and `node` the scheduler's name for it.
+        scheduler_job: number of the scheduler's job; None if there is none.
+        device: name of the GPU, or `cpu`.
+        processor: model of the CPU.
     """
-    path = manifest.with_suffix(ATTEMPTS)
-    try:
-        earlier = read_json(path)
-        attempts = list(earlier["attempts"]) if earlier["owner"] == work.owner else []
-        if attempts and work.checkpoint.exists():
-            saved = datetime.fromtimestamp(work.checkpoint.stat().st_mtime).astimezone()
-            attempts[-1]["saved"] = saved.isoformat(timespec="milliseconds")
-    except (ArtefactError, KeyError, TypeError):
-        attempts = []
-    attempts.append(_attempt(began))
-    write_json(path, {"owner": work.owner, "attempts": attempts})
-    return attempts
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    began: Time
+    host: str
+    node: str | None
+    scheduler_job: str | None
+    device: str
+    processor: str
 
 
-def _attempt(began: datetime) -> dict[str, Any]:
-    """Who works at a run, where, on what, and since when."""
-    return {
-        "began": began.isoformat(timespec="milliseconds"),
-        "host": platform.node(),
-        "node": os.environ.get("SLURMD_NODENAME"),
-        "scheduler_job": os.environ.get("SLURM_JOB_ID"),
-        "device": _device(),
-        "processor": _processor(),
-    }
+class Attempt(Machine):
+    """An attempt at a run that was interrupted.
+
+    Attributes:
+        saved: when it saved its checkpoint last; missing if it saved none.
+    """
+
+    saved: Time | None = None
 
 
-def device_in_words() -> str:
-    """The device and the value of `CUDA_VISIBLE_DEVICES`, for the log."""
-    seen = os.environ.get(CHOSEN)
-    return _device() if seen is None else f"{_device()} ({CHOSEN}={seen})"
+class Provenance(Machine, SealedRecord):
+    """The provenance record beside a manifest.
+
+    Attributes:
+        specification: of the run.
+        manifest: the manifest, repeated: Snakemake deletes manifests, but not this record.
+        commit: of the code, with `+` if the working tree differed from it; None outside a checkout.
+        python: version.
+        packages: version of each numerical package with its local build tag, by name.
+        machine: architecture of the CPU.
+        visible_devices: the value of `CUDA_VISIBLE_DEVICES`; None if it is not set.
+        arithmetic: kernels, libraries and variables that decide how numbers are rounded.
+        threads: number of CPU threads.
+        finished: when.
+        wall_seconds: from `began` to `finished`, by a monotonic clock.
+        peak_memory_mib: largest resident memory of the process, in MiB.
+        records: sha256 of each file that says when and where something was made, by its path.
+        earlier_attempts: those that were interrupted.
+        log: lines of the job's log.
+    """
+
+    KIND: ClassVar[str] = "provenance record"
+
+    specification: Specification
+    manifest: ManifestRecord
+    commit: str | None
+    python: str
+    packages: dict[str, str]
+    machine: str
+    visible_devices: str | None
+    arithmetic: dict[str, Any]
+    threads: int
+    finished: Time
+    wall_seconds: float
+    peak_memory_mib: int
+    records: dict[str, str]
+    earlier_attempts: list[Attempt]
+    log: list[str]
 
 
-def provenance_of(
-    specification: dict[str, Any], made: dict[str, Any], began: datetime, seconds: float
-) -> dict[str, Any]:
-    """Who made the artefact, where, from what, and at what cost; and its manifest once more."""
-    finished = datetime.now().astimezone()
-    return {
-        "specification": specification,
-        "manifest": made,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in specification["packages"]},
-        **_attempt(began),
-        "machine": platform.machine(),
-        "visible_devices": os.environ.get(CHOSEN),
-        "arithmetic": _arithmetic(),
-        "threads": specification["threads"],
-        "finished": finished.isoformat(timespec="milliseconds"),
-        "wall_seconds": round(seconds, 3),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
+def provenance_path(manifest: Path) -> Path:
+    """The path of the provenance record beside a manifest."""
+    return manifest.with_suffix(ENDING)
 
 
-def _commit() -> str | None:
-    """The commit of the code, with `+` if the working tree differs from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
-    try:
-        described = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
+def read_provenance(path: Path) -> Provenance:
+    """Read a provenance record.
+
+    Raises `ArtefactError` if it is missing or malformed, if its seal does not match its content, or if the
+    specification and the manifest in it are not whole or not of one run.
+    """
+    content = read_json(path)
+    record = record_in(content, Provenance, path)
+    is_whole = record.specification.has_its_digest() and has_its_seal(content["manifest"])
+    if not is_whole or record.manifest.digest != record.specification.digest:
+        raise ArtefactError(
+            f"{path}: its specification and its manifest are not of one run; delete it and ask for the target again."
         )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip()
-
-
-def _device() -> str:
-    if "torch" not in sys.modules:
-        return "cpu"
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-
-
-def _processor() -> str:
-    """The model of the CPU: sums are rounded in another way on another one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _arithmetic() -> dict[str, Any]:
-    """What else decides how numbers are rounded: kernels, libraries, and variables that these heed by themselves."""
-    found: dict[str, Any] = {**recorded(os.environ)}
-    if "torch" in sys.modules:
-        import torch
-
-        found["cpu_kernels"] = torch.backends.cpu.get_cpu_capability()
-        if torch.cuda.is_available():
-            found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    return found
+    return record

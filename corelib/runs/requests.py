@@ -20,7 +20,8 @@ from pathlib import Path
 
 from corelib.errors import ArtefactError
 from corelib.files.atomic import write_text
-from corelib.runs.lease import EXPIRY, read_owner
+from corelib.runs.lease import EXPIRY
+from corelib.runs.owner import read_owner
 
 BOOKKEEPING = Path(".snakemake/corelib")
 """In Snakemake's own folder, and as dispensable as the rest of it."""

@@ -15,10 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from corelib.files.sealed_json import sealed
 from corelib.runs.fingerprint import code_of, packages_of
 from corelib.runs.layout import MANIFEST, RUN, RUNS, SPECIFICATION
-from corelib.runs.specification import digest_of
+from corelib.runs.specification import Execution, Specification, digest_of
 from corelib.settings.section import Section
 
 
@@ -33,10 +32,10 @@ class Run:
         settings: the leaves that the stage reads.
         threads: CPU threads it computes with.
         inputs: the runs it builds on, by role.
-        execution: how its work is cut and saved; no content.
         after: the runs that have to be complete before its job starts, by role, though it reads nothing of them; no
             content.
         places: where the user's own files lie, by the name under which its folder links to them; no content.
+        execution: how its work is divided and saved; no content.
     """
 
     stage: str
@@ -45,9 +44,9 @@ class Run:
     settings: Section
     threads: int
     inputs: Mapping[str, Run] = field(default_factory=dict)
-    execution: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Run] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
+    execution: Execution = field(kw_only=True)
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -81,19 +80,17 @@ class Run:
         """The file that exists if and only if the run is complete."""
         return self.folder / MANIFEST
 
-    @property
-    def specification(self) -> dict[str, Any]:
+    @cached_property
+    def specification(self) -> Specification:
         """What the run's job reads, alone, from `specification.json` in its folder."""
-        return sealed(
-            {
-                **self.content,
-                "slug": self.slug,
-                "digest": self.digest,
-                "builds_on": {role: run.name for role, run in self.inputs.items()},
-                "after": {role: run.name for role, run in self.after.items()},
-                "places": dict(self.places),
-                "execution": dict(self.execution),
-            }
+        return Specification.sealed(
+            **self.content,
+            slug=self.slug,
+            digest=self.digest,
+            builds_on={role: run.name for role, run in self.inputs.items()},
+            after={role: run.name for role, run in self.after.items()},
+            places=dict(self.places),
+            execution=self.execution,
         )
 
     def with_all_inputs(self) -> dict[str, Run]:

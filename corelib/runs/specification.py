@@ -5,61 +5,113 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
+
+from pydantic import PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from corelib.errors import ArtefactError
 from corelib.files.hashing import sha256_of_text
-from corelib.files.json_files import read_json
-from corelib.files.sealed_json import has_its_seal
-from corelib.runs.layout import MANIFEST, RUN, RUNS
+from corelib.files.sealed_json import SealedRecord, read_record
+from corelib.runs.layout import MANIFEST, RUNS, RunName
 from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.stages import TRAINED
+from corelib.runs.stages import STAGES, TRAINED
+from corelib.settings.section import Section
 
-PARTS = {
-    **dict.fromkeys(("stage", "slug", "digest"), str),
-    **dict.fromkeys(("settings", "code", "packages", "inputs", "builds_on", "execution"), dict),
-    "threads": int,
-}
-"""Of a specification."""
+DIGESTED = ("stage", "settings", "threads", "code", "packages", "inputs")
+"""The fields of a specification that decide the result, and that its digest is taken over."""
 
 
-def read_specification(path: Path) -> dict[str, Any]:
-    """The specification in a file.
+class Execution(Section):
+    """How the work of a run is divided and saved; no result and no address depends on it."""
 
-    Raises `ArtefactError` if it is no specification, or does not have its own digest or its seal. The digest covers
-    what decides the result; the seal covers the rest too: names of runs, places, and how the work is cut.
+    batches_per_shard: PositiveInt
+    checkpoint_seconds: PositiveFloat
 
-    What it says of other runs is their names, which become paths.
+
+class Specification(SealedRecord):
+    """The specification of a run.
+
+    Attributes:
+        stage: name of the stage.
+        slug: description in words, part of the run's name.
+        digest: sha256 of the fields in `DIGESTED`.
+        settings: the configuration leaves that the stage reads, as JSON.
+        threads: number of CPU threads.
+        code: sha256 of each module and script, by name.
+        packages: version of each numerical package, by name.
+        inputs: digests of the runs that it builds on, by role.
+        builds_on: names of the same runs, by role.
+        after: names of the runs that have to be complete before its job starts, by role.
+        places: paths of the user's own files, by the name of the link in the run's folder.
+        execution: how the work is divided and saved.
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in PARTS.items()):
-        raise ArtefactError(f"{path}: not a specification; delete it and ask for the target again.")
-    waits_for = content.get("after", {})
-    if not isinstance(waits_for, dict):
-        raise ArtefactError(f"{path}: not a specification; delete it and ask for the target again.")
-    named = [*content["builds_on"].values(), *waits_for.values()]
-    if not all(isinstance(name, str) and RUN.fullmatch(name) for name in named):
-        raise ArtefactError(f"{path}: it names a run that can be none, expected STAGE/SLUG-DIGEST; delete it.")
-    if content["builds_on"].keys() != content["inputs"].keys():
-        raise ArtefactError(f"{path}: it does not say where all lies that it builds on; delete it.")
-    if digest_of(content) != content["digest"]:
+
+    KIND: ClassVar[str] = "specification"
+
+    stage: str
+    slug: str
+    digest: str
+    settings: dict[str, Any]
+    threads: PositiveInt
+    code: dict[str, str]
+    packages: dict[str, str]
+    inputs: dict[str, str]
+    builds_on: dict[str, RunName]
+    after: dict[str, RunName]
+    places: dict[str, str]
+    execution: Execution
+
+    @model_validator(mode="after")
+    def _roles_agree(self) -> Self:
+        if self.builds_on.keys() != self.inputs.keys():
+            raise ValueError(
+                f"`inputs` and `builds_on` disagree: {sorted(self.inputs)} against {sorted(self.builds_on)}"
+            )
+        return self
+
+    def has_its_digest(self) -> bool:
+        """Whether the digest is that of the content."""
+        return self.digest == digest_of({key: getattr(self, key) for key in DIGESTED})
+
+
+def read_specification(path: Path) -> Specification:
+    """Read a specification.
+
+    Raises `ArtefactError` if it is missing or malformed, or if its digest or its seal does not match its content. The
+    digest covers what decides the result; the seal covers the rest too: names of runs, places, and execution.
+    """
+    specification = read_record(path, Specification)
+    if not specification.has_its_digest():
         raise ArtefactError(f"{path}: its content does not have its digest; delete it and ask for the target again.")
-    if not has_its_seal(content):
-        raise ArtefactError(f"{path}: its content does not have its seal; delete it and ask for the target again.")
-    return content
+    return specification
 
 
-def read_inputs(specification: Mapping[str, Any]) -> dict[str, Manifest]:
+def settings_in(specification: Specification) -> Section:
+    """The typed settings of a specification.
+
+    Raises `ArtefactError` if they do not fit the stage in this version of the code.
+    """
+    try:
+        return STAGES[specification.stage].settings.model_validate_json(json.dumps(specification.settings))
+    except (KeyError, ValidationError):
+        raise ArtefactError(
+            f"{RUNS / specification.stage / specification.slug}: its settings do not fit the stage "
+            f"{specification.stage} in this version of the code; ask for the table or figure instead, which plans the "
+            "run anew."
+        ) from None
+
+
+def read_inputs(specification: Specification) -> dict[str, Manifest]:
     """The manifests of the runs that a run builds on, by role. Raises `ArtefactError` as `read_input` does."""
-    return {role: read_input(specification, role) for role in specification["builds_on"]}
+    return {role: read_input(specification, role) for role in specification.builds_on}
 
 
-def trained_behind(specification: Mapping[str, Any], inputs: Mapping[str, Manifest]) -> dict[str, str]:
+def trained_behind(specification: Specification, inputs: Mapping[str, Manifest]) -> dict[str, str]:
     """The seal of every trained model behind a run, by the name of the model's run.
 
     Raises `ArtefactError` if two of its inputs were made with different builds of the same model.
     """
-    names = specification["builds_on"]
+    names = specification.builds_on
     said = [(names[role], names[role], lies.seal) for role, lies in inputs.items() if lies.stage in TRAINED]
     said += [(names[role], model, seal) for role, lies in inputs.items() for model, seal in lies.trained.items()]
     found: dict[str, tuple[str, str]] = {}
@@ -69,29 +121,29 @@ def trained_behind(specification: Mapping[str, Any], inputs: Mapping[str, Manife
             old = str(RUNS / name) if first == model else f"{RUNS / first} and {RUNS / name}"
             raise ArtefactError(
                 f"{old}: made with another build of {RUNS / model}, expected one and the same model behind all that "
-                f"{specification['slug']} is made of; delete what `python -m corelib verify` says is of another build, "
+                f"{specification.slug} is made of; delete what `python -m corelib verify` says is of another build, "
                 "and ask for the target again."
             )
     return {model: seal for model, (_, seal) in found.items()}
 
 
-def read_input(specification: Mapping[str, Any], role: str) -> Manifest:
-    """The manifest of one of them.
+def read_input(specification: Specification, role: str) -> Manifest:
+    """The manifest of the run that another one builds on in a role.
 
     Raises `ArtefactError` if there is none, or if it is of another run than the specification's digest vouches for.
     """
-    if role not in specification["builds_on"]:
-        raise ArtefactError(f"{specification['slug']}: it builds on no {role}, expected one.")
-    manifest = read_manifest(RUNS / specification["builds_on"][role] / MANIFEST)
-    if manifest.digest != (expected := specification["inputs"][role]):
+    if role not in specification.builds_on:
+        raise ArtefactError(f"{specification.slug}: it builds on no {role}, expected one.")
+    manifest = read_manifest(RUNS / specification.builds_on[role] / MANIFEST)
+    if manifest.digest != (expected := specification.inputs[role]):
         raise ArtefactError(
             f"{manifest.folder / MANIFEST}: it vouches for the run {manifest.digest[:12]}, expected "
-            f"{str(expected)[:12]} as {role}; delete {manifest.folder} and ask for the target again."
+            f"{expected[:12]} as {role}; delete {manifest.folder} and ask for the target again."
         )
     return manifest
 
 
 def digest_of(content: Mapping[str, Any]) -> str:
     """The sha256 of a specification's content in canonical JSON."""
-    kept = {key: content[key] for key in ("stage", "settings", "threads", "code", "packages", "inputs")}
+    kept = {key: content[key] for key in DIGESTED}
     return sha256_of_text(json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True))

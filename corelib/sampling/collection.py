@@ -7,12 +7,11 @@ from pathlib import Path
 
 from corelib.errors import ArtefactError
 from corelib.files.hashing import sha256_of
-from corelib.files.json_files import read_json
 from corelib.files.paths import below
-from corelib.files.sealed_json import has_its_seal
 from corelib.runs.layout import MANIFEST, SHARDS
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage import Outcome, Work
+from corelib.sampling.batch_record import read_batch
 from corelib.sampling.grid import IMAGES, SampledImage, batches_of, image_name, record_path
 from corelib.settings.sampling import SamplesStage
 
@@ -35,7 +34,7 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
                 f"{record}: an image of its batch ({names}) is missing, damaged, or from another build of the model; "
                 "ask for the target again to sample only such batches again."
             )
-        flagged += [str(name) for name in read_json(record)["flagged"]]
+        flagged += read_batch(record).flagged
     delta = work.inputs.get("delta")
     diverged_at = delta.facts["diverged_at"] if delta else None
     return Outcome([IMAGES], {"grid": settings.grid, "flagged": sorted(flagged), "diverged_at": diverged_at})
@@ -49,15 +48,12 @@ def is_whole(record: Path, trained: Mapping[str, str]) -> bool:
         trained: seals of the trained models behind the images, by the names of their runs.
     """
     try:
-        content = read_json(record)
-        images = content["images"].items()
-        return (
-            has_its_seal(content)
-            and isinstance(content["flagged"], list)
-            and content["trained"] == trained
-            and all(sha256_of(below(record.parent.parent, f"{IMAGES}/{name}")) == sha for name, sha in images)
+        batch = read_batch(record)
+        return batch.trained == trained and all(
+            sha256_of(below(record.parent.parent, f"{IMAGES}/{name}")) == sha256
+            for name, sha256 in batch.images.items()
         )
-    except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
+    except (ArtefactError, OSError):
         return False
 
 

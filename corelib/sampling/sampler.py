@@ -19,9 +19,8 @@ from corelib.data.embeddings import EmbeddingCache
 from corelib.errors import ArtefactError
 from corelib.files.atomic import written_whole
 from corelib.files.hashing import sha256_of
-from corelib.files.json_files import write_json
 from corelib.files.paths import below
-from corelib.files.sealed_json import sealed
+from corelib.files.sealed_json import write_record
 from corelib.models.base_model import BaseModel
 from corelib.models.delta import DELTA, load_delta
 from corelib.models.device import Device
@@ -29,6 +28,7 @@ from corelib.models.guidance import guided
 from corelib.randomness import generator
 from corelib.runs.progress import Progress
 from corelib.runs.stage import Outcome, Work
+from corelib.sampling.batch_record import BatchRecord
 from corelib.sampling.collection import is_whole
 from corelib.sampling.grid import IMAGES, batches_of, image_name, record_path
 from corelib.settings.sampling import DDIM, SamplesStage, Sampling
@@ -93,8 +93,8 @@ class Sampler:
                 f"{self.folder / IMAGES / flagged[0]}: the original model sampled a constant or non-finite image; "
                 "check the base model and `sampling.precision`."
             )
-        record = {"images": hashes, "flagged": flagged, "trained": dict(self.trained)}
-        write_json(self.folder / record_path(number), sealed(record))
+        record = BatchRecord.sealed(images=hashes, flagged=flagged, trained=dict(self.trained))
+        write_record(self.folder / record_path(number), record)
 
     @torch.no_grad()
     def images_of(self, images: list[tuple[str, str, int]]) -> Tensor:

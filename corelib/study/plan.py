@@ -54,7 +54,7 @@ class Plan:
         self.name = name
         self.study = study
         self.published = published
-        self._factory = RunFactory(study.execution.model_dump(), slugs or {})
+        self._factory = RunFactory(study.execution, slugs or {})
         self.world: MiniatureRuns | UnlearnCanvasRuns
         if isinstance(study.world, MiniatureWorld):
             self.world = MiniatureRuns(study, study.world, self._factory, shipped)

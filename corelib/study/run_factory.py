@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from corelib.runs.layout import REPOSITORY
 from corelib.runs.run import Run, slugged
+from corelib.runs.specification import Execution
 from corelib.runs.stages import STAGES
 from corelib.settings.section import Section
 
@@ -25,7 +25,7 @@ class RunFactory:
             planned under another slug gets the known one.
     """
 
-    def __init__(self, execution: Mapping[str, Any], slugs: Mapping[tuple[str, str], str]) -> None:
+    def __init__(self, execution: Execution, slugs: Mapping[tuple[str, str], str]) -> None:
         self._execution = execution
         self._slugs = slugs
         self._runs: dict[str, Run] = {}
@@ -52,7 +52,17 @@ class RunFactory:
             places: the paths of the user's files that it adopts, by name.
         """
         scripts = tuple(REPOSITORY / "workflow_scripts" / script for script in STAGES[stage].scripts)
-        run = Run(stage, scripts, slugged(slug), settings, threads, inputs, self._execution, after or {}, places or {})
+        run = Run(
+            stage=stage,
+            scripts=scripts,
+            slug=slugged(slug),
+            settings=settings,
+            threads=threads,
+            inputs=inputs,
+            after=after or {},
+            places=places or {},
+            execution=self._execution,
+        )
         if (known := self._slugs.get((stage, run.digest[:12]), run.slug)) != run.slug:
             run = replace(run, slug=known)
         return self._runs.setdefault(run.digest, run)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from corelib.runs.specification import Execution
 from corelib.settings.data import Encoding
 from corelib.settings.evaluation import FID, Classification
 from corelib.settings.miniature import Autoencoder, Classifier, Denoiser, TextEncoder
@@ -177,13 +178,6 @@ class Threads(Section):
     unlearning: PositiveInt
     sampling: PositiveInt
     evaluation: PositiveInt
-
-
-class Execution(Section):
-    """Settings of the division of work into jobs and of saving; they change no result and no address."""
-
-    batches_per_shard: PositiveInt
-    checkpoint_seconds: PositiveFloat
 
 
 class Study(Section):

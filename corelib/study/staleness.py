@@ -12,14 +12,15 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from corelib.errors import ArtefactError
 from corelib.files.hashing import sha256_of
-from corelib.files.json_files import read_json
 from corelib.files.paths import below
-from corelib.files.sealed_json import is_as_written, read_sealed
-from corelib.runs.layout import MANIFEST, RUN, RUNS, SHARDS
+from corelib.files.sealed_json import if_readable, is_as_written
+from corelib.runs.layout import MANIFEST, RUNS, SHARDS
+from corelib.runs.manifest import ManifestRecord, read_manifest
+from corelib.runs.provenance import ENDING, provenance_path, read_provenance
 from corelib.sampling.collection import is_whole as is_whole_batch
 
 SAMPLES = "samples"
@@ -138,61 +139,61 @@ def fault_of_product(manifest: Path, run: Needed) -> str | None:
 
     Its bytes, its digest, the builds of the models behind it and those of everything it was made from are compared.
     """
-    content = _content_of(manifest)
-    if content is None:
+    made = _manifest_at(manifest)
+    if made is None:
         return f"{manifest} {DAMAGED if manifest.exists() else MISSING}"
-    if content["digest"] != run.digest:
+    if made.digest != run.digest:
         return f"{manifest} {OTHER}"
     return (
-        _fault_of_files(manifest, content["files"])
-        or _fault_of_record(manifest, content)
-        or _fault_of_models(content)
-        or _fault_of_inputs(content)
+        _fault_of_files(manifest, made.files)
+        or _fault_of_record(manifest, made)
+        or _fault_of_models(made)
+        or _fault_of_inputs(made)
     )
 
 
 def fault_of_run(folder: Path, stage: str, digest: str) -> str | None:
     """Why what lies in a run's folder cannot be read as that run; None if it can."""
-    content = _content_of(folder / MANIFEST)
-    if content is None:
+    made = _manifest_at(folder / MANIFEST)
+    if made is None:
         return f"{folder / MANIFEST} {DAMAGED}"
-    if (content["stage"], content["digest"]) != (stage, digest):
+    if (made.stage, made.digest) != (stage, digest):
         return f"{folder / MANIFEST} is that of another run"
-    return _fault_of_files(folder / MANIFEST, content["files"]) or _fault_of_models(content)
+    return _fault_of_files(folder / MANIFEST, made.files) or _fault_of_models(made)
 
 
 def _assess_shards(folder: Path, digest: str, found: Assessment) -> None:
     """Note the shards of a run whose batches are not whole any more, or belong to another build of the model."""
     for path in sorted((folder / SHARDS).glob("*-of-*.json")):
-        if path.name.endswith(".provenance.json") or path in found.shards:
+        if path.name.endswith(ENDING) or path in found.shards:
             continue
-        content = _content_of(path)
-        if content is None or content["digest"] != digest:
+        made = _manifest_at(path)
+        if made is None or made.digest != digest:
             found.shards[path] = f"{path} {DAMAGED}"
-        elif reason := _fault_of_models(content) or _trained_again(path, found):
+        elif reason := _fault_of_models(made) or _trained_again(path, found):
             found.shards[path] = reason
-        elif not all(is_whole_batch(folder / record, content["trained"]) for record in content["files"]):
+        elif not all(is_whole_batch(folder / record, made.trained) for record in made.files):
             found.shards[path] = f"an image or a record of {path} is missing or damaged"
 
 
 def _trained_again(manifest: Path, found: Assessment) -> str | None:
     """Whether something was made with a model that is going to be trained again."""
-    content = _content_of(manifest)
-    for model in content["trained"] if content else ():
+    made = _manifest_at(manifest)
+    for model in made.trained if made else ():
         if found.is_made(model):
             return f"the model {RUNS / model} behind it has to be trained again"
     return None
 
 
-def _fault_of_record(manifest: Path, content: Mapping[str, Any]) -> str | None:
-    """What is wrong with the record of who made a product, or with the files that it vouches for."""
-    path = manifest.with_suffix(".provenance.json")
-    try:
-        record = read_sealed(path)
-        belongs = is_as_written(path, record) and record["manifest"] == content
-        return _fault_of_files(manifest, record["records"]) if belongs else f"{path} {DAMAGED}"
-    except (ArtefactError, OSError, KeyError, AttributeError):
+def _fault_of_record(manifest: Path, made: ManifestRecord) -> str | None:
+    """The fault of the provenance record of a product, or of the files that it vouches for."""
+    path = provenance_path(manifest)
+    record = if_readable(read_provenance, path)
+    if record is None:
         return f"{path} {DAMAGED if path.exists() else MISSING}"
+    if not is_as_written(path, record) or record.manifest.seal != made.seal:
+        return f"{path} {DAMAGED}"
+    return _fault_of_files(manifest, record.records)
 
 
 def _fault_of_files(manifest: Path, files: Mapping[str, str]) -> str | None:
@@ -209,36 +210,28 @@ def _fault_of_files(manifest: Path, files: Mapping[str, str]) -> str | None:
     return None
 
 
-def _fault_of_models(content: Mapping[str, Any]) -> str | None:
+def _fault_of_models(made: ManifestRecord) -> str | None:
     """The first trained model of which another build lies here than the one behind a manifest."""
-    model = _other_build(content["trained"])
+    model = _other_build(made.trained)
     return f"the model {RUNS / model} has been trained again since" if model else None
 
 
-def _fault_of_inputs(content: Mapping[str, Any]) -> str | None:
+def _fault_of_inputs(made: ManifestRecord) -> str | None:
     """The first run that a product was made from and that has other content by now."""
-    name = _other_build(content["inputs"])
+    name = _other_build(made.inputs)
     return f"{RUNS / name} has been made again since, with another result" if name else None
 
 
 def _other_build(seals: Mapping[str, str]) -> str | None:
     """The first of some runs that lies here with another seal."""
     for name, seal in seals.items():
-        lies = _content_of(RUNS / name / MANIFEST)
-        if lies is not None and lies["seal"] != seal:
+        lies = _manifest_at(RUNS / name / MANIFEST)
+        if lies is not None and lies.seal != seal:
             return name
     return None
 
 
-def _content_of(manifest: Path) -> dict[str, Any] | None:
-    """What a manifest says, if it is one and as it was written."""
-    try:
-        content = read_json(manifest)
-        is_whole = is_as_written(manifest, content)
-    except (ArtefactError, OSError):
-        return None
-    kinds = {"stage": str, "digest": str, "files": dict, "trained": dict, "inputs": dict}
-    if not is_whole or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
-        return None
-    is_named = all(RUN.fullmatch(name) for name in (*content["trained"], *content["inputs"]))
-    return content if is_named else None
+def _manifest_at(path: Path) -> ManifestRecord | None:
+    """The manifest in a file; None if it is missing, or not as it was written."""
+    made = if_readable(read_manifest, path)
+    return made if made is not None and is_as_written(path, made) else None

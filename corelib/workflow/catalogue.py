@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import json
 import math
 import os
 import sys
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import snakemake.logging
-from pydantic import ValidationError
 from snakemake_interface_common.exceptions import WorkflowError
 
 from corelib.cluster.limits import Request, faults_on_cluster
@@ -30,8 +28,8 @@ from corelib.costs.forecast import Forecast, forecast
 from corelib.costs.room import check_room
 from corelib.costs.run_time import memory_of, minutes_of
 from corelib.errors import ArtefactError, ConfigurationError, UserError
-from corelib.files.json_files import read_json, write_json
 from corelib.files.paths import fault_of_folder
+from corelib.files.sealed_json import if_readable, write_record
 from corelib.files.shell_paths import fault_on_cluster, faults_of_places
 from corelib.runs.active_jobs import LOGS, running_jobs
 from corelib.runs.environment import leave_out_the_users_packages, prepare
@@ -41,8 +39,7 @@ from corelib.runs.lease import Lease, Taken
 from corelib.runs.pins import differing_versions
 from corelib.runs.requests import CONTROLLER, is_free, note_wanted, remove_old_requests, request, wait_for_writer
 from corelib.runs.run import Run
-from corelib.runs.specification import read_specification
-from corelib.runs.stages import STAGES
+from corelib.runs.specification import Specification, read_specification, settings_in
 from corelib.sampling.grid import batches_of
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
@@ -164,7 +161,7 @@ class Catalogue:
         @in_one_sentence
         def inputs(wildcards: Any) -> list[str]:
             specification = self.specification(stage, wildcards.run)
-            names = sorted({*specification["builds_on"].values(), *specification["after"].values()})
+            names = sorted({*specification.builds_on.values(), *specification.after.values()})
             return [*self._manifests(names), *self._request_for(RUNS / stage / wildcards.run, wildcards)]
 
         return inputs
@@ -221,7 +218,7 @@ class Catalogue:
 
         @in_one_sentence
         def threads(wildcards: Any) -> int:
-            return int(self.specification(stage, wildcards.run)["threads"])
+            return self.specification(stage, wildcards.run).threads
 
         return threads
 
@@ -245,7 +242,7 @@ class Catalogue:
         """The manifests of the shards that together are a run's samples: whole batches each."""
         run = self._run("samples", wildcards.run)
         assert isinstance(run.settings, SamplesStage)
-        shards = math.ceil(len(batches_of(run.settings)) / run.execution["batches_per_shard"])
+        shards = math.ceil(len(batches_of(run.settings)) / run.execution.batches_per_shard)
         folder = RUNS / "samples" / wildcards.run
         manifests = [folder / SHARDS / f"{shard:04d}-of-{shards:04d}.json" for shard in range(shards)]
         return [*self._unless_remade(manifests, self._assessment.shards), *self._request_for(folder, wildcards)]
@@ -258,7 +255,7 @@ class Catalogue:
         """A run as planned now, or as its specification describes it."""
         return self._planned.get(f"{stage}/{run}") or SpecifiedRun(self, stage, run)
 
-    def specification(self, stage: str, run: str) -> dict[str, Any]:
+    def specification(self, stage: str, run: str) -> Specification:
         """The specification of a run: as planned now, or as written when it was planned."""
         name = f"{stage}/{run}"
         if name in self._planned:
@@ -270,7 +267,7 @@ class Catalogue:
                 "(for instance results/tiny/table1.csv)."
             )
         specification = read_specification(path)
-        if not run.endswith(found := specification["digest"][:12]):
+        if not run.endswith(found := specification.digest[:12]):
             raise ArtefactError(f"{path}: its content does not belong to its address (digest {found}); delete it.")
         return specification
 
@@ -306,8 +303,9 @@ class Catalogue:
             _date_back(run.folder)
             path = run.folder / SPECIFICATION
             try:
-                if _read_or_none(path) != run.specification:
-                    write_json(path, run.specification)
+                written = if_readable(read_specification, path)
+                if written is None or written.seal != run.specification.seal:
+                    write_record(path, run.specification)
                 for name, target in run.places.items():
                     _link(run.folder / name, Path(target))
             except OSError as error:
@@ -433,48 +431,33 @@ class SpecifiedRun:
 
     def __init__(self, catalogue: Catalogue, stage: str, run: str) -> None:
         specification = catalogue.specification(stage, run)
-        self.name, self.stage, self.digest = f"{stage}/{run}", stage, str(specification["digest"])
-        self.execution: dict[str, Any] = specification["execution"]
+        self.name, self.stage, self.digest = f"{stage}/{run}", stage, specification.digest
+        self.execution = specification.execution
         self._catalogue, self._specification = catalogue, specification
 
     @functools.cached_property
     def settings(self) -> Section:
         """The leaves that its stage reads. Raises `ArtefactError` if they are those of other code."""
-        try:
-            return STAGES[self.stage].settings.model_validate_json(json.dumps(self._specification["settings"]))
-        except ValidationError:
-            path = RUNS / self.name / SPECIFICATION
-            raise ArtefactError(
-                f"{path}: its settings are not those of the stage {self.stage} in this version of the code; ask for "
-                "the table or figure instead, which plans the run anew."
-            ) from None
+        return settings_in(self._specification)
 
     @property
     def inputs(self) -> dict[str, SpecifiedRun]:
         """The runs that it builds on, by role."""
-        return self._named("builds_on")
+        return self._named(self._specification.builds_on)
 
     @property
     def after(self) -> dict[str, SpecifiedRun]:
         """The runs that it waits for, by role."""
-        return self._named("after")
+        return self._named(self._specification.after)
 
-    def _named(self, part: str) -> dict[str, SpecifiedRun]:
-        names = self._specification[part].items()
-        return {role: SpecifiedRun(self._catalogue, *name.split("/")) for role, name in names}
+    def _named(self, names: Mapping[str, str]) -> dict[str, SpecifiedRun]:
+        return {role: SpecifiedRun(self._catalogue, *name.split("/")) for role, name in names.items()}
 
 
 def _absences(run: Run) -> Iterator[str]:
     """What of the user's own files that a run takes into use is not there, or not locked."""
     if isinstance(run.settings, AdoptionStage):
         yield from absences(run.settings, {name: Path(place_of(name, run.places)) for name in run.settings.sha256})
-
-
-def _read_or_none(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except ArtefactError:
-        return None
 
 
 def _link(link: Path, place: Path) -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from support.checkout import REPOSITORY, Checkout
+from support.records import manifest_record, provenance
 
 from corelib.errors import ConfigurationError
 from corelib.files.json_files import as_json
-from corelib.files.sealed_json import sealed
 from corelib.files.yaml_files import parse_yaml, read_yaml
 from corelib.runs.layout import RESULTS, RUNS, SHARDS
 from corelib.runs.run import Run
@@ -298,7 +298,7 @@ class Pretended(Checkout):
             if run.stage not in PRODUCTS:
                 _write(self.folder / run.manifest, _manifest_of(run))
             if isinstance(run.settings, SamplesStage):
-                shards = math.ceil(len(batches_of(run.settings)) / run.execution["batches_per_shard"])
+                shards = math.ceil(len(batches_of(run.settings)) / run.execution.batches_per_shard)
                 for shard in range(shards):
                     name = f"{shard:04d}-of-{shards:04d}.json"
                     _write(self.folder / run.folder / SHARDS / name, _manifest_of(run))
@@ -311,7 +311,7 @@ class Pretended(Checkout):
             for ending in PRODUCT_FILES[run.stage]:
                 _write(self.folder / RESULTS / place / f"{name}{ending}")
             manifest = _manifest_of(run)
-            record = as_json(sealed({"manifest": json.loads(manifest), "records": {}}))
+            record = as_json(provenance(run.specification, manifest_record(run.specification)).content)
             _write(self.folder / RESULTS / place / f"{name}.json", manifest)
             _write(self.folder / RESULTS / place / f"{name}.provenance.json", record)
 
@@ -348,8 +348,7 @@ class Pretended(Checkout):
 
 def _manifest_of(run: Run) -> str:
     """A manifest that vouches for nothing."""
-    empty: dict[str, Any] = {part: {} for part in ("files", "facts", "trained", "inputs")}
-    return as_json(sealed({"stage": run.stage, "digest": run.digest, **empty}))
+    return as_json(manifest_record(run.specification).content)
 
 
 def _write(path: Path, text: str = "{}") -> None:

@@ -6,26 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from support import records
+
 from corelib.files.hashing import sha256_of
-from corelib.files.json_files import read_json, write_json
-from corelib.files.sealed_json import sealed
-from corelib.runs.layout import MANIFEST, RECORD, RESULTS, RUNS, SPECIFICATION
-from corelib.runs.manifest import vouched_for
+from corelib.files.sealed_json import write_record
+from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
+from corelib.runs.manifest import read_manifest, vouched_for
+from corelib.runs.provenance import provenance_path
 from corelib.runs.run import slugged
-from corelib.runs.specification import digest_of
+from corelib.runs.specification import read_specification
 from corelib.runs.stages import PRODUCTS
+from corelib.sampling.batch_record import BatchRecord
 
 
 def planned(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **builds_on: str) -> str:
     """Write the specification of a run that builds on others; its name."""
-    inputs = {role: read_json(RUNS / name / SPECIFICATION)["digest"] for role, name in builds_on.items()}
-    content = {"stage": stage, "settings": dict(settings or {}), "threads": 1, "code": {"x.py": "0"}, "packages": {}}
-    content["settings"].setdefault("is", slug)
-    content["inputs"] = inputs
-    digest = digest_of(content)
-    rest = {"slug": slug, "digest": digest, "builds_on": builds_on, "after": {}, "places": {}, "execution": {}}
-    name = f"{stage}/{slugged(slug)}-{digest[:12]}"
-    write_json(RUNS / name / SPECIFICATION, sealed({**content, **rest}))
+    inputs = {role: read_specification(RUNS / name / SPECIFICATION).digest for role, name in builds_on.items()}
+    chosen = {"is": slug, **(settings or {})}
+    planned = records.specification(stage, slug, builds_on, inputs, settings=chosen)
+    name = f"{stage}/{slugged(slug)}-{planned.digest[:12]}"
+    write_record(RUNS / name / SPECIFICATION, planned)
     return name
 
 
@@ -42,10 +42,10 @@ def made(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **bui
     """A complete run with one file; its name."""
     trained: dict[str, str] = {}
     for below in builds_on.values():
-        manifest = read_json(RUNS / below / MANIFEST)
-        trained |= manifest["trained"]
+        manifest = read_manifest(RUNS / below / MANIFEST)
+        trained |= manifest.trained
         if below.startswith("unlearning/"):
-            trained[below] = manifest["seal"]
+            trained[below] = manifest.seal
     return finished(planned(stage, slug, settings, **builds_on), trained, made=f"{stage} {slug}")
 
 
@@ -53,7 +53,7 @@ def sampled(slug: str, **builds_on: str) -> str:
     """A complete run of four images in two batches, by two shards; its name."""
     name = planned("samples", slug, **builds_on)
     folder, models = RUNS / name, [below for below in builds_on.values() if below.startswith("unlearning/")]
-    trained = {model: read_json(RUNS / model / MANIFEST)["seal"] for model in models}
+    trained = {model: read_manifest(RUNS / model / MANIFEST).seal for model in models}
     (folder / "images").mkdir()
     for batch in range(2):
         images = [f"{number}.jpg" for number in (2 * batch, 2 * batch + 1)]
@@ -61,7 +61,7 @@ def sampled(slug: str, **builds_on: str) -> str:
             (folder / "images" / image).write_text(f"{slug} {image}")
         hashes = {image: sha256_of(folder / "images" / image) for image in images}
         record = f"batches/{batch:05d}.json"
-        write_json(folder / record, sealed({"images": hashes, "flagged": [], "trained": trained}))
+        write_record(folder / record, BatchRecord.sealed(images=hashes, flagged=[], trained=trained))
         vouch(folder / f"shards/{batch:04d}-of-0002.json", folder, name, [record], trained)
     vouch(folder / MANIFEST, folder, name, ["images"], trained)
     return name
@@ -75,34 +75,29 @@ def shown(place: Path, product: str, **builds_on: str) -> Path:
     name = planned(kind, f"{study}-{product}", settings, **builds_on)
     endings = {"tables": ("csv", "md", "tex", "cells.csv"), "figures": ("png",), "gates": ("csv", "md")}[kind]
     files = [f"{product}.{ending}" for ending in endings]
-    records = [f"{product}.provenance.csv"] if kind == "tables" else []
+    beside = [f"{product}.provenance.csv"] if kind == "tables" else []
     place.mkdir(parents=True, exist_ok=True)
-    for file in (*files, *records):
+    for file in (*files, *beside):
         (place / file).write_text(f"{name} {file}")
     trained: dict[str, str] = {}
     for below in builds_on.values():
-        trained |= read_json(RUNS / below / MANIFEST)["trained"]
-    vouch(place / f"{product}.json", place, name, files, trained, records)
+        trained |= read_manifest(RUNS / below / MANIFEST).trained
+    vouch(place / f"{product}.json", place, name, files, trained, beside)
     return place / f"{product}.json"
 
 
 def vouch(
-    path: Path, folder: Path, name: str, files: list[str], trained: Mapping[str, str], records: list[str] | None = None
+    path: Path, folder: Path, name: str, files: list[str], trained: Mapping[str, str], beside: list[str] | None = None
 ) -> None:
     """Write a manifest over files in a folder, and the provenance record beside it."""
-    specification = read_json(RUNS / name / SPECIFICATION)
+    specification = read_specification(RUNS / name / SPECIFICATION)
     seals = {}
-    if path.name != MANIFEST and specification["stage"] in PRODUCTS:
-        seals = {below: read_json(RUNS / below / MANIFEST)["seal"] for below in specification["builds_on"].values()}
-    manifest = vouched_for(folder, specification["stage"], specification["digest"], files, {}, trained, seals)
-    record = {
-        "specification": specification,
-        "manifest": manifest,
-        "records": {file: sha256_of(folder / file) for file in records or []},
-        "finished": "2026-01-02T03:04:05.678+00:00",
-    }
-    write_json(path.with_name(RECORD if path.name == MANIFEST else f"{path.stem}.provenance.json"), sealed(record))
-    write_json(path, manifest)
+    if path.name != MANIFEST and specification.stage in PRODUCTS:
+        seals = {below: read_manifest(RUNS / below / MANIFEST).seal for below in specification.builds_on.values()}
+    manifest = vouched_for(folder, specification.stage, specification.digest, files, {}, trained, seals)
+    hashes = {file: sha256_of(folder / file) for file in beside or []}
+    write_record(provenance_path(path), records.provenance(specification, manifest, records=hashes))
+    write_record(path, manifest)
 
 
 def study(place: Path, method: str = "core") -> dict[str, str]:

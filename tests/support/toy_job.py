@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.checkout import REPOSITORY
+from support.records import specification
 
-from corelib.files.sealed_json import sealed
+from corelib.files.sealed_json import write_record
 from corelib.runs.environment import prepare
 from corelib.runs.fingerprint import code_of, packages_of
-from corelib.runs.specification import digest_of
 
 SCRIPT = """
 import sys
@@ -25,7 +24,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
-import corelib.runs.provenance
+import corelib.runs.job_provenance
 from corelib.files.atomic import written_whole
 from corelib.runs.job import run_job
 from corelib.settings.section import Section
@@ -42,7 +41,7 @@ def stage(settings, work):
     if settings.does == "fails":
         raise ValueError("a bug")
     if settings.does == "sets the clock back":
-        corelib.runs.provenance.datetime = SimpleNamespace(now=lambda: datetime.now() - timedelta(hours=1))
+        corelib.runs.job_provenance.datetime = SimpleNamespace(now=lambda: datetime.now() - timedelta(hours=1))
     with written_whole(work.folder / "made.txt") as temporary:
         temporary.write_text("half")
         while settings.does == "waits" and not Path("go").exists():
@@ -131,18 +130,14 @@ def toy_at(place: Path, does: str = "works", first: str = "", meanwhile: str = "
     assert work in SCRIPT
     script.write_text(first + SCRIPT.replace(work, "".join(f"    {line}\n" for line in meanwhile.splitlines()) + work))
     content = {
-        "stage": "toy",
         "settings": {"does": does},
         "threads": 1,
         "code": code_of(script),
         "packages": packages_of(script),
-        "inputs": {},
     }
-    extra = {"slug": "toy", "builds_on": {}, "execution": {"checkpoint_seconds": 1.0}}
     made = Toy(place)
     made.folder.mkdir(parents=True)
-    specification = sealed({**content, **extra, "digest": digest_of(content)})
-    (made.folder / "specification.json").write_text(json.dumps(specification))
+    write_record(made.folder / "specification.json", specification("toy", "toy", **content))
     return made
 
 

@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 from support.checkout import REPOSITORY, Checkout
+from support.records import specification
 
 from corelib.errors import ArtefactError
-from corelib.files.json_files import read_json
+from corelib.files.json_files import read_json, write_json
 from corelib.files.sealed_json import has_its_seal, sealed
 from corelib.runs.checkpoint import Checkpoint, put_back
 from corelib.runs.job import _clear_leftovers
 from corelib.runs.layout import MANIFEST
-from corelib.runs.lease import Lease, Owner
+from corelib.runs.lease import Lease
 from corelib.runs.manifest import is_still_true, read_manifest, write_manifest
+from corelib.runs.owner import Owner
 from corelib.runs.specification import read_inputs
 from corelib.runs.stages import STAGES
 from corelib.sampling.collection import is_whole
@@ -94,8 +96,10 @@ def test_no_flipped_bit_of_a_manifest_goes_unnoticed(tmp_path: Path) -> None:
 def test_what_a_record_says_of_a_result_is_not_believed_once_it_has_changed(tmp_path: Path) -> None:
     write_manifest(tmp_path / MANIFEST, tmp_path, "fid", "digest", [], {"fid": 12.25})
     made = read_json(tmp_path / MANIFEST)
-    assert is_still_true(made, tmp_path, "digest")
-    assert not is_still_true({**made, "facts": {"fid": 12.5}}, tmp_path, "digest")
+    assert is_still_true(read_manifest(tmp_path / MANIFEST), tmp_path, "digest")
+    write_json(tmp_path / MANIFEST, {**made, "facts": {"fid": 12.5}})
+    with pytest.raises(ArtefactError, match="does not have its seal"):
+        read_manifest(tmp_path / MANIFEST)
 
 
 def test_a_batch_whose_record_has_changed_is_sampled_again(tmp_path: Path) -> None:
@@ -115,13 +119,13 @@ def test_a_seal_is_the_same_before_and_after_json() -> None:
 
 def test_the_manifest_of_another_run_is_not_built_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run = Path("runs/slices/of-something")
+    run = Path("runs/slices/of-something-0123456789ab")
     run.mkdir(parents=True)
     write_manifest(run / MANIFEST, run, "slices", "a" * 64, [], {})
-    specification = {"builds_on": {"slice": "slices/of-something"}, "inputs": {"slice": "a" * 64}}
-    assert read_inputs(specification)["slice"].digest == "a" * 64
+    builds_on = {"slice": "slices/of-something-0123456789ab"}
+    assert read_inputs(specification(builds_on=builds_on, inputs={"slice": "a" * 64}))["slice"].digest == "a" * 64
     with pytest.raises(ArtefactError, match=f"delete {run} and ask for the target again"):
-        read_inputs({**specification, "inputs": {"slice": "b" * 64}})
+        read_inputs(specification(builds_on=builds_on, inputs={"slice": "b" * 64}))
 
 
 # What is left by kills

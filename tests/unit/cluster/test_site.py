@@ -162,7 +162,7 @@ def test_a_model_that_samples_its_own_images_requests_time_for_that_too(plan: Pl
 
 def test_a_job_of_samples_is_one_shard(plan: Plan) -> None:
     run = plan.samples("Forget01", "original", None)
-    images = run.execution["batches_per_shard"] * run.settings.sampling.batch
+    images = run.execution.batches_per_shard * run.settings.sampling.batch
     seconds = images * (2 * run.settings.sampling.scheduler.steps * SECONDS.denoise + SECONDS.encode)
     assert minutes(run) == -(-(OVERHEAD_MINUTES * 60 + SAFETY_FACTOR * seconds) // 60)
 

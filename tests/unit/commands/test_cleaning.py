@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,8 @@ from corelib.commands import cli as __main__
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.files.json_files import read_json, write_json
 from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
-from corelib.runs.lease import Lease, Owner, Taken
+from corelib.runs.lease import Lease, Taken
+from corelib.runs.owner import Owner, owner_as_json
 from corelib.runs.requests import CONTROLLER
 
 
@@ -172,8 +171,8 @@ def test_what_a_living_job_reads_stays() -> None:
     runs = hand_made.study(RESULTS / "gone")
     shutil.rmtree(RESULTS)
     (RUNS / runs["predictions"] / MANIFEST).unlink()
-    elsewhere = replace(Owner.of_this_process(), host="elsewhere")
-    (RUNS / runs["predictions"] / "manifest.lease").write_text(json.dumps(asdict(elsewhere)))
+    elsewhere = Owner.of_this_process().model_copy(update={"host": "elsewhere"})
+    (RUNS / runs["predictions"] / "manifest.lease").write_text(owner_as_json(elsewhere))
     assert [name.partition("/")[0] for name in listed()] == ["figures", "cells", "tables"]
     kept = {name: RUNS / runs[name] for name in ("predictions", "samples", "unlearning", "pipeline")}
     with pytest.raises(ConfigurationError, match="it may be computed now"):

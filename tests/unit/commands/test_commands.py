@@ -10,20 +10,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from support import records
 from support.checkout import REPOSITORY, Checkout
 
 from corelib.commands.cli import main
 from corelib.commands.verify import verify_results
 from corelib.files.hashing import sha256_of
 from corelib.files.json_files import write_json
-from corelib.files.sealed_json import sealed
-from corelib.runs.lease import Lease, Owner
+from corelib.files.sealed_json import sealed, write_record
+from corelib.runs.lease import Lease
+from corelib.runs.owner import Owner, owner_as_json
 from corelib.runs.requests import CONTROLLER
-from corelib.runs.specification import digest_of
 
 TABLE = "results/tiny/table1.csv"
 FASTER = "  core:\n    learning_rate: 1.0e-3\n", "  core:\n    learning_rate: 2.0e-3\n"
@@ -111,15 +111,11 @@ def test_an_asset_that_was_replaced_after_it_was_taken_into_use_is_named(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "inception.pt").write_bytes(b"weights")
     settings = {"sha256": {"inception": sha256_of(tmp_path / "inception.pt")}, "unet": None, "classifiers": {}}
-    content = {"stage": "assets", "settings": settings, "threads": 1, "code": {}, "packages": {}, "inputs": {}}
-    folder = Path(f"runs/assets/inception-{digest_of(content)[:12]}")
-    folder.mkdir(parents=True)
-    specification = sealed({**content, "digest": digest_of(content), "builds_on": {}})
-    manifest = sealed({"stage": "assets", "digest": digest_of(content), "files": {}, "facts": {}, "trained": {}})
-    write_json(folder / "specification.json", specification)
-    write_json(folder / "manifest.json", manifest)
-    record = {"specification": specification, "manifest": manifest, "records": {}}
-    write_json(folder / "manifest.provenance.json", sealed(record))
+    planned = records.specification("assets", "inception", settings=settings)
+    folder, manifest = records.folder_of(planned), records.manifest_record(planned)
+    write_record(folder / "specification.json", planned)
+    write_record(folder / "manifest.json", manifest)
+    write_record(folder / "manifest.provenance.json", records.provenance(planned, manifest))
     (folder / "inception").symlink_to(tmp_path / "inception.pt")
     assert verify_results().faults == []
     (tmp_path / "inception.pt").write_bytes(b"other weights")
@@ -214,7 +210,7 @@ def test_a_run_that_may_be_computed_elsewhere_is_kept_however_long_it_is_silent(
     shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     lease = old / "manifest.lease"
-    lease.write_text(json.dumps(asdict(replace(Owner.of_this_process(), host="elsewhere"))))
+    lease.write_text(owner_as_json(Owner.of_this_process().model_copy(update={"host": "elsewhere"})))
     os.utime(lease, (0, 0))
     checkout.python("-m", "corelib", "clean", "--delete")
     assert (old / "delta.safetensors").exists()
@@ -282,11 +278,9 @@ def test_what_links_lead_to_is_not_removed(checkout: Checkout, tmp_path: Path) -
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "image.jpg").write_bytes(b"x")
-    content = {"stage": "assets", "settings": {}, "threads": 1, "code": {}, "packages": {}, "inputs": {}}
-    left = checkout.folder / f"runs/assets/old-{digest_of(content)[:12]}"
-    left.mkdir(parents=True)
-    rest = {"slug": "old", "digest": digest_of(content), "builds_on": {}}
-    write_json(left / "specification.json", sealed({**content, **rest}))
+    planned = records.specification("assets", "old")
+    left = checkout.folder / records.folder_of(planned)
+    write_record(left / "specification.json", planned)
     (left / "images").symlink_to(precious)
     checkout.python("-m", "corelib", "clean", "--delete")
     assert not left.exists()

@@ -28,7 +28,7 @@ def test_an_exported_model_has_the_papers_scheduler_whatever_the_base_models_fil
     work.folder.mkdir()
     run = finish(work.folder, "unlearning", unlearn(unlearning_settings(PAPER.methods["core"].objective), work))
     monkeypatch.setattr(exporting, "_run", lambda *_: run)
-    monkeypatch.setattr(exporting, "read_specification", lambda _: {})
+    monkeypatch.setattr(exporting, "read_specification", lambda _: None)
     monkeypatch.setattr(exporting, "read_input", lambda *_: material["pipeline"])
     exporting.export_model("core", tmp_path / "exported")
     written = json.loads((tmp_path / "exported/scheduler/scheduler_config.json").read_text())

@@ -6,11 +6,9 @@ does a pattern that names no file.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -24,7 +22,7 @@ from corelib.files.json_files import read_json, write_json
 from corelib.files.sealed_json import has_its_seal, sealed
 from corelib.runs import manifest
 from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
-from corelib.runs.lease import Owner
+from corelib.runs.owner import Owner, owner_as_json
 from corelib.sampling import collection
 
 RUN = r"runs/{}/[a-z0-9_-]+-[0-9a-f]{{12}}/"
@@ -237,7 +235,7 @@ def test_a_run_that_is_complete_but_for_its_manifest_is_named(runs: dict[str, st
     path.unlink()
     (fault,) = verify_results().faults
     assert fault.startswith(f"{path}: missing, though manifest.provenance.json says that the run was completed")
-    path.with_suffix(".lease").write_text(json.dumps(asdict(Owner.of_this_process())))
+    path.with_suffix(".lease").write_text(owner_as_json(Owner.of_this_process()))
     assert verify_results().faults == []  # a job writes it again
 
 

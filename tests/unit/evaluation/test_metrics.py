@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from support import records
 from support.checkout import REPOSITORY
 
 from corelib.errors import ArtefactError
@@ -244,7 +245,7 @@ def test_a_missing_image_is_an_error_and_not_a_smaller_n(style, object_, seed):
 
 
 def manifest(folder: Path, files: list[str], facts: dict[str, object]) -> Manifest:
-    return Manifest(folder, "test", "0" * 64, {name: sha256_of(folder / name) for name in files}, facts)
+    return records.manifest(folder, {name: sha256_of(folder / name) for name in files}, facts, "test")
 
 
 def work_with(rows: pd.DataFrame, folder: Path, diverged_at: int | None = None) -> Work:

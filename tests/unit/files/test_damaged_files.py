@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
+from support import records
 from support.checkout import REPOSITORY
 from support.timing import in_time
 
@@ -34,14 +35,16 @@ from corelib.evaluation.predictions import read_predictions
 from corelib.files.hashing import sha256_of
 from corelib.files.image_files import decoded
 from corelib.files.json_files import write_json
-from corelib.files.sealed_json import sealed
+from corelib.files.sealed_json import sealed, write_record
 from corelib.files.torch_files import read_safetensors
 from corelib.models.classifier_checkpoint import read_weights
 from corelib.models.delta import _header
 from corelib.runs.checkpoint import Checkpoint
-from corelib.runs.lease import Lease, read_owner
+from corelib.runs.lease import Lease
 from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.specification import digest_of, read_specification
+from corelib.runs.owner import read_owner
+from corelib.runs.provenance import Attempt, read_provenance
+from corelib.runs.specification import read_specification
 from corelib.sampling.collection import is_whole
 from corelib.study.published import load_published
 from corelib.study.shipped import load_shipped
@@ -67,7 +70,7 @@ class Reader:
 
 def vouched(*paths: Path, **facts: Any) -> Manifest:
     """Change files and manifest alike, as an attacker would."""
-    return Manifest(paths[0].parent, "x", "x", {path.name: sha256_of(path) for path in paths}, facts)
+    return records.manifest(paths[0].parent, {path.name: sha256_of(path) for path in paths}, facts)
 
 
 CLASSIFIER_FACTS = {
@@ -140,9 +143,21 @@ def read_an_image(path: Path) -> Any:
 
 
 def write_specification(path: Path) -> None:
-    content = {"stage": "x", "settings": {"a": [1]}, "threads": 1, "code": {}, "packages": {}, "inputs": {"a": "1"}}
-    rest = {"slug": "x", "builds_on": {"a": "x/y-0123456789ab"}, "after": {}, "places": {}, "execution": {}}
-    write_json(path, sealed({**content, **rest, "digest": digest_of(content)}))
+    planned = records.specification("x", "x", {"a": "x/y-0123456789ab"}, settings={"a": [1]})
+    write_record(path, planned)
+
+
+def write_provenance(path: Path) -> None:
+    planned = records.specification("x", "x", {"a": "x/y-0123456789ab"})
+    attempt = Attempt.model_validate(
+        {
+            **dict.fromkeys(("host", "device", "processor"), "x"),
+            "began": "2026-01-02",
+            "node": None,
+            "scheduler_job": "7",
+        }
+    )
+    write_record(path, records.provenance(planned, records.manifest_record(planned), earlier_attempts=[attempt]))
 
 
 def saved(content: Any, is_new: bool = True) -> Callable[[Path], None]:
@@ -168,7 +183,8 @@ MANIFEST = {
     "stage": "x",
     "digest": "x",
     "files": {"a": "0"},
-    "trained": {"c": "d"},
+    "trained": {"x/y-0123456789ab": "d"},
+    "inputs": {},
     "facts": {"a": {"b": [1, 2.5, None]}},
 }
 
@@ -189,6 +205,7 @@ LOCK = Lock(revisions={"a": "b"}, assets={"x": LockedAsset(sha256="0" * 64, byte
 READERS: dict[str, Reader] = {
     "manifest": Reader(lambda path: write_json(path, sealed(MANIFEST)), read_manifest, ArtefactError, "manifest.json"),
     "specification": Reader(write_specification, read_specification, ArtefactError, "specification.json"),
+    "provenance record": Reader(write_provenance, read_provenance, ArtefactError, "manifest.provenance.json"),
     "slice": Reader(lambda path: write_json(path, SLICE), read_slice, ArtefactError, "slice.json"),
     "record of a batch": Reader(
         lambda path: write_json(path, sealed({"images": {"a": "0"}, "flagged": [], "trained": {}})),
@@ -341,7 +358,10 @@ json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=5), below, max_size=3),
 )
-DOCUMENTS = ["manifest", "specification", "slice", "record of a batch", "lease", "lock of assets", "shipped world"]
+DOCUMENTS = [
+    "manifest", "specification", "provenance record", "slice", "record of a batch", "lease", "lock of assets",
+    "shipped world",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

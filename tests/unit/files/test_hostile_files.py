@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
+from support import records
 from support.checkout import REPOSITORY
 from support.small_world import FP32, finish, make_classifier, make_images, make_pipeline
 from support.timing import in_time
@@ -31,13 +32,13 @@ from corelib.files.hashing import sha256_of
 from corelib.files.image_files import decoded, read_image
 from corelib.files.json_files import read_json, write_json
 from corelib.files.paths import below
-from corelib.files.sealed_json import sealed
+from corelib.files.sealed_json import sealed, write_record
 from corelib.files.torch_files import load_pickled, read_plain_weights
 from corelib.models.base_model import BaseModel
 from corelib.models.classifier import ImageClassifier
 from corelib.models.device import Device
 from corelib.runs.manifest import Manifest, is_still_true, read_manifest
-from corelib.runs.specification import digest_of, read_inputs, read_specification
+from corelib.runs.specification import read_inputs, read_specification
 from corelib.runs.stage import Outcome, Work
 from corelib.sampling.collection import is_whole, sampled_images
 from corelib.settings.pretrained import PretrainedStage
@@ -96,7 +97,7 @@ def test_a_folder_of_runs_may_itself_be_a_link(tmp_path: Path) -> None:
 def manifest(folder: Path, files: dict[str, str], facts: dict[str, Any] | None = None) -> Manifest:
     write_json(
         folder / "manifest.json",
-        sealed({"stage": "x", "digest": "x", "files": files, "facts": facts or {}, "trained": {}}),
+        sealed({"stage": "x", "digest": "x", "files": files, "facts": facts or {}, "trained": {}, "inputs": {}}),
     )
     return read_manifest(folder / "manifest.json")
 
@@ -112,8 +113,8 @@ def test_a_manifest_vouches_for_nothing_outside_its_folder(tmp_path: Path) -> No
     for name in made.files:
         with pytest.raises(ArtefactError, match="out of"):
             made.file(name)
-    assert not is_still_true(sealed({"digest": "x", "files": {"../secret": sha256}}), run, "x")
-    assert not is_still_true(sealed({"digest": "x", "files": {"link": sha256}}), run, "x")
+    for name in ("../secret", "link"):
+        assert not is_still_true(manifest(run, {name: sha256}), run, "x")
 
 
 def test_the_users_files_are_reached_only_through_a_link_at_the_top_of_the_runs_folder(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_reading_a_pipe_or_a_device_in_the_place_of_a_file_does_not_block(tmp_pa
         lambda: read_json(path),
         lambda: read_image(path),
         lambda: read_plain_weights(path, "weights"),
-        lambda: Manifest(tmp_path, "x", "x", {"file": "0"}, {}).file("file"),
+        lambda: records.manifest(tmp_path, {"file": "0"}).file("file"),
     ]
     for reader in readers:
         with pytest.raises(UserError, match=r"regular file|leads out of"):
@@ -177,23 +178,19 @@ def test_a_grid_of_another_form_is_one_sentence(tmp_path: Path, grid: object) ->
         sampled_images(manifest(tmp_path, {"images": sha256_of(tmp_path / "images")}, {"grid": grid}))
 
 
-CONTENT = {"stage": "x", "settings": {}, "threads": 1, "code": {}, "packages": {}, "inputs": {"a": "1"}}
-
-
 @pytest.mark.parametrize(
     "name", ["../../etc/x-0123456789ab", "a/../b", "/etc", "a", 3, "a/b-0123456789ab/c", "A/b-0123456789ab"]
 )
 def test_a_specification_names_runs_and_no_other_folders(tmp_path: Path, name: object) -> None:
     path = tmp_path / "specification.json"
-    whole = {**CONTENT, "slug": "x", "execution": {}, "after": {}, "digest": digest_of(CONTENT)}
-    write_json(path, sealed({**whole, "builds_on": {"a": "x/y-0123456789ab"}}))
-    assert read_specification(path)["builds_on"] == {"a": "x/y-0123456789ab"}
-    write_json(path, {**whole, "builds_on": {"a": name}})
-    with pytest.raises(ArtefactError, match="names a run that can be none"):
-        read_specification(path)
-    write_json(path, {**whole, "builds_on": {"a": "x/y-0123456789ab"}, "after": {"b": name}})
-    with pytest.raises(ArtefactError, match="names a run that can be none"):
-        read_specification(path)
+    whole = records.specification("x", "x", {"a": "x/y-0123456789ab"})
+    write_record(path, whole)
+    assert read_specification(path) == whole
+    for part, role in (("builds_on", "a"), ("after", "b")):
+        write_json(path, sealed({**whole.content, part: {role: name}}))
+        reason = "is not the name of a run, expected STAGE/SLUG-DIGEST" if isinstance(name, str) else "valid string"
+        with pytest.raises(ArtefactError, match=rf"not a specification \(`{part}\.{role}`: .*{reason}\); delete it"):
+            read_specification(path)
 
 
 def test_a_run_builds_on_what_its_digest_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,9 +199,9 @@ def test_a_run_builds_on_what_its_digest_vouches_for(tmp_path: Path, monkeypatch
     run.mkdir(parents=True)
     manifest(run, {})  # of the digest x
     builds_on = {"a": "x/y-0123456789ab"}
-    assert read_inputs({"builds_on": builds_on, "inputs": {"a": "x"}})["a"].digest == "x"
+    assert read_inputs(records.specification(builds_on=builds_on, inputs={"a": "x"}))["a"].digest == "x"
     with pytest.raises(ArtefactError, match="vouches for the run x, expected other as a"):
-        read_inputs({"builds_on": builds_on, "inputs": {"a": "other"}})
+        read_inputs(records.specification(builds_on=builds_on, inputs={"a": "other"}))
 
 
 def test_clean_removes_nothing_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,9 +269,9 @@ def test_a_classifiers_facts_load_nothing_but_its_weights(tmp_path: Path, change
         ImageClassifier(finish(made.folder, "classifier", Outcome(["classifier.pth"], facts)), "style", Device(FP32, 1))
 
 
-@pytest.mark.parametrize("lacking", ["stage", "digest", "files", "facts", "trained"])
+@pytest.mark.parametrize("lacking", ["stage", "digest", "files", "facts", "trained", "inputs"])
 def test_a_manifest_without_a_part_is_one_sentence(tmp_path: Path, lacking: str) -> None:
-    whole = {"stage": "x", "digest": "x", "files": {}, "facts": {"a": {"b": 1}}, "trained": {}}
+    whole = {"stage": "x", "digest": "x", "files": {}, "facts": {"a": {"b": 1}}, "trained": {}, "inputs": {}}
     write_json(tmp_path / "manifest.json", sealed(whole))
     facts = read_manifest(tmp_path / "manifest.json").facts
     assert facts["a"]["b"] == 1
@@ -282,7 +279,7 @@ def test_a_manifest_without_a_part_is_one_sentence(tmp_path: Path, lacking: str)
         facts["a"]["c"]
     for value in (None, 3, []):
         write_json(tmp_path / "manifest.json", sealed({**whole, lacking: value}))
-        with pytest.raises(ArtefactError, match="not a manifest"):
+        with pytest.raises(ArtefactError, match=f"not a manifest .`{lacking}`: "):
             read_manifest(tmp_path / "manifest.json")
 
 

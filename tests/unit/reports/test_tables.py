@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from dataclasses import replace
 from decimal import Decimal
@@ -15,12 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import records
 from support.checkout import REPOSITORY
 
 from corelib.evaluation.metrics import FILE, Count
 from corelib.files.hashing import sha256_of
 from corelib.files.json_files import write_json
-from corelib.files.sealed_json import sealed
+from corelib.files.sealed_json import write_record
 from corelib.reports.tables import (
     METRICS,
     Published,
@@ -58,7 +58,7 @@ def cells(folder: Path, numbers: dict, flagged: int = 0, diverged_at: int | None
     counts = {name: {"k": numbers[name][0], "n": numbers[name][1]} for name in ("UA", "IRA", "CRA")}
     distances = {name: numbers[name] for name in ("FID", "FID_of_original")}
     write_json(folder / FILE, {**counts, **distances, "flagged": flagged, "diverged_at": diverged_at})
-    return Manifest(folder, "cells", "0" * 64, {FILE: sha256_of(folder / FILE)}, {})
+    return records.manifest(folder, {FILE: sha256_of(folder / FILE)}, stage="cells")
 
 
 def row(name: str, title: str, task: str = "Forget01") -> TableRow:
@@ -280,35 +280,35 @@ def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
     ]  # fmt: skip
 
 
-def record(runs: Path, name: str, commit: str, device: str, **builds_on: str) -> None:
-    """The provenance record of a run."""
-    (runs / name).mkdir(parents=True, exist_ok=True)
-    (runs / name / "specification.json").write_text(json.dumps(sealed({"builds_on": builds_on})))
-    content = {"commit": commit, "device": device}
-    content |= {"host": "here", "node": None, "finished": "2026-01-01T00:00:00", "earlier_attempts": []}
-    (runs / name / "manifest.provenance.json").write_text(json.dumps(sealed(content)))
+def record(runs: Path, run: str, commit: str, device: str, **builds_on: str) -> Path:
+    """Write the specification and the provenance record of a run, `STAGE/SLUG`, that builds on others; its folder."""
+    stage, _, slug = run.partition("/")
+    folder = runs / f"{run}{DIGEST}"
+    planned = records.specification(stage, slug, {role: f"{name}{DIGEST}" for role, name in builds_on.items()})
+    write_record(folder / "specification.json", planned)
+    made = records.provenance(planned, records.manifest_record(planned), commit=commit, device=device)
+    write_record(folder / "manifest.provenance.json", made)
+    return folder
+
+
+DIGEST = "-0123456789ab"
 
 
 def test_provenance_names_run_commit_and_device_of_each_job_behind_a_cell(tmp_path):
     runs = tmp_path / "runs"
-    evaluations = cells(runs / "cells/core", CORE)
-    record(
+    folder = record(
         runs, "cells/core", "c4", "cpu", predictions="predictions/core", fid="fid/core", fid_of_original="fid/original"
     )
+    evaluations = cells(folder, CORE)
     record(runs, "predictions/core", "c3", "A100", samples="samples/core")
     record(runs, "fid/core", "c3", "H100", samples="samples/core")
     record(runs, "fid/original", "c1", "A100", samples="samples/original")
     record(runs, "samples/original", "c1", "cpu")
-    record(runs, "samples/core", "c2", "cpu", delta="unlearning/core")
-    (runs / "samples/core/shards").mkdir()
-    for shard, device in (
-        ("0000-of-0002", "A100"),
-        ("0001-of-0002", "H100"),
-    ):  # the job that gathers the images samples none
-        record(runs / "shards", shard, "c2", device)
-        (runs / "shards" / shard / "manifest.provenance.json").rename(
-            runs / f"samples/core/shards/{shard}.provenance.json"
-        )
+    samples = record(runs, "samples/core", "c2", "cpu", delta="unlearning/core")
+    (samples / "shards").mkdir()
+    for shard, device in (("0000-of-0002", "A100"), ("0001-of-0002", "H100")):  # who gathers the images has made none
+        share = record(tmp_path, f"share/{shard}", "c2", device)
+        (share / "manifest.provenance.json").rename(samples / f"shards/{shard}.provenance.json")
     record(runs, "unlearning/core", "c1", "A100")
     line = evaluated(row("core", "CORE"), evaluations)
     stages = {metric: [origin.stage for origin in line.made_by(metric)] for metric in ("UA", "SFID", "Total")}
@@ -317,8 +317,9 @@ def test_provenance_names_run_commit_and_device_of_each_job_behind_a_cell(tmp_pa
         "SFID": ["unlearning", "samples", "samples", "fid", "samples", "fid"],
         "Total": ["unlearning", "samples", "samples", "predictions", "fid", "samples", "fid"],
     }
-    jobs = list(csv.DictReader(as_provenance([line]).splitlines()))
-    assert [(job["metric"], job["stage"], job["run"], job["commit"], job["device"]) for job in jobs[:4]] == [
+    made = list(csv.DictReader(as_provenance([line]).splitlines()))
+    said = [[job[key] for key in ("metric", "stage", "run", "commit", "device")] for job in made[:4]]
+    assert [(metric, stage, run.removesuffix(DIGEST), *rest) for metric, stage, run, *rest in said] == [
         ("UA", "unlearning", "core", "c1", "A100"), ("UA", "samples", "core", "c2", "A100"),
         ("UA", "samples", "core", "c2", "H100"), ("UA", "predictions", "core", "c3", "A100"),
     ]  # fmt: skip
@@ -326,17 +327,16 @@ def test_provenance_names_run_commit_and_device_of_each_job_behind_a_cell(tmp_pa
 
 def test_a_job_whose_record_is_damaged_or_gone_is_listed_as_not_on_record(tmp_path):
     """The number is not in doubt: its manifest vouches for it."""
-    evaluations = cells(tmp_path / "runs/cells/core", CORE)
-    record(tmp_path / "runs", "cells/core", "c4", "cpu", predictions="predictions/core")
-    record(tmp_path / "runs", "predictions/core", "c3", "A100")
+    folder = record(tmp_path / "runs", "cells/core", "c4", "cpu", predictions="predictions/core")
+    evaluations = cells(folder, CORE)
+    path = record(tmp_path / "runs", "predictions/core", "c3", "A100") / "manifest.provenance.json"
     (origin,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
-    assert (origin.run, origin.device, origin.host) == ("core", "A100", "here")
-    path = tmp_path / "runs/predictions/core/manifest.provenance.json"
+    assert (origin.run, origin.device, origin.host) == (f"core{DIGEST}", "A100", "here")
     path.write_text(path.read_text().replace("here", "hare"))
     (damaged,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
     path.unlink()
     (gone,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
-    assert damaged == gone and (gone.run, gone.commit, gone.device) == ("core", None, "not on record")
+    assert damaged == gone and (gone.run, gone.commit, gone.device) == (f"core{DIGEST}", None, "not on record")
 
 
 def test_cells_hold_counts_intervals_published_numbers_and_verdicts(tmp_path):
@@ -417,7 +417,7 @@ def test_the_verdict_on_a_perfect_published_score_turns_between_two_neighbouring
 @pytest.mark.parametrize("outcome", ["passed", "failed"])
 def test_a_table_names_the_outcome_of_the_gate(tmp_path, outcome):
     plain = table(tmp_path / "plain").folder
-    gated = table(tmp_path / "gated", gate=Manifest(tmp_path, "gate", "0" * 64, {}, {"outcome": outcome})).folder
+    gated = table(tmp_path / "gated", gate=records.manifest(tmp_path, facts={"outcome": outcome}, stage="gate")).folder
     assert (gated / "table1.md").read_text() == (plain / "table1.md").read_text() + f"\nGate: {outcome}.\n"
     assert (gated / "table1.tex").read_text().startswith(f"% gate: {outcome}\n")
     assert {line["gate"] for line in read_csv(gated / "table1.cells.csv")} == {outcome}

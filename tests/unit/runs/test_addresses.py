@@ -8,17 +8,19 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.checkout import REPOSITORY
+from support.records import EXECUTION, manifest, specification
 
 from corelib.errors import ArtefactError
 from corelib.runs import fingerprint
 from corelib.runs.fingerprint import _imports, _written_out, code_of, digest_of_modules, packages_of
 from corelib.runs.manifest import Manifest
 from corelib.runs.run import Run, slugged
-from corelib.runs.specification import digest_of, trained_behind
+from corelib.runs.specification import Execution, digest_of, trained_behind
 from corelib.settings.evaluation import Classification, PredictionsStage
 from corelib.study.loading import load_study
 from corelib.study.plan import Plan
@@ -30,7 +32,7 @@ SCRIPT = REPOSITORY / "workflow_scripts/classify.py"
 
 def run(batch: int = 1, threads: int = 1, slug: str = "slug", stage: str = "predictions", **inputs: Run) -> Run:
     settings = PredictionsStage(classification=Classification(batch=batch))
-    return Run(stage, (SCRIPT,), slug, settings, threads, inputs, {"checkpoint_seconds": 1.0})
+    return Run(stage, (SCRIPT,), slug, settings, threads, inputs, execution=EXECUTION)
 
 
 def test_everything_that_decides_a_result_is_in_its_digest() -> None:
@@ -42,42 +44,48 @@ def test_everything_that_decides_a_result_is_in_its_digest() -> None:
         run(samples=run()).digest,
         run(samples=run(batch=2)).digest,
         run(images=run()).digest,
-        Run("predictions", (REPOSITORY / "workflow_scripts/sample.py",), "slug", run().settings, 1).digest,
+        Run(
+            "predictions", (REPOSITORY / "workflow_scripts/sample.py",), "slug", run().settings, 1, execution=EXECUTION
+        ).digest,
     ]
     assert len(set(digests)) == len(digests)
 
 
 def test_names_and_ways_of_working_are_no_content() -> None:
     assert run(slug="one").digest == run(slug="other").digest
-    hasty = Run("predictions", (SCRIPT,), "slug", run().settings, 1, {}, {"checkpoint_seconds": 9.0})
+    hasty = replace(run(), execution=Execution(batches_per_shard=1, checkpoint_seconds=9.0))
     assert hasty.digest == run().digest
 
 
 def test_a_specification_has_the_digest_of_its_run() -> None:
-    specification = json.loads(json.dumps(run(samples=run()).specification))
+    specification = json.loads(json.dumps(run(samples=run()).specification.content))
     assert digest_of(specification) == run(samples=run()).digest
+    assert run(samples=run()).specification.has_its_digest()
+
+
+DIGEST = "-0123456789ab"
 
 
 def lies(name: str, **trained: str) -> Manifest:
     """A run that lies there, of one build of the models behind it."""
-    stage = name.partition("/")[0]
-    return Manifest(
-        Path("runs", name), stage, "0", {}, {}, {f"pipeline/{key}": seal for key, seal in trained.items()}, "S"
-    )
+    seals = {f"pipeline/{key}{DIGEST}": seal for key, seal in trained.items()}
+    made = manifest(Path("runs", name + DIGEST), stage=name.partition("/")[0], trained=seals)
+    return made.model_copy(update={"seal": "S"})
 
 
 def behind(**inputs: Manifest) -> dict[str, str]:
     names = {role: str(lying.folder.relative_to("runs")) for role, lying in inputs.items()}
-    return trained_behind({"slug": "core", "builds_on": names}, inputs)
+    found = trained_behind(specification(slug="core", builds_on=names), inputs)
+    return {name.removesuffix(DIGEST): seal for name, seal in found.items()}
 
 
 def test_all_that_a_run_is_made_of_has_to_be_made_with_one_build_of_a_model() -> None:
     assert behind(images=lies("images/x")) == {}
     assert behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="S")) == {"pipeline/x": "S"}
     assert behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="R")) == {"pipeline/x": "R"}
-    with pytest.raises(ArtefactError, match=r"^runs/latents/y: made with another build of runs/pipeline/x"):
+    with pytest.raises(ArtefactError, match=r"^runs/latents/y-\w+: made with another build of runs/pipeline/x-"):
         behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="R"))
-    with pytest.raises(ArtefactError, match=r"^runs/predictions/a and runs/fid/b: made with another build"):
+    with pytest.raises(ArtefactError, match=r"^runs/predictions/a-\w+ and runs/fid/b-\w+: made with another build"):
         behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="S"))
 
 

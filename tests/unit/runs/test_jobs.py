@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ from support.toy_job import MADE, UNFINISHED, Toy, toy_at
 
 from corelib.files.sealed_json import has_its_seal, sealed
 from corelib.runs.job import INTERRUPTED
-from corelib.runs.lease import Owner
 from corelib.runs.manifest import read_manifest, write_manifest
+from corelib.runs.owner import Owner, owner_as_json
 from corelib.runs.specification import digest_of
 from corelib.workflow.failed_logs import LINES, ends_of
 
@@ -107,7 +106,7 @@ def test_a_specification_is_refused_when_what_its_digest_does_not_cover_has_chan
     path = toy.folder / "specification.json"
     path.write_text(path.read_text().replace('"checkpoint_seconds": 1.0', '"checkpoint_seconds": 9.0'))
     assert toy.run() == 1
-    assert "specification.json: its content does not have its seal; delete it" in toy.log
+    assert "specification.json: its content does not have its seal; it was damaged or edited: delete it" in toy.log
 
 
 def test_what_was_made_with_another_build_of_a_model_is_made_again(toy: Toy) -> None:
@@ -179,8 +178,8 @@ def test_a_job_that_has_lost_its_run_takes_the_result_of_the_one_that_has_it(toy
     """Its node was cut off, say. Should it end in failure, Snakemake would delete the other's manifest."""
     job = toy.in_the_middle()
     lease = toy.folder / "manifest.lease"
-    heir = replace(Owner.of_this_process(), nonce="the heir")
-    lease.write_text(json.dumps(asdict(heir)))  # which this process is, so it is seen to live
+    heir = Owner.of_this_process().model_copy(update={"nonce": "the heir"})
+    lease.write_text(owner_as_json(heir))  # which this process is, so it is seen to live
     toy.waits_for(lambda: "lost to process" in toy.log and "waiting for its result" in toy.log)
     (toy.place / "go").touch()
     lease.unlink()

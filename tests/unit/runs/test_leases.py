@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from support.checkout import REPOSITORY
 
-from corelib.runs.lease import Lease, Owner, Taken, read_owner
+from corelib.runs.lease import Lease, Taken
+from corelib.runs.owner import Owner, owner_as_json, read_owner
 
 HOLDER = """
 import sys, time
@@ -62,8 +61,8 @@ def most_at_once(path: Path, contenders: int) -> int:
 
 def left_by(path: Path, **changed: str | int | None) -> Owner:
     """A lease whose owner will not give it back."""
-    owner = replace(Owner.of_this_process(), nonce="somebody else", **changed)
-    path.write_text(json.dumps(asdict(owner)))
+    owner = Owner.of_this_process().model_copy(update=dict(nonce="somebody else", **changed))
+    path.write_text(owner_as_json(owner))
     return owner
 
 
@@ -116,7 +115,7 @@ def test_the_clock_of_another_machine_is_not_believed(tmp_path: Path) -> None:
 
 def test_a_requeued_job_takes_over_from_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    monkeypatch.setattr("corelib.runs.lease.JOB", "12")
+    monkeypatch.setattr("corelib.runs.owner.JOB", "12")
     left_by(tmp_path / "lease", host="the node that failed", job="12")
     began = time.monotonic()
     with Lease(tmp_path / "lease", renewal=1.0, expiry=60.0).held():
@@ -126,7 +125,7 @@ def test_a_requeued_job_takes_over_from_itself(tmp_path: Path, monkeypatch: pyte
 def test_a_living_process_of_the_same_allocation_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Snakemake may itself run in a job of several GPUs: then all its jobs have that job's number."""
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    monkeypatch.setattr("corelib.runs.lease.JOB", "12")
+    monkeypatch.setattr("corelib.runs.owner.JOB", "12")
     first = holder(tmp_path / "lease", 1.5)
     with lease(tmp_path / "lease").held():
         assert first.wait(5) == 0
@@ -142,7 +141,7 @@ def test_another_process_of_the_same_number_is_not_the_owner(tmp_path: Path) -> 
     owner = left_by(tmp_path / "lease", started="long ago")
     assert owner.pid == os.getpid() and owner.is_gone()
     assert not Owner.of_this_process().is_gone()
-    assert not replace(owner, namespace="another boot").is_gone()
+    assert not owner.model_copy(update={"namespace": "another boot"}).is_gone()
 
 
 def test_who_has_lost_it_is_asked_to_end(tmp_path: Path) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from corelib.runs.active_jobs import running_jobs
-from corelib.runs.lease import Owner
+from corelib.runs.owner import Owner, owner_as_json
 
 QUARTER_OF_AN_HOUR = 900
 
@@ -23,8 +21,10 @@ def lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "runs/unlearning/core-0123456789ab/manifest.lease"
     path.parent.mkdir(parents=True)
-    owner = replace(Owner.of_this_process(), host="gpu1", node="gpu1", namespace="other", job="7")
-    path.write_text(json.dumps(asdict(owner)))
+    owner = Owner.of_this_process().model_copy(
+        update={"host": "gpu1", "node": "gpu1", "namespace": "other", "job": "7"}
+    )
+    path.write_text(owner_as_json(owner))
     renew(path)
     return path
 

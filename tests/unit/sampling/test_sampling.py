@@ -138,7 +138,9 @@ def test_the_images_of_one_run_are_of_one_build_of_its_model(
     undisturbed: dict[str, str], material: dict[str, Manifest], tmp_path: Path
 ) -> None:
     """A delta may be trained again, with other bits, after some shards of its images have been sampled."""
-    before, after = (Work(tmp_path, "digest", material, trained={"unlearning/x": seal}) for seal in ("old", "new"))
+    before, after = (
+        Work(tmp_path, "digest", material, trained={"unlearning/x-0123456789ab": seal}) for seal in ("old", "new")
+    )
     sample_shard(samples_settings(GRID), before, 0, 2)
     sample_shard(samples_settings(GRID), after, 1, 2)
     with pytest.raises(ArtefactError, match=r"00000\.json: an image of its batch .* from another build of the model"):
@@ -254,7 +256,7 @@ def test_a_classifier_with_another_number_of_classes_is_refused(material: dict[s
     samples = finish(work.folder, "samples", gather_samples(settings, work))
     wrong = make_classifier(tmp_path / "wrong", "style", STYLES)
     facts = {"classifiers": {"style": wrong.facts["classifiers"]["style"] | {"classes": [*STYLES, "One_More"]}}}
-    wrong = Manifest(wrong.folder, wrong.stage, wrong.digest, wrong.files, facts)
+    wrong = wrong.model_copy(update={"facts": facts})
     inputs = {"samples": samples, "style_classifier": wrong}
     with pytest.raises(AssetError, match=r"classifier\.pth: not the .* \(the classifier has 4 classes, expected 5\)"):
         classify_images(PredictionsStage(classification=Classification(batch=4)), Work(tmp_path, "digest", inputs))

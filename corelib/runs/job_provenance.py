@@ -1,0 +1,164 @@
+"""What a job records of itself: earlier attempts, and its provenance: code, packages, device, time and memory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from corelib.errors import ArtefactError
+from corelib.files.json_files import read_json, write_json
+from corelib.runs.environment import recorded
+from corelib.runs.gpu import CHOSEN
+from corelib.runs.manifest import ManifestRecord
+from corelib.runs.provenance import Attempt, Machine, Provenance
+from corelib.runs.specification import Specification
+from corelib.runs.stage import Work
+
+ATTEMPTS = ".attempts.json"
+"""Ending of the file with the attempts at a run that is not complete, instead of a manifest's `.json`."""
+
+
+class Attempts(BaseModel):
+    """The attempts at a run that is not complete.
+
+    Attributes:
+        owner: the run and the models that it builds on (`Work.owner`).
+        attempts: in the order in which they began.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    owner: str
+    attempts: list[Attempt]
+
+
+def attempts_at(manifest: Path, work: Work, began: datetime) -> list[Attempt]:
+    """The attempts at a run so far, this one the last: what was interrupted may have computed on other devices.
+
+    They are stored beside the manifest until it is written. When an attempt was killed is not known, but when it saved
+    its checkpoint last. A file that is missing, malformed or another run's counts as none.
+    """
+    path = manifest.with_suffix(ATTEMPTS)
+    try:
+        earlier = Attempts.model_validate(read_json(path))
+        attempts = list(earlier.attempts) if earlier.owner == work.owner else []
+    except (ArtefactError, ValidationError):
+        attempts = []
+    if attempts and work.checkpoint.exists():
+        saved = datetime.fromtimestamp(work.checkpoint.stat().st_mtime).astimezone()
+        attempts[-1] = attempts[-1].model_copy(update={"saved": saved.isoformat(timespec="milliseconds")})
+    attempts.append(Attempt.model_validate(_machine(began).model_dump()))
+    write_json(path, Attempts(owner=work.owner, attempts=attempts).model_dump(exclude_unset=True))
+    return attempts
+
+
+def _machine(began: datetime) -> Machine:
+    """Where this process works at a run, and since when."""
+    return Machine(
+        began=began.isoformat(timespec="milliseconds"),
+        host=platform.node(),
+        node=os.environ.get("SLURMD_NODENAME"),
+        scheduler_job=os.environ.get("SLURM_JOB_ID"),
+        device=_device(),
+        processor=_processor(),
+    )
+
+
+def device_in_words() -> str:
+    """The device and the value of `CUDA_VISIBLE_DEVICES`, for the log."""
+    seen = os.environ.get(CHOSEN)
+    return _device() if seen is None else f"{_device()} ({CHOSEN}={seen})"
+
+
+def provenance_of(
+    specification: Specification,
+    manifest: ManifestRecord,
+    began: datetime,
+    seconds: float,
+    records: Mapping[str, str],
+    earlier_attempts: Sequence[Attempt],
+    log: Sequence[str],
+) -> Provenance:
+    """The provenance record of a job that has just made the files of a manifest.
+
+    Args:
+        specification, manifest: of the run.
+        began: when the job began.
+        seconds: that it took, by a monotonic clock.
+        records: sha256 of each file that says when and where something was made.
+        earlier_attempts: those that were interrupted.
+        log: lines of the job's log.
+    """
+    return Provenance.sealed(
+        specification=specification,
+        manifest=manifest,
+        commit=_commit(),
+        python=platform.python_version(),
+        packages={name: importlib.metadata.version(name) for name in specification.packages},
+        **_machine(began).model_dump(),
+        machine=platform.machine(),
+        visible_devices=os.environ.get(CHOSEN),
+        arithmetic=_arithmetic(),
+        threads=specification.threads,
+        finished=datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        wall_seconds=round(seconds, 3),
+        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        records=dict(records),
+        earlier_attempts=list(earlier_attempts),
+        log=list(log),
+    )
+
+
+def _commit() -> str | None:
+    """The commit of the code, with `+` if the working tree differs from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def _device() -> str:
+    if "torch" not in sys.modules:
+        return "cpu"
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _processor() -> str:
+    """The model of the CPU: sums are rounded in another way on another one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _arithmetic() -> dict[str, Any]:
+    """What else decides how numbers are rounded: kernels, libraries, and variables that these heed by themselves."""
+    found: dict[str, Any] = {**recorded(os.environ)}
+    if "torch" in sys.modules:
+        import torch
+
+        found["cpu_kernels"] = torch.backends.cpu.get_cpu_capability()
+        if torch.cuda.is_available():
+            found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return found
