@@ -62,10 +62,9 @@ if not catalogue.is_module:  # a workflow that uses this one as a module defines
             target=ABSOLUTE,
 
 
-include: "rules/world.smk"
-include: "rules/slices.smk"
+include: "rules/worlds.smk"
+include: "rules/data.smk"
 include: "rules/unlearning.smk"
 include: "rules/sampling.smk"
 include: "rules/evaluation.smk"
-include: "rules/tables.smk"
 include: "rules/reports.smk"

@@ -1,6 +1,30 @@
-# Reports: figures of sampled images, and the report of the gate.
-# In:  the samples of the figure's columns; the cells of the original model
-# Out: results/[STUDY/]FIGURE.png, results/[STUDY/]gate.md and gate.csv
+# Reports: tables and figures over evaluated runs, and the report of the gate, at stable names.
+# In:  the cells of a table's rows; the samples of a figure's columns; the cells of the original model
+# Out: results/[STUDY/]TABLE.csv, .md, .tex, .cells.csv and .provenance.csv; FIGURE.png; gate.md and gate.csv
+
+
+rule tabulate:
+    """Write a table of a study."""
+    input:
+        catalogue.inputs_of_product,
+    output:
+        "{place}/{product}.csv",
+        "{place}/{product}.md",
+        "{place}/{product}.tex",
+        "{place}/{product}.cells.csv",
+        "{place}/{product}.provenance.csv",
+        manifest="{place}/{product}.json",
+    log:
+        "logs/{place}/{product}.log",
+    wildcard_constraints:
+        product=r"table\w+",
+    localrule: True
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification=catalogue.specification_of_product,
+    script:
+        "../workflow_scripts/tabulate.py"
 
 
 rule draw:
