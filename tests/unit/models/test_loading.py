@@ -185,7 +185,7 @@ MATRIX: dict[str, tuple[Callable[[Place], None], str]] = {
     "a missing file of two": (_missing_shard, r"names files that are missing: \S+-00002-of-00002\.safetensors\)"),
     "an index that names a tensor too much": (_index_names_more, r"lacks 1 tensors that its index names: one\.more\)"),
     "an index that names a tensor too few": (_index_names_less, r"has 1 tensors that its index does not name: FIRST\)"),
-    "one file, and two with an index": (_index_and_whole, r"are both there, expected one of them\)"),
+    "one file, and two with an index": (_index_and_whole, r"both \S+ and \S+ exist, expected only one of them\)"),
     "no weights": (lambda place: None, r"it has no weights, expected "),
     "names behind `module.`": (_prefixed("module."), r"it lacks COUNT of COUNT tensors: .*; COUNT of its .*: module\."),
     "one tensor missing": (_without_one, r"it lacks 1 of COUNT tensors: FIRST\)"),
@@ -214,7 +214,7 @@ MATRIX: dict[str, tuple[Callable[[Place], None], str]] = {
     ),
     ".bin with its tensors under `state_dict`": (
         lambda place: place.pickled({"state_dict": place.tensors}),
-        r"it holds more than tensors by their names: state_dict\)",
+        r"it has an entry that is not a named tensor: state_dict\)",
     ),
     ".bin that is cut off": (lambda place: _cut(place, "bin"), r"\("),
     "safetensors that are cut off": (lambda place: _cut(place, "safetensors"), r"\("),
@@ -338,7 +338,7 @@ def test_a_key_that_leads_to_code_is_refused_by_its_name(
     path = tmp_path / "pipeline" / file
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     inner = "auto_map" if key == "text_config" else key
-    said = rf"{file}: `{inner}` is .*, by which other code or files would be loaded; take the key out of the file\."
+    said = rf"{file}: `{inner}` is .*, which would load other code or files; remove the key from the file\."
     with pytest.raises(AssetError, match=said):
         all_of(taken_into_use(tmp_path))
     with pytest.raises(AssetError, match=said):

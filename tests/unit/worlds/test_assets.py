@@ -236,7 +236,7 @@ def test_a_file_of_another_server_goes_on_in_its_middle(site: Site, published: P
 def test_bytes_that_are_not_the_hubs_are_not_kept(site: Site) -> None:
     site.hub.wrong.add(UNET)
     said = site.fails()
-    assert f"assets/UnlearnCanvas-ckpts/{UNET}: what arrived has another hash than" in said
+    assert f"assets/UnlearnCanvas-ckpts/{UNET}: the downloaded file does not match the hash" in said
     assert not (site.checkout.folder / "assets/UnlearnCanvas-ckpts" / UNET).exists()
     assert "assets/UnlearnCanvas-ckpts" not in str(site.lock["assets"])
     site.hub.wrong.clear()
@@ -245,20 +245,20 @@ def test_bytes_that_are_not_the_hubs_are_not_kept(site: Site) -> None:
 
 def test_small_files_are_checked_too(site: Site) -> None:
     site.hub.wrong.add("diffusion/diffuser/style50/unet/config.json")
-    assert "unet/config.json: what arrived has another hash than" in site.fails()
+    assert "unet/config.json: the downloaded file does not match the hash" in site.fails()
 
 
 def test_a_url_whose_hash_is_known_is_checked_against_it(site: Site) -> None:
     site.checkout.edit("config/assets.yaml", "sha256: null", "sha256: abcdef")
     said = site.fails()
-    assert "assets/inception-2015-12-05.pt: what arrived from" in said and "expected abcdef" in said
+    assert "assets/inception-2015-12-05.pt: the file from" in said and "expected abcdef" in said
     assert not (site.checkout.folder / "assets/inception-2015-12-05.pt").exists()
 
 
 def test_no_network(site: Site) -> None:
     said = site.fails(endpoint="http://127.0.0.1:9")
     assert "dataset OPTML-Group/UnlearnCanvas: http://127.0.0.1:9 cannot be reached" in said
-    assert "run `make assets` again where there is a network" in said
+    assert "run `make assets` again with a network connection" in said
 
 
 def test_a_server_that_is_gone_after_the_first_answer(site: Site, published: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_missing_repository(site: Site) -> None:
 
 def test_a_repository_behind_a_gate(site: Site) -> None:
     site.hub.repositories[MODEL] = replace(site.hub.repositories[MODEL], gated=True)
-    assert "lets only those in whom its owners have let in" in site.fails()
+    assert "gated repository; request access" in site.fails()
 
 
 def test_a_missing_revision(site: Site) -> None:
@@ -299,8 +299,8 @@ def test_a_file_that_the_repository_does_not_have(site: Site, published: Path, t
     (tmp_path / "model/cls_model/style50_cls.pth").unlink()
     site.hub.repositories[MODEL] = Repository(tmp_path / "model")
     said = site.fails()
-    assert "no file there matches cls_model/style50_cls.pth" in said
-    assert "name its place in `world.assets` of your study" in said
+    assert "no file matches cls_model/style50_cls.pth" in said
+    assert "set its path in `world.assets` of your study" in said
     assert site.hub.asked_for(".parquet") == []
 
 
@@ -331,7 +331,7 @@ def test_a_classifier_that_cannot_be_loaded_is_not_locked(site: Site, published:
 
 def test_a_damaged_lock(site: Site) -> None:
     (site.checkout.folder / "config/assets.lock.json").write_text('{"assets": {"x": {"sha256": "no"}}}')
-    assert "assets.lock.json: not readable as a lock of assets" in site.fails()
+    assert "assets.lock.json: not readable as a lock file of assets" in site.fails()
 
 
 def test_too_little_room(site: Site) -> None:

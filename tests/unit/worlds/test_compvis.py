@@ -175,7 +175,7 @@ def test_other_files_than_checkpoints_are_one_sentence(tmp_path: Path) -> None:
     ("change", "expected"),
     [
         ("drop raw", r"model\.diffusion_model\.\* are not .* \(it lacks 1 of 686 tensors: down_blocks\.0"),
-        ("drop average", r"lacks the average model_ema\.diffusion_modelinput_blocks11"),
+        ("drop average", r"lacks 1 of 686 averaged tensors, such as model_ema\.diffusion_modelinput_blocks11"),
         ("one more", r"has 687 tensors, expected the 686"),
         ("shape", r"1 of its tensors have another shape: down_blocks\.0\S* has \(3,\), expected \(32, 32\)"),
         ("drop vae", r"first_stage_model\.\* are not .* \(it lacks 1 of 248 tensors: quant_conv\.weight\)"),

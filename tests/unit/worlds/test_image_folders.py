@@ -193,7 +193,7 @@ def test_an_image_that_is_there_by_two_names_is_not_chosen_by_chance(tmp_path: P
     write_image_folder(root, iter(small_images()))
     (root / "Monet/Cats/1.jpg").rename(root / "Monet/Cats/01.jpg")
     shutil.copy(root / "Monet/Cats/2.jpg", root / "Monet/Cats/1.PNG")
-    assert "Monet/Cats/1.jpg: it may be 01.jpg or 1.PNG, expected one of them" in faults_of(root)
+    assert "Monet/Cats/1.jpg: it may be 01.jpg or 1.PNG, expected only one of them" in faults_of(root)
     shutil.copy(root / "Monet/Cats/01.jpg", root / "Monet/Cats/1.jpg")  # the documented name is certain
     indexed(root)
 
@@ -203,7 +203,7 @@ def test_a_style_that_is_there_by_two_names_is_not_chosen_by_chance(tmp_path: Pa
     write_image_folder(root, iter(small_images()))
     (root / "Seed_Images").rename(root / "Seed_Image")
     shutil.copytree(root / "Seed_Image", root / "Photos")
-    assert "Seed_Images: it may be Photos or Seed_Image, expected one of them" in faults_of(root)
+    assert "Seed_Images: it may be Photos or Seed_Image, expected only one of them" in faults_of(root)
 
 
 def test_cells_that_count_from_0_and_from_1_are_not_mixed(tmp_path: Path) -> None:
@@ -219,4 +219,4 @@ def test_styles_in_two_folders_are_not_chosen_by_chance(tmp_path: Path) -> None:
     root = tmp_path / "here"
     for name in ("first", "second"):
         write_image_folder(root / name, iter(small_images()))
-    assert "styles are in first and in second, expected one folder of them" in faults_of(root)
+    assert "styles are in first and in second, expected a single folder of styles" in faults_of(root)

@@ -116,7 +116,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: torch.save(
             {"model_state_dict": weights(), "class_to_idx": {"cream": 0, "Amber": 2, "Blue": 1}}, f / "style50.pth"
         ),
-        r"style50\.pth: by its `class_to_idx` the output 0 is cream, expected Amber; train it again",
+        r"style50\.pth: in its `class_to_idx` the class of output 0 is cream, expected Amber; train the",
     ),
     "broken link": (
         lambda f: linked(f / UNET / WEIGHTS),
@@ -166,24 +166,24 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "schedule that is left to defaults": (
         lambda f: without(f / SCHEDULE, "beta_start", "beta_schedule"),
-        r"scheduler_config\.json: it lacks `beta_start`, `beta_schedule`, expected the noise schedule with which",
+        r"scheduler_config\.json: it lacks `beta_start`, `beta_schedule`; add the values with which the model",
     ),
     "betas beyond 1": (
         lambda f: configure(f / SCHEDULE, beta_end=12.0),
-        r"scheduler_config\.json: its noise does not grow from step to step, expected betas between 0 and 1",
+        r"scheduler_config\.json: the noise does not increase at every step, expected betas between 0 and 1",
     ),
-    "merges that are cut off": (cut_merges, r"tokenizer: its merges make none of \d+ words of its vocabulary"),
+    "merges that are cut off": (cut_merges, r"tokenizer: \d+ words of its vocabulary, such as \S+, have no merge"),
     "tokenizer without merges": (
         lambda f: [(f / TOKENIZER / name).unlink() for name in ("tokenizer.json", "merges.txt")],
-        r"tokenizer/merges\.txt: the file is missing, expected it as CLIP's tokenizer has it",
+        r"tokenizer/merges\.txt: the file is missing, expected one as CLIP's tokenizer has",
     ),
     "vocabulary of another tokenizer": (
         lambda f: of_another_tokenizer(f, "vocab.json", "merges.txt"),
-        r"tokenizer/vocab\.json: its words are not those of tokenizer\.json beside it, expected files of one tokenizer",
+        r"tokenizer/vocab\.json: its words differ from those of tokenizer\.json beside it, expected files of one",
     ),
     "tokenizer of another model": (
         lambda f: of_another_tokenizer(f, "vocab.json", "merges.txt", "tokenizer.json"),
-        r"tokenizer: it has \d+ tokens, but \S+text_encoder knows \d+, expected as many",
+        r"tokenizer: it has \d+ tokens, but \S+text_encoder has \d+, expected equal numbers",
     ),
 }
 """What is odd, and what is said."""
@@ -256,10 +256,10 @@ def test_a_checkpoint_of_another_noise_schedule_than_its_folder_is_refused(asset
     check(alphas_cumprod=kept.half())
     for other in (kept**2, kept[:500]):
         with pytest.raises(
-            AssetError, match=r"a\.ckpt: its noise schedule `alphas_cumprod` is not that of \S+scheduler"
+            AssetError, match=r"a\.ckpt: its noise schedule `alphas_cumprod` differs from that of \S+scheduler"
         ):
             check(alphas_cumprod=other)
-    with pytest.raises(AssetError, match=r"a\.ckpt: it has a tensor `v_pred`, by which it says"):
+    with pytest.raises(AssetError, match=r"a\.ckpt: its tensor `v_pred` marks a model that"):
         check(alphas_cumprod=kept, v_pred=torch.tensor([]))
 
 
@@ -290,7 +290,7 @@ def test_what_may_not_be_read_is_one_sentence(
 ) -> None:
     folder = Path(shutil.copytree(assets, tmp_path / "assets"))
     forbid(folder / name, monkeypatch)
-    said = rf"{re.escape(name)}(/\w+)?: not readable \(Permission denied\), expected the right to read it\.$"
+    said = rf"{re.escape(name)}(/\w+)?: not readable \(Permission denied\); check its permissions\.$"
     with pytest.raises(AssetError, match=said):
         provisioned(folder, tmp_path, ["style_classifier", *(name for name in FILES if name.startswith("pipeline/"))])
 
