@@ -18,7 +18,7 @@ from corelib.worlds.miniature.training import drawn_batch, initialisation, load_
 
 ENCODING_BATCH = 256
 
-FIRST_LOGVAR = -6.0  # narrow at first; otherwise noise dominates the latents for the first hundred steps
+FIRST_LOGVAR = -6.0  # narrow posteriors; otherwise noise dominates the latents for the first hundred steps
 
 
 def train_autoencoder(settings: AutoencoderStage, work: Work) -> Outcome:
