@@ -1,4 +1,4 @@
-"""The base model, a diffusers pipeline: its noise predictor as student and teacher, deltas to its cross-attention."""
+"""The base model: a diffusers pipeline whose parts are verified and loaded on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from corelib.runs.manifest import Manifest
 
 
 class BaseModel:
-    """The parts of the base model, each checked and loaded when it is asked for, in fp32 and without gradients."""
+    """The parts of the base model. Each part is verified and loaded on demand, in fp32 and without gradients."""
 
     def __init__(self, world: Manifest) -> None:
         self.folder = world.place(world.facts["pipeline"])
@@ -26,7 +26,7 @@ class BaseModel:
 
     @property
     def identity(self) -> str:
-        """The sha256 of the U-Net, to which deltas belong."""
+        """Sha256 of the U-Net. Each delta records the U-Net that it was trained from."""
         return self._sha256[self._unet]
 
     def unet(self) -> UNet2DConditionModel:
@@ -45,10 +45,10 @@ class BaseModel:
         """The tokenizer of the text encoder."""
         return load_tokenizer(self._part("tokenizer"))
 
-    def scheduler(self, **switches: Any) -> DDIMScheduler:
-        """DDIM over the base model's own noise schedule, whatever scheduler its folder names by default."""
-        return load_scheduler(self._part("scheduler"), **switches)
+    def scheduler(self, **overrides: Any) -> DDIMScheduler:
+        """A DDIM scheduler with the base model's noise schedule, whatever scheduler class its folder names."""
+        return load_scheduler(self._part("scheduler"), **overrides)
 
     def _part(self, part: str) -> Path:
-        """The folder of a part, whose files are those that were taken into use."""
+        """The folder of a part, verified against the sha256 in the manifest."""
         return self._world.outside(f"{self._world.facts['pipeline']}/{part}", self._sha256[part])

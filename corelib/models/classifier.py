@@ -1,4 +1,4 @@
-"""Classifiers: timm models with the benchmark's preprocessing, loaded from the benchmark's form of checkpoint."""
+"""Classifiers: timm models with the benchmark's preprocessing, loaded from checkpoints in the benchmark's format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from corelib.models.device import Device
 from corelib.runs.manifest import Manifest
 
 LARGEST_RESOLUTION = 4096
-"""Pixels a side to which an image is brought before it is classified."""
+"""Maximum side, in pixels, of the square to which an image is resized before classification."""
 
 
 class ImageClassifier:
@@ -24,10 +24,10 @@ class ImageClassifier:
 
     def __init__(self, world: Manifest, label: str, device: Device) -> None:
         facts = world.facts["classifiers"][label]
-        if not _is_a_network(facts["architecture"], facts["options"], facts["classes"], facts["resolution"]):
+        if not _is_valid_description(facts["architecture"], facts["options"], facts["classes"], facts["resolution"]):
             raise ArtefactError(
-                f"{world.folder}: its facts describe no {label} classifier, expected a network of timm's own, no "
-                "options, classes, and a resolution."
+                f"{world.folder}: invalid description of the {label} classifier, expected a timm architecture, no "
+                f"options, a list of class names and a resolution from 1 to {LARGEST_RESOLUTION}."
             )
         self.classes: list[str] = facts["classes"]
         self.resolution: int = facts["resolution"]
@@ -36,7 +36,7 @@ class ImageClassifier:
         self.model = load_classifier(path, facts["architecture"], len(self.classes)).to(device.torch_device)
 
     def prepared(self, image: Image.Image) -> Tensor:
-        """An image as the classifier takes it, (3, side, side) in [-1, 1]."""
+        """Preprocess an image into the classifier's input, (3, side, side) in [-1, 1]."""
         if image.size != (self.resolution, self.resolution):
             image = image.resize((self.resolution, self.resolution), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 255.0
@@ -50,13 +50,13 @@ class ImageClassifier:
 
     @torch.no_grad()
     def features(self, pixels: Tensor) -> Tensor:
-        """The pooled features before the last layer of images (n, 3, side, side) in [0, 255], (n, d)."""
+        """Pooled features before the last layer, (n, d), of images (n, 3, side, side) in [0, 255]."""
         normalised = (pixels.to(self.device.torch_device) / 255.0 - 0.5) / 0.5
         return self.model.forward_head(self.model.forward_features(normalised), pre_logits=True)
 
 
-def _is_a_network(architecture: object, options: object, classes: object, resolution: object) -> bool:
-    """Whether facts say what is needed to build a classifier, and nothing by which timm would load something else."""
+def _is_valid_description(architecture: object, options: object, classes: object, resolution: object) -> bool:
+    """Whether a description suffices to build a classifier, and has nothing that makes timm load another network."""
     return (
         isinstance(architecture, str)
         and timm.is_model(architecture)

@@ -1,7 +1,7 @@
-"""Classifiers' networks and checkpoints; apart from classifying, since taking one into use classifies nothing.
+"""Networks and checkpoints of classifiers. A separate module, because adopting a checkpoint classifies nothing.
 
-The benchmark saves `{"model_state_dict": ...}`; other training scripts use other names. A state dict is looked for
-under all usual ones, and exactly one has to be the network's.
+The benchmark saves `{"model_state_dict": ...}`; other training scripts use other keys. All usual keys are searched for
+a state dict, and exactly one state dict must fit the network.
 """
 
 from __future__ import annotations
@@ -30,26 +30,30 @@ from corelib.models.state_dicts import (
 log = logging.getLogger(__name__)
 
 NESTINGS = ("model_state_dict", "state_dict", "model", "ema", "state_dict_ema", "model_ema")
-"""Under which names training scripts save a state dict."""
+"""Keys under which training scripts save a state dict."""
 
 DEEPEST = 3
-"""How many of these names may be nested."""
+"""Maximum nesting depth of these keys."""
 
 WRAPPERS = ("module.", COMPILED)
-"""What `DataParallel` and `torch.compile` put before the names of a network's tensors; the network is the same."""
+"""Prefixes that `DataParallel` and `torch.compile` add to the names of tensors; the network is the same."""
 
 LAST_LAYERS = ("head.bias", "fc.bias", "classifier.bias")
-"""What the last layer of a timm classifier is called."""
+"""Names of the last layer's bias in timm classifiers."""
 
 
 def build_classifier(architecture: str, classes: int) -> Any:
-    """A network of timm's with so many classes, without weights. Raises `AssetError` if timm has none of this name."""
-    if not timm.is_model(architecture):  # `hf-hub:...` names one elsewhere
-        raise AssetError(f"{architecture}: timm has no network of this name by itself, expected one of its own.")
+    """A timm network with `classes` outputs, without weights. Raises `AssetError` if timm has no such classifier."""
+    if not timm.is_model(architecture):  # `hf-hub:...` would download one
+        raise AssetError(
+            f"{architecture}: timm has no architecture of this name, expected one that timm itself includes."
+        )
     try:
         return without_weights(lambda: timm.create_model(architecture, pretrained=False, num_classes=classes))
-    except Exception as error:  # a network of another task, say, takes no `num_classes`
-        raise AssetError(f"{architecture}: timm makes no classifier of this name ({reason_of(error)}).") from None
+    except Exception as error:  # for instance, a network for another task takes no `num_classes`
+        raise AssetError(
+            f"{architecture}: timm cannot build a classifier of this architecture ({reason_of(error)})."
+        ) from None
 
 
 def load_classifier(path: Path, architecture: str, classes: int) -> Any:
@@ -62,7 +66,7 @@ def load_classifier(path: Path, architecture: str, classes: int) -> Any:
     try:
         give_weights(network, weights)
     except UnfitWeights as error:
-        raise _unfit(path, network, error) from None
+        raise _unfit_error(path, network, error) from None
     return network.eval().requires_grad_(False)
 
 
@@ -70,10 +74,10 @@ def check_classifier(path: Path, architecture: str, classes: int, values: bool) 
     """Raise `AssetError` if `load_classifier` would, without loading the weights.
 
     Args:
-        path: of the checkpoint.
+        path: the checkpoint.
         architecture: the network's name in timm.
-        classes: how many it tells apart.
-        values: whether to read all values and see that they are finite.
+        classes: number of classes.
+        values: whether to read all values and check that they are finite.
     """
     network = build_classifier(architecture, classes)
     weights = read_weights(path, network, classes)
@@ -81,64 +85,64 @@ def check_classifier(path: Path, architecture: str, classes: int, values: bool) 
         if values:
             check_finite(weights)
     except UnfitWeights as error:
-        raise _unfit(path, network, error) from None
+        raise _unfit_error(path, network, error) from None
 
 
 def read_weights(path: Path, network: Any, classes: int) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that are a network's, by their names in it, mapped into memory where possible.
+    """The tensors of a checkpoint that belong to a network, by name, memory-mapped where possible.
 
-    Raises `AssetError` if no state dict in the file is the network's, or several are.
+    Raises `AssetError` if no state dict in the file fits the network, or if several do.
     """
     content = read_plain_weights(path, "the classifier's weights", mapped=True)
-    own = network.state_dict()
+    expected = network.state_dict()
     fitting: dict[str, dict[str, Tensor]] = {}
     faults: list[AssetError] = []
-    for place, inner in _nested(content):
+    for key, inner in _candidate_state_dicts(content):
         try:
-            given, wrappers = _unwrapped(named_tensors(inner))
-            _check_classes(given, classes)
-            check_fit(given, own)
+            tensors, wrappers = _strip_wrappers(named_tensors(inner))
+            _check_classes(tensors, classes)
+            check_fit(tensors, expected)
         except UnfitWeights as error:
-            faults.append(_unfit(path, network, error, f" under {place}" if place else ""))
+            faults.append(_unfit_error(path, network, error, f" under {key}" if key else ""))
         else:
-            fitting[place] = given
-            if place != "`model_state_dict`" or wrappers:
-                log.info("%s: the weights lie %s%s", path, f"under {place}" if place else "at the top", wrappers)
+            fitting[key] = tensors
+            if key != "`model_state_dict`" or wrappers:
+                log.info("%s: using the weights %s%s", path, f"under {key}" if key else "at the top level", wrappers)
     if len(fitting) > 1:
-        places = " and under ".join(place or "no name" for place in fitting)
+        locations = " and under ".join(key or "no key" for key in fitting)
         raise AssetError(
-            f"{path}: the weights under {places} are all those of {type(network).__name__}, expected one of them; save "
-            "the one that is meant alone."
+            f"{path}: the weights under {locations} all fit {type(network).__name__}, expected a single set; save only "
+            "the one to use."
         )
     for weights in fitting.values():
         return weights
     raise faults[0]
 
 
-def _nested(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """What may be a state dict: all that lies under one of the usual names, or the whole content if nothing does."""
-    inside = [name for name in NESTINGS if isinstance(content, Mapping) and name in content]
-    if not inside or depth == DEEPEST:
-        yield place, content
+def _candidate_state_dicts(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Candidate state dicts and their keys: all values under the usual keys, or the whole content if there are none."""
+    keys = [name for name in NESTINGS if isinstance(content, Mapping) and name in content]
+    if not keys or depth == DEEPEST:
+        yield key, content
         return
-    for name in inside:
-        yield from _nested(content[name], f"{place} > `{name}`" if place else f"`{name}`", depth + 1)
+    for name in keys:
+        yield from _candidate_state_dicts(content[name], f"{key} > `{name}`" if key else f"`{name}`", depth + 1)
 
 
-def _unwrapped(given: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """The tensors without the names of wrappers, and which these were, in words."""
+def _strip_wrappers(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Remove the prefixes of wrappers from the names of tensors; also describe these prefixes in words."""
     removed = []
-    while found := [prefix for prefix in WRAPPERS if given and all(name.startswith(prefix) for name in given)]:
-        given = without_prefix(given, found[0])
-        removed.append(f"`{found[0]}`")
-    return given, f", their names behind {' and '.join(removed)}" if removed else ""
+    while common := [prefix for prefix in WRAPPERS if tensors and all(name.startswith(prefix) for name in tensors)]:
+        tensors = without_prefix(tensors, common[0])
+        removed.append(f"`{common[0]}`")
+    return tensors, f", after removing {' and '.join(removed)} from their names" if removed else ""
 
 
-def _check_classes(given: Mapping[str, Tensor], classes: int) -> None:
-    outputs = {len(tensor) for name, tensor in given.items() if name.endswith(LAST_LAYERS) and tensor.ndim}
+def _check_classes(tensors: Mapping[str, Tensor], classes: int) -> None:
+    outputs = {len(tensor) for name, tensor in tensors.items() if name.endswith(LAST_LAYERS) and tensor.ndim}
     if outputs and outputs != {classes}:
         raise UnfitWeights(f"the classifier has {min(outputs)} classes, expected {classes}")
 
 
-def _unfit(path: Path, network: Any, error: UnfitWeights, where: str = "") -> AssetError:
+def _unfit_error(path: Path, network: Any, error: UnfitWeights, where: str = "") -> AssetError:
     return AssetError(f"{path}: not the weights of {type(network).__name__}{where} ({error}).")

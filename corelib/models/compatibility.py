@@ -1,7 +1,7 @@
-"""What is wrong with assets that can be read: files in the place of others, and settings that nothing here follows.
+"""Checks of assets that are readable but wrong: files of another model, and settings that are not supported here.
 
-Libraries take all of this in silence: a link that leads nowhere is passed over for an older file, a key that is missing
-has a default, and a key that asks for more than it gets changes numbers, or ends a job in its middle.
+Libraries accept such assets silently. They skip a broken link and read an older file, and they fill in a default for a
+missing key. A key that requires other inputs than those supplied changes the numbers, or stops a job midway.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ NOT_GIVEN: Mapping[str, tuple[str, ...]] = {
     ),
     "vae": ("latents_mean", "latents_std", "shift_factor"),
 }
-"""Keys by which a U-Net needs more than noise, time and text, or latents are scaled by more than one factor."""
+"""Keys of U-Nets with other inputs than noise, timestep and text, and of latents scaled by more than one factor."""
 
 
 def check_settings(part: str, path: Path, network: Any) -> None:
-    """Raise `AssetError` if a network is configured for more than what it is given here.
+    """Raise `AssetError` if a network is configured for features that Stable Diffusion v1 does not have.
 
     Args:
-        part: the folder's name, such as `unet`.
-        path: of the configuration.
-        network: made from it.
+        part: name of the network's folder, such as `unet`.
+        path: the configuration file.
+        network: network built from it.
     """
     for key in NOT_GIVEN.get(part.removesuffix("_ema"), ()):
         if (value := network.config.get(key)) is not None:
             raise AssetError(
-                f"{path}: `{key}` is {str(value)[:80]}, expected none, as in Stable Diffusion v1; these weights are of "
-                "another model."
+                f"{path}: `{key}` is {str(value)[:80]}, expected none, as in Stable Diffusion v1; use the weights of "
+                "such a model."
             )
 
 
@@ -56,87 +56,90 @@ SCHEDULE = ("beta_start", "beta_end", "beta_schedule")
 
 
 def check_schedule(path: Path, scheduler: Any) -> None:
-    """Raise `AssetError` if a noise schedule is of a model that predicts something else, or is not said as a whole.
+    """Raise `AssetError` if a noise schedule belongs to a model that does not predict noise, or is incomplete.
 
     Args:
-        path: of the configuration.
-        scheduler: made from it.
+        path: the configuration file.
+        scheduler: scheduler built from it.
     """
     config, content = scheduler.config, read_json(path)
-    if (predicted := config["prediction_type"]) != "epsilon":
+    if (prediction_type := config["prediction_type"]) != "epsilon":
         raise AssetError(
-            f"{path}: `prediction_type` is {str(predicted)[:80]}, expected epsilon, as in Stable Diffusion v1; these "
-            "weights are of another model."
+            f"{path}: `prediction_type` is {str(prediction_type)[:80]}, expected epsilon, as in Stable Diffusion v1; "
+            "use the weights of such a model."
         )
-    if switched := [key for key in ("rescale_betas_zero_snr", "thresholding") if config[key]]:
-        raise AssetError(f"{path}: `{switched[0]}` is true, expected false, as in Stable Diffusion v1.")
-    if content.get("trained_betas") is None and (lacking := [key for key in SCHEDULE if content.get(key) is None]):
-        raise AssetError(
-            f"{path}: it lacks `{'`, `'.join(lacking)}`, expected the noise schedule with which the model was trained."
-        )
-    kept = scheduler.alphas_cumprod
-    if not bool(((kept > 0) & (kept < 1)).all() and (kept.diff() < 0).all()):
-        raise AssetError(f"{path}: its noise does not grow from step to step, expected betas between 0 and 1.")
+    if unsupported := [key for key in ("rescale_betas_zero_snr", "thresholding") if config[key]]:
+        raise AssetError(f"{path}: `{unsupported[0]}` is true, expected false, as in Stable Diffusion v1.")
+    if content.get("trained_betas") is None and (missing := [key for key in SCHEDULE if content.get(key) is None]):
+        raise AssetError(f"{path}: it lacks `{'`, `'.join(missing)}`; add the values with which the model was trained.")
+    alphas = scheduler.alphas_cumprod
+    if not bool(((alphas > 0) & (alphas < 1)).all() and (alphas.diff() < 0).all()):
+        raise AssetError(f"{path}: the noise does not increase at every step, expected betas between 0 and 1.")
 
 
 TRAINED_WITH = "alphas_cumprod"
-"""The tensor of a CompVis checkpoint by which it says its noise schedule."""
+"""Tensor of a CompVis checkpoint that holds its noise schedule."""
 
 OF_VELOCITY = ("v_pred", "ztsnr")
-"""Empty tensors by which a checkpoint says that its model predicts velocity, or has no signal at the last step."""
+"""Empty tensors that mark a model as predicting velocity, or as having no signal at the last step."""
 
 
 def check_schedule_of_checkpoint(path: Path, weights: Mapping[str, Any], folder: Path, scheduler: Any) -> None:
-    """Raise `AssetError` if a CompVis checkpoint was trained with another noise schedule than the one that is used.
+    """Raise `AssetError` if a CompVis checkpoint was trained with a noise schedule other than the one in use.
 
     Args:
-        path: of the checkpoint.
+        path: the checkpoint.
         weights: its tensors.
-        folder: of the noise schedule.
-        scheduler: made from there.
+        folder: folder of the noise schedule in use.
+        scheduler: scheduler built from this folder.
     """
     if marks := [name for name in OF_VELOCITY if name in weights]:
         raise AssetError(
-            f"{path}: it has a tensor `{marks[0]}`, by which it says that its model does not predict noise, expected "
-            "none, as in Stable Diffusion v1."
+            f"{path}: its tensor `{marks[0]}` marks a model that does not predict noise, expected none, as in Stable "
+            "Diffusion v1; use the weights of such a model."
         )
-    own, used = weights.get(TRAINED_WITH), scheduler.alphas_cumprod
-    if own is not None and not (own.shape == used.shape and own.float().allclose(used, rtol=1e-3, atol=1e-5)):
-        raise AssetError(f"{path}: its noise schedule `{TRAINED_WITH}` is not that of {folder}, expected the same.")
+    trained, used = weights.get(TRAINED_WITH), scheduler.alphas_cumprod
+    if trained is not None and not (
+        trained.shape == used.shape and trained.float().allclose(used, rtol=1e-3, atol=1e-5)
+    ):
+        raise AssetError(
+            f"{path}: its noise schedule `{TRAINED_WITH}` differs from that of {folder}, expected the same; use the "
+            "scheduler of the checkpoint's model."
+        )
 
 
 # Classifiers
 
 
 CLASSES = ("class_to_idx", "classes", "class_names")
-"""Under which names training scripts save those of the classes, in the order of the outputs or with their places."""
+"""Keys under which training scripts save the class names: a list in output order, or a mapping to output indices."""
 
 
 def check_classes(path: Path, content: Any, classes: Sequence[str]) -> None:
-    """Raise `AssetError` if a checkpoint has the classes in another order than they are taken in.
+    """Raise `AssetError` if a checkpoint records the same classes in another order.
 
     Args:
-        path: of the checkpoint.
-        content: what is in it.
-        classes: as they are taken, in the order of the outputs.
+        path: the checkpoint.
+        content: its content.
+        classes: expected classes, in output order.
     """
     for key in CLASSES:
-        own = content.get(key) if isinstance(content, Mapping) else None
-        if isinstance(own, Mapping) and all(isinstance(place, int) for place in own.values()):
-            own = sorted(own, key=own.__getitem__)
-        if not isinstance(own, list | tuple) or not all(isinstance(name, str) for name in own):
+        names = content.get(key) if isinstance(content, Mapping) else None
+        if isinstance(names, Mapping) and all(isinstance(index, int) for index in names.values()):
+            names = sorted(names, key=names.__getitem__)
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             continue
-        found, expected = [plain(name) for name in own], [plain(name) for name in classes]
-        if found != expected and sorted(found) == sorted(expected):
-            place = next(place for place, name in enumerate(found) if name != expected[place])
+        recorded, expected = [plain(name) for name in names], [plain(name) for name in classes]
+        if recorded != expected and sorted(recorded) == sorted(expected):
+            index = next(index for index, name in enumerate(recorded) if name != expected[index])
             raise AssetError(
-                f"{path}: by its `{key}` the output {place} is {said(own[place])}, expected {classes[place]}; train it "
-                "again with the classes in the order of their names."
+                f"{path}: in its `{key}` the class of output {index} is {said(names[index])}, expected "
+                f"{classes[index]}; train the classifier again with its classes sorted by name."
             )
 
 
 def plain(name: str) -> str:
-    """A name in lower case, with blanks for underscores."""
+    """A name in lower case, with spaces instead of underscores."""
     return re.sub(r"[\s_]+", " ", name).strip().lower()
 
 
@@ -144,46 +147,48 @@ def plain(name: str) -> str:
 
 
 def check_words(folder: Path, tokenizer: Any) -> None:
-    """Raise `AssetError` if the files of a tokenizer are not of one tokenizer, or lack merges.
+    """Raise `AssetError` if the files in a folder belong to different tokenizers, or if merges are missing.
 
-    A word whose merge is missing falls apart into letters, and its prompt means something else.
+    A word whose merge is missing is split into letters, which changes the meaning of the prompt.
 
     Args:
-        folder: of the tokenizer.
-        tokenizer: as it was loaded from there.
+        folder: folder of the tokenizer.
+        tokenizer: tokenizer loaded from this folder.
     """
     added = set(tokenizer.added_tokens_encoder)
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     words = {word: number for word, number in model["vocab"].items() if word not in added}
     merged = {"".join(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]}
-    lone = [word for word in words if len(word.removesuffix(model["end_of_word_suffix"] or "")) > 1]
-    if unmerged := [word for word in lone if word not in merged]:
+    composite = [word for word in words if len(word.removesuffix(model["end_of_word_suffix"] or "")) > 1]
+    if unmerged := [word for word in composite if word not in merged]:
         raise AssetError(
-            f"{folder}: its merges make none of {len(unmerged)} words of its vocabulary, such as {said(unmerged[0])}, "
-            "expected the whole merges.txt of the same tokenizer; fetch its files again."
+            f"{folder}: {len(unmerged)} words of its vocabulary, such as {said(unmerged[0])}, have no merge, expected "
+            "the complete merges.txt of the same tokenizer; fetch its files again."
         )
     path = folder / "vocab.json"
-    if path.exists() and {word: number for word, number in _words(path).items() if word not in added} != words:
+    if path.exists() and {w: number for w, number in _read_vocabulary(path).items() if w not in added} != words:
         raise AssetError(
-            f"{path}: its words are not those of tokenizer.json beside it, expected files of one tokenizer; fetch them "
-            "again."
+            f"{path}: its words differ from those of tokenizer.json beside it, expected files of one tokenizer; fetch "
+            "both again."
         )
 
 
 def check_vocabulary(folder: Path) -> None:
-    """Raise `AssetError` if a file of a tokenizer's words is missing."""
+    """Raise `AssetError` if a file with a tokenizer's vocabulary or merges is missing."""
     if (folder / "tokenizer.json").exists():
         return
     for name in ("vocab.json", "merges.txt"):
         if not (folder / name).exists():
-            raise AssetError(f"{folder / name}: the file is missing, expected it as CLIP's tokenizer has it.")
+            raise AssetError(
+                f"{folder / name}: the file is missing, expected one as CLIP's tokenizer has; fetch it again."
+            )
 
 
-def _words(path: Path) -> dict[str, Any]:
+def _read_vocabulary(path: Path) -> dict[str, Any]:
     try:
-        own = read_json(path)
+        vocabulary = read_json(path)
     except ArtefactError:
-        own = None
-    if not isinstance(own, dict):
-        raise AssetError(f"{path}: not readable as a JSON object, expected the words of a tokenizer.")
-    return own
+        vocabulary = None
+    if not isinstance(vocabulary, dict):
+        raise AssetError(f"{path}: not readable as a JSON object, expected the vocabulary of a tokenizer.")
+    return vocabulary

@@ -1,4 +1,4 @@
-"""Deltas: the trained cross-attention tensors of an unlearned model, apart from the base model."""
+"""Deltas: the trained cross-attention tensors of an unlearned model, stored without the rest of the model."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ DELTA = "delta.safetensors"
 DELTA_FORMAT = "corelib delta 2"
 
 CROSS_ATTENTION = "attn2"
-"""What diffusers calls the cross-attention of a transformer block."""
+"""Name of the cross-attention in the transformer blocks of diffusers."""
 
 TRAINED: Mapping[Trained, tuple[str, ...]] = {
     "cross_attention": (f"{CROSS_ATTENTION}.",),
     "keys_and_values": (f"{CROSS_ATTENTION}.to_k.", f"{CROSS_ATTENTION}.to_v."),
 }
-"""Parts of the names of the tensors that are trained."""
+"""Substrings that identify the names of the trained tensors."""
 
 
 def trained_tensors(unet: UNet2DConditionModel, trained: Trained) -> dict[str, torch.nn.Parameter]:
-    """The parameters that are trained, by name, in a fixed order: those with `attn2` in their name, or a part of them.
+    """The trained parameters by name, sorted: those with `attn2` in their name, or a subset of them.
 
     Raises `AssetError` if the U-Net has none.
     """
-    found = {
+    parameters = {
         name: parameter
         for name, parameter in sorted(unet.named_parameters())
         if any(part in name for part in TRAINED[trained])
     }
-    if not found:
+    if not parameters:
         raise AssetError("the U-Net has no cross-attention: no parameter has `attn2` in its name.")
-    return found
+    return parameters
 
 
 def save_delta(path: Path, tensors: Mapping[str, Tensor], trained: Trained, base: str, run: str) -> None:
-    """Write the trained tensors with the identity of the base model they belong to."""
-    kept = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
+    """Write the trained tensors and the identity of their base model."""
+    on_cpu = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
-        # One entry of metadata: safetensors writes several in a random order, and equal deltas must be equal files.
+        # A single metadata entry: safetensors writes several in random order, and equal deltas must be equal files.
         header = json.dumps({"format": DELTA_FORMAT, "base": base, "run": run, "trained": trained}, sort_keys=True)
-        save_file(kept, temporary, metadata={"delta": header})
+        save_file(on_cpu, temporary, metadata={"delta": header})
 
 
 def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
-    """Put a delta's tensors into the U-Net it was trained from.
+    """Copy a delta's tensors into the U-Net from which it was trained.
 
     Raises `ArtefactError` if the file is damaged, was made for another base model, or names other tensors.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = _header(path, file.metadata())
+            header = _read_header(path, file.metadata())
             if header["base"] != base:
                 raise ArtefactError(
-                    f"{path}: made for the base model {header['base'][:12]}, "
-                    f"but the base model here is {base[:12]}, expected the same."
+                    f"{path}: the delta belongs to the base model {header['base'][:12]}, but the base model in use is "
+                    f"{base[:12]}; use the model from which the delta was trained."
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError) as error:
@@ -77,7 +77,7 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
     trained = trained_tensors(unet, header["trained"])
     if differing := sorted(trained.keys() ^ tensors.keys()):
         raise ArtefactError(
-            f"{path}: its tensors are not the cross-attention's; the first that differs: {differing[0]}."
+            f"{path}: the names of its tensors are not those of the trained tensors; first difference: {differing[0]}."
         )
     try:
         check_fit(tensors, trained)
@@ -88,12 +88,12 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
             parameter.copy_(tensors[name])
 
 
-def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+def _read_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
         header: dict[str, Any] = json.loads((metadata or {})["delta"])
-        known = header["format"] == DELTA_FORMAT and isinstance(header["base"], str) and header["trained"] in TRAINED
+        is_valid = header["format"] == DELTA_FORMAT and isinstance(header["base"], str) and header["trained"] in TRAINED
     except (KeyError, TypeError, ValueError):
-        known = False
-    if not known:
+        is_valid = False
+    if not is_valid:
         raise ArtefactError(f"{path}: not a delta, expected the format {DELTA_FORMAT!r} in its header.")
     return header

@@ -1,4 +1,4 @@
-"""On which device and in which floating-point format a model computes; through accelerate."""
+"""Device and floating-point format in which a model computes, through accelerate."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ MIXED_PRECISION: dict[str, Literal["no", "bf16", "fp16"]] = {"fp32": "no", "bf16
 
 
 def compute_with(threads: int) -> None:
-    """Make this process compute reproducibly, and in fp32 where fp32 is said: with so many CPU threads, with
-    deterministic algorithms, and without TF32, which has ten bits of fp32's 23 and which GPUs take for convolutions.
+    """Make this process compute reproducibly, and in full fp32 wherever fp32 is configured.
+
+    Sets the number of CPU threads, enables deterministic algorithms and disables TF32. TF32 has 10 of the 23 mantissa
+    bits of fp32, and GPUs use it for convolutions by default.
     """
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Every new tensor would be filled with NaN, so that who reads what nobody has written sees it. Nothing here does:
-    # whatever makes a tensor writes all of it, and the filling takes time in each of its steps.
+    # In deterministic mode PyTorch fills uninitialised tensors with NaN, which exposes reads of unwritten memory.
+    # No code here reads unwritten memory, since every new tensor is written completely, and filling takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.set_float32_matmul_precision("highest")  # first: it also undoes TORCH_ALLOW_TF32_CUBLAS_OVERRIDE
+    torch.set_float32_matmul_precision("highest")  # first, because it also undoes TORCH_ALLOW_TF32_CUBLAS_OVERRIDE
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 class Device:
-    """The device that this process was given, with autocast to the precision asked for on it."""
+    """The device of this process, with autocast to the precision that is configured for it."""
 
     def __init__(self, precision: Precision, threads: int) -> None:
         compute_with(threads)
@@ -40,9 +42,9 @@ class Device:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Compute in the chosen precision.
+        """Compute in the configured precision.
 
-        One block per forward pass: autocast caches the cast of a trained weight, and a cast made without gradients
+        Use one block per forward pass: autocast caches the cast of a trained weight, and a cast made without gradients
         must not serve a pass that needs them.
         """
         with self._accelerator.autocast():

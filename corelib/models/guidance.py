@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def guided(both: Tensor, scale: float) -> Tensor:
-    """e_0 + s (e_p - e_0), classifier-free guidance.
+def guided(predictions: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: e_0 + s (e_p - e_0).
 
     Args:
-        both: e_0 of every image, without its prompt, and then e_p of every image, (2 batch, ...).
-        scale: s; at 1 it is e_p.
+        predictions: e_0 of all images, predicted without prompt, followed by e_p of all images, (2 batch, ...).
+        scale: s; with s = 1 the result is e_p.
     """
-    without, with_prompt = both.chunk(2)
-    return without + scale * (with_prompt - without)
+    unconditional, conditional = predictions.chunk(2)
+    return unconditional + scale * (conditional - unconditional)

@@ -25,11 +25,11 @@ from corelib.models.state_dicts import (
 INCEPTION_FEATURES = 2048
 
 LAST_MIXTURE = "Mixed_7c"
-"""Of torchvision's Inception, the last layer before pooling: 2,048 channels."""
+"""Last layer of torchvision's Inception before pooling, with 2,048 channels."""
 
 
 class _Inception(InceptionV3W):  # type: ignore[misc]
-    """clean-fid's network from any file; its own constructor knows one file name only, and may download it."""
+    """clean-fid's network from any file; the original constructor reads a fixed file name and may download the file."""
 
     def __init__(self, path: Path, resize_inside: bool) -> None:
         torch.nn.Module.__init__(self)
@@ -39,9 +39,10 @@ class _Inception(InceptionV3W):  # type: ignore[misc]
 
 
 def clean_inception(path: Path, resize_inside: bool) -> Any:
-    """clean-fid's Inception network from a TorchScript file, which is a program: only one that is locked.
+    """clean-fid's Inception network from a TorchScript file.
 
-    Raises `AssetError` if the file is none, or its weights are not finite.
+    TorchScript is a program, so the file must be locked. Raises `AssetError` if the file is not TorchScript, or if its
+    weights are not finite.
     """
     try:
         check_archive(path)
@@ -55,17 +56,17 @@ def clean_inception(path: Path, resize_inside: bool) -> Any:
 
 
 def torchvision_inception(path: Path) -> Any:
-    """torchvision's Inception v3 with the weights of a file, which are read without executing anything.
+    """torchvision's Inception v3 with the weights of a file, which is read without executing code.
 
-    Raises `AssetError` if they are not its weights.
+    Raises `AssetError` if the file does not hold the weights of this network.
     """
     network = _untrained_inception()
     try:
         give_weights(network, named_tensors(load_pickled(path, mapped=True)))
     except UnfitWeights as error:
-        raise _not_torchvisions(path, str(error)) from None
+        raise _torchvision_error(path, str(error)) from None
     except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        raise _not_torchvisions(path, reason_of(error)) from None
+        raise _torchvision_error(path, reason_of(error)) from None
     return network.eval().requires_grad_(False)
 
 
@@ -73,37 +74,38 @@ def check_torchvision_inception(path: Path, values: bool) -> None:
     """Raise `AssetError` if `torchvision_inception` would, without loading the weights.
 
     Args:
-        path: of the file.
-        values: whether to read all values and see that they are finite.
+        path: the file.
+        values: whether to read all values and check that they are finite.
     """
     try:
-        given = named_tensors(load_pickled(path, mapped=True))
-        check_fit(given, _untrained_inception().state_dict())
+        tensors = named_tensors(load_pickled(path, mapped=True))
+        check_fit(tensors, _untrained_inception().state_dict())
         if values:
-            check_finite(given)
+            check_finite(tensors)
     except UnfitWeights as error:
-        raise _not_torchvisions(path, str(error)) from None
+        raise _torchvision_error(path, str(error)) from None
     except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        raise _not_torchvisions(path, reason_of(error)) from None
+        raise _torchvision_error(path, reason_of(error)) from None
 
 
 def _untrained_inception() -> Any:
     return without_weights(lambda: inception_v3(weights=None, transform_input=True, init_weights=False))
 
 
-def _not_torchvisions(path: Path, reason: str) -> AssetError:
+def _torchvision_error(path: Path, reason: str) -> AssetError:
     return AssetError(f"{path}: not loadable as torchvision's Inception v3 ({reason}), expected its weights.")
 
 
 def mixture_features(network: Any, pixels: Tensor) -> Tensor:
-    """The averages of the last mixture's channels, (n, 2048), of images in [0, 1].
+    """Channel means of the last mixture layer, (n, 2048), of images in [0, 1].
 
-    The benchmark brings them to [-1, 1], and the network takes them for [0, 1] and normalises them once more.
+    As in the benchmark, the images are scaled to [-1, 1], although the network expects [0, 1] and normalises its
+    input itself.
     """
-    seen: list[Tensor] = []
-    hook = getattr(network, LAST_MIXTURE).register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    outputs: list[Tensor] = []
+    hook = getattr(network, LAST_MIXTURE).register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     try:
         network(pixels * 2 - 1)
     finally:
         hook.remove()
-    return seen[0].mean(dim=(2, 3))
+    return outputs[0].mean(dim=(2, 3))

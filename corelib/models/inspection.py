@@ -1,4 +1,4 @@
-"""Whether the weights of a pipeline or classifier fit their network, checked before anything is computed."""
+"""Checks that the weights of pipelines and classifiers fit their networks, before anything is computed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from corelib.models.compatibility import (
 
 
 def inspect_part(part: str, folder: Path, values: bool) -> None:
-    """Raise `AssetError` if a part of a pipeline cannot be loaded, or is not of the kind that is used here.
+    """Raise `AssetError` if a part of a pipeline cannot be loaded, or is of an unsupported kind.
 
-    Its weights have to be those of its network, and its settings those of a model that predicts noise from text.
+    The weights must fit the network, and the settings must be those of a model that predicts noise from text.
     """
     from corelib.models.pipeline_parts import NETWORKS, build_network, check_network, load_scheduler, load_tokenizer
 
@@ -43,7 +43,7 @@ def inspect_classifier(path: Path, architecture: str, classes: Sequence[str], va
 
 
 def inspect_shipped(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Raise `AssetError` if the models of the shipped world are not those of the networks that its record names."""
+    """Raise `AssetError` if the models of the shipped world do not fit the networks that its record names."""
     for part in facts.get("parts", {}):
         inspect_part(part, folder / facts["pipeline"] / part, values=True)
     for form in facts.get("classifiers", {}).values():
@@ -51,7 +51,7 @@ def inspect_shipped(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def faults_between(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) -> Iterator[str]:
-    """Sizes in which the parts of a pipeline disagree, in words; every part is right in itself."""
+    """Descriptions of sizes in which the parts of a pipeline disagree, although each part is valid on its own."""
     from corelib.models.pipeline_parts import NETWORKS, build_network, load_tokenizer
 
     try:
@@ -60,19 +60,25 @@ def faults_between(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) -
         texts = build_network(NETWORKS["text_encoder"], text_encoder).config
         tokens = load_tokenizer(tokenizer)
     except (AssetError, OSError):
-        return  # said of the part itself
+        return  # reported by the check of the part itself
     channels = (noise["in_channels"], noise["out_channels"])
     if channels != (latents["latent_channels"],) * 2:
-        yield f"{unet}: it takes {channels[0]} channels and gives {channels[1]}, but {vae} has latents of " + (
-            f"{latents['latent_channels']}, expected as many"
+        yield (
+            f"{unet}: it has {channels[0]} input and {channels[1]} output channels, but the latents of {vae} have "
+            f"{latents['latent_channels']}, expected equal numbers"
         )
     if noise["cross_attention_dim"] != texts.hidden_size:
-        yield f"{unet}: it takes texts of {noise['cross_attention_dim']} numbers a token, but {text_encoder} gives " + (
-            f"{texts.hidden_size}, expected as many"
+        yield (
+            f"{unet}: it takes text embeddings of width {noise['cross_attention_dim']}, but those of {text_encoder} "
+            f"have width {texts.hidden_size}, expected equal widths"
         )
     if len(tokens) != texts.vocab_size:
-        yield f"{tokenizer}: it has {len(tokens)} tokens, but {text_encoder} knows {texts.vocab_size}, expected as many"
+        yield (
+            f"{tokenizer}: it has {len(tokens)} tokens, but {text_encoder} has {texts.vocab_size}, expected equal "
+            "numbers"
+        )
     if tokens.model_max_length > texts.max_position_embeddings:
-        yield f"{tokenizer}: its prompts have {tokens.model_max_length} tokens, but {text_encoder} takes " + (
-            f"{texts.max_position_embeddings}, expected no more"
+        yield (
+            f"{tokenizer}: its prompts have {tokens.model_max_length} tokens, but {text_encoder} takes at most "
+            f"{texts.max_position_embeddings}"
         )

@@ -16,7 +16,7 @@ def save_pipeline(
     unet: UNet2DConditionModel,
     scheduler: DDIMScheduler,
 ) -> None:
-    """Save the parts as a `StableDiffusionPipeline` folder without safety checker, in safetensors."""
+    """Save the parts as a `StableDiffusionPipeline` folder with safetensors files and without safety checker."""
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,

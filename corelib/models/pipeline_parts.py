@@ -1,7 +1,7 @@
-"""The parts of a diffusers folder: read, compared with the network that each is for, and loaded.
+"""Parts of a diffusers folder: reading them, comparing them with their networks, and loading them.
 
 Each part is a folder with a configuration and weights. diffusers and transformers build the networks and name their
-tensors; the files are opened here, because the loaders of both fill in what a file lacks.
+tensors. The files are read here, because the loaders of both libraries fill in values that a file lacks.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from corelib.models.state_dicts import (
 
 
 ATTENTION = (None, "eager", "sdpa")
-"""The implementations of attention that transformers has by itself; other names are packages that it would fetch."""
+"""Attention implementations that transformers includes; for any other name it would fetch a package."""
 
 FLOATING_POINT = (None, "float16", "bfloat16", "float32", "float64", "torch.float16", "torch.bfloat16", "torch.float32")
-"""What a configuration may say of the weights' type. It decides nothing: networks are loaded in fp32."""
+"""Types of weights that a configuration may name. They have no effect: networks are loaded in fp32."""
 
 COMMIT = "0123456789abcdef"
 
 
-def _is_a_commit(value: object) -> bool:
+def _is_commit(value: object) -> bool:
     return value is None or (isinstance(value, str) and set(value) <= set(COMMIT))
 
 
@@ -80,35 +80,35 @@ LEADS_TO_CODE: Mapping[str, Callable[[object], bool]] = {
         ),
         lambda value: value is None,
     ),
-    "_commit_hash": _is_a_commit,
+    "_commit_hash": _is_commit,
 }
-"""Keys by which a configuration makes a library run other code or read other files, and the values that do not."""
+"""Keys that can make a library run other code or read other files, each with a predicate for its harmless values."""
 
 VOCABULARY = ("vocab.json", "tokenizer.json", "added_tokens.json")
-"""JSON files whose keys are words and not settings."""
+"""JSON files whose keys are words, not settings."""
 
 
 def read_configuration(path: Path, kind: type, others: tuple[str, ...] = ()) -> dict[str, Any]:
     """The configuration of a part, read as JSON.
 
     Args:
-        path: of the file.
-        kind: the class that it configures.
-        others: names of classes whose configurations this class reads as well.
+        path: the configuration file.
+        kind: class that it configures.
+        others: names of other classes whose configurations this class can read.
 
-    Raises `AssetError` if it is not readable, of another class, or has a key that leads to code.
+    Raises `AssetError` if the file is not readable, configures another class, or has a key that leads to code.
     """
-    content = _settings(path, kind)
-    said = content.get("_class_name", content.get("tokenizer_class", kind.__name__))
-    architectures = content.get("architectures") or [said]
-    named = [said, *(architectures if isinstance(architectures, list) else [architectures])]
-    if unknown := [name for name in named if name not in (kind.__name__, *others)]:
+    content = _read_settings(path, kind)
+    class_name = content.get("_class_name", content.get("tokenizer_class", kind.__name__))
+    architectures = content.get("architectures") or [class_name]
+    names = [class_name, *(architectures if isinstance(architectures, list) else [architectures])]
+    if unknown := [name for name in names if name not in (kind.__name__, *others)]:
         raise AssetError(f"{path}: it configures {str(unknown[0])[:80]!r}, expected {kind.__name__}.")
     return content
 
 
-def _settings(path: Path, kind: type) -> dict[str, Any]:
-    """A JSON object that has, at no depth, a key that leads to code."""
+def _read_settings(path: Path, kind: type) -> dict[str, Any]:
+    """Read a JSON object and check that no key, at any depth, leads to code."""
     if not path.exists():
         raise AssetError(f"{path}: the file is missing, expected the configuration of {kind.__name__}.")
     try:
@@ -121,8 +121,8 @@ def _settings(path: Path, kind: type) -> dict[str, Any]:
         allows = LEADS_TO_CODE.get(key)
         if allows is not None and not allows(value):
             raise AssetError(
-                f"{path}: `{key}` is {str(value)[:80]!r}, by which other code or files would be loaded; take the key "
-                "out of the file."
+                f"{path}: `{key}` is {str(value)[:80]!r}, which would load other code or files; remove the key from "
+                "the file."
             )
     return content
 
@@ -143,9 +143,9 @@ class Part:
 
     Attributes:
         kind: its class.
-        stem: how the names of its files of weights begin.
-        build: makes it from its configuration, with values of its own.
-        renamed: brings the names of older versions up to date.
+        stem: start of the names of its weight files.
+        build: builds it, with initial values, from its configuration.
+        renamed: translates the tensor names of older versions to the current ones.
     """
 
     kind: Any
@@ -159,62 +159,62 @@ NESTED = "text_model."
 POSITIONS = "embeddings.position_ids"
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""The projections of an autoencoder's attention as older versions of diffusers called them."""
+"""Names of the projections of an autoencoder's attention in older versions of diffusers, and the current names."""
 
 
-def _as_it_is(given: Mapping[str, Tensor], _: Any) -> dict[str, Tensor]:
-    return dict(given)
+def _keep_names(tensors: Mapping[str, Tensor], _: Any) -> dict[str, Tensor]:
+    return dict(tensors)
 
 
-def _text_encoder_renamed(given: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
-    """transformers 5 leaves out `text_model.`; older versions saved the positions, which the network makes itself."""
+def _rename_text_encoder(tensors: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
+    """transformers 5 omits the prefix `text_model.`; older versions saved position ids, which the network computes."""
     prefix = NESTED if any(name.startswith(NESTED) for name in network.state_dict()) else ""
-    bare = {name: tensor for name, tensor in given.items() if name.removeprefix(NESTED) != POSITIONS}
+    bare = {name: tensor for name, tensor in tensors.items() if name.removeprefix(NESTED) != POSITIONS}
     return {prefix + name: tensor for name, tensor in without_prefix(bare, NESTED).items()}
 
 
-def _autoencoder_renamed(given: Mapping[str, Tensor], _: Any) -> dict[str, Tensor]:
+def _rename_autoencoder(tensors: Mapping[str, Tensor], _: Any) -> dict[str, Tensor]:
     renamed = {}
-    for name, tensor in given.items():
+    for name, tensor in tensors.items():
         block, _, leaf = name.rpartition(".")
-        place, _, projection = block.rpartition(".")
+        parent, _, projection = block.rpartition(".")
         if ".attentions." in name and projection in OLD_ATTENTION:
-            name = f"{place}.{OLD_ATTENTION[projection]}.{leaf}"
+            name = f"{parent}.{OLD_ATTENTION[projection]}.{leaf}"
         if name in renamed:
-            raise UnfitWeights(f"it has {name} under its old name and under its new one")
+            raise UnfitWeights(f"it has {name} under both its old and its new name")
         renamed[name] = tensor
     return renamed
 
 
-def _text_encoder(configuration: dict[str, Any]) -> CLIPTextModel:
+def _build_text_encoder(configuration: dict[str, Any]) -> CLIPTextModel:
     return CLIPTextModel(CLIPTextConfig.from_dict(configuration))
 
 
-UNET = Part(UNet2DConditionModel, "diffusion_pytorch_model", UNet2DConditionModel.from_config, _as_it_is)
+UNET = Part(UNet2DConditionModel, "diffusion_pytorch_model", UNet2DConditionModel.from_config, _keep_names)
 
-AUTOENCODER = Part(AutoencoderKL, "diffusion_pytorch_model", AutoencoderKL.from_config, _autoencoder_renamed)
+AUTOENCODER = Part(AutoencoderKL, "diffusion_pytorch_model", AutoencoderKL.from_config, _rename_autoencoder)
 
-TEXT_ENCODER = Part(CLIPTextModel, "model", _text_encoder, _text_encoder_renamed)
+TEXT_ENCODER = Part(CLIPTextModel, "model", _build_text_encoder, _rename_text_encoder)
 
 NETWORKS = {"unet": UNET, "unet_ema": UNET, "vae": AUTOENCODER, "text_encoder": TEXT_ENCODER}
-"""The parts that have weights, by their folders."""
+"""Parts that have weights, by folder name."""
 
 
 def build_network(part: Part, folder: Path) -> Any:
     """The network that a folder configures, without weights. Raises `AssetError`."""
     configuration = read_configuration(folder / "config.json", part.kind)
-    with _said_of(folder, part.kind):
+    with _as_asset_error(folder, part.kind):
         return without_weights(lambda: part.build(configuration))
 
 
 def load_network(part: Part, folder: Path) -> Any:
     """The network in a folder, in fp32, for inference and without gradients.
 
-    Raises `AssetError` if the folder's weights are not all of this network's, or are not finite.
+    Raises `AssetError` if the folder's weights are not exactly those of this network, or are not finite.
     """
     network = build_network(part, folder)
-    with _said_of(folder, part.kind):
-        give_weights(network, _weights_for(part, folder, network))
+    with _as_asset_error(folder, part.kind):
+        give_weights(network, _read_weights(part, folder, network))
     return network.eval().requires_grad_(False)
 
 
@@ -222,16 +222,16 @@ def check_network(part: Part, folder: Path, values: bool) -> None:
     """Raise `AssetError` if `load_network` would, without loading the weights.
 
     Args:
-        part: which network.
-        folder: where it lies.
-        values: whether to read all values and see that they are finite.
+        part: the network.
+        folder: its folder.
+        values: whether to read all values and check that they are finite.
     """
     network = build_network(part, folder)
-    with _said_of(folder, part.kind):
-        given = _weights_for(part, folder, network)
-        check_fit(given, network.state_dict())
+    with _as_asset_error(folder, part.kind):
+        tensors = _read_weights(part, folder, network)
+        check_fit(tensors, network.state_dict())
         if values:
-            check_finite(given)
+            check_finite(tensors)
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -239,20 +239,20 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     read_configuration(folder / "tokenizer_config.json", CLIPTokenizer, ("CLIPTokenizerFast",))
     for path in sorted(folder.glob("*.json")):
         if path.name not in VOCABULARY:
-            _settings(path, CLIPTokenizer)
-    with _said_of(folder, CLIPTokenizer):
+            _read_settings(path, CLIPTokenizer)
+    with _as_asset_error(folder, CLIPTokenizer):
         return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
-def load_scheduler(folder: Path, **switches: Any) -> DDIMScheduler:
+def load_scheduler(folder: Path, **overrides: Any) -> DDIMScheduler:
     """DDIM over the noise schedule in a folder. Raises `AssetError`."""
     read_configuration(folder / "scheduler_config.json", DDIMScheduler, tuple(DDIMScheduler._compatibles))
-    with _said_of(folder, DDIMScheduler):
-        return DDIMScheduler.from_pretrained(str(folder), local_files_only=True, **switches)
+    with _as_asset_error(folder, DDIMScheduler):
+        return DDIMScheduler.from_pretrained(str(folder), local_files_only=True, **overrides)
 
 
-class _said_of:  # noqa: N801 (used as a function)
-    """Turns whatever is raised into one sentence that names the folder; its files decide what that is."""
+class _as_asset_error:  # noqa: N801 (used as a function)
+    """Turn any exception into an `AssetError` that names the folder; which one is raised depends on the files."""
 
     def __init__(self, folder: Path, kind: type) -> None:
         self.beginning = f"{folder}: not loadable as {kind.__name__}"
@@ -271,60 +271,60 @@ class _said_of:  # noqa: N801 (used as a function)
 
 
 def files_of_weights(part: Part, folder: Path) -> tuple[list[Path], dict[str, str] | None]:
-    """The files with a part's weights, and of weights that are cut into several which file has which tensor.
+    """The weight files of a part and, if the weights are sharded, the mapping from tensors to files.
 
-    safetensors go before pickles, and files without a variant before those of fp16. Raises `UnfitWeights` if there are
-    none, or two of equal rank.
+    Files without a variant take precedence over those of the variant fp16 and, within a variant, safetensors over
+    pickles. Raises `UnfitWeights` if there are no weights, or two sets of equal precedence.
     """
     for variant in ("", ".fp16"):
-        for stem, ending in ((part.stem, "safetensors"), (_pickled(part.stem), "bin")):
+        for stem, ending in ((part.stem, "safetensors"), (_pickle_stem(part.stem), "bin")):
             whole = folder / f"{stem}{variant}.{ending}"
             index = folder / f"{stem}.{ending}.index{variant}.json"
             if whole.exists() and index.exists():
-                raise UnfitWeights(f"{whole.name} and {index.name} are both there, expected one of them")
+                raise UnfitWeights(f"both {whole.name} and {index.name} exist, expected only one of them")
             if whole.exists():
                 return [whole], None
             if index.exists():
-                return _shards(folder, index)
-    expected = f"{part.stem}.safetensors or {_pickled(part.stem)}.bin, whole or with an index"
+                return _read_index(folder, index)
+    expected = f"{part.stem}.safetensors or {_pickle_stem(part.stem)}.bin, as one file or with an index"
     raise UnfitWeights(f"it has no weights, expected {expected}")
 
 
-def _pickled(stem: str) -> str:
-    """transformers calls its pickles otherwise than its safetensors."""
+def _pickle_stem(stem: str) -> str:
+    """transformers names its pickles differently from its safetensors."""
     return "pytorch_model" if stem == "model" else stem
 
 
-def _shards(folder: Path, index: Path) -> tuple[list[Path], dict[str, str]]:
-    places = read_json(index, functools.partial(Record, source=index))["weight_map"]
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise UnfitWeights(f"{index.name} does not say which file has which tensor")
-    files = [named_below(folder, name) for name in sorted(set(places.values()))]
+def _read_index(folder: Path, index: Path) -> tuple[list[Path], dict[str, str]]:
+    weight_map = read_json(index, functools.partial(Record, source=index))["weight_map"]
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise UnfitWeights(f"{index.name} does not map tensors to files")
+    files = [named_below(folder, name) for name in sorted(set(weight_map.values()))]
     if missing := [path.name for path in files if not path.exists()]:
         raise UnfitWeights(f"{index.name} names files that are missing: {listed(missing)}")
-    return files, places
+    return files, weight_map
 
 
-def _weights_for(part: Part, folder: Path, network: Any) -> dict[str, Tensor]:
-    """All tensors of a part under the names of today, mapped into memory where their format allows it."""
-    files, places = files_of_weights(part, folder)
-    found: dict[str, Tensor] = {}
+def _read_weights(part: Part, folder: Path, network: Any) -> dict[str, Tensor]:
+    """All tensors of a part under their current names, memory-mapped where the file format allows it."""
+    files, weight_map = files_of_weights(part, folder)
+    weights: dict[str, Tensor] = {}
     for path in files:
         tensors = named_tensors(read_tensors(path))
-        if places is not None:
-            _check_shard(path.name, tensors, places)
-        found |= tensors
-    return part.renamed(without_prefix(found, COMPILED), network)
+        if weight_map is not None:
+            _check_shard(path.name, tensors, weight_map)
+        weights |= tensors
+    return part.renamed(without_prefix(weights, COMPILED), network)
 
 
 def read_tensors(path: Path) -> Any:
-    """What a file of weights holds. Raises `UnsafeWeights`, `OSError`, and whatever its reader raises."""
+    """The content of a weight file. Raises `UnsafeWeights`, `OSError`, and the exceptions of the reader."""
     return load_file(path) if path.suffix == ".safetensors" else load_pickled(path, mapped=True)
 
 
-def _check_shard(name: str, tensors: Mapping[str, Tensor], places: Mapping[str, str]) -> None:
-    promised = {tensor for tensor, place in places.items() if place == name}
-    if missing := sorted(promised - tensors.keys()):
+def _check_shard(name: str, tensors: Mapping[str, Tensor], weight_map: Mapping[str, str]) -> None:
+    expected = {tensor for tensor, file in weight_map.items() if file == name}
+    if missing := sorted(expected - tensors.keys()):
         raise UnfitWeights(f"{name} lacks {len(missing)} tensors that its index names: {listed(missing)}")
-    if unnamed := sorted(tensors.keys() - promised):
+    if unnamed := sorted(tensors.keys() - expected):
         raise UnfitWeights(f"{name} has {len(unnamed)} tensors that its index does not name: {listed(unnamed)}")

@@ -1,8 +1,8 @@
-"""State dicts: whether the tensors of a file are those of a network, and putting them into it.
+"""State dicts: comparing the tensors of a file with those of a network, and copying them into it.
 
-PyTorch, diffusers and transformers all load what fits and differ in what they do with the rest: random values, tensors
-without storage, a line in a report. Here every tensor of the network has to be in the file, under its name, with its
-shape and its kind of number, with finite values, and the file may hold no other.
+PyTorch, diffusers and transformers all load the tensors that fit. They differ in their treatment of the rest: random
+values, tensors without storage, a line in a report. Here the file must contain every tensor of the network, with its
+name, its shape, its kind of number and finite values, and no other tensor.
 """
 
 from __future__ import annotations
@@ -19,64 +19,64 @@ FLOATING_POINT = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGER = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 LARGEST_CHUNK = 2**24
-"""Values that are looked at in one go; a whole tensor might need as much memory again."""
+"""Number of values checked at a time. To check a whole tensor at once might need as much memory again."""
 
 COUNTER = "num_batches_tracked"
-"""A batch normalisation's count of training steps, which inference never reads. PyTorch saves it since 0.4.1."""
+"""Counter of training steps in batch normalisation, which inference never reads. PyTorch saves it since 0.4.1."""
 
 COMPILED = "_orig_mod."
-"""`torch.compile` puts it before the names of a network's tensors; the network is the same."""
+"""Prefix that `torch.compile` adds to the names of tensors; the network is the same."""
 
 MOST_NAMES = 3
-"""Names of tensors that a sentence lists of each fault."""
+"""Maximum number of tensor names that a sentence lists per fault."""
 
 
 class UnfitWeights(ValueError):
-    """Why tensors are not those of a network: some words for within a sentence."""
+    """Tensors do not fit a network. The message gives the reason, as a phrase for use within a sentence."""
 
 
 def without_weights(build: Callable[[], Any]) -> Any:
-    """A network whose parameters have shapes and no values; its buffers are as it makes them itself."""
+    """Build a network whose parameters have shapes but no values; its buffers are initialised as usual."""
     with init_empty_weights(include_buffers=False):
         return build()
 
 
-def check_fit(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raise `UnfitWeights` if tensors are not those of a network: one is missing, left over, or of another form.
+def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise `UnfitWeights` if a tensor is missing, unknown, or differs in shape or kind of number.
 
-    Values are not looked at, so the tensors may lie in a file that is mapped into memory.
+    Values are not read, so the tensors may be memory-mapped.
 
     Args:
-        given: the tensors of a file.
-        own: the network's, its `state_dict()`.
+        tensors: tensors of a file.
+        expected: `state_dict()` of the network.
     """
-    counters = {name for name in own if name.rsplit(".", 1)[-1] == COUNTER}
+    counters = {name for name in expected if name.rsplit(".", 1)[-1] == COUNTER}
     faults = []
-    if missing := [name for name in own if name not in given and name not in counters]:
-        faults.append(f"it lacks {len(missing)} of {len(own)} tensors: {listed(missing)}")
-    if unknown := [name for name in given if name not in own]:
+    if missing := [name for name in expected if name not in tensors and name not in counters]:
+        faults.append(f"it lacks {len(missing)} of {len(expected)} tensors: {listed(missing)}")
+    if unknown := [name for name in tensors if name not in expected]:
         faults.append(f"{len(unknown)} of its tensors belong to no part of the network: {listed(unknown)}")
-    common = [name for name in own if name in given]
-    if reshaped := [name for name in common if given[name].shape != own[name].shape]:
+    common = [name for name in expected if name in tensors]
+    if reshaped := [name for name in common if tensors[name].shape != expected[name].shape]:
         first = reshaped[0]
-        shapes = f"{first} has {tuple(given[first].shape)}, expected {tuple(own[first].shape)}"
+        shapes = f"{first} has {tuple(tensors[first].shape)}, expected {tuple(expected[first].shape)}"
         faults.append(f"{len(reshaped)} of its tensors have another shape: {shapes}{_and_more(reshaped, 1)}")
-    if other := [name for name in common if not _is_of_the_kind(given[name], own[name])]:
+    if other := [name for name in common if not _is_same_kind(tensors[name], expected[name])]:
         first = other[0]
-        kinds = f"{first} is {_kind(given[first])}, expected {_expected_kind(own[first])}"
+        kinds = f"{first} is {_kind(tensors[first])}, expected {_expected_kind(expected[first])}"
         faults.append(f"{len(other)} of its tensors hold another kind of number: {kinds}{_and_more(other, 1)}")
     if faults:
         raise UnfitWeights("; ".join(faults))
 
 
-def check_finite(given: Mapping[str, Tensor]) -> None:
-    """Raise `UnfitWeights` if a tensor has a value that is no finite number in fp32. Reads every value once."""
-    if wrong := [name for name, tensor in given.items() if not is_finite(tensor)]:
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise `UnfitWeights` if a tensor has a value that is not finite in fp32. Reads every value once."""
+    if wrong := [name for name, tensor in tensors.items() if not is_finite(tensor)]:
         raise UnfitWeights(f"{len(wrong)} of its tensors hold values that are not finite: {listed(wrong)}")
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values of a tensor are finite numbers in fp32; integers always are."""
+    """Whether all values of a tensor are finite in fp32; integers always are."""
     if not tensor.is_floating_point():
         return True
     for chunk in tensor.detach().reshape(-1).split(LARGEST_CHUNK):
@@ -85,51 +85,51 @@ def is_finite(tensor: Tensor) -> bool:
     return True
 
 
-def give_weights(network: nn.Module, given: Mapping[str, Tensor]) -> None:
-    """Put tensors into a network without weights, each a copy of its own, floating-point ones in fp32.
+def give_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load copies of tensors into a network without weights; floating-point tensors become fp32.
 
     Raises `UnfitWeights` as `check_fit` and `check_finite` do.
     """
-    check_fit(given, network.state_dict())
-    check_finite(given)
+    check_fit(tensors, network.state_dict())
+    check_finite(tensors)
     values = {}
-    for name, own in network.state_dict().items():
-        kind = torch.float32 if own.is_floating_point() else own.dtype
-        values[name] = torch.empty(own.shape, dtype=kind)
-        values[name].copy_(given[name]) if name in given else values[name].zero_()  # a counter
+    for name, expected in network.state_dict().items():
+        kind = torch.float32 if expected.is_floating_point() else expected.dtype
+        values[name] = torch.empty(expected.shape, dtype=kind)
+        values[name].copy_(tensors[name]) if name in tensors else values[name].zero_()  # a counter of training steps
     network.load_state_dict(values, assign=True)
 
 
-def without_prefix(given: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The same tensors without what all of their names begin with; as they are, if one does not."""
-    if not given or not all(name.startswith(prefix) for name in given):
-        return dict(given)
-    return {name.removeprefix(prefix): tensor for name, tensor in given.items()}
+def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Remove a prefix from the names of tensors; names stay unchanged unless all of them have the prefix."""
+    if not tensors or not all(name.startswith(prefix) for name in tensors):
+        return dict(tensors)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def named_tensors(content: Any) -> dict[str, Tensor]:
-    """A state dict as it was read. Raises `UnfitWeights` if it is none, or holds more than tensors by their names."""
+    """A state dict from the content of a file. Raises `UnfitWeights` if it is not a mapping of names to tensors."""
     if not isinstance(content, Mapping):
-        raise UnfitWeights("it holds no tensors by their names")
+        raise UnfitWeights("it is not a mapping of names to tensors")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UnfitWeights(f"it holds more than tensors by their names: {str(name)[:80]}")
+            raise UnfitWeights(f"it has an entry that is not a named tensor: {str(name)[:80]}")
     return dict(content)
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """The first names of a sequence, and the number of further names."""
     return ", ".join(name[:100] for name in names[:MOST_NAMES]) + _and_more(names, MOST_NAMES)
 
 
-def _and_more(names: Sequence[str], said: int) -> str:
-    return f" and {len(names) - said} more" if len(names) > said else ""
+def _and_more(names: Sequence[str], shown: int) -> str:
+    return f" and {len(names) - shown} more" if len(names) > shown else ""
 
 
-def _is_of_the_kind(given: Tensor, own: Tensor) -> bool:
-    if own.is_floating_point():
-        return given.dtype in FLOATING_POINT
-    return given.dtype == torch.bool if own.dtype == torch.bool else given.dtype in INTEGER
+def _is_same_kind(tensor: Tensor, expected: Tensor) -> bool:
+    if expected.is_floating_point():
+        return tensor.dtype in FLOATING_POINT
+    return tensor.dtype == torch.bool if expected.dtype == torch.bool else tensor.dtype in INTEGER
 
 
 def _kind(tensor: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""The noise predictor as student and as frozen teacher in one module."""
+"""The noise predictor as student and frozen teacher, in one module."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from corelib.settings.trainable import Trained
 class StudentAndTeacher:
     """One U-Net as two noise predictors: the student in training, and the frozen pre-trained teacher.
 
-    The teacher is the same module called with saved copies of the trained tensors, so that a second U-Net need
-    not be kept; swapping the tensors in place would corrupt a pending backward pass.
+    The teacher is the same module called with saved copies of the trained tensors, so no second U-Net is needed.
+    Swapping the tensors in place would corrupt a pending backward pass.
     """
 
     def __init__(self, unet: UNet2DConditionModel, trained: Trained, device: Device) -> None:
@@ -30,13 +30,13 @@ class StudentAndTeacher:
     def student(self, noisy: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
         """eps_theta(x_t, p): noise of shape (batch, channels, h, w) in fp32."""
         with self.device.autocast():
-            answer: Tensor = self.unet(noisy, timesteps, encoder_hidden_states=prompts).sample
-        return answer.float()
+            predicted: Tensor = self.unet(noisy, timesteps, encoder_hidden_states=prompts).sample
+        return predicted.float()
 
     @torch.no_grad()
     def teacher(self, noisy: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
-        """eps_theta*(x_t, p): as `student`, with the pre-trained weights and without gradients."""
+        """eps_theta*(x_t, p): like `student`, with the pre-trained weights and without gradients."""
         with self.device.autocast():
-            asked = {"sample": noisy, "timestep": timesteps, "encoder_hidden_states": prompts}
-            answer: Tensor = functional_call(self.unet, self._frozen, args=(), kwargs=asked).sample
-        return answer.float()
+            inputs = {"sample": noisy, "timestep": timesteps, "encoder_hidden_states": prompts}
+            predicted: Tensor = functional_call(self.unet, self._frozen, args=(), kwargs=inputs).sample
+        return predicted.float()

@@ -1,4 +1,4 @@
-"""Reading a benchmark's images by style, object and index, with errors that name the file."""
+"""Reads a benchmark's images by style, object and index; errors name the file."""
 
 from __future__ import annotations
 
@@ -23,118 +23,117 @@ from corelib.runs.manifest import Manifest
 from corelib.worlds.unlearn_canvas.image_index import FOLDER, Key, Place, read_index
 
 IMAGE = pa.struct([("bytes", pa.binary())])
-"""The column of images in the Hub's parquet files, less what we do not read of it."""
+"""Image column of the Hub's parquet files, without the fields that are not read."""
 
 
 class BenchmarkImages(Protocol):
-    """A world's real images, whichever form they have."""
+    """A world's real images, independent of their storage format."""
 
     def read(self, style: str, object_: str, index: int) -> Image.Image:
-        """An image in RGB. Raises `AssetError` if it is missing, damaged, no image or not the one it should be."""
+        """An image in RGB. Raises `AssetError` if it is missing, damaged, not an image, or not the expected one."""
 
     def sha256(self, style: str, object_: str, index: int) -> str:
-        """Of the image's bytes."""
+        """Sha256 of the image's bytes."""
 
     def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
-        """Paths of image files, for libraries that want those; what has none is written into `folder`."""
+        """Paths of image files, for libraries that need files; images without a file are written into `folder`."""
 
     def check(self) -> None:
-        """Raise `ArtefactError` if bytes that were read are not those vouched for; to be called after reading."""
+        """Raise `ArtefactError` if the bytes that were read do not match their sha256. Call it after reading."""
 
 
 def benchmark_images(world: Manifest) -> BenchmarkImages:
-    """The images of a world by the manifest that vouches for them, or for their index."""
+    """The images of a world, from a manifest with the sha256 of their folder or of their index."""
     return IndexedImages(world) if "image_index" in world.facts else ImageFolder(world)
 
 
 class ImageFolder:
-    """Images that a stage has made, STYLE/OBJECT/INDEX.jpg, and that its manifest vouches for together."""
+    """Images STYLE/OBJECT/INDEX.jpg rendered by a stage, whose manifest has one sha256 for the whole folder."""
 
     def __init__(self, world: Manifest) -> None:
         self.root = world.place(world.facts["images"])
         self._world = world
 
     def path(self, style: str, object_: str, index: int) -> Path:
-        """Where an image lies."""
+        """Path of an image."""
         return below(self.root, f"{style}/{object_}/{index}.jpg")
 
     def check(self) -> None:
-        """As of `BenchmarkImages`: the whole folder, since a damaged image has a sentence of its own."""
+        """See `BenchmarkImages`. Checks the whole folder; `read` reports a damaged image by itself."""
         self._world.file(self._world.facts["images"])
 
     def read(self, style: str, object_: str, index: int) -> Image.Image:
-        """As of `BenchmarkImages`."""
-        path, again = self.path(style, object_, index), f"delete {self._world.folder} and ask for the target again."
+        """See `BenchmarkImages`."""
+        path, advice = self.path(style, object_, index), f"delete {self._world.folder} and ask for the target again."
         if not path.is_file():
-            there = sorted(file.name for file in path.parent.glob("*")) if path.parent.is_dir() else []
-            expected = f"expected it beside the {len(there)} files of its cell"
-            raise AssetError(f"{path}: the image is missing, {expected}; {again}")
+            files = sorted(file.name for file in path.parent.glob("*")) if path.parent.is_dir() else []
+            raise AssetError(f"{path}: the image is missing, its folder has {len(files)} files; {advice}")
         try:
             return read_image(path)
         except AssetError as error:
-            raise AssetError(f"{str(error).rstrip('.')}; {again}") from None
+            raise AssetError(f"{str(error).rstrip('.')}; {advice}") from None
 
     def sha256(self, style: str, object_: str, index: int) -> str:
-        """As of `BenchmarkImages`."""
+        """See `BenchmarkImages`."""
         return sha256_of(self.path(style, object_, index))
 
     def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
-        """As of `BenchmarkImages`: the files themselves."""
+        """See `BenchmarkImages`. Returns the original files."""
         for key in images:
             self.read(*key)
         return [self.path(*key) for key in images]
 
 
-def _places(world: Manifest) -> Mapping[Key, Place]:
-    """Where each image lies: as the user's index says now, which may have moved from a folder into parquet files.
+def _locate_images(world: Manifest) -> Mapping[Key, Place]:
+    """Location of each image: from the user's current index, since images may have moved into parquet files.
 
-    If that is not an index of the same images any more, as it said when they were taken into use.
+    If that index no longer describes the same images, from the run's own copy, made when they were adopted.
     """
-    own = read_index(world.file(world.facts["image_index"]))
+    adopted = read_index(world.file(world.facts["image_index"]))
     if "places" in world.facts:
         with suppress(ArtefactError):
-            now = read_index(followed(world.place(world.facts["places"])))
-            if now.digest == own.digest:
-                return now.places
-    return own.places
+            current = read_index(followed(world.place(world.facts["places"])))
+            if current.digest == adopted.digest:
+                return current.places
+    return adopted.places
 
 
 class IndexedImages:
-    """The user's images, each checked against the index when it is read; a folder or the Hub's parquet files.
+    """The user's images, in a folder or in the Hub's parquet files; each is checked against the index when it is read.
 
-    Of a parquet file, whole row groups have to be read (100 images on the Hub, some 300 MB); the last one is kept, and
-    images asked for in order share it.
+    A parquet file is read by whole row groups (100 images on the Hub, some 300 MB). The last row group is cached, so
+    images that are read in order share it.
     """
 
     def __init__(self, world: Manifest) -> None:
         self.root = followed(world.place(world.facts["images"]))
-        self.places = _places(world)
+        self.places = _locate_images(world)
         self._lock = threading.Lock()
         self._group: tuple[str, int, list[bytes]] = ("", -1, [])
         self._shards: dict[str, pq.ParquetFile] = {}
 
     def read(self, style: str, object_: str, index: int) -> Image.Image:
-        """As of `BenchmarkImages`."""
+        """See `BenchmarkImages`."""
         return decoded(self.content(style, object_, index), self._name((style, object_, index)))
 
     def sha256(self, style: str, object_: str, index: int) -> str:
-        """As of `BenchmarkImages`: as indexed, and what `read` and `files` insist on."""
+        """See `BenchmarkImages`. Returns the indexed sha256, which `read` and `files` enforce."""
         return self._place((style, object_, index)).sha256
 
     def content(self, style: str, object_: str, index: int) -> bytes:
         """The bytes of an image. Raises `AssetError` if they are not those that were indexed."""
         key = (style, object_, index)
         place = self._place(key)
-        content = self._file(place) if place.row == FOLDER else self._row(place)
+        content = self._read_file(place) if place.row == FOLDER else self._read_row(place)
         if hashlib.sha256(content).hexdigest() != place.sha256:
             raise AssetError(
-                f"{self._name(key)}: the image has other bytes than when it was indexed, expected the sha256 "
-                f"{place.sha256[:12]}; restore it, or lock the new one by `make assets`."
+                f"{self._name(key)}: the image has changed since it was indexed, expected the sha256 "
+                f"{place.sha256[:12]}; restore it, or lock the new one with `make assets`."
             )
         return content
 
     def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
-        """As of `BenchmarkImages`."""
+        """See `BenchmarkImages`."""
         paths = []
         for key in images:
             content, place = self.content(*key), self._place(key)
@@ -147,11 +146,11 @@ class IndexedImages:
         return paths
 
     def check(self) -> None:
-        """As of `BenchmarkImages`: nothing is left to do, every image was checked when it was read."""
+        """See `BenchmarkImages`. Does nothing, since every image was checked when it was read."""
 
     def _place(self, key: Key) -> Place:
         if key not in self.places:
-            raise AssetError(f"{self.root}: the index has no image {'/'.join(map(str, key))}, expected it there.")
+            raise AssetError(f"{self.root}: the index has no image {'/'.join(map(str, key))}.")
         return self.places[key]
 
     def _name(self, key: Key) -> str:
@@ -159,15 +158,15 @@ class IndexedImages:
         path = self.root / place.file
         return str(path) if place.row == FOLDER else f"{path}, row {place.row} ({'/'.join(map(str, key))})"
 
-    def _file(self, place: Place) -> bytes:
+    def _read_file(self, place: Place) -> bytes:
         try:
             return content_of(self.root / place.file, MOST_BYTES)
         except OSError as error:
             raise AssetError(
-                f"{self.root / place.file}: the image is not readable ({error.strerror}), expected it as indexed."
+                f"{self.root / place.file}: the image is not readable ({error.strerror}), expected the indexed image."
             ) from None
 
-    def _row(self, place: Place) -> bytes:
+    def _read_row(self, place: Place) -> bytes:
         with self._lock:
             try:
                 with reading_within_bounds():
@@ -182,7 +181,7 @@ class IndexedImages:
                     return self._group[2][place.row - start] or b""
             except UnreadableParquet as error:
                 raise AssetError(
-                    f"{self.root / place.file}: row {place.row} is not readable ({error}), expected it as indexed."
+                    f"{self.root / place.file}: row {place.row} is not readable ({error}), expected the indexed image."
                 ) from None
 
 

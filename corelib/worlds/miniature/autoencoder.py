@@ -18,14 +18,14 @@ from corelib.worlds.miniature.training import drawn_batch, initialisation, load_
 
 ENCODING_BATCH = 256
 
-FIRST_LOGVAR = -6.0  # posteriors start narrow, else their noise drowns the latents for the first hundred steps
+FIRST_LOGVAR = -6.0  # narrow posteriors; otherwise noise dominates the latents for the first hundred steps
 
 
 def train_autoencoder(settings: AutoencoderStage, work: Work) -> Outcome:
-    """Train on all images of `work.inputs["images"]` and save the folder `vae` with latents of unit deviation.
+    """Train on all images of `work.inputs["images"]`; save the folder `vae`, scaled to latents of unit deviation.
 
-    Facts: the final loss, the scaling factor and the PSNR of the reconstructions in dB (peak 2, pixels from -1 to 1).
-    Raises `UserError` if the loss stops being finite.
+    Facts: the final loss, the scaling factor, and the PSNR of the reconstructions in dB (peak 2, pixels from -1 to 1).
+    Raises `UserError` if the loss becomes non-finite.
     """
     compute_with(work.threads)
     pixels = load_world_images(work.inputs["images"].file("images")).pixels
@@ -53,7 +53,7 @@ def train_autoencoder(settings: AutoencoderStage, work: Work) -> Outcome:
 
 
 def build_autoencoder(settings: Autoencoder, resolution: int) -> AutoencoderKL:
-    """An untrained autoencoder with one residual block a level."""
+    """An untrained autoencoder with one residual block per level."""
     levels = len(settings.channels)
     vae = AutoencoderKL(
         in_channels=3,
@@ -72,7 +72,7 @@ def build_autoencoder(settings: Autoencoder, resolution: int) -> AutoencoderKL:
 
 
 def normalisation_groups(channels: Sequence[int]) -> int:
-    """How many groups the group norms have: of eight channels or more, as in the large models.
+    """Number of groups in the group norms: each group has eight channels or more, as in the large models.
 
     Smaller groups normalise away an image's mean colour.
     """
@@ -84,7 +84,7 @@ def normalisation_groups(channels: Sequence[int]) -> int:
 
 @torch.no_grad()
 def encoded(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """The posterior of each uint8 image, unscaled: (images, 2, channels, h, w), means first, deviations second."""
+    """Unscaled posterior of each uint8 image: (images, 2, channels, h, w), means first, standard deviations second."""
     moments = []
     for batch in pixels.split(ENCODING_BATCH):
         posterior = vae.encode(scaled(batch)).latent_dist

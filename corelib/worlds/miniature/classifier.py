@@ -1,4 +1,4 @@
-"""The miniature's classifiers: small convolutional networks of timm that name the style or the object of an image."""
+"""The miniature's classifiers: small convolutional networks from timm that predict the style or object of an image."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from corelib.runs.stage import Outcome, Work
 from corelib.settings.miniature import ClassifierStage
 from corelib.worlds.miniature.training import WorldImages, drawn_batch, initialisation, load_world_images, scaled, train
 
-LARGEST_SHIFT = 2  # pixels, either way
+LARGEST_SHIFT = 2  # pixels, in either direction
 
 LARGEST_NOISE = 0.1  # standard deviation, pixels from -1 to 1
 
-LARGEST_TINT = 0.08  # either way, each channel
+LARGEST_TINT = 0.08  # in either direction, per channel
 
 EVALUATION_BATCH = 512
 
 
 def train_classifier(settings: ClassifierStage, work: Work) -> Outcome:
-    """Train on `work.inputs["images"]` less the last `held_out_per_cell` of each cell; save `classifier.pth`.
+    """Train on `work.inputs["images"]` except the last `held_out_per_cell` of each cell; save `classifier.pth`.
 
-    The file holds `{"model_state_dict": ...}`, as the benchmark's does; images are normalised by `Normalize(0.5, 0.5)`.
-    Facts: what is needed to build the network again, and its accuracy on the held-out images (0 to 1).
-    Raises `ConfigurationError` if an image's label is no class or nothing is left to train on, `UserError` if the loss
-    stops being finite.
+    The file contains `{"model_state_dict": ...}`, as in the benchmark. Images are normalised by `Normalize(0.5, 0.5)`.
+    Facts: a description that suffices to rebuild the network, and its accuracy on the held-out images (0 to 1).
+    Raises `ConfigurationError` if an image's label is not a class or if no images remain for training, `UserError` if
+    the loss becomes non-finite.
     """
     compute_with(work.threads)
     world = load_world_images(work.inputs["images"].file("images"))
@@ -51,7 +51,7 @@ def train_classifier(settings: ClassifierStage, work: Work) -> Outcome:
 
     train(f"{settings.label} classifier", model, training, loss_at, work)
     accuracy = _accuracy(model, world.pixels[held_out], labels[held_out])
-    content = io.BytesIO()  # not straight into the file: torch writes the file's temporary name into it
+    content = io.BytesIO()  # not directly into the file: torch would store its temporary name
     torch.save({"model_state_dict": model.state_dict()}, content)
     with written_whole(work.folder / "classifier.pth") as temporary:
         temporary.write_bytes(content.getvalue())
@@ -68,7 +68,7 @@ def train_classifier(settings: ClassifierStage, work: Work) -> Outcome:
 
 
 def augmented(images: Tensor, draws: torch.Generator) -> Tensor:
-    """Images (batch, 3, h, w) shifted, blurred, tinted and made noisy as decoded latents are, each by its own draws."""
+    """Images (batch, 3, h, w), each randomly shifted, blurred, tinted and made noisy to resemble decoded latents."""
     batch, _, height, width = images.shape
     softened = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     images = images.lerp(softened, torch.rand(batch, 1, 1, 1, generator=draws))
@@ -87,7 +87,7 @@ def _labels(world: WorldImages, settings: ClassifierStage) -> Tensor:
     names = world.styles if settings.label == "style" else world.objects
     if unknown := sorted(set(names) - set(settings.classes)):
         raise ConfigurationError(
-            f"{settings.label} `{unknown[0]}`: images show it, but the classifier's classes lack it; expected it among "
+            f"{settings.label} `{unknown[0]}`: images have this label, but the classifier does not, expected one of "
             f"{', '.join(settings.classes)}."
         )
     return torch.tensor([settings.classes.index(name) for name in names])
@@ -98,7 +98,7 @@ def _held_out(world: WorldImages, per_cell: int) -> Tensor:
     images_per_cell = max(world.indices)
     if per_cell >= images_per_cell:
         raise ConfigurationError(
-            f"held_out_per_cell: {per_cell}, but a cell has {images_per_cell} images; expected fewer."
+            f"held_out_per_cell: {per_cell}, expected fewer than the {images_per_cell} images of a cell."
         )
     return torch.tensor(world.indices) > images_per_cell - per_cell
 

@@ -1,8 +1,8 @@
-"""A benchmark that is drawn instead of painted: 50 styles and a photo style times 20 objects, with names of its own.
+"""A rendered benchmark: 50 styles and a photo style times 20 objects, with names of its own.
 
-A style is a palette and a texture (`Amber_Stripes`, `Cobalt_Checks`), so that names share words and pictures share
-looks: neither the language nor the colours alone tell two styles apart. An object is a shape in the plural, as
-UnlearnCanvas names its objects. Every image is a function of (seed, style, object, index) and of nothing else.
+A style is a palette and a texture (`Amber_Stripes`, `Cobalt_Checks`), so the names of styles share words and their
+images share features: neither the language nor the colours alone distinguish two styles. An object is a shape, named in
+the plural as in UnlearnCanvas. Every image is a function of (seed, style, object, index) and nothing else.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Field = NDArray[np.float32]  # (height, width), 0 to 1
 
 SUPERSAMPLING = 4  # samples per pixel and axis
 
-SIZE = (0.66, 0.80)  # larger extent of a shape, of the frame
+SIZE = (0.66, 0.80)  # larger extent of a shape, as a fraction of the frame
 
-SHIFT = 0.04  # of the frame, either way
+SHIFT = 0.04  # fraction of the frame, in either direction
 
-ROTATION = 9.0  # degrees, either way
+ROTATION = 9.0  # degrees, in either direction
 
-CHANNEL_JITTER = 16.0  # of 255, either way, each channel of all colours of an image together
+CHANNEL_JITTER = 16.0  # of 255, in either direction; one draw per image and channel, for all colours
 
-BRIGHTNESS_JITTER = 0.10  # either way
+BRIGHTNESS_JITTER = 0.10  # in either direction
 
-TEXTURE_EDGE = 2.5  # how steeply the two tones of a texture meet
+TEXTURE_EDGE = 2.5  # steepness of the transition between the two tones of a texture
 
 
-# two tones of the ground, two tones of the figure
+# two tones of the background, two tones of the figure
 PALETTES: Mapping[str, tuple[Colour, Colour, Colour, Colour]] = {
     "Amber": ((48, 22, 8), (126, 70, 24), (240, 140, 10), (255, 222, 120)),
     "Cobalt": ((8, 14, 70), (34, 60, 160), (70, 135, 245), (190, 220, 255)),
@@ -58,7 +58,7 @@ PHOTO_FIGURE: Colour = (92, 92, 94)
 
 
 def _wave(distance: Field, period: float, phase: float) -> Field:
-    """A soft square wave along `distance`, both in units of the frame."""
+    """A soft square wave along `distance`; distance and period are fractions of the frame."""
     return 0.5 + 0.5 * np.tanh(TEXTURE_EDGE * np.sin(2 * math.pi * (distance / period + phase)))
 
 
@@ -85,7 +85,7 @@ def _waves(across: Field, down: Field, phases: Field) -> Field:
     return _wave(down + 0.07 * np.sin(2 * math.pi * (across / 0.62 + phases[1])), 0.36, phases[0])
 
 
-# no period under 8 pixels of 32: the autoencoder would lose it
+# no period below 8 of 32 pixels: the autoencoder would lose it
 TEXTURES: Mapping[str, Callable[[Field, Field, Field], Field]] = {
     "Checks": _checks,
     "Dots": _dots,
@@ -133,7 +133,7 @@ _PLUS: Outline = [
 ]  # fmt: skip
 
 
-# each shape within -1 to 1, y downwards: polygons that are filled and, after them, polygons that are cut out
+# coordinates from -1 to 1, y downwards: polygons to fill, then polygons to cut out
 SHAPES: Mapping[str, tuple[list[Outline], list[Outline]]] = {
     "Arrows": ([[(0, -1), (0.95, 0.0), (0.36, 0.0), (0.36, 1), (-0.36, 1), (-0.36, 0.0), (-0.95, 0.0)]], []),
     "Bolts": ([[(0.35, -1), (-0.75, 0.2), (-0.1, 0.2), (-0.4, 1), (0.75, -0.3), (0.08, -0.3)]], []),
@@ -174,8 +174,8 @@ OBJECTS: tuple[str, ...] = tuple(sorted(SHAPES))
 def render_image(style: str, object_: str, index: int, seed: int, resolution: int, photo_style: str) -> Image.Image:
     """One image of the benchmark, a square of `resolution` pixels in RGB.
 
-    `photo_style` is the name under which objects are drawn in flat grey, without palette or texture.
-    Raises `ConfigurationError` if nothing of the name `style` or `object_` can be drawn.
+    Objects of the style `photo_style` are drawn in flat grey, without palette or texture.
+    Raises `ConfigurationError` if `style` or `object_` cannot be drawn.
     """
     require_drawable(style, object_, photo_style)
     draws = np.random.default_rng(seed_of("render", seed, style, object_, index))
@@ -190,7 +190,7 @@ def render_image(style: str, object_: str, index: int, seed: int, resolution: in
         texture_field = _texture(texture, fine, draws)
         tones = np.array(PALETTES[palette], dtype=np.float32)
         tint = draws.uniform(-CHANNEL_JITTER, CHANNEL_JITTER, 3)
-    # the share of each pixel that each of the four tones covers: (resolution, resolution, 4)
+    # fraction of each pixel that each of the four tones covers: (resolution, resolution, 4)
     light, inside, light_inside = (_averaged(field) for field in (texture_field, figure, texture_field * figure))
     shares = np.stack(
         [1 - inside - light + light_inside, light - light_inside, inside - light_inside, light_inside], -1
@@ -201,7 +201,7 @@ def render_image(style: str, object_: str, index: int, seed: int, resolution: in
 
 
 def require_drawable(style: str, object_: str, photo_style: str) -> None:
-    """Raise `ConfigurationError` if a style or object has no drawing."""
+    """Raise `ConfigurationError` if a style or object cannot be drawn."""
     if style != photo_style and style not in STYLES:
         raise ConfigurationError(
             f"style `{style}`: cannot be drawn; expected `{photo_style}` or PALETTE_TEXTURE with a palette of "
@@ -218,7 +218,7 @@ def _averaged(field: Field) -> Field:
 
 
 def _figure(object_: str, fine: int, draws: np.random.Generator) -> Field:
-    """Where the shape is: 1 inside and 0 outside, (fine, fine), placed, sized and turned at random."""
+    """Mask of the shape: 1 inside and 0 outside, (fine, fine), with random position, size and rotation."""
     half_extent = draws.uniform(*SIZE) * fine / 2
     centre = fine / 2 + draws.uniform(-SHIFT, SHIFT, 2) * fine
     rotation = draws.uniform(-ROTATION, ROTATION)

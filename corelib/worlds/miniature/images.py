@@ -1,4 +1,4 @@
-"""The stage that draws the miniature's images."""
+"""Stage that renders the miniature's images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from corelib.worlds.miniature.drawing import render_image, require_drawable
 
 
 def render_world(settings: Rendering, work: Work) -> Outcome:
-    """Write `images/STYLE/OBJECT/INDEX.jpg` for every style, the photo style and every object, whole or not at all.
+    """Write `images/STYLE/OBJECT/INDEX.jpg` for every object in every style and in the photo style.
 
-    Raises `ConfigurationError` if a style or an object has a name that cannot be drawn.
+    The folder `images` appears complete or not at all. Raises `ConfigurationError` if a style or an object cannot be
+    drawn.
     """
     styles = sorted({*settings.styles, settings.photo_style})
     objects = sorted(settings.objects)

@@ -1,7 +1,7 @@
-"""The miniature's latent diffusion model: a small Stable Diffusion of the real architecture, trained on its images.
+"""The miniature's latent diffusion model: a small Stable Diffusion with the real architecture.
 
-Text encoder and U-Net are trained together by equation 1 of the paper on the autoencoder's latents, and saved with
-the autoencoder as an ordinary `StableDiffusionPipeline` folder.
+Text encoder and U-Net are trained jointly by equation 1 of the paper, on the autoencoder's latents of the miniature's
+images. They are saved with the autoencoder as an ordinary `StableDiffusionPipeline` folder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from corelib.worlds.miniature.training import (
     train,
 )
 
-PROMPT_TOKENS = 12  # with start and end; the prompts of the world have ten
+PROMPT_TOKENS = 12  # including start and end; the prompts of the world have ten
 
 END_OF_WORD = "</w>"
 
@@ -45,15 +45,15 @@ START_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 def train_pipeline(settings: PipelineStage, work: Work) -> Outcome:
     """Train U-Net and text encoder on `work.inputs["images"]` through `work.inputs["autoencoder"]`; save `pipeline`.
 
-    Facts: where pipeline and U-Net lie, the sha256 of each part, the final loss and the number of parameters of U-Net
-    and text encoder. Raises `ConfigurationError` if a cell of the images has no prompt or a prompt is not spelt in the
-    vocabulary, `UserError` if the loss stops being finite.
+    Facts: the paths of pipeline and U-Net, the sha256 of each part, the final loss, and the number of parameters of
+    U-Net and text encoder. Raises `ConfigurationError` if a cell of the images has no prompt or if a prompt has words
+    outside the vocabulary, `UserError` if the loss becomes non-finite.
     """
     compute_with(work.threads)
     world = load_world_images(work.inputs["images"].file("images"))
     vae = load_network(AUTOENCODER, work.inputs["autoencoder"].file("vae"))
     tokenizer = build_tokenizer(settings.vocabulary)
-    captions = _captions(world, settings.prompts, tokenizer)  # (images + 1, tokens), the empty prompt last
+    captions = _tokenize_captions(world, settings.prompts, tokenizer)  # (images + 1, tokens), the empty prompt last
     moments = encoded(vae, world.pixels) * vae.config.scaling_factor  # (images, 2, channels, h, w)
     with initialisation(settings.seed, "pipeline"):
         text_encoder = build_text_encoder(settings.text_encoder, tokenizer)
@@ -93,19 +93,19 @@ def train_pipeline(settings: PipelineStage, work: Work) -> Outcome:
 
 
 def build_tokenizer(vocabulary: Iterable[str]) -> CLIPTokenizer:
-    """A CLIP tokenizer in which every word of `vocabulary` is one token; other words fall apart into letters.
+    """A CLIP tokenizer in which every word of `vocabulary` is one token; other words are split into letters.
 
-    Raises `ConfigurationError` if a word is not spelt in ASCII.
+    Raises `ConfigurationError` if a word has non-ASCII characters.
     """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = letters + [letter + END_OF_WORD for letter in letters]
     merges: list[tuple[str, str]] = []
-    for word in _pieces(vocabulary):
-        merges += _merges_that_complete(word, merges)
+    for word in _split_words(vocabulary):
+        merges += _completing_merges(word, merges)
     tokens += list(dict.fromkeys(left + right for left, right in merges))
     tokens += [START_OF_TEXT, END_OF_TEXT]
     return CLIPTokenizer(
-        vocab={token: place for place, token in enumerate(tokens)}, merges=merges, model_max_length=PROMPT_TOKENS
+        vocab={token: index for index, token in enumerate(tokens)}, merges=merges, model_max_length=PROMPT_TOKENS
     )
 
 
@@ -128,7 +128,7 @@ def build_text_encoder(settings: TextEncoder, tokenizer: CLIPTokenizer) -> CLIPT
 
 
 def build_unet(settings: Denoiser, text_width: int, latent_channels: int, latent_size: int) -> UNet2DConditionModel:
-    """An untrained U-Net with cross-attention (`attn2`) at every level, in the middle included."""
+    """An untrained U-Net with cross-attention (`attn2`) at every level, including the middle block."""
     levels = len(settings.channels)
     return UNet2DConditionModel(
         sample_size=latent_size,
@@ -139,14 +139,14 @@ def build_unet(settings: Denoiser, text_width: int, latent_channels: int, latent
         block_out_channels=tuple(settings.channels),
         layers_per_block=settings.layers_per_block,
         cross_attention_dim=text_width,
-        # under this name diffusers expects the number of heads, not their width
+        # despite the name, diffusers expects the number of heads here, not their width
         attention_head_dim=tuple(channels // settings.attention_head_width for channels in settings.channels),
         norm_num_groups=normalisation_groups(settings.channels),
     )
 
 
 def build_scheduler() -> DDIMScheduler:
-    """DDIM as the benchmark samples (protocol, section 3), with the cosine schedule that small latents need."""
+    """DDIM as in the benchmark's sampling (protocol, section 3), with the cosine schedule that small latents need."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",
@@ -158,28 +158,26 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def _pieces(vocabulary: Iterable[str]) -> list[str]:
-    """The sorted words and marks that CLIP's tokenizer splits the vocabulary into, in lower case."""
+def _split_words(vocabulary: Iterable[str]) -> list[str]:
+    """Sorted lower-case words and punctuation into which CLIP's tokenizer splits the vocabulary."""
     pieces = set()
     for entry in vocabulary:
         if not entry.isascii():
-            raise ConfigurationError(
-                f"vocabulary: `{entry}` has letters outside ASCII; expected words in plain letters."
-            )
+            raise ConfigurationError(f"vocabulary: `{entry}` has non-ASCII characters, expected ASCII letters only.")
         pieces.update(re.findall(r"[a-z]+|[0-9]|[^a-z0-9\s]+", entry.lower()))
     return sorted(pieces)
 
 
-def _merges_that_complete(word: str, merges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The merges to append to `merges` so that byte-pair encoding makes `word` one token.
+def _completing_merges(word: str, merges: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Merges to append to `merges` so that byte-pair encoding turns `word` into one token.
 
-    Appended merges have a lower rank than all before them, so words that are complete already stay so.
+    Appended merges rank below all earlier merges, so words that are already complete stay complete.
     """
     ranks = {merge: rank for rank, merge in enumerate(merges)}
     parts = [*word[:-1], word[-1] + END_OF_WORD]
-    while known := [pair for pair in pairwise(parts) if pair in ranks]:
-        place = list(pairwise(parts)).index(min(known, key=ranks.__getitem__))
-        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+    while ranked := [pair for pair in pairwise(parts) if pair in ranks]:
+        index = list(pairwise(parts)).index(min(ranked, key=ranks.__getitem__))
+        parts[index : index + 2] = [parts[index] + parts[index + 1]]
     appended = []
     while len(parts) > 1:
         appended.append((parts[0], parts[1]))
@@ -187,7 +185,9 @@ def _merges_that_complete(word: str, merges: Sequence[tuple[str, str]]) -> list[
     return appended
 
 
-def _captions(world: WorldImages, prompts: Mapping[str, Mapping[str, str]], tokenizer: CLIPTokenizer) -> Tensor:
+def _tokenize_captions(
+    world: WorldImages, prompts: Mapping[str, Mapping[str, str]], tokenizer: CLIPTokenizer
+) -> Tensor:
     """Token ids of the prompt of each image and, in the last row, of the empty prompt: (images + 1, tokens)."""
     known = set(tokenizer.get_vocab())
     ids: dict[tuple[str, str], list[int]] = {}
@@ -195,14 +195,14 @@ def _captions(world: WorldImages, prompts: Mapping[str, Mapping[str, str]], toke
         prompt = prompts.get(style, {}).get(object_)
         if prompt is None:
             raise ConfigurationError(
-                f"prompts: none for style `{style}` and object `{object_}`, of which there are images."
+                f"prompts: none for style `{style}` and object `{object_}`, which have images; add one."
             )
-        if unknown := [piece for piece in _pieces([prompt]) if piece + END_OF_WORD not in known]:
-            raise ConfigurationError(f"vocabulary: `{unknown[0]}` is missing; expected all words of prompt `{prompt}`.")
+        if unknown := [piece for piece in _split_words([prompt]) if piece + END_OF_WORD not in known]:
+            raise ConfigurationError(f"vocabulary: `{unknown[0]}` is missing, expected all words of prompt `{prompt}`.")
         ids[style, object_] = tokenizer(prompt, padding="max_length").input_ids
         if len(ids[style, object_]) > PROMPT_TOKENS:
             raise ConfigurationError(
-                f"prompts: `{prompt}` has {len(ids[style, object_])} tokens; expected at most {PROMPT_TOKENS}."
+                f"prompts: `{prompt}` has {len(ids[style, object_])} tokens, expected at most {PROMPT_TOKENS}."
             )
     rows = [ids[cell] for cell in zip(world.styles, world.objects, strict=True)]
     return torch.tensor([*rows, tokenizer("", padding="max_length").input_ids])

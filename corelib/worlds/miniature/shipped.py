@@ -1,4 +1,4 @@
-"""The miniature's models as the repository ships them, so that a first table takes minutes."""
+"""Stage that adopts the miniature's models shipped with the repository, so that a first table takes minutes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ SHIPPED = REPOSITORY / "config/pretrained"
 
 
 def adopt_pretrained(settings: PretrainedStage, work: Work) -> Outcome:
-    """Stage: copy the shipped models into the run's folder, each checked against its sha256.
+    """Stage: copy the shipped models into the run's folder and check each against its sha256.
 
-    Raises `AssetError` if one of them is missing, is not the file that was shipped, or does not hold the weights of its
+    Raises `AssetError` if a model is missing, differs from the shipped one, or does not hold the weights of its
     network.
     """
     for name, sha256 in settings.files.items():
         source, target = below(SHIPPED, name), below(work.folder, name)
         if not source.exists():
-            raise AssetError(f"{source}: the file is missing, expected it as the repository ships it.")
-        if (found := sha256_of(source)) != sha256:
+            raise AssetError(f"{source}: the file is missing; restore it from the repository.")
+        if (actual := sha256_of(source)) != sha256:
             raise AssetError(
-                f"{source}: its sha256 is {found[:12]}, expected {sha256[:12]}; restore it from the repository."
+                f"{source}: its sha256 is {actual[:12]}, expected {sha256[:12]}; restore it from the repository."
             )
         if source.is_dir():
             with folder_written_whole(target) as folder:

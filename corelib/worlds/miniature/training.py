@@ -1,6 +1,7 @@
-"""The plain training loop that the miniature's autoencoder, denoiser and classifiers share.
+"""Training loop shared by the miniature's autoencoder, denoiser and classifiers.
 
-What a step draws is a function of (seed, what, step): a resumed training reaches the same bits as an undisturbed one.
+The draws of a step are a function of (seed, purpose, step), so a resumed training reaches the same bits as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from corelib.settings.miniature import Training
 
 log = logging.getLogger(__name__)
 
-GRADIENT_NORM = 1.0  # gradients are clipped to it
+GRADIENT_NORM = 1.0  # maximum, to which gradients are clipped
 
-RECENT = 0.98  # decay of the reported mean of the loss
+RECENT = 0.98  # decay of the reported moving average of the loss
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,17 @@ class WorldImages:
 def load_world_images(folder: Path) -> WorldImages:
     """Read every `STYLE/OBJECT/INDEX.jpg` below `folder`.
 
-    Raises `ArtefactError` if there is none, or if the images differ in size.
+    Raises `ArtefactError` if there are no images, or if they differ in size.
     """
     paths = sorted(folder.glob("*/*/*.jpg"), key=lambda path: (path.parent, int(path.stem)))
     if not paths:
-        raise ArtefactError(f"{folder}: no images; expected STYLE/OBJECT/INDEX.jpg below it.")
+        raise ArtefactError(f"{folder}: no images, expected STYLE/OBJECT/INDEX.jpg below it.")
     arrays = []
     for path in paths:
         arrays.append(np.asarray(read_image(path)))
         if arrays[-1].shape != arrays[0].shape:
             raise ArtefactError(
-                f"{path}: {arrays[-1].shape[1]} x {arrays[-1].shape[0]} pixels; expected "
+                f"{path}: {arrays[-1].shape[1]} x {arrays[-1].shape[0]} pixels, expected "
                 f"{arrays[0].shape[1]} x {arrays[0].shape[0]} as in {paths[0]}."
             )
     return WorldImages(
@@ -74,25 +75,25 @@ def load_world_images(folder: Path) -> WorldImages:
 
 
 def scaled(pixels: Tensor) -> Tensor:
-    """Pixels from uint8 to float between -1 and 1, as `ToTensor` and `Normalize(0.5, 0.5)` do."""
+    """Convert uint8 pixels to floats from -1 to 1, as `ToTensor` and `Normalize(0.5, 0.5)` do."""
     return pixels.float() / 127.5 - 1
 
 
 @contextmanager
 def initialisation(*address: str | int) -> Iterator[None]:
-    """Modules built in the block start from weights that are a function of `address`; torch's own stream is kept."""
+    """Make initial weights of modules built in the block a function of `address`; torch's own stream is preserved."""
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(*address))
         yield
 
 
 def drawn_batch(seed: int, step: int, images: int, batch: int) -> Tensor:
-    """Which of `images` a step sees: (batch,) indices, drawn with replacement."""
+    """Indices, (batch,), of the images that a step uses, drawn with replacement from `images` images."""
     return torch.randint(images, (batch,), generator=generator(seed, "batch", step))
 
 
 class MovingAverage:
-    """The exponential moving average of a module's parameters, warmed up as (1 + step) / (10 + step)."""
+    """Exponential moving average of a module's parameters, with a decay of at most (1 + step) / (10 + step)."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -101,14 +102,14 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the parameters as they are after step `step`, counted from 0."""
+        """Update the averages with the parameters after step `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for value, parameter in zip(self.values, self._parameters, strict=True):
             value.lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
     def load(self, values: list[Tensor]) -> None:
-        """Continue from saved values. Raises `ValueError` if they are not of the parameters' shapes."""
+        """Resume from saved values. Raises `ValueError` if their shapes differ from those of the parameters."""
         for value, saved in zip(self.values, values, strict=True):
             if value.shape != saved.shape:
                 raise ValueError(f"an average has shape {tuple(saved.shape)}, expected {tuple(value.shape)}")
@@ -116,7 +117,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def give_to_module(self) -> None:
-        """Put the averages in the place of the module's parameters."""
+        """Copy the averages into the module's parameters."""
         for value, parameter in zip(self.values, self._parameters, strict=True):
             parameter.copy_(value)
 
@@ -131,8 +132,8 @@ def train(
 ) -> float:
     """Minimise `loss_at(step)` over the parameters of `module` with Adam, resuming an earlier attempt of the same run.
 
-    The learning rate rises linearly for a twentieth of the steps and falls to zero along a cosine. Returns the mean of
-    the recent losses. Raises `UserError` if the loss stops being finite, `Interrupted` if the job is asked to end.
+    The learning rate rises linearly for a twentieth of the steps and falls to zero along a cosine. Returns the moving
+    average of the loss. Raises `UserError` if the loss becomes non-finite, `Interrupted` if the job is told to end.
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=training.learning_rate, fused=True)
     checkpoint = Checkpoint(work.checkpoint, work.owner, work.checkpoint_seconds)
@@ -144,7 +145,7 @@ def train(
             put_back(optimizer, state["optimizer"])
             if average is not None:
                 average.load(state["average"])
-        log.info("going on from step %d", done)
+        log.info("resuming from step %d", done)
     progress = Progress(name, training.steps, start=done)
     module.train()
 
@@ -160,13 +161,13 @@ def train(
     with checkpoint.watching_for_the_end():
         while done < training.steps:
             for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate * _share_of_learning_rate(done, training.steps)
+                group["lr"] = training.learning_rate * _learning_rate_factor(done, training.steps)
             loss = loss_at(done)
             value = loss.item()
             if not math.isfinite(value):
                 raise UserError(
-                    f"{name}: the loss is {value} at step {done + 1} of {training.steps}; expected a finite number: "
-                    f"lower its learning_rate, now {training.learning_rate}."
+                    f"{name}: the loss is {value} at step {done + 1} of {training.steps}, expected a finite number; "
+                    f"reduce its learning_rate, now {training.learning_rate}."
                 )
             optimizer.zero_grad()
             loss.backward()
@@ -183,6 +184,6 @@ def train(
     return recent_loss
 
 
-def _share_of_learning_rate(step: int, steps: int) -> float:
+def _learning_rate_factor(step: int, steps: int) -> float:
     warm_up = max(1, steps // 20)
     return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -1,4 +1,4 @@
-"""The paper's world: taking the user's own files into use, by links to them and without touching them."""
+"""The paper's world: adopts the user's own files through links, without modifying them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from corelib.files.paths import followed
 from corelib.runs.stage import Outcome, Work
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.worlds.unlearn_canvas.asset_inspection import Inspection
-from corelib.worlds.unlearn_canvas.image_index import ImageIndex, read_index
+from corelib.worlds.unlearn_canvas.image_index import read_index
 from corelib.worlds.unlearn_canvas.presence import ADVICE, absences
 
 INDEX = "images.parquet"
-"""What the benchmark's images are, one by one, and where they lay when they were taken into use; the run's own copy."""
+"""The run's own copy of the image index: sha256 of each image, and its location when it was adopted."""
 
 IMAGES, INDEX_OF_USER = "images", "image_index"
 
@@ -28,10 +28,10 @@ NETWORKS = ("compvis", "inception", "inception_torchvision")
 
 
 def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
-    """Stage: check that every asset is there and is what the lock says, and record where it lies.
+    """Stage: check that every asset exists and matches the lock file, and record its location.
 
-    The run's folder links to the assets by their names. Raises `AssetError` with one sentence that names everything
-    that is wrong.
+    The run's folder has a link to each asset, under the asset's name. Raises `AssetError` with one sentence that lists
+    all faults.
     """
     if faults := list(faults_of(settings, work.folder, values=True)):
         raise AssetError(f"assets of the paper's world: {'; '.join(faults)} (see `world.assets` of the study).")
@@ -60,13 +60,13 @@ def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
 def faults_of(
     settings: AdoptionStage, folder: Path, values: bool, compvis_weights: Literal["raw", "ema"] | None = None
 ) -> Iterator[str]:
-    """What is not there, not what the lock says, or not the weights of its network, in words.
+    """Yield a description of each asset that is missing, differs from the lock file, or does not fit its network.
 
     Args:
-        settings: which assets are needed.
-        folder: has the links to them.
-        values: whether to read all weights and see that they are finite; `make assets` has done so before it locked.
-        compvis_weights: which weights of a CompVis file are used, where that is known.
+        settings: the assets that are needed.
+        folder: folder with links to them.
+        values: whether to read all weights and check that they are finite; `make assets` does so before it locks them.
+        compvis_weights: the weights of a CompVis file that are used, if known.
     """
     paths = {name: followed(folder / name) for name in settings.sha256}
     yield from absences(settings, paths)
@@ -75,19 +75,19 @@ def faults_of(
         if locked is None or not paths[name].exists():
             continue
         if name == IMAGES:
-            yield from _faults_of_images(folder, locked)
-        elif (found := sha256_of(paths[name])) != locked:
-            yield f"{paths[name]} has the sha256 {found[:12]}, expected {locked[:12]} as locked"
+            yield from _image_faults(folder, locked)
+        elif (actual := sha256_of(paths[name])) != locked:
+            yield f"{paths[name]} has the sha256 {actual[:12]}, expected {locked[:12]} as locked"
         elif (fault := inspection.fault(name)) is not None:
             yield fault
     yield from inspection.faults_of_pipeline()
 
 
-def _faults_of_images(folder: Path, locked: str) -> Iterator[str]:
+def _image_faults(folder: Path, locked: str) -> Iterator[str]:
     index = folder / INDEX_OF_USER
     if not index.exists():
         yield f"{followed(index)}, the index of the images, is missing{ADVICE}"
         return
-    known: ImageIndex = read_index(index)
-    if known.digest != locked:
-        yield f"{followed(index)} is the index of other images ({known.digest[:12]}), expected {locked[:12]} as locked"
+    digest = read_index(index).digest
+    if digest != locked:
+        yield f"{followed(index)} is the index of other images ({digest[:12]}), expected {locked[:12]} as locked"

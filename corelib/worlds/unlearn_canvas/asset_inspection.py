@@ -1,8 +1,8 @@
-"""Whether files of weights are those of the networks that they are for, seen before anything is computed with them.
+"""Checks that weight files fit their networks, before anything is computed with them.
 
-`make assets` and `preflight` ask, and the jobs that take assets or the shipped world into use. Names, shapes and types
-are read from the files, and values only if that is asked for. Every loader asks the same again of what it loads, so
-this module decides no number and is part of no digest. It imports torch, diffusers and timm when it needs them.
+`make assets`, `preflight` and the jobs that adopt assets or the shipped world use these checks. They read names, shapes
+and types from the files, and values only on request. Every loader repeats the checks on the weights that it loads, so
+this module affects no number and is part of no digest. torch, diffusers and timm are imported only when needed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from typing import Literal
 
 from corelib.errors import AssetError
 from corelib.files.placeholders import check_files, said
-from corelib.models.compatibility import (
-    check_schedule_of_checkpoint,
-)
+from corelib.models.compatibility import check_schedule_of_checkpoint
 from corelib.models.inspection import faults_between, inspect_classifier, inspect_part
 from corelib.settings.unlearn_canvas import AdoptionStage
 
@@ -27,14 +25,14 @@ PIPELINE = "pipeline/"
 
 @dataclass(frozen=True)
 class Inspection:
-    """A look at the assets of a study, as far as they are there.
+    """Inspection of the assets of a study; some of them may be missing.
 
     Attributes:
-        settings: which assets, and the form of each classifier.
-        paths: where each lies, by its name in the lock: `pipeline/unet`, `style_classifier` and so on.
-        values: whether to read all values and see that they are finite.
-        compvis_weights: which weights of a CompVis file the study uses; None where that is not known.
-        is_locked: whether the files are as they were locked, so that a TorchScript file may be loaded.
+        settings: the assets, and the form of each classifier.
+        paths: path of each asset, by its name in the lock file: `pipeline/unet`, `style_classifier` and so on.
+        values: whether to read all values and check that they are finite.
+        compvis_weights: the weights of a CompVis file that the study uses; None if unknown.
+        is_locked: whether the files match the lock file, so that a TorchScript file may be loaded.
     """
 
     settings: AdoptionStage
@@ -44,7 +42,7 @@ class Inspection:
     is_locked: bool = False
 
     def fault(self, name: str) -> str | None:
-        """What is wrong with one of the assets, in words without a final period."""
+        """Description of the fault of an asset, without final period; None if it has no fault."""
         path = self.paths[name]
         try:
             check_files(path)
@@ -56,11 +54,11 @@ class Inspection:
         return None
 
     def faults_of_pipeline(self) -> Iterator[str]:
-        """In what the parts of the pipeline do not go together, in words; each of them is right in itself."""
+        """Descriptions of mismatches between the parts of the pipeline, although each part is valid on its own."""
         parts = (self.settings.unet, "vae", "text_encoder", "tokenizer")
-        places = [self.paths.get(f"{PIPELINE}{part}") for part in parts]
-        if all(place is not None and place.exists() for place in places):
-            yield from faults_between(*(place for place in places if place is not None))
+        paths = [self.paths.get(f"{PIPELINE}{part}") for part in parts]
+        if all(path is not None and path.exists() for path in paths):
+            yield from faults_between(*(path for path in paths if path is not None))
 
     def _inspect(self, name: str, path: Path) -> None:
         if name.startswith(PIPELINE):
@@ -79,7 +77,7 @@ class Inspection:
 
             check_torchvision_inception(path, self.values)
         elif name == "inception":
-            self._inspect_program(path)
+            self._inspect_torchscript(path)
 
     def _compare_schedules(self, checkpoint: Path) -> None:
         from corelib.models.pipeline_parts import load_scheduler
@@ -90,7 +88,7 @@ class Inspection:
             weights = read_checkpoint(checkpoint)
             check_schedule_of_checkpoint(checkpoint, weights, folder, load_scheduler(folder))
 
-    def _inspect_program(self, path: Path) -> None:
+    def _inspect_torchscript(self, path: Path) -> None:
         if self.is_locked and self.values:
             from corelib.models.inception import clean_inception
 
@@ -109,8 +107,8 @@ class Inspection:
 
 
 def unreadable(error: OSError, path: Path) -> str:
-    """What keeps an asset from being read, in words without a final period."""
-    place = said(str(error.filename or path))
+    """Description of the error that prevents reading an asset, without final period."""
+    name = said(str(error.filename or path))
     if isinstance(error, IsADirectoryError):
-        return f"{place}: a folder, expected a file"
-    return f"{place}: not readable ({error.strerror or error}), expected the right to read it"
+        return f"{name}: a folder, expected a file"
+    return f"{name}: not readable ({error.strerror or error}); check its permissions"

@@ -1,7 +1,7 @@
-"""The lock: what the user's assets were when they were first trusted, and are ever after.
+"""Lock file: sha256 of each asset of the user, recorded on first use.
 
-It lies beside the configuration as `assets.lock.json`, by the places that studies name, so that two studies may use
-different copies. `make assets` writes it; plans read it, and a run's address depends on the hashes in it.
+The lock file `assets.lock.json` is part of the configuration folder. Its keys are the paths that studies name, so two
+studies may use different copies. `make assets` writes it; plans read it, and a run's address depends on its hashes.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from corelib.files.json_files import read_json, write_json
 from corelib.settings.section import Section
 
 LOCK = "assets.lock.json"
-"""Below the configuration folder."""
+"""File name in the configuration folder."""
 
 SHA256 = r"[0-9a-f]{64}"
 
 
 class LockedAsset(Section):
-    """What lay at a place.
+    """An asset as it was locked.
 
     Attributes:
-        sha256: of the file or folder; of images, the digest of their index.
-        bytes: how many there were.
-        files: of a folder, the sha256 of each file in it.
-        source: where it came from, in words.
+        sha256: sha256 of the file or folder; for images, the digest of their index.
+        bytes: size in bytes.
+        files: sha256 of each file in a folder; empty for a single file.
+        source: origin, in words.
     """
 
     sha256: str = Field(pattern=f"^{SHA256}$")
@@ -39,11 +39,11 @@ class LockedAsset(Section):
 
 
 class Lock(Section):
-    """Everything that is locked.
+    """Content of the lock file.
 
     Attributes:
-        revisions: the commit of each Hub repository, by its kind and name.
-        assets: what is trusted, by its place as the study writes it.
+        revisions: commit of each Hub repository, by kind and name.
+        assets: trusted assets, by path as written in the study.
     """
 
     revisions: dict[str, str]
@@ -51,20 +51,20 @@ class Lock(Section):
 
     @property
     def sha256(self) -> dict[str, str]:
-        """The sha256 of every locked asset by its place."""
+        """Sha256 of every locked asset, by path."""
         return {place: asset.sha256 for place, asset in self.assets.items()}
 
     def with_asset(self, place: str, asset: LockedAsset) -> Lock:
-        """The same lock, and one asset more."""
+        """This lock with one more asset."""
         return Lock(revisions=self.revisions, assets={**self.assets, place: asset})
 
     def with_revision(self, repository: str, commit: str) -> Lock:
-        """The same lock, and the commit of one repository."""
+        """This lock with the commit of one more repository."""
         return Lock(revisions={**self.revisions, repository: commit}, assets=self.assets)
 
 
 def read_lock(folder: Path) -> Lock:
-    """The lock of a configuration folder, empty where there is none. Raises `AssetError` if it is damaged."""
+    """The lock of a configuration folder, empty if there is no file. Raises `AssetError` if it is damaged."""
     path = folder / LOCK
     if not path.exists():
         return Lock(revisions={}, assets={})
@@ -72,8 +72,8 @@ def read_lock(folder: Path) -> Lock:
         return Lock.model_validate(read_json(path))
     except (ArtefactError, ValidationError, OSError):
         raise AssetError(
-            f"{path}: not readable as a lock of assets, expected it as `make assets` wrote it; restore it, or delete "
-            "it to trust the assets as they are now."
+            f"{path}: not readable as a lock file of assets; restore it as `make assets` wrote it, or delete it to "
+            "trust the assets as they are now."
         ) from None
 
 
@@ -83,13 +83,13 @@ def write_lock(folder: Path, lock: Lock) -> None:
 
 
 def place_of(name: str, places: Mapping[str, str]) -> str:
-    """The place of an asset, or of a part of one such as `pipeline/unet`."""
+    """The path of an asset, or of a part of one such as `pipeline/unet`."""
     asset, *part = name.split("/")
     return "/".join([places[asset], *part])
 
 
 def as_it_is(path: Path, source: str) -> LockedAsset:
-    """A file or folder as it can be locked now."""
+    """Lock entry for a file or folder in its current state."""
     if not path.is_dir():
         return LockedAsset(sha256=sha256_of(path), bytes=path.stat().st_size, files={}, source=source)
     files = {file.relative_to(path).as_posix(): sha256_of(file) for file in files_below(path)}
@@ -98,17 +98,17 @@ def as_it_is(path: Path, source: str) -> LockedAsset:
     return LockedAsset(sha256=sha256_of_text("\n".join(lines)), bytes=size, files=files, source=source)
 
 
-def difference(place: str, locked: LockedAsset, found: LockedAsset) -> str:
-    """In words, what of an asset is not as it was locked; of a folder the first file that is not."""
-    for name in sorted({*locked.files, *found.files}):
-        if locked.files.get(name) != found.files.get(name):
-            if name not in found.files:
+def difference(place: str, locked: LockedAsset, current: LockedAsset) -> str:
+    """Describe how an asset differs from its lock entry; for a folder, the first file that differs."""
+    for name in sorted({*locked.files, *current.files}):
+        if locked.files.get(name) != current.files.get(name):
+            if name not in current.files:
                 return f"{place}/{name} is missing, expected it as locked"
             if name not in locked.files:
-                return f"{place}/{name} is there, expected only the files that are locked"
-            return _two_hashes(f"{place}/{name}", locked.files[name], found.files[name])
-    return _two_hashes(place, locked.sha256, found.sha256)
+                return f"{place}/{name} is not locked, expected locked files only"
+            return _hash_mismatch(f"{place}/{name}", locked.files[name], current.files[name])
+    return _hash_mismatch(place, locked.sha256, current.sha256)
 
 
-def _two_hashes(path: str, locked: str, found: str) -> str:
-    return f"{path} has the sha256 {found[:12]}, expected {locked[:12]} as locked"
+def _hash_mismatch(path: str, locked: str, current: str) -> str:
+    return f"{path} has the sha256 {current[:12]}, expected {locked[:12]} as locked"

@@ -1,7 +1,7 @@
-"""Fetching the paper's assets from where their authors published them, once, with a network, and checked.
+"""Downloads the paper's assets, once, from the servers on which their authors published them, and verifies them.
 
-The Hub's own client does the transfers. A file goes on in its middle where an earlier call was stopped, and what
-arrives is compared with the hash under which the Hub keeps it before it gets its name.
+The Hub's own client transfers the files. A transfer resumes where an earlier call stopped, and a file gets its name
+only after a comparison with the hash that the Hub records.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from corelib.files.yaml_files import UnreadableYaml, read_yaml
 from corelib.settings.section import Section
 
 SOURCES = "assets.yaml"
-"""Below the configuration folder."""
+"""File name in the configuration folder."""
 
-AGAIN = "run `make assets` again where there is a network: it goes on where it stopped"
+AGAIN = "run `make assets` again with a network connection to resume where it stopped"
 
 
 class HubRepository(Section):
-    """A repository of the Hugging Face Hub; a revision of None is resolved once and then locked."""
+    """A repository on the Hugging Face Hub. A revision of None is resolved once and then locked."""
 
     kind: Literal["dataset", "model"]
     repository: str
@@ -40,12 +40,12 @@ class HubRepository(Section):
 
     @property
     def name(self) -> str:
-        """In words, and as the lock names it."""
+        """Kind and repository, as written in the lock file."""
         return f"{self.kind} {self.repository}"
 
 
 class Source(Section):
-    """Where an asset is published, and where it is put (`config/assets.yaml` says more)."""
+    """Where an asset is published, and where it is stored (documented in `config/assets.yaml`)."""
 
     what: str
     hub: HubRepository | None = None
@@ -59,18 +59,18 @@ class Source(Section):
 
     @property
     def place(self) -> str:
-        """Where the asset lies once it is fetched."""
+        """Path of the asset after the download."""
         return f"{self.folder}/{self.path}".rstrip("/")
 
     @property
     def origin(self) -> str:
-        """Who publishes it, in words."""
+        """The URL or Hub repository that publishes it."""
         return self.url or (self.hub.name if self.hub else "")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a Hub repository: its size, and its hash as the Hub keeps it (sha256, or git's of small files)."""
+    """A file of a Hub repository, with its size and the hash that the Hub records (for small files, the git hash)."""
 
     name: str
     size: int
@@ -79,7 +79,7 @@ class RemoteFile:
 
 
 def load_sources(folder: Path) -> dict[str, Source]:
-    """The rows of `assets.yaml` in a configuration folder. Raises `ConfigurationError` with one sentence."""
+    """The entries of `assets.yaml` in a configuration folder. Raises `ConfigurationError` if it is invalid."""
     path = folder / SOURCES
     try:
         rows = read_yaml(path)
@@ -96,9 +96,11 @@ def load_sources(folder: Path) -> dict[str, Source]:
         if (source.hub is None) == (source.url is None):
             raise ConfigurationError(f"{path}: {name} has {source.origin or 'no source'}, expected either hub or url.")
         if any(_leads_out(pattern) for pattern in source.files):
-            raise ConfigurationError(f"{path}: {name}.files is {source.files}, expected patterns below the repository.")
+            raise ConfigurationError(
+                f"{path}: {name}.files is {source.files}, expected patterns inside the repository."
+            )
         if _leads_out(source.folder) or _leads_out(source.place):
-            raise ConfigurationError(f"{path}: {name} is put at {source.place}, expected a place below this folder.")
+            raise ConfigurationError(f"{path}: {name} is stored at {source.place}, expected a path inside this folder.")
     return sources
 
 
@@ -111,97 +113,99 @@ def _leads_out(name: str) -> bool:
 
 
 def resolve(hub: HubRepository, locked: str | None) -> str:
-    """The commit of a repository: the locked one, or what its revision (or newest state) is now."""
+    """The commit of a repository: the locked one, or else that of its revision (by default the newest)."""
     if locked is not None:
         return locked
-    with _said_of(hub.name, hub.revision):
-        found = HfApi().repo_info(hub.repository, repo_type=hub.kind, revision=hub.revision)
-    if found.sha is None:
-        raise AssetError(f"{hub.name}: the Hub names no commit of it, expected one.")
-    return str(found.sha)
+    with _hub_errors(hub.name, hub.revision):
+        info = HfApi().repo_info(hub.repository, repo_type=hub.kind, revision=hub.revision)
+    if info.sha is None:
+        raise AssetError(f"{hub.name}: the Hub returned no commit for it; set its revision in {SOURCES}.")
+    return str(info.sha)
 
 
 def list_files(source: Source, commit: str, unet: str) -> list[RemoteFile]:
-    """The files of a Hub row at a commit, in order. Raises `AssetError` if one of its patterns matches nothing."""
+    """The files of a Hub entry at a commit, by name. Raises `AssetError` if one of its patterns matches no file."""
     assert source.hub is not None
     hub = source.hub
-    with _said_of(hub.name, commit):
+    with _hub_errors(hub.name, commit):
         listing = HfApi().dataset_info if hub.kind == "dataset" else HfApi().model_info
         siblings = listing(hub.repository, revision=commit, files_metadata=True).siblings
-    found = {}
+    remote_files = {}
     for pattern in (pattern.replace("{unet}", unet) for pattern in source.files):
         matching = [file for file in siblings or [] if fnmatch.fnmatchcase(file.rfilename, pattern)]
         if not matching:
             raise AssetError(
-                f"{hub.name}: no file there matches {pattern} at {commit[:12]}; expected {source.what}. If you have "
-                f"it, put it at {source.place}, or name its place in `world.assets` of your study."
+                f"{hub.name}: no file matches {pattern} at {commit[:12]}, expected {source.what}. If you have a copy, "
+                f"put it at {source.place}, or set its path in `world.assets` of your study."
             )
         for file in matching:
             if _leads_out(file.rfilename):
                 raise AssetError(f"{hub.name}: the file name {file.rfilename!r} leads out of its folder.")
             sha256 = file.lfs.sha256 if file.lfs else None
-            found[file.rfilename] = RemoteFile(file.rfilename, int(file.size or 0), sha256, file.blob_id)
-    return [found[name] for name in sorted(found)]
+            remote_files[file.rfilename] = RemoteFile(file.rfilename, int(file.size or 0), sha256, file.blob_id)
+    return [remote_files[name] for name in sorted(remote_files)]
 
 
 def fetch_from_hub(source: Source, commit: str, files: list[RemoteFile], say: Callable[[str], None]) -> None:
-    """Bring the files of a Hub row into its folder; those that are there already are only checked.
+    """Download the files of a Hub entry into its folder; existing files are only verified.
 
-    Raises `AssetError` if the network fails, in which case what has arrived is kept, or if a file has other bytes than
-    the Hub says, in which case it is removed.
+    Raises `AssetError` if the network fails, in which case the received part is kept, or if a file does not match the
+    hash that the Hub records, in which case it is removed.
     """
     assert source.hub is not None
     hub, token = source.hub, get_token()
     for number, file in enumerate(files, start=1):
         path = Path(source.folder) / file.name
-        if path.is_file() and path.stat().st_size == file.size and _is(file, path):
+        if path.is_file() and path.stat().st_size == file.size and _matches(file, path):
             continue
         say(f"  {number} of {len(files)}: {file.name}")
         url = hf_hub_url(hub.repository, file.name, repo_type=hub.kind, revision=commit)
-        with _said_of(hub.name, commit):
-            part = _transfer(url, path, file.size, {"authorization": f"Bearer {token}"} if token else {})
-        if not _is(file, part):
+        with _hub_errors(hub.name, commit):
+            part = _download(url, path, file.size, {"authorization": f"Bearer {token}"} if token else {})
+        if not _matches(file, part):
             part.unlink()
             raise AssetError(
-                f"{path}: what arrived has another hash than {(file.sha256 or file.blob or '')[:12]}, which {hub.name} "
-                f"says of it; it was removed: {AGAIN}."
+                f"{path}: the downloaded file does not match the hash {(file.sha256 or file.blob or '')[:12]} of "
+                f"{hub.name} and was removed; {AGAIN}."
             )
         part.replace(path)
 
 
 def fetch_from_url(source: Source) -> None:
-    """Bring the file of a URL row to its place. Raises `AssetError` as `fetch_from_hub` does."""
+    """Download the file of a URL entry to its path. Raises `AssetError` as `fetch_from_hub` does."""
     assert source.url is not None
     path = Path(source.place)
-    with _said_of(source.url, None):
-        part = _transfer(source.url, path, None, {})
-    found = sha256_of(part)
-    if not found.startswith(source.sha256 or ""):
+    with _hub_errors(source.url, None):
+        part = _download(source.url, path, None, {})
+    sha256 = sha256_of(part)
+    if not sha256.startswith(source.sha256 or ""):
         part.unlink()
         raise AssetError(
-            f"{path}: what arrived from {source.url} has the sha256 {found[:12]}, expected {source.sha256}; it was "
-            f"removed: {AGAIN}."
+            f"{path}: the file from {source.url} has the sha256 {sha256[:12]}, expected {source.sha256}, and was "
+            f"removed; {AGAIN}."
         )
     part.replace(path)
 
 
-def _transfer(url: str, path: Path, size: int | None, headers: dict[str, str]) -> Path:
-    """A file beside `path` with all that the server has; it goes on from what an earlier call left there.
+def _download(url: str, path: Path, size: int | None, headers: dict[str, str]) -> Path:
+    """Download the whole file to a partial file beside `path`, resuming from the content left by an earlier call.
 
-    The Hub's client has this function below the one that people call, which begins anew in every process.
+    Calls an internal function of the Hub's client, because the public one starts anew in every process.
     """
     part = path.with_name(f".{path.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     if size is not None and part.exists() and part.stat().st_size > size:
         part.unlink()
     with part.open("ab") as stream:
-        there = stream.tell()
-        http_get(url, stream, resume_size=there, headers=headers, expected_size=size, displayed_filename=path.name)
+        resume_size = stream.tell()
+        http_get(
+            url, stream, resume_size=resume_size, headers=headers, expected_size=size, displayed_filename=path.name
+        )
     return part
 
 
-def _is(file: RemoteFile, path: Path) -> bool:
-    """Whether a local file has the bytes under whose hash the Hub keeps it."""
+def _matches(file: RemoteFile, path: Path) -> bool:
+    """Whether a local file matches the hash that the Hub records."""
     if file.sha256 is not None:
         return sha256_of(path) == file.sha256
     content = path.read_bytes()
@@ -209,8 +213,8 @@ def _is(file: RemoteFile, path: Path) -> bool:
 
 
 @contextmanager
-def _said_of(origin: str, revision: str | None) -> Iterator[None]:
-    """Turns what the Hub's client raises into one sentence each."""
+def _hub_errors(origin: str, revision: str | None) -> Iterator[None]:
+    """Turn the exceptions of the Hub's client into `AssetError` with one sentence."""
     try:
         yield
     except errors.RevisionNotFoundError:
@@ -219,17 +223,16 @@ def _said_of(origin: str, revision: str | None) -> Iterator[None]:
         ) from None
     except errors.GatedRepoError:
         raise AssetError(
-            f"{origin}: the Hub lets only those in whom its owners have let in; ask for access on its page, and log in "
-            "by `hf auth login`."
+            f"{origin}: gated repository; request access on its page, then log in with `hf auth login`."
         ) from None
     except errors.RepositoryNotFoundError:
         raise AssetError(
-            f"{origin}: the Hub has no such repository, or it is private; expected what {SOURCES} names."
+            f"{origin}: the Hub has no such repository, or it is private; check the name in {SOURCES}."
         ) from None
     except errors.EntryNotFoundError as error:
-        raise AssetError(f"{origin}: a file that it lists is not there ({_first_line(error)}).") from None
+        raise AssetError(f"{origin}: a listed file is missing ({_first_line(error)}).") from None
     except errors.HfHubHTTPError as error:
-        raise AssetError(f"{origin}: the server refused ({_first_line(error)}); {AGAIN}.") from None
+        raise AssetError(f"{origin}: the server refused the request ({_first_line(error)}); {AGAIN}.") from None
     except (httpx2.HTTPError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError) as error:
         server = constants.ENDPOINT if "://" not in origin else "the server"
         raise AssetError(f"{origin}: {server} cannot be reached ({_first_line(error)}); {AGAIN}.") from None

@@ -1,8 +1,8 @@
-"""Finding the benchmark's images in a folder STYLE/OBJECT/INDEX.jpg, as people really keep it.
+"""Finds the benchmark's images in a folder STYLE/OBJECT/INDEX.jpg, and accepts common deviations from this layout.
 
-Folders and files may be called otherwise, as long as there is one reading: other cases and blanks, the photos' folder
-by its other names, other endings, leading zeros, numbers from 0, one folder more at the top. What was understood is
-said, and so is what lies in the place of an image that is missing.
+Folders and files may have other names if their meaning is unambiguous: other case, spaces for underscores, other names
+for the photos' folder, other extensions, leading zeros, numbers from 0, an extra folder at the top. Notes report the
+accepted deviations. For a missing image, the content of its folder is reported.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from corelib.models.compatibility import plain
 from corelib.worlds.unlearn_canvas.image_index import Key
 
 IMAGE_FILE = re.compile(r"0*(\d{1,9})\.(jpe?g|png)", re.IGNORECASE)
-"""What a file of an image is called; what it is, its content says."""
+"""Name of an image file. Its format follows from its content, not from its extension."""
 
 LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-"""What other systems leave in folders, in lower case, besides hidden files."""
+"""Files and folders left by operating systems, in lower case; they are ignored like hidden files."""
 
 DEEPEST = 3
-"""How many folders more there may be at the top."""
+"""Maximum number of extra folder levels at the top."""
 
-CALLED = "files called like"
-"""How the note on names of files begins, which is made once."""
+CALLED = "files named like"
+"""Start of the note on file names, which is added only once."""
 
 SHOWN = 3
-"""How many names are shown of what lies in a folder."""
+"""Maximum number of names in a description of a folder's content."""
 
 
 def names_of_styles(styles: Sequence[str], photo_style: str) -> dict[str, str]:
-    """The styles by their plain names; the photos have several."""
+    """Styles by plain name; the photo style has several."""
     others = ("photo", "photos", "seed image", "seed images")
     return {plain(style): style for style in styles} | dict.fromkeys(others, photo_style)
 
@@ -44,10 +44,10 @@ class FoundFiles:
     """The image files of a folder.
 
     Attributes:
-        files: where each image lies, relative to the folder.
-        faults: what has more than one reading, in words.
-        notes: what is called otherwise than documented and was understood, in words.
-        missing: what lies in the place of an image that is not there, in words.
+        files: path of each image, relative to the folder.
+        faults: descriptions of ambiguous names.
+        notes: descriptions of accepted deviations from the documented names.
+        missing: function that describes the content of the folder of a missing image.
     """
 
     files: Mapping[Key, str]
@@ -59,13 +59,13 @@ class FoundFiles:
 def find_files(
     root: Path, styles: Sequence[str], objects: Sequence[str], per_cell: int, photo_style: str
 ) -> FoundFiles:
-    """Look through a folder for the images of some styles and objects, numbered 1 to `per_cell`."""
-    return _Search(root, styles, objects, per_cell, photo_style).found()
+    """Search a folder for the images of some styles and objects, numbered 1 to `per_cell`."""
+    return _Search(root, styles, objects, per_cell, photo_style).run()
 
 
 @dataclass(eq=False)
 class _Search:
-    """One look through a folder."""
+    """A single search of a folder."""
 
     root: Path
     styles: Sequence[str]
@@ -75,8 +75,8 @@ class _Search:
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def found(self) -> FoundFiles:
-        self.top = self._top()
+    def run(self) -> FoundFiles:
+        self.top = self._find_top()
         self.folders = self._subfolders(self.top, names_of_styles(self.styles, self.photo_style), self.styles)
         known = {plain(object_): object_ for object_ in self.objects}
         self.cells = {
@@ -84,99 +84,99 @@ class _Search:
             for style, folder in self.folders.items()
             for object_, cell in self._subfolders(folder, known, self.objects).items()
         }
-        numbered = {cell: self._numbered(folder) for cell, folder in self.cells.items()}
+        numbered = {cell: self._files_by_number(folder) for cell, folder in self.cells.items()}
         first = self._first_number(list(numbered.values()))
         files = {}
         for (style, object_), by_number in numbered.items():
             for number in range(first, first + self.per_cell):
                 key = (style, object_, number - first + 1)
-                if path := self._one_of(key, number, by_number.get(number, [])):
+                if path := self._select_file(key, number, by_number.get(number, [])):
                     files[key] = path.relative_to(self.root).as_posix()
-        return FoundFiles(files, self.faults, self.notes, self._missing)
+        return FoundFiles(files, self.faults, self.notes, self._describe_missing)
 
-    def _top(self) -> Path:
-        """The folder with the styles: the root, or the one folder below it that has some."""
+    def _find_top(self) -> Path:
+        """The folder with the styles: the root, or the single folder below it that has styles."""
         level = [self.root]
         known = names_of_styles(self.styles, self.photo_style)
         for _ in range(DEEPEST + 1):
-            having = [folder for folder in level if any(plain(below.name) in known for below in _folders(folder))]
-            if len(having) > 1:
-                places = " and in ".join(said(str(folder.relative_to(self.root))) for folder in having[:SHOWN])
-                self.faults.append(f"{self.root}: styles are in {places}, expected one folder of them")
-            if having:
-                if having[0] != self.root:
-                    top = said(str(having[0].relative_to(self.root)))
+            tops = [folder for folder in level if any(plain(child.name) in known for child in _folders(folder))]
+            if len(tops) > 1:
+                names = " and in ".join(said(str(folder.relative_to(self.root))) for folder in tops[:SHOWN])
+                self.faults.append(f"{self.root}: styles are in {names}, expected a single folder of styles")
+            if tops:
+                if tops[0] != self.root:
+                    top = said(str(tops[0].relative_to(self.root)))
                     self.notes.append(f"{self.root}: the styles are in its folder {top}")
-                    self._check_name(having[0])
-                return having[0]
-            level = [below for folder in level for below in _folders(folder)]
+                    self._check_name(tops[0])
+                return tops[0]
+            level = [child for folder in level for child in _folders(folder)]
         return self.root
 
     def _subfolders(self, folder: Path, known: Mapping[str, str], names: Sequence[str]) -> dict[str, Path]:
-        """The folders of some names, each by the name that it stands for."""
+        """Subfolders that stand for some names, by these names."""
         candidates: dict[str, list[Path]] = {}
-        for below in _folders(folder):
-            if (name := known.get(plain(below.name))) in names and name is not None:
-                candidates.setdefault(name, []).append(below)
-        found = {}
+        for child in _folders(folder):
+            if (name := known.get(plain(child.name))) in names and name is not None:
+                candidates.setdefault(name, []).append(child)
+        subfolders = {}
         for name, paths in candidates.items():
             exact = [path for path in paths if path.name == name]
             if len(paths) > 1 and not exact:
                 either = " or ".join(said(path.name) for path in paths)
-                self.faults.append(f"{folder / name}: it may be {either}, expected one of them")
-            found[name] = (exact or paths)[0]
+                self.faults.append(f"{folder / name}: it may be {either}, expected only one of them")
+            subfolders[name] = (exact or paths)[0]
             if not exact:
-                self.notes.append(f"{said(str(paths[0]))} is taken for {name}")
+                self.notes.append(f"{said(str(paths[0]))} is read as {name}")
                 self._check_name(paths[0])
-        return found
+        return subfolders
 
     def _check_name(self, folder: Path) -> None:
-        """An index names each image by its path, and reads no path that could be mistaken for another."""
+        """Report an unprintable name: an index stores paths, and rejects any that could be mistaken for another."""
         if not str(folder.relative_to(self.root)).isprintable():
             self.faults.append(f"{said(str(folder))}: {UNPRINTABLE}")
 
-    def _numbered(self, cell: Path) -> dict[int, list[Path]]:
-        """The image files of a cell by the number in their name."""
-        found: dict[int, list[Path]] = {}
+    def _files_by_number(self, cell: Path) -> dict[int, list[Path]]:
+        """The image files of a cell, by the number in their names."""
+        files: dict[int, list[Path]] = {}
         for path in _entries(cell):
-            if (named := IMAGE_FILE.fullmatch(path.name)) and path.is_file():
-                found.setdefault(int(named[1]), []).append(path)
-        return found
+            if (match := IMAGE_FILE.fullmatch(path.name)) and path.is_file():
+                files.setdefault(int(match[1]), []).append(path)
+        return files
 
     def _first_number(self, cells: Sequence[Mapping[int, object]]) -> int:
-        """0 if every cell has an image 0 and none the last one from 1 on; else 1."""
+        """0 if every cell with images has number 0 and none has number `per_cell`; otherwise 1."""
         filled = [cell for cell in cells if cell]
         if not filled or not all(0 in cell and self.per_cell not in cell for cell in filled):
             return 1
-        self.notes.append(f"{self.top}: the images are numbered from 0, so 0 is taken for image 1")
+        self.notes.append(f"{self.top}: the images are numbered from 0, so 0 is read as image 1")
         return 0
 
-    def _one_of(self, key: Key, number: int, paths: list[Path]) -> Path | None:
-        """The file of an image. The documented name is certain; of others there must be one."""
+    def _select_file(self, key: Key, number: int, paths: list[Path]) -> Path | None:
+        """The file of an image. The documented name takes precedence; otherwise there must be a single candidate."""
         style, object_, index = key
         exact = [path for path in paths if path.name == f"{number}.jpg"]
         if len(paths) > 1 and not exact:
-            place = self.root / style / object_ / f"{index}.jpg"
+            image = self.root / style / object_ / f"{index}.jpg"
             either = " or ".join(path.name for path in paths)
-            self.faults.append(f"{place}: it may be {either}, expected one of them")
+            self.faults.append(f"{image}: it may be {either}, expected only one of them")
         if paths and not exact and not any(note.startswith(CALLED) for note in self.notes):
-            self.notes.append(f"{CALLED} {paths[0].name} are taken for those called {index}.jpg")
+            self.notes.append(f"{CALLED} {paths[0].name} are read as {index}.jpg")
         return next(iter(exact or paths), None)
 
     @functools.cache  # noqa: B019 (it lives as long as the search)
-    def _in_place_of(self, style: str, object_: str) -> str:
+    def _describe_folder(self, style: str, object_: str) -> str:
         if style not in self.folders:
-            return f"{self.top.name} {_contents(self.top)}"
+            return f"{self.top.name} {_describe_content(self.top)}"
         if (style, object_) not in self.cells:
-            return f"{self.folders[style].name} {_contents(self.folders[style])}"
-        return f"its folder {_contents(self.cells[style, object_])}"
+            return f"{self.folders[style].name} {_describe_content(self.folders[style])}"
+        return f"its folder {_describe_content(self.cells[style, object_])}"
 
-    def _missing(self, key: Key) -> str:
-        return self._in_place_of(key[0], key[1])
+    def _describe_missing(self, key: Key) -> str:
+        return self._describe_folder(key[0], key[1])
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """What lies in a folder, in the order of the names, without what systems leave there."""
+    """Entries of a folder, sorted by name, without hidden files and litter."""
     for path in sorted(folder.iterdir()):
         if not path.name.startswith(".") and path.name.lower() not in LITTER:
             yield path
@@ -186,9 +186,9 @@ def _folders(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if path.is_dir()]
 
 
-def _contents(folder: Path) -> str:
-    """What a folder has, in words."""
-    names = [said(path.name) + _of_what_kind(path) for path in _entries(folder)]
+def _describe_content(folder: Path) -> str:
+    """Description of a folder's content."""
+    names = [said(path.name) + _describe_kind(path) for path in _entries(folder)]
     if not names:
         return "is empty"
     shown, more = names[:SHOWN], len(names) - SHOWN
@@ -197,8 +197,8 @@ def _contents(folder: Path) -> str:
     return f"has {' and '.join([', '.join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)}"
 
 
-def _of_what_kind(path: Path) -> str:
-    """Of what is called like an image and is no file, what it is, in words."""
+def _describe_kind(path: Path) -> str:
+    """Kind of an entry that is named like an image but is not a file, in parentheses; empty for other entries."""
     if not IMAGE_FILE.fullmatch(path.name) or path.is_file():
         return ""
     if path.is_symlink() and not path.exists():

@@ -1,4 +1,4 @@
-"""The index of UnlearnCanvas: which image lies where, and what its bytes are."""
+"""The index of UnlearnCanvas: location, size and sha256 of each image."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ SCHEMA = pa.schema(
 )
 
 FOLDER = -1
-"""The row of an image that is a file of its own."""
+"""Row number of an image that is stored as a separate file."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image lies, and what it is.
+    """Location, size and sha256 of an image.
 
     Attributes:
-        file: relative to the images' folder.
-        row: of a parquet file; `FOLDER` for an image file.
-        size: in bytes.
-        sha256: of its bytes.
+        file: path relative to the images' folder.
+        row: row in a parquet file; `FOLDER` for an image file.
+        size: size in bytes.
+        sha256: sha256 of its bytes.
     """
 
     file: str
@@ -50,7 +50,7 @@ class Place:
 
 
 Key = tuple[str, str, int]
-"""Style, object, and index from 1."""
+"""Style, object, and 1-based index."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ImageIndex:
 
     @cached_property
     def digest(self) -> str:
-        """What the images are: the same for a folder and for parquet files of the same images, wherever they lie."""
+        """Digest of the images: equal for a folder and for parquet files of the same images, wherever they are."""
         return sha256_of_text("\n".join(f"{'/'.join(map(str, key))} {self.places[key].sha256}" for key in self.places))
 
 
@@ -79,12 +79,12 @@ def write_index(path: Path, index: ImageIndex) -> None:
 
 
 def read_index(path: Path) -> ImageIndex:
-    """The index in a file. Raises `ArtefactError` if it is damaged or leads out of the images' folder."""
+    """The index in a file. Raises `ArtefactError` if it is damaged, or if a path leads out of the images' folder."""
     try:
         with reading_within_bounds():
             table = open_parquet(path, {field.name: field.type for field in SCHEMA}).read(columns=SCHEMA.names)
             if any(column.null_count for column in table.columns):
-                raise UnreadableParquet("it has gaps")
+                raise UnreadableParquet("it has missing values")
             rows = table.to_pylist()
     except UnreadableParquet as error:
         raise ArtefactError(f"{path}: not readable as an index of images ({error}).") from None
@@ -94,7 +94,7 @@ def read_index(path: Path) -> ImageIndex:
             named_below(path.parent, row["file"])
         except ArtefactError:
             raise ArtefactError(
-                f"{path}: the image file {row['file']!r} leads out of its folder, expected one below it."
+                f"{path}: the image file {row['file']!r} leads out of its folder, expected one inside it."
             ) from None
         places[row["style"], row["object"], row["index"]] = Place(row["file"], row["row"], row["size"], row["sha256"])
     return ImageIndex(places)

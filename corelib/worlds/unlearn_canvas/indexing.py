@@ -1,7 +1,7 @@
-"""Making the index of UnlearnCanvas: the one time that all of its images are read, when every fault is found at once.
+"""Builds the index of UnlearnCanvas: reads all images once, and reports all faults together.
 
-The benchmark comes as a folder STYLE/OBJECT/INDEX.jpg (`image_folders.py`), or from the Hub as parquet files whose rows
-have an image and a caption: style and object are recovered from the caption, the index from the order of the rows.
+The benchmark is a folder STYLE/OBJECT/INDEX.jpg (`image_folders.py`), or parquet files from the Hub whose rows have an
+image and a caption. Style and object are recovered from the caption, the index from the order of the rows.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ UNUSED_STYLES = frozenset(
     {"Blue_Blooming", "Crypto_Punks", "Dreamweave", "Foliage_Patchwork", "Impasto"}
     | {"Palette_Knife", "Pointillism", "Rainwash", "Realistic_Watercolor", "Techno"}
 )
-"""On disk and on the Hub, but not among the benchmark's 50 styles (protocol, section 1)."""
+"""Styles on disk and on the Hub that are not among the benchmark's 50 styles (protocol, section 1)."""
 
 ROWS_AT_ONCE = 16
-"""Of a parquet file, so that few images of three megabytes are in memory together."""
+"""Rows of a parquet file read at a time, so that few images of three megabytes are in memory together."""
 
 LONGEST_CAPTION = 200
-"""Characters; how long the pattern takes grows with the cube of their number."""
+"""Maximum length in characters; the time to match the pattern grows with the cube of the length."""
 
 CAPTION = re.compile(r"\s*an?\s+(?P<object>.+?)\s+image\s+in\s+(?P<style>.+?)\s+style\s*\.?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The images that there have to be."""
+    """The images that must be present."""
 
     styles: Sequence[str]
     objects: Sequence[str]
     images_per_cell: int
 
     def images(self) -> Iterator[Key]:
-        """All of them, styles first."""
+        """Keys of all images, ordered by style, object and index."""
         for style in self.styles:
             for object_ in self.objects:
                 for index in range(1, self.images_per_cell + 1):
@@ -69,20 +69,20 @@ def index_images(
     report: Path,
     say: Callable[[str], object] = lambda line: None,
 ) -> ImageIndex:
-    """Read every image below `root` once, in parallel, and say what it is.
+    """Read every image below `root` once, in parallel, and build the index.
 
     Args:
-        root: folder STYLE/OBJECT/INDEX.jpg, or a folder with parquet files somewhere below it.
-        wanted: the images that there have to be; the benchmark's unused styles are set aside.
+        root: folder STYLE/OBJECT/INDEX.jpg, or a folder with parquet files at any depth.
+        wanted: the images that must be present; the benchmark's unused styles are ignored.
         photo_style: the style that captions call Photo.
-        threads: how many images are read at once.
-        report: where all faults are listed, a line each, if there are any.
-        say: how a line is shown to the user: what is called otherwise than documented and was understood.
+        threads: number of images read at the same time.
+        report: file for the list of all faults, one per line; written only if there are faults.
+        say: function that shows a line to the user, for notes on accepted deviations from the documented names.
 
-    Raises `AssetError` if an image is missing, truncated, no image, too large, or there twice.
+    Raises `AssetError` if an image is missing, truncated, not an image, too large, or duplicated.
     """
     if not root.is_dir():
-        raise AssetError(f"{root}: there is no such folder, expected STYLE/OBJECT/INDEX.jpg or parquet files in it.")
+        raise AssetError(f"{root}: there is no such folder, expected one with STYLE/OBJECT/INDEX.jpg or parquet files.")
     shards = _shards_below(root)
     if odd := [shard for shard in shards if not str(shard.relative_to(root)).isprintable()]:
         raise AssetError(f"{said(str(odd[0]))}: {UNPRINTABLE}.")
@@ -91,32 +91,32 @@ def index_images(
         faults += [f"{root / _file_of(key)}: missing" for key in wanted.images() if key not in places]
     else:
         places, faults = _read_folder(root, wanted, photo_style, threads, say)
-    faults += _twice(root, places)
+    faults += _duplicates(root, places)
     if faults:
         write_text(report, "\n".join(faults) + "\n")
         raise AssetError(
             f"{root}: {len(faults)} faults in the images, all listed in {report}; the first: {faults[0]}; expected "
-            f"STYLE/OBJECT/INDEX.jpg or parquet files with {len(list(wanted.images()))} images, each whole and once."
+            f"STYLE/OBJECT/INDEX.jpg or parquet files with {len(list(wanted.images()))} complete, distinct images."
         )
     report.unlink(missing_ok=True)
     return ImageIndex({key: places[key] for key in wanted.images()})
 
 
 def _shards_below(root: Path) -> list[Path]:
-    """The parquet files below a folder, through links too; without hidden ones, and without indices of images."""
-    found, visited = [], set()
+    """The parquet files below a folder, following links, without hidden files and without image indices."""
+    shards, visited = [], set()
     for folder, folders, files in os.walk(root, followlinks=True):
         visited.add(os.path.realpath(folder))
         folders[:] = [
             name for name in folders if not name.startswith(".") and os.path.realpath(Path(folder, name)) not in visited
         ]
         names = [name for name in files if name.lower().endswith(".parquet") and not name.startswith(".")]
-        found += [Path(folder, name) for name in names]
-    return sorted((path for path in found if not _is_index(path)), key=_in_order)
+        shards += [Path(folder, name) for name in names]
+    return sorted((path for path in shards if not _is_index(path)), key=_natural_key)
 
 
-def _in_order(path: Path) -> list[tuple[int, str]]:
-    """A key by which `train-2` goes before `train-10`, as it does where numbers have leading zeros."""
+def _natural_key(path: Path) -> list[tuple[int, str]]:
+    """Sort key that puts `train-2` before `train-10`, as if the numbers had leading zeros."""
     parts = re.split(r"(\d+)", str(path))
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
@@ -134,28 +134,28 @@ Found = tuple[dict[Key, Place], list[str]]
 
 
 def _read_folder(root: Path, wanted: Wanted, photo_style: str, threads: int, say: Callable[[str], object]) -> Found:
-    found = find_files(root, wanted.styles, wanted.objects, wanted.images_per_cell, photo_style)
-    for note in found.notes:
+    search = find_files(root, wanted.styles, wanted.objects, wanted.images_per_cell, photo_style)
+    for note in search.notes:
         say(f"  {note}")
-    keys = [key for key in wanted.images() if key in found.files]
+    keys = [key for key in wanted.images() if key in search.files]
 
-    def look(key: Key) -> tuple[Place, str | None]:
-        file = found.files[key]
+    def inspect(key: Key) -> tuple[Place, str | None]:
+        file = search.files[key]
         try:
             content = content_of(root / file, MOST_BYTES)
         except OSError as error:
             return Place(file, FOLDER, 0, ""), f"not readable ({error.strerror})"
-        sha256, fault = _looked_at(content)
+        sha256, fault = _hash_and_fault(content)
         return Place(file, FOLDER, len(content), sha256), fault
 
-    places, faults = {}, list(found.faults)
+    places, faults = {}, list(search.faults)
     with ThreadPoolExecutor(threads) as pool:
-        for key, (place, fault) in zip(keys, tqdm(pool.map(look, keys), "images", len(keys), unit=""), strict=True):
+        for key, (place, fault) in zip(keys, tqdm(pool.map(inspect, keys), "images", len(keys), unit=""), strict=True):
             places[key] = place
             if fault:
                 faults.append(f"{root / place.file}: {fault}")
     missing = [key for key in wanted.images() if key not in places]
-    return places, faults + [f"{root / _file_of(key)}: missing, {found.missing(key)}" for key in missing]
+    return places, faults + [f"{root / _file_of(key)}: missing, {search.missing(key)}" for key in missing]
 
 
 def _file_of(key: Key) -> str:
@@ -164,20 +164,20 @@ def _file_of(key: Key) -> str:
 
 
 def _read_parquet(root: Path, shards: list[Path], wanted: Wanted, photo_style: str, threads: int) -> Found:
-    named = reader_of_captions(wanted.styles, wanted.objects, photo_style)
-    found: dict[tuple[str, str], int] = defaultdict(int)
+    parse = reader_of_captions(wanted.styles, wanted.objects, photo_style)
+    counts: dict[tuple[str, str], int] = defaultdict(int)
     numbered: list[tuple[Path, int, Key]] = []
     faults = []
-    for shard in shards:  # captions alone first: they say which rows are wanted
-        for row, caption in enumerate(_captions(shard)):
-            cell = named(caption)
+    for shard in shards:  # captions first: they determine the rows to read
+        for row, caption in enumerate(_read_captions(shard)):
+            cell = parse(caption)
             if cell is None:
                 words = repr(caption[:LONGEST_CAPTION])
                 faults.append(f"{shard}, row {row}: the caption {words} names no style and object of the benchmark")
             elif cell[0] not in UNUSED_STYLES:
-                found[cell] += 1
-                numbered.append((shard, row, (*cell, found[cell])))
-    for cell, count in found.items():
+                counts[cell] += 1
+                numbered.append((shard, row, (*cell, counts[cell])))
+    for cell, count in counts.items():
         if count > wanted.images_per_cell:
             faults.append(f"{root}: {'/'.join(cell)} has {count} images, expected {wanted.images_per_cell}")
     by_shard: dict[Path, dict[int, Key]] = defaultdict(dict)
@@ -188,9 +188,9 @@ def _read_parquet(root: Path, shards: list[Path], wanted: Wanted, photo_style: s
     with ThreadPoolExecutor(threads) as pool, tqdm(total=len(numbered), desc="images", unit="") as progress:
         for shard, rows in by_shard.items():
             file = shard.relative_to(root).as_posix()
-            for batch in _contents(shard, rows):
-                looked_at = zip(batch, batch.values(), pool.map(_looked_at, batch.values()), strict=True)
-                for row, content, (sha256, fault) in looked_at:
+            for batch in _read_images(shard, rows):
+                inspected = zip(batch, batch.values(), pool.map(_hash_and_fault, batch.values()), strict=True)
+                for row, content, (sha256, fault) in inspected:
                     places[rows[row]] = Place(file, row, len(content), sha256)
                     if fault:
                         faults.append(f"{shard}, row {row} ({_file_of(rows[row])}): {fault}")
@@ -198,59 +198,59 @@ def _read_parquet(root: Path, shards: list[Path], wanted: Wanted, photo_style: s
     return places, faults
 
 
-def _looked_at(content: bytes) -> tuple[str, str | None]:
+def _hash_and_fault(content: bytes) -> tuple[str, str | None]:
     return hashlib.sha256(content).hexdigest(), fault_of(content)
 
 
 def reader_of_captions(
     styles: Sequence[str], objects: Sequence[str], photo_style: str
 ) -> Callable[[str], tuple[str, str] | None]:
-    """A function from a caption to its style and object, whatever its case; None if it names none.
+    """A function that maps a caption to its style and object, ignoring case; it returns None if there is no match.
 
-    Captions are `A OBJECT image in STYLE style.` with blanks for underscores; photos are called Photo, or by the name
-    of their style.
+    Captions are `A OBJECT image in STYLE style.`, with spaces for underscores. The style of photos is called Photo, or
+    by its own name.
     """
 
     style_of = names_of_styles((*styles, *UNUSED_STYLES), photo_style)
     object_of = {plain(object_): object_ for object_ in objects}
 
-    def named(caption: str) -> tuple[str, str] | None:
-        named_by = CAPTION.fullmatch(" ".join(caption.split())) if len(caption) <= LONGEST_CAPTION else None
-        style, object_ = (plain(named_by["style"]), plain(named_by["object"])) if named_by else ("", "")
+    def parse(caption: str) -> tuple[str, str] | None:
+        match = CAPTION.fullmatch(" ".join(caption.split())) if len(caption) <= LONGEST_CAPTION else None
+        style, object_ = (plain(match["style"]), plain(match["object"])) if match else ("", "")
         cell = (style_of.get(style), object_of.get(object_))
         return None if cell[0] is None or cell[1] is None else (cell[0], cell[1])
 
-    return named
+    return parse
 
 
-def _captions(shard: Path) -> list[str]:
+def _read_captions(shard: Path) -> list[str]:
     try:
         with reading_within_bounds():
             file = open_parquet(shard, {"image": IMAGE, "text": pa.string()})
             captions: list[str | None] = file.read(columns=["text"]).column("text").to_pylist()
     except UnreadableParquet as error:
-        if (what := stands_in(beginning_of(shard))) is not None:
-            raise AssetError(f"{shard}: {what}.") from None
+        if (placeholder := stands_in(beginning_of(shard))) is not None:
+            raise AssetError(f"{shard}: {placeholder}.") from None
         raise AssetError(
             f"{shard}: not readable ({error}), expected parquet with the columns `image` and `text`."
         ) from None
     return [caption or "" for caption in captions]
 
 
-def _contents(shard: Path, rows: Mapping[int, Key]) -> Iterator[dict[int, bytes]]:
-    """The bytes of some rows' images, a few at a time."""
+def _read_images(shard: Path, rows: Mapping[int, Key]) -> Iterator[dict[int, bytes]]:
+    """The bytes of the images in some rows, a few at a time, by row."""
     start = 0
     try:
         batches = open_parquet(shard, {"image": IMAGE}).iter_batches(ROWS_AT_ONCE, columns=["image"])
-        while (found := _next(batches, start, rows)) is not None:
-            count, contents = found
+        while (batch := _next_batch(batches, start, rows)) is not None:
+            count, contents = batch
             yield contents
             start += count
     except UnreadableParquet as error:
-        raise AssetError(f"{shard}: damaged from row {start} on ({error}), expected a whole file.") from None
+        raise AssetError(f"{shard}: damaged from row {start} on ({error}), expected a complete file.") from None
 
 
-def _next(
+def _next_batch(
     batches: Iterator[pa.RecordBatch], start: int, rows: Mapping[int, Key]
 ) -> tuple[int, dict[int, bytes]] | None:
     with reading_within_bounds():
@@ -263,12 +263,13 @@ def _next(
 
 
 def fault_of(content: bytes) -> str | None:
-    """What is wrong with an image, in words; None if it can be decoded to its last pixel."""
-    if (what := stands_in(content)) is not None:
-        return what
+    """Description of the fault of an image; None if it can be decoded to its last pixel."""
+    if (placeholder := stands_in(content)) is not None:
+        return placeholder
     try:
         with opened(content) as image:
-            image.draft("RGB", (image.width // 8, image.height // 8))  # an eighth of the pixels, but all of the bytes
+            # an eighth of the resolution, but all of the bytes
+            image.draft("RGB", (image.width // 8, image.height // 8))
             as_rgb(image)
     except Unusable as fault:
         return str(fault)
@@ -277,12 +278,12 @@ def fault_of(content: bytes) -> str | None:
     return None
 
 
-def _twice(root: Path, places: Mapping[Key, Place]) -> list[str]:
+def _duplicates(root: Path, places: Mapping[Key, Place]) -> list[str]:
     first: dict[str, Key] = {}
     faults = []
     for key, place in places.items():
         if not place.size:
-            continue  # said already
+            continue  # already reported
         other = first.setdefault(place.sha256, key)
         if other != key:
             faults.append(f"{root}: {_file_of(key)} has the same bytes as {_file_of(other)}")

@@ -1,4 +1,4 @@
-"""Whether assets are there and locked at all, which is seen without reading them."""
+"""Checks that assets exist and are locked, without reading them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from corelib.settings.unlearn_canvas import AdoptionStage
 
-ADVICE = "; `make assets` fetches what is missing, and locks what is there"
-"""What ends the words for a fault that this mends; who names several of them says it once."""
+ADVICE = "; run `make assets` to fetch missing assets and to lock existing ones"
+"""End of the description of a fault that `make assets` repairs; a list of such faults has it only once."""
 
 
 def absences(settings: AdoptionStage, paths: Mapping[str, Path]) -> Iterator[str]:
-    """What is not there, or not locked, in words.
+    """Yield a description of each asset that is missing or not locked.
 
     Args:
-        settings: which assets are needed.
-        paths: where each of them lies, by its name.
+        settings: the assets that are needed.
+        paths: path of each asset, by its name.
     """
     for name, locked in settings.sha256.items():
         if not paths[name].exists():
             yield f"{paths[name]} is missing{ADVICE}"
         elif locked is None:
-            yield f"{paths[name]} is not locked yet, so nobody knows whether it is what it should be{ADVICE}"
+            yield f"{paths[name]} is not locked yet, so its content cannot be verified{ADVICE}"

@@ -38,7 +38,7 @@ from corelib.files.json_files import write_json
 from corelib.files.sealed_json import sealed, write_record
 from corelib.files.torch_files import read_safetensors
 from corelib.models.classifier_checkpoint import read_weights
-from corelib.models.delta import _header
+from corelib.models.delta import _read_header
 from corelib.runs.checkpoint import Checkpoint
 from corelib.runs.lease import Lease
 from corelib.runs.manifest import Manifest, read_manifest
@@ -385,4 +385,4 @@ headers = st.dictionaries(st.sampled_from(["delta", "x"]), st.text(max_size=30) 
 @given(header=headers | st.none())
 def test_a_delta_with_another_header_is_one_sentence(header: dict[str, str] | None) -> None:
     with pytest.raises(ArtefactError, match="not a delta"):
-        _header(Path("x"), header)
+        _read_header(Path("x"), header)

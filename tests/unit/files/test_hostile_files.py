@@ -227,7 +227,7 @@ def test_nothing_is_downloaded_outside_the_working_directory(tmp_path: Path, pla
     row = {"what": "x", "url": "https://example.org/x", "gigabytes": 1.0, "licence": "x"}
     row |= {"folder": place[0], "path": place[1]}
     (tmp_path / "assets.yaml").write_text(json.dumps({"inception": row}))
-    with pytest.raises(ConfigurationError, match="expected a place below this folder"):
+    with pytest.raises(ConfigurationError, match="expected a path inside this folder"):
         load_sources(tmp_path)
 
 
@@ -265,7 +265,7 @@ NETWORKS = {
 def test_a_classifiers_facts_load_nothing_but_its_weights(tmp_path: Path, change: dict[str, Any]) -> None:
     made = make_classifier(tmp_path / "classifier", "style", ["Amber", "Blue"])
     facts = {"classifiers": {"style": {**made.facts["classifiers"]["style"], **change}}}
-    with pytest.raises(ArtefactError, match="its facts describe no style classifier"):
+    with pytest.raises(ArtefactError, match="invalid description of the style classifier"):
         ImageClassifier(finish(made.folder, "classifier", Outcome(["classifier.pth"], facts)), "style", Device(FP32, 1))
 
 
@@ -528,7 +528,7 @@ from corelib.files.json_files import read_json
 from corelib.files.torch_files import read_plain_weights
 from corelib.worlds.unlearn_canvas.image_index import read_index
 from corelib.files.image_files import read_image
-from corelib.worlds.unlearn_canvas.indexing import _captions as captions
+from corelib.worlds.unlearn_canvas.indexing import _read_captions as captions
 
 parquet.MOST_MEMORY = 256 * 2**20  # so that the test itself takes little
 weights = lambda path: read_plain_weights(path, "weights")

@@ -1,4 +1,4 @@
-"""What a process computes with once it is told to compute reproducibly."""
+"""Precision of computations in a process that was set to compute reproducibly."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ operations = {
     "convolution on a GPU": torch.backends.cudnn.conv, "recurrence on a GPU": torch.backends.cudnn.rnn,
 }
 precisions = {name: operation.fp32_precision for name, operation in operations.items()}
-# what the kernels ask, and which complains where the old switches and the new ones disagree
+# the kernels read this one; it raises if the old and the new switches disagree
 print(json.dumps({"TF32": torch._C._get_cublas_allow_tf32(), "precisions": precisions}))
 """
 
 
 @pytest.mark.parametrize("override", ["0", "1"])
 def test_fp32_is_fp32_on_gpus_too(override: str) -> None:
-    """Convolutions take TF32 by default, and products where this variable says so."""
+    """Convolutions use TF32 by default, and matrix products if this variable is set."""
     environment = {**os.environ, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": override}
     done = subprocess.run(
         [sys.executable, "-c", PROBE], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["TF32"] is False
-    assert set(said["precisions"].values()) == {"ieee"}, said
+    state = json.loads(done.stdout)
+    assert state["TF32"] is False
+    assert set(state["precisions"].values()) == {"ieee"}, state

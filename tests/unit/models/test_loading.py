@@ -1,4 +1,4 @@
-"""The loading matrix: however a part of a pipeline lies on disk, it is loaded as it is, or refused in one sentence."""
+"""Loading the parts of a pipeline: every form on disk is loaded exactly, or rejected in one sentence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 @dataclass(frozen=True)
 class Place:
-    """A part's folder in which nothing but the configuration lies, and the tensors to write there."""
+    """A part's folder that has only the configuration, and the tensors to write there."""
 
     part: str
     folder: Path
@@ -58,11 +58,11 @@ class Place:
         stem = (PICKLED if ending == "bin" else STEM)[self.part]
         names, files = sorted(self.tensors), []
         places: dict[str, str] = {}
-        for number, chosen in enumerate((names[::2], names[1::2]), start=1):
+        for number, shard in enumerate((names[::2], names[1::2]), start=1):
             path = self.folder / f"{stem}{variant}-{number:05d}-of-00002.{ending}"
-            tensors = {name: self.tensors[name].clone() for name in chosen}
+            tensors = {name: self.tensors[name].clone() for name in shard}
             save_file(tensors, path) if ending == "safetensors" else torch.save(tensors, path)
-            places |= dict.fromkeys(chosen, path.name)
+            places |= dict.fromkeys(shard, path.name)
             files.append(path)
         self.index(places, ending, variant)
         return files, places
@@ -117,9 +117,9 @@ def _two_variants(place: Place) -> None:
 
 
 def _shared(place: Place) -> None:
-    """Two names of one tensor, as tied weights are pickled."""
-    kept, tied = place.alike()
-    place.pickled(_with(place, **{tied: place.tensors[kept]}))
+    """Pickle one tensor under two names, as for tied weights."""
+    first, second = place.alike()
+    place.pickled(_with(place, **{second: place.tensors[first]}))
 
 
 def _missing_shard(place: Place) -> None:
@@ -147,22 +147,22 @@ def _fp16_shards(place: Place) -> None:
 
 
 def _old_names(place: Place) -> None:
-    """As older versions of diffusers and transformers saved the same network."""
+    """Save the network under the names of older versions of diffusers and transformers."""
     old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
-    found: Tensors = {}
+    tensors: Tensors = {}
     for name, tensor in place.tensors.items():
         if place.part == "vae" and ".attentions." in name:
             for new, before in old.items():
                 name = name.replace(new, before)
-        found[f"text_model.{name}" if place.part == "text_encoder" else name] = tensor
+        tensors[f"text_model.{name}" if place.part == "text_encoder" else name] = tensor
     if place.part == "text_encoder":
-        found["text_model.embeddings.position_ids"] = torch.arange(12)[None]
-    place.pickled(found, _use_new_zipfile_serialization=False)
+        tensors["text_model.embeddings.position_ids"] = torch.arange(12)[None]
+    place.pickled(tensors, _use_new_zipfile_serialization=False)
 
 
 def _without_convolutions_of_the_latents(place: Place) -> None:
-    gone = {"vae": "quant_conv.", "unet": "conv_out.", "text_encoder": "final_layer_norm."}[place.part]
-    place.whole({name: t for name, t in place.tensors.items() if not name.startswith(gone)})
+    prefix = {"vae": "quant_conv.", "unet": "conv_out.", "text_encoder": "final_layer_norm."}[place.part]
+    place.whole({name: t for name, t in place.tensors.items() if not name.startswith(prefix)})
 
 
 SAME = "as it is"
@@ -185,7 +185,7 @@ MATRIX: dict[str, tuple[Callable[[Place], None], str]] = {
     "a missing file of two": (_missing_shard, r"names files that are missing: \S+-00002-of-00002\.safetensors\)"),
     "an index that names a tensor too much": (_index_names_more, r"lacks 1 tensors that its index names: one\.more\)"),
     "an index that names a tensor too few": (_index_names_less, r"has 1 tensors that its index does not name: FIRST\)"),
-    "one file, and two with an index": (_index_and_whole, r"are both there, expected one of them\)"),
+    "one file, and two with an index": (_index_and_whole, r"both \S+ and \S+ exist, expected only one of them\)"),
     "no weights": (lambda place: None, r"it has no weights, expected "),
     "names behind `module.`": (_prefixed("module."), r"it lacks COUNT of COUNT tensors: .*; COUNT of its .*: module\."),
     "one tensor missing": (_without_one, r"it lacks 1 of COUNT tensors: FIRST\)"),
@@ -214,12 +214,12 @@ MATRIX: dict[str, tuple[Callable[[Place], None], str]] = {
     ),
     ".bin with its tensors under `state_dict`": (
         lambda place: place.pickled({"state_dict": place.tensors}),
-        r"it holds more than tensors by their names: state_dict\)",
+        r"it has an entry that is not a named tensor: state_dict\)",
     ),
     ".bin that is cut off": (lambda place: _cut(place, "bin"), r"\("),
     "safetensors that are cut off": (lambda place: _cut(place, "safetensors"), r"\("),
 }
-"""What lies in the folder, and what becomes of it: it is loaded as it is, or refused with these words."""
+"""Content of the folder, and its outcome: it is loaded exactly, or rejected with this message."""
 
 
 def _cut(place: Place, ending: str) -> None:
@@ -258,31 +258,31 @@ def prepared(original: Manifest, part: str, folder: Path) -> Place:
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("how", MATRIX)
-def test_weights_are_loaded_as_they_are_or_refused(original: Manifest, part: str, how: str, tmp_path: Path) -> None:
+def test_weights_are_loaded_exactly_or_rejected(original: Manifest, part: str, how: str, tmp_path: Path) -> None:
     place = prepared(original, part, tmp_path)
     write, outcome = MATRIX[how]
     write(place)
     base = taken_into_use(tmp_path)
     if outcome.startswith((SAME, "rounded to ", "two alike")):
         inspect_part(part, place.folder, values=True)
-        found = loaded(base, part)
-        assert {tensor.dtype for tensor in found.values()} == {torch.float32}
-        assert found.keys() == place.tensors.keys()
+        tensors = loaded(base, part)
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+        assert tensors.keys() == place.tensors.keys()
         for name, tensor in place.tensors.items():
             expected = tensor
             if outcome.startswith("rounded"):
                 expected = tensor.to(getattr(torch, outcome.split()[-1])).float()
             if outcome == "two alike" and name == place.alike()[1]:
                 expected = place.tensors[place.alike()[0]]
-            assert torch.equal(found[name], expected), name
+            assert torch.equal(tensors[name], expected), name
         return
-    said = outcome.replace("COUNT", str(len(place.tensors))).replace("FIRST", re.escape(place.first()))
-    with pytest.raises(AssetError, match=rf"{part}: not loadable as .*{said}"):
+    message = outcome.replace("COUNT", str(len(place.tensors))).replace("FIRST", re.escape(place.first()))
+    with pytest.raises(AssetError, match=rf"{part}: not loadable as .*{message}"):
         loaded(base, part)
-    with pytest.raises(AssetError, match=said):
+    with pytest.raises(AssetError, match=message):
         inspect_part(part, place.folder, values=True)
     if "not finite" not in outcome:
-        with pytest.raises(AssetError, match=said):
+        with pytest.raises(AssetError, match=message):
             inspect_part(part, place.folder, values=False)
     assert place.folder.exists()
 
@@ -331,17 +331,17 @@ def all_of(base: BaseModel) -> None:
 
 
 @pytest.mark.parametrize(("file", "key", "value"), KEYS.values(), ids=KEYS)
-def test_a_key_that_leads_to_code_is_refused_by_its_name(
+def test_a_key_that_leads_to_code_is_rejected_by_name(
     original: Manifest, file: str, key: str, value: Any, tmp_path: Path
 ) -> None:
     shutil.copytree(original.folder / "pipeline", tmp_path / "pipeline")
     path = tmp_path / "pipeline" / file
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     inner = "auto_map" if key == "text_config" else key
-    said = rf"{file}: `{inner}` is .*, by which other code or files would be loaded; take the key out of the file\."
-    with pytest.raises(AssetError, match=said):
+    message = rf"{file}: `{inner}` is .*, which would load other code or files; remove the key from the file\."
+    with pytest.raises(AssetError, match=message):
         all_of(taken_into_use(tmp_path))
-    with pytest.raises(AssetError, match=said):
+    with pytest.raises(AssetError, match=message):
         inspect_part(file.split("/")[0], path.parent, values=False)
 
 
@@ -357,7 +357,7 @@ def test_a_key_that_leads_to_code_is_refused_by_its_name(
         ("scheduler/scheduler_config.json", "_class_name", "EvilScheduler"),
     ],
 )
-def test_a_configuration_of_another_class_is_refused(
+def test_a_configuration_of_another_class_is_rejected(
     original: Manifest, file: str, key: str, value: Any, tmp_path: Path
 ) -> None:
     shutil.copytree(original.folder / "pipeline", tmp_path / "pipeline")
@@ -379,7 +379,7 @@ def test_a_configuration_of_another_class_is_refused(
         "scheduler/scheduler_config.json",
     ],
 )
-def test_a_configuration_that_is_none_is_one_sentence(
+def test_an_invalid_configuration_is_reported_in_one_sentence(
     original: Manifest, file: str, content: str | None, tmp_path: Path
 ) -> None:
     shutil.copytree(original.folder / "pipeline", tmp_path / "pipeline")
@@ -390,7 +390,7 @@ def test_a_configuration_that_is_none_is_one_sentence(
 
 
 def test_harmless_keys_of_published_folders_are_accepted(original: Manifest, tmp_path: Path) -> None:
-    """As the published folders of Stable Diffusion v1.5 and of its fine-tunings have them."""
+    """Keys of the published folders of Stable Diffusion v1.5 and of its fine-tuned models."""
     shutil.copytree(original.folder / "pipeline", tmp_path / "pipeline")
     added: dict[str, dict[str, Any]] = {
         "unet/config.json": {"_diffusers_version": "0.6.0", "decay": 0.9999, "optimization_step": 19999},

@@ -1,4 +1,4 @@
-"""`make assets` against a Hub on loopback: everything arrives once, is locked, and nothing unverified is used."""
+"""`make assets` with a Hub on loopback: everything is downloaded once and locked; nothing unverified is used."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ INCEPTION = "/metrics/inception-2015-12-05.pt"
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the authors have published, in small: a dataset, a model, and a file of another server."""
+    """A small version of the published files: a dataset, a model, and a file on another server."""
     folder = tmp_path_factory.mktemp("published")
     write_assets(folder, REDUCED, PAPER.world.styles, PAPER.world.objects)
     styles = sorted([*PAPER.world.styles, *UNUSED_STYLES])
@@ -53,7 +53,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _heeds_ctrl_c() -> None:
-    """Shells let what they start in the background ignore it, and these tests with it."""
+    """Restore Ctrl-C: processes that a shell starts in the background ignore it, and so would these tests."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -75,14 +75,14 @@ class Site:
         environment = {**os.environ, "HF_ENDPOINT": endpoint or self.hub.url, "HF_HUB_DISABLE_XET": "1"}
         environment |= {"HF_HOME": str(self.checkout.folder / "hf"), "HF_HUB_DOWNLOAD_TIMEOUT": "3"}
         command = [sys.executable, "-m", "corelib", "assets", "small", *arguments]
-        kept = {"cwd": self.checkout.folder, "env": environment, "text": True}
+        options = {"cwd": self.checkout.folder, "env": environment, "text": True}
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         if wait:
-            return subprocess.run(command, **kept, **streams, timeout=240)
-        return subprocess.Popen(command, **kept, preexec_fn=_heeds_ctrl_c)
+            return subprocess.run(command, **options, **streams, timeout=240)
+        return subprocess.Popen(command, **options, preexec_fn=_heeds_ctrl_c)
 
     def fails(self, *arguments: str, endpoint: str | None = None) -> str:
-        """The one sentence with which it fails."""
+        """The single error sentence of a failing call."""
         done = self.make(*arguments, endpoint=endpoint)
         assert done.returncode == 1, done.stdout
         assert "Traceback" not in done.stdout
@@ -112,8 +112,8 @@ def fetched(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder `assets` and the lock after an undisturbed `make assets`."""
     folder = tmp_path_factory.mktemp("fetched")
     generator = site.__wrapped__(published, folder)
-    made = next(generator)
-    done = made.make()
+    fresh_site = next(generator)
+    done = fresh_site.make()
     assert done.returncode == 0, done.stdout
     assert "All 9 assets are as " in done.stdout
     generator.close()
@@ -121,12 +121,12 @@ def fetched(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hashes_in(assets: dict) -> dict[str, str]:
-    """Of locked assets; their sources name the port of a server."""
+    """The hashes of locked assets, without their sources, which contain the port of a server."""
     return {place: asset["sha256"] for place, asset in assets.items()}
 
 
 def take(fetched: Path, site: Site) -> None:
-    """Everything as after an undisturbed `make assets`."""
+    """Copy the assets and the lock file of an undisturbed `make assets` to a site."""
     shutil.copytree(fetched / "assets", site.checkout.folder / "assets")
     shutil.copy(fetched / "config/assets.lock.json", site.checkout.folder / "config")
 
@@ -134,7 +134,7 @@ def take(fetched: Path, site: Site) -> None:
 # What arrives
 
 
-def test_everything_arrives_once_and_is_locked_with_where_it_came_from(fetched: Path, published: Path) -> None:
+def test_everything_is_downloaded_once_and_locked_with_its_source(fetched: Path, published: Path) -> None:
     lock = json.loads((fetched / "config/assets.lock.json").read_text())
     assert lock["revisions"] == {
         "dataset OPTML-Group/UnlearnCanvas": "0123456789abcdef0123456789abcdef01234567",
@@ -152,18 +152,18 @@ def test_everything_arrives_once_and_is_locked_with_where_it_came_from(fetched: 
 
 
 def test_nothing_is_fetched_that_the_study_does_not_use(fetched: Path) -> None:
-    there = {path.name for path in (fetched / "assets/UnlearnCanvas-ckpts/diffusion").rglob("*")}
-    assert "unet" in there and not there & {"unet_ema", "compvis.ckpt", "safety_checker"}
+    names = {path.name for path in (fetched / "assets/UnlearnCanvas-ckpts/diffusion").rglob("*")}
+    assert "unet" in names and not names & {"unet_ema", "compvis.ckpt", "safety_checker"}
 
 
-def test_the_average_is_fetched_where_the_study_takes_it(site: Site) -> None:
+def test_the_average_is_fetched_if_the_study_uses_it(site: Site) -> None:
     (site.checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % "weights: ema")
     assert site.make().returncode == 0
     base = site.checkout.folder / "assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50"
     assert (base / "unet_ema").is_dir() and not (base / "unet").exists()
 
 
-def test_a_second_call_asks_nothing_of_the_network(fetched: Path, site: Site) -> None:
+def test_a_second_call_does_not_use_the_network(fetched: Path, site: Site) -> None:
     take(fetched, site)
     before = site.lock
     done = site.make(endpoint="http://127.0.0.1:9")
@@ -172,7 +172,7 @@ def test_a_second_call_asks_nothing_of_the_network(fetched: Path, site: Site) ->
     assert site.hub.requests == []
 
 
-def test_locked_images_are_read_again_when_asked(fetched: Path, site: Site) -> None:
+def test_locked_images_are_read_again_on_request(fetched: Path, site: Site) -> None:
     take(fetched, site)
     shard = next((site.checkout.folder / "assets/UnlearnCanvas/data").glob("*.parquet"))
     content = bytearray(shard.read_bytes())
@@ -185,19 +185,19 @@ def test_locked_images_are_read_again_when_asked(fetched: Path, site: Site) -> N
 # Interruptions
 
 
-def test_a_file_that_is_cut_off_goes_on_in_its_middle(site: Site, published: Path) -> None:
-    """Within a call the client asks again by itself; what is checked is that it asks for the rest."""
+def test_an_interrupted_transfer_resumes_within_a_call(site: Site, published: Path) -> None:
+    """The client repeats the request by itself. The second request must be for the rest of the file."""
     size = (published / "UnlearnCanvas-ckpts" / UNET).stat().st_size
     site.hub.cut[UNET] = size // 2
     assert site.make().returncode == 0
     first, second = site.hub.asked_for(UNET)
     assert first == 0 < second <= size // 2
-    there = site.checkout.folder / "assets/UnlearnCanvas-ckpts" / UNET
-    assert sha256_of(there) == sha256_of(published / "UnlearnCanvas-ckpts" / UNET)
+    path = site.checkout.folder / "assets/UnlearnCanvas-ckpts" / UNET
+    assert sha256_of(path) == sha256_of(published / "UnlearnCanvas-ckpts" / UNET)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_call_that_was_stopped_goes_on_where_it_was(
+def test_a_transfer_resumes_after_a_call_that_was_stopped(
     how: signal.Signals, site: Site, published: Path, fetched: Path
 ) -> None:
     """The server goes silent in the middle of a file; the user presses Ctrl-C, or the machine goes down."""
@@ -220,7 +220,7 @@ def test_a_call_that_was_stopped_goes_on_where_it_was(
     assert hashes_in(site.lock["assets"]) == hashes_in(undisturbed)
 
 
-def test_a_file_of_another_server_goes_on_in_its_middle(site: Site, published: Path) -> None:
+def test_a_transfer_from_another_server_resumes(site: Site, published: Path) -> None:
     content = (published / "inception-2015-12-05.pt").read_bytes()
     part = site.checkout.folder / "assets/.inception-2015-12-05.pt.part"
     part.parent.mkdir()
@@ -233,10 +233,10 @@ def test_a_file_of_another_server_goes_on_in_its_middle(site: Site, published: P
 # Faults, each in one sentence
 
 
-def test_bytes_that_are_not_the_hubs_are_not_kept(site: Site) -> None:
+def test_a_file_that_does_not_match_the_hubs_hash_is_removed(site: Site) -> None:
     site.hub.wrong.add(UNET)
-    said = site.fails()
-    assert f"assets/UnlearnCanvas-ckpts/{UNET}: what arrived has another hash than" in said
+    error = site.fails()
+    assert f"assets/UnlearnCanvas-ckpts/{UNET}: the downloaded file does not match the hash" in error
     assert not (site.checkout.folder / "assets/UnlearnCanvas-ckpts" / UNET).exists()
     assert "assets/UnlearnCanvas-ckpts" not in str(site.lock["assets"])
     site.hub.wrong.clear()
@@ -245,23 +245,23 @@ def test_bytes_that_are_not_the_hubs_are_not_kept(site: Site) -> None:
 
 def test_small_files_are_checked_too(site: Site) -> None:
     site.hub.wrong.add("diffusion/diffuser/style50/unet/config.json")
-    assert "unet/config.json: what arrived has another hash than" in site.fails()
+    assert "unet/config.json: the downloaded file does not match the hash" in site.fails()
 
 
 def test_a_url_whose_hash_is_known_is_checked_against_it(site: Site) -> None:
     site.checkout.edit("config/assets.yaml", "sha256: null", "sha256: abcdef")
-    said = site.fails()
-    assert "assets/inception-2015-12-05.pt: what arrived from" in said and "expected abcdef" in said
+    error = site.fails()
+    assert "assets/inception-2015-12-05.pt: the file from" in error and "expected abcdef" in error
     assert not (site.checkout.folder / "assets/inception-2015-12-05.pt").exists()
 
 
 def test_no_network(site: Site) -> None:
-    said = site.fails(endpoint="http://127.0.0.1:9")
-    assert "dataset OPTML-Group/UnlearnCanvas: http://127.0.0.1:9 cannot be reached" in said
-    assert "run `make assets` again where there is a network" in said
+    error = site.fails(endpoint="http://127.0.0.1:9")
+    assert "dataset OPTML-Group/UnlearnCanvas: http://127.0.0.1:9 cannot be reached" in error
+    assert "run `make assets` again with a network connection" in error
 
 
-def test_a_server_that_is_gone_after_the_first_answer(site: Site, published: Path) -> None:
+def test_a_server_without_the_file_is_named(site: Site, published: Path) -> None:
     site.hub.files.clear()
     assert f"{site.hub.url}{INCEPTION}" in site.fails()
 
@@ -269,12 +269,12 @@ def test_a_server_that_is_gone_after_the_first_answer(site: Site, published: Pat
 def test_a_missing_repository(site: Site) -> None:
     del site.hub.repositories[MODEL]
     assert "model NormalUhr/UnlearnCanvas-ckpts: the Hub has no such repository" in site.fails()
-    assert site.hub.asked_for(".parquet") == []  # said before hours of transfers
+    assert site.hub.asked_for(".parquet") == []  # reported before hours of transfers
 
 
-def test_a_repository_behind_a_gate(site: Site) -> None:
+def test_a_gated_repository(site: Site) -> None:
     site.hub.repositories[MODEL] = replace(site.hub.repositories[MODEL], gated=True)
-    assert "lets only those in whom its owners have let in" in site.fails()
+    assert "gated repository; request access" in site.fails()
 
 
 def test_a_missing_revision(site: Site) -> None:
@@ -294,13 +294,13 @@ def test_a_locked_revision_is_kept_when_the_repository_moves_on(site: Site, fetc
     assert f"it has no revision '{old.commit}'" in site.fails()
 
 
-def test_a_file_that_the_repository_does_not_have(site: Site, published: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_missing_from_the_repository(site: Site, published: Path, tmp_path: Path) -> None:
     shutil.copytree(published / "UnlearnCanvas-ckpts", tmp_path / "model")
     (tmp_path / "model/cls_model/style50_cls.pth").unlink()
     site.hub.repositories[MODEL] = Repository(tmp_path / "model")
-    said = site.fails()
-    assert "no file there matches cls_model/style50_cls.pth" in said
-    assert "name its place in `world.assets` of your study" in said
+    error = site.fails()
+    assert "no file matches cls_model/style50_cls.pth" in error
+    assert "set its path in `world.assets` of your study" in error
     assert site.hub.asked_for(".parquet") == []
 
 
@@ -310,9 +310,9 @@ def test_an_asset_that_has_changed_since_it_was_locked(site: Site, fetched: Path
     content = bytearray((base / UNET).read_bytes())
     content[-1] ^= 1
     (base / UNET).write_bytes(content)
-    said = site.fails()
-    assert f"{UNET} has the sha256 {sha256_of(base / UNET)[:12]}, expected" in said and "as locked" in said
-    assert "take the entry 'assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50/unet' out of" in said
+    error = site.fails()
+    assert f"{UNET} has the sha256 {sha256_of(base / UNET)[:12]}, expected" in error and "as locked" in error
+    assert "take the entry 'assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50/unet' out of" in error
 
 
 def test_a_classifier_that_cannot_be_loaded_is_not_locked(site: Site, published: Path, tmp_path: Path) -> None:
@@ -331,21 +331,21 @@ def test_a_classifier_that_cannot_be_loaded_is_not_locked(site: Site, published:
 
 def test_a_damaged_lock(site: Site) -> None:
     (site.checkout.folder / "config/assets.lock.json").write_text('{"assets": {"x": {"sha256": "no"}}}')
-    assert "assets.lock.json: not readable as a lock of assets" in site.fails()
+    assert "assets.lock.json: not readable as a lock file of assets" in site.fails()
 
 
-def test_too_little_room(site: Site) -> None:
+def test_too_little_disk_space(site: Site) -> None:
     old = "gigabytes: 0.1\n  licence: NVIDIA"
     site.checkout.edit("config/assets.yaml", old, old.replace("0.1", "1.0e+9"))
-    said = site.fails()
-    assert "GB are to be fetched and" in said and "GB are free" in said
+    error = site.fails()
+    assert "GB are to be fetched and" in error and "GB are free" in error
     assert site.hub.asked_for(".parquet") == []
 
 
 # Copies that exist already
 
 
-def test_copies_elsewhere_are_used_in_place_and_never_written_to(site: Site, published: Path, tmp_path: Path) -> None:
+def test_existing_copies_are_used_in_place_and_never_modified(site: Site, published: Path, tmp_path: Path) -> None:
     copies = tmp_path / "copies"
     shutil.copytree(published / "UnlearnCanvas-ckpts", copies / "models")
     shutil.copy(published / "inception-2015-12-05.pt", copies / "inception.pt")
@@ -357,8 +357,8 @@ def test_copies_elsewhere_are_used_in_place_and_never_written_to(site: Site, pub
         "object_classifier": "models/cls_model/style50_cls.pth",
         "inception": "inception.pt",
     }
-    said = ", ".join(f"{name}: {copies / place}" for name, place in places.items())
-    (site.checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % said)
+    leaves = ", ".join(f"{name}: {copies / place}" for name, place in places.items())
+    (site.checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % leaves)
     before = sha256_of(copies), sorted(path for path in copies.rglob("*"))
     for path in copies.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -370,11 +370,11 @@ def test_copies_elsewhere_are_used_in_place_and_never_written_to(site: Site, pub
         path.chmod(0o755)
 
 
-def test_a_copy_elsewhere_that_is_missing(site: Site) -> None:
+def test_a_missing_copy_is_named(site: Site) -> None:
     (site.checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % "inception: /nowhere/inception.pt")
-    said = site.fails()
-    assert "world.assets.inception is /nowhere/inception.pt, which is missing" in said
-    assert "assets/inception-2015-12-05.pt, where `make assets` puts what it fetches" in said
+    error = site.fails()
+    assert "world.assets.inception is /nowhere/inception.pt, which is missing" in error
+    assert "assets/inception-2015-12-05.pt, where `make assets` puts what it fetches" in error
     assert site.hub.requests == []
 
 
@@ -384,7 +384,7 @@ def test_a_study_without_assets(site: Site) -> None:
     assert done.stdout.startswith("Error: study tiny: world.kind is 'miniature', which needs no assets")
 
 
-def test_a_folder_is_locked_under_the_hash_by_which_manifests_vouch_for_it(tmp_path: Path) -> None:
+def test_the_locked_hash_of_a_folder_is_its_hash_in_manifests(tmp_path: Path) -> None:
     for name in ("b/second", "a first", "b/a/third", ".hidden"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)

@@ -124,7 +124,7 @@ def test_equal_files_convert_to_equal_bytes(world: World, tmp_path: Path) -> Non
     assert sha256_of(tmp_path / "first/pipeline") == sha256_of(tmp_path / "second/pipeline")
 
 
-def test_what_training_leaves_beside_the_weights_is_not_brought_to_life(world: World) -> None:
+def test_objects_that_training_saves_beside_the_weights_are_not_instantiated(world: World) -> None:
     assert read_checkpoint(world.checkpoint).keys() == world.weights.keys()
 
 
@@ -156,14 +156,14 @@ def test_a_plain_pickle_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 4, 1000, 0.5])
-def test_a_truncated_file_is_one_sentence(world: World, tmp_path: Path, keep: float) -> None:
+def test_a_truncated_file_is_reported_in_one_sentence(world: World, tmp_path: Path, keep: float) -> None:
     path, content = tmp_path / "cut.ckpt", world.checkpoint.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if 0 < keep < 1 else int(keep)])
     with pytest.raises(AssetError, match=r"cut\.ckpt: not loadable as plain weights"):
         read_checkpoint(path)
 
 
-def test_other_files_than_checkpoints_are_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_reported_in_one_sentence(tmp_path: Path) -> None:
     torch.save({"model_state_dict": {"head.weight": torch.zeros(2)}}, tmp_path / "classifier.pth")
     with pytest.raises(AssetError, match=r"no tensor's name starts with `model\.diffusion_model\.`"):
         read_checkpoint(tmp_path / "classifier.pth")
@@ -175,7 +175,7 @@ def test_other_files_than_checkpoints_are_one_sentence(tmp_path: Path) -> None:
     ("change", "expected"),
     [
         ("drop raw", r"model\.diffusion_model\.\* are not .* \(it lacks 1 of 686 tensors: down_blocks\.0"),
-        ("drop average", r"lacks the average model_ema\.diffusion_modelinput_blocks11"),
+        ("drop average", r"lacks 1 of 686 averaged tensors, such as model_ema\.diffusion_modelinput_blocks11"),
         ("one more", r"has 687 tensors, expected the 686"),
         ("shape", r"1 of its tensors have another shape: down_blocks\.0\S* has \(3,\), expected \(32, 32\)"),
         ("drop vae", r"first_stage_model\.\* are not .* \(it lacks 1 of 248 tensors: quant_conv\.weight\)"),
@@ -220,23 +220,23 @@ def test_no_tensor_is_missing_or_left_over(tmp_path: Path, world: World, change:
 
 
 @pytest.mark.parametrize("change", ["drop vae", "drop average"])
-def test_a_file_that_does_not_fit_is_found_before_it_is_converted(tmp_path: Path, world: World, change: str) -> None:
+def test_weights_that_do_not_fit_are_detected_before_the_conversion(tmp_path: Path, world: World, change: str) -> None:
     weights = dict(world.weights)
-    gone = {
+    missing = {
         "drop vae": "first_stage_model.quant_conv.weight",
         "drop average": "model_ema.diffusion_modelinput_blocks11transformer_blocks0attn2to_kweight",
     }[change]
-    del weights[gone]
+    del weights[missing]
     write_lightning(tmp_path / "compvis.ckpt", weights)
     with pytest.raises(AssetError, match=r"compvis\.ckpt: .*lacks"):
         check_compvis(tmp_path / "compvis.ckpt", world.folder / "pipeline", "ema", values=False)
     check_compvis(world.checkpoint, world.folder / "pipeline", "ema", values=True)
 
 
-def test_a_file_alone_is_looked_at_for_values_that_are_not_finite(tmp_path: Path, world: World) -> None:
-    """Where it is taken into use the networks that it is for are not there."""
+def test_values_that_are_not_finite_are_detected_in_a_checkpoint_alone(tmp_path: Path, world: World) -> None:
+    """The networks are not available where a checkpoint is adopted."""
     weights = {name: tensor.clone() for name, tensor in world.weights.items()}
-    weights["log_one_minus_alphas_cumprod"].fill_(float("-inf"))  # nobody reads the noise schedule
+    weights["log_one_minus_alphas_cumprod"].fill_(float("-inf"))  # the noise schedule is not read
     write_lightning(tmp_path / "compvis.ckpt", weights)
     check_compvis(tmp_path / "compvis.ckpt", None, None, values=True)
     weights["first_stage_model.quant_conv.bias"][0] = float("inf")

@@ -1,4 +1,4 @@
-"""How people keep the benchmark's images: what has one reading is understood; of the rest it is said what is there."""
+"""Layouts of the benchmark's images: unambiguous deviations are accepted; for all others, the content is reported."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from corelib.worlds.unlearn_canvas.image_index import ImageIndex, write_index
 from corelib.worlds.unlearn_canvas.indexing import index_images
 
 
-def indexed(root: Path, said: list[str] | None = None) -> ImageIndex:
-    say = (lambda line: None) if said is None else said.append
+def indexed(root: Path, notes: list[str] | None = None) -> ImageIndex:
+    say = (lambda line: None) if notes is None else notes.append
     return index_images(root, SMALL, "Seed_Images", 2, root.parent / "faults.txt", say)
 
 
 def faults_of(root: Path) -> str:
-    """The sentence with which the images are refused; below it, all faults."""
+    """The sentence that rejects the images, followed by all faults on separate lines."""
     with pytest.raises(AssetError) as refused:
         indexed(root)
     assert "\n" not in str(refused.value)
@@ -29,7 +29,7 @@ def faults_of(root: Path) -> str:
 
 
 def each_file(root: Path, name: Callable[[str], str]) -> None:
-    """Give every image another name."""
+    """Rename every image."""
     for path in sorted(root.glob("*/*/*.jpg"), reverse=name("1.jpg") != "0.jpg"):
         path.rename(path.with_name(name(path.name)))
 
@@ -76,7 +76,7 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_same_images_are_found_however_they_are_called(layout: str, tmp_path: Path) -> None:
+def test_the_same_images_are_found_under_other_names(layout: str, tmp_path: Path) -> None:
     write_image_folder(tmp_path / "plain", iter(small_images()))
     root = tmp_path / "images/here"
     write_image_folder(root, iter(small_images()))
@@ -87,15 +87,15 @@ def test_the_same_images_are_found_however_they_are_called(layout: str, tmp_path
         (tmp_path / "images/once/UnlearnCanvas").rename(root / "data/UnlearnCanvas")
     else:
         LAYOUTS[layout](root)
-    said: list[str] = []
-    index = indexed(root, said)
+    notes: list[str] = []
+    index = indexed(root, notes)
     assert index.digest == indexed(tmp_path / "plain").digest
     images = opened(tmp_path / "world", root, index)
     for style, object_, number, content in small_images():
         (path,) = images.files([(style, object_, number)], tmp_path)
         assert path.read_bytes() == content
     is_plain = layout in ("as documented", "linked styles", "litter of other systems")
-    assert bool(said) is not is_plain, "what was understood is said"
+    assert bool(notes) is not is_plain, "accepted deviations are reported"
 
 
 def shards(root: Path) -> None:
@@ -133,7 +133,7 @@ def capital_parquet(root: Path) -> None:
 @pytest.mark.parametrize(
     "arrange", [shards, linked_data, apples_shadows, hidden_folder, a_circle_of_links, capital_parquet]
 )
-def test_the_same_images_are_found_in_parquet_files_wherever_these_lie(
+def test_the_same_images_are_found_in_parquet_files_at_any_location(
     arrange: Callable[[Path], None], tmp_path: Path
 ) -> None:
     write_image_folder(tmp_path / "plain", iter(small_images()))
@@ -147,7 +147,9 @@ def test_the_same_images_are_found_in_parquet_files_wherever_these_lie(
 
 @pytest.mark.parametrize("write", [write_image_folder, write_parquet])
 @pytest.mark.parametrize("name", ["images.parquet", "index/images.parquet"])
-def test_an_index_beside_the_images_is_none_of_them(write: Callable[..., object], name: str, tmp_path: Path) -> None:
+def test_an_index_beside_the_images_is_not_read_as_images(
+    write: Callable[..., object], name: str, tmp_path: Path
+) -> None:
     root = tmp_path / "here"
     write(root, iter(small_images()))
     first = indexed(root)
@@ -155,10 +157,10 @@ def test_an_index_beside_the_images_is_none_of_them(write: Callable[..., object]
     assert indexed(root) == first
 
 
-# What is not understood
+# Rejected layouts
 
 
-def test_of_a_missing_image_it_is_said_what_is_in_its_place(tmp_path: Path) -> None:
+def test_the_content_of_the_folder_of_a_missing_image_is_reported(tmp_path: Path) -> None:
     root = tmp_path / "here"
     write_image_folder(root, iter(small_images()))
     for number in (1, 2, 3):
@@ -167,56 +169,56 @@ def test_of_a_missing_image_it_is_said_what_is_in_its_place(tmp_path: Path) -> N
     (root / "Monet/Dogs").mkdir()
     (root / "Monet/Dogs/.DS_Store").touch()
     (root / "Seed_Images/Cats").rename(root / "Seed_Images/Kittens")
-    said = faults_of(root)
-    assert "Monet/Cats/1.jpg: missing, its folder has 1.webp, 2.webp and 3.webp" in said
-    assert "Monet/Dogs/1.jpg: missing, its folder is empty" in said
-    assert "Seed_Images/Cats/1.jpg: missing, Seed_Images has Dogs and Kittens" in said
+    error = faults_of(root)
+    assert "Monet/Cats/1.jpg: missing, its folder has 1.webp, 2.webp and 3.webp" in error
+    assert "Monet/Dogs/1.jpg: missing, its folder is empty" in error
+    assert "Seed_Images/Cats/1.jpg: missing, Seed_Images has Dogs and Kittens" in error
 
 
-def test_of_a_folder_without_styles_it_is_said_what_is_there_and_what_is_expected(tmp_path: Path) -> None:
+def test_the_content_of_a_folder_without_styles_and_the_expected_layout_are_reported(tmp_path: Path) -> None:
     root = tmp_path / "here"
     root.mkdir()
     for name in ("cats.zip", "dogs.zip", "fishes.zip", "readme.md", "Thumbs.db"):
         (root / name).touch()
-    said = faults_of(root).splitlines()[0]
-    assert "missing, here has cats.zip, dogs.zip, fishes.zip and 1 more" in said
-    assert "expected STYLE/OBJECT/INDEX.jpg or parquet files" in said
+    error = faults_of(root).splitlines()[0]
+    assert "missing, here has cats.zip, dogs.zip, fishes.zip and 1 more" in error
+    assert "expected STYLE/OBJECT/INDEX.jpg or parquet files" in error
 
 
-def test_an_empty_folder_is_called_empty(tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported_as_empty(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     assert "missing, here is empty" in faults_of(tmp_path / "here")
 
 
-def test_an_image_that_is_there_by_two_names_is_not_chosen_by_chance(tmp_path: Path) -> None:
+def test_an_image_with_two_candidate_files_is_ambiguous(tmp_path: Path) -> None:
     root = tmp_path / "here"
     write_image_folder(root, iter(small_images()))
     (root / "Monet/Cats/1.jpg").rename(root / "Monet/Cats/01.jpg")
     shutil.copy(root / "Monet/Cats/2.jpg", root / "Monet/Cats/1.PNG")
-    assert "Monet/Cats/1.jpg: it may be 01.jpg or 1.PNG, expected one of them" in faults_of(root)
-    shutil.copy(root / "Monet/Cats/01.jpg", root / "Monet/Cats/1.jpg")  # the documented name is certain
+    assert "Monet/Cats/1.jpg: it may be 01.jpg or 1.PNG, expected only one of them" in faults_of(root)
+    shutil.copy(root / "Monet/Cats/01.jpg", root / "Monet/Cats/1.jpg")  # the documented name takes precedence
     indexed(root)
 
 
-def test_a_style_that_is_there_by_two_names_is_not_chosen_by_chance(tmp_path: Path) -> None:
+def test_a_style_with_two_candidate_folders_is_ambiguous(tmp_path: Path) -> None:
     root = tmp_path / "here"
     write_image_folder(root, iter(small_images()))
     (root / "Seed_Images").rename(root / "Seed_Image")
     shutil.copytree(root / "Seed_Image", root / "Photos")
-    assert "Seed_Images: it may be Photos or Seed_Image, expected one of them" in faults_of(root)
+    assert "Seed_Images: it may be Photos or Seed_Image, expected only one of them" in faults_of(root)
 
 
-def test_cells_that_count_from_0_and_from_1_are_not_mixed(tmp_path: Path) -> None:
+def test_cells_numbered_from_0_and_from_1_are_not_mixed(tmp_path: Path) -> None:
     root = tmp_path / "here"
     write_image_folder(root, iter(small_images()))
     for number in (1, 2, 3):
         (root / f"Monet/Cats/{number}.jpg").rename(root / f"Monet/Cats/{number - 1}.jpg")
-    said = faults_of(root)
-    assert "Monet/Cats/3.jpg: missing, its folder has 0.jpg, 1.jpg and 2.jpg" in said
+    error = faults_of(root)
+    assert "Monet/Cats/3.jpg: missing, its folder has 0.jpg, 1.jpg and 2.jpg" in error
 
 
-def test_styles_in_two_folders_are_not_chosen_by_chance(tmp_path: Path) -> None:
+def test_styles_in_two_folders_are_ambiguous(tmp_path: Path) -> None:
     root = tmp_path / "here"
     for name in ("first", "second"):
         write_image_folder(root / name, iter(small_images()))
-    assert "styles are in first and in second, expected one folder of them" in faults_of(root)
+    assert "styles are in first and in second, expected a single folder of styles" in faults_of(root)

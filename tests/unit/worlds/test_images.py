@@ -1,4 +1,4 @@
-"""UnlearnCanvas in its two forms: the same images under the same names, and every fault found at once."""
+"""UnlearnCanvas in its two forms: the same images under the same names, and all faults reported together."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def small_images() -> list[tuple[str, str, int, bytes]]:
 
 
 def opened(folder: Path, root: Path, index: ImageIndex) -> reading.BenchmarkImages:
-    """The images as a stage is given them."""
+    """The images as a stage reads them."""
     folder.mkdir()
     (folder / "images").symlink_to(root)
     write_index(folder / "images.parquet", index)
@@ -96,7 +96,7 @@ def test_folder_and_parquet_are_the_same_images(tmp_path: Path, rows_per_shard: 
     assert all(path.is_relative_to(tmp_path / "folder") for path in files["folder"])
 
 
-def test_images_that_move_into_parquet_are_found_where_they_lie_now(tmp_path: Path) -> None:
+def test_images_that_moved_into_parquet_are_found_at_their_new_location(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "images", iter(small_images()))
     write_index(tmp_path / "index.parquet", indexed(tmp_path / "images"))
     run = tmp_path / "run"
@@ -115,7 +115,7 @@ def test_images_that_move_into_parquet_are_found_where_they_lie_now(tmp_path: Pa
     assert before.tobytes() == after.tobytes()
 
     places = dict(indexed(tmp_path / "images").places)
-    del places["Seed_Images", "Dogs", 3]  # an index of other images: the run keeps to its own, and says what it misses
+    del places["Seed_Images", "Dogs", 3]  # another set of images: the run uses its own copy of the index
     write_index(tmp_path / "index.parquet", ImageIndex(places))
     with pytest.raises(AssetError, match="Monet/Cats"):
         reading.benchmark_images(read_manifest(run / MANIFEST)).read("Monet", "Cats", 1)
@@ -157,24 +157,24 @@ def test_every_caption_of_the_benchmark_is_understood(style: str, object_: str, 
 
 
 @pytest.mark.parametrize("caption", ["A Dogs image in Photo style.", "A Dogs image in Seed Images style."])
-def test_photos_go_by_two_names(caption: str) -> None:
+def test_the_photo_style_has_two_names(caption: str) -> None:
     assert reader_of_captions(STYLES, OBJECTS, "Seed_Images")(caption) == ("Seed_Images", "Dogs")
 
 
 @pytest.mark.parametrize("caption", ["", "Dogs", "A Dogs image in Nobody style.", "A Cow image in Monet style."])
-def test_other_texts_are_not_guessed_at(caption: str) -> None:
+def test_other_captions_match_nothing(caption: str) -> None:
     assert reader_of_captions(STYLES, OBJECTS, "Seed_Images")(caption) is None
 
 
 # Faults
 
 
-@pytest.mark.parametrize("kept", [0.05, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("side", [8, 64, 500])
-def test_a_truncated_image_is_noticed_however_late_it_ends(kept: float, side: int) -> None:
+def test_a_truncated_image_is_detected_wherever_it_ends(share: float, side: int) -> None:
     content = with_comment(picture(np.random.default_rng(2), side, side // 2), "x")
     assert fault_of(content) is None
-    assert fault_of(content[: int(kept * len(content))])
+    assert fault_of(content[: int(share * len(content))])
 
 
 def test_all_faults_of_a_folder_are_listed_at_once(tmp_path: Path) -> None:
@@ -188,9 +188,9 @@ def test_all_faults_of_a_folder_are_listed_at_once(tmp_path: Path) -> None:
     shutil.rmtree(root / "Seed_Images/Dogs")
     with pytest.raises(
         AssetError, match=r"folder: 7 faults in the images, all listed in .*faults\.txt; the first: "
-    ) as said:
+    ) as raised:
         indexed(root)
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(raised.value)
     listed = (tmp_path / "faults.txt").read_text().splitlines()
     expected = [
         ("Monet/Cats/1.jpg", "missing"),
@@ -225,7 +225,7 @@ def test_all_faults_of_parquet_files_are_listed_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other columns", "no parquet"])
-def test_a_damaged_shard_is_one_sentence(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_shard_is_reported_in_one_sentence(tmp_path: Path, damage: str) -> None:
     write_parquet(tmp_path / "hub", iter(small_images()))
     (shard,) = (tmp_path / "hub").glob("*.parquet")
     if damage == "truncated":
@@ -243,7 +243,7 @@ def test_a_damaged_shard_is_one_sentence(tmp_path: Path, damage: str) -> None:
     [
         ("cut off", "2.jpg: the image is damaged"),
         ("other", "2.jpg: not an image, expected a JPEG file; delete"),
-        ("none", "2.jpg: the image is missing, expected it beside the 9 files of its cell; delete"),
+        ("none", "2.jpg: the image is missing, its folder has 9 files; delete"),
     ],
 )
 def test_an_image_that_changed_since_it_was_rendered_stops_the_job_in_one_sentence(
@@ -262,7 +262,7 @@ def test_an_image_that_changed_since_it_was_rendered_stops_the_job_in_one_senten
 
 
 @pytest.mark.parametrize("form", ["folder", "parquet"])
-def test_what_is_not_as_indexed_is_not_used(tmp_path: Path, form: str) -> None:
+def test_images_that_differ_from_the_index_are_not_used(tmp_path: Path, form: str) -> None:
     root = tmp_path / form
     write = write_image_folder if form == "folder" else write_parquet
     write(root, iter(small_images()))
@@ -270,9 +270,9 @@ def test_what_is_not_as_indexed_is_not_used(tmp_path: Path, form: str) -> None:
     other = [(style, object_, n, with_comment(content, "other")) for style, object_, n, content in small_images()]
     shutil.rmtree(root)
     write(root, iter(other))
-    with pytest.raises(AssetError, match=r"other bytes than when it was indexed"):
+    with pytest.raises(AssetError, match=r"has changed since it was indexed"):
         images.read("Monet", "Dogs", 2)
-    with pytest.raises(AssetError, match=r"other bytes than when it was indexed"):
+    with pytest.raises(AssetError, match=r"has changed since it was indexed"):
         images.files([("Monet", "Dogs", 2)], tmp_path)
     with pytest.raises(AssetError, match="the index has no image Monet/Dogs/9"):
         images.read("Monet", "Dogs", 9)
@@ -289,7 +289,7 @@ def test_an_index_does_not_lead_out_of_the_images_folder(tmp_path: Path, file: s
         read_index(tmp_path / "index.parquet")
 
 
-def test_a_damaged_index_is_one_sentence(tmp_path: Path) -> None:
+def test_a_damaged_index_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "index.parquet").write_bytes(b"nothing")
     with pytest.raises(ArtefactError, match=r"index\.parquet: not readable as an index of images"):
         read_index(tmp_path / "index.parquet")

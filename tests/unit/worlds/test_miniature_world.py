@@ -1,4 +1,4 @@
-"""The miniature world: its pictures, its tokenizer, and trainings that reach the same bits however they get there."""
+"""The miniature world: its images, its tokenizer, and trainings that reach the same bits after an interruption."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_an_unknown_style_or_object_stops_in_one_sentence(tmp_path: Path) -> Non
     assert not (tmp_path / "images").exists()
 
 
-def test_mean_colour_alone_names_few_styles_and_hardly_any_object() -> None:
+def test_mean_colour_alone_identifies_few_styles_and_hardly_any_object() -> None:
     styles = (*STYLES, PHOTOS)
     cells = [(s, o, i) for i in (1, 2, 3) for s in styles for o in OBJECTS]
     colours = torch.tensor(np.stack([pixels_of(*cell).mean((0, 1)) for cell in cells]), dtype=torch.float32)
@@ -231,14 +231,14 @@ def test_an_interrupted_training_ends_with_the_same_bits(
         with pytest.raises(Interrupted):
             train(settings, Work(tmp_path / "resumed", "run", inputs))
     assert not any((tmp_path / "resumed" / name).exists() for name in undisturbed.files)
-    torch.manual_seed(1)  # the stream of torch itself plays no part
+    torch.manual_seed(1)  # torch's global generator has no effect
     resumed = train(settings, Work(tmp_path / "resumed", "run", inputs))
 
     assert resumed == undisturbed
     for name in undisturbed.files:
         assert sha256_of(tmp_path / "resumed" / name) == sha256_of(tmp_path / "undisturbed" / name)
-    left = {path.name for path in (tmp_path / "resumed").iterdir()}
-    assert left == {*undisturbed.files, "checkpoint.pt"}, "the job removes the state once its manifest is written"
+    files = {path.name for path in (tmp_path / "resumed").iterdir()}
+    assert files == {*undisturbed.files, "checkpoint.pt"}, "the job removes the state once its manifest is written"
 
 
 def test_a_loss_that_is_not_finite_stops_in_one_sentence(tmp_path: Path, images: Manifest) -> None:

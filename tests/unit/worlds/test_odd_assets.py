@@ -1,7 +1,4 @@
-"""Assets as a download, another system or another model leaves them: refused by name before they are locked or used.
-
-What the libraries would make of each of them in silence is said beside it.
-"""
+"""Assets damaged by a download, another system or a mix of models: each is rejected before it is locked or used."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_old_weights(folder: Path) -> None:
-    """A link of the Hub's cache whose file was removed, and older weights beside it, which would be taken."""
+    """A link in the Hub's cache whose file was removed; libraries would silently load the older weights beside it."""
     path = folder / UNET / WEIGHTS
     tensors = load_file(path)
     torch.save({name: tensor + 1 for name, tensor in tensors.items()}, path.with_suffix(".bin"))
@@ -62,7 +59,7 @@ def linked(path: Path) -> None:
 
 
 def in_its_place(path: Path) -> None:
-    """A folder."""
+    """Replace a file by a folder."""
     path.unlink()
     path.mkdir()
 
@@ -77,7 +74,7 @@ def without(path: Path, *keys: str) -> None:
 
 
 def cut_merges(folder: Path) -> None:
-    """As a download that ends early, of a tokenizer in two files: words fall apart into letters."""
+    """Truncate the merges of a tokenizer in two files, as an interrupted download does."""
     (folder / TOKENIZER / "tokenizer.json").unlink()
     path = folder / TOKENIZER / "merges.txt"
     lines = path.read_text().splitlines(keepends=True)
@@ -85,7 +82,7 @@ def cut_merges(folder: Path) -> None:
 
 
 def of_another_tokenizer(folder: Path, *names: str) -> None:
-    """Some of the files are those of a tokenizer of fewer words; a `tokenizer.json` is read before the others."""
+    """Take some files from a tokenizer with fewer words; libraries read `tokenizer.json` before the other files."""
     other = build_tokenizer(["A", "image"])
     other.save_pretrained(folder / "other")
     other.backend_tokenizer.model.save(str(folder / "other"))
@@ -116,7 +113,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: torch.save(
             {"model_state_dict": weights(), "class_to_idx": {"cream": 0, "Amber": 2, "Blue": 1}}, f / "style50.pth"
         ),
-        r"style50\.pth: by its `class_to_idx` the output 0 is cream, expected Amber; train it again",
+        r"style50\.pth: in its `class_to_idx` the class of output 0 is cream, expected Amber; train the",
     ),
     "broken link": (
         lambda f: linked(f / UNET / WEIGHTS),
@@ -166,44 +163,44 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "schedule that is left to defaults": (
         lambda f: without(f / SCHEDULE, "beta_start", "beta_schedule"),
-        r"scheduler_config\.json: it lacks `beta_start`, `beta_schedule`, expected the noise schedule with which",
+        r"scheduler_config\.json: it lacks `beta_start`, `beta_schedule`; add the values with which the model",
     ),
     "betas beyond 1": (
         lambda f: configure(f / SCHEDULE, beta_end=12.0),
-        r"scheduler_config\.json: its noise does not grow from step to step, expected betas between 0 and 1",
+        r"scheduler_config\.json: the noise does not increase at every step, expected betas between 0 and 1",
     ),
-    "merges that are cut off": (cut_merges, r"tokenizer: its merges make none of \d+ words of its vocabulary"),
+    "merges that are cut off": (cut_merges, r"tokenizer: \d+ words of its vocabulary, such as \S+, have no merge"),
     "tokenizer without merges": (
         lambda f: [(f / TOKENIZER / name).unlink() for name in ("tokenizer.json", "merges.txt")],
-        r"tokenizer/merges\.txt: the file is missing, expected it as CLIP's tokenizer has it",
+        r"tokenizer/merges\.txt: the file is missing, expected one as CLIP's tokenizer has",
     ),
     "vocabulary of another tokenizer": (
         lambda f: of_another_tokenizer(f, "vocab.json", "merges.txt"),
-        r"tokenizer/vocab\.json: its words are not those of tokenizer\.json beside it, expected files of one tokenizer",
+        r"tokenizer/vocab\.json: its words differ from those of tokenizer\.json beside it, expected files of one",
     ),
     "tokenizer of another model": (
         lambda f: of_another_tokenizer(f, "vocab.json", "merges.txt", "tokenizer.json"),
-        r"tokenizer: it has \d+ tokens, but \S+text_encoder knows \d+, expected as many",
+        r"tokenizer: it has \d+ tokens, but \S+text_encoder has \d+, expected equal numbers",
     ),
 }
-"""What is odd, and what is said."""
+"""Change of an asset, and the expected message."""
 
 
 @pytest.mark.parametrize("how", ODD)
-def test_an_odd_asset_is_neither_locked_nor_taken_into_use(how: str, assets: Path, tmp_path: Path) -> None:
-    change, said = ODD[how]
+def test_an_odd_asset_is_neither_locked_nor_adopted(how: str, assets: Path, tmp_path: Path) -> None:
+    change, message = ODD[how]
     folder = Path(shutil.copytree(assets, tmp_path / "assets"))
     change(folder)
-    with pytest.raises(AssetError, match=said):
+    with pytest.raises(AssetError, match=message):
         provisioned(folder, tmp_path)
     taken = all_taken(folder, tmp_path / "taken")
     (fault,) = taken.faults(values=False)
-    assert re.search(said, fault) and "\n" not in fault
-    with pytest.raises(AssetError, match=said):
+    assert re.search(message, fault) and "\n" not in fault
+    with pytest.raises(AssetError, match=message):
         taken.manifest()
 
 
-def test_words_of_a_tokenizer_may_end_their_lines_as_on_other_systems(assets: Path, tmp_path: Path) -> None:
+def test_merges_may_have_the_line_endings_of_other_systems(assets: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(assets / TOKENIZER, tmp_path / "tokenizer"))
     prompt = "A Cats image in Amber style."
     expected = load_tokenizer(folder)(prompt).input_ids
@@ -214,7 +211,7 @@ def test_words_of_a_tokenizer_may_end_their_lines_as_on_other_systems(assets: Pa
 
 
 @pytest.mark.parametrize("name", [b"r\xe9sum\xe9.txt", "a\N{NO-BREAK SPACE}b.txt".encode(), b"a\nb.txt"])
-def test_a_file_whose_name_cannot_be_printed_is_not_locked(name: bytes, assets: Path, tmp_path: Path) -> None:
+def test_a_file_with_an_unprintable_name_is_not_locked(name: bytes, assets: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(assets, tmp_path / "assets"))
     with open(os.fsencode(folder / UNET) + b"/" + name, "wb"):
         pass
@@ -223,14 +220,14 @@ def test_a_file_whose_name_cannot_be_printed_is_not_locked(name: bytes, assets: 
     str(refused.value).encode()
 
 
-def test_a_folder_in_place_of_an_inception_network_is_one_sentence(assets: Path, tmp_path: Path) -> None:
+def test_a_folder_in_place_of_an_inception_network_is_reported_in_one_sentence(assets: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(assets, tmp_path / "assets"))
     (folder / FILES["inception"]).mkdir()
     with pytest.raises(AssetError, match=r"inception\.pt: a folder, expected a file\.$"):
         provisioned(folder, tmp_path)
 
 
-def test_a_checkpoint_in_place_of_a_diffusers_folder_is_not_fetched_over(assets: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_in_place_of_a_diffusers_folder_is_not_overwritten(assets: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(assets, tmp_path / "assets"))
     as_one_file(folder)
     with pytest.raises(AssetError, match=r"pipeline, a file, expected a diffusers folder with unet/, vae/"):
@@ -238,45 +235,45 @@ def test_a_checkpoint_in_place_of_a_diffusers_folder_is_not_fetched_over(assets:
 
 
 @pytest.mark.parametrize(
-    "own", [["amber", "Blue", "Cream"], {"Amber": 0, "Blue": 1, "Cream": 2}, ["1", "2", "3"], None]
+    "names", [["amber", "Blue", "Cream"], {"Amber": 0, "Blue": 1, "Cream": 2}, ["1", "2", "3"], None]
 )
-def test_classes_in_the_same_order_or_by_other_names_are_no_fault(own: object) -> None:
-    check_classes(Path("style50.pth"), {"classes": own, "class_names": 3}, CLASSES)
+def test_classes_in_the_same_order_or_with_other_names_are_accepted(names: object) -> None:
+    check_classes(Path("style50.pth"), {"classes": names, "class_names": 3}, CLASSES)
 
 
-def test_a_checkpoint_of_another_noise_schedule_than_its_folder_is_refused(assets: Path) -> None:
+def test_a_checkpoint_with_another_noise_schedule_than_its_folder_is_rejected(assets: Path) -> None:
     folder = assets / "pipeline/scheduler"
     scheduler = load_scheduler(folder)
 
     def check(**tensors: torch.Tensor) -> None:
         check_schedule_of_checkpoint(Path("a.ckpt"), tensors, folder, scheduler)
 
-    kept = scheduler.alphas_cumprod
+    alphas = scheduler.alphas_cumprod
     check()
-    check(alphas_cumprod=kept.half())
-    for other in (kept**2, kept[:500]):
+    check(alphas_cumprod=alphas.half())
+    for other in (alphas**2, alphas[:500]):
         with pytest.raises(
-            AssetError, match=r"a\.ckpt: its noise schedule `alphas_cumprod` is not that of \S+scheduler"
+            AssetError, match=r"a\.ckpt: its noise schedule `alphas_cumprod` differs from that of \S+scheduler"
         ):
             check(alphas_cumprod=other)
-    with pytest.raises(AssetError, match=r"a\.ckpt: it has a tensor `v_pred`, by which it says"):
-        check(alphas_cumprod=kept, v_pred=torch.tensor([]))
+    with pytest.raises(AssetError, match=r"a\.ckpt: its tensor `v_pred` marks a model that"):
+        check(alphas_cumprod=alphas, v_pred=torch.tensor([]))
 
 
-# What may not be read
+# Missing permissions
 
 
 def forbid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away the right to read a file, or to look into a folder; root, as which tests may run, would keep it."""
+    """Simulate missing permission to read a file or list a folder; real permissions would not restrict root."""
 
     def refusing(function: Callable[..., Any], *, below: bool) -> Callable[..., Any]:
-        def asked(name: Any, *arguments: Any, **options: Any) -> Any:
+        def wrapper(name: Any, *arguments: Any, **options: Any) -> Any:
             place = Path(os.fsdecode(name)).absolute() if isinstance(name, str | bytes | os.PathLike) else Path()
             if path in place.parents or (place == path and not below):
                 raise PermissionError(13, "Permission denied", str(name))
             return function(name, *arguments, **options)
 
-        return asked
+        return wrapper
 
     is_folder = path.is_dir()
     for module, function, below in ((io, "open", False), (os, "listdir", False), (os, "stat", True)):
@@ -285,13 +282,13 @@ def forbid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["style50.pth", f"{UNET}/{WEIGHTS}", f"{TOKENIZER}/merges.txt", UNET, "pipeline"])
-def test_what_may_not_be_read_is_one_sentence(
+def test_missing_permission_is_reported_in_one_sentence(
     name: str, assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(shutil.copytree(assets, tmp_path / "assets"))
     forbid(folder / name, monkeypatch)
-    said = rf"{re.escape(name)}(/\w+)?: not readable \(Permission denied\), expected the right to read it\.$"
-    with pytest.raises(AssetError, match=said):
+    message = rf"{re.escape(name)}(/\w+)?: not readable \(Permission denied\); check its permissions\.$"
+    with pytest.raises(AssetError, match=message):
         provisioned(folder, tmp_path, ["style_classifier", *(name for name in FILES if name.startswith("pipeline/"))])
 
 
@@ -301,45 +298,45 @@ def test_what_may_not_be_read_is_one_sentence(
 @pytest.mark.parametrize(
     "name", [b"Mon\xe9t", "Seed\N{NO-BREAK SPACE}Images".encode()], ids=["not UTF-8", "no-break space"]
 )
-def test_a_folder_of_images_whose_name_cannot_be_printed_is_called_so(name: bytes, tmp_path: Path) -> None:
+def test_an_unprintable_name_of_a_folder_of_images_is_reported(name: bytes, tmp_path: Path) -> None:
     root = tmp_path / "images/here"
     write_image_folder(root, iter(small_images()))
     os.rename(root / ("Monet" if b"M" in name else "Seed_Images"), os.fsencode(root) + b"/" + name)
-    said = faults_of(root)
-    said.encode()
-    assert ("'Mon\\udce9t'" in said) if b"M" in name else ("Images': its name has characters that cannot be" in said)
+    error = faults_of(root)
+    error.encode()
+    assert ("'Mon\\udce9t'" in error) if b"M" in name else ("Images': its name has characters that cannot be" in error)
 
 
-def test_a_folder_at_the_top_whose_name_cannot_be_printed_is_called_so(tmp_path: Path) -> None:
+def test_an_unprintable_name_of_a_top_folder_is_reported(tmp_path: Path) -> None:
     root = tmp_path / "images/here"
     write_image_folder(root / "inner", iter(small_images()))
     os.rename(root / "inner", os.fsencode(root) + b"/Unlearn\xe9")
     assert "Unlearn\\udce9': its name has characters that cannot be printed; rename it" in faults_of(root)
 
 
-def test_of_what_is_called_like_an_image_and_is_no_file_it_is_said_what_it_is(tmp_path: Path) -> None:
+def test_the_kind_of_an_entry_named_like_an_image_is_reported(tmp_path: Path) -> None:
     root = tmp_path / "here"
     write_image_folder(root, iter(small_images()))
     linked(root / "Monet/Cats/1.jpg")
     in_its_place(root / "Monet/Dogs/2.jpg")
     (root / "Monet/Dogs/3.jpg").write_bytes(POINTER)
-    said = faults_of(root)
-    assert "missing, its folder has 1.jpg (a link to ../../blobs/4d7a, which is missing), 2.jpg and 3.jpg" in said
-    assert "missing, its folder has 1.jpg, 2.jpg (a folder) and 3.jpg" in said
-    assert "Monet/Dogs/3.jpg: a Git LFS pointer, not the file itself" in said
+    error = faults_of(root)
+    assert "missing, its folder has 1.jpg (a link to ../../blobs/4d7a, which is missing), 2.jpg and 3.jpg" in error
+    assert "missing, its folder has 1.jpg, 2.jpg (a folder) and 3.jpg" in error
+    assert "Monet/Dogs/3.jpg: a Git LFS pointer, not the file itself" in error
 
 
-def test_a_folder_of_images_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_images_without_read_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "here"
     write_image_folder(root, iter(small_images()))
     forbid(root / "Monet", monkeypatch)
     with pytest.raises(OSError, match="Permission denied") as refused:
         indexed(root)
-    assert refused.value.filename.endswith("here/Monet"), "of which `make assets` makes a sentence"
+    assert refused.value.filename.endswith("here/Monet"), "`make assets` turns it into a sentence"
 
 
-def test_parquet_files_are_in_the_order_of_their_numbers_with_or_without_leading_zeros(tmp_path: Path) -> None:
-    """The index of an image is its place among the rows of its style and object."""
+def test_parquet_files_are_ordered_by_number_with_or_without_leading_zeros(tmp_path: Path) -> None:
+    """The index of an image is its position among the rows of its style and object."""
     write_parquet(tmp_path / "padded/data", iter(small_images()), 1)
     shutil.copytree(tmp_path / "padded", tmp_path / "plain")
     for path in list((tmp_path / "plain/data").iterdir()):
@@ -347,26 +344,26 @@ def test_parquet_files_are_in_the_order_of_their_numbers_with_or_without_leading
     assert indexed(tmp_path / "plain").digest == indexed(tmp_path / "padded").digest
 
 
-def test_a_row_that_has_a_path_in_place_of_an_image_is_named_once(tmp_path: Path) -> None:
+def test_a_row_with_a_path_in_place_of_an_image_is_reported_once(tmp_path: Path) -> None:
     write_parquet(tmp_path / "here/data", iter(small_images()))
     (shard,) = (tmp_path / "here/data").iterdir()
     table = pq.read_table(shard)
     rows = table["image"].to_pylist()
     rows[:2] = [{"bytes": None, "path": f"/data/{row}.jpg"} for row in range(2)]
     pq.write_table(pa.table({"text": table["text"], "image": pa.array(rows, table["image"].type)}), shard)
-    said = faults_of(tmp_path / "here")
-    assert ", row 0 (Monet/Cats/1.jpg): empty, expected a JPEG file" in said
-    assert "here: 2 faults in the images" in said
+    error = faults_of(tmp_path / "here")
+    assert ", row 0 (Monet/Cats/1.jpg): empty, expected a JPEG file" in error
+    assert "here: 2 faults in the images" in error
 
 
-def test_a_pointer_in_place_of_a_parquet_file_is_called_so(tmp_path: Path) -> None:
+def test_a_pointer_in_place_of_a_parquet_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here/train-00000-of-00001.parquet").write_bytes(POINTER)
     with pytest.raises(AssetError, match=r"00001\.parquet: a Git LFS pointer, not the file itself"):
         indexed(tmp_path / "here")
 
 
-def test_a_parquet_file_whose_name_cannot_be_printed_is_called_so(tmp_path: Path) -> None:
+def test_an_unprintable_name_of_a_parquet_file_is_reported(tmp_path: Path) -> None:
     write_parquet(tmp_path / "here/data", iter(small_images()))
     os.rename(tmp_path / "here/data", os.fsencode(tmp_path / "here") + b"/dat\xe9")
     with pytest.raises(AssetError, match="its name has characters that cannot be printed; rename it"):

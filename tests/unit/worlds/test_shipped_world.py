@@ -1,4 +1,4 @@
-"""The world that the repository ships: whole, small, known to belong to its study, and really knowing its world."""
+"""The shipped world: complete, small, matched to its study, and trained well enough to know its styles and objects."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SETTINGS = PretrainedStage(files=RECORD["files"], facts=RECORD["facts"])
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """The shipped world as a job takes it into use."""
+    """The shipped world as a job adopts it."""
     work = Work(tmp_path_factory.mktemp("pretrained"), "digest", {})
     return finish(work.folder, "pretrained", adopt_pretrained(SETTINGS, work))
 
@@ -56,7 +56,7 @@ def test_the_shipped_files_are_those_of_the_record_and_small() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 20e6
 
 
-def test_the_record_says_from_what_and_how_every_part_was_trained() -> None:
+def test_the_record_has_the_provenance_of_every_part() -> None:
     stages = sorted(name.split("/")[0] for name in RECORD["provenance"])
     assert stages == ["autoencoder", "classifier", "classifier", "images", "pipeline"]
     for record in RECORD["provenance"].values():
@@ -65,15 +65,15 @@ def test_the_record_says_from_what_and_how_every_part_was_trained() -> None:
         assert "host" not in record
 
 
-def test_the_record_is_of_the_settings_that_the_study_would_train_with() -> None:
-    """The shipped world and one trained in the workflow differ in nothing but where they come from."""
+def test_the_recorded_settings_are_those_of_the_study() -> None:
+    """The shipped world and a world trained in the workflow differ only in their origin."""
     study = load_study("mini-from-scratch", CONFIGURATION)
     plan = Plan("mini-from-scratch", study, [])
     runs = [plan.world.pipeline(), plan.world.classifier("style"), plan.world.classifier("object")]
     runs += plan.world.pipeline().inputs.values()
-    said = {(run.stage, run.slug): run.settings.model_dump(mode="json") for run in runs}
+    planned = {(run.stage, run.slug): run.settings.model_dump(mode="json") for run in runs}
     recorded = [record["specification"] for record in RECORD["provenance"].values()]
-    assert {(record["stage"], record["slug"]): record["settings"] for record in recorded} == said
+    assert {(record["stage"], record["slug"]): record["settings"] for record in recorded} == planned
 
 
 def test_the_pipeline_stage_and_the_classifiers_are_the_shipped_ones() -> None:
@@ -84,10 +84,10 @@ def test_the_pipeline_stage_and_the_classifiers_are_the_shipped_ones() -> None:
 def overlay(leaf: str, value: Any) -> dict[str, Any]:
     """A study on the miniature with one leaf changed."""
     *sections, name = leaf.split(".")
-    said: dict[str, Any] = {name: value}
+    content: dict[str, Any] = {name: value}
     for section in reversed(sections):
-        said = {section: said}
-    return {"base": "mini", **said}
+        content = {section: content}
+    return {"base": "mini", **content}
 
 
 @pytest.mark.parametrize(
@@ -109,19 +109,19 @@ def overlay(leaf: str, value: Any) -> dict[str, Any]:
 def test_a_leaf_that_the_shipped_world_depends_on_is_named(leaf: str, value: Any, tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     study = tmp_path / "config" / "studies" / "other.yaml"
-    said = overlay(leaf, value)
-    study.write_text(json.dumps(said))
+    content = overlay(leaf, value)
+    study.write_text(json.dumps(content))
     with pytest.raises(ConfigurationError) as raised:
         load_study("other", tmp_path / "config")
     sentence = str(raised.value)
     assert sentence.startswith(f"{study}: {leaf} is {value!r}, expected ")
     assert "shipped world" in sentence and "world.pretrained: false" in sentence
-    said.setdefault("world", {})["pretrained"] = False
-    study.write_text(json.dumps(said))
+    content.setdefault("world", {})["pretrained"] = False
+    study.write_text(json.dumps(content))
     assert not load_study("other", tmp_path / "config").takes_shipped_world
 
 
-def test_of_a_long_list_the_entry_that_differs_is_named(tmp_path: Path) -> None:
+def test_the_differing_entry_of_a_long_list_is_named(tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     objects = [*MINI.world.objects[:-2], *reversed(MINI.world.objects[-2:])]
     (tmp_path / "config" / "studies" / "other.yaml").write_text(json.dumps(overlay("world.objects", objects)))
@@ -133,7 +133,7 @@ def test_of_a_long_list_the_entry_that_differs_is_named(tmp_path: Path) -> None:
 
 
 def without(record: dict[str, Any], *keys: str) -> None:
-    """Remove what lies at the end of some keys; `*` stands for the first of a section."""
+    """Remove the value at a path of keys; `*` stands for the first key of a section."""
     *sections, last = keys
     for section in sections:
         record = record[section if section != "*" else min(record)]
@@ -154,28 +154,28 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_record_of_another_shape_is_one_sentence(damage: str, tmp_path: Path) -> None:
+def test_a_record_of_another_shape_is_reported_in_one_sentence(damage: str, tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     record = json.loads((SHIPPED / "world.json").read_text())
-    act, said = DAMAGES[damage]
+    act, message = DAMAGES[damage]
     act(record)
     (tmp_path / "config/pretrained/world.json").write_text(json.dumps(record))
     with pytest.raises(ConfigurationError) as raised:
         plan_of("mini", tmp_path / "config").products()
     sentence = str(raised.value)
-    assert sentence.startswith(f"{tmp_path}/config/pretrained/world.json: ") and said in sentence
+    assert sentence.startswith(f"{tmp_path}/config/pretrained/world.json: ") and message in sentence
     assert "world.pretrained: false" in sentence and "\n" not in sentence
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"files": {', '{"files": {}, "facts": {}, "leaves": []}'])
-def test_a_damaged_record_is_one_sentence(content: str, tmp_path: Path) -> None:
+def test_a_damaged_record_is_reported_in_one_sentence(content: str, tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     (tmp_path / "config" / "pretrained" / "world.json").write_text(content)
     with pytest.raises(ConfigurationError, match=r"world\.json: no.*; restore the file that the repository ships"):
         load_study("mini", tmp_path / "config")
 
 
-def test_a_leaf_that_the_record_does_not_know_is_named(tmp_path: Path) -> None:
+def test_a_leaf_that_the_record_lacks_is_named(tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     record = json.loads((SHIPPED / "world.json").read_text())
     del record["leaves"]["world.seed"]
@@ -184,13 +184,13 @@ def test_a_leaf_that_the_record_does_not_know_is_named(tmp_path: Path) -> None:
         load_study("mini", tmp_path / "config")
 
 
-def test_the_shipped_world_is_refused_when_images_are_drawn_in_another_way() -> None:
+def test_the_shipped_world_is_rejected_after_a_change_of_the_drawing_code() -> None:
     record = json.loads((SHIPPED / "world.json").read_text()) | {"drawing": "another"}
     with pytest.raises(ConfigurationError, match=r"corelib\.worlds\.miniature\.drawing: its code has changed since"):
         Plan("mini", MINI, [], record).world.pipeline()
 
 
-def test_a_leaf_that_it_does_not_depend_on_is_free(tmp_path: Path) -> None:
+def test_leaves_that_it_does_not_depend_on_may_change(tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
     overlay = "base: mini\nsampling: {guidance_scale: 4.0}\ntraining: {seed: 1}\nthreads: {world: 2}\n"
     (tmp_path / "config" / "studies" / "other.yaml").write_text(overlay)
@@ -199,7 +199,7 @@ def test_a_leaf_that_it_does_not_depend_on_is_free(tmp_path: Path) -> None:
     assert plan.world.pipeline().name == PLAN.world.pipeline().name
 
 
-def test_without_the_shipped_files_only_studies_that_need_them_stop(tmp_path: Path) -> None:
+def test_without_the_shipped_files_only_studies_that_need_them_fail(tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pretrained"))
     load_study("paper", tmp_path / "config")
     load_study("mini-from-scratch", tmp_path / "config")
@@ -207,7 +207,7 @@ def test_without_the_shipped_files_only_studies_that_need_them_stop(tmp_path: Pa
         load_study("mini", tmp_path / "config")
 
 
-def test_a_shipped_file_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_modified_shipped_file_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(SHIPPED, tmp_path / "shipped")
     monkeypatch.setattr("corelib.worlds.miniature.shipped.SHIPPED", tmp_path / "shipped")
     with (tmp_path / "shipped" / "style.pth").open("ab") as file:
@@ -220,31 +220,31 @@ def test_a_shipped_file_that_was_changed_is_refused(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("label", ["style", "object"])
-def test_a_classifier_knows_the_renderings_that_it_was_not_trained_on(label: str, world: Manifest) -> None:
-    """The last four of each cell: at least 99 % right, by the classifier as evaluation loads it."""
-    said = MINI.world
-    assert said.kind == "miniature"
+def test_a_classifier_recognises_held_out_renderings(label: str, world: Manifest) -> None:
+    """On the last four of each cell, the classifier as evaluation loads it is at least 99 % correct."""
+    settings = MINI.world
+    assert settings.kind == "miniature"
     classifier = ImageClassifier(world, label, Device(Precision(gpu="fp32", cpu="fp32"), threads=1))
-    held_out = range(said.images_per_cell - said.classifier.held_out_per_cell + 1, said.images_per_cell + 1)
-    right = asked = 0
-    for style in said.styles:
-        for object_ in said.objects:
+    held_out = range(settings.images_per_cell - settings.classifier.held_out_per_cell + 1, settings.images_per_cell + 1)
+    right = total = 0
+    for style in settings.styles:
+        for object_ in settings.objects:
             images = [
-                render_image(style, object_, index, said.seed, said.resolution, MINI.prompts.photo_style)
+                render_image(style, object_, index, settings.seed, settings.resolution, MINI.prompts.photo_style)
                 for index in held_out
             ]
             seen = classifier.probabilities(images).argmax(dim=1).tolist()
             right += sum(classifier.classes[index] == (style if label == "style" else object_) for index in seen)
-            asked += len(images)
-    assert asked == 51 * 20 * 4
-    assert right / asked >= 0.99
+            total += len(images)
+    assert total == 51 * 20 * 4
+    assert right / total >= 0.99
 
 
 def knowledge_of(cells: list[tuple[str, str]], world: Manifest, folder: Path) -> dict[str, Any]:
     """UA, IRA and CRA of the original model on some cells of Forget25's grid, through the stages that tables use."""
     embeddings = Work(folder / "embeddings", "digest", {"pipeline": world})
     embeddings.folder.mkdir()
-    found = {
+    inputs = {
         "pipeline": world,
         "embeddings": finish(
             embeddings.folder,
@@ -254,7 +254,7 @@ def knowledge_of(cells: list[tuple[str, str]], world: Manifest, folder: Path) ->
     }
     settings = PLAN.samples("Forget25", "original", None).settings
     settings = settings.model_copy(update={"grid": [(style, object_, 188) for style, object_ in cells]})
-    samples = Work(folder / "samples", "digest", found)
+    samples = Work(folder / "samples", "digest", inputs)
     sample_shard(settings, samples, 0, 1)  # type: ignore[arg-type]
     gathered = finish(samples.folder, "samples", gather_samples(settings, samples))  # type: ignore[arg-type]
     judges = {"style_classifier": world, "object_classifier": world, "samples": gathered}
@@ -274,7 +274,7 @@ def knowledge_of(cells: list[tuple[str, str]], world: Manifest, folder: Path) ->
 
 
 def test_the_original_model_knows_a_fifth_of_its_world(world: Manifest, tmp_path: Path) -> None:
-    """Every fifth object in every style; the whole grid is a slow test."""
+    """Every fifth object in every style. The slow test covers the whole grid."""
     cells = [(style, object_) for style in MINI.world.styles for object_ in MINI.world.objects[::5]]
     knows = knowledge_of(cells, world, tmp_path)
     assert knows["UA"] <= 3 and knows["IRA"] >= 95 and knows["CRA"] >= 95, knows

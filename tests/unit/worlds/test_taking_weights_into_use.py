@@ -1,4 +1,4 @@
-"""Weights that are not their network's are found when they are taken into use, before anything is computed."""
+"""Weights that do not fit their network are detected on adoption, before anything is computed."""
 
 from __future__ import annotations
 
@@ -69,13 +69,19 @@ NAN, INFINITY = float("nan"), float("inf")
 
 UNDERSTOOD: dict[str, tuple[Callable[[], Any], str]] = {
     "the benchmark's form": (lambda: {"model_state_dict": weights()}, ""),
-    "DataParallel": (lambda: {"model_state_dict": prefixed("module.")}, "under `model_state_dict`.* behind `module.`"),
-    "torch.compile": (lambda: {"model_state_dict": prefixed("_orig_mod.")}, "behind `_orig_mod.`"),
-    "both": (lambda: {"model_state_dict": prefixed("module._orig_mod.")}, "behind `module.` and `_orig_mod.`"),
+    "DataParallel": (
+        lambda: {"model_state_dict": prefixed("module.")},
+        "under `model_state_dict`.* removing `module.`",
+    ),
+    "torch.compile": (lambda: {"model_state_dict": prefixed("_orig_mod.")}, "removing `_orig_mod.`"),
+    "both": (lambda: {"model_state_dict": prefixed("module._orig_mod.")}, "removing `module.` and `_orig_mod.`"),
     "under state_dict": (lambda: {"state_dict": weights(), "epoch": 3}, "under `state_dict`"),
     "under model": (lambda: {"model": weights()}, "under `model`"),
     "under ema": (lambda: {"ema": weights()}, "under `ema`"),
-    "two names deep": (lambda: {"model": {"state_dict": prefixed("module.")}}, "under `model` > `state_dict`.* behind"),
+    "two names deep": (
+        lambda: {"model": {"state_dict": prefixed("module.")}},
+        "under `model` > `state_dict`.* removing",
+    ),
     "alone": (weights, "at the top"),
     "an average that is no state dict": (lambda: {"model": weights(), "ema": {"decay": 0.999}}, "under `model`"),
     "what training leaves": (
@@ -108,7 +114,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "two that fit": (
         lambda: {"model": weights(), "ema": prefixed("module.")},
-        r"the weights under `model` and under `ema` are all those of ResNet, expected one of them",
+        r"the weights under `model` and under `ema` all fit ResNet, expected a single set",
     ),
     "one missing": (
         lambda: {"model_state_dict": {n: t for n, t in weights().items() if n != "fc.weight"}},
@@ -130,14 +136,14 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "an infinity in a bias": (lambda: changed(fc__bias=torch.tensor([0.0, INFINITY, 0.0])), r"not finite: fc\.bias\)"),
     "text beside its tensors": (
         lambda: {"model_state_dict": {**weights(), "note": "x"}},
-        r"it holds more than tensors by their names: note\)",
+        r"it has an entry that is not a named tensor: note\)",
     ),
-    "no tensors": (lambda: [1, 2], r"it holds no tensors by their names\)"),
+    "no tensors": (lambda: [1, 2], r"it is not a mapping of names to tensors\)"),
 }
 
 
 class Taken:
-    """Assets as a job of the stage `assets` sees them: links in its folder, and what the lock says."""
+    """Assets as a job of the stage `assets` receives them: links in its folder, and their locked hashes."""
 
     def __init__(self, folder: Path, assets: dict[str, Path], unet: Any = None, **classifiers: list[str]) -> None:
         self.folder = folder
@@ -154,7 +160,7 @@ class Taken:
         self.settings = AdoptionStage(sha256=sha256, unet=unet, classifiers=forms)
 
     def faults(self, values: bool) -> list[str]:
-        """What preflight says without values, and the job with them."""
+        """Faults as preflight reports them (without values) or the job (with values)."""
         return list(faults_of(self.settings, self.folder, values))
 
     def manifest(self) -> Manifest:
@@ -168,10 +174,10 @@ def style_classifier(content: Any, folder: Path) -> Taken:
 
 
 @pytest.mark.parametrize("how", UNDERSTOOD)
-def test_a_classifiers_weights_are_found_where_training_scripts_put_them(
+def test_the_weights_of_a_classifier_are_found_under_the_keys_of_training_scripts(
     how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make, said = UNDERSTOOD[how]
+    make, message = UNDERSTOOD[how]
     taken = style_classifier(make(), tmp_path)
     assert taken.faults(values=False) == taken.faults(values=True) == []
     caplog.clear()
@@ -180,45 +186,43 @@ def test_a_classifiers_weights_are_found_where_training_scripts_put_them(
     image = Image.effect_noise((16, 16), 50).convert("RGB")
     expected = network().eval()(classifier.prepared(image)[None]).softmax(dim=1)
     torch.testing.assert_close(classifier.probabilities([image]), expected.detach(), rtol=1e-2, atol=1e-3)
-    assert re.search(said, caplog.text) if said else caplog.text == ""
+    assert re.search(message, caplog.text) if message else caplog.text == ""
 
 
 @pytest.mark.parametrize("how", REFUSED)
-def test_a_classifier_that_cannot_be_loaded_is_not_taken_into_use(how: str, tmp_path: Path) -> None:
-    make, said = REFUSED[how]
+def test_a_classifier_that_cannot_be_loaded_is_not_adopted(how: str, tmp_path: Path) -> None:
+    make, message = REFUSED[how]
     taken = style_classifier(make(), tmp_path)
-    with pytest.raises(AssetError, match=rf"assets of the paper's world: .*style50\.pth: .*{said}"):
+    with pytest.raises(AssetError, match=rf"assets of the paper's world: .*style50\.pth: .*{message}"):
         taken.manifest()
     (fault,) = taken.faults(values=True)
     assert "\n" not in fault
-    assert taken.faults(values=False) == ([] if "not finite" in said else [fault])
+    assert taken.faults(values=False) == ([] if "not finite" in message else [fault])
 
 
 @pytest.mark.parametrize("how", REFUSED)
-def test_a_classifier_that_cannot_be_loaded_is_not_loaded(how: str, tmp_path: Path) -> None:
-    """A manifest may be older than the check, or somebody else's."""
-    make, said = REFUSED[how]
-    made = make_classifier(tmp_path / "classifier", "style", CLASSES)
-    torch.save(make(), made.folder / "classifier.pth")
-    facts = {**made.facts["classifiers"]["style"], "sha256": sha256_of(made.folder / "classifier.pth")}
-    made = finish(made.folder, "classifier", Outcome(["classifier.pth"], {"classifiers": {"style": facts}}))
-    with pytest.raises(AssetError, match=rf"classifier\.pth: .*{said}"):
-        ImageClassifier(made, "style", Device(FP32, 1))
+def test_the_loader_rejects_a_classifier_that_does_not_fit(how: str, tmp_path: Path) -> None:
+    """A manifest may be older than the check, or come from another user."""
+    make, message = REFUSED[how]
+    manifest = make_classifier(tmp_path / "classifier", "style", CLASSES)
+    torch.save(make(), manifest.folder / "classifier.pth")
+    facts = {**manifest.facts["classifiers"]["style"], "sha256": sha256_of(manifest.folder / "classifier.pth")}
+    manifest = finish(manifest.folder, "classifier", Outcome(["classifier.pth"], {"classifiers": {"style": facts}}))
+    with pytest.raises(AssetError, match=rf"classifier\.pth: .*{message}"):
+        ImageClassifier(manifest, "style", Device(FP32, 1))
 
 
 @pytest.mark.parametrize(
     "architecture", ["hf-hub:somebody/something", "local-dir:/tmp", "no_such_network", "test_resnet.x"]
 )
-def test_a_network_that_timm_does_not_have_itself_is_not_looked_for_elsewhere(
-    architecture: str, tmp_path: Path
-) -> None:
+def test_an_architecture_that_timm_does_not_include_is_not_fetched(architecture: str, tmp_path: Path) -> None:
     torch.save({"model_state_dict": weights()}, tmp_path / "style50.pth")
     with pytest.raises(AssetError, match=rf"^{architecture}: timm "):
         check_classifier(tmp_path / "style50.pth", architecture, len(CLASSES), values=False)
 
 
-def test_an_answer_that_is_no_number_is_no_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights may be finite, and what is computed with them is not."""
+def test_probabilities_that_are_not_finite_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finite weights may still produce non-finite results."""
     grid = [["Amber", "Cats", seed] for seed in (1, 2, 3)]
     (tmp_path / "samples" / IMAGES).mkdir(parents=True)
     for image in grid:
@@ -235,15 +239,15 @@ def test_an_answer_that_is_no_number_is_no_class(tmp_path: Path, monkeypatch: py
     answers = ImageClassifier.probabilities
 
     def with_a_nan(self: ImageClassifier, images: list[Image.Image]) -> torch.Tensor:
-        found = answers(self, images)
+        probabilities = answers(self, images)
         if len(images) == 1 and len(self.classes) == len(OBJECTS):  # of the second batch
-            found[0, 1] = NAN
-        return found
+            probabilities[0, 1] = NAN
+        return probabilities
 
     classify_images(settings, work)
     monkeypatch.setattr(ImageClassifier, "probabilities", with_a_nan)
-    said = r"Amber_Cats_seed3\.jpg: the object classifier's probabilities are not finite"
-    with pytest.raises(AssetError, match=said):
+    message = r"Amber_Cats_seed3\.jpg: the object classifier's probabilities are not finite"
+    with pytest.raises(AssetError, match=message):
         classify_images(settings, work)
 
 
@@ -350,7 +354,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, bool]] = {
     ),
     "tokenizer of a longer vocabulary": (
         lambda f: configure(f / "pipeline/tokenizer/tokenizer_config.json", model_max_length=77),
-        r"tokenizer: its prompts have 77 tokens, but \S+text_encoder takes 12, expected no more",
+        r"tokenizer: its prompts have 77 tokens, but \S+text_encoder takes at most 12",
         True,
     ),
     "noise schedule of another class": (
@@ -389,10 +393,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, bool]] = {
         False,
     ),
 }
-"""What is done to the assets, what is said, and whether it is seen without reading values."""
+"""Damage to the assets, the expected message, and whether it is detected without reading values."""
 
 
-def test_whole_assets_are_taken_into_use(assets: Path, tmp_path: Path) -> None:
+def test_complete_assets_are_adopted(assets: Path, tmp_path: Path) -> None:
     check_torchvision_inception(assets / "inception_v3.pth", values=True)
     ignored = shutil.ignore_patterns("made", "inception_v3.pth")
     folder = Path(shutil.copytree(assets, tmp_path / "assets", ignore=ignored))
@@ -402,25 +406,25 @@ def test_whole_assets_are_taken_into_use(assets: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_assets_that_do_not_fit_are_found_wherever_they_are_looked_at(how: str, assets: Path, tmp_path: Path) -> None:
-    damage, said, without_values = DAMAGE[how]
+def test_assets_that_do_not_fit_are_detected_by_every_check(how: str, assets: Path, tmp_path: Path) -> None:
+    damage, message, without_values = DAMAGE[how]
     folder = Path(shutil.copytree(assets, tmp_path / "assets", ignore=shutil.ignore_patterns("made")))
     if "torchvision" not in how:  # a hundred megabytes
         (folder / "inception_v3.pth").unlink()
     damage(folder)
     taken = all_taken(folder, tmp_path / "taken")
-    with pytest.raises(AssetError, match=said):
+    with pytest.raises(AssetError, match=message):
         taken.manifest()
     assert len(taken.faults(values=True)) == 1
     assert len(taken.faults(values=False)) == without_values
-    with pytest.raises(AssetError, match=said):
+    with pytest.raises(AssetError, match=message):
         provisioned(folder, tmp_path)
     unlocked = len(taken.settings.sha256) - len(read_lock(tmp_path / "config").assets)
-    assert unlocked == (0 if "expected no more" in said else 1), "parts that do not go together are right in themselves"
+    assert unlocked == (0 if "takes at most" in message else 1), "mismatched parts are valid on their own"
 
 
 def provisioned(folder: Path, tmp_path: Path, names: Sequence[str] = ()) -> None:
-    """`make assets` of these files, or of those that are there: what it locks has been looked at."""
+    """Run `make assets` on these files, or on all existing ones: it inspects whatever it locks."""
     configuration = tmp_path / "config"
     configuration.mkdir()
     shutil.copy(REPOSITORY / "config/assets.yaml", configuration)
@@ -428,28 +432,28 @@ def provisioned(folder: Path, tmp_path: Path, names: Sequence[str] = ()) -> None
     places = {name.split("/")[0]: str(folder / FILES[name].split("/")[0]) for name in names}
     forms = {"style": ClassifierForm(architecture=ARCHITECTURE, resolution=16, classes=CLASSES)}
     settings = AdoptionStage(sha256=dict.fromkeys(names), unet="unet", classifiers=forms)
-    said: list[str] = []
-    provision = Provision((settings, places), Wanted([], [], 1), configuration, "Seed_Images", "raw", said.append)
+    lines: list[str] = []
+    provision = Provision((settings, places), Wanted([], [], 1), configuration, "Seed_Images", "raw", lines.append)
     provision.make(again=False)
     assert len(read_lock(configuration).assets) == len(names)
     provision.make(again=False)
 
 
-# What is computed with weights that are finite
+# Non-finite results of finite weights
 
 
 def overflowing(folder: Path, part: str, file: str, tensor: str) -> Manifest:
-    """A pipeline in which one tensor is so large that what is computed with it is infinite."""
-    made = make_pipeline(folder)
-    weights = made.folder / "pipeline" / part / file
+    """A pipeline in which one tensor is so large that results computed with it are infinite."""
+    manifest = make_pipeline(folder)
+    weights = manifest.folder / "pipeline" / part / file
     tensors = load_file(weights)
     tensors[tensor] = torch.full_like(tensors[tensor], 3e38)
     save_file(tensors, weights)
-    facts = {**made.facts, "parts": {**made.facts["parts"], part: sha256_of(weights.parent)}}
-    return finish(made.folder, "pipeline", Outcome(["pipeline"], facts))
+    facts = {**manifest.facts, "parts": {**manifest.facts["parts"], part: sha256_of(weights.parent)}}
+    return finish(manifest.folder, "pipeline", Outcome(["pipeline"], facts))
 
 
-def test_an_embedding_that_is_no_number_is_named_with_its_prompt(tmp_path: Path) -> None:
+def test_an_embedding_that_is_not_finite_is_named_with_its_prompt(tmp_path: Path) -> None:
     pipeline = overflowing(tmp_path / "pipeline", "text_encoder", "model.safetensors", "final_layer_norm.weight")
     work = Work(tmp_path, "digest", {"pipeline": pipeline})
     with pytest.raises(AssetError, match="the prompt 'A Cats image' has an embedding that is not finite"):
@@ -457,7 +461,7 @@ def test_an_embedding_that_is_no_number_is_named_with_its_prompt(tmp_path: Path)
     assert not (tmp_path / "embeddings.safetensors").exists()
 
 
-def test_a_latent_that_is_no_number_is_named_with_its_image(tmp_path: Path) -> None:
+def test_a_latent_that_is_not_finite_is_named_with_its_image(tmp_path: Path) -> None:
     pipeline = overflowing(tmp_path / "pipeline", "vae", WEIGHTS, "quant_conv.weight")
     images = make_images(tmp_path / "images")
     encoding = Encoding(resolution=16, interpolation="bicubic", batch=2)
@@ -469,8 +473,8 @@ def test_a_latent_that_is_no_number_is_named_with_its_image(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("tensor", [torch.zeros(3, 2), torch.zeros(6), torch.zeros(2, 3, dtype=torch.int64), None])
-def test_a_saved_state_is_put_back_as_it_was_or_not_at_all(tensor: torch.Tensor | None) -> None:
-    """A tensor of as many values in another shape is another tensor."""
+def test_a_saved_state_is_restored_exactly_or_not_at_all(tensor: torch.Tensor | None) -> None:
+    """A tensor with the same number of values but another shape is rejected."""
     parameters = {"a": torch.ones(2, 3), "b": torch.ones(1)}
     state = {"a": tensor, "b": torch.zeros(1)} if tensor is not None else {"b": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"^a is "):
