@@ -332,7 +332,7 @@ def test_another_safetensors_file_is_no_delta(material: dict[str, Manifest], tmp
 def test_a_delta_for_another_base_model_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
     run(unlearning_settings(objective("core")), folder="run")
     other = BaseModel(make_pipeline(tmp_path / "other", seed=5))
-    with pytest.raises(ArtefactError, match=r"delta\.safetensors: data for the base model .*, but the base model here"):
+    with pytest.raises(ArtefactError, match=r"delta\.safetensors: made for the base model .*, but the base model here"):
         load_delta(tmp_path / "run" / DELTA, other.unet(), other.identity)
 
 
