@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from corelib.files.printable import printable
+
 TAKEN_APART = re.compile(r"[ \t\n\\'\"`$&|;<>()*?\[]|\{[^{}]*(,|\.\.)[^{}]*\}")
 """What a shell does not take for a part of a word without quotes."""
 
@@ -32,13 +34,13 @@ def faults_of_places(python: Path, repository: Path) -> Iterator[str]:
     """Why no job can be started with an interpreter and a clone at these places, in words."""
     if found := TAKEN_APART.search(str(python)):
         yield (
-            f"{_in_one_line(python)}: it has {_said(found[0])} in its path, which breaks the command lines that "
+            f"{printable(str(python))}: it has {_said(found[0])} in its path, which breaks the command lines that "
             "Snakemake makes of it, expected a path without; move the clone, or make the environment elsewhere by "
             "`make env VENV=/some/folder`, and call Snakemake from there"
         )
     if os.pathsep in str(repository):
         yield (
-            f"{_in_one_line(repository)}: it has {_said(os.pathsep)} in its path, at which PYTHONPATH is divided, "
+            f"{printable(str(repository))}: it has {_said(os.pathsep)} in its path, at which PYTHONPATH is divided, "
             "expected a path without; move the clone"
         )
 
@@ -52,17 +54,13 @@ def fault_on_cluster(snakefile: Path) -> str | None:
     if not broken:
         return None
     return (
-        f"{_in_one_line(snakefile)}: it has {_said(broken[0])} in its path, which breaks the commands that Snakemake "
+        f"{printable(str(snakefile))}: it has {_said(broken[0])} in its path, which breaks the commands that Snakemake "
         "gives to a cluster, expected a path without; move the clone"
     )
 
 
 def _said(mark: str) -> str:
     return IN_WORDS.get(mark, f"`{mark}`" if mark.isprintable() else repr(mark))
-
-
-def _in_one_line(path: Path) -> str:
-    return "".join(mark if mark.isprintable() else "?" for mark in str(path))
 
 
 def main() -> int:

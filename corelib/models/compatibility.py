@@ -14,7 +14,7 @@ from typing import Any
 
 from corelib.errors import ArtefactError, AssetError
 from corelib.files.json_files import read_json
-from corelib.files.placeholders import said
+from corelib.files.printable import escaped
 
 # Settings of networks
 
@@ -130,8 +130,8 @@ def check_classes(path: Path, content: Any, classes: Sequence[str]) -> None:
         if found != expected and sorted(found) == sorted(expected):
             place = next(place for place, name in enumerate(found) if name != expected[place])
             raise AssetError(
-                f"{path}: by its `{key}` the output {place} is {said(own[place])}, expected {classes[place]}; train it "
-                "again with the classes in the order of their names."
+                f"{path}: by its `{key}` the output {place} is {escaped(own[place])}, expected {classes[place]}; train "
+                "it again with the classes in the order of their names."
             )
 
 
@@ -159,8 +159,8 @@ def check_words(folder: Path, tokenizer: Any) -> None:
     lone = [word for word in words if len(word.removesuffix(model["end_of_word_suffix"] or "")) > 1]
     if unmerged := [word for word in lone if word not in merged]:
         raise AssetError(
-            f"{folder}: its merges make none of {len(unmerged)} words of its vocabulary, such as {said(unmerged[0])}, "
-            "expected the whole merges.txt of the same tokenizer; fetch its files again."
+            f"{folder}: its merges make none of {len(unmerged)} words of its vocabulary, such as "
+            f"{escaped(unmerged[0])}, expected the whole merges.txt of the same tokenizer; fetch its files again."
         )
     path = folder / "vocab.json"
     if path.exists() and {word: number for word, number in _words(path).items() if word not in added} != words:

@@ -14,6 +14,8 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
+from corelib.errors import listed
+
 FLOATING_POINT = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 INTEGER = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -26,9 +28,6 @@ COUNTER = "num_batches_tracked"
 
 COMPILED = "_orig_mod."
 """`torch.compile` puts it before the names of a network's tensors; the network is the same."""
-
-MOST_NAMES = 3
-"""Names of tensors that a sentence lists of each fault."""
 
 
 class UnfitWeights(ValueError):
@@ -60,11 +59,11 @@ def check_fit(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     if reshaped := [name for name in common if given[name].shape != own[name].shape]:
         first = reshaped[0]
         shapes = f"{first} has {tuple(given[first].shape)}, expected {tuple(own[first].shape)}"
-        faults.append(f"{len(reshaped)} of its tensors have another shape: {shapes}{_and_more(reshaped, 1)}")
+        faults.append(f"{len(reshaped)} of its tensors have another shape: {shapes}{_and_more(reshaped)}")
     if other := [name for name in common if not _is_of_the_kind(given[name], own[name])]:
         first = other[0]
         kinds = f"{first} is {_kind(given[first])}, expected {_expected_kind(own[first])}"
-        faults.append(f"{len(other)} of its tensors hold another kind of number: {kinds}{_and_more(other, 1)}")
+        faults.append(f"{len(other)} of its tensors hold another kind of number: {kinds}{_and_more(other)}")
     if faults:
         raise UnfitWeights("; ".join(faults))
 
@@ -117,13 +116,8 @@ def named_tensors(content: Any) -> dict[str, Tensor]:
     return dict(content)
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    return ", ".join(name[:100] for name in names[:MOST_NAMES]) + _and_more(names, MOST_NAMES)
-
-
-def _and_more(names: Sequence[str], said: int) -> str:
-    return f" and {len(names) - said} more" if len(names) > said else ""
+def _and_more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _is_of_the_kind(given: Tensor, own: Tensor) -> bool:

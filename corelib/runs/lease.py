@@ -295,6 +295,12 @@ def read_owner(path: Path) -> Owner | None:
         raise
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process that may be alive holds the lease in a file."""
+    owner = read_owner(path)
+    return owner is not None and not owner.is_gone()
+
+
 def _namespace() -> str:
     """The process namespace and the boot that a process number belongs to."""
     try:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.files.json_files import read_json
+from corelib.files.printable import printable
 from corelib.runs.fingerprint import digest_of_modules
 from corelib.study.overlays import Key, error_at
 from corelib.study.schema import Study
@@ -147,4 +148,4 @@ def _key(place: tuple[int | str, ...]) -> str:
 
 def _error(file: Path, what: str) -> ConfigurationError:
     said = f"{file}: {what}, expected it as the repository ships it (or world.pretrained: false)."
-    return ConfigurationError("".join(mark if mark.isprintable() else "?" for mark in said))
+    return ConfigurationError(printable(said))

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from corelib.errors import ConfigurationError
+from corelib.files.printable import printable
 
 
 def shown(value: object) -> str:
@@ -29,19 +30,13 @@ def _in_yaml(value: object) -> str:
             return repr(value)
 
 
-def listed(names: list[str], most: int = 8) -> str:
-    """The first names of a list, and how many there are."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, ... ({len(names)} in all)"
-
-
 LONGEST_SENTENCE = 2000
 """Characters of what is said of a fault, whatever the names in it are."""
 
 
 def error_in(place: Path | str, what: str) -> ConfigurationError:
     """One sentence on one line, whatever the user's names and values contain."""
-    said = "".join(mark if mark.isprintable() else "?" for mark in " ".join(f"{place}: {what}.".split()))
+    said = printable(" ".join(f"{place}: {what}.".split()))
     return ConfigurationError(said if len(said) <= LONGEST_SENTENCE else f"{said[: LONGEST_SENTENCE - 4]}... .")
 
 

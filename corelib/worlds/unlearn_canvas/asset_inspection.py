@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from corelib.errors import AssetError
-from corelib.files.placeholders import check_files, said
+from corelib.files.placeholders import check_files
+from corelib.files.printable import escaped
 from corelib.models.compatibility import (
     check_schedule_of_checkpoint,
 )
@@ -110,7 +111,7 @@ class Inspection:
 
 def unreadable(error: OSError, path: Path) -> str:
     """What keeps an asset from being read, in words without a final period."""
-    place = said(str(error.filename or path))
+    place = escaped(str(error.filename or path))
     if isinstance(error, IsADirectoryError):
         return f"{place}: a folder, expected a file"
     return f"{place}: not readable ({error.strerror or error}), expected the right to read it"
