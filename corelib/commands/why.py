@@ -1,22 +1,75 @@
-"""Why something has to be made: what differs between a run that is missing and the nearest one that is there."""
+"""`python -m corelib why`: why targets have to be made.
+
+Of each run that is missing, what differs from the nearest one that is there.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from corelib.costs.forecast import Forecast
+from corelib.commands.arguments import CONFIGURATION, add_targets
+from corelib.commands.run_folders import UNREADABLE
+from corelib.costs.forecast import Forecast, forecast_of
 from corelib.costs.workload import FLOP, GPUS, Amount, seconds_of_a_core
-from corelib.errors import ArtefactError
 from corelib.files.json_files import read_json
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.run import Run, slugged
 from corelib.runs.stages import PRODUCTS
 
+HELP = "why targets have to be made: what differs from what is there"
+
 MOST = 6
 """Differences that are named; of the others the number."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the targets."""
+    add_targets(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the reasons."""
+    print(as_text(*forecast_of(arguments.targets, CONFIGURATION)))
+    return 0
+
+
+def as_text(found: Forecast, kind: str) -> str:
+    """What a user reads: the causes first, then how much follows from them."""
+    if not found.items:
+        return found.completeness
+    reasons = reasons_of(found)
+    causes = [reason for reason in reasons if reason.is_cause]
+    lines = []
+    for reason in causes:
+        item = found.items[reason.run.name]
+        cost = _cost(item.amount, sum(item.jobs.values()), kind)
+        lines += [f"{reason.run.stage} {reason.run.slug}{f' ({cost})' if cost else ''}", f"    {reason}"]
+    following = len(reasons) - len(causes)
+    if following:
+        lines.append(f"and {following} runs that build on these")
+    total = _cost(found.amount, found.jobs.total(), kind)
+    return "\n".join([*lines, f"{len(reasons)} runs in all{f', {total}' if total else ''}."])
+
+
+def _cost(amount: Amount, jobs: int, kind: str) -> str:
+    """What an amount in so many jobs takes on the first of the GPUs, or on a core."""
+    parts = [f"{count:,} {word}" for count, word in ((amount.steps, "steps"), (amount.images, "images")) if count]
+    if kind == "unlearn_canvas":
+        seconds, device = FLOP.of(amount) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
+    else:
+        seconds, device = seconds_of_a_core(amount, jobs), "a core"
+    if seconds >= 6000:
+        parts.append(f"about {seconds / 3600:.1f} hours of {device}")
+    elif seconds >= 60:
+        parts.append(f"about {seconds / 60:.0f} minutes of {device}")
+    return ", ".join(parts)
+
+
+# Reasons
 
 
 @dataclass(frozen=True)
@@ -86,7 +139,7 @@ def _reason(run: Run) -> Reason:
         try:
             specification = read_json(folder / SPECIFICATION)
             differences, inputs = list(_differences(specification, run.content)), _other_inputs(specification, run)
-        except (ArtefactError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             continue
         distance = (folder.name.rsplit("-", 1)[0] != slugged(run.slug), len(differences) + len(inputs))
         if best is None or distance < best[0]:
@@ -128,38 +181,3 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def _short(value: Any) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-# In words
-
-
-def as_text(found: Forecast, kind: str) -> str:
-    """What a user reads: the causes first, then how much follows from them."""
-    if not found.items:
-        return found.completeness
-    reasons = reasons_of(found)
-    causes = [reason for reason in reasons if reason.is_cause]
-    lines = []
-    for reason in causes:
-        item = found.items[reason.run.name]
-        cost = _cost(item.amount, sum(item.jobs.values()), kind)
-        lines += [f"{reason.run.stage} {reason.run.slug}{f' ({cost})' if cost else ''}", f"    {reason}"]
-    following = len(reasons) - len(causes)
-    if following:
-        lines.append(f"and {following} runs that build on these")
-    total = _cost(found.amount, found.jobs.total(), kind)
-    return "\n".join([*lines, f"{len(reasons)} runs in all{f', {total}' if total else ''}."])
-
-
-def _cost(amount: Amount, jobs: int, kind: str) -> str:
-    """What an amount in so many jobs takes on the first of the GPUs, or on a core."""
-    parts = [f"{count:,} {word}" for count, word in ((amount.steps, "steps"), (amount.images, "images")) if count]
-    if kind == "unlearn_canvas":
-        seconds, device = FLOP.of(amount) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
-    else:
-        seconds, device = seconds_of_a_core(amount, jobs), "a core"
-    if seconds >= 6000:
-        parts.append(f"about {seconds / 3600:.1f} hours of {device}")
-    elif seconds >= 60:
-        parts.append(f"about {seconds / 60:.0f} minutes of {device}")
-    return ", ".join(parts)
