@@ -24,10 +24,10 @@ class ImageClassifier:
 
     def __init__(self, world: Manifest, label: str, device: Device) -> None:
         facts = world.facts["classifiers"][label]
-        if not _is_a_network(facts["architecture"], facts["options"], facts["classes"], facts["resolution"]):
+        if not _is_a_network(facts["architecture"], facts["classes"], facts["resolution"]):
             raise ArtefactError(
-                f"{world.folder}: its facts describe no {label} classifier, expected a network of timm's own, no "
-                "options, classes, and a resolution."
+                f"{world.folder}: its facts describe no {label} classifier, expected a network of timm's own, "
+                f"classes by name, and a resolution of at most {LARGEST_RESOLUTION} pixels."
             )
         self.classes: list[str] = facts["classes"]
         self.resolution: int = facts["resolution"]
@@ -55,12 +55,11 @@ class ImageClassifier:
         return self.model.forward_head(self.model.forward_features(normalised), pre_logits=True)
 
 
-def _is_a_network(architecture: object, options: object, classes: object, resolution: object) -> bool:
+def _is_a_network(architecture: object, classes: object, resolution: object) -> bool:
     """Whether facts say what is needed to build a classifier, and nothing by which timm would load something else."""
     return (
         isinstance(architecture, str)
         and timm.is_model(architecture)
-        and options == {}
         and isinstance(classes, list)
         and all(isinstance(name, str) for name in classes)
         and isinstance(resolution, int)

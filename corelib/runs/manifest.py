@@ -10,7 +10,7 @@ from typing import Any
 
 from corelib.errors import ArtefactError
 from corelib.files.hashing import sha256_of
-from corelib.files.json_files import Record, read_json, write_json
+from corelib.files.json_files import Record, read_json
 from corelib.files.paths import below, followed, named_below
 from corelib.files.sealed_json import has_its_seal, sealed
 from corelib.runs.layout import MANIFEST
@@ -119,13 +119,6 @@ def is_still_true(content: Any, folder: Path, digest: str) -> bool:
         return belongs and all(sha256_of(below(folder, name)) == sha for name, sha in files)
     except (ArtefactError, OSError, KeyError, TypeError, AttributeError):
         return False
-
-
-def write_manifest(
-    path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
-) -> None:
-    """Hash the named files (or folders) of a stage and vouch for them in `path`; the last thing that a stage does."""
-    write_json(path, vouched_for(folder, stage, digest, files, facts, {}, {}))
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -76,7 +76,6 @@ class _Part(BaseModel):
 class _Classifier(_Part):
     architecture: str
     classes: list[str]
-    options: dict[str, Any]
     resolution: int
     sha256: str
     weights: str

@@ -16,6 +16,13 @@ from corelib.runs.specification import digest_of
 from corelib.runs.stages import PRODUCTS
 
 
+def write_manifest(
+    path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
+) -> None:
+    """Hash the named files (or folders) of a stage, and vouch for them in `path`."""
+    write_json(path, vouched_for(folder, stage, digest, files, facts, {}, {}))
+
+
 def planned(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **builds_on: str) -> str:
     """Write the specification of a run that builds on others; its name."""
     inputs = {role: read_json(RUNS / name / SPECIFICATION)["digest"] for role, name in builds_on.items()}

@@ -71,7 +71,7 @@ def vouched(*paths: Path, **facts: Any) -> Manifest:
 
 
 CLASSIFIER_FACTS = {
-    "architecture": "x", "classes": ["a", "b"], "options": {}, "resolution": 32, "sha256": "0" * 64, "weights": "x.pth",
+    "architecture": "x", "classes": ["a", "b"], "resolution": 32, "sha256": "0" * 64, "weights": "x.pth",
 }  # fmt: skip
 SHIPPED = {
     "files": {"pipeline": "0" * 64},
@@ -82,6 +82,7 @@ SHIPPED = {
         "classifiers": {"style": CLASSIFIER_FACTS, "object": CLASSIFIER_FACTS},
     },
     "leaves": {"world.seed": 0},
+    "drawing": "0" * 64,
     "provenance": {"images/x": {"specification": {"stage": "images", "code": dict.fromkeys(DRAWING, "0" * 64)}}},
 }
 

@@ -257,7 +257,6 @@ def test_weights_that_are_cut_into_files_lie_in_their_folder(tmp_path: Path, nam
 NETWORKS = {
     "of the Hub": {"architecture": "hf-hub:somebody/something"},
     "of a folder": {"architecture": "local-dir:/tmp"},
-    "with another checkpoint": {"options": {"checkpoint_path": "/etc/passwd"}},
     "of no name": {"architecture": 3},
     "of huge images": {"resolution": 10**6},
     "of no classes": {"classes": [1]},

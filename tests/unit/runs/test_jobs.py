@@ -9,12 +9,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from support.hand_made import write_manifest
 from support.toy_job import MADE, UNFINISHED, Toy, toy_at
 
 from corelib.files.sealed_json import has_its_seal, sealed
 from corelib.runs.job import INTERRUPTED
 from corelib.runs.lease import Owner
-from corelib.runs.manifest import read_manifest, write_manifest
+from corelib.runs.manifest import read_manifest
 from corelib.runs.specification import digest_of
 
 

@@ -186,7 +186,7 @@ def test_a_leaf_that_the_record_does_not_know_is_named(tmp_path: Path) -> None:
 
 def test_the_shipped_world_is_refused_when_images_are_drawn_in_another_way() -> None:
     record = json.loads((SHIPPED / "world.json").read_text()) | {"drawing": "another"}
-    with pytest.raises(ConfigurationError, match=r"corelib\.worlds\.rendering: its code has changed since"):
+    with pytest.raises(ConfigurationError, match=r"corelib\.worlds\.miniature\.drawing: its code has changed since"):
         Plan("mini", MINI, [], record).pipeline()
 
 
