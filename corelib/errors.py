@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -35,6 +36,21 @@ LONGEST_REASON = 160
 def reason_of(error: Exception) -> str:
     """The message of an error, shortened and on one line."""
     return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+
+
+def first_line_of(error: Exception) -> str:
+    """The first line of what an error says, short and without a full stop, for errors whose other lines are advice."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")[:LONGEST_REASON]
+
+
+LONGEST_LISTED = 100
+"""Characters of a name in a list of names."""
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first `most` of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(name[:LONGEST_LISTED] for name in names[:most]) + more
 
 
 ASKING_TO_END = (signal.SIGTERM, signal.SIGINT)

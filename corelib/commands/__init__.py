@@ -1,1 +1,1 @@
-"""`python -m corelib`: preflight, plan, why, verify, clean, assets, jobs, export, ship."""
+"""`python -m corelib`: a module for each command, listed in `cli`, and beside them the modules of their logic."""

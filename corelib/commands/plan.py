@@ -1,8 +1,11 @@
-"""`corelib plan`: a forecast as text."""
+"""`python -m corelib plan`: what targets cost, before anything is run."""
 
 from __future__ import annotations
 
-from corelib.costs.forecast import Forecast, Item, in_bytes
+import argparse
+
+from corelib.commands.arguments import CONFIGURATION, add_targets
+from corelib.costs.forecast import Forecast, Item, forecast_of, in_bytes
 from corelib.costs.workload import (
     CORE_SECONDS,
     FLOP,
@@ -12,6 +15,19 @@ from corelib.costs.workload import (
 )
 from corelib.runs.run import Run
 from corelib.runs.stages import STAGES
+
+HELP = "what targets will cost: jobs, steps, images, hours, disk; nothing is run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the targets."""
+    add_targets(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the forecast."""
+    print(as_text(*forecast_of(arguments.targets, CONFIGURATION)))
+    return 0
 
 
 def as_text(found: Forecast, kind: str) -> str:
@@ -41,7 +57,8 @@ def _line(stage: str, runs: int, items: list[Item]) -> str:
     work = sum((item.work for item in items), Workload())
     jobs = sum(sum(item.jobs.values()) for item in items)
     steps, images = (f"{count:,}" if count else "" for count in (work.steps, work.images))
-    return f"{stage:<12}{runs:>6}{len(items):>6}{jobs:>6}{steps:>10}{images:>9}{in_bytes(work.disk):>10}"
+    disk = in_bytes(work.disk) if work.disk else ""
+    return f"{stage:<12}{runs:>6}{len(items):>6}{jobs:>6}{steps:>10}{images:>9}{disk:>10}"
 
 
 def _on_gpus(found: Forecast) -> list[str]:

@@ -1,11 +1,12 @@
-"""Preflight: whether a study could run here, said in a moment and before anything is started.
+"""`python -m corelib preflight`: whether a study could run here, within seconds and before anything is started.
 
-`python -m corelib preflight STUDY` says all of it. What a real run checks by itself before its first job is the room on
-the disk and the versions; its first job, in the paper's world, checks the assets.
+A real run checks by itself, before its first job, the room on the disk and the versions; its first job, in the paper's
+world, checks the assets.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ from typing import Literal
 from corelib.cluster.limits import Request, faults_on_cluster
 from corelib.cluster.site import FILE as SITE
 from corelib.cluster.site import Site, check_site_file
+from corelib.commands.arguments import CONFIGURATION, add_study
 from corelib.costs.forecast import forecast, in_bytes
 from corelib.costs.room import check_room, free_bytes
 from corelib.costs.run_time import memory_of, minutes_of
@@ -34,11 +36,26 @@ from corelib.runs.run import Run
 from corelib.runs.stages import STAGES
 from corelib.study.plan import Plan
 from corelib.study.schema import UnlearnCanvasWorld
-from corelib.study.targets import making_assets, targets_of
+from corelib.study.targets import making_assets, plan_of, targets_of
 from corelib.worlds.unlearn_canvas.image_index import read_index
 from corelib.worlds.unlearn_canvas.presence import ADVICE
 
-CLASSES = {"style": "world.styles", "object": "world.objects"}
+HELP = "whether a study could run here: assets, disk, versions, device"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the study."""
+    add_study(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print each finding as it is made; 1 if there is a fault."""
+    faults = 0
+    for finding in preflight(plan_of(arguments.study, CONFIGURATION), CONFIGURATION.parent):
+        print(finding, flush=True)
+        faults += finding.kind == "FAULT"
+    print(f"{arguments.study}: {f'{faults} fault(s), expected none' if faults else 'ready'}.")
+    return 1 if faults else 0
 
 
 @dataclass(frozen=True)
@@ -145,7 +162,7 @@ def _room(plan: Plan) -> Iterator[Finding]:
     else:
         yield Finding(
             "disk",
-            f"results need about {in_bytes(found.work.disk) or 'nothing'}, {in_bytes(free_bytes())} are free",
+            f"results need about {in_bytes(found.work.disk)}, {in_bytes(free_bytes())} are free",
         )
     for folder in (RUNS, RESULTS, LOGS):
         if fault := fault_of_folder(folder):

@@ -1,4 +1,4 @@
-"""Shipping a trained world: what a study has trained becomes what the repository offers to everyone.
+"""`python -m corelib ship`: what a study has trained becomes the world that the repository ships.
 
 `config/pretrained/` holds the models and `world.json`, which says of them the sha256, the leaves of the configuration
 that they were trained with, and the provenance of each training.
@@ -6,11 +6,14 @@ that they were trained with, and the provenance of each training.
 
 from __future__ import annotations
 
+import argparse
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from corelib.commands.arguments import CONFIGURATION
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.files.atomic import folder_written_whole
 from corelib.files.hashing import sha256_of
@@ -24,8 +27,21 @@ from corelib.study.plan import Plan
 from corelib.study.shipped import RECORD, digest_of_drawing, leaves_of_world
 from corelib.study.targets import targets_of
 
+HELP = "put the world that a study has trained here in place of the shipped one"
+
 PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "earlier_attempts", "manifest", "log", "records", "seal")
 """Fields of a provenance record that describe somebody's machine, or that the shipped record has itself."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the study."""
+    parser.add_argument("study", help="a study with world.pretrained: false, built in this working directory")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Replace the shipped world, and print its folder."""
+    print(os.path.relpath(ship_world(arguments.study, CONFIGURATION)))
+    return 0
 
 
 def ship_world(name: str, configuration: Path) -> Path:

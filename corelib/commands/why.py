@@ -1,14 +1,19 @@
-"""Why something has to be made: what differs between a run that is missing and the nearest one that is there."""
+"""`python -m corelib why`: why targets have to be made.
+
+Of each run that is missing, what differs from the nearest one that is there.
+"""
 
 from __future__ import annotations
 
+import argparse
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from corelib.costs.forecast import Forecast
+from corelib.commands.arguments import CONFIGURATION, add_targets
+from corelib.costs.forecast import Forecast, forecast_of
 from corelib.costs.workload import FLOP, GPUS, Workload, seconds_of_a_core
 from corelib.files.sealed_json import if_readable
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
@@ -16,8 +21,56 @@ from corelib.runs.run import Run, slugged
 from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stages import PRODUCTS
 
+HELP = "why targets have to be made: what differs from what is there"
+
 MOST = 6
 """Differences that are named; of the others the number."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the targets."""
+    add_targets(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the reasons."""
+    print(as_text(*forecast_of(arguments.targets, CONFIGURATION)))
+    return 0
+
+
+def as_text(found: Forecast, kind: str) -> str:
+    """What a user reads: the causes first, then how much follows from them."""
+    if not found.items:
+        return found.completeness
+    reasons = reasons_of(found)
+    causes = [reason for reason in reasons if reason.is_cause]
+    lines = []
+    for reason in causes:
+        item = found.items[reason.run.name]
+        cost = _cost(item.work, sum(item.jobs.values()), kind)
+        lines += [f"{reason.run.stage} {reason.run.slug}{f' ({cost})' if cost else ''}", f"    {reason}"]
+    following = len(reasons) - len(causes)
+    if following:
+        lines.append(f"and {following} runs that build on these")
+    total = _cost(found.work, found.jobs.total(), kind)
+    return "\n".join([*lines, f"{len(reasons)} runs in all{f', {total}' if total else ''}."])
+
+
+def _cost(work: Workload, jobs: int, kind: str) -> str:
+    """How long some work in so many jobs takes on the first of the GPUs, or on a core."""
+    parts = [f"{count:,} {word}" for count, word in ((work.steps, "steps"), (work.images, "images")) if count]
+    if kind == "unlearn_canvas":
+        seconds, device = FLOP.of(work) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
+    else:
+        seconds, device = seconds_of_a_core(work, jobs), "a core"
+    if seconds >= 6000:
+        parts.append(f"about {seconds / 3600:.1f} hours of {device}")
+    elif seconds >= 60:
+        parts.append(f"about {seconds / 60:.0f} minutes of {device}")
+    return ", ".join(parts)
+
+
+# Reasons
 
 
 @dataclass(frozen=True)
@@ -126,38 +179,3 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def _short(value: Any) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-# In words
-
-
-def as_text(found: Forecast, kind: str) -> str:
-    """What a user reads: the causes first, then how much follows from them."""
-    if not found.items:
-        return found.completeness
-    reasons = reasons_of(found)
-    causes = [reason for reason in reasons if reason.is_cause]
-    lines = []
-    for reason in causes:
-        item = found.items[reason.run.name]
-        cost = _cost(item.work, sum(item.jobs.values()), kind)
-        lines += [f"{reason.run.stage} {reason.run.slug}{f' ({cost})' if cost else ''}", f"    {reason}"]
-    following = len(reasons) - len(causes)
-    if following:
-        lines.append(f"and {following} runs that build on these")
-    total = _cost(found.work, found.jobs.total(), kind)
-    return "\n".join([*lines, f"{len(reasons)} runs in all{f', {total}' if total else ''}."])
-
-
-def _cost(work: Workload, jobs: int, kind: str) -> str:
-    """How long some work in so many jobs takes on the first of the GPUs, or on a core."""
-    parts = [f"{count:,} {word}" for count, word in ((work.steps, "steps"), (work.images, "images")) if count]
-    if kind == "unlearn_canvas":
-        seconds, device = FLOP.of(work) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
-    else:
-        seconds, device = seconds_of_a_core(work, jobs), "a core"
-    if seconds >= 6000:
-        parts.append(f"about {seconds / 3600:.1f} hours of {device}")
-    elif seconds >= 60:
-        parts.append(f"about {seconds / 60:.0f} minutes of {device}")
-    return ", ".join(parts)

@@ -196,9 +196,9 @@ def _item(run: Run, networks: Networks, assessment: Assessment) -> Item:
 
 
 def in_bytes(count: float) -> str:
-    """A number of bytes in the largest unit in which it is at least one; empty for zero bytes."""
+    """A number of bytes in the largest unit that leaves a number above one."""
     if not count:
-        return ""
+        return "0 B"
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"

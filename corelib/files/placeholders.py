@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from corelib.errors import AssetError
+from corelib.files.printable import escaped
 
 BEGINNINGS = {
     b"version https://git-lfs.github.com/spec/": (
@@ -50,9 +51,9 @@ def check_files(path: Path) -> None:
         if file.is_dir():
             raise AssetError(f"{file}: a folder, expected a file.")
         if not str(file.relative_to(path)).isprintable():
-            raise AssetError(f"{said(str(file))}: {UNPRINTABLE}.")
+            raise AssetError(f"{escaped(str(file))}: {UNPRINTABLE}.")
         if file.is_symlink() and not file.exists():
-            target = said(str(file.readlink()))
+            target = escaped(str(file.readlink()))
             raise AssetError(f"{file}: a link to {target}, which is missing; fetch the file again, or remove the link.")
         beginning = beginning_of(file)
         if (description := stands_in(beginning)) is not None:
@@ -75,8 +76,3 @@ def files_of(path: Path) -> list[Path]:
         elif entry.is_dir():
             files += files_of(entry)
     return files
-
-
-def said(name: str) -> str:
-    """A name in printable form; other characters are escaped."""
-    return name if name.isprintable() else ascii(name)

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from corelib.files.printable import printable
+
 TAKEN_APART = re.compile(r"[ \t\n\\'\"`$&|;<>()*?\[]|\{[^{}]*(,|\.\.)[^{}]*\}")
 """Characters, and brace expansions, that a shell does not take as part of an unquoted word."""
 
@@ -32,13 +34,13 @@ def faults_of_places(python: Path, repository: Path) -> Iterator[str]:
     """The reasons why no job can be started with this interpreter and this clone."""
     if match := TAKEN_APART.search(str(python)):
         yield (
-            f"{_in_one_line(python)}: its path contains {_in_words(match[0])}, which breaks Snakemake's command lines; "
-            "move the clone, or create the environment elsewhere with `make env VENV=/some/folder` and run Snakemake "
-            "from there"
+            f"{printable(str(python))}: its path contains {_in_words(match[0])}, which breaks Snakemake's command "
+            "lines; move the clone, or create the environment elsewhere with `make env VENV=/some/folder` and run "
+            "Snakemake from there"
         )
     if os.pathsep in str(repository):
         yield (
-            f"{_in_one_line(repository)}: its path contains {_in_words(os.pathsep)}, which separates the entries of "
+            f"{printable(str(repository))}: its path contains {_in_words(os.pathsep)}, which separates the entries of "
             "PYTHONPATH; move the clone"
         )
 
@@ -52,17 +54,13 @@ def fault_on_cluster(snakefile: Path) -> str | None:
     if not broken:
         return None
     return (
-        f"{_in_one_line(snakefile)}: its path contains {_in_words(broken[0])}, which breaks the commands that "
+        f"{printable(str(snakefile))}: its path contains {_in_words(broken[0])}, which breaks the commands that "
         "Snakemake submits to a cluster; move the clone"
     )
 
 
 def _in_words(mark: str) -> str:
     return IN_WORDS.get(mark, f"`{mark}`" if mark.isprintable() else repr(mark))
-
-
-def _in_one_line(path: Path) -> str:
-    return "".join(mark if mark.isprintable() else "?" for mark in str(path))
 
 
 def main() -> int:

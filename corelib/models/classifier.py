@@ -24,10 +24,10 @@ class ImageClassifier:
 
     def __init__(self, world: Manifest, label: str, device: Device) -> None:
         facts = world.facts["classifiers"][label]
-        if not _is_valid_description(facts["architecture"], facts["options"], facts["classes"], facts["resolution"]):
+        if not _is_valid_description(facts["architecture"], facts["classes"], facts["resolution"]):
             raise ArtefactError(
-                f"{world.folder}: invalid description of the {label} classifier, expected a timm architecture, no "
-                f"options, a list of class names and a resolution from 1 to {LARGEST_RESOLUTION}."
+                f"{world.folder}: invalid description of the {label} classifier, expected a timm architecture, "
+                f"a list of class names and a resolution from 1 to {LARGEST_RESOLUTION}."
             )
         self.classes: list[str] = facts["classes"]
         self.resolution: int = facts["resolution"]
@@ -55,12 +55,11 @@ class ImageClassifier:
         return self.model.forward_head(self.model.forward_features(normalised), pre_logits=True)
 
 
-def _is_valid_description(architecture: object, options: object, classes: object, resolution: object) -> bool:
+def _is_valid_description(architecture: object, classes: object, resolution: object) -> bool:
     """Whether a description suffices to build a classifier, and has nothing that makes timm load another network."""
     return (
         isinstance(architecture, str)
         and timm.is_model(architecture)
-        and options == {}
         and isinstance(classes, list)
         and all(isinstance(name, str) for name in classes)
         and isinstance(resolution, int)

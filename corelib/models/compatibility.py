@@ -14,7 +14,7 @@ from typing import Any
 
 from corelib.errors import ArtefactError, AssetError
 from corelib.files.json_files import read_json
-from corelib.files.placeholders import said
+from corelib.files.printable import escaped
 
 # Settings of networks
 
@@ -133,7 +133,7 @@ def check_classes(path: Path, content: Any, classes: Sequence[str]) -> None:
         if recorded != expected and sorted(recorded) == sorted(expected):
             index = next(index for index, name in enumerate(recorded) if name != expected[index])
             raise AssetError(
-                f"{path}: in its `{key}` the class of output {index} is {said(names[index])}, expected "
+                f"{path}: in its `{key}` the class of output {index} is {escaped(names[index])}, expected "
                 f"{classes[index]}; train the classifier again with its classes sorted by name."
             )
 
@@ -162,8 +162,8 @@ def check_words(folder: Path, tokenizer: Any) -> None:
     composite = [word for word in words if len(word.removesuffix(model["end_of_word_suffix"] or "")) > 1]
     if unmerged := [word for word in composite if word not in merged]:
         raise AssetError(
-            f"{folder}: {len(unmerged)} words of its vocabulary, such as {said(unmerged[0])}, have no merge, expected "
-            "the complete merges.txt of the same tokenizer; fetch its files again."
+            f"{folder}: {len(unmerged)} words of its vocabulary, such as {escaped(unmerged[0])}, have no merge, "
+            "expected the complete merges.txt of the same tokenizer; fetch its files again."
         )
     path = folder / "vocab.json"
     if path.exists() and {w: number for w, number in _read_vocabulary(path).items() if w not in added} != words:

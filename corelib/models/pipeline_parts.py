@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from corelib.errors import ArtefactError, AssetError, reason_of
+from corelib.errors import ArtefactError, AssetError, listed, reason_of
 from corelib.files.json_files import Record, read_json
 from corelib.files.paths import named_below
 from corelib.files.pickle_inspection import UnsafeWeights
@@ -30,7 +30,6 @@ from corelib.models.state_dicts import (
     check_finite,
     check_fit,
     give_weights,
-    listed,
     named_tensors,
     without_prefix,
     without_weights,

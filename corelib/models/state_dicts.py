@@ -14,6 +14,8 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
+from corelib.errors import listed
+
 FLOATING_POINT = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 INTEGER = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -26,9 +28,6 @@ COUNTER = "num_batches_tracked"
 
 COMPILED = "_orig_mod."
 """Prefix that `torch.compile` adds to the names of tensors; the network is the same."""
-
-MOST_NAMES = 3
-"""Maximum number of tensor names that a sentence lists per fault."""
 
 
 class UnfitWeights(ValueError):
@@ -60,11 +59,11 @@ def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     if reshaped := [name for name in common if tensors[name].shape != expected[name].shape]:
         first = reshaped[0]
         shapes = f"{first} has {tuple(tensors[first].shape)}, expected {tuple(expected[first].shape)}"
-        faults.append(f"{len(reshaped)} of its tensors have another shape: {shapes}{_and_more(reshaped, 1)}")
+        faults.append(f"{len(reshaped)} of its tensors have another shape: {shapes}{_and_more(reshaped)}")
     if other := [name for name in common if not _is_same_kind(tensors[name], expected[name])]:
         first = other[0]
         kinds = f"{first} is {_kind(tensors[first])}, expected {_expected_kind(expected[first])}"
-        faults.append(f"{len(other)} of its tensors hold another kind of number: {kinds}{_and_more(other, 1)}")
+        faults.append(f"{len(other)} of its tensors hold another kind of number: {kinds}{_and_more(other)}")
     if faults:
         raise UnfitWeights("; ".join(faults))
 
@@ -117,13 +116,8 @@ def named_tensors(content: Any) -> dict[str, Tensor]:
     return dict(content)
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first names of a sequence, and the number of further names."""
-    return ", ".join(name[:100] for name in names[:MOST_NAMES]) + _and_more(names, MOST_NAMES)
-
-
-def _and_more(names: Sequence[str], shown: int) -> str:
-    return f" and {len(names) - shown} more" if len(names) > shown else ""
+def _and_more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _is_same_kind(tensor: Tensor, expected: Tensor) -> bool:

@@ -43,17 +43,23 @@ NUMERICAL_PACKAGES = {
 """Import names and distributions whose version can change a number."""
 
 COMPUTES_WITH = {
-    "accelerate": ("torch",),
+    "accelerate": ("numpy", "safetensors", "torch"),
     "clean-fid": ("numpy", "pillow", "scipy", "torch", "torchvision"),
     "diffusers": ("numpy", "pillow", "safetensors", "torch"),
     "pandas": ("numpy", "pyarrow"),
     "scipy": ("numpy",),
-    "timm": ("torch", "torchvision"),
+    "timm": ("safetensors", "torch", "torchvision"),
     "torch": ("numpy",),
     "torchvision": ("numpy", "pillow", "torch"),
     "transformers": ("numpy", "safetensors", "tokenizers", "torch"),
 }
-"""The packages among them that others of them compute with."""
+"""The packages among them that others of them compute with.
+
+A table, though `importlib.metadata` has the requirements that each distribution declares: torch declares no numpy,
+diffusers and transformers declare torch as an extra, and pandas pyarrow. Without these four a stage that imports only
+pandas would not be built anew with another pyarrow. Nor may an address depend on how a distribution of the same version
+was packaged. What is declared is in the table, and a test compares.
+"""
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from corelib.errors import ArtefactError
 from corelib.files.hashing import sha256_of
 from corelib.files.json_files import Record, read_json
 from corelib.files.paths import below, followed, named_below
-from corelib.files.sealed_json import SealedRecord, record_in, write_record
+from corelib.files.sealed_json import SealedRecord, record_in
 from corelib.runs.layout import MANIFEST, RunName
 
 
@@ -136,13 +136,6 @@ def is_still_true(manifest: ManifestRecord, folder: Path, digest: str) -> bool:
         return manifest.digest == digest and all(sha256_of(below(folder, name)) == sha256 for name, sha256 in hashes)
     except (ArtefactError, OSError):
         return False
-
-
-def write_manifest(
-    path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
-) -> None:
-    """Hash the named files (or folders) of a stage that builds on no trained model, and write its manifest."""
-    write_record(path, vouched_for(folder, stage, digest, files, facts, {}, {}))
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -107,6 +107,12 @@ def owner_as_json(owner: Owner) -> str:
     return json.dumps(owner.model_dump())
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process that may be alive holds the lease in a file."""
+    owner = read_owner(path)
+    return owner is not None and not owner.is_gone()
+
+
 def _namespace() -> str:
     """The process namespace and the boot that a process number belongs to."""
     try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from corelib.errors import ArtefactError
 from corelib.files.atomic import write_text
 from corelib.runs.lease import EXPIRY
-from corelib.runs.owner import read_owner
+from corelib.runs.owner import is_held, read_owner
 
 BOOKKEEPING = Path(".snakemake/corelib")
 """In Snakemake's own folder, and as dispensable as the rest of it."""
@@ -98,8 +98,7 @@ def check_still_wanted(manifest: Path, digest: str) -> None:
 
 def is_free() -> bool:
     """Whether no living Snakemake works in this folder, so that this one may."""
-    owner = read_owner(CONTROLLER)
-    return owner is None or owner.is_gone()
+    return not is_held(CONTROLLER)
 
 
 def wait_for_writer(manifest: Path) -> None:

@@ -12,8 +12,6 @@ from corelib.settings.prompts import EMPTY_CONCEPT
 
 FIRST_RETAIN = "first_retain"
 
-IN_ORDER = "in_order"
-
 
 def candidates(
     scheme: str,

@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
+from corelib.errors import listed
 from corelib.settings.prompts import EMPTY_CONCEPT
 from corelib.settings.unlearning import DIGITS
 from corelib.study.anchors import FIRST_RETAIN
@@ -23,7 +24,7 @@ from corelib.study.schema import (
     Task,
     UnlearnCanvasWorld,
 )
-from corelib.study.wording import listed, shown
+from corelib.study.wording import shown
 
 MOST_IMAGES = 100_000
 """Maximum number of images per model; the paper's original model has 1,140. A specification lists them, and must stay
@@ -357,7 +358,7 @@ def _unknown(key: str, names: list[str], known: list[str], kind: str) -> Iterato
     article = "an" if kind[0] in "aeiou" else "a"
     for name in names:
         if name not in known:
-            yield Inconsistency(key, name, f"{article} {kind}: {listed(known)}")
+            yield Inconsistency(key, name, f"{article} {kind}: {listed(known, 8)}")
 
 
 def _repeated(key: str, values: list[str] | list[int]) -> Iterator[Inconsistency]:

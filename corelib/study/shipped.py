@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.files.json_files import read_json
+from corelib.files.printable import printable
 from corelib.runs.fingerprint import digest_of_modules
 from corelib.study.overlays import Key, error_at
 from corelib.study.schema import Study
@@ -76,7 +77,6 @@ class _Part(BaseModel):
 class _Classifier(_Part):
     architecture: str
     classes: list[str]
-    options: dict[str, Any]
     resolution: int
     sha256: str
     weights: str
@@ -148,4 +148,4 @@ def _key(location: tuple[int | str, ...]) -> str:
 
 def _error(file: Path, fault: str) -> ConfigurationError:
     sentence = f"{file}: {fault}; restore the file that the repository ships, or set world.pretrained: false."
-    return ConfigurationError("".join(mark if mark.isprintable() else "?" for mark in sentence))
+    return ConfigurationError(printable(sentence))

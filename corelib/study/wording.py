@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from corelib.errors import ConfigurationError
+from corelib.files.printable import printable
 
 
 def shown(value: object) -> str:
@@ -29,12 +30,6 @@ def _in_yaml(value: object) -> str:
             return repr(value)
 
 
-def listed(names: list[str], max_names: int = 8) -> str:
-    """The first names of a list; the number of all names if some are omitted."""
-    text = ", ".join(names[:max_names])
-    return text if len(names) <= max_names else f"{text}, ... ({len(names)} in total)"
-
-
 LONGEST_SENTENCE = 2000
 """Maximum number of characters of an error sentence, however long the names in it are."""
 
@@ -46,7 +41,7 @@ def error_in(place: Path | str, fault: str) -> ConfigurationError:
         place: the file, or the file and line, with which the sentence begins.
         fault: the rest of the sentence, without a full stop.
     """
-    sentence = "".join(mark if mark.isprintable() else "?" for mark in " ".join(f"{place}: {fault}.".split()))
+    sentence = printable(" ".join(f"{place}: {fault}.".split()))
     return ConfigurationError(
         sentence if len(sentence) <= LONGEST_SENTENCE else f"{sentence[: LONGEST_SENTENCE - 4]}... ."
     )

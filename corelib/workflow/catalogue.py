@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-import snakemake.logging
+from snakemake.logging import logger
 from snakemake_interface_common.exceptions import WorkflowError
 
 from corelib.cluster.limits import Request, faults_on_cluster
@@ -49,7 +49,7 @@ from corelib.study.overlays import PAPER
 from corelib.study.plan import Plan
 from corelib.study.staleness import Assessment, assess, fault_of_product
 from corelib.study.targets import making_assets, plan_of, product_at, study_at, targets_of
-from corelib.workflow.failed_logs import ends_of
+from corelib.workflow.failed_logs import show_ends_of_logs
 from corelib.workflow.messages import in_one_sentence, stop
 from corelib.workflow.unknown_target import refusal
 from corelib.worlds.unlearn_canvas.asset_lock import place_of
@@ -285,7 +285,7 @@ class Catalogue:
         for manifest, run in self._products():
             note_wanted(manifest, run.digest)
         remove_old_requests()
-        snakemake.logging.show_logs = ends_of  # instead of whole logs, and Slurm's behind each of them
+        show_ends_of_logs([*logger.handlers, *self._workflow.logger_manager.get_log_handlers()])
         cancel_waiting_jobs(Path.cwd())
         for orphan in running_jobs({job.number for job in queued_jobs(Path.cwd()) if not job.waits}):
             if orphan.lives:

@@ -19,6 +19,13 @@ from corelib.runs.stages import PRODUCTS
 from corelib.sampling.batch_record import BatchRecord
 
 
+def write_manifest(
+    path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
+) -> None:
+    """Hash the named files (or folders) of a stage, and vouch for them in `path`."""
+    write_record(path, vouched_for(folder, stage, digest, files, facts, {}, {}))
+
+
 def planned(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **builds_on: str) -> str:
     """Write the specification of a run that builds on others; its name."""
     inputs = {role: read_specification(RUNS / name / SPECIFICATION).digest for role, name in builds_on.items()}

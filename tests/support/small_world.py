@@ -13,6 +13,7 @@ import timm
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
+from support.hand_made import write_manifest
 
 from corelib.data.embeddings import embed_prompts
 from corelib.data.latents import encode_images
@@ -20,7 +21,7 @@ from corelib.data.slices import slice_images
 from corelib.files.hashing import sha256_of
 from corelib.models.pipeline_folder import save_pipeline
 from corelib.runs.layout import MANIFEST
-from corelib.runs.manifest import Manifest, read_manifest, write_manifest
+from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.stage import Outcome, Work
 from corelib.settings.data import EmbeddingsStage, Encoding, LatentsStage, SliceStage
 from corelib.settings.miniature import TextEncoder
@@ -118,7 +119,6 @@ def make_classifier(folder: Path, label: str, classes: list[str]) -> Manifest:
         "weights": "classifier.pth",
         "sha256": sha256_of(folder / "classifier.pth"),
         "architecture": "test_resnet",
-        "options": {},
         "classes": classes,
         "resolution": PIXELS,
     }

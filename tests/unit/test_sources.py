@@ -51,7 +51,7 @@ def test_such_an_edit_runs_in_the_process_of_snakemake(clone: Checkout) -> None:
 def test_such_an_edit_runs_in_the_commands(clone: Checkout) -> None:
     command = ("-m", "corelib", "--help")
     assert "what is being computed now" in clone.python(*command, **WRITES_BYTECODE).stdout
-    edit_unnoticed(clone.folder / "corelib/commands/cli.py", "what is being computed", "WHAT IS BEING COMPUTED")
+    edit_unnoticed(clone.folder / "corelib/commands/jobs.py", "what is being computed", "WHAT IS BEING COMPUTED")
     assert "WHAT IS BEING COMPUTED" in clone.python(*command, **WRITES_BYTECODE).stdout
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.checkout import REPOSITORY, Checkout
+from support.hand_made import write_manifest
 from support.records import specification
 
 from corelib.errors import ArtefactError
@@ -22,7 +23,7 @@ from corelib.runs.checkpoint import Checkpoint, put_back
 from corelib.runs.job import _clear_leftovers
 from corelib.runs.layout import MANIFEST
 from corelib.runs.lease import Lease
-from corelib.runs.manifest import is_still_true, read_manifest, write_manifest
+from corelib.runs.manifest import is_still_true, read_manifest
 from corelib.runs.owner import Owner
 from corelib.runs.specification import read_inputs
 from corelib.runs.stages import STAGES

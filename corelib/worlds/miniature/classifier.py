@@ -59,7 +59,6 @@ def train_classifier(settings: ClassifierStage, work: Work) -> Outcome:
         "weights": "classifier.pth",
         "sha256": sha256_of(work.folder / "classifier.pth"),
         "architecture": settings.classifier.architecture,
-        "options": {},
         "classes": settings.classes,
         "resolution": world.pixels.shape[-1],
     }

@@ -45,7 +45,6 @@ def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
             label: {
                 "weights": CLASSIFIERS[label],
                 "sha256": sha256[CLASSIFIERS[label]],
-                "options": {},
                 **form.model_dump(),
             }
             for label, form in settings.classifiers.items()

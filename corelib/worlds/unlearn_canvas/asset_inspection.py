@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from corelib.errors import AssetError
-from corelib.files.placeholders import check_files, said
-from corelib.models.compatibility import check_schedule_of_checkpoint
+from corelib.files.placeholders import check_files
+from corelib.files.printable import escaped
+from corelib.models.compatibility import (
+    check_schedule_of_checkpoint,
+)
 from corelib.models.inspection import faults_between, inspect_classifier, inspect_part
 from corelib.settings.unlearn_canvas import AdoptionStage
 
@@ -108,7 +111,7 @@ class Inspection:
 
 def unreadable(error: OSError, path: Path) -> str:
     """Description of the error that prevents reading an asset, without final period."""
-    name = said(str(error.filename or path))
+    name = escaped(str(error.filename or path))
     if isinstance(error, IsADirectoryError):
         return f"{name}: a folder, expected a file"
     return f"{name}: not readable ({error.strerror or error}); check its permissions"

@@ -19,7 +19,7 @@ from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_url
 from huggingface_hub.file_download import http_get
 from pydantic import Field, ValidationError
 
-from corelib.errors import ArtefactError, AssetError, ConfigurationError, reason_of
+from corelib.errors import ArtefactError, AssetError, ConfigurationError, first_line_of, reason_of
 from corelib.files.hashing import sha256_of
 from corelib.files.paths import named_below
 from corelib.files.yaml_files import UnreadableYaml, read_yaml
@@ -230,15 +230,11 @@ def _hub_errors(origin: str, revision: str | None) -> Iterator[None]:
             f"{origin}: the Hub has no such repository, or it is private; check the name in {SOURCES}."
         ) from None
     except errors.EntryNotFoundError as error:
-        raise AssetError(f"{origin}: a listed file is missing ({_first_line(error)}).") from None
+        raise AssetError(f"{origin}: a listed file is missing ({first_line_of(error)}).") from None
     except errors.HfHubHTTPError as error:
-        raise AssetError(f"{origin}: the server refused the request ({_first_line(error)}); {AGAIN}.") from None
+        raise AssetError(f"{origin}: the server refused the request ({first_line_of(error)}); {AGAIN}.") from None
     except (httpx2.HTTPError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError) as error:
         server = constants.ENDPOINT if "://" not in origin else "the server"
-        raise AssetError(f"{origin}: {server} cannot be reached ({_first_line(error)}); {AGAIN}.") from None
+        raise AssetError(f"{origin}: {server} cannot be reached ({first_line_of(error)}); {AGAIN}.") from None
     except OSError as error:
-        raise AssetError(f"{origin}: the transfer failed ({_first_line(error)}); {AGAIN}.") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")[:160]
+        raise AssetError(f"{origin}: the transfer failed ({first_line_of(error)}); {AGAIN}.") from None

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from corelib.files.placeholders import UNPRINTABLE, said
+from corelib.files.placeholders import UNPRINTABLE
+from corelib.files.printable import escaped
 from corelib.models.compatibility import plain
 from corelib.worlds.unlearn_canvas.image_index import Key
 
@@ -101,11 +102,11 @@ class _Search:
         for _ in range(DEEPEST + 1):
             tops = [folder for folder in level if any(plain(child.name) in known for child in _folders(folder))]
             if len(tops) > 1:
-                names = " and in ".join(said(str(folder.relative_to(self.root))) for folder in tops[:SHOWN])
+                names = " and in ".join(escaped(str(folder.relative_to(self.root))) for folder in tops[:SHOWN])
                 self.faults.append(f"{self.root}: styles are in {names}, expected a single folder of styles")
             if tops:
                 if tops[0] != self.root:
-                    top = said(str(tops[0].relative_to(self.root)))
+                    top = escaped(str(tops[0].relative_to(self.root)))
                     self.notes.append(f"{self.root}: the styles are in its folder {top}")
                     self._check_name(tops[0])
                 return tops[0]
@@ -122,18 +123,18 @@ class _Search:
         for name, paths in candidates.items():
             exact = [path for path in paths if path.name == name]
             if len(paths) > 1 and not exact:
-                either = " or ".join(said(path.name) for path in paths)
+                either = " or ".join(escaped(path.name) for path in paths)
                 self.faults.append(f"{folder / name}: it may be {either}, expected only one of them")
             subfolders[name] = (exact or paths)[0]
             if not exact:
-                self.notes.append(f"{said(str(paths[0]))} is read as {name}")
+                self.notes.append(f"{escaped(str(paths[0]))} is read as {name}")
                 self._check_name(paths[0])
         return subfolders
 
     def _check_name(self, folder: Path) -> None:
         """Report an unprintable name: an index stores paths, and rejects any that could be mistaken for another."""
         if not str(folder.relative_to(self.root)).isprintable():
-            self.faults.append(f"{said(str(folder))}: {UNPRINTABLE}")
+            self.faults.append(f"{escaped(str(folder))}: {UNPRINTABLE}")
 
     def _files_by_number(self, cell: Path) -> dict[int, list[Path]]:
         """The image files of a cell, by the number in their names."""
@@ -188,7 +189,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _describe_content(folder: Path) -> str:
     """Description of a folder's content."""
-    names = [said(path.name) + _describe_kind(path) for path in _entries(folder)]
+    names = [escaped(path.name) + _describe_kind(path) for path in _entries(folder)]
     if not names:
         return "is empty"
     shown, more = names[:SHOWN], len(names) - SHOWN
@@ -202,5 +203,5 @@ def _describe_kind(path: Path) -> str:
     if not IMAGE_FILE.fullmatch(path.name) or path.is_file():
         return ""
     if path.is_symlink() and not path.exists():
-        return f" (a link to {said(str(path.readlink()))}, which is missing)"
+        return f" (a link to {escaped(str(path.readlink()))}, which is missing)"
     return " (a folder)" if path.is_dir() else " (no regular file)"

@@ -18,13 +18,14 @@ from pathlib import Path
 import pyarrow as pa
 from tqdm import tqdm
 
-from corelib.errors import AssetError
+from corelib.errors import AssetError, first_line_of
 from corelib.files.atomic import write_text
 from corelib.files.image_files import MOST_BYTES, opened
 from corelib.files.parquet_files import UnreadableParquet, open_parquet, reading_within_bounds
 from corelib.files.paths import content_of
 from corelib.files.pixels import Unusable, as_rgb
-from corelib.files.placeholders import UNPRINTABLE, beginning_of, said, stands_in
+from corelib.files.placeholders import UNPRINTABLE, beginning_of, stands_in
+from corelib.files.printable import escaped
 from corelib.models.compatibility import plain
 from corelib.worlds.benchmark_images import IMAGE
 from corelib.worlds.unlearn_canvas.image_folders import find_files, names_of_styles
@@ -85,7 +86,7 @@ def index_images(
         raise AssetError(f"{root}: there is no such folder, expected one with STYLE/OBJECT/INDEX.jpg or parquet files.")
     shards = _shards_below(root)
     if odd := [shard for shard in shards if not str(shard.relative_to(root)).isprintable()]:
-        raise AssetError(f"{said(str(odd[0]))}: {UNPRINTABLE}.")
+        raise AssetError(f"{escaped(str(odd[0]))}: {UNPRINTABLE}.")
     if shards:
         places, faults = _read_parquet(root, shards, wanted, photo_style, threads)
         faults += [f"{root / _file_of(key)}: missing" for key in wanted.images() if key not in places]
@@ -274,7 +275,7 @@ def fault_of(content: bytes) -> str | None:
     except Unusable as fault:
         return str(fault)
     except Exception as error:  # Pillow raises many kinds for damaged files
-        return f"damaged ({_first_line(error)})"
+        return f"damaged ({first_line_of(error)})"
     return None
 
 
@@ -288,7 +289,3 @@ def _duplicates(root: Path, places: Mapping[Key, Place]) -> list[str]:
         if other != key:
             faults.append(f"{root}: {_file_of(key)} has the same bytes as {_file_of(other)}")
     return faults
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from support import hand_made
 
-from corelib.commands import clean as cleaning
-from corelib.commands import cli as __main__
+from corelib.commands import clean as command
+from corelib.commands import run_removal, unneeded_runs
+from corelib.commands.cli import main
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.files.json_files import read_json, write_json
 from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
@@ -23,18 +24,18 @@ def no_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory of which no study is here, as after another branch was checked out."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(cleaning, "study_names", lambda _: [])
-    monkeypatch.setattr(__main__, "check_that_names_are_certain", lambda _: None)
+    monkeypatch.setattr(unneeded_runs, "study_names", lambda _: [])
+    monkeypatch.setattr(command, "check_that_names_are_certain", lambda _: None)
 
 
 def clean(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What the command says that removes what it names."""
-    assert __main__.main(["clean", *arguments, "--delete"]) == 0
+    assert main(["clean", *arguments, "--delete"]) == 0
     return capsys.readouterr().out
 
 
 def listed() -> list[str]:
-    return [run.path.relative_to(RUNS).as_posix() for run in cleaning.unnamed_runs(Path()).runs]
+    return [run.path.relative_to(RUNS).as_posix() for run in unneeded_runs.unnamed_runs(Path()).runs]
 
 
 def put(path: Path) -> Path:
@@ -90,8 +91,8 @@ def test_a_run_whose_specification_is_damaged_goes_only_by_its_whole_name(damage
     (RUNS / run / SPECIFICATION).write_text(damaged)
     assert listed() == []
     with pytest.raises(ConfigurationError, match="no run in runs is called so"):
-        cleaning.runs_made_of(["unlearning/core"])
-    assert [found.path for found in cleaning.runs_made_of([run])] == [RUNS / run]
+        unneeded_runs.runs_made_of(["unlearning/core"])
+    assert [found.path for found in unneeded_runs.runs_made_of([run])] == [RUNS / run]
 
 
 def test_a_file_beside_a_complete_runs_own_keeps_the_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +100,7 @@ def test_a_file_beside_a_complete_runs_own_keeps_the_run(capsys: pytest.CaptureF
     (RUNS / run / "thesis.txt").write_text("precious")
     said = clean(capsys)
     assert f"{RUNS / run}/thesis.txt: no part of the run" in said and (RUNS / run / "thesis.txt").exists()
-    assert __main__.main(["clean", run, "--delete"]) == 1
+    assert main(["clean", run, "--delete"]) == 1
     (RUNS / run / "thesis.txt").rename("thesis.txt")
     clean(capsys)
     assert not (RUNS / run).exists()
@@ -155,7 +156,7 @@ def test_nothing_goes_while_a_product_does_not_say_what_it_was_made_of() -> None
     for file in ("table1.json", "table1.provenance.json"):
         (RESULTS / "gone" / file).write_text("{}")
     with pytest.raises(ArtefactError, match=r"results/gone/table1\.json: neither it nor its provenance record says"):
-        cleaning.unnamed_runs(Path())
+        unneeded_runs.unnamed_runs(Path())
 
 
 def test_what_a_run_builds_on_is_found_by_its_digest_where_the_name_is_damaged() -> None:
@@ -176,17 +177,17 @@ def test_what_a_living_job_reads_stays() -> None:
     assert [name.partition("/")[0] for name in listed()] == ["figures", "cells", "tables"]
     kept = {name: RUNS / runs[name] for name in ("predictions", "samples", "unlearning", "pipeline")}
     with pytest.raises(ConfigurationError, match="it may be computed now"):
-        cleaning.runs_made_of([runs["pipeline"]])
+        unneeded_runs.runs_made_of([runs["pipeline"]])
     with pytest.raises(ConfigurationError, match="it may be computed now"):
-        cleaning.remove(cleaning.Removable(kept["predictions"], 0))
+        run_removal.remove(unneeded_runs.Removable(kept["predictions"], 0))
     assert all(path.exists() for path in kept.values())
 
 
 def test_snakemake_cannot_start_while_something_is_removed() -> None:
-    with cleaning.nothing_is_built_here(), pytest.raises(Taken):
+    with run_removal.nothing_is_built_here(), pytest.raises(Taken):
         Lease(CONTROLLER).take(patience=0)
     refused = pytest.raises(ConfigurationError, match="Snakemake works here")
-    with Lease(CONTROLLER).held(), refused, cleaning.nothing_is_built_here():
+    with Lease(CONTROLLER).held(), refused, run_removal.nothing_is_built_here():
         pass
     assert not CONTROLLER.exists()
 
@@ -195,19 +196,19 @@ def test_runs_are_called_by_whole_words_of_their_names() -> None:
     core, other = hand_made.made("unlearning", "core-forget01"), hand_made.made("unlearning", "core_live-forget01")
     ten = hand_made.made("unlearning", "core-forget010")
     for called in ("core-forget01", "unlearning/core-forget01", f"runs/{core}/", core, core[:-5]):
-        assert [run.path for run in cleaning.runs_made_of([called])] == [RUNS / core], called
-    assert [run.path for run in cleaning.runs_made_of(["core"])] == sorted([RUNS / core, RUNS / ten])
-    assert [run.path for run in cleaning.runs_made_of(["core_live"])] == [RUNS / other]
+        assert [run.path for run in unneeded_runs.runs_made_of([called])] == [RUNS / core], called
+    assert [run.path for run in unneeded_runs.runs_made_of(["core"])] == sorted([RUNS / core, RUNS / ten])
+    assert [run.path for run in unneeded_runs.runs_made_of(["core_live"])] == [RUNS / other]
     for called in ("", "/", "runs", "runs/", "unlearning", "unlearning/", "cor", "unlearning/c", ".", "..", "*"):
         with pytest.raises(ConfigurationError, match="no run in runs is called so"):
-            cleaning.runs_made_of([called])
+            unneeded_runs.runs_made_of([called])
 
 
 def test_with_a_run_goes_what_was_made_of_it_in_every_study() -> None:
     runs = hand_made.study(RESULTS / "gone")
     hand_made.shown(RESULTS, "table1", core=runs["cells"])
     other = hand_made.study(RESULTS / "other", "esd")
-    found = [str(run.path) for run in cleaning.runs_made_of([runs["unlearning"]])]
+    found = [str(run.path) for run in unneeded_runs.runs_made_of([runs["unlearning"]])]
     manifests = ["results/gone/figure2.json", "results/gone/table1.json", "results/table1.json"]
     assert found[:3] == manifests  # and first: should the command be interrupted, no table shows what is gone
     stages = [Path(path).parts[1] for path in found[3:]]

@@ -17,7 +17,7 @@ from support import records
 from support.checkout import REPOSITORY, Checkout
 
 from corelib.commands.cli import main
-from corelib.commands.verify import verify_results
+from corelib.commands.verification import verify_results
 from corelib.files.hashing import sha256_of
 from corelib.files.json_files import write_json
 from corelib.files.sealed_json import sealed, write_record

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from support.checkout import REPOSITORY
 from support.small_world import finish, make_material, unlearning_settings, with_another_scheduler
 
-from corelib.commands import export as exporting
+from corelib.commands import run_export
 from corelib.errors import ConfigurationError
 from corelib.runs.stage import Work
 from corelib.study.loading import load_study
@@ -27,10 +27,10 @@ def test_an_exported_model_has_the_papers_scheduler_whatever_the_base_models_fil
     work = Work(tmp_path / "unlearning", "digest", material, checkpoint_seconds=1e9)
     work.folder.mkdir()
     run = finish(work.folder, "unlearning", unlearn(unlearning_settings(PAPER.methods["core"].objective), work))
-    monkeypatch.setattr(exporting, "_run", lambda *_: run)
-    monkeypatch.setattr(exporting, "read_specification", lambda _: None)
-    monkeypatch.setattr(exporting, "read_input", lambda *_: material["pipeline"])
-    exporting.export_model("core", tmp_path / "exported")
+    monkeypatch.setattr(run_export, "_run", lambda *_: run)
+    monkeypatch.setattr(run_export, "read_specification", lambda _: None)
+    monkeypatch.setattr(run_export, "read_input", lambda *_: material["pipeline"])
+    run_export.export_model("core", tmp_path / "exported")
     written = json.loads((tmp_path / "exported/scheduler/scheduler_config.json").read_text())
     said = PAPER.sampling.scheduler.model_dump(exclude={"steps", "eta"})
     assert {key: written[key] for key in said} == said
@@ -42,7 +42,7 @@ def test_where_there_is_no_run_at_all_an_export_says_how_to_get_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError) as caught:
-        exporting.export_model("nosuch", Path("out"))
+        run_export.export_model("nosuch", Path("out"))
     assert str(caught.value) == (
         "nosuch: there is no such run in runs/unlearning, expected a complete one: ask Snakemake for a table first."
     )

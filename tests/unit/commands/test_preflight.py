@@ -37,7 +37,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_laptop_is_ready_for_the_miniature() -> None:
     said = findings("mini")
     assert said["FAULT"] == []
-    assert any(line.startswith("disk: about") for line in said["ok"])
+    assert any(line.startswith("disk: results need about") for line in said["ok"])
     assert "versions: all 14 packages that compute are as pinned" in said["ok"]
 
 
@@ -124,5 +124,5 @@ def test_room_is_looked_for_where_results_will_lie(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 0))
     plan = plan_of("tiny", REPOSITORY / "config")
     products = {f"results/tiny/{name}": run for name, run in plan.products().items()}
-    with pytest.raises(ConfigurationError, match="make some, or work in a clone on a larger disk"):
+    with pytest.raises(ConfigurationError, match="but 0 B are free; free some space, or work in a clone"):
         module.check_room(forecast(products, "miniature"))

@@ -15,8 +15,8 @@ import pytest
 from support import hand_made
 from support.checkout import Checkout
 
-from corelib.commands import verify
-from corelib.commands.verify import verify_results
+from corelib.commands import verification
+from corelib.commands.verification import verify_results
 from corelib.files import hashing
 from corelib.files.json_files import read_json, write_json
 from corelib.files.sealed_json import has_its_seal, sealed
@@ -89,7 +89,7 @@ def kinds(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
             known[state] = hashed(path)
         return known[state]
 
-    for module in (hashing, manifest, collection, verify):
+    for module in (hashing, manifest, collection, verification):
         monkeypatch.setattr(module, "sha256_of", remembered)
     found: dict[str, list[Path]] = {}
     for path in sorted([*Path("runs").rglob("*"), *Path("results").rglob("*")]):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.checkout import REPOSITORY
+from support.hand_made import write_manifest
 
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.evaluation.gate import check_gate, report_gate
@@ -18,7 +19,7 @@ from corelib.evaluation.significance import probability_if_equal
 from corelib.files.json_files import write_json
 from corelib.reports.tables import outcome_of_gate
 from corelib.runs.layout import MANIFEST
-from corelib.runs.manifest import Manifest, read_manifest, write_manifest
+from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.stage import Work
 from corelib.settings.gate import GateStage
 from corelib.study.loading import load_study

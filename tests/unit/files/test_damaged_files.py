@@ -74,7 +74,7 @@ def vouched(*paths: Path, **facts: Any) -> Manifest:
 
 
 CLASSIFIER_FACTS = {
-    "architecture": "x", "classes": ["a", "b"], "options": {}, "resolution": 32, "sha256": "0" * 64, "weights": "x.pth",
+    "architecture": "x", "classes": ["a", "b"], "resolution": 32, "sha256": "0" * 64, "weights": "x.pth",
 }  # fmt: skip
 SHIPPED = {
     "files": {"pipeline": "0" * 64},

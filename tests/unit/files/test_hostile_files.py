@@ -26,7 +26,7 @@ from support.checkout import REPOSITORY
 from support.small_world import FP32, finish, make_classifier, make_images, make_pipeline
 from support.timing import in_time
 
-from corelib.commands import clean as cleaning
+from corelib.commands import unneeded_runs
 from corelib.errors import ArtefactError, AssetError, ConfigurationError, UserError
 from corelib.files.hashing import sha256_of
 from corelib.files.image_files import decoded, read_image
@@ -213,11 +213,11 @@ def test_clean_removes_nothing_through_a_link(tmp_path: Path, monkeypatch: pytes
     write_json(tmp_path / "work/results/table1.json", {"stage": "../../precious", "digest": "thesis"})
     write_json(tmp_path / "work/results/table2.json", {"stage": 1, "digest": ["x"]})
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(cleaning, "study_names", lambda _: [])
+    monkeypatch.setattr(unneeded_runs, "study_names", lambda _: [])
     with pytest.raises(ArtefactError, match=r"results/table1\.json: neither it nor its provenance record says"):
-        cleaning.unnamed_runs(tmp_path)
+        unneeded_runs.unnamed_runs(tmp_path)
     shutil.rmtree("results")
-    found = cleaning.unnamed_runs(tmp_path)
+    found = unneeded_runs.unnamed_runs(tmp_path)
     assert [str(run.path) for run in found.runs] == ["runs/latents/old-0123456789ab"]
     assert [line.partition(":")[0] for line in found.left_alone] == ["runs/evil", "runs/latents/evil"]
 
@@ -254,7 +254,6 @@ def test_weights_in_several_files_must_be_in_their_folder(tmp_path: Path, name: 
 NETWORKS = {
     "of the Hub": {"architecture": "hf-hub:somebody/something"},
     "of a folder": {"architecture": "local-dir:/tmp"},
-    "with another checkpoint": {"options": {"checkpoint_path": "/etc/passwd"}},
     "of no name": {"architecture": 3},
     "of huge images": {"resolution": 10**6},
     "of no classes": {"classes": [1]},

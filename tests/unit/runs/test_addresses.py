@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import json
 import os
 import shutil
@@ -12,12 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from support.checkout import REPOSITORY
 from support.records import EXECUTION, manifest, specification
 
 from corelib.errors import ArtefactError
 from corelib.runs import fingerprint
-from corelib.runs.fingerprint import _imports, _written_out, code_of, digest_of_modules, packages_of
+from corelib.runs.fingerprint import (
+    COMPUTES_WITH,
+    NUMERICAL_PACKAGES,
+    _imports,
+    _written_out,
+    code_of,
+    digest_of_modules,
+    packages_of,
+)
 from corelib.runs.manifest import Manifest
 from corelib.runs.run import Run, slugged
 from corelib.runs.specification import Execution, digest_of, trained_behind
@@ -118,6 +129,15 @@ def test_the_import_closure_is_followed_and_the_frame_of_jobs_left_out() -> None
     } <= modules.keys()
     assert "corelib.runs.job" not in modules
     assert {"torch", "timm", "pillow"} <= packages_of(SCRIPT).keys()
+
+
+@pytest.mark.parametrize("package", NUMERICAL_PACKAGES.values())
+def test_what_a_numerical_package_declares_to_require_counts(package: str) -> None:
+    declared = {Requirement(text) for text in importlib.metadata.requires(package) or []}
+    always = {found.name for found in declared if found.marker is None or found.marker.evaluate({"extra": ""})}
+    assert {canonicalize_name(name) for name in always} & {*NUMERICAL_PACKAGES.values()} <= {
+        *COMPUTES_WITH.get(package, ())
+    }
 
 
 def test_the_digest_of_a_module_does_not_depend_on_its_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,14 @@ import signal
 from pathlib import Path
 
 import pytest
+from support.hand_made import write_manifest
 from support.toy_job import MADE, UNFINISHED, Toy, toy_at
 
 from corelib.files.sealed_json import has_its_seal, sealed
 from corelib.runs.job import INTERRUPTED
-from corelib.runs.manifest import read_manifest, write_manifest
+from corelib.runs.manifest import read_manifest
 from corelib.runs.owner import Owner, owner_as_json
 from corelib.runs.specification import digest_of
-from corelib.workflow.failed_logs import LINES, ends_of
 
 
 @pytest.fixture
@@ -215,25 +215,3 @@ def test_a_bug_ends_in_its_traceback_at_the_end_of_the_log(toy: Toy) -> None:
     assert toy.run() == 1
     assert toy.log.rstrip().endswith("ValueError: a bug")
     assert toy.left() == UNFINISHED
-
-
-# What the terminal shows of it
-
-
-def test_of_a_long_log_the_end_is_shown(tmp_path: Path) -> None:
-    own, slurms = tmp_path / "logs/unlearning/run.log", tmp_path / ".snakemake/slurm_logs/rule_unlearn/7.log"
-    for path in (own, slurms):
-        path.parent.mkdir(parents=True)
-    own.write_text("".join(f"line {number}\n" for number in range(100)) + "Error: no such image\n")
-    slurms.write_text("what Snakemake says on the node\n")
-    shown = list(ends_of([str(own), str(slurms)]))
-    assert shown[0] == f"The last {LINES} of 101 lines of {own}:"
-    assert shown[-1].strip() == "Error: no such image" and len(shown) == LINES + 1
-
-
-def test_of_a_job_that_never_began_the_schedulers_log_is_shown(tmp_path: Path) -> None:
-    slurms = tmp_path / ".snakemake/slurm_logs/rule_unlearn/7.log"
-    slurms.parent.mkdir(parents=True)
-    slurms.write_text("slurmstepd: error: no such folder\n")
-    shown = list(ends_of([str(tmp_path / "logs/unlearning/run.log"), str(slurms)]))
-    assert shown == [f"Logfile {slurms}:", "    slurmstepd: error: no such folder"]

@@ -20,11 +20,12 @@ from support.full_format import (
     write_diffusers_folder,
     write_lightning,
 )
+from support.hand_made import write_manifest
 
 from corelib.errors import AssetError
 from corelib.files.hashing import sha256_of
 from corelib.models.base_model import BaseModel
-from corelib.runs.manifest import Manifest, read_manifest, write_manifest
+from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.stage import Work
 from corelib.settings.unlearn_canvas import ConversionStage
 from corelib.worlds.unlearn_canvas.compvis import check_compvis, convert_compvis, read_checkpoint

@@ -22,11 +22,12 @@ from support.full_format import (
     write_image_folder,
     write_parquet,
 )
+from support.hand_made import write_manifest
 
 from corelib.errors import ArtefactError, AssetError
 from corelib.files.hashing import sha256_of
 from corelib.runs.layout import MANIFEST
-from corelib.runs.manifest import read_manifest, write_manifest
+from corelib.runs.manifest import read_manifest
 from corelib.study.loading import load_study
 from corelib.worlds import benchmark_images as reading
 from corelib.worlds.unlearn_canvas.image_index import FOLDER, SCHEMA, ImageIndex, Place, read_index, write_index

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from support.hand_made import write_manifest
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from corelib.errors import ConfigurationError, Interrupted, UserError
 from corelib.files.hashing import sha256_of
 from corelib.runs.checkpoint import Checkpoint, State
-from corelib.runs.manifest import Manifest, read_manifest, write_manifest
+from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.stage import Outcome, Work
 from corelib.settings.miniature import (
     Autoencoder,

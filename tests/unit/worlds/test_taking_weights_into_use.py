@@ -20,7 +20,7 @@ from support.full_format import write_inception
 from support.small_world import FP32, OBJECTS, STYLES, finish, make_classifier, make_images, make_pipeline
 from torchvision.models import inception_v3
 
-from corelib.commands.assets import Provision
+from corelib.commands.asset_provision import Provision
 from corelib.data.embeddings import embed_prompts
 from corelib.data.latents import encode_images
 from corelib.errors import AssetError

@@ -1,0 +1,241 @@
+"""`make assets`: everything that the paper's world needs, fetched where it is missing, checked, and locked.
+
+To be run where there is a network, once; afterwards nothing needs one. What a study already has elsewhere is used where
+it lies and is only locked, and what is locked is only compared.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from corelib.errors import AssetError
+from corelib.files.paths import existing_part
+from corelib.files.placeholders import check_files
+from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.worlds.unlearn_canvas.asset_inspection import Inspection, unreadable
+from corelib.worlds.unlearn_canvas.asset_lock import (
+    LOCK,
+    Lock,
+    LockedAsset,
+    as_it_is,
+    difference,
+    place_of,
+    read_lock,
+    write_lock,
+)
+from corelib.worlds.unlearn_canvas.download import (
+    RemoteFile,
+    fetch_from_hub,
+    fetch_from_url,
+    list_files,
+    load_sources,
+    resolve,
+)
+from corelib.worlds.unlearn_canvas.image_index import read_index, write_index
+from corelib.worlds.unlearn_canvas.indexing import Wanted, index_images
+
+IMAGES, PIPELINE = "images", "pipeline"
+
+FAULTS = "faults.txt"
+"""Beside the index of the images, when there are any."""
+
+
+class Provision:
+    """One call of `make assets`.
+
+    Args:
+        assets: which assets a study needs, and where each lies (`Plan.assets`).
+        wanted: what the images have to be.
+        configuration: the folder with the sources and the lock.
+        photo_style: the style that captions call Photo.
+        compvis_weights: which weights of a CompVis file the study uses.
+        say: how a line is shown to the user.
+    """
+
+    def __init__(
+        self,
+        assets: tuple[AdoptionStage, Mapping[str, str]],
+        wanted: Wanted,
+        configuration: Path,
+        photo_style: str,
+        compvis_weights: Literal["raw", "ema"],
+        say: Callable[[str], None],
+    ) -> None:
+        self.settings, self.places = assets
+        self.wanted = wanted
+        self.names = list(self.settings.sha256)
+        self.configuration = configuration
+        self.photo_style = photo_style
+        self.compvis_weights = compvis_weights
+        self.say = say
+        self.sources = load_sources(configuration)
+        self.lock = read_lock(configuration)
+
+    def make(self, again: bool) -> None:
+        """Fetch what is missing, then lock or compare everything.
+
+        Args:
+            again: whether images that are locked are all read again.
+
+        Raises `AssetError` with one sentence: before anything is fetched, if an asset can't be had or has no room; or
+        else when everything else is done.
+        """
+        self._fetch()
+        faults = list(self._lock_or_compare(again))
+        if faults:
+            raise AssetError(f"{'; '.join(faults)}.")
+        self.say(f"All {len(self.names)} assets are as {self.configuration / LOCK} has them.")
+
+    # Fetching
+
+    def _fetch(self) -> None:
+        missing = [name for name in self.places if name != "image_index" and self._is_missing(name)]
+        elsewhere = [name for name in missing if name not in self.sources or not self._has_its_own_place(name)]
+        if PIPELINE in missing and Path(self.places[PIPELINE]).is_file():
+            raise AssetError(
+                f"world.assets.{PIPELINE} is {self.places[PIPELINE]}, a file, expected a diffusers folder with unet/, "
+                "vae/ and the other parts; a checkpoint in one file is named by world.assets.compvis beside it."
+            )
+        if elsewhere:
+            said = "; ".join(self._elsewhere(name) for name in elsewhere)
+            raise AssetError(f"{said}.")
+        listed: dict[str, tuple[str, list[RemoteFile]]] = {}
+        for name in missing:
+            source = self.sources[name]
+            if source.hub is not None:
+                commit = resolve(source.hub, self.lock.revisions.get(source.hub.name))
+                self._remember(self.lock.with_revision(source.hub.name, commit))
+                listed[name] = commit, list_files(source, commit, self._unet)
+        self._check_room(missing, listed)
+        for name in missing:
+            source = self.sources[name]
+            self.say(f"{source.what}\n  from {source.origin}, licence: {source.licence}")
+            unfinished = self._unfinished(name)
+            unfinished.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.touch()
+            if name in listed:
+                fetch_from_hub(source, *listed[name], self.say)
+            else:
+                fetch_from_url(source)
+            unfinished.unlink()
+
+    @property
+    def _unet(self) -> str:
+        assert self.settings.unet is not None, "a study's assets include a pipeline"
+        return self.settings.unet
+
+    def _is_missing(self, name: str) -> bool:
+        """Whether a part is not there, or the asset was being fetched when something came between."""
+        parts = [place_of(part, self.places) for part in self.names if part.split("/")[0] == name]
+        try:
+            return self._unfinished(name).exists() or not all(Path(part).exists() for part in parts)
+        except PermissionError as error:
+            raise AssetError(f"world.assets.{name}: {unreadable(error, Path(self.places[name]))}.") from None
+
+    def _unfinished(self, name: str) -> Path:
+        """A file that is there as long as an asset is only half fetched."""
+        place = Path(self.places[name])
+        return place.with_name(f".{place.name}.unfinished")
+
+    def _has_its_own_place(self, name: str) -> bool:
+        return name in self.sources and self.sources[name].place == self.places[name].rstrip("/")
+
+    def _elsewhere(self, name: str) -> str:
+        place = self.places[name]
+        if name not in self.sources:
+            return f"world.assets.{name} is {place}, which is missing, and {self.configuration} has no source for it"
+        if place.startswith("~"):
+            return f"world.assets.{name} is {place}, in which ~ stands for nothing; write the whole path of the folder"
+        return (
+            f"world.assets.{name} is {place}, which is missing or lacks a part; expected your own copy there, or "
+            f"{self.sources[name].place}, where `make assets` puts what it fetches"
+        )
+
+    def _check_room(self, missing: Iterable[str], listed: Mapping[str, tuple[str, list[RemoteFile]]]) -> None:
+        needed = 0
+        folder = Path.cwd()
+        for name in missing:
+            source = self.sources[name]
+            folder = Path(source.folder)
+            if name not in listed:
+                needed += int(source.gigabytes * 1e9)
+                continue
+            for file in listed[name][1]:
+                path = folder / file.name
+                needed += 0 if path.is_file() and path.stat().st_size == file.size else file.size
+        existing = existing_part(folder)
+        free = shutil.disk_usage(existing).free
+        if needed > free:
+            raise AssetError(
+                f"{existing}: {needed / 1e9:.1f} GB are to be fetched and {free / 1e9:.1f} GB are free, expected room "
+                "for all; make some, or make `assets` a link to a larger disk."
+            )
+
+    # Locking
+
+    def _lock_or_compare(self, again: bool) -> Iterator[str]:
+        for name in self.names:
+            place = place_of(name, self.places)
+            self.say(f"Checking {place}")
+            try:
+                found = self._images(again) if name == IMAGES else self._file_or_folder(name)
+            except AssetError as error:
+                yield str(error).removesuffix(".")
+                continue
+            except OSError as error:
+                yield unreadable(error, Path(place))
+                continue
+            locked = self.lock.assets.get(place)
+            if locked is not None and locked.sha256 != found.sha256:
+                yield (
+                    f"{difference(place, locked, found)}; restore it, or take the entry {place!r} out of "
+                    f"{self.configuration / LOCK} to trust what is there now"
+                )
+            elif (fault := self._inspection(values=locked is None).fault(name)) is not None:
+                yield fault
+            elif locked is None:
+                self._remember(self.lock.with_asset(place, found))
+                self.say(f"  trusted from now on: {found.bytes / 1e9:.2f} GB, sha256 {found.sha256[:12]}")
+        yield from self._inspection(values=False).faults_of_pipeline()
+
+    def _inspection(self, values: bool) -> Inspection:
+        """A look at the weights; their values are read once, before they are locked."""
+        paths = {name: Path(place_of(name, self.places)) for name in self.names}
+        return Inspection(self.settings, paths, values, self.compvis_weights)
+
+    def _origin(self, name: str) -> str:
+        asset = name.split("/")[0]
+        source = self.sources.get(asset)
+        if source is None or not self._has_its_own_place(asset):
+            return "the user's own copy"
+        if source.hub is None or source.hub.name not in self.lock.revisions:
+            return source.origin
+        return f"{source.hub.name} at {self.lock.revisions[source.hub.name]}"
+
+    def _file_or_folder(self, name: str) -> LockedAsset:
+        path = Path(place_of(name, self.places))
+        check_files(path)
+        return as_it_is(path, self._origin(name))
+
+    def _images(self, again: bool) -> LockedAsset:
+        """The images by their index, which is made by reading all of them, once."""
+        path, root = Path(self.places["image_index"]), Path(self.places[IMAGES])
+        locked = self.lock.assets.get(self.places[IMAGES])
+        if locked is not None and path.exists() and not again:
+            index = read_index(path)
+            if index.digest == locked.sha256:
+                return locked
+        threads, report = os.cpu_count() or 1, path.with_name(FAULTS)
+        index = index_images(root, self.wanted, self.photo_style, threads, report, self.say)
+        write_index(path, index)
+        size = sum(place.size for place in index.places.values())
+        return LockedAsset(sha256=index.digest, bytes=size, files={}, source=self._origin(IMAGES))
+
+    def _remember(self, lock: Lock) -> None:
+        if lock != self.lock:
+            self.lock = lock
+            write_lock(self.configuration, lock)

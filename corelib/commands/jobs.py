@@ -1,0 +1,26 @@
+"""`python -m corelib jobs`: what is being computed, and what waits in Slurm's queue."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from corelib.cluster.slurm_queue import queued_jobs
+from corelib.runs.active_jobs import WATCH, running_jobs
+
+HELP = "what is being computed now, where, and how far it is"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command has no arguments."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print each running job, and each job in the queue that is not among them."""
+    queue = queued_jobs(Path.cwd())
+    running = running_jobs({job.number for job in queue if not job.waits}, patience=WATCH)
+    computing = {job.owner.job for job in running if job.lives}
+    print(*running, *(job for job in queue if job.number not in computing), sep="\n")
+    if not running and not queue:
+        print("No job computes here now.")
+    return 0

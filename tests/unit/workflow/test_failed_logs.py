@@ -1,0 +1,118 @@
+"""Of a failed job Snakemake's messages show the end of its log."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from snakemake.logging import DefaultFormatter, LoggerManager
+from snakemake.settings.types import OutputSettings
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from corelib.workflow.failed_logs import LINES, LogEndFormatter, ends_of, show_ends_of_logs
+
+JOB = {
+    "event": LogEvent.JOB_ERROR,
+    "rule_name": "unlearn",
+    "rule_msg": None,
+    "jobid": 7,
+    "input": [],
+    "output": [],
+    "conda_env": None,
+    "container_img": None,
+    "aux": {},
+    "indent": False,
+    "shellcmd": None,
+}
+"""What Snakemake's `Job.log_error` says of a job, but its logs."""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "run.log"
+    path.write_text("".join(f"line {number}\n" for number in range(100)) + "Error: no such image\n")
+    return path
+
+
+@pytest.fixture
+def snakemakes() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("snakemake of a test")
+    logger.propagate = False
+    yield logger
+    logger.handlers.clear()
+
+
+def said(logger: logging.Logger, extra: dict[str, Any], wants_logs: bool = True) -> str:
+    """What Snakemake's handlers write of an error, after the workflow has begun."""
+    manager = LoggerManager(logger, OutputSettings(show_failed_logs=wants_logs, nocolor=True))
+    show_ends_of_logs([*logger.handlers, *manager.get_log_handlers()])
+    (handler,) = logger.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(stream := io.StringIO())
+    logger.error("Error", extra=extra)
+    manager.stop()
+    return stream.getvalue()
+
+
+def test_snakemake_has_the_formatter_whose_logs_are_left_out() -> None:
+    knows = getattr(DefaultFormatter(show_failed_logs=True), "show_failed_logs", None) is True
+    assert knows, (
+        "snakemake.logging.DefaultFormatter has no attribute show_failed_logs any more; "
+        "corelib/workflow/failed_logs.py has to leave out the logs of failed jobs in another way."
+    )
+
+
+def test_snakemakes_message_ends_with_the_end_of_the_log(log: Path, snakemakes: logging.Logger) -> None:
+    text = said(snakemakes, {**JOB, "log": [str(log)]})
+    assert text.count(f"The last {LINES} of 101 lines of {log}:\n") == 1
+    assert text.endswith("    Error: no such image\n")
+    assert "Error in rule unlearn:" in text and "line 70" not in text and "Logfile" not in text
+
+
+def test_of_a_failed_group_every_log_is_shown(log: Path, tmp_path: Path, snakemakes: logging.Logger) -> None:
+    (tmp_path / "slurm.log").write_text("out of memory\n")
+    job = {"rule_name": "unlearn", "jobid": 7, "output": [], "log": [str(log)]}
+    group = {"event": LogEvent.GROUP_ERROR, "groupid": "g", "aux_logs": [str(tmp_path / "slurm.log")]}
+    text = said(snakemakes, {**group, "job_error_info": [job]})
+    assert "The last" in text and "line 70" not in text and "    Error: no such image\n" in text
+
+
+def test_other_messages_stay_as_they_are(snakemakes: logging.Logger) -> None:
+    assert said(snakemakes, {"event": None}) == "Error\n"
+
+
+def test_a_user_who_wants_no_logs_sees_none(log: Path, snakemakes: logging.Logger) -> None:
+    assert "no such image" not in said(snakemakes, {**JOB, "log": [str(log)]}, wants_logs=False)
+
+
+def test_a_second_catalogue_changes_nothing(log: Path) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(DefaultFormatter(show_failed_logs=True))
+    show_ends_of_logs([handler])
+    show_ends_of_logs([handler])
+    assert isinstance(handler.formatter, LogEndFormatter)
+    record = logging.makeLogRecord({**JOB, "log": [str(log)]})
+    assert handler.format(record).count("Error: no such image") == 1
+
+
+def test_of_a_long_log_the_end_is_shown(tmp_path: Path) -> None:
+    own, slurms = tmp_path / "logs/unlearning/run.log", tmp_path / ".snakemake/slurm_logs/rule_unlearn/7.log"
+    for path in (own, slurms):
+        path.parent.mkdir(parents=True)
+    own.write_text("".join(f"line {number}\n" for number in range(100)) + "Error: no such image\n")
+    slurms.write_text("what Snakemake says on the node\n")
+    shown = list(ends_of([str(own), str(slurms)]))
+    assert shown[0] == f"The last {LINES} of 101 lines of {own}:"
+    assert shown[-1].strip() == "Error: no such image" and len(shown) == LINES + 1
+
+
+def test_of_a_job_that_never_began_the_schedulers_log_is_shown(tmp_path: Path) -> None:
+    slurms = tmp_path / ".snakemake/slurm_logs/rule_unlearn/7.log"
+    slurms.parent.mkdir(parents=True)
+    slurms.write_text("slurmstepd: error: no such folder\n")
+    shown = list(ends_of([str(tmp_path / "logs/unlearning/run.log"), str(slurms)]))
+    assert shown == [f"Logfile {slurms}:", "    slurmstepd: error: no such folder"]
