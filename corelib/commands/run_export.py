@@ -13,7 +13,8 @@ from corelib.models.delta import DELTA, load_delta
 from corelib.models.pipeline_folder import save_pipeline
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.specification import read_input, read_specification
+from corelib.runs.specification import read_specification
+from corelib.runs.upstream import read_input
 from corelib.sampling.collection import sampled_images
 from corelib.settings.ddim import Switches
 

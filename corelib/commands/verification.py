@@ -25,8 +25,8 @@ from corelib.runs.layout import MANIFEST, RECORD, RUNS, SHARDS, SPECIFICATION
 from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.owner import is_held
 from corelib.runs.provenance import ENDING, Provenance, provenance_path, read_provenance
-from corelib.runs.specification import Specification, read_specification, settings_in
-from corelib.runs.stages import PRODUCTS
+from corelib.runs.specification import Specification, read_specification
+from corelib.runs.stages import PRODUCTS, settings_in
 from corelib.sampling.batch_record import read_batch
 from corelib.sampling.grid import BATCHES, IMAGES
 from corelib.settings.unlearn_canvas import AdoptionStage

@@ -39,8 +39,9 @@ from corelib.runs.manifest import is_still_true, vouched_for
 from corelib.runs.packages import check_packages
 from corelib.runs.provenance import Provenance, provenance_path, read_provenance
 from corelib.runs.requests import check_still_wanted
-from corelib.runs.specification import Specification, read_inputs, read_specification, trained_behind
+from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stage import Outcome, Work
+from corelib.runs.upstream import read_inputs, trained_behind
 from corelib.settings.section import Section
 
 log = logging.getLogger(__name__)

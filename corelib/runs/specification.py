@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from corelib.errors import ArtefactError
 from corelib.files.hashing import sha256_of_text
 from corelib.files.sealed_json import SealedRecord, read_record
-from corelib.runs.layout import MANIFEST, RUNS, RunName
-from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.stages import STAGES, TRAINED
+from corelib.runs.layout import RunName
 from corelib.settings.section import Section
 
 DIGESTED = ("stage", "settings", "threads", "code", "packages", "inputs")
@@ -84,63 +82,6 @@ def read_specification(path: Path) -> Specification:
     if not specification.has_its_digest():
         raise ArtefactError(f"{path}: its content does not have its digest; delete it and ask for the target again.")
     return specification
-
-
-def settings_in(specification: Specification) -> Section:
-    """The typed settings of a specification.
-
-    Raises `ArtefactError` if they do not fit the stage in this version of the code.
-    """
-    try:
-        return STAGES[specification.stage].settings.model_validate_json(json.dumps(specification.settings))
-    except (KeyError, ValidationError):
-        raise ArtefactError(
-            f"{RUNS / specification.stage / specification.slug}: its settings do not fit the stage "
-            f"{specification.stage} in this version of the code; ask for the table or figure instead, which plans the "
-            "run anew."
-        ) from None
-
-
-def read_inputs(specification: Specification) -> dict[str, Manifest]:
-    """The manifests of the runs that a run builds on, by role. Raises `ArtefactError` as `read_input` does."""
-    return {role: read_input(specification, role) for role in specification.builds_on}
-
-
-def trained_behind(specification: Specification, inputs: Mapping[str, Manifest]) -> dict[str, str]:
-    """The seal of every trained model behind a run, by the name of the model's run.
-
-    Raises `ArtefactError` if two of its inputs were made with different builds of the same model.
-    """
-    names = specification.builds_on
-    said = [(names[role], names[role], lies.seal) for role, lies in inputs.items() if lies.stage in TRAINED]
-    said += [(names[role], model, seal) for role, lies in inputs.items() for model, seal in lies.trained.items()]
-    found: dict[str, tuple[str, str]] = {}
-    for name, model, seal in said:
-        first, expected = found.setdefault(model, (name, seal))
-        if seal != expected:
-            old = str(RUNS / name) if first == model else f"{RUNS / first} and {RUNS / name}"
-            raise ArtefactError(
-                f"{old}: made with another build of {RUNS / model}, expected one and the same model behind all that "
-                f"{specification.slug} is made of; delete what `python -m corelib verify` says is of another build, "
-                "and ask for the target again."
-            )
-    return {model: seal for model, (_, seal) in found.items()}
-
-
-def read_input(specification: Specification, role: str) -> Manifest:
-    """The manifest of the run that another one builds on in a role.
-
-    Raises `ArtefactError` if there is none, or if it is of another run than the specification's digest vouches for.
-    """
-    if role not in specification.builds_on:
-        raise ArtefactError(f"{specification.slug}: it builds on no {role}, expected one.")
-    manifest = read_manifest(RUNS / specification.builds_on[role] / MANIFEST)
-    if manifest.digest != (expected := specification.inputs[role]):
-        raise ArtefactError(
-            f"{manifest.folder / MANIFEST}: it vouches for the run {manifest.digest[:12]}, expected "
-            f"{expected[:12]} as {role}; delete {manifest.folder} and ask for the target again."
-        )
-    return manifest
 
 
 def digest_of(content: Mapping[str, Any]) -> str:

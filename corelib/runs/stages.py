@@ -6,10 +6,16 @@ a row here (docs/stages.md).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import ValidationError
+
+from corelib.errors import ArtefactError
+from corelib.runs.layout import RUNS
+from corelib.runs.specification import Specification
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
@@ -92,3 +98,18 @@ STAGES: Mapping[str, Stage] = {
 TRAINED = frozenset(name for name, stage in STAGES.items() if stage.trains_model)
 
 PRODUCTS = tuple(name for name, stage in STAGES.items() if stage.is_product)
+
+
+def settings_in(specification: Specification) -> Section:
+    """The typed settings of a specification.
+
+    Raises `ArtefactError` if they do not fit the stage in this version of the code.
+    """
+    try:
+        return STAGES[specification.stage].settings.model_validate_json(json.dumps(specification.settings))
+    except (KeyError, ValidationError):
+        raise ArtefactError(
+            f"{RUNS / specification.stage / specification.slug}: its settings do not fit the stage "
+            f"{specification.stage} in this version of the code; ask for the table or figure instead, which plans the "
+            "run anew."
+        ) from None

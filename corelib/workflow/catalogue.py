@@ -39,7 +39,8 @@ from corelib.runs.lease import Lease, Taken
 from corelib.runs.pins import differing_versions
 from corelib.runs.requests import CONTROLLER, is_free, note_wanted, remove_old_requests, request, wait_for_writer
 from corelib.runs.run import Run
-from corelib.runs.specification import Specification, read_specification, settings_in
+from corelib.runs.specification import Specification, read_specification
+from corelib.runs.stages import settings_in
 from corelib.sampling.grid import batches_of
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section

@@ -25,8 +25,8 @@ from corelib.runs.layout import MANIFEST
 from corelib.runs.lease import Lease
 from corelib.runs.manifest import is_still_true, read_manifest
 from corelib.runs.owner import Owner
-from corelib.runs.specification import read_inputs
 from corelib.runs.stages import STAGES
+from corelib.runs.upstream import read_inputs
 from corelib.sampling.collection import is_whole
 from corelib.sampling.grid import IMAGES
 

@@ -38,8 +38,9 @@ from corelib.models.base_model import BaseModel
 from corelib.models.classifier import ImageClassifier
 from corelib.models.device import Device
 from corelib.runs.manifest import Manifest, is_still_true, read_manifest
-from corelib.runs.specification import read_inputs, read_specification
+from corelib.runs.specification import read_specification
 from corelib.runs.stage import Outcome, Work
+from corelib.runs.upstream import read_inputs
 from corelib.sampling.collection import is_whole, sampled_images
 from corelib.settings.pretrained import PretrainedStage
 from corelib.worlds.benchmark_images import ImageFolder

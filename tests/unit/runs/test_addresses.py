@@ -31,7 +31,8 @@ from corelib.runs.fingerprint import (
 )
 from corelib.runs.manifest import Manifest
 from corelib.runs.run import Run, slugged
-from corelib.runs.specification import Execution, digest_of, trained_behind
+from corelib.runs.specification import Execution, digest_of
+from corelib.runs.upstream import trained_behind
 from corelib.settings.evaluation import Classification, PredictionsStage
 from corelib.study.loading import load_study
 from corelib.study.plan import Plan
