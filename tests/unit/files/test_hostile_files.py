@@ -175,7 +175,7 @@ def record(run: Path, images: dict[str, str]) -> Path:
 @pytest.mark.parametrize("grid", [[["Amber", "Cats"]], [1], "abc", [["Amber", "Cats", "x"]], None])
 def test_a_grid_of_another_form_is_one_sentence(tmp_path: Path, grid: object) -> None:
     (tmp_path / "images").mkdir()
-    with pytest.raises(ArtefactError, match="its grid is no list"):
+    with pytest.raises(ArtefactError, match="its grid is not a list"):
         sampled_images(manifest(tmp_path, {"images": sha256_of(tmp_path / "images")}, {"grid": grid}))
 
 
