@@ -242,7 +242,7 @@ def test_a_delta_of_keys_and_values_is_not_taken_for_one_of_all_cross_attention(
     wrong = {"delta": json.dumps(header | {"trained": "cross_attention"})}
     save_file(load_file(tmp_path / DELTA), tmp_path / "wrong.safetensors", metadata=wrong)
     base = BaseModel(material["pipeline"])
-    with pytest.raises(ArtefactError, match="its tensors are not the cross-attention's"):
+    with pytest.raises(ArtefactError, match="the names of its tensors are not those of the trained tensors"):
         load_delta(tmp_path / "wrong.safetensors", base.unet(), base.identity)
 
 

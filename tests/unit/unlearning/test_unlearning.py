@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -310,7 +309,7 @@ def test_latents_of_other_images_than_those_of_the_slice_are_refused(
     hashes = json.loads((folder / "images.json").read_text())
     (folder / "images.json").write_text(json.dumps(hashes[1:] + hashes[:1]))
     files = {**material["latents"].files, "images.json": sha256_of(folder / "images.json")}
-    other = replace(material["latents"], folder=folder, files=files)
+    other = material["latents"].model_copy(update={"folder": folder, "files": files})
     with pytest.raises(ArtefactError, match=r"1\.jpg changed between slicing and encoding"):
         unlearn(unlearning_settings(objective("core")), Work(tmp_path, "digest", material | {"latents": other}))
 
