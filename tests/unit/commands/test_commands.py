@@ -66,7 +66,7 @@ def test_what_the_workflow_has_made_belongs_together(checkout: Checkout) -> None
         (TABLE, flip_a_byte, "table1.csv: its sha256 is"),
         ("runs/fid/core-*/manifest.provenance.json", Path.unlink, "expected who made the run"),
         ("runs/cells/core-*/manifest.json", lambda path: path.write_text("{"), "not readable as JSON"),
-        ("runs/cells/core-*/manifest.json", lambda path: path.write_text("[]"), "manifest.json: not a manifest; delete"),
+        ("runs/cells/core-*/manifest.json", lambda path: path.write_text("[]"), "json: not a manifest; delete it"),
     ],
 )
 def test_whatever_is_damaged_is_named(
