@@ -64,7 +64,7 @@ def test_no_environment_is_created_at_a_path_where_it_would_not_work(name: str, 
         command, cwd=checkout.folder, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode != 0 and done.stderr.count("Error: ") == 1, done.stderr
-    assert "/.venv/bin/python: it has " in done.stderr and "make env VENV=/some/folder" in done.stderr
+    assert "/.venv/bin/python: its path contains " in done.stderr and "make env VENV=/some/folder" in done.stderr
     assert not (checkout.folder / ".venv").exists()
 
 
