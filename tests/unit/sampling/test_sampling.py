@@ -138,7 +138,9 @@ def test_the_images_of_one_run_are_of_one_build_of_its_model(
     undisturbed: dict[str, str], material: dict[str, Manifest], tmp_path: Path
 ) -> None:
     """A delta may be trained again, with other bits, after some shards of its images have been sampled."""
-    before, after = (Work(tmp_path, "digest", material, trained={"unlearning/x-0123456789ab": seal}) for seal in ("old", "new"))
+    before, after = (
+        Work(tmp_path, "digest", material, trained={"unlearning/x-0123456789ab": seal}) for seal in ("old", "new")
+    )
     sample_shard(samples_settings(GRID), before, 0, 2)
     sample_shard(samples_settings(GRID), after, 1, 2)
     with pytest.raises(ArtefactError, match=r"00000\.json: an image of its batch .* of another build of the model"):
