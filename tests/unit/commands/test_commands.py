@@ -66,7 +66,11 @@ def test_what_the_workflow_has_made_belongs_together(checkout: Checkout) -> None
         (TABLE, flip_a_byte, "table1.csv: its sha256 is"),
         ("runs/fid/core-*/manifest.provenance.json", Path.unlink, "expected who made the run"),
         ("runs/cells/core-*/manifest.json", lambda path: path.write_text("{"), "not readable as JSON"),
-        ("runs/cells/core-*/manifest.json", lambda path: path.write_text("[]"), "json: not a manifest; delete it"),
+        (
+            "runs/cells/core-*/manifest.json",
+            lambda path: path.write_text("[]"),
+            "manifest.json: not a manifest; delete",
+        ),
     ],
 )
 def test_whatever_is_damaged_is_named(
@@ -85,7 +89,7 @@ def test_a_specification_that_was_edited_belongs_to_nothing_any_more(checkout: C
     amend(path, lambda content: content["settings"].update(learning_rate=0.5))
     done = checkout.python("-m", "corelib", "verify")
     assert done.returncode == 1
-    assert f"{path.relative_to(checkout.folder)}: its content does not have its digest" in done.stdout
+    assert f"{path.relative_to(checkout.folder)}: its content does not have its seal; it was damaged" in done.stdout
 
 
 def test_a_result_under_another_runs_name_is_noticed(checkout: Checkout) -> None:
