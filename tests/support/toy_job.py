@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
-import corelib.runs.job
+import corelib.runs.provenance
 from corelib.files.atomic import written_whole
 from corelib.runs.job import run_job
 from corelib.settings.section import Section
@@ -42,7 +42,7 @@ def stage(settings, work):
     if settings.does == "fails":
         raise ValueError("a bug")
     if settings.does == "sets the clock back":
-        corelib.runs.job.datetime = SimpleNamespace(now=lambda: datetime.now() - timedelta(hours=1))
+        corelib.runs.provenance.datetime = SimpleNamespace(now=lambda: datetime.now() - timedelta(hours=1))
     with written_whole(work.folder / "made.txt") as temporary:
         temporary.write_text("half")
         while settings.does == "waits" and not Path("go").exists():
