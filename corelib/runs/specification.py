@@ -1,4 +1,4 @@
-"""Specifications: everything that decides the result of a run, in one file that its job reads."""
+"""Specifications: everything that determines the result of a run, in one file that its job reads."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ from corelib.runs.stages import STAGES, TRAINED
 from corelib.settings.section import Section
 
 DIGESTED = ("stage", "settings", "threads", "code", "packages", "inputs")
-"""The fields of a specification that decide the result, and that its digest is taken over."""
+"""The fields of a specification that determine the result. Its digest covers these fields."""
 
 
 class Execution(Section):
-    """How the work of a run is divided and saved; no result and no address depends on it."""
+    """How the work of a run is divided and saved; no result and no address depends on it.
+
+    Attributes:
+        batches_per_shard: number of sampling batches in a shard.
+        checkpoint_seconds: minimum time between two checkpoints, in seconds.
+    """
 
     batches_per_shard: PositiveInt
     checkpoint_seconds: PositiveFloat
@@ -41,7 +46,7 @@ class Specification(SealedRecord):
         packages: version of each numerical package, by name.
         inputs: digests of the runs that it builds on, by role.
         builds_on: names of the same runs, by role.
-        after: names of the runs that have to be complete before its job starts, by role.
+        after: names of the runs that must be complete before its job starts, by role.
         places: paths of the user's own files, by the name of the link in the run's folder.
         execution: how the work is divided and saved.
     """
@@ -70,7 +75,7 @@ class Specification(SealedRecord):
         return self
 
     def has_its_digest(self) -> bool:
-        """Whether the digest is that of the content."""
+        """Whether the digest matches the content."""
         return self.digest == digest_of({key: getattr(self, key) for key in DIGESTED})
 
 
@@ -78,11 +83,12 @@ def read_specification(path: Path) -> Specification:
     """Read a specification.
 
     Raises `ArtefactError` if it is missing or malformed, or if its digest or its seal does not match its content. The
-    digest covers what decides the result; the seal covers the rest too: names of runs, places, and execution.
+    digest covers the fields that determine the result. The seal covers all fields, including names of runs, places, and
+    execution.
     """
     specification = read_record(path, Specification)
     if not specification.has_its_digest():
-        raise ArtefactError(f"{path}: its content does not have its digest; delete it and ask for the target again.")
+        raise ArtefactError(f"{path}: its digest does not match its content; delete it and ask for the target again.")
     return specification
 
 
@@ -96,8 +102,8 @@ def settings_in(specification: Specification) -> Section:
     except (KeyError, ValidationError):
         raise ArtefactError(
             f"{RUNS / specification.stage / specification.slug}: its settings do not fit the stage "
-            f"{specification.stage} in this version of the code; ask for the table or figure instead, which plans the "
-            "run anew."
+            f"{specification.stage} in this version of the code; ask for the table or figure instead, to plan the run "
+            "with this code."
         ) from None
 
 
@@ -107,37 +113,37 @@ def read_inputs(specification: Specification) -> dict[str, Manifest]:
 
 
 def trained_behind(specification: Specification, inputs: Mapping[str, Manifest]) -> dict[str, str]:
-    """The seal of every trained model behind a run, by the name of the model's run.
+    """The seal of every trained model that a run builds on, directly or indirectly, by the name of the model's run.
 
     Raises `ArtefactError` if two of its inputs were made with different builds of the same model.
     """
     names = specification.builds_on
-    said = [(names[role], names[role], lies.seal) for role, lies in inputs.items() if lies.stage in TRAINED]
-    said += [(names[role], model, seal) for role, lies in inputs.items() for model, seal in lies.trained.items()]
-    found: dict[str, tuple[str, str]] = {}
-    for name, model, seal in said:
-        first, expected = found.setdefault(model, (name, seal))
+    uses = [(names[role], names[role], found.seal) for role, found in inputs.items() if found.stage in TRAINED]
+    uses += [(names[role], model, seal) for role, found in inputs.items() for model, seal in found.trained.items()]
+    models: dict[str, tuple[str, str]] = {}
+    for name, model, seal in uses:
+        first, expected = models.setdefault(model, (name, seal))
         if seal != expected:
-            old = str(RUNS / name) if first == model else f"{RUNS / first} and {RUNS / name}"
+            inconsistent = str(RUNS / name) if first == model else f"{RUNS / first} and {RUNS / name}"
             raise ArtefactError(
-                f"{old}: made with another build of {RUNS / model}, expected one and the same model behind all that "
-                f"{specification.slug} is made of; delete what `python -m corelib verify` says is of another build, "
+                f"{inconsistent}: the inputs of {specification.slug} were built from different trainings of "
+                f"{RUNS / model}; delete the runs that `python -m corelib verify` reports as made with another build, "
                 "and ask for the target again."
             )
-    return {model: seal for model, (_, seal) in found.items()}
+    return {model: seal for model, (_, seal) in models.items()}
 
 
 def read_input(specification: Specification, role: str) -> Manifest:
-    """The manifest of the run that another one builds on in a role.
+    """The manifest of the run that a run builds on in a role.
 
-    Raises `ArtefactError` if there is none, or if it is of another run than the specification's digest vouches for.
+    Raises `ArtefactError` if there is none, or if its digest is not the one in the specification.
     """
     if role not in specification.builds_on:
-        raise ArtefactError(f"{specification.slug}: it builds on no {role}, expected one.")
+        raise ArtefactError(f"{specification.slug}: it builds on no run in the role `{role}`, expected one.")
     manifest = read_manifest(RUNS / specification.builds_on[role] / MANIFEST)
     if manifest.digest != (expected := specification.inputs[role]):
         raise ArtefactError(
-            f"{manifest.folder / MANIFEST}: it vouches for the run {manifest.digest[:12]}, expected "
+            f"{manifest.folder / MANIFEST}: it is the manifest of the run {manifest.digest[:12]}, expected "
             f"{expected[:12]} as {role}; delete {manifest.folder} and ask for the target again."
         )
     return manifest
@@ -145,5 +151,5 @@ def read_input(specification: Specification, role: str) -> Manifest:
 
 def digest_of(content: Mapping[str, Any]) -> str:
     """The sha256 of a specification's content in canonical JSON."""
-    kept = {key: content[key] for key in DIGESTED}
-    return sha256_of_text(json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True))
+    digested = {key: content[key] for key in DIGESTED}
+    return sha256_of_text(json.dumps(digested, sort_keys=True, separators=(",", ":"), ensure_ascii=True))

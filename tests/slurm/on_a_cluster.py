@@ -256,7 +256,7 @@ def test_a_run_in_which_everything_goes_wrong_ends_in_the_same_table(
     assert cluster.job(hit["ca_noise"])["JobState"] == "CANCELLED"
     assert int(cluster.job(hit["esd"])["Restarts"]) >= 1  # twice, if it was on the node that failed
     assert int(cluster.job(broken)["Restarts"]) == 1
-    assert "made before by job" in again.log_of("core")  # by the job that outlived the first controller
+    assert "already complete (by job" in again.log_of("core")  # by the job that outlived the first controller
     made = json.loads((again.run_of("core") / "manifest.provenance.json").read_text())
     assert made["scheduler_job"] == orphan
 
@@ -363,7 +363,7 @@ def a_killed_snakemake(workflow: Workflow, cluster: Cluster) -> None:
     workflow.process.wait()
     again = Workflow.started(workflow.checkout, called="again")
     again.ends_well()
-    assert "made before by job" in again.log_of("core")
+    assert "already complete (by job" in again.log_of("core")
     made = json.loads((again.run_of("core") / "manifest.provenance.json").read_text())
     assert made["scheduler_job"] == number
 

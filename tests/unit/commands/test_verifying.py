@@ -183,15 +183,15 @@ def test_a_number_that_is_spelled_in_another_way_is_not_as_it_was_written(runs: 
     for old, new in (("1e-05", "1E-05"), ("0.30000000000000004", "0.30000000000000005")):
         path.write_text(text.replace(old, new))
         assert has_its_seal(read_json(path))
-        assert f"{path}: not as it was written" in " ".join(verify_results().faults)
+        assert f"{path}: its bytes have changed since it was written" in " ".join(verify_results().faults)
 
 
 STRAYS = {
     "samples/images/5.jpg": r"images: its sha256 is",
-    "samples/batches/00009.json": r"batches/00009\.json: .+/shards does not vouch for it",
-    "samples/shards/more.txt": r"shards/more\.txt: .+ does not vouch for it",
-    "cells/more.csv": r"more\.csv: .+/manifest\.json does not vouch for it, expected no such file; move it",
-    "tables/more.csv": r"more\.csv: .+/specification\.json does not vouch for it",
+    "samples/batches/00009.json": r"batches/00009\.json: .+/shards does not list it",
+    "samples/shards/more.txt": r"shards/more\.txt: .+ does not list it",
+    "cells/more.csv": r"more\.csv: .+/manifest\.json does not list it, expected no such file; move it",
+    "tables/more.csv": r"more\.csv: .+/specification\.json does not list it",
 }
 
 
@@ -207,13 +207,13 @@ def test_a_file_too_many_in_a_runs_folder_is_named(name: str, runs: dict[str, st
 def test_a_file_under_a_products_name_that_nothing_vouches_for_is_named(name: str, runs: dict[str, str]) -> None:
     (RESULTS / "mini" / name).write_text("numbers")
     (fault,) = verify_results().faults
-    assert name in fault and ("does not vouch for it" in fault or "missing, expected what vouches for" in fault)
+    assert name in fault and ("does not list it" in fault or "missing, expected the manifest of" in fault)
 
 
 def test_a_table_without_its_manifest_is_named_with_its_files(runs: dict[str, str]) -> None:
     (RESULTS / "mini/table1.json").unlink()
     (fault,) = verify_results().faults
-    assert fault.startswith("results/mini/table1.json: missing, expected what vouches for table1.cells.csv, table1.csv")
+    assert fault.startswith("results/mini/table1.json: missing, expected the manifest of table1.cells.csv, table1.csv")
 
 
 def test_what_is_unfinished_or_hidden_is_no_fault_and_what_belongs_to_nothing_is_listed(runs: dict[str, str]) -> None:
@@ -234,7 +234,7 @@ def test_a_run_that_is_complete_but_for_its_manifest_is_named(runs: dict[str, st
     path = RUNS / runs["cells"] / MANIFEST
     path.unlink()
     (fault,) = verify_results().faults
-    assert fault.startswith(f"{path}: missing, though manifest.provenance.json says that the run was completed")
+    assert fault.startswith(f"{path}: missing, but manifest.provenance.json records that the run was completed")
     path.with_suffix(".lease").write_text(owner_as_json(Owner.of_this_process()))
     assert verify_results().faults == []  # a job writes it again
 
@@ -268,7 +268,7 @@ def test_a_table_is_named_that_is_made_of_a_damaged_run_or_of_another_build_of_a
     (model / "made.txt").write_text("trained again")
     hand_made.vouch(model / MANIFEST, model, runs["unlearning"], ["made.txt"], {})
     faults = verify_results().faults
-    said = f"it was made with another build of the model {model} than the one that lies there."
+    said = f"it was made with another build of the model {model} than the present one."
     assert f"results/mini/table1.json: table1: {said}" in faults and f"{RUNS / runs['samples']}: {said}" in faults
 
 

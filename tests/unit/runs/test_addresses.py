@@ -94,9 +94,15 @@ def test_all_that_a_run_is_made_of_has_to_be_made_with_one_build_of_a_model() ->
     assert behind(images=lies("images/x")) == {}
     assert behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="S")) == {"pipeline/x": "S"}
     assert behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="R")) == {"pipeline/x": "R"}
-    with pytest.raises(ArtefactError, match=r"^runs/latents/y-\w+: made with another build of runs/pipeline/x-"):
+    with pytest.raises(
+        ArtefactError,
+        match=r"^runs/latents/y-\w+: the inputs of .* were built from different trainings of runs/pipeline/x-",
+    ):
         behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="R"))
-    with pytest.raises(ArtefactError, match=r"^runs/predictions/a-\w+ and runs/fid/b-\w+: made with another build"):
+    with pytest.raises(
+        ArtefactError,
+        match=r"^runs/predictions/a-\w+ and runs/fid/b-\w+: the inputs of .* were built from different trainings",
+    ):
         behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="S"))
 
 

@@ -183,7 +183,7 @@ def test_a_driver_that_does_not_answer_leaves_nothing_to_choose(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(gpus, "PATIENCE", 0.2)
     assert gpus_of_this_machine() == []
-    assert "nvidia-smi has not answered" in caplog.text
+    assert "nvidia-smi has not responded" in caplog.text
 
 
 def test_importing_a_stage_does_not_start_cuda() -> None:
@@ -198,7 +198,7 @@ import torch
 import corelib.workflow.catalogue
 from pathlib import Path
 
-corelib.workflow.catalogue._prepare_scripts(Path.cwd())  # as in the Snakefile, whose environment scripts inherit
+corelib.workflow.catalogue._prepare_environment(Path.cwd())  # as in the Snakefile, whose environment scripts inherit
 def started(*_):
     raise AssertionError("CUDA is started")
 torch._C._cuda_getDeviceCount = started

@@ -44,7 +44,7 @@ def test_what_a_killed_attempt_left_half_written_is_gone_after_the_next(toy: Toy
     (toy.folder / ".made.txt.0123.txt").write_text("half")
     assert toy.run() == 0
     assert toy.left() == MADE
-    assert ".made.txt.0123.txt: left half written by an earlier attempt; removed" in toy.log
+    assert ".made.txt.0123.txt: partial file of an earlier attempt; removed" in toy.log
 
 
 def test_what_was_made_before_is_vouched_for_again_and_not_made_again(toy: Toy) -> None:
@@ -55,7 +55,7 @@ def test_what_was_made_before_is_vouched_for_again_and_not_made_again(toy: Toy) 
     assert toy.run() == 0
     assert toy.attempts == 1
     assert (toy.folder / "manifest.json").read_text() == manifest
-    assert "made before by a process on" in toy.log
+    assert "already complete (by a process on" in toy.log
     assert "1 CPU thread(s), python 3" in toy.log and "done in" in toy.log  # as the job said that made it
 
 
@@ -106,7 +106,7 @@ def test_a_specification_is_refused_when_what_its_digest_does_not_cover_has_chan
     path = toy.folder / "specification.json"
     path.write_text(path.read_text().replace('"checkpoint_seconds": 1.0', '"checkpoint_seconds": 9.0'))
     assert toy.run() == 1
-    assert "specification.json: its content does not have its seal; it was damaged or edited: delete it" in toy.log
+    assert "specification.json: its seal does not match its content; it was damaged or edited: delete it" in toy.log
 
 
 def test_what_was_made_with_another_build_of_a_model_is_made_again(toy: Toy) -> None:
@@ -159,7 +159,7 @@ def test_of_two_jobs_for_one_run_the_second_waits_and_computes_nothing(toy: Toy)
     (toy.place / "go").touch()
     assert (first.wait(60), second.wait(60)) == (0, 0)
     assert toy.attempts == 1
-    assert "made before by" in toy.log
+    assert "already complete (by" in toy.log
     assert toy.left() == MADE
 
 
@@ -194,7 +194,7 @@ def test_a_job_that_is_asked_to_end_leaves_nothing_half_made(asking: signal.Sign
     job.send_signal(asking)
     assert job.wait(30) == INTERRUPTED
     assert toy.left() == UNFINISHED
-    assert f"asked to end ({asking.name})" in toy.log
+    assert f"received {asking.name}" in toy.log
     assert "Traceback" not in toy.log
 
 

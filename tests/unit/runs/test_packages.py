@@ -63,8 +63,8 @@ def test_planning_names_the_versions_that_jobs_have_whatever_the_users_pythonpat
     record.mkdir()
     (record / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n")
     probe = (
-        "from pathlib import Path; from corelib.workflow.catalogue import _prepare_scripts; "
-        "_prepare_scripts(Path.cwd());"
+        "from pathlib import Path; from corelib.workflow.catalogue import _prepare_environment; "
+        "_prepare_environment(Path.cwd());"
         "from corelib.runs.run import packages_of; print(packages_of(Path('workflow_scripts/render.py'))['numpy'])"
     )
     clone = Checkout(REPOSITORY)
@@ -151,7 +151,7 @@ def test_a_package_from_a_folder_or_a_repository_is_refused(kind: str, tmp_path:
         toy_at(tmp_path, first=with_it(root, "timm")),
         TIMM,
         "file:///home/user/timm",
-        "version of its own",
+        "its own version",
     )
 
 

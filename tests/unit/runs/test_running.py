@@ -50,7 +50,7 @@ def test_a_job_that_slurm_knows_lives() -> None:
 @pytest.mark.usefixtures("lease")
 def test_a_job_that_nobody_knows_and_that_renews_nothing_has_died() -> None:
     (job,) = running_jobs({"8"}, patience=1.5)
-    assert not job.lives and "it has died" in str(job)
+    assert not job.lives and "presumed dead" in str(job)
 
 
 def test_a_job_that_ends_while_it_is_watched_has_not_died(lease: Path) -> None:
