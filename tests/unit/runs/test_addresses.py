@@ -24,7 +24,7 @@ from corelib.runs.fingerprint import (
     COMPUTES_WITH,
     NUMERICAL_PACKAGES,
     _imports,
-    _written_out,
+    _unparse,
     code_of,
     digest_of_modules,
     packages_of,
@@ -220,4 +220,4 @@ def test_equal_runs_of_different_tables_are_one_run() -> None:
 )
 def test_code_is_written_out_alike_by_every_version_of_python(code: str, written: str) -> None:
     """Seen to be equal on 3.11, 3.12 and 3.13, where `ast.unparse` and `ast.dump` are not."""
-    assert _written_out(ast.parse(code)) == written
+    assert _unparse(ast.parse(code)) == written
