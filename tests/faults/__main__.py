@@ -3,7 +3,7 @@
     python tests/faults [--kills N] [--stages STAGE ...] [--seed S] [--json REPORT]
 
 First a small study is built undisturbed (docs/faults.md describes it). Then its jobs are killed, or run with full
-disks and damaged files, and the results are compared bit by bit with undisturbed ones. Ends with 1 if a result was wrong,
+disks and damaged files, and the results are compared with undisturbed ones, bit by bit. Ends with 1 if any was wrong,
 lost or unclear, or if there were fewer disturbances than requested.
 """
 

@@ -18,7 +18,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 SAME, CLEAR = "same bits", "one clear error"
 WRONG, LOST, UNCLEAR = "WRONG", "LOST", "UNCLEAR"
-"""Bits that differ from those of an undisturbed run; saved work that is repeated; a failure without a clear sentence."""
+"""Bits that differ from an undisturbed run's; saved work that is repeated; a failure without one clear sentence."""
 
 
 @dataclass(frozen=True)

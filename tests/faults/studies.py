@@ -53,7 +53,7 @@ def _run(checkout: Checkout, *arguments: str) -> None:
 
 
 def build_paper(folder: Path) -> Path:
-    """Build the gate of the paper's world from a CompVis checkpoint and other assets as published, with random content."""
+    """Build the gate of the paper's world from a CompVis checkpoint and assets as published, with random content."""
     from test_full_format import COMPVIS, Form, checkout_of  # here: it imports the repository's own modules
 
     checkout = checkout_of(folder, Form("folder", COMPVIS))

@@ -221,7 +221,7 @@ class Walk:
         return Step(self.number, move.__name__, detail, asked, faults)
 
     def _compare_with_verify(self) -> list[str]:
-        """The faults of `verify`: runs that differ from the reference but are not named, and undisturbed runs that are."""
+        """The faults of `verify`: differing runs that it does not name, and undisturbed runs that it names."""
         done = self.checkout.python("-m", "corelib", "verify", timeout=300)
         named = [line for line in done.stdout.splitlines() if "faults" not in line and "clean RUN" not in line]
         right = results_at(self.reference.checkout)

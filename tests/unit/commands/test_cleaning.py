@@ -1,4 +1,4 @@
-"""`clean` takes runs and nothing else, keeps what a product in `results/` was made of, and says why it takes a run."""
+"""`clean` removes only runs, keeps the runs behind products in `results/`, and gives the reason for each removal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from corelib.runs.requests import CONTROLLER
 
 @pytest.fixture(autouse=True)
 def no_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory of which no study is here, as after another branch was checked out."""
+    """A working directory whose studies are missing, as after a checkout of another branch."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(unneeded_runs, "study_names", lambda _: [])
@@ -29,7 +29,7 @@ def no_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def clean(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the command says that removes what it names."""
+    """The output of `clean --delete`."""
     assert main(["clean", *arguments, "--delete"]) == 0
     return capsys.readouterr().out
 
@@ -210,7 +210,7 @@ def test_with_a_run_goes_what_was_made_of_it_in_every_study() -> None:
     other = hand_made.study(RESULTS / "other", "esd")
     found = [str(run.path) for run in unneeded_runs.runs_made_of([runs["unlearning"]])]
     manifests = ["results/gone/figure2.json", "results/gone/table1.json", "results/table1.json"]
-    assert found[:3] == manifests  # and first: should the command be interrupted, no table shows what is gone
+    assert found[:3] == manifests  # and first, so that after an interruption no table shows a removed run
     stages = [Path(path).parts[1] for path in found[3:]]
     assert stages == ["cells", "figures", "predictions", "samples", "tables", "tables", "unlearning"]
     assert not {str(RUNS / name) for name in other.values()} & set(found)

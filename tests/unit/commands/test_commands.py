@@ -1,4 +1,4 @@
-"""What looks after results: `verify` finds what does not belong together, `why` says what changed, `clean` frees."""
+"""The commands for results: `verify` finds contradictions, `why` names changes, `clean` frees disk space."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_where_nothing_is_there_every_run_is_its_own_cause(tmp_path: Path) -> No
 
 
 def test_old_and_new_value_of_a_hyperparameter_stand_in_one_table(checkout: Checkout) -> None:
-    """The example of docs/reruns.md, on the tests' study: one method more is trained, and no other run is new."""
+    """The example of docs/reruns.md with the tests' study: one more method is trained, and no other run is new."""
     (checkout.folder / "config/studies/faster.yaml").write_text(
         "base: tiny\n"
         "methods:\n"
@@ -224,7 +224,7 @@ def test_a_run_that_may_be_computed_elsewhere_is_kept_however_long_it_is_silent(
 
 
 def test_nothing_is_removed_while_snakemake_works_here(checkout: Checkout) -> None:
-    """By a study that was edited meanwhile, all that it has made would be named no more."""
+    """If its study has been edited meanwhile, all its runs would count as unused."""
     shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     old = the(checkout, "runs/unlearning/core-*")
@@ -255,7 +255,7 @@ def test_a_run_is_made_again_with_all_that_was_made_of_it(checkout: Checkout) ->
     delta = the(checkout, "runs/unlearning/core-*")
     name = delta.relative_to(checkout.folder / "runs").as_posix()
     shutil.rmtree(delta)
-    assert checkout.planned(TABLE) == {}  # what was made of it is complete, and needs it no more
+    assert checkout.planned(TABLE) == {}  # the runs made of it are complete and no longer need it
     said = checkout.python("-m", "corelib", "plan", TABLE).stdout
     assert "Nothing to do: 1 of the " in said and f"clean {name} --delete" in said
     assert checkout.python("-m", "corelib", "clean", name, "--delete").returncode == 0

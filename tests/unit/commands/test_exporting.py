@@ -1,4 +1,4 @@
-"""Exports of models: what a folder for diffusers says of its scheduler, and of runs that there are not."""
+"""Exports of models: the scheduler of an exported folder, and the errors for missing runs."""
 
 from __future__ import annotations
 

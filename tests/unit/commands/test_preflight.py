@@ -1,4 +1,4 @@
-"""Preflight: faults are found before anything starts, and a real run looks at room and versions by itself."""
+"""Preflight finds faults before anything starts; a real run checks disk space and versions itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def findings(study: str, repository: Path = REPOSITORY) -> dict[str, list[str]]:
-    """What is said, by its kind."""
+    """The findings by kind."""
     said: dict[str, list[str]] = {"ok": [], "note": [], "FAULT": []}
     for found in preflight(plan_of(study, REPOSITORY / "config"), repository):
         said[found.kind].append(f"{found.subject}: {found.said}")

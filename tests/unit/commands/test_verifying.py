@@ -1,7 +1,7 @@
-"""`verify` sees flipped bits in every kind of file below `runs/` and `results/`, and files too many or too few.
+"""`verify` finds flipped bits in every kind of file below `runs/` and `results/`, and missing or additional files.
 
-A study that is built is the witness of what kinds there are: a file that no pattern names makes the test fail, and so
-does a pattern that names no file.
+The kinds are compared with the files of a built study: a file that matches no pattern makes the test fail, and so
+does a pattern that matches no file.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ KINDS = [
     *(RUN.format(f"{kind}s") + r"specification\.json" for kind in PRODUCTS),
     *(rf"results/tiny/{kind}\d\.{re.escape(ending)}" for kind, endings in PRODUCTS.items() for ending in endings),
 ]
-"""Of each kind of file a pattern of its path: no file is of two kinds."""
+"""The pattern of the path of each kind of file; no file has two kinds."""
 
 
 @pytest.fixture
 def kinds(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Path]]:
-    """The files of a copy of a built study, by their kinds; a file is hashed again only once it has changed."""
+    """The files of a copy of a built study, by kind; a file is hashed again only after it has changed."""
     monkeypatch.chdir(checkout.folder)
     known: dict[tuple[object, ...], str] = {}
     hashed = hashing.sha256_of
@@ -100,7 +100,7 @@ def kinds(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
 
 
 def faults_that_name(path: Path) -> list[str]:
-    """The faults in which `verify` names a file, or the run that it belongs to."""
+    """The faults in which `verify` names a file or its run."""
     run = "/".join(path.parts[:3])
     return [fault for fault in verify_results().faults if run in fault]
 
@@ -176,7 +176,7 @@ def test_flipped_bits_of_gates_and_of_the_papers_own_products_are_not_missed(run
 
 
 def test_a_number_that_is_spelled_in_another_way_is_not_as_it_was_written(runs: dict[str, str]) -> None:
-    """One bit may change the spelling and not the value, of which the seal is taken."""
+    """One bit may change the spelling but not the value, and the seal covers values."""
     path = RUNS / runs["cells"] / MANIFEST
     write_json(path, sealed({**read_json(path), "facts": {"rate": 1e-05, "sum": 0.1 + 0.2}}))
     text = path.read_text()
@@ -247,7 +247,7 @@ def test_a_shard_that_is_missing_with_its_record_is_noticed(runs: dict[str, str]
 
 
 def test_a_name_of_another_run_than_the_digest_says_is_noticed(runs: dict[str, str]) -> None:
-    """Even where the seal was taken anew."""
+    """Even if the seal was computed again."""
     path = RUNS / runs["cells"] / SPECIFICATION
     content = read_json(path)
     content["builds_on"]["predictions"] = "predictions/core-forget01-0123456789ab"
@@ -273,7 +273,7 @@ def test_a_table_is_named_that_is_made_of_a_damaged_run_or_of_another_build_of_a
 
 
 def test_a_table_of_two_studies_put_together_is_noticed(runs: dict[str, str]) -> None:
-    """Its cells were made anew elsewhere, of another build of a model that does not lie here."""
+    """Its cells were rebuilt elsewhere, from another build of a model that is missing here."""
     cells = RUNS / runs["cells"]
     shutil.rmtree(RUNS / runs["unlearning"])
     hand_made.vouch(cells / MANIFEST, cells, runs["cells"], ["made.txt"], {runs["unlearning"]: "another"})

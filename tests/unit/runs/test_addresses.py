@@ -78,7 +78,7 @@ DIGEST = "-0123456789ab"
 
 
 def lies(name: str, **trained: str) -> Manifest:
-    """A run that lies there, of one build of the models behind it."""
+    """A complete run, made with one build of the models behind it."""
     seals = {f"pipeline/{key}{DIGEST}": seal for key, seal in trained.items()}
     made = manifest(Path("runs", name + DIGEST), stage=name.partition("/")[0], trained=seals)
     return made.model_copy(update={"seal": "S"})
@@ -107,7 +107,7 @@ def test_all_that_a_run_is_made_of_has_to_be_made_with_one_build_of_a_model() ->
 
 
 def test_a_run_that_lies_there_under_another_name_is_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So a row that is added before another, and equal to it, trains nothing again."""
+    """A new row that equals a later row of its table therefore trains nothing again."""
     monkeypatch.chdir(tmp_path)
     configuration = tmp_path / "config"
     shutil.copytree(REPOSITORY / "config", configuration)
@@ -219,5 +219,5 @@ def test_equal_runs_of_different_tables_are_one_run() -> None:
     ],
 )
 def test_code_is_written_out_alike_by_every_version_of_python(code: str, written: str) -> None:
-    """Seen to be equal on 3.11, 3.12 and 3.13, where `ast.unparse` and `ast.dump` are not."""
+    """Compared on 3.11, 3.12 and 3.13, in which `ast.unparse` and `ast.dump` differ."""
     assert _unparse(ast.parse(code)) == written

@@ -1,4 +1,4 @@
-"""The pins: exact, the same for pip and conda, and what is installed."""
+"""The pins are exact, the same for pip and conda, and equal to the installed versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/variables.md: every variable that it lists is treated as it says."""
+"""Every variable in docs/variables.md is treated as the page describes."""
 
 from __future__ import annotations
 
