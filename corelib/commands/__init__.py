@@ -1,1 +1,1 @@
-"""`python -m corelib`: a module for each command, listed in `cli`, and beside them the modules of their logic."""
+"""`python -m corelib`: one module for each command, listed in `cli`, and modules with the logic of large commands."""

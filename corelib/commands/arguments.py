@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and the configuration that they read."""
+"""Arguments that several commands share, and the folder of the configuration."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ CONFIGURATION = REPOSITORY / "config"
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
-    """Add `study`, the name of a study; the paper's by default."""
+    """Add `study`, the name of a study; that of the paper by default."""
     parser.add_argument(
         "study",
         default=PAPER,
         nargs="?",
-        help="a study's name: paper, or of a file in config/studies/ its name without .yaml, such as mini",
+        help="name of a study: paper, or the name of a file in config/studies/ without .yaml, such as mini",
     )
 
 
 def add_targets(parser: argparse.ArgumentParser) -> None:
-    """Add `targets`, files that Snakemake can be asked for; all products of the paper by default."""
+    """Add `targets`, files that Snakemake can build; all products of the paper by default."""
     parser.add_argument(
         "targets",
         nargs="*",
         default=["all"],
-        help="as for Snakemake, such as results/mini/table1.csv; all tables, figures and the gate of the paper by "
-        "default",
+        help="targets as for Snakemake, such as results/mini/table1.csv; by default all tables, figures and the gate "
+        "of the paper",
     )

@@ -1,7 +1,7 @@
-"""`make assets`: everything that the paper's world needs, fetched where it is missing, checked, and locked.
+"""`make assets`: downloads missing assets of the paper's world, and checks and locks all of them.
 
-To be run where there is a network, once; afterwards nothing needs one. What a study already has elsewhere is used where
-it lies and is only locked, and what is locked is only compared.
+Run it once, with network access; nothing needs the network afterwards. Assets that a study has at another place are
+used there and only locked. Locked assets are only compared with the lock.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from corelib.worlds.unlearn_canvas.indexing import Wanted, index_images
 IMAGES, PIPELINE = "images", "pipeline"
 
 FAULTS = "faults.txt"
-"""Beside the index of the images, when there are any."""
+"""Name of the file with the faults of the images, beside their index; written only if there are any."""
 
 
 class Provision:
     """One call of `make assets`.
 
     Args:
-        assets: which assets a study needs, and where each lies (`Plan.assets`).
-        wanted: what the images have to be.
-        configuration: the folder with the sources and the lock.
+        assets: the assets that a study needs, and the path of each (`Plan.assets`).
+        wanted: the images that the study needs.
+        configuration: folder of the sources and the lock.
         photo_style: the style that captions call Photo.
-        compvis_weights: which weights of a CompVis file the study uses.
-        say: how a line is shown to the user.
+        compvis_weights: the weights of a CompVis file that the study uses.
+        say: function that shows a line to the user.
     """
 
     def __init__(
@@ -76,33 +76,32 @@ class Provision:
         self.lock = read_lock(configuration)
 
     def make(self, again: bool) -> None:
-        """Fetch what is missing, then lock or compare everything.
+        """Download missing assets, then lock or compare all of them.
 
         Args:
-            again: whether images that are locked are all read again.
+            again: whether to read all images again even if they are locked.
 
-        Raises `AssetError` with one sentence: before anything is fetched, if an asset can't be had or has no room; or
-        else when everything else is done.
+        Raises `AssetError`: before the first download, if an asset has no source or the disk has too little space; or
+        at the end, if an asset is faulty.
         """
         self._fetch()
         faults = list(self._lock_or_compare(again))
         if faults:
             raise AssetError(f"{'; '.join(faults)}.")
-        self.say(f"All {len(self.names)} assets are as {self.configuration / LOCK} has them.")
+        self.say(f"All {len(self.names)} assets match {self.configuration / LOCK}.")
 
-    # Fetching
+    # Download
 
     def _fetch(self) -> None:
         missing = [name for name in self.places if name != "image_index" and self._is_missing(name)]
-        elsewhere = [name for name in missing if name not in self.sources or not self._has_its_own_place(name)]
+        unavailable = [name for name in missing if name not in self.sources or not self._is_at_its_source(name)]
         if PIPELINE in missing and Path(self.places[PIPELINE]).is_file():
             raise AssetError(
                 f"world.assets.{PIPELINE} is {self.places[PIPELINE]}, a file, expected a diffusers folder with unet/, "
-                "vae/ and the other parts; a checkpoint in one file is named by world.assets.compvis beside it."
+                "vae/ and the other parts; for a checkpoint in one file, set world.assets.compvis as well."
             )
-        if elsewhere:
-            said = "; ".join(self._elsewhere(name) for name in elsewhere)
-            raise AssetError(f"{said}.")
+        if unavailable:
+            raise AssetError(f"{'; '.join(self._reason_unavailable(name) for name in unavailable)}.")
         listed: dict[str, tuple[str, list[RemoteFile]]] = {}
         for name in missing:
             source = self.sources[name]
@@ -129,7 +128,7 @@ class Provision:
         return self.settings.unet
 
     def _is_missing(self, name: str) -> bool:
-        """Whether a part is not there, or the asset was being fetched when something came between."""
+        """Whether a part of an asset is missing, or its download was interrupted."""
         parts = [place_of(part, self.places) for part in self.names if part.split("/")[0] == name]
         try:
             return self._unfinished(name).exists() or not all(Path(part).exists() for part in parts)
@@ -137,25 +136,27 @@ class Provision:
             raise AssetError(f"world.assets.{name}: {unreadable(error, Path(self.places[name]))}.") from None
 
     def _unfinished(self, name: str) -> Path:
-        """A file that is there as long as an asset is only half fetched."""
+        """A file that exists while the download of an asset is incomplete."""
         place = Path(self.places[name])
         return place.with_name(f".{place.name}.unfinished")
 
-    def _has_its_own_place(self, name: str) -> bool:
+    def _is_at_its_source(self, name: str) -> bool:
+        """Whether the study uses an asset where `make assets` stores it."""
         return name in self.sources and self.sources[name].place == self.places[name].rstrip("/")
 
-    def _elsewhere(self, name: str) -> str:
+    def _reason_unavailable(self, name: str) -> str:
         place = self.places[name]
         if name not in self.sources:
             return f"world.assets.{name} is {place}, which is missing, and {self.configuration} has no source for it"
         if place.startswith("~"):
-            return f"world.assets.{name} is {place}, in which ~ stands for nothing; write the whole path of the folder"
+            return f"world.assets.{name} is {place}, and ~ is not expanded; write the full path of the folder"
         return (
-            f"world.assets.{name} is {place}, which is missing or lacks a part; expected your own copy there, or "
-            f"{self.sources[name].place}, where `make assets` puts what it fetches"
+            f"world.assets.{name} is {place}, which is missing or lacks a part; put your own copy there, or use "
+            f"{self.sources[name].place}, where `make assets` stores its downloads"
         )
 
     def _check_room(self, missing: Iterable[str], listed: Mapping[str, tuple[str, list[RemoteFile]]]) -> None:
+        """Raise `AssetError` if the disk has too little space for the missing assets."""
         needed = 0
         folder = Path.cwd()
         for name in missing:
@@ -171,18 +172,19 @@ class Provision:
         free = shutil.disk_usage(existing).free
         if needed > free:
             raise AssetError(
-                f"{existing}: {needed / 1e9:.1f} GB are to be fetched and {free / 1e9:.1f} GB are free, expected room "
-                "for all; make some, or make `assets` a link to a larger disk."
+                f"{existing}: {free / 1e9:.1f} GB are free, expected {needed / 1e9:.1f} GB for the download; free some "
+                "space, or make `assets` a link to a larger disk."
             )
 
     # Locking
 
     def _lock_or_compare(self, again: bool) -> Iterator[str]:
+        """Lock each asset that is not locked, and yield the faults of all assets."""
         for name in self.names:
             place = place_of(name, self.places)
             self.say(f"Checking {place}")
             try:
-                found = self._images(again) if name == IMAGES else self._file_or_folder(name)
+                current = self._images(again) if name == IMAGES else self._file_or_folder(name)
             except AssetError as error:
                 yield str(error).removesuffix(".")
                 continue
@@ -190,27 +192,27 @@ class Provision:
                 yield unreadable(error, Path(place))
                 continue
             locked = self.lock.assets.get(place)
-            if locked is not None and locked.sha256 != found.sha256:
+            if locked is not None and locked.sha256 != current.sha256:
                 yield (
-                    f"{difference(place, locked, found)}; restore it, or take the entry {place!r} out of "
-                    f"{self.configuration / LOCK} to trust what is there now"
+                    f"{difference(place, locked, current)}; restore it, or remove the entry {place!r} from "
+                    f"{self.configuration / LOCK} to trust the present content"
                 )
             elif (fault := self._inspection(values=locked is None).fault(name)) is not None:
                 yield fault
             elif locked is None:
-                self._remember(self.lock.with_asset(place, found))
-                self.say(f"  trusted from now on: {found.bytes / 1e9:.2f} GB, sha256 {found.sha256[:12]}")
+                self._remember(self.lock.with_asset(place, current))
+                self.say(f"  locked: {current.bytes / 1e9:.2f} GB, sha256 {current.sha256[:12]}")
         yield from self._inspection(values=False).faults_of_pipeline()
 
     def _inspection(self, values: bool) -> Inspection:
-        """A look at the weights; their values are read once, before they are locked."""
+        """An inspection of the weights; it reads their values if `values`, which is done once, before locking."""
         paths = {name: Path(place_of(name, self.places)) for name in self.names}
         return Inspection(self.settings, paths, values, self.compvis_weights)
 
     def _origin(self, name: str) -> str:
         asset = name.split("/")[0]
         source = self.sources.get(asset)
-        if source is None or not self._has_its_own_place(asset):
+        if source is None or not self._is_at_its_source(asset):
             return "the user's own copy"
         if source.hub is None or source.hub.name not in self.lock.revisions:
             return source.origin
@@ -222,7 +224,7 @@ class Provision:
         return as_it_is(path, self._origin(name))
 
     def _images(self, again: bool) -> LockedAsset:
-        """The images by their index, which is made by reading all of them, once."""
+        """The lock entry of the images. Reads all images and writes their index, if they are not locked or `again`."""
         path, root = Path(self.places["image_index"]), Path(self.places[IMAGES])
         locked = self.lock.assets.get(self.places[IMAGES])
         if locked is not None and path.exists() and not again:

@@ -1,4 +1,4 @@
-"""`python -m corelib assets`, which `make assets` calls: fetch, check and lock the assets of a study."""
+"""`python -m corelib assets`, which `make assets` calls: download, check and lock the assets of a study."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import argparse
 from corelib.commands.arguments import CONFIGURATION, add_study
 from corelib.study.targets import plan_of
 
-HELP = "fetch the files of the paper's world, check and lock them"
+HELP = "download, check and lock the files of the paper's world"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the study, and whether locked images are read again."""
+    """Add `study` and `--again`."""
     add_study(parser)
-    parser.add_argument("--again", action="store_true", help="read every image again, though they are locked")
+    parser.add_argument("--again", action="store_true", help="read all images again, even if they are locked")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Provide the assets, and print what is done."""
-    from corelib.commands.asset_provision import Provision  # here: no other command needs the Hub's client
+    """Provide the assets, and print each step."""
+    from corelib.commands.asset_provision import Provision  # imported here: no other command needs the Hub's client
     from corelib.worlds.unlearn_canvas.indexing import Wanted
 
     plan = plan_of(arguments.study, CONFIGURATION)

@@ -1,4 +1,4 @@
-"""`python -m corelib clean`: the runs that nothing needs any more, or some runs with all that was made of them."""
+"""`python -m corelib clean`: list or remove unused runs, or some runs with everything that was made of them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from corelib.commands.run_removal import nothing_is_built_here, remove
 from corelib.commands.unneeded_runs import Unnamed, check_that_names_are_certain, runs_made_of, unnamed_runs
 from corelib.costs.forecast import in_bytes
 
-HELP = "the runs that no study names and no table or figure here shows, and why"
+HELP = "list the runs that no study names and no table or figure here shows, with the reasons"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the runs, and whether they are removed."""
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="instead, these runs and all that was made of them")
-    parser.add_argument("--delete", action="store_true", help="remove them")
+    """Add `runs` and `--delete`."""
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="list these runs instead, with everything that was made of them"
+    )
+    parser.add_argument("--delete", action="store_true", help="remove the listed runs")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print each run that may go, and remove it with `--delete`."""
+    """Print each removable run, and remove it with `--delete`."""
     with nothing_is_built_here() if arguments.delete else nullcontext():
         found, count = _made_of(arguments.runs) if arguments.runs else _unnamed(arguments.delete)
         if found.left_alone:
-            print("Left alone, because they are no runs:", *found.left_alone, sep="\n  ")
+            print("Left alone, because these are not runs:", *found.left_alone, sep="\n  ")
         if found.kept:
             print("Kept:", *found.kept, sep="\n  ")
         for reason, removable in itertools.groupby(found.runs, lambda run: run.reason):
@@ -43,12 +45,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _made_of(runs: list[str]) -> tuple[Unnamed, str]:
-    """Some runs with all that was made of them, and how the last line calls them."""
-    return Unnamed(runs_made_of(runs)), "these, and what was made of them"
+    """Some runs with everything that was made of them, and the noun phrase for the last line."""
+    return Unnamed(runs_made_of(runs)), "these runs and everything that was made of them"
 
 
 def _unnamed(delete: bool) -> tuple[Unnamed, str]:
-    """The runs that no study names, and how the last line calls them."""
+    """The runs that no study names, and the noun phrase for the last line."""
     if delete:
         check_that_names_are_certain(CONFIGURATION)
     found = unnamed_runs(CONFIGURATION)

@@ -1,4 +1,4 @@
-"""The entry point of `python -m corelib`: assembles the commands, runs one, and reports what is wrong."""
+"""The entry point of `python -m corelib`: assembles the commands, runs one of them, and prints its error."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DESCRIPTION = "The commands of `python -m corelib`: they inspect, plan, check an
 
 
 class Command(Protocol):
-    """A module of this package with these names is a command, called as the module is.
+    """A command is a module of this package with these names. Its name is that of the module.
 
     Attributes:
-        HELP: what the command does, without a capital letter at the beginning or a full stop at the end.
+        HELP: purpose of the command, without a capital letter at the beginning or a full stop at the end.
     """
 
     __name__: str
@@ -29,18 +29,18 @@ class Command(Protocol):
         """Add the arguments of the command to its parser."""
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Run the command; the exit status. Raises `UserError` with one sentence if it cannot."""
+        """Run the command and return the exit status. Raises `UserError` if it fails."""
 
 
 COMMANDS: tuple[Command, ...] = (preflight, plan, assets, jobs, why, verify, clean, export, products, ship)
-"""In the order in which the help lists them."""
+"""All commands, in the order in which the help lists them."""
 
 READER_GONE = 141
-"""The status of a command whose reader, such as `head`, has seen enough: as of one that SIGPIPE has ended."""
+"""Exit status of a command whose reader, such as `head`, has closed the pipe: the same as after SIGPIPE."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status. What is wrong is said in one sentence."""
+    """Run one command and return its exit status. Prints a `UserError` as one sentence."""
     leave_out_the_users_packages(REPOSITORY)
     parsed = _parser().parse_args(arguments)
     command: Command = parsed.command
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Error: interrupted; what was done is kept, and the same command goes on from there.", file=sys.stderr)
+        print("Error: interrupted; finished work is kept: run the same command again to continue.", file=sys.stderr)
         return 130
 
 

@@ -1,4 +1,4 @@
-"""`python -m corelib jobs`: what is being computed, and what waits in Slurm's queue."""
+"""`python -m corelib jobs`: list the jobs that run, and those that wait in Slurm's queue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from corelib.cluster.slurm_queue import queued_jobs
 from corelib.runs.active_jobs import WATCH, running_jobs
 
-HELP = "what is being computed now, where, and how far it is"
+HELP = "list the jobs that run now, with their machines and their progress"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,11 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print each running job, and each job in the queue that is not among them."""
+    """Print each active job, and each other job in the queue."""
     queue = queued_jobs(Path.cwd())
     running = running_jobs({job.number for job in queue if not job.waits}, patience=WATCH)
     computing = {job.owner.job for job in running if job.lives}
     print(*running, *(job for job in queue if job.number not in computing), sep="\n")
     if not running and not queue:
-        print("No job computes here now.")
+        print("No job is running here.")
     return 0

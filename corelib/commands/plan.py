@@ -1,4 +1,4 @@
-"""`python -m corelib plan`: what targets cost, before anything is run."""
+"""`python -m corelib plan`: the cost of targets, before anything is run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from corelib.costs.workload import (
 from corelib.runs.run import Run
 from corelib.runs.stages import STAGES
 
-HELP = "what targets will cost: jobs, steps, images, hours, disk; nothing is run"
+HELP = "print the cost of targets: jobs, steps, images, hours, disk space; nothing is run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the targets."""
+    """Add `targets`."""
     add_targets(parser)
 
 
@@ -31,7 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def as_text(found: Forecast, kind: str) -> str:
-    """What a user reads before starting: a table of the stages, and what they come to."""
+    """The forecast as text: a table of the stages, and the total time.
+
+    Args:
+        found: the forecast.
+        kind: the world of the targets; hours of a GPU for `unlearn_canvas`, minutes of a core otherwise.
+    """
     if not found.items:
         return found.completeness
     summary = (
@@ -84,7 +89,7 @@ def _on_cores(found: Forecast) -> list[str]:
     longest, chain = found.longest_chain(CORE_SECONDS)
     lines = [f"about {minutes:.0f} minutes of one CPU core, as measured on an AMD EPYC server"]
     if steps := found.work.world_steps:
-        lines.append(f"besides {steps:,} steps of training the miniature's own networks, which are not in this time")
+        lines.append(f"and {steps:,} training steps of the miniature's own networks, which this time does not include")
     return [*lines, f"longest chain, {longest / 60:.0f} minutes: {_chain(chain)}"]
 
 

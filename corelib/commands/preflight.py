@@ -1,7 +1,7 @@
-"""`python -m corelib preflight`: whether a study could run here, within seconds and before anything is started.
+"""`python -m corelib preflight`: check within seconds whether a study can run here, before anything is started.
 
-A real run checks by itself, before its first job, the room on the disk and the versions; its first job, in the paper's
-world, checks the assets.
+A real run checks disk space and versions itself before its first job. In the paper's world, its first job checks the
+assets.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from corelib.study.targets import making_assets, plan_of, targets_of
 from corelib.worlds.unlearn_canvas.image_index import read_index
 from corelib.worlds.unlearn_canvas.presence import ADVICE
 
-HELP = "whether a study could run here: assets, disk, versions, device"
+HELP = "check whether a study can run here: assets, disk space, versions, device"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the study."""
+    """Add `study`."""
     add_study(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print each finding as it is made; 1 if there is a fault."""
+    """Print each finding at once. Returns 1 if there is a fault."""
     faults = 0
     for finding in preflight(plan_of(arguments.study, CONFIGURATION), CONFIGURATION.parent):
         print(finding, flush=True)
@@ -60,7 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at and what was found; with a fault the study could not run, a note is worth knowing."""
+    """The result of a check.
+
+    Attributes:
+        subject: the subject of the check, in one word.
+        said: the result.
+        kind: `FAULT` if the study cannot run, `note` for other information that the user should have.
+    """
 
     subject: str
     said: str
@@ -71,20 +77,20 @@ class Finding:
 
 
 def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
-    """Look at everything that a study needs: places, assets, classes, room, versions, device.
+    """Check everything that a study needs: paths, assets, classes, disk space, versions, cluster, device.
 
     Args:
-        plan: of the study.
-        repository: the folder of the Snakefile, with the pins.
+        plan: plan of the study.
+        repository: folder of the Snakefile and of the pins.
     """
     yield from (Finding("place", fault, kind="FAULT") for fault in faults_of_places(Path(sys.executable), repository))
     if isinstance(plan.study.world, UnlearnCanvasWorld):
         yield from _assets(plan, repository)
     yield from _room(plan)
     differing = differing_versions(repository)
-    yield from (Finding("versions", said, "note") for said in differing)
+    yield from (Finding("versions", sentence, "note") for sentence in differing)
     if not differing:
-        yield Finding("versions", f"all {len(NUMERICAL_PACKAGES)} packages that compute are as pinned")
+        yield Finding("versions", f"all {len(NUMERICAL_PACKAGES)} numerical packages have their pinned versions")
     yield from _cluster(plan, repository)
     yield _device()
 
@@ -93,8 +99,8 @@ def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
 
 
 def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
-    """The same checks as the first job's, with what is right named too."""
-    from corelib.worlds.unlearn_canvas.adoption import faults_of  # here: reading weights needs torch
+    """The checks of the first job, with findings for passed checks as well."""
+    from corelib.worlds.unlearn_canvas.adoption import faults_of  # imported here: reading weights needs torch
     from corelib.worlds.unlearn_canvas.asset_inspection import unreadable
 
     world = plan.papers_world
@@ -112,57 +118,56 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
         yield Finding("assets", _provision(plan, repository / "config"), kind="note")
     if faults:
         return
-    said = f"all {len(settings.sha256)} are there, whole and as locked, and the weights are those of their networks"
-    yield Finding("assets", said)
+    summary = f"all {len(settings.sha256)} are present, intact and as locked, and the weights fit their networks"
+    yield Finding("assets", summary)
     index = read_index(Path(places["image_index"]))
-    styles, objects = (sorted({key[place] for key in index.places}) for place in (0, 1))
-    for label, ours, theirs in (
+    styles, objects = (sorted({key[position] for key in index.places}) for position in (0, 1))
+    for label, configured, indexed in (
         ("styles", plan.study.world.styles, styles),
         ("objects", plan.study.world.objects, objects),
     ):
-        agrees = list(ours) == theirs
-        said = f"the {len(ours)} {label} are those of the images, in the order of the classifier's outputs"
+        agrees = list(configured) == indexed
+        agreement = f"the {len(configured)} {label} are those of the images, in the order of the classifier's outputs"
         yield Finding(
             "classes",
-            said if agrees else f"the {label} of the images are {theirs}, not {ours}",
+            agreement if agrees else f"the {label} of the images are {indexed}, not {configured}",
             "ok" if agrees else "FAULT",
         )
 
 
 def _provision(plan: Plan, configuration: Path) -> str:
-    """Which command provides what is missing, how much it fetches, and what it cannot fetch."""
-    from corelib.worlds.unlearn_canvas.download import load_sources  # here: most studies need no Hub
+    """The command that provides missing assets, the size of its download, and the assets that it cannot download."""
+    from corelib.worlds.unlearn_canvas.download import load_sources  # imported here: most studies need no Hub
 
     places, sources = plan.papers_world.assets()[1], load_sources(configuration)
     missing = {name: Path(place) for name, place in places.items() if name in sources and not Path(place).exists()}
-    fetched = [name for name in missing if Path(sources[name].place) == missing[name]]
-    own = [str(place) for name, place in missing.items() if name not in fetched]
-    said = f"{making_assets(plan.name)} locks what is there"
-    if fetched:
-        size = in_bytes(sum(sources[name].gigabytes for name in fetched) * 1e9)
-        free = in_bytes(shutil.disk_usage(existing_part(Path(sources[fetched[0]].folder))).free)
-        said += f", and fetches about {size} that are missing ({free} are free there)"
-    if own:
-        said += f"; it does not fetch what a study has at places of its own: {', '.join(own)}"
-    return said
+    downloaded = [name for name in missing if Path(sources[name].place) == missing[name]]
+    elsewhere = [str(place) for name, place in missing.items() if name not in downloaded]
+    text = f"{making_assets(plan.name)} locks the present assets"
+    if downloaded:
+        size = in_bytes(sum(sources[name].gigabytes for name in downloaded) * 1e9)
+        free = in_bytes(shutil.disk_usage(existing_part(Path(sources[downloaded[0]].folder))).free)
+        text += f", and downloads about {size} of missing ones ({free} are free there)"
+    if elsewhere:
+        text += f"; it does not download assets for which the study has its own path: {', '.join(elsewhere)}"
+    return text
 
 
-# Room
+# Disk space
 
 
 def _room(plan: Plan) -> Iterator[Finding]:
     products = plan.products()
-    place = [str(Path(target).with_suffix("")) for target in targets_of(plan.name, plan.study)]
-    asked = {path: products[Path(path).name] for path in place}
-    found = forecast(asked, plan.study.world.kind)
+    paths = [str(Path(target).with_suffix("")) for target in targets_of(plan.name, plan.study)]
+    cost = forecast({path: products[Path(path).name] for path in paths}, plan.study.world.kind)
     try:
-        check_room(found)
+        check_room(cost)
     except ConfigurationError as error:
         yield Finding("disk", str(error), kind="FAULT")
     else:
         yield Finding(
             "disk",
-            f"results need about {in_bytes(found.work.disk)}, {in_bytes(free_bytes())} are free",
+            f"results need about {in_bytes(cost.work.disk)}, {in_bytes(free_bytes())} are free",
         )
     for folder in (RUNS, RESULTS, LOGS):
         if fault := fault_of_folder(folder):
@@ -173,7 +178,7 @@ def _room(plan: Plan) -> Iterator[Finding]:
 
 
 def _cluster(plan: Plan, repository: Path) -> Iterator[Finding]:
-    """Whether Slurm could start what a study asks for; nothing on a machine without Slurm."""
+    """Whether Slurm can start the jobs of a study; no finding on a machine without Slurm."""
     if shutil.which("sinfo") is None:
         return
     check_site_file(repository)
@@ -184,13 +189,13 @@ def _cluster(plan: Plan, repository: Path) -> Iterator[Finding]:
     faults = faults_on_cluster(sorted(requests, key=str), repository)
     yield from (Finding("cluster", fault, kind="FAULT") for fault in faults or ())
     if faults is None:
-        yield Finding("cluster", "Slurm does not answer, so what jobs ask for is not compared", kind="note")
+        yield Finding("cluster", "Slurm does not respond, so the requests of jobs are not checked", kind="note")
     elif not faults:
-        yield Finding("cluster", f"what jobs ask for is what {SITE}, partitions and nodes allow")
+        yield Finding("cluster", f"{SITE}, partitions and nodes allow the requests of all jobs")
 
 
 def _request(run: Run, site: Site) -> Request | None:
-    """What a job of a run asks of Slurm at its first attempt; None if it runs beside Snakemake."""
+    """The request of a run's job to Slurm at its first attempt; None if the job runs on Snakemake's own machine."""
     stage = STAGES[run.stage]
     if stage.runs_on == "snakemake":
         return None
@@ -211,10 +216,10 @@ def _device() -> Finding:
     if not torch.cuda.is_available():
         if advice := advice_for_driver(torch.version.cuda):
             return Finding("device", f"torch {torch.__version__} can use no GPU here; {advice}", kind="note")
-        said = f"no GPU here, {os.cpu_count()} CPU cores; a login node needs none, and the miniature neither"
-        return Finding("device", said, "note")
+        text = f"no GPU here, {os.cpu_count()} CPU cores; neither a login node nor the miniature needs one"
+        return Finding("device", text, "note")
     properties = torch.cuda.get_device_properties(0)
     bf16 = "with bf16" if torch.cuda.is_bf16_supported() else "WITHOUT bf16"
     count = torch.cuda.device_count()
-    said = f"{count} x {properties.name}, {in_bytes(properties.total_memory)}, {bf16}, driver {driver() or 'unknown'}"
-    return Finding("device", said)
+    text = f"{count} x {properties.name}, {in_bytes(properties.total_memory)}, {bf16}, driver {driver() or 'unknown'}"
+    return Finding("device", text)

@@ -1,4 +1,4 @@
-"""`python -m corelib products`: the targets of a study, to be given to Snakemake."""
+"""`python -m corelib products`: print the targets of a study, for Snakemake's command line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from corelib.commands.arguments import CONFIGURATION, add_study
 from corelib.study.loading import load_study
 from corelib.study.targets import targets_of
 
-HELP = "the targets that are all tables and figures of a study"
+HELP = "print the targets for all tables and figures of a study"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the study."""
+    """Add `study`."""
     add_study(parser)
 
 

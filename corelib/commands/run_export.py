@@ -1,4 +1,4 @@
-"""Export: results in the form that other programs expect, by copies that depend on nothing here."""
+"""Export: copies of results in the form that other programs expect, independent of this folder."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from corelib.sampling.collection import sampled_images
 from corelib.settings.ddim import Switches
 
 ORIGIN = "corelib.json"
-"""In an exported folder: which run it is from."""
+"""File in an exported folder that names the run."""
 
 PAPERS_SAMPLER = Switches(steps_offset=1, set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading")
-"""As `sampling.scheduler` of the paper's study has it. A delta may be sampled by several studies, and names none."""
+"""`sampling.scheduler` of the paper's study. A delta does not name a study, since several may sample it."""
 
 
 def export_model(run: str, folder: Path) -> None:
     """Write an unlearned model as a diffusers folder that `StableDiffusionPipeline.from_pretrained` loads.
 
-    It is the base model with the run's delta in its U-Net, in fp32, and with DDIM as the paper's study samples. In how
-    many steps, and how strongly guided, its user says.
+    The folder contains the base model with the run's delta in its U-Net, in fp32, and the DDIM scheduler of the paper's
+    study. The user chooses the number of steps and the guidance scale.
 
     Args:
-        run: of the stage `unlearning`; its name, or the beginning of it.
-        folder: which is not there yet.
+        run: name of a run of the stage `unlearning`, or the beginning of it.
+        folder: destination, which must not exist.
 
-    Raises `ConfigurationError` if there is no such run, or something in the way, `ArtefactError` or `AssetError` if
-    what it needs is damaged.
+    Raises `ConfigurationError` if there is no such run or `folder` exists, and `ArtefactError` or `AssetError` if a
+    file that it needs is missing or damaged.
     """
     unlearned = _run("unlearning", run, folder)
     world = read_input(read_specification(unlearned.folder / SPECIFICATION), "pipeline")
@@ -53,11 +53,11 @@ def export_model(run: str, folder: Path) -> None:
 
 
 def export_images(run: str, folder: Path) -> None:
-    """Lay out a run's images flat as `STYLE_OBJECT_seedSEED.jpg`, as the benchmark's evaluator expects them.
+    """Copy the images of a run into one folder as `STYLE_OBJECT_seedSEED.jpg`, the layout of the benchmark's evaluator.
 
     Args:
-        run: of the stage `samples`; its name, or the beginning of it.
-        folder: which is not there yet.
+        run: name of a run of the stage `samples`, or the beginning of it.
+        folder: destination, which must not exist.
 
     Raises as `export_model` does.
     """
@@ -68,15 +68,15 @@ def export_images(run: str, folder: Path) -> None:
             shutil.copyfile(path, temporary / path.name)
 
 
-def _run(stage: str, asked: str, folder: Path) -> Manifest:
-    """The one complete run of a stage that is called so."""
+def _run(stage: str, text: str, folder: Path) -> Manifest:
+    """The only complete run of a stage whose name is, or begins with, a text. Checks that `folder` does not exist."""
     if folder.exists():
-        raise ConfigurationError(f"{folder}: it is there already, expected the name of a new folder.")
-    beginning = asked.rstrip("/").split("/")[-1]
+        raise ConfigurationError(f"{folder}: it already exists, expected the name of a new folder.")
+    beginning = text.rstrip("/").split("/")[-1]
     known = sorted(path.parent.name for path in (RUNS / stage).glob(f"*/{MANIFEST}"))
-    found = [name for name in known if name == beginning] or [name for name in known if name.startswith(beginning)]
-    if len(found) != 1:
-        there = f"{len(found)} complete runs of the stage `{stage}` are called so" if found else "there is no such run"
-        choice = f"one of {', '.join(found or known)}" if known else "a complete one: ask Snakemake for a table first"
-        raise ConfigurationError(f"{asked}: {there} in {RUNS / stage}, expected {choice}.")
-    return read_manifest(RUNS / stage / found[0] / MANIFEST)
+    matches = [name for name in known if name == beginning] or [name for name in known if name.startswith(beginning)]
+    if len(matches) != 1:
+        problem = f"{len(matches)} complete runs have names that begin so" if matches else "there is no such run"
+        choice = f"one of {', '.join(matches or known)}" if known else "a complete run; build a table with Snakemake"
+        raise ConfigurationError(f"{text}: {problem} in {RUNS / stage}, expected {choice}.")
+    return read_manifest(RUNS / stage / matches[0] / MANIFEST)

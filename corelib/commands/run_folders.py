@@ -1,4 +1,4 @@
-"""What lies in the folder of a run: which files belong to the run, and which runs it was made of."""
+"""Folders of runs: the files that belong to a run, and the runs from which it was made."""
 
 from __future__ import annotations
 
@@ -15,58 +15,60 @@ from corelib.runs.stages import STAGES
 from corelib.sampling.grid import BATCHES
 
 NO_RESULT = ("checkpoint.pt", ".lease", ATTEMPTS)
-"""Endings of files that are unfinished state: nobody takes them for results."""
+"""Suffixes of files with unfinished state, which are not results."""
 
 
 def is_run_folder(path: Path) -> bool:
-    """Whether a path below `runs/` is a folder with the name of a run of a stage that there is."""
+    """Whether a path below `runs/` is a folder with the name of a run of an existing stage."""
     is_name = RUN.fullmatch(path.relative_to(RUNS).as_posix()) is not None
     return is_name and path.parent.name in STAGES and path.is_dir()
 
 
 def unvouched(folder: Path, vouched: Collection[str]) -> list[Path]:
-    """The files in a complete run's folder that are neither vouched for nor unfinished state.
+    """The files in a complete run's folder that its manifest does not list and that are not unfinished state.
+
+    Files with a leading dot are partial files of a killed job. Links at the top of the folder lead to the user's own
+    files. Neither are returned.
 
     Args:
-        folder: of the run.
-        vouched: the names of the files and folders that its manifest vouches for.
-
-    Files with a leading dot are what a killed job has left half written. Links at the top of the folder lead to the
-    user's own files.
+        folder: folder of the run.
+        vouched: names of the files and folders that its manifest lists.
     """
-    own = {SPECIFICATION, MANIFEST, RECORD}
-    found = []
+    records = {SPECIFICATION, MANIFEST, RECORD}
+    unlisted = []
     for path in files_below(folder):
         name = path.relative_to(folder)
         is_hidden = any(part.startswith(".") for part in name.parts)
-        is_vouched = any(above.as_posix() in vouched for above in (name, *name.parents))
-        is_place = path.is_symlink() and path.parent == folder
+        is_listed = any(parent.as_posix() in vouched for parent in (name, *name.parents))
+        is_link = path.is_symlink() and path.parent == folder
         is_share = folder.parent.name == "samples" and name.parts[0] in (BATCHES, SHARDS)
-        if not (is_hidden or is_vouched or is_place or is_share or str(name) in own or path.name.endswith(NO_RESULT)):
-            found.append(path)
-    return found
+        is_record = str(name) in records
+        if not (is_hidden or is_listed or is_link or is_share or is_record or path.name.endswith(NO_RESULT)):
+            unlisted.append(path)
+    return unlisted
 
 
 def runs_behind(names: Collection[str]) -> set[str]:
-    """The runs of these names and all that they are built on or waited for, as far as their specifications say so.
+    """These runs and all runs that they build on or wait for, as far as their specifications are readable.
 
-    The digests of what a run builds on decide, since they are content: a name that does not have the digest counts, and
-    so does every run here that has it. Where a specification is damaged, the copy in the provenance record is read.
+    The digests of inputs are content, their names are not. The result therefore includes every present run with the
+    digest of an input, as well as the run that is named, whatever its digest. If a specification is damaged, its copy
+    in the provenance record is read.
     """
-    found: set[str] = set()
+    behind: set[str] = set()
     queue = list(names)
-    here: dict[str, list[str]] = {}
+    names_by_digest: dict[str, list[str]] = {}
     for path in RUNS.glob("*/*"):
-        here.setdefault(path.name.rpartition("-")[2], []).append(path.relative_to(RUNS).as_posix())
+        names_by_digest.setdefault(path.name.rpartition("-")[2], []).append(path.relative_to(RUNS).as_posix())
     while queue:
         name = queue.pop()
-        if name in found or not RUN.fullmatch(name):
+        if name in behind or not RUN.fullmatch(name):
             continue
-        found.add(name)
+        behind.add(name)
         if (specification := _specification_or_its_copy(RUNS / name)) is not None:
             queue += [*specification.builds_on.values(), *specification.after.values()]
-            queue += [run for digest in specification.inputs.values() for run in here.get(digest[:12], [])]
-    return found
+            queue += [run for digest in specification.inputs.values() for run in names_by_digest.get(digest[:12], [])]
+    return behind
 
 
 def _specification_or_its_copy(folder: Path) -> Specification | None:

@@ -1,4 +1,4 @@
-"""Removing runs, while nothing is built in the working directory."""
+"""Removal of runs, while Snakemake cannot run in the working directory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from corelib.runs.requests import CONTROLLER
 
 @contextmanager
 def nothing_is_built_here() -> Iterator[None]:
-    """Keep Snakemake from starting in this folder while the block runs.
+    """Prevent Snakemake from starting in this folder while the block runs.
 
-    Raises `ConfigurationError` if it works here already: perhaps by a study that has been edited since.
+    Raises `ConfigurationError` if Snakemake already runs here: it may use a study that has been edited since.
     """
     owner, lease = read_owner(CONTROLLER), Lease(Path.cwd() / CONTROLLER)
     try:
@@ -29,8 +29,7 @@ def nothing_is_built_here() -> Iterator[None]:
         lease.take(patience=0)
     except Taken as other:
         raise ConfigurationError(
-            f"{Path.cwd()}: Snakemake works here, {other}, expected none; wait for it (if it is none any more, delete "
-            f"{CONTROLLER})."
+            f"{Path.cwd()}: Snakemake runs here, {other}; wait for it to end (if it has died, delete {CONTROLLER})."
         ) from None
     try:
         yield
@@ -39,10 +38,10 @@ def nothing_is_built_here() -> Iterator[None]:
 
 
 def remove(removable: Removable) -> None:
-    """Remove a run's folder and its log; what its links lead to stays. Of a table or figure, its manifest.
+    """Remove the folder and the log of a run, but not the targets of its links; or the manifest of a table or figure.
 
-    The manifest goes first and the specification last: should this be interrupted, what is left is an unfinished run.
-    Raises `ConfigurationError` if a job has begun to work at the run meanwhile.
+    The manifest is removed first and the specification last, so that an interruption leaves an unfinished run. Raises
+    `ConfigurationError` if a job may be computing the run.
     """
     path = removable.path
     if path.is_file():
@@ -50,7 +49,7 @@ def remove(removable: Removable) -> None:
         return
     leases = [path / "manifest.lease", *path.glob(f"{SHARDS}/*.lease")]
     if any(is_held(lease) for lease in leases):
-        raise ConfigurationError(f"{path}: it may be computed now, expected a run that is at rest.")
+        raise ConfigurationError(f"{path}: the run may be in progress; stop its job first.")
     (path / MANIFEST).unlink(missing_ok=True)
     (path / RECORD).unlink(missing_ok=True)
     for entry in sorted(path.iterdir(), key=lambda entry: (entry.name == SPECIFICATION, entry.name)):

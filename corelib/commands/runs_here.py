@@ -1,4 +1,4 @@
-"""What lies in `runs/` and `results/`: the runs by their specifications, and what is no run."""
+"""The content of `runs/` and `results/`: runs by their specifications, and other files and folders."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from corelib.study.targets import product_files
 
 @dataclass(frozen=True)
 class RunsHere:
-    """What lies in `runs/`.
+    """The content of `runs/`.
 
     Attributes:
-        specifications: of the runs, by name.
-        leftovers: the names of folders in which nothing was begun.
-        others: what is neither, and why not, in one sentence each.
+        specifications: specification of each run, by name.
+        leftovers: names of run folders that contain no complete file.
+        others: all other files and folders, each with a sentence that gives the reason.
     """
 
     specifications: dict[str, Specification] = field(default_factory=dict)
@@ -34,39 +34,39 @@ class RunsHere:
 
 
 def runs_here() -> RunsHere:
-    """Look through `runs/` of the working directory."""
-    there = RunsHere()
+    """Read the content of `runs/` in the working directory."""
+    here = RunsHere()
     for path in sorted(RUNS.glob("*")):
         if path.name not in STAGES or path.is_symlink() or not path.is_dir():
-            there.others[path] = f"{path}: {'a link' if path.is_symlink() else 'no stage is called so'}."
+            here.others[path] = f"{path}: {'a link' if path.is_symlink() else 'no stage has this name'}."
             continue
         for folder in sorted(path.glob("*")):
             if folder.is_symlink() or not is_run_folder(folder):
-                said = "a link" if folder.is_symlink() else "not the name of a run's folder, SLUG-DIGEST"
-                there.others[folder] = f"{folder}: {said}."
+                reason = "a link" if folder.is_symlink() else "not the name of a run's folder, SLUG-DIGEST"
+                here.others[folder] = f"{folder}: {reason}."
             elif _is_left_over(folder):
-                there.leftovers.append(name_of(folder))
+                here.leftovers.append(name_of(folder))
             else:
                 try:
-                    there.specifications[name_of(folder)] = _specification_of(folder)
+                    here.specifications[name_of(folder)] = _specification_of(folder)
                 except ArtefactError as error:
-                    there.others[folder] = str(error)
-    return there
+                    here.others[folder] = str(error)
+    return here
 
 
 def name_of(folder: Path) -> str:
-    """The name of a run, `STAGE/SLUG-DIGEST`, by its folder."""
+    """The name of the run in a folder, `STAGE/SLUG-DIGEST`."""
     return folder.relative_to(RUNS).as_posix()
 
 
 def was_a_run(folder: Path) -> bool:
-    """Whether a folder has the name of a run, and a manifest or a specification, sound or not."""
+    """Whether a folder has the name of a run, and a manifest or a specification, valid or not."""
     has_files = any((folder / name).exists() for name in (SPECIFICATION, MANIFEST))
     return has_files and not folder.is_symlink() and is_run_folder(folder)
 
 
 def _is_left_over(folder: Path) -> bool:
-    """Whether a run's folder is empty but for specifications that were being written when their process was killed.
+    """Whether a run's folder is empty except for partial specifications of killed processes.
 
     A specification is the first file that is written into a run's folder.
     """
@@ -74,10 +74,10 @@ def _is_left_over(folder: Path) -> bool:
 
 
 def _specification_of(folder: Path) -> Specification:
-    """The specification in a run's folder. Raises `ArtefactError` if it does not belong to the folder's name."""
+    """The specification in a run's folder. Raises `ArtefactError` if it does not match the name of the folder."""
     specification = read_specification(folder / SPECIFICATION)
     if RUNS / _run_name(specification) != folder:
-        raise ArtefactError(f"{folder / SPECIFICATION}: not the specification of a run of the name of its folder.")
+        raise ArtefactError(f"{folder / SPECIFICATION}: its run does not have the name of the folder.")
     return specification
 
 
@@ -86,7 +86,10 @@ def _run_name(specification: Specification) -> str:
 
 
 def foreign_file(name: str) -> Path | None:
-    """A file in a complete run's folder that is no part of it. Of a run that is not complete nobody can say."""
+    """The first file in a complete run's folder that is not part of the run.
+
+    None if there is none, or if the run is not complete: its files are then unknown.
+    """
     try:
         foreign = unvouched(RUNS / name, read_manifest(RUNS / name / MANIFEST).files)
     except (ArtefactError, OSError):
@@ -95,32 +98,31 @@ def foreign_file(name: str) -> Path | None:
 
 
 def active_runs() -> set[str]:
-    """The names of the runs that a job may compute now."""
+    """The names of the runs that a job may be computing."""
     return {"/".join(job.run.split("/")[:2]) for job in running_jobs() if not job.owner.is_gone()}
 
 
 def runs_of_products() -> dict[Path, set[str]]:
-    """The manifests of the products that lie in `results/`, and the names of the runs of which each was made.
+    """For each product in `results/`, by the path of its manifest, the names of the runs from which it was made.
 
-    Where a manifest is missing, the record may still be there. Files with neither are no product's. Raises
-    `ArtefactError` if neither the provenance record, nor the manifest with the specification in `runs/`, says what a
-    product was made of.
+    A product has a manifest, a provenance record or both; other files are ignored. Raises `ArtefactError` if neither
+    the record, nor the manifest together with the specification in `runs/`, names the runs of a product.
     """
-    found = {}
+    runs = {}
     for path in product_files()[0]:
         if not (path.exists() or provenance_path(path).exists()):
             continue
         record, manifest = if_readable(read_provenance, provenance_path(path)), if_readable(read_manifest, path)
         if record is not None and (manifest is None or manifest.seal == record.manifest.seal):
-            found[path] = _names_in(record.manifest, record.specification)
+            runs[path] = _names_in(record.manifest, record.specification)
         elif manifest is not None and (specification := _specification_of_product(manifest)) is not None:
-            found[path] = _names_in(manifest, specification)
+            runs[path] = _names_in(manifest, specification)
         else:
             raise ArtefactError(
-                f"{path}: neither it nor its provenance record says which runs {path.stem} was made of, so these would "
-                f"count as unnamed; ask for the target again, or move {path.with_suffix('')}.* elsewhere."
+                f"{path}: neither it nor its provenance record names the runs of {path.stem}, so these would count as "
+                f"unused; ask for the target again, or move {path.with_suffix('')}.* elsewhere."
             )
-    return found
+    return runs
 
 
 def _specification_of_product(manifest: ManifestRecord) -> Specification | None:
@@ -132,5 +134,5 @@ def _specification_of_product(manifest: ManifestRecord) -> Specification | None:
 
 
 def _names_in(manifest: ManifestRecord, specification: Specification) -> set[str]:
-    """The run of a product, those that it builds on, and the trained models behind these."""
+    """The run of a product, its inputs, and the trained models behind these."""
     return {_run_name(specification), *specification.builds_on.values(), *manifest.trained}

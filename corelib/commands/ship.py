@@ -1,7 +1,7 @@
-"""`python -m corelib ship`: what a study has trained becomes the world that the repository ships.
+"""`python -m corelib ship`: replace the world that the repository ships by one that a study has trained.
 
-`config/pretrained/` holds the models and `world.json`, which says of them the sha256, the leaves of the configuration
-that they were trained with, and the provenance of each training.
+`config/pretrained/` contains the models and `world.json`, which records their sha256, the leaves of the configuration
+with which they were trained, and the provenance of each training.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from corelib.study.plan import Plan
 from corelib.study.shipped import RECORD, digest_of_drawing, leaves_of_world
 from corelib.study.targets import targets_of
 
-HELP = "put the world that a study has trained here in place of the shipped one"
+HELP = "replace the shipped world by one that a study has trained here"
 
 PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "earlier_attempts", "manifest", "log", "records", "seal")
-"""Fields of a provenance record that describe somebody's machine, or that the shipped record has itself."""
+"""Fields of a provenance record that are not shipped: they describe a machine, or are in the shipped record anyway."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the study."""
+    """Add `study`."""
     parser.add_argument("study", help="a study with world.pretrained: false, built in this working directory")
 
 
@@ -45,10 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def ship_world(name: str, configuration: Path) -> Path:
-    """Put the world that the study `name` has trained in the place of the shipped one; the folder.
+    """Replace the shipped world by the one that the study `name` has trained, and return its folder.
 
-    Raises `ConfigurationError` if the study trains no world, `ArtefactError` if it has not been built here or by code
-    that nobody else has.
+    Raises `ConfigurationError` if the study trains no world, and `ArtefactError` if the world is not built here or was
+    built by code that was not committed.
     """
     study = load_study(name, configuration)
     if study.world.kind != "miniature" or study.takes_shipped_world:
@@ -59,7 +59,7 @@ def ship_world(name: str, configuration: Path) -> Path:
     runs = {"pipeline": world.pipeline(), "style": world.classifier("style"), "object": world.classifier("object")}
     if missing := [run for run in runs.values() if not run.manifest.exists()]:
         raise ArtefactError(
-            f"{missing[0].manifest}: not built yet, expected the world that {name} trains; ask for "
+            f"{missing[0].manifest}: missing, because the world of the study {name} is not built; ask for "
             f"{targets_of(name, study)[0]} first."
         )
     manifests = {role: read_manifest(run.manifest) for role, run in runs.items()}
@@ -71,7 +71,8 @@ def ship_world(name: str, configuration: Path) -> Path:
     provenance = _provenance(runs)
     if unclean := [run for run, record in provenance.items() if str(record["commit"]).endswith("+")]:
         raise ArtefactError(
-            f"runs/{unclean[0]}: made by code that was not committed, expected a commit that others can check out."
+            f"runs/{unclean[0]}: built by code that was not committed; commit the code, run `python -m corelib clean "
+            f"{unclean[0]} --delete`, and build the world again."
         )
     with folder_written_whole(configuration / RECORD.parent) as folder:
         shutil.copytree(manifests["pipeline"].file("pipeline"), folder / "pipeline")
@@ -90,22 +91,25 @@ def ship_world(name: str, configuration: Path) -> Path:
 
 
 def _provenance(runs: Mapping[str, Run]) -> dict[str, Any]:
-    """The records of all runs that made the world, and what each said of its result."""
-    below = {name: run for shipped in runs.values() for name, run in shipped.with_all_inputs().items()}
+    """The provenance records of all runs behind the world, each with the facts of its manifest."""
+    behind = {name: run for shipped in runs.values() for name, run in shipped.with_all_inputs().items()}
     records = {}
-    for name, run in sorted(below.items()):
+    for name, run in sorted(behind.items()):
         record = _record(path := provenance_path(run.manifest), name)
         if record is None:
-            raise ArtefactError(f"{path}: missing, expected who made {name}, of which the shipped record tells.")
+            raise ArtefactError(
+                f"{path}: missing, expected the provenance record of {name}; run `python -m corelib clean {name} "
+                "--delete` and ask for the target again."
+            )
         facts = read_manifest(run.manifest).facts
         records[name] = {**{key: value for key, value in record.content.items() if key not in PRIVATE}, "facts": facts}
     return records
 
 
 def _record(path: Path, name: str) -> Provenance | None:
-    """The record of the job that made the run of that name; None if there is none.
+    """The provenance record of the run `name`; None if it is missing.
 
-    Raises `ArtefactError` if it is not as it was written.
+    Raises `ArtefactError` if it is damaged.
     """
     if not path.exists():
         return None
@@ -113,6 +117,6 @@ def _record(path: Path, name: str) -> Provenance | None:
         return read_provenance(path)
     except ArtefactError:
         raise ArtefactError(
-            f"{path}: not the record as it was written, expected who made {name}; run `python -m corelib clean {name} "
-            "--delete` and ask for the target again."
+            f"{path}: the provenance record of {name} is damaged; run `python -m corelib clean {name} --delete` and "
+            "ask for the target again."
         ) from None

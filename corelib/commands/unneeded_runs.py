@@ -1,6 +1,6 @@
-"""The runs that nothing here needs any more, or some runs with all that was made of them, and why.
+"""Unused runs with the reasons, or some runs with everything that was made of them.
 
-Only a run counts: a folder with a run's name, and in it the specification that belongs to that name.
+A folder is a run only if it has the name of a run and contains the specification of that name.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from corelib.study.plan import Plan
 from corelib.study.targets import below_here, plan_of
 
 Specifications = Mapping[str, Specification]
-"""Of the runs that lie here, by their names."""
+"""The specifications of the present runs, by name."""
 
 
 @dataclass(frozen=True)
 class Removable:
-    """A run's folder that may go, and what removing it frees; or the manifest of a table or figure.
+    """A run's folder, or the manifest of a table or figure, that may be removed.
 
     Attributes:
-        path: of the folder or file.
-        bytes: that removing it frees.
-        made: when it was made, in words.
-        reason: why it counts as unused, in words.
+        path: path of the folder or file.
+        bytes: disk space that its removal frees, in bytes.
+        made: time at which it was made, in words.
+        reason: reason why it counts as unused, in words.
     """
 
     path: Path
@@ -55,12 +55,12 @@ class Removable:
 
 @dataclass(frozen=True)
 class Unnamed:
-    """What lies in `runs/` that no study names.
+    """The content of `runs/` that no study names.
 
     Attributes:
-        runs: those that may go, in the order of their reasons.
-        kept: what no study names but is kept, each reason in one sentence.
-        left_alone: what is no run, each in one sentence.
+        runs: the removable runs, sorted by reason.
+        kept: for each reason to keep runs that no study names, one sentence.
+        left_alone: for each file or folder that is not a run, one sentence.
     """
 
     runs: list[Removable]
@@ -69,118 +69,116 @@ class Unnamed:
 
 
 def unnamed_runs(configuration: Path) -> Unnamed:
-    """Look through `runs/` for what no product needs: neither those of any study, nor those that lie in `results/`.
+    """Find the runs in `runs/` that no product needs, neither a product of any study nor one in `results/`.
 
-    Kept is also what a job may compute now, with all that it builds on. Of a job on another machine only its silence is
-    known, and clocks differ: as long as its lease lies there, it may.
+    Runs that a job may be computing are kept, with all runs that they build on. A job on another machine counts as
+    alive while its lease exists: all that is known of it is the time of its last renewal, and clocks differ.
 
-    Raises `ConfigurationError` if a study can't be planned, since its runs would count as unnamed, and `ArtefactError`
-    if a product in `results/` does not say what it was made of.
+    Raises `ConfigurationError` if a study cannot be planned, since its runs would count as unused, and `ArtefactError`
+    if the runs behind a product in `results/` are unknown.
     """
     studies = study_names(configuration)
     plans = [plan_of(study, configuration) for study in studies]
     named = {name for plan in plans for product in plan.products().values() for name in product.with_all_inputs()}
-    there = runs_here()
+    here = runs_here()
     shown = {path: runs_behind(names) for path, names in runs_of_products().items()}
-    computing = runs_behind(active_runs())
-    made_for = _made_for(there.specifications)
-    found: list[Removable] = []
+    in_progress = runs_behind(active_runs())
+    made_for = _made_for(here.specifications)
+    removable: list[Removable] = []
     kept: dict[str, list[str]] = {}
-    left_alone = [sentence for path, sentence in there.others.items() if name_of(path) not in named]
-    for name in sorted({*there.specifications, *there.leftovers} - named):
+    left_alone = [sentence for path, sentence in here.others.items() if name_of(path) not in named]
+    for name in sorted({*here.specifications, *here.leftovers} - named):
         if showing := [str(path.with_suffix("")) for path, behind in shown.items() if name in behind]:
-            shows = "shows" if len(showing) == 1 else "show"
-            reason = f"no study that is here names them, but {_in_words(showing)} {shows} them"
+            verb = "shows" if len(showing) == 1 else "show"
+            reason = f"no study that is here names them, but {_in_words(showing)} {verb} them"
             kept.setdefault(reason, []).append(name)
-        elif name in computing:
-            kept.setdefault("a job that may be alive computes them or reads them", []).append(name)
-        elif name in there.leftovers:
-            found.append(_removable(name, "Empty, or with nothing but what a killed job has left half written"))
+        elif name in in_progress:
+            kept.setdefault("a job that may be alive computes or reads them", []).append(name)
+        elif name in here.leftovers:
+            removable.append(_removable(name, "Empty, or with nothing but partial files of a killed job"))
         elif foreign := foreign_file(name):
             left_alone.append(
-                f"{foreign}: no part of the run in whose folder it lies; move it elsewhere to let the run go."
+                f"{foreign}: not part of the run in this folder; move it elsewhere to make the run removable."
             )
         else:
-            found.append(_removable(name, _why(made_for.get(name, []), there.specifications, studies)))
+            removable.append(_removable(name, _reason(made_for.get(name, []), here.specifications, studies)))
     sizes = {reason: in_bytes(sum(_size(RUNS / name) for name in names)) for reason, names in kept.items()}
     sentences = [f"{len(names)} runs, {sizes[reason]}: {reason}." for reason, names in kept.items()]
-    return Unnamed(sorted(found, key=lambda run: (run.reason, run.path)), sentences, left_alone)
+    return Unnamed(sorted(removable, key=lambda run: (run.reason, run.path)), sentences, left_alone)
 
 
 def runs_made_of(asked: Sequence[str]) -> list[Removable]:
-    """Some runs, every run here that was made of them, and the manifests of tables and figures that show those.
+    """Some runs, all runs here that were made of them, and the manifests of the tables and figures that show these.
 
-    Without its manifest a table is made again when it is asked for, and with it what is missing behind it.
+    When a table without a manifest is requested, it is rebuilt together with the missing runs behind it.
 
     Args:
-        asked: `STAGE/RUN`, or a run's name in any stage: the whole name, its beginning up to a hyphen, or any beginning
-            that reaches into the digest; also of a run that is gone, if there is something that was made of it. A run
-            whose specification is damaged has to be called by its whole name.
+        asked: runs as `STAGE/RUN`, or as `RUN` in any stage. `RUN` is the whole name of a run, its beginning up to a
+            hyphen, or any beginning that extends into the digest. The run itself may be absent if there are runs that
+            were made of it. A run whose specification is damaged must be given by its whole name.
 
-    Raises `ConfigurationError` if no run is called so, or one that would go may be computed now, or has a file in its
-    folder that is no part of it.
+    Raises `ConfigurationError` if no run matches, if a run to be removed may be in progress, or if its folder contains
+    a file that is not part of it.
     """
-    there = runs_here()
-    specifications = there.specifications
-    below = {name: set(specification.builds_on.values()) for name, specification in specifications.items()}
-    known = specifications.keys() | {name for names in below.values() for name in names}
-    found: set[str] = set()
-    for said in asked:
-        wanted = (below_here(said) if "/" in said else said).removeprefix(f"{RUNS}/").rstrip("/")
-        called = {name for name in known if _is_called(name, wanted)}
-        if wanted in there.leftovers or (RUNS / wanted in there.others and was_a_run(RUNS / wanted)):
-            called |= {wanted}
-        if not called:
+    here = runs_here()
+    specifications = here.specifications
+    inputs = {name: set(specification.builds_on.values()) for name, specification in specifications.items()}
+    known = specifications.keys() | {name for names in inputs.values() for name in names}
+    selected: set[str] = set()
+    for argument in asked:
+        text = (below_here(argument) if "/" in argument else argument).removeprefix(f"{RUNS}/").rstrip("/")
+        matches = {name for name in known if _matches(name, text)}
+        if text in here.leftovers or (RUNS / text in here.others and was_a_run(RUNS / text)):
+            matches |= {text}
+        if not matches:
             raise ConfigurationError(
-                f"{said}: no run in {RUNS} is called so, expected STAGE/RUN, or its beginning up to a hyphen."
+                f"{argument}: no run in {RUNS} has this name, expected STAGE/RUN, or its beginning up to a hyphen."
             )
-        found |= called
-    while more := {name for name in below.keys() - found if below[name] & found}:
-        found |= more
-    if computing := sorted(found & active_runs()):
-        raise ConfigurationError(f"{RUNS / computing[0]}: it may be computed now, expected a run that is at rest.")
-    here = [name for name in sorted(found) if (RUNS / name).is_dir() and not (RUNS / name).is_symlink()]
-    if foreign := next((file for name in here if (file := foreign_file(name))), None):
-        raise ConfigurationError(
-            f"{foreign}: no part of the run in whose folder it lies, expected none; move it elsewhere."
-        )
-    products = [path for path, names in runs_of_products().items() if names & found and path.exists()]
-    return [*(Removable(path, path.stat().st_size) for path in products), *(_removable(name) for name in here)]
+        selected |= matches
+    while made_of_selected := {name for name in inputs.keys() - selected if inputs[name] & selected}:
+        selected |= made_of_selected
+    if in_progress := sorted(selected & active_runs()):
+        raise ConfigurationError(f"{RUNS / in_progress[0]}: the run may be in progress; stop its job first.")
+    present = [name for name in sorted(selected) if (RUNS / name).is_dir() and not (RUNS / name).is_symlink()]
+    if foreign := next((file for name in present if (file := foreign_file(name))), None):
+        raise ConfigurationError(f"{foreign}: not part of the run in this folder; move it elsewhere.")
+    products = [path for path, names in runs_of_products().items() if names & selected and path.exists()]
+    return [*(Removable(path, path.stat().st_size) for path in products), *(_removable(name) for name in present)]
 
 
-def _is_called(name: str, wanted: str) -> bool:
-    """Whether a run is called so: by its name, with or without the stage, or its beginning up to a hyphen.
+def _matches(name: str, text: str) -> bool:
+    """Whether a text is the name of a run, with or without the stage, or the beginning of it up to a hyphen.
 
-    Within the digest, any beginning counts.
+    If it extends into the digest, it may end anywhere.
     """
-    if not wanted.rpartition("/")[2]:
+    if not text.rpartition("/")[2]:
         return False
-    called = name if "/" in wanted else name.partition("/")[2]
-    slug = called.rpartition("-")[0]
-    return called.startswith(wanted) and (len(wanted) > len(slug) + 1 or called.startswith(f"{wanted}-"))
+    name = name if "/" in text else name.partition("/")[2]
+    slug = name.rpartition("-")[0]
+    return name.startswith(text) and (len(text) > len(slug) + 1 or name.startswith(f"{text}-"))
 
 
 def check_that_names_are_certain(configuration: Path) -> None:
-    """Raise `ConfigurationError` where runs in use may count as unnamed.
+    """Raise `ConfigurationError` if runs in use might count as unused.
 
-    Other packages, or a lock of assets that is not here, give all runs other addresses.
+    With other package versions, or without the lock of the assets, all runs have other addresses.
     """
-    if said := differing_versions(configuration.parent):
+    if sentences := differing_versions(configuration.parent):
         raise ConfigurationError(
-            f"{said[0]}, and those of the pinned one would count as unnamed; expected it as pinned."
+            f"{sentences[0]}, so the runs of the pinned version would count as unused; install the pinned version."
         )
     if not any(RUNS.glob(f"assets/*/{MANIFEST}")):
         return
     for study in study_names(configuration):
         if missing := _unlocked(plan_of(study, configuration)):
             raise ConfigurationError(
-                f"study {study}: {missing} is not locked here, so the runs made of it would count as unnamed; expected "
+                f"study {study}: {missing} is not locked here, so the runs made of it would count as unused; restore "
                 "the lock with which they were made (`make assets`)."
             )
 
 
 def _unlocked(plan: Plan) -> str | None:
-    """The first asset that a study needs and that is not locked."""
+    """The first asset of a study that is not locked."""
     if plan.study.world.kind != "unlearn_canvas":
         return None
     settings, _ = plan.papers_world.assets()
@@ -191,31 +189,32 @@ def _unlocked(plan: Plan) -> str | None:
 
 
 def _made_for(specifications: Specifications) -> dict[str, list[str]]:
-    """The products whose specifications lie here, by the names of the runs behind each."""
-    found: dict[str, list[str]] = {}
+    """The products with a specification in `runs/`, by the names of the runs behind them."""
+    products: dict[str, list[str]] = {}
     for product in specifications:
         if product.partition("/")[0] in PRODUCTS:
             for name in runs_behind([product]):
-                found.setdefault(name, []).append(product)
-    return found
+                products.setdefault(name, []).append(product)
+    return products
 
 
-def _why(products: Collection[str], specifications: Specifications, studies: Collection[str]) -> str:
-    """Why a run counts as unused: what it was made for, and why nothing that is here names it."""
+def _reason(products: Collection[str], specifications: Specifications, studies: Collection[str]) -> str:
+    """Why a run counts as unused: the products for which it was made, and why no study names it."""
     if not products:
         return "Made for a table or figure whose specification is not here any more; no study that is here names them"
-    made: dict[str, list[str]] = {}
-    for name in products:
-        called = str(specifications[name].settings.get("name", "gate"))
-        made.setdefault(specifications[name].slug.removesuffix(f"-{slugged(called)}"), []).append(called)
+    names_by_study: dict[str, list[str]] = {}
+    for product in products:
+        name = str(specifications[product].settings.get("name", "gate"))
+        study = specifications[product].slug.removesuffix(f"-{slugged(name)}")
+        names_by_study.setdefault(study, []).append(name)
     known = {slugged(study): study for study in studies}
     parts = []
-    for study, names in sorted(made.items()):
-        what = f"{_in_words(sorted(set(names)))} of the study {known.get(study, study)}"
+    for study, names in sorted(names_by_study.items()):
+        subject = f"{_in_words(sorted(set(names)))} of the study {known.get(study, study)}"
         if study in known:
-            parts.append(f"{what} as it was before the study, the code or the packages were changed")
+            parts.append(f"{subject}, before the study, the code or the packages were changed")
         else:
-            parts.append(f"{what}, which is not here")
+            parts.append(f"{subject}, which is not here")
     return f"Made for {'; and for '.join(parts)}; no study that is here names them"
 
 
@@ -224,7 +223,7 @@ def _in_words(names: Sequence[str]) -> str:
 
 
 def _when(folder: Path) -> str:
-    """When a run was completed, or else planned."""
+    """The time at which a run was finished or, if it is not, planned, in words."""
     if (record := if_readable(read_provenance, folder / RECORD)) is not None:
         return f"finished {datetime.fromisoformat(record.finished):%Y-%m-%d %H:%M}"
     written = (folder / SPECIFICATION) if (folder / SPECIFICATION).exists() else folder
@@ -237,5 +236,5 @@ def _removable(name: str, reason: str = "") -> Removable:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files in a folder, links not followed."""
+    """The size of the files in a folder in bytes; links are not followed."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_symlink() or path.is_file())

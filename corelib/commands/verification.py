@@ -1,8 +1,8 @@
-"""Verifying a results folder: do all hashes, seals, specifications and digests still belong together?
+"""Verification of a results folder: whether all hashes, seals, specifications and digests match.
 
-Read-only, and independent of the configuration: what lies there has to be true by itself. Every file below `runs/` and
-`results/` is vouched for, directly or by a folder's hash, by a manifest or by a provenance record; and these, like the
-specifications and the records of batches, carry a seal of their own.
+Verification is read-only and independent of the configuration. A manifest or a provenance record lists the sha256 of
+every file below `runs/` and `results/`, or of the folder that contains it. Manifests, provenance records,
+specifications and records of batches have seals.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ Kind = TypeVar("Kind", bound=SealedRecord)
 
 @dataclass(frozen=True)
 class Verified:
-    """What was looked through.
+    """The result of a verification.
 
     Attributes:
-        runs: complete ones.
-        unfinished: runs that have no manifest, which nobody takes for results.
-        products: tables, figures and gates.
-        faults: each in one sentence.
-        affected: the products that are made of runs with faults, each in one sentence.
-        others: files and folders that are neither a run's nor a product's.
+        runs: number of complete runs.
+        unfinished: number of runs without a manifest, which are no results.
+        products: number of tables, figures and reports of gates.
+        faults: one sentence for each fault.
+        affected: one sentence for each product that is made of runs with faults.
+        others: files and folders that belong to no run and no product.
     """
 
     runs: int
@@ -58,57 +58,57 @@ class Verified:
     others: list[Path] = field(default_factory=list)
 
     def __str__(self) -> str:
-        said = f"{self.runs} complete runs and {self.products} products, {len(self.faults)} faults"
-        return said + (f"; {self.unfinished} runs are unfinished." if self.unfinished else ".")
+        summary = f"{self.runs} complete runs and {self.products} products, {len(self.faults)} faults"
+        return summary + (f"; {self.unfinished} runs are unfinished." if self.unfinished else ".")
 
 
 def verify_results() -> Verified:
-    """Look through `runs/` and `results/` of the working directory, and hash every file that is vouched for."""
+    """Verify `runs/` and `results/` in the working directory. Hashes every file that has a recorded sha256."""
     folders = [path for path in sorted(RUNS.glob("*/*")) if is_run_folder(path)]
     products, others = product_files()
     others = [path for path in sorted(RUNS.glob("*/*")) if not is_run_folder(path)] + others
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        of_runs = dict(zip(folders, pool.map(_collected(_faults_of_run), folders), strict=True))
+        run_faults = dict(zip(folders, pool.map(_collected(_faults_of_run), folders), strict=True))
         faults_of_product = functools.partial(_faults_of_product, products)
-        of_products = list(pool.map(_collected(faults_of_product), sorted(products)))
-    faulty = {path.relative_to(RUNS).as_posix() for path, found in of_runs.items() if found}
-    made = [path for path in folders if path.parent.name not in PRODUCTS]
-    complete = [path for path in made if (path / MANIFEST).exists()]
+        product_faults = list(pool.map(_collected(faults_of_product), sorted(products)))
+    faulty = {path.relative_to(RUNS).as_posix() for path, faults in run_faults.items() if faults}
+    runs = [path for path in folders if path.parent.name not in PRODUCTS]
+    complete = [path for path in runs if (path / MANIFEST).exists()]
     return Verified(
         runs=len(complete),
-        unfinished=len(made) - len(complete),
+        unfinished=len(runs) - len(complete),
         products=sum(path.exists() for path in products),
-        faults=[fault for found in (*of_runs.values(), *of_products) for fault in found],
+        faults=[fault for faults in (*run_faults.values(), *product_faults) for fault in faults],
         affected=list(_affected(sorted(products), faulty)),
         others=others,
     )
 
 
 def _collected(faults_of: Callable[[Path], Iterator[str]]) -> Callable[[Path], list[str]]:
-    """All faults of a place; what is not readable is one."""
+    """Make a function that collects all faults of a path in a list, including an error while it is read."""
 
-    def collected(place: Path) -> list[str]:
-        found: list[str] = []
+    def collected(path: Path) -> list[str]:
+        faults: list[str] = []
         try:
-            found.extend(faults_of(place))
+            faults.extend(faults_of(path))
         except ArtefactError as error:
-            found.append(str(error))
-        except (OSError, ValueError) as error:  # of paths that the system refuses
-            found.append(f"{place}: not readable ({reason_of(error)}).")
-        return found
+            faults.append(str(error))
+        except (OSError, ValueError) as error:  # ValueError: a path that the operating system rejects
+            faults.append(f"{path}: not readable ({reason_of(error)}).")
+        return faults
 
     return collected
 
 
 def _read(reader: Callable[[Path], Kind], path: Path) -> Generator[str, None, Kind | None]:
-    """Read a record. Yields its fault, if it has one, and returns None if it cannot be read."""
+    """Read a record. Yields its fault, if there is one. Returns None if it cannot be read."""
     try:
         record = reader(path)
     except ArtefactError as error:
         yield str(error)
         return None
     if not is_as_written(path, record):
-        yield f"{path}: not as it was written, expected the very bytes that were written for its content."
+        yield f"{path}: its bytes have changed since it was written, although its content has not."
     return record
 
 
@@ -123,22 +123,22 @@ def _faults_of_run(folder: Path) -> Iterator[str]:
             yield from _faults_of_specification(folder)
         if not is_product and record.exists() and not is_held(manifest.with_suffix(".lease")):
             yield (
-                f"{manifest}: missing, though {record.name} says that the run was completed; ask for the target again, "
-                "and it is written anew without computing."
+                f"{manifest}: missing, but {record.name} records that the run was completed; ask for the target again, "
+                "and the manifest is written again without computing the run."
             )
         if is_product:
-            yield from _unvouched_files(folder / SPECIFICATION, unvouched(folder, ()))
+            yield from _unlisted_files(folder / SPECIFICATION, unvouched(folder, ()))
         return
     specification = yield from _faults_of_specification(folder)
-    made = yield from _read(read_manifest, manifest)
-    if made is None:
+    content = yield from _read(read_manifest, manifest)
+    if content is None:
         return
-    yield from _faults_of_manifest(manifest, folder, made, specification)
-    yield from _faults_of_record(record, folder, made)
+    yield from _faults_of_manifest(manifest, folder, content, specification)
+    yield from _faults_of_record(record, folder, content)
     if specification is not None:
-        yield from _faults_below(str(folder), specification, made)
+        yield from _faults_of_inputs(str(folder), specification, content)
     if folder.parent.name == "samples":
-        yield from _faults_of_shares(folder, specification, made)
+        yield from _faults_of_shards(folder, specification, content)
     if specification is not None and specification.stage == "assets":
         try:
             settings = settings_in(specification)
@@ -147,52 +147,55 @@ def _faults_of_run(folder: Path) -> Iterator[str]:
         else:
             assert isinstance(settings, AdoptionStage)
             yield from _faults_of_assets(folder, settings.sha256)
-    yield from _unvouched_files(manifest, unvouched(folder, made.files))
+    yield from _unlisted_files(manifest, unvouched(folder, content.files))
 
 
 def _faults_of_specification(folder: Path) -> Generator[str, None, Specification | None]:
-    """Of the specification in a run's folder. Returns it, or None if it cannot be read."""
+    """The faults of the specification in a run's folder. Returns it, or None if it cannot be read."""
     path = folder / SPECIFICATION
     specification = yield from _read(read_specification, path)
     if specification is None:
         return None
     if not folder.name.endswith(f"-{specification.digest[:12]}"):
-        yield f"{path}: its content has the digest {specification.digest[:12]}, expected that of its folder's name."
+        yield f"{path}: its digest is {specification.digest[:12]}, expected the digest in the name of its folder."
     if folder.parent.name != specification.stage:
-        yield f"{folder}: its specification is one of the stage {specification.stage}."
+        yield f"{folder}: its specification belongs to the stage {specification.stage}."
     for role, name in specification.builds_on.items():
         digest = specification.inputs[role]
         if not name.endswith(f"-{digest[:12]}"):
-            yield f"{path}: it names {name} as its {role}, expected a run of the digest {digest[:12]}."
+            yield f"{path}: it names {name} as its {role}, expected a run with the digest {digest[:12]}."
     return specification
 
 
 def _faults_of_manifest(
     path: Path, folder: Path, manifest: Manifest, specification: Specification | None
 ) -> Iterator[str]:
-    """Of a manifest over files in `folder`."""
+    """The faults of a manifest of files in `folder`, and of these files."""
     if specification is not None:
         expected = specification.stage, specification.digest
         if (manifest.stage, manifest.digest) != expected:
-            found = f"{manifest.stage} {manifest.digest[:12]}"
-            yield f"{path}: it vouches for the run {found}, expected {expected[0]} {expected[1][:12]}."
+            actual = f"{manifest.stage} {manifest.digest[:12]}"
+            yield f"{path}: it is the manifest of the run {actual}, expected {expected[0]} {expected[1][:12]}."
     yield from _faults_of_files(path, folder, manifest.files)
 
 
 def _faults_of_files(path: Path, folder: Path, files: Mapping[str, str]) -> Iterator[str]:
-    """Of the files in `folder` for whose hashes the file `path` vouches."""
+    """The faults of the files in `folder` whose sha256 are listed in the file `path`."""
     for name, sha256 in files.items():
         file = below(folder, name)
         if not file.exists():
-            yield f"{file}: missing, expected what {path} vouches for."
-        elif (found := sha256_of(file)) != sha256:
-            yield f"{file}: its sha256 is {found[:12]}, expected {sha256[:12]} as in {path}."
+            yield f"{file}: missing, expected the file listed in {path}."
+        elif (actual := sha256_of(file)) != sha256:
+            yield f"{file}: its sha256 is {actual[:12]}, expected {sha256[:12]} as in {path}."
 
 
 def _faults_of_record(path: Path, folder: Path, manifest: Manifest) -> Generator[str, None, Provenance | None]:
-    """Of the provenance record beside a manifest over files in `folder`. Returns it, or None if it cannot be read."""
+    """The faults of the provenance record beside a manifest, and of the files in `folder` that it lists.
+
+    Returns the record, or None if it cannot be read.
+    """
     if not path.exists():
-        yield f"{path}: missing, expected who made the run, where and with what."
+        yield f"{path}: missing, expected the provenance record of the run."
         return None
     record = yield from _read(read_provenance, path)
     if record is None:
@@ -205,61 +208,64 @@ def _faults_of_record(path: Path, folder: Path, manifest: Manifest) -> Generator
     return record
 
 
-def _faults_below(what: str, specification: Specification, manifest: Manifest) -> Iterator[str]:
-    """What a run was built on may be gone; what is there has to be what it was. A damaged record has a fault itself."""
+def _faults_of_inputs(subject: str, specification: Specification, manifest: Manifest) -> Iterator[str]:
+    """Contradictions between a run and the runs that it builds on.
+
+    A run that it builds on may be missing. If its files are damaged, the fault is reported for that run.
+    """
     for role, name in specification.builds_on.items():
         run, expected = RUNS / name, specification.inputs[role]
         planned = if_readable(read_specification, run / SPECIFICATION)
         if planned is not None and planned.digest != expected:
             yield (
-                f"{what}: it was built on the {role} {expected[:12]}, and {run / SPECIFICATION} is "
+                f"{subject}: it was built on the {role} {expected[:12]}, but {run / SPECIFICATION} is "
                 f"{planned.digest[:12]}."
             )
-        made = if_readable(read_manifest, run / MANIFEST)
-        for model, seal in made.trained.items() if made is not None else ():
+        content = if_readable(read_manifest, run / MANIFEST)
+        for model, seal in content.trained.items() if content is not None else ():
             if manifest.trained.get(model) != seal:
-                yield f"{what}: it was made with another build of the model {RUNS / model} than its {role}, {run}."
+                yield f"{subject}: it was made with another build of the model {RUNS / model} than its {role}, {run}."
     for name, seal in manifest.trained.items():
-        model_made = if_readable(read_manifest, RUNS / name / MANIFEST)
-        if model_made is not None and model_made.seal != seal:
-            yield f"{what}: it was made with another build of the model {RUNS / name} than the one that lies there."
+        model_content = if_readable(read_manifest, RUNS / name / MANIFEST)
+        if model_content is not None and model_content.seal != seal:
+            yield f"{subject}: it was made with another build of the model {RUNS / name} than the present one."
 
 
 def _faults_of_assets(folder: Path, locked: Mapping[str, str | None]) -> Iterator[str]:
-    """The user's own files, through the links to them. Images are looked at one by one by whoever reads them."""
+    """The faults of the user's own files behind the links in a folder. The jobs that read images check these."""
     for name, sha256 in locked.items():
         file = followed(folder / name)
         if not file.exists():
-            yield f"{file}: missing, expected the asset that {folder} has taken into use."
-        elif name != "images" and (found := sha256_of(file)) != sha256:
-            yield f"{file}: its sha256 is {found[:12]}, expected {str(sha256)[:12]}, which {folder} has taken into use."
+            yield f"{file}: missing, expected the asset that {folder} has adopted."
+        elif name != "images" and (actual := sha256_of(file)) != sha256:
+            yield f"{file}: its sha256 is {actual[:12]}, expected {str(sha256)[:12]} as adopted by {folder}."
 
 
-def _unvouched_files(vouching: Path, files: list[Path]) -> Iterator[str]:
+def _unlisted_files(listing: Path, files: list[Path]) -> Iterator[str]:
     for path in files:
-        yield f"{path}: {vouching} does not vouch for it, expected no such file; move it elsewhere or delete it."
+        yield f"{path}: {listing} does not list it, expected no such file; move it elsewhere or delete it."
 
 
-# The shares of a run's images
+# Shards of a run's images
 
 
-def _faults_of_shares(folder: Path, specification: Specification | None, manifest: Manifest) -> Iterator[str]:
-    """Of the manifests of shards, which vouch for the records of batches, and of these, which vouch for the images."""
+def _faults_of_shards(folder: Path, specification: Specification | None, manifest: Manifest) -> Iterator[str]:
+    """The faults of the manifests of a run's shards, and of the records of batches that these list."""
     records: set[str] = set()
-    sets: dict[int, set[int]] = {}
+    numbers_by_count: dict[int, set[int]] = {}
     is_complete = True
     for path in sorted((folder / SHARDS).iterdir()) if (folder / SHARDS).is_dir() else []:
         if path.name.startswith(".") or path.name.endswith(NO_RESULT):
             continue
-        of = path.name.replace(ENDING, ".json")
-        if not (number := SHARD.fullmatch(of)):
-            yield from _unvouched_files(folder / MANIFEST, [path])
+        manifest_name = path.name.replace(ENDING, ".json")
+        if not (number := SHARD.fullmatch(manifest_name)):
+            yield from _unlisted_files(folder / MANIFEST, [path])
             continue
-        if of != path.name:
-            if not path.with_name(of).exists():
-                yield f"{path.with_name(of)}: missing, expected the manifest of {path}."
+        if manifest_name != path.name:
+            if not path.with_name(manifest_name).exists():
+                yield f"{path.with_name(manifest_name)}: missing, expected the manifest of {path}."
             continue
-        sets.setdefault(int(number[2]), set()).add(int(number[1]))
+        numbers_by_count.setdefault(int(number[2]), set()).add(int(number[1]))
         shard = yield from _read(read_manifest, path)
         if shard is None:
             is_complete = False
@@ -267,73 +273,73 @@ def _faults_of_shares(folder: Path, specification: Specification | None, manifes
         yield from _faults_of_manifest(path, folder, shard, specification)
         yield from _faults_of_record(provenance_path(path), folder, shard)
         if shard.trained != manifest.trained:
-            yield f"{path}: it was made with other builds of models than {folder / MANIFEST} says."
+            yield f"{path}: it was made with other builds of models than {folder / MANIFEST} lists."
         records |= shard.files.keys()
-    if not any(len(numbers) == shards for shards, numbers in sets.items()):
-        yield f"{folder / SHARDS}: the manifest of a shard is missing, expected all of a run whose images are complete."
+    if not any(len(numbers) == count for count, numbers in numbers_by_count.items()):
+        yield f"{folder / SHARDS}: the manifest of a shard is missing, expected all shards of a complete run."
     if is_complete:
         yield from _faults_of_batches(folder, records, manifest)
 
 
-def _faults_of_batches(folder: Path, vouched: Collection[str], manifest: Manifest) -> Iterator[str]:
-    """Of the records of batches: the shards' manifests vouch for each, and they together for all images."""
+def _faults_of_batches(folder: Path, listed_records: Collection[str], manifest: Manifest) -> Iterator[str]:
+    """The faults of the records of batches: the shards' manifests must list all records, and these all images."""
     images: set[str] = set()
     is_complete = True
     for path in files_below(folder / BATCHES):
-        if path.relative_to(folder).as_posix() not in vouched:
-            yield from _unvouched_files(folder / SHARDS, [path])
+        if path.relative_to(folder).as_posix() not in listed_records:
+            yield from _unlisted_files(folder / SHARDS, [path])
             continue
         record = yield from _read(read_batch, path)
         if record is None:
             is_complete = False
             continue
         if record.trained != manifest.trained:
-            yield f"{path}: it was made with other builds of models than {folder / MANIFEST} says."
+            yield f"{path}: it was made with other builds of models than {folder / MANIFEST} lists."
         yield from _faults_of_files(path, folder, {f"{IMAGES}/{name}": sha for name, sha in record.images.items()})
         images |= record.images.keys()
     if is_complete:
         stray = [path for path in files_below(folder / IMAGES) if path.name not in images]
-        yield from _unvouched_files(folder / BATCHES, stray)
+        yield from _unlisted_files(folder / BATCHES, stray)
 
 
 # Tables, figures and gates
 
 
 def _faults_of_product(products: Mapping[Path, list[Path]], path: Path) -> Iterator[str]:
-    """Of a product, by the path of its manifest, which need not be there."""
+    """The faults of a product, given the path of its manifest, which may be missing."""
     if is_held(path.with_suffix(".lease")):
         return
     if not path.exists():
         names = ", ".join(file.name for file in products[path])
-        yield f"{path}: missing, expected what vouches for {names}; ask for the target again, or move these elsewhere."
+        yield f"{path}: missing, expected the manifest of {names}; ask for the target again, or move these elsewhere."
         return
-    made, record_path = (yield from _read(read_manifest, path)), provenance_path(path)
-    if made is None:
+    content, record_path = (yield from _read(read_manifest, path)), provenance_path(path)
+    if content is None:
         return
-    record = yield from _faults_of_record(record_path, path.parent, made)
-    found = next(RUNS.glob(f"{made.stage}/*-{made.digest[:12]}/{SPECIFICATION}"), None)
-    if found is None:
+    record = yield from _faults_of_record(record_path, path.parent, content)
+    specification_path = next(RUNS.glob(f"{content.stage}/*-{content.digest[:12]}/{SPECIFICATION}"), None)
+    if specification_path is None:
         specification = record.specification if record is not None else None
         slug = specification.slug if specification is not None else "*"
-        lost = RUNS / made.stage / f"{slug}-{made.digest[:12]}" / SPECIFICATION
-        yield f"{lost}: missing, expected the specification of {path}; ask for the target again to write it anew."
+        missing = RUNS / content.stage / f"{slug}-{content.digest[:12]}" / SPECIFICATION
+        yield f"{missing}: missing, expected the specification of {path}; ask for the target again to restore it."
     else:
-        specification = if_readable(read_specification, found)
-    yield from _faults_of_manifest(path, path.parent, made, specification)
+        specification = if_readable(read_specification, specification_path)
+    yield from _faults_of_manifest(path, path.parent, content, specification)
     if specification is not None:
-        if path.stem != (called := specification.settings.get("name", path.stem)):
-            yield f"{path}: it is the manifest of {called}, expected that of {path.stem}."
-        yield from _faults_below(f"{path}: {path.stem}", specification, made)
-    for name, seal in made.inputs.items():
+        if path.stem != (product := specification.settings.get("name", path.stem)):
+            yield f"{path}: it is the manifest of {product}, expected that of {path.stem}."
+        yield from _faults_of_inputs(f"{path}: {path.stem}", specification, content)
+    for name, seal in content.inputs.items():
         shown = if_readable(read_manifest, RUNS / name / MANIFEST)
         if shown is not None and shown.seal != seal:
-            yield f"{path}: {path.stem} shows an earlier result of {RUNS / name} than the one that lies there."
-    vouched = {path.name, record_path.name, *made.files, *(record.records if record is not None else ())}
-    yield from _unvouched_files(path, [file for file in products[path] if file.name not in vouched])
+            yield f"{path}: {path.stem} shows another result of {RUNS / name} than the present one."
+    own_files = {path.name, record_path.name, *content.files, *(record.records if record is not None else ())}
+    yield from _unlisted_files(path, [file for file in products[path] if file.name not in own_files])
 
 
 def _affected(products: list[Path], faulty: Collection[str]) -> Iterator[str]:
-    """Which products are made of runs that have faults."""
+    """A sentence for each product that is made of runs with faults."""
     for path in products:
         record = if_readable(read_provenance, provenance_path(path))
         behind = sorted(runs_behind(record.specification.builds_on.values()) & set(faulty)) if record else []

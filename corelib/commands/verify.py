@@ -1,4 +1,4 @@
-"""`python -m corelib verify`: whether what lies in `runs/` and `results/` is what it says it is."""
+"""`python -m corelib verify`: check the hashes, specifications and digests of all files in `runs/` and `results/`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from corelib.commands.verification import verify_results
 
-HELP = "whether all hashes, specifications and digests in runs/ and results/ belong together"
+HELP = "check whether all hashes, specifications and digests in runs/ and results/ match"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,13 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print every fault, and how much was checked; 1 if there are faults."""
+    """Print all faults, and the number of runs and products. Returns 1 if there are faults."""
     found = verify_results()
     for sentence in (*found.faults, *found.affected):
         print(sentence)
     if found.others:
-        print("Not looked at, because they belong to no run and no product:", *found.others, sep="\n  ")
+        print("Not checked, because these belong to no run and no product:", *found.others, sep="\n  ")
     print(found)
     if found.faults:
-        print("`python -m corelib clean RUN --delete` removes a run and all that was made of it, to be made again.")
+        print(
+            "`python -m corelib clean RUN --delete` removes a run and everything made of it; then ask for the targets."
+        )
     return 1 if found.faults else 0

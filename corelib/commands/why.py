@@ -1,6 +1,6 @@
-"""`python -m corelib why`: why targets have to be made.
+"""`python -m corelib why`: the reasons why targets must be built.
 
-Of each run that is missing, what differs from the nearest one that is there.
+For each missing run, the reason is how it differs from the nearest existing run.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from corelib.runs.run import Run, slugged
 from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stages import PRODUCTS
 
-HELP = "why targets have to be made: what differs from what is there"
+HELP = "explain why targets must be built: the differences from existing runs"
 
 MOST = 6
-"""Differences that are named; of the others the number."""
+"""Maximum number of differences that are printed; of the others, only the number is."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the targets."""
+    """Add `targets`."""
     add_targets(parser)
 
 
@@ -39,7 +39,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def as_text(found: Forecast, kind: str) -> str:
-    """What a user reads: the causes first, then how much follows from them."""
+    """The reasons as text: the causes first, then the number of runs that follow from them.
+
+    Args:
+        found: the forecast.
+        kind: the world of the targets; hours of a GPU for `unlearn_canvas`, minutes of a core otherwise.
+    """
     if not found.items:
         return found.completeness
     reasons = reasons_of(found)
@@ -49,15 +54,15 @@ def as_text(found: Forecast, kind: str) -> str:
         item = found.items[reason.run.name]
         cost = _cost(item.work, sum(item.jobs.values()), kind)
         lines += [f"{reason.run.stage} {reason.run.slug}{f' ({cost})' if cost else ''}", f"    {reason}"]
-    following = len(reasons) - len(causes)
-    if following:
-        lines.append(f"and {following} runs that build on these")
+    num_following = len(reasons) - len(causes)
+    if num_following:
+        lines.append(f"and {num_following} runs that build on these")
     total = _cost(found.work, found.jobs.total(), kind)
     return "\n".join([*lines, f"{len(reasons)} runs in all{f', {total}' if total else ''}."])
 
 
 def _cost(work: Workload, jobs: int, kind: str) -> str:
-    """How long some work in so many jobs takes on the first of the GPUs, or on a core."""
+    """The steps, images and time of some work in a number of jobs, on the first GPU of the list or on a CPU core."""
     parts = [f"{count:,} {word}" for count, word in ((work.steps, "steps"), (work.images, "images")) if count]
     if kind == "unlearn_canvas":
         seconds, device = FLOP.of(work) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
@@ -75,14 +80,14 @@ def _cost(work: Workload, jobs: int, kind: str) -> str:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a run is missing.
+    """Why a run must be built.
 
     Attributes:
         run: the run.
-        nearest: the folder of the complete run of its stage from which it differs least, or None.
-        differences: in words, those of its own content; what comes with other inputs is not among them.
-        inputs: the roles of inputs that are other runs than the nearest one's.
-        fault: why the run itself, which is there, is not what it should be; None if it is missing.
+        nearest: folder of the complete run of its stage from which it differs least; None if there is none.
+        differences: the differences from that run in its own content, without those of its inputs, in words.
+        inputs: roles of the inputs that differ from those of that run.
+        fault: why the existing run is not valid; None if the run is missing.
     """
 
     run: Run
@@ -93,7 +98,7 @@ class Reason:
 
     @property
     def is_cause(self) -> bool:
-        """Whether something of its own is new, and not only what it builds on."""
+        """Whether its own content is new, and not only its inputs."""
         return self.fault is not None or self.nearest is None or bool(self.differences) or not self.inputs
 
     def __str__(self) -> str:
@@ -105,28 +110,28 @@ class Reason:
         if len(self.differences) > MOST:
             shown.append(f"and {len(self.differences) - MOST} more")
         if not self.differences:
-            other = f"another {', '.join(self.inputs)}"
-            shown.append(other if self.inputs else "the same content, but not complete")
+            new_inputs = f"another {', '.join(self.inputs)}"
+            shown.append(new_inputs if self.inputs else "the same content, but not complete")
         return f"{'; '.join(shown)} (beside {self.nearest.name})"
 
 
 def reasons_of(found: Forecast) -> list[Reason]:
-    """Why each run that a forecast names has to be made, in the order in which they would be."""
-    order = {name: place for place, name in enumerate(_in_order(found))}
+    """The reason for each run of a forecast that must be built, in an order in which they could be built."""
+    order = {name: position for position, name in enumerate(_in_order(found))}
     items = sorted(found.items.values(), key=lambda item: order[item.run.name])
     read = functools.cache(functools.partial(if_readable, read_specification))  # each is compared with many runs
     return [replace(_reason(item.run, read), fault=found.faults.get(item.run.name)) for item in items]
 
 
 def _in_order(found: Forecast) -> Iterator[str]:
-    """All runs, each after what it builds on."""
+    """The names of all runs, each after those that it builds on."""
     seen: set[str] = set()
 
     def visit(run: Run) -> Iterator[str]:
         if run.name not in seen:
             seen.add(run.name)
-            for below in (*run.inputs.values(), *run.after.values()):
-                yield from visit(below)
+            for needed in (*run.inputs.values(), *run.after.values()):
+                yield from visit(needed)
             yield run.name
 
     for product in found.asked.values():
@@ -138,9 +143,9 @@ def _reason(run: Run, read: Callable[[Path], Specification | None]) -> Reason:
     for folder in sorted((RUNS / run.stage).glob("*")):
         if folder == run.folder or not (run.stage in PRODUCTS or (folder / MANIFEST).exists()):
             continue
-        if (there := read(folder / SPECIFICATION)) is None:
+        if (existing := read(folder / SPECIFICATION)) is None:
             continue
-        differences, inputs = list(_differences(there, run.specification)), _other_inputs(there, run)
+        differences, inputs = list(_differences(existing, run.specification)), _other_inputs(existing, run)
         distance = (folder.name.rsplit("-", 1)[0] != slugged(run.slug), len(differences) + len(inputs))
         if best is None or distance < best[0]:
             best = distance, folder, differences, inputs
@@ -149,29 +154,31 @@ def _reason(run: Run, read: Callable[[Path], Specification | None]) -> Reason:
     return Reason(run, *best[1:])
 
 
-def _differences(there: Specification, wanted: Specification) -> Iterator[str]:
-    was, now = (dict(_leaves(specification.settings)) for specification in (there, wanted))
-    for key in sorted(was.keys() | now.keys()):
-        if was.get(key) != now.get(key):
-            yield f"{key}: {_short(was.get(key))} -> {_short(now.get(key))}"
-    if there.threads != wanted.threads:
-        yield f"threads: {there.threads} -> {wanted.threads}"
-    for name in sorted(there.code.keys() | wanted.code.keys()):
-        if there.code.get(name) != wanted.code.get(name):
+def _differences(old: Specification, new: Specification) -> Iterator[str]:
+    """The differences between two specifications in settings, threads, code and packages, in words."""
+    old_leaves, new_leaves = (dict(_leaves(specification.settings)) for specification in (old, new))
+    for key in sorted(old_leaves.keys() | new_leaves.keys()):
+        if old_leaves.get(key) != new_leaves.get(key):
+            yield f"{key}: {_short(old_leaves.get(key))} -> {_short(new_leaves.get(key))}"
+    if old.threads != new.threads:
+        yield f"threads: {old.threads} -> {new.threads}"
+    for name in sorted(old.code.keys() | new.code.keys()):
+        if old.code.get(name) != new.code.get(name):
             yield f"module {name} has changed"
-    for name in sorted(there.packages.keys() | wanted.packages.keys()):
-        if there.packages.get(name) != wanted.packages.get(name):
-            yield f"{name}: {there.packages.get(name, 'none')} -> {wanted.packages.get(name, 'none')}"
+    for name in sorted(old.packages.keys() | new.packages.keys()):
+        if old.packages.get(name) != new.packages.get(name):
+            yield f"{name}: {old.packages.get(name, 'none')} -> {new.packages.get(name, 'none')}"
 
 
-def _other_inputs(there: Specification, run: Run) -> list[str]:
-    return [role for role, below in run.inputs.items() if there.inputs.get(role) != below.digest]
+def _other_inputs(old: Specification, run: Run) -> list[str]:
+    """The roles of the inputs of a run that differ from those in an older specification."""
+    return [role for role, needed in run.inputs.items() if old.inputs.get(role) != needed.digest]
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and value:
-        for name, below in value.items():
-            yield from _leaves(below, f"{key}.{name}" if key else name)
+        for name, entry in value.items():
+            yield from _leaves(entry, f"{key}.{name}" if key else name)
     else:
         yield key, value
 

@@ -14,7 +14,7 @@ from corelib.files.hashing import sha256_of_text
 from corelib.files.json_files import as_json, read_json, write_json
 
 MAX_FAULT = 160
-"""Characters of the first fault of a record within an error."""
+"""Maximum number of characters of `first_fault`."""
 
 
 class SealedRecord(BaseModel):
@@ -36,14 +36,14 @@ class SealedRecord(BaseModel):
 
     @classmethod
     def sealed(cls, **fields: Any) -> Self:
-        """A record of some fields, with their seal. Raises `pydantic.ValidationError` if a field is malformed."""
+        """A record with these fields and their seal. Raises `pydantic.ValidationError` if a field is malformed."""
         record = cls(**fields, seal="")
         seal = seal_of(json.loads(json.dumps(record.content)))
         return record.model_copy(update={"seal": seal})
 
     @property
     def content(self) -> dict[str, Any]:
-        """The JSON object that is stored: the fields that are set."""
+        """The JSON object that is stored: all fields that are set."""
         return _plain(self)
 
 
@@ -59,9 +59,9 @@ def record_in(content: Any, kind: type[Kind], path: Path, **given: Any) -> Kind:
     """The record in the content of a JSON file.
 
     Args:
-        content: as read from the file.
+        content: content of the file.
         kind: type of the record.
-        path: of the file, for errors.
+        path: path of the file, for errors.
         given: fields that are not stored in the file.
 
     Raises `ArtefactError` if a key is missing, unknown or malformed, or if the seal does not match the content.
@@ -76,14 +76,14 @@ def record_in(content: Any, kind: type[Kind], path: Path, **given: Any) -> Kind:
         ) from None
     if not has_its_seal(content):
         raise ArtefactError(
-            f"{path}: its content does not have its seal; it was damaged or edited: delete it and ask for the target "
+            f"{path}: its seal does not match its content; it was damaged or edited: delete it and ask for the target "
             "again."
         )
     return record
 
 
 def if_readable(reader: Callable[[Path], Kind], path: Path) -> Kind | None:
-    """The record that a reader finds in a file; None if it is missing or damaged."""
+    """The record that `reader` returns; None if the file is missing or damaged."""
     try:
         return reader(path)
     except ArtefactError:
@@ -91,14 +91,14 @@ def if_readable(reader: Callable[[Path], Kind], path: Path) -> Kind | None:
 
 
 def write_record(path: Path, record: SealedRecord) -> None:
-    """Write a record, whole or not at all."""
+    """Write a record atomically."""
     write_json(path, record.content)
 
 
 def is_as_written(path: Path, record: SealedRecord) -> bool:
-    """Whether a file has the very bytes that `write_record` writes for the record that was read from it.
+    """Whether a file has exactly the bytes that `write_record` writes for the record read from it.
 
-    A seal is taken over values, and two spellings of one value may differ in a single bit: 1e-05 and 1E-05.
+    A seal covers values, and two spellings of one value may differ in a single bit: 1e-05 and 1E-05.
     """
     try:
         return path.read_bytes() == as_json(record.content).encode("utf-8", "surrogatepass")
@@ -107,11 +107,11 @@ def is_as_written(path: Path, record: SealedRecord) -> bool:
 
 
 def first_fault(error: ValidationError) -> str:
-    """The key and the reason of the first fault of a record, on one line."""
+    """The key and the message of the first validation error, on one line of at most `MAX_FAULT` characters."""
     fault = error.errors(include_url=False)[0]
-    key, reason = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
-    said = f"`{key}`: {reason}" if key else reason
-    return "".join(mark if mark.isprintable() else "?" for mark in said)[:MAX_FAULT]
+    key, message = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    text = f"`{key}`: {message}" if key else message
+    return "".join(character if character.isprintable() else "?" for character in text)[:MAX_FAULT]
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,13 +125,13 @@ def has_its_seal(content: Any) -> bool:
 
 
 def seal_of(content: Mapping[str, Any]) -> str:
-    """The seal of an object that was read from JSON: sha256 of everything in it but the seal."""
-    kept = {key: value for key, value in content.items() if key != "seal"}
-    return sha256_of_text(json.dumps(kept, sort_keys=True, ensure_ascii=True))
+    """The seal of an object that was read from JSON: the sha256 of all its other values."""
+    covered = {key: value for key, value in content.items() if key != "seal"}
+    return sha256_of_text(json.dumps(covered, sort_keys=True, ensure_ascii=True))
 
 
 def _plain(value: Any) -> Any:
-    """The JSON value of a field: a record in it as a dictionary of the fields that are stored and set."""
+    """The JSON value of a field. A record becomes a dictionary of the fields that are stored and set."""
     if isinstance(value, BaseModel):
         stored = [name for name, field in type(value).model_fields.items() if not field.exclude]
         return {name: _plain(getattr(value, name)) for name in stored if name in value.model_fields_set}

@@ -1,1 +1,1 @@
-"""What a run is and how its job runs: address, specification, manifest, lease, checkpoint, provenance, environment."""
+"""Runs and their jobs: address, specification, manifest, lease, checkpoint, provenance, environment."""

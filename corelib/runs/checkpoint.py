@@ -1,6 +1,6 @@
-"""Resumable training state: outside the outputs, written whole, removed by the job once its manifest is written.
+"""Resumable training state. It is no output, is written atomically, and is removed once the manifest is written.
 
-Because every draw is addressed (`corelib.randomness`), tensors and a step number are all there is to save.
+Every random draw is addressed (`corelib.randomness`), so the state consists of tensors and a step number only.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ State = Mapping[str, Any]
 
 
 class Checkpoint:
-    """The saved state of one run of a training loop.
+    """The saved state of a training loop.
 
     Args:
-        path: where the state lies between attempts.
-        owner: whose state it is; that of any other run, or on other models, is refused.
-        seconds_between: how often `offer` really writes.
+        path: file in which the state is saved.
+        owner: identifies the run and the models that it builds on (`Work.owner`); any other state is refused.
+        seconds_between: minimum time between two saves by `offer`, in seconds.
     """
 
     def __init__(self, path: Path, owner: str, seconds_between: float) -> None:
@@ -40,14 +40,17 @@ class Checkpoint:
         self.owner = owner
         self.seconds_between = seconds_between
         self._last_written = time.monotonic()
-        self._asked_to_end = False
+        self._must_end = False
 
     def load(self) -> State | None:
-        """The state of an earlier attempt, or None. Raises `ArtefactError` if it belongs to another run."""
+        """The state of an earlier attempt, or None if there is none or it is not readable.
+
+        Raises `ArtefactError` if it belongs to another run, or if its path is a folder.
+        """
         if not self.path.exists():
             return None
         if self.path.is_dir():
-            raise ArtefactError(f"{self.path}: a folder, expected the state of a training; delete it to start afresh.")
+            raise ArtefactError(f"{self.path}: a folder, expected a checkpoint; delete it to start from the beginning.")
         try:
             look_through(self.path)
             check_sums(self.path)
@@ -58,68 +61,72 @@ class Checkpoint:
             return None
         if owner != self.owner:
             raise ArtefactError(
-                f"{self.path}: saved by another run, or with another build of the models that it builds on, expected a "
-                "state of this one; delete it to start afresh."
+                f"{self.path}: saved by another run, or with another build of the models that this run builds on; "
+                "delete it to start from the beginning."
             )
         return state
 
     @contextmanager
     def being_put_back(self) -> Iterator[None]:
-        """Raise `ArtefactError` if the state that is put back in the block is not one of this training."""
+        """Raise `ArtefactError` if the state that the block restores does not fit this training."""
         try:
             yield
         except torch.OutOfMemoryError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ArtefactError(
-                f"{self.path}: its state does not fit this training ({reason_of(error)}); delete it to start afresh."
+                f"{self.path}: its state does not fit this training ({reason_of(error)}); delete it to start from the "
+                "beginning."
             ) from None
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Save if enough time has passed, or at once and raise `Interrupted` if the job was asked to end."""
-        if self._asked_to_end:
+        """Save the state if `seconds_between` have passed since the last save.
+
+        If the job has received a termination signal, save it at once and raise `Interrupted`.
+        """
+        if self._must_end:
             self.save(state())
-            raise Interrupted(f"asked to end; the state is saved in {self.path}")
+            raise Interrupted(f"received a termination signal; the state is saved in {self.path}")
         if time.monotonic() - self._last_written >= self.seconds_between:
             self.save(state())
 
     def save(self, state: State) -> None:
-        """Write the state whole."""
+        """Write the state atomically."""
         with written_whole(self.path) as temporary:
             torch.save({"owner": self.owner, "state": dict(state)}, temporary)
         self._last_written = time.monotonic()
 
     @contextmanager
     def watching_for_the_end(self) -> Iterator[None]:
-        """While the block runs, being asked to end makes the next `offer` save and stop instead of the process."""
+        """While the block runs, defer termination signals: the next `offer` saves the state and raises."""
 
         def remember(_signal: int, _frame: FrameType | None) -> None:
-            self._asked_to_end = True
+            self._must_end = True
 
-        previous = {asking: signal.signal(asking, remember) for asking in ASKING_TO_END}
+        previous = {number: signal.signal(number, remember) for number in ASKING_TO_END}
         try:
             yield
         finally:
-            for asking, handler in previous.items():
-                signal.signal(asking, handler)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 def put_back_tensors(parameters: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
-    """Copy saved tensors into parameters. Raises `ValueError` if they are not theirs, by name, shape or type."""
+    """Copy saved tensors into parameters. Raises `ValueError` if a name, shape or type differs."""
     if differing := sorted(parameters.keys() ^ state.keys()):
         raise ValueError(f"{differing[0]} is not in both the state and the training")
     for name, parameter in parameters.items():
         saved = state[name]
         if saved.shape != parameter.shape or saved.dtype != parameter.dtype:
-            found, expected = ((tuple(tensor.shape), tensor.dtype) for tensor in (saved, parameter))
-            raise ValueError(f"{name} is {found}, expected {expected}")
+            actual, expected = ((tuple(tensor.shape), tensor.dtype) for tensor in (saved, parameter))
+            raise ValueError(f"{name} is {actual}, expected {expected}")
         parameter.detach().copy_(saved)
 
 
 def put_back(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load an optimizer's state. Raises `ValueError` if a tensor in it is not of its parameter's shape."""
+    """Load an optimizer's state. Raises `ValueError` if a tensor in it differs in shape from its parameter."""
     optimizer.load_state_dict(dict(state))
-    for parameter, kept in optimizer.state.items():
-        for name, tensor in kept.items():
+    for parameter, tensors in optimizer.state.items():
+        for name, tensor in tensors.items():
             if isinstance(tensor, torch.Tensor) and tensor.shape not in ((), parameter.shape):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(parameter.shape)}")

@@ -1,8 +1,8 @@
-"""Environment variables that decide what a job computes, or from where Python and its libraries take their code.
+"""Environment variables that change the results of a job, or where Python and its libraries load their code from.
 
-docs/variables.md lists them, says which library reads each, and what a job does about it. Libraries read most of them
-when they are loaded, so they are set right in Snakemake's process, from which jobs inherit them, and a job only checks
-them. On a node of a cluster, Snakemake parses the Snakefile again before it starts the job's script.
+docs/variables.md lists them, with the library that reads each and its treatment. Libraries read most of them when they
+are loaded. They are therefore set in Snakemake's process, from which jobs inherit them, and a job only checks them. On
+a node of a cluster, Snakemake parses the Snakefile again before it starts the job's script.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from corelib.errors import ConfigurationError
 PAGE = "docs/variables.md"
 
 FIXED = {
-    "HF_HUB_OFFLINE": "1",  # every file that a job needs is here; `make assets` fetches those that are not
+    "HF_HUB_OFFLINE": "1",  # all files that a job needs are local; `make assets` downloads those that are missing
     "PYTHONHASHSEED": "0",
     "PYTHONNOUSERSITE": "1",
     "PYTHONSAFEPATH": "1",
-    # diffusers asks for GPUs as soon as it is imported. By its other way of counting, torch would start CUDA then, and
-    # a job could no longer choose among the machine's GPUs.
+    # diffusers looks for GPUs when it is imported. Without NVML, torch would initialise CUDA to count them, and a job
+    # could no longer choose among the machine's GPUs.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
 }
-"""Variables that every job has, with their values; PYTHONPATH, which is the repository, comes to these."""
+"""Variables that are set in every job, with their values. PYTHONPATH is set as well, to the repository."""
 
 RECORDED = (
     "ATEN_CPU_CAPABILITY",
@@ -39,7 +39,7 @@ RECORDED = (
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
 )
-"""Variables that the user may choose; the provenance of a run has their values."""
+"""Variables that the user may set; the provenance record of a run contains their values."""
 
 KEPT = (
     "GOTO_NUM_THREADS",
@@ -56,7 +56,7 @@ KEPT = (
     "TORCH_SHOW_CPP_STACKTRACES",
     "TRITON_CACHE_DIR",
 )
-"""Variables that one of the patterns of `CLEARED` matches, and that change no number."""
+"""Variables that match a pattern in `CLEARED` but change no number, so they are kept."""
 
 CLEARED = (
     "ACCELERATE_*",
@@ -119,14 +119,14 @@ CLEARED = (
     "XLA_*",
     "_CHECK_PEFT",
 )
-"""Patterns of the variables that no job has, unless they are named above."""
+"""Patterns of the variables that are cleared before a job starts, except those listed above."""
 
 
 def prepare(variables: MutableMapping[str, str], repository: Path) -> None:
-    """Clear and set the variables of an environment as jobs need them.
+    """Clear and set environment variables for jobs.
 
     Args:
-        variables: the environment, which is changed.
+        variables: the environment; changed in place.
         repository: the folder of the Snakefile, from which scripts import `corelib`.
     """
     for name in [name for name in variables if _is_cleared(name)]:
@@ -138,36 +138,36 @@ def prepare(variables: MutableMapping[str, str], repository: Path) -> None:
 def check_variables(variables: Mapping[str, str]) -> None:
     """Raise `ConfigurationError` if a job's environment is not as `prepare` leaves it.
 
-    A variable of `FIXED` may be missing: a script that was started by hand is checked for what it imported instead.
+    A variable in `FIXED` may be missing: for a script that is started by hand, its imports are checked instead.
     """
     for name, value in sorted(variables.items()):
         if _is_cleared(name):
-            wanted = "no such variable in a job"
+            expected = "no such variable in a job"
         elif value != FIXED.get(name, value):
-            wanted = FIXED[name]
+            expected = FIXED[name]
         else:
             continue
         raise ConfigurationError(
-            f"environment: {name} is {value!r}, expected {wanted}; start jobs through Snakemake, which sets it right, "
-            f"and let no script set it again that runs when the job starts ({PAGE})."
+            f"environment: {name} is {value!r}, expected {expected}; start jobs through Snakemake, which corrects it, "
+            f"and check that no start-up script of the job sets it again ({PAGE})."
         )
 
 
 def recorded(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that the user has chosen."""
+    """The variables in `RECORDED` that are set, with their values."""
     return {name: variables[name] for name in RECORDED if name in variables}
 
 
 def leave_out_the_users_packages(repository: Path) -> None:
-    """Take the places that PYTHONPATH and the user's own site-packages name out of this process's path of imports.
+    """Remove the folders in PYTHONPATH and the user's site-packages from `sys.path` of this process.
 
-    Jobs do not see them. Versions are to be planned with that are the jobs', and Snakemake adds its own path to the end
-    of a script's.
+    Jobs do not see these folders, and planning must see the same package versions as jobs. Besides, Snakemake appends
+    its own `sys.path` to that of a script.
     """
-    named = {os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path}
+    foreign = {os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path}
     if site.ENABLE_USER_SITE:
-        named.add(os.path.abspath(site.getusersitepackages()))
-    foreign = named - {os.path.abspath(repository)}
+        foreign.add(os.path.abspath(site.getusersitepackages()))
+    foreign.discard(os.path.abspath(repository))
     sys.path[:] = [path for path in sys.path if not path or os.path.abspath(path) not in foreign]
 
 

@@ -1,4 +1,4 @@
-"""Digests of the code that a script imports, and the versions of the packages that it computes with."""
+"""Digests of the code that a script imports, and versions of the packages with which it computes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ HARNESS = frozenset(
         "corelib.worlds.unlearn_canvas.asset_inspection",
     }
 )
-"""What scripts import to find their specification, to log, to record provenance, and to inspect assets before they are
-used. It computes no number, so it is no content; nor is what it imports in its turn, unless a stage imports that too.
+"""Modules that scripts import to read their specification, to log, to record provenance, and to inspect assets before
+use. They compute no number, so they are not content. Neither are their imports, unless a stage imports those too.
 """
 
 NUMERICAL_PACKAGES = {
@@ -40,7 +40,7 @@ NUMERICAL_PACKAGES = {
     "torchvision": "torchvision",
     "transformers": "transformers",
 }
-"""Import names and distributions whose version can change a number."""
+"""Packages whose version can change a number: the distribution, by import name."""
 
 COMPUTES_WITH = {
     "accelerate": ("numpy", "safetensors", "torch"),
@@ -53,12 +53,13 @@ COMPUTES_WITH = {
     "torchvision": ("numpy", "pillow", "torch"),
     "transformers": ("numpy", "safetensors", "tokenizers", "torch"),
 }
-"""The packages among them that others of them compute with.
+"""For each numerical package, the others that it computes with.
 
-A table, though `importlib.metadata` has the requirements that each distribution declares: torch declares no numpy,
-diffusers and transformers declare torch as an extra, and pandas pyarrow. Without these four a stage that imports only
-pandas would not be built anew with another pyarrow. Nor may an address depend on how a distribution of the same version
-was packaged. What is declared is in the table, and a test compares.
+The table is written by hand, although `importlib.metadata` has the declared requirements of each distribution: torch
+does not declare numpy, diffusers and transformers declare torch as an extra, and pandas declares pyarrow as an extra.
+Without these four entries, a stage that imports only pandas would not be rebuilt with another pyarrow. Besides, an
+address must not depend on how a distribution of the same version was packaged. A test checks that the table contains
+all declared requirements.
 """
 
 
@@ -66,52 +67,52 @@ was packaged. What is declared is in the table, and a test compares.
 def code_of(*scripts: Path) -> dict[str, str]:
     """The digest of each script and of each library module in their import closure."""
     modules = _closure(*scripts)
-    return {name: sha256_of_text(_written_out(_tree(path))) for name, path in modules.items()}
+    return {name: sha256_of_text(_unparse(_tree(path))) for name, path in modules.items()}
 
 
 @functools.cache
 def digest_of_modules(*names: str) -> str:
-    """One sha256 over the code of library modules without their imports: a module may be moved or split elsewhere."""
+    """The sha256 of the code of library modules, without their imports, so that moved imports do not change it."""
     paths = [path for name in names if (path := file_of(name)) is not None]
     statements = [
         node for path in paths for node in _tree(path).body if not isinstance(node, ast.Import | ast.ImportFrom)
     ]
-    return sha256_of_text(_written_out(statements))
+    return sha256_of_text(_unparse(statements))
 
 
 @functools.cache
 def packages_of(*scripts: Path) -> dict[str, str]:
-    """The versions of the numerical packages that the code of scripts computes with, without local build tags."""
+    """The versions of the numerical packages with which the code of scripts computes, without local build tags."""
     imported = {name.split(".")[0] for path in _closure(*scripts).values() for name in _imports(path)}
     queue = [NUMERICAL_PACKAGES[name] for name in imported & NUMERICAL_PACKAGES.keys()]
-    found: set[str] = set()
+    packages: set[str] = set()
     while queue:
         name = queue.pop()
-        if name not in found:
-            found.add(name)
+        if name not in packages:
+            packages.add(name)
             queue.extend(COMPUTES_WITH.get(name, ()))
-    return {name: importlib.metadata.version(name).split("+")[0] for name in sorted(found)}
+    return {name: importlib.metadata.version(name).split("+")[0] for name in sorted(packages)}
 
 
 @functools.cache
 def _closure(*scripts: Path) -> dict[str, Path]:
-    """The scripts (under their file names) and every library module that they reach, sorted by name."""
-    found: dict[str, Path] = {script.name: script for script in scripts}
+    """The import closure of scripts: the scripts, by file name, and all library modules that they import, sorted."""
+    modules: dict[str, Path] = {script.name: script for script in scripts}
     queue = list(scripts)
     while queue:
         for name in _imports(queue.pop()):
             path = file_of(name)
-            if path is not None and name not in found and name not in HARNESS:
-                found[name] = path
+            if path is not None and name not in modules and name not in HARNESS:
+                modules[name] = path
                 queue.append(path)
-    return dict(sorted(found.items()))
+    return dict(sorted(modules.items()))
 
 
 @functools.cache
 def _imports(path: Path) -> frozenset[str]:
-    """Every module that a file may import, wherever the statement stands; `from a import b` names `a` and `a.b`.
+    """Every module that a file may import, at any level of nesting; `from a import b` gives `a` and `a.b`.
 
-    Imports for type checkers alone never run, so they do not count.
+    Imports under `TYPE_CHECKING` never run, so they do not count.
     """
     names: set[str] = set()
     for node in _walk_without_type_checking(_tree(path)):
@@ -121,15 +122,15 @@ def _imports(path: Path) -> frozenset[str]:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level:
-            raise SyntaxError(f"{path}: a relative import, which the import closure does not follow")
+            raise SyntaxError(f"{path}: relative imports are not supported here; import the module by its full name")
     return frozenset(names)
 
 
 def _walk_without_type_checking(tree: ast.AST) -> list[ast.AST]:
-    found = [tree]
+    nodes = [tree]
     for child in tree.orelse if _is_for_type_checkers(tree) else ast.iter_child_nodes(tree):
-        found += _walk_without_type_checking(child)
-    return found
+        nodes += _walk_without_type_checking(child)
+    return nodes
 
 
 def _is_for_type_checkers(tree: ast.AST) -> TypeGuard[ast.If]:
@@ -141,21 +142,21 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def _written_out(node: Any) -> str:
-    """A syntax tree as text, without docstrings.
+def _unparse(node: Any) -> str:
+    """A syntax tree as text, without docstrings; the same text in every version of Python.
 
-    `ast.unparse` writes f-strings in another way since Python 3.12, and `ast.dump` knows fields that are new in some
-    version; here a field that says nothing is left out.
+    `ast.unparse` writes f-strings differently since Python 3.12, and `ast.dump` includes fields that only some versions
+    have. This function omits empty fields.
     """
     if isinstance(node, list):
-        return "[" + ",".join(_written_out(entry) for entry in node if not _is_text(entry)) + "]"
+        return "[" + ",".join(_unparse(entry) for entry in node if not _is_docstring(entry)) + "]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name != "kind")
-    said = ",".join(f"{name}={_written_out(value)}" for name, value in fields)
-    return f"{type(node).__name__}({said})"
+    arguments = ",".join(f"{name}={_unparse(value)}" for name, value in fields)
+    return f"{type(node).__name__}({arguments})"
 
 
-def _is_text(entry: Any) -> bool:
-    """A string standing alone: a docstring, or the description below an attribute."""
+def _is_docstring(entry: Any) -> bool:
+    """Whether a statement is a bare string: a docstring, or the description below an attribute."""
     return isinstance(entry, ast.Expr) and isinstance(entry.value, ast.Constant) and isinstance(entry.value.value, str)

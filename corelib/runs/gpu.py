@@ -1,7 +1,8 @@
-"""One GPU for each job on a workstation that has several.
+"""One GPU for each job on a workstation with several GPUs.
 
-A scheduler gives each job its own; without one, all jobs would compute on the first. Here a job locks one of the
-machine's GPUs for as long as its process lives, and sees only that one. The kernel frees the lock however it ends.
+A scheduler assigns a GPU to each job. Without a scheduler, all jobs would compute on the first GPU. Here each job locks
+one of the machine's GPUs while its process lives, and sees only that GPU. The kernel releases the lock when the process
+ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -28,61 +29,61 @@ log = logging.getLogger(__name__)
 CHOSEN = "CUDA_VISIBLE_DEVICES"
 
 PATIENCE = 60
-"""Seconds until an answer of the driver is given up."""
+"""Timeout for a query to the driver, in seconds."""
 
 OLDEST_DRIVER = {"13": 580, "12": 525}
-"""By the version of CUDA: the oldest NVIDIA driver for Linux with which its libraries work."""
+"""The oldest NVIDIA driver for Linux that supports a major version of CUDA, by that version."""
 
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID")
-"""Set by Slurm, PBS, LSF, Grid Engine and Flux in the jobs that they start."""
+"""Variables that Slurm, PBS, LSF, Grid Engine and Flux set in their jobs."""
 
 
 @contextmanager
 def one_gpu(locks: Path | None = None, seconds_between_looks: float = 2.0) -> Iterator[None]:
-    """Let this process see one GPU that no other job of this user has, while the block runs; wait until there is one.
+    """Make one GPU visible to this process while the block runs, one that no other job of this user has.
 
-    Does nothing where there is nothing to choose: where `CUDA_VISIBLE_DEVICES` names one GPU or none, as it does in a
-    scheduler's job with one GPU, and on a machine without NVIDIA GPUs. Where it names several, as in an allocation of
-    several GPUs in which Snakemake itself runs, one of those is taken.
+    Waits until a GPU is free. Does nothing if there is no choice: if `CUDA_VISIBLE_DEVICES` names at most one GPU, as
+    in a scheduler's job with one GPU, or if the machine has no NVIDIA GPU. If it names several, as in an allocation of
+    several GPUs in which Snakemake itself runs, this takes one of those.
 
     Args:
-        locks: where lock files lie; by default in a folder of the machine.
-        seconds_between_looks: while all GPUs are taken.
+        locks: folder of the lock files; by default one on this machine.
+        seconds_between_looks: polling interval while all GPUs are taken, in seconds.
     """
-    choice = _choice()
-    if not choice:
+    candidates = _candidates()
+    if not candidates:
         yield
         return
-    locks = locks or _locks_of_this_machine()
+    locks = locks or _default_lock_folder()
     locks.mkdir(mode=0o700, exist_ok=True)
-    before = os.environ.get(CHOSEN)
-    if (taken := _lock_one(choice, locks)) is None:
-        log.info("all of %d GPUs are taken; waiting for one", len(choice))
-    while taken is None:
+    previous = os.environ.get(CHOSEN)
+    if (locked := _lock_one(candidates, locks)) is None:
+        log.info("all %d GPUs are taken; waiting for one", len(candidates))
+    while locked is None:
         time.sleep(seconds_between_looks)
-        taken = _lock_one(choice, locks)
-    name, lock = taken
+        locked = _lock_one(candidates, locks)
+    name, lock = locked
     with lock:
         os.environ[CHOSEN] = name
         try:
             yield
         finally:
-            if before is None:
+            if previous is None:
                 del os.environ[CHOSEN]
             else:
-                os.environ[CHOSEN] = before
+                os.environ[CHOSEN] = previous
 
 
 def check_that_it_computes() -> None:
-    """Raise `DeviceError` in a scheduler's job that was given a GPU which torch cannot use.
+    """Raise `DeviceError` if a scheduler has assigned a GPU to this job that torch cannot use.
 
-    Computed on the CPU, in the CPU's precision and at its speed, its result would be taken for that of a GPU. Without a
-    scheduler, all jobs of the machine use the CPU alike, and their logs say so.
+    The job would otherwise compute on the CPU, in the CPU's precision and at its speed, and its result would pass for
+    that of a GPU. Without a scheduler, all jobs of the machine use the CPU, and each logs a warning.
     """
-    given = os.environ.get(CHOSEN, "").strip()
+    assigned = os.environ.get(CHOSEN, "").strip()
     is_scheduled = any(name in os.environ for name in SCHEDULERS)
-    is_given_one = bool(given) if is_scheduled else given or CHOSEN not in os.environ
-    if not is_given_one or given in ("-1", "NoDevFiles") or not _has_nvidia():
+    has_gpu = bool(assigned) if is_scheduled else assigned or CHOSEN not in os.environ
+    if not has_gpu or assigned in ("-1", "NoDevFiles") or not _has_nvidia():
         return
     import torch
 
@@ -91,100 +92,104 @@ def check_that_it_computes() -> None:
     advice = advice_for_driver(torch.version.cuda) or "see docs/environment.md for the driver"
     if is_scheduled:
         raise DeviceError(
-            f"{CHOSEN} is {given!r} on {platform.node()}, and torch {torch.__version__} can use no GPU there, expected "
-            f"the one that the job was given; {advice}, or exclude the node."
+            f"{CHOSEN} is {assigned!r} on {platform.node()}, but torch {torch.__version__} can use no GPU there, "
+            f"expected the GPU assigned to the job; {advice}, or exclude the node."
         )
-    log.warning("torch %s can use no GPU here, and computes on the CPU; %s", torch.__version__, advice)
+    log.warning("torch %s can use no GPU here and computes on the CPU; %s", torch.__version__, advice)
 
 
 def advice_for_driver(cuda: str | None) -> str | None:
-    """What to do about this machine's NVIDIA driver, in words; None if it is new enough for a version of CUDA."""
-    needed = OLDEST_DRIVER.get((cuda or "").split(".")[0])
-    found = driver()
-    if needed is None or found is None or int(found.split(".")[0]) >= needed:
+    """Advice on an NVIDIA driver that is too old for a version of CUDA; None if it is new enough or unknown."""
+    required = OLDEST_DRIVER.get((cuda or "").split(".")[0])
+    installed = driver()
+    if required is None or installed is None or int(installed.split(".")[0]) >= required:
         return None
-    advice = f"the NVIDIA driver is {found}, and CUDA {cuda} needs {needed} or newer"
-    return f"{advice}: make env CUDA=12" if int(found.split(".")[0]) >= OLDEST_DRIVER["12"] else advice
+    advice = f"the NVIDIA driver is {installed}, but CUDA {cuda} needs {required} or newer"
+    return f"{advice}: make env CUDA=12" if int(installed.split(".")[0]) >= OLDEST_DRIVER["12"] else advice
 
 
 def driver() -> str | None:
-    """The version of this machine's NVIDIA driver; None if it has none, or none that answers."""
-    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    """The version of this machine's NVIDIA driver; None if there is none or it does not respond."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        said = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.split()
+        words = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
-    return said[0] if said and said[0][0].isdigit() else None
+    return words[0] if words and words[0][0].isdigit() else None
 
 
 def _has_nvidia() -> bool:
     return shutil.which("nvidia-smi") is not None or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _locks_of_this_machine() -> Path:
-    """The same for all jobs of this user on this machine, or in this allocation, which may number its GPUs anew."""
+def _default_lock_folder() -> Path:
+    """The folder of lock files that all jobs of this user share on this machine or, in an allocation, within it.
+
+    An allocation has a folder of its own because it may number its GPUs from 0.
+    """
     allocation = next((f"-{os.environ[name]}" for name in SCHEDULERS if name in os.environ), "")
     return Path("/tmp") / f"corelib-gpus-{os.getuid()}{allocation}"
 
 
-def _choice() -> list[str]:
-    """The GPUs among which this process has to choose for itself; empty if it has not."""
+def _candidates() -> list[str]:
+    """The GPUs among which this process must choose itself; empty if there is no choice."""
     if CHOSEN in os.environ:
-        named = _named(os.environ[CHOSEN])
-        return named if len(named) > 1 else []
-    if any(name in os.environ for name in SCHEDULERS):  # what is to be seen there belongs to others as well
+        devices = _parse_visible(os.environ[CHOSEN])
+        return devices if len(devices) > 1 else []
+    if any(name in os.environ for name in SCHEDULERS):  # the visible GPUs may belong to other jobs
         return []
     return gpus_of_this_machine()
 
 
 def max_jobs_on_gpus() -> int | None:
-    """How many jobs with a GPU can run here at a time, one on each that CUDA shows; None where there is no GPU."""
-    found = _named(os.environ[CHOSEN]) if CHOSEN in os.environ else gpus_of_this_machine()
-    return len(found) if found and _has_nvidia() else None
+    """Maximum number of concurrent jobs with a GPU: one on each visible GPU. None if there is no GPU."""
+    devices = _parse_visible(os.environ[CHOSEN]) if CHOSEN in os.environ else gpus_of_this_machine()
+    return len(devices) if devices and _has_nvidia() else None
 
 
-def _named(value: str) -> list[str]:
-    """The devices that a value of `CUDA_VISIBLE_DEVICES` names: CUDA reads to the first that is none, such as -1."""
+def _parse_visible(value: str) -> list[str]:
+    """The devices in a value of `CUDA_VISIBLE_DEVICES`: those before the first invalid name, such as -1, as in CUDA."""
     names = [name.strip() for name in value.split(",")]
-    count = len(_listed()) or math.inf
+    count = len(_query_gpus()) or math.inf
 
-    def is_there(name: str) -> bool:
+    def exists(name: str) -> bool:
         return int(name) < count if name.isdecimal() else name.startswith(("GPU-", "MIG-"))
 
-    return list(dict.fromkeys(itertools.takewhile(is_there, names)))
+    return list(dict.fromkeys(itertools.takewhile(exists, names)))
 
 
 def gpus_of_this_machine() -> list[str]:
-    """The identities of this machine's NVIDIA GPUs, in the driver's order; none where the driver does not answer.
+    """The UUIDs of this machine's NVIDIA GPUs, in the driver's order; empty if the driver does not respond.
 
-    A GPU that is cut into MIG instances counts by those: CUDA shows a process one of them at a time.
+    A GPU that is partitioned into MIG instances is replaced by them: a process can use only one instance at a time.
     """
-    return [name for gpu, *instances in _listed() for name in instances or [gpu]]
+    return [name for gpu, *instances in _query_gpus() for name in instances or [gpu]]
 
 
-def _listed() -> list[list[str]]:
-    """The identity of each GPU of this machine, and those of its MIG instances behind it."""
+def _query_gpus() -> list[list[str]]:
+    """For each GPU of this machine, its UUID followed by those of its MIG instances."""
     if shutil.which("nvidia-smi") is None:
         return []
-    asked = ["nvidia-smi", "--list-gpus"]
+    command = ["nvidia-smi", "--list-gpus"]
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        log.warning("nvidia-smi has not answered in %d seconds: no GPU is chosen, and jobs may share one", PATIENCE)
+        log.warning("nvidia-smi has not responded within %d s: no GPU is chosen, and jobs may share one", PATIENCE)
         return []
-    found: list[list[str]] = []
+    gpus: list[list[str]] = []
     for line in answer.stdout.splitlines() if answer.returncode == 0 else []:
         uuid = re.search(r"\(UUID: ([^)]+)\)", line)
-        if uuid and line.lstrip().startswith("MIG") and found:
-            found[-1].append(uuid[1])
+        if uuid and line.lstrip().startswith("MIG") and gpus:
+            gpus[-1].append(uuid[1])
         elif uuid:
-            found.append([uuid[1]])
-    return found
+            gpus.append([uuid[1]])
+    return gpus
 
 
-def _lock_one(choice: list[str], locks: Path) -> tuple[str, IO[bytes]] | None:
-    for name in choice:
-        stream = (locks / f"{name.replace('/', '-')}.lock").open("ab")  # older drivers: MIG-GPU-.../7/0
+def _lock_one(candidates: list[str], locks: Path) -> tuple[str, IO[bytes]] | None:
+    """Lock the first free GPU; its name and the open lock file, or None if all are taken."""
+    for name in candidates:
+        stream = (locks / f"{name.replace('/', '-')}.lock").open("ab")  # names of older drivers: MIG-GPU-.../7/0
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,7 +1,7 @@
-"""The frame of every script: specification in, manifest and provenance out, and a log that can be found.
+"""Job runner: reads the specification, runs the stage, writes manifest, provenance record and log.
 
-A job reads its specification and nothing else of the configuration. It refuses to work if the code or the packages
-have changed since it was planned: its result would lie at an address that does not describe it.
+A job reads its specification and nothing else of the configuration. It refuses to run if the code or the packages have
+changed since it was planned: its address would not describe its result.
 """
 
 from __future__ import annotations
@@ -49,29 +49,30 @@ log = logging.getLogger(__name__)
 Settings = TypeVar("Settings", bound=Section)
 
 INTERRUPTED = 75
-"""Exit status of a job that was asked to end and has saved its state (EX_TEMPFAIL: try again)."""
+"""Exit status of a job that has received a termination signal and saved its state (EX_TEMPFAIL: try again)."""
 
 
 def run_job(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]) -> None:
     """Run one stage for one Snakemake job.
 
     Args:
-        snakemake: the object that Snakemake gives to scripts, with `params.specification` and `output.manifest`.
-        stage: the function that does the work.
-        settings: the type of what it reads.
+        snakemake: the object that Snakemake passes to scripts, with `params.specification` and `output.manifest`.
+        stage: the function of the stage.
+        settings: the type of its settings.
 
-    Exits with one sentence for a `UserError`, and with a traceback for anything else, both at the end of the job's log.
-    When it is asked to end, it saves what can be saved, leaves nothing half written, and exits with `INTERRUPTED`.
+    On a `UserError`, the process exits with one sentence at the end of the job's log; on any other exception, with a
+    traceback there. On a termination signal, it saves its state if the stage has one, leaves no partial file, and exits
+    with status `INTERRUPTED`.
     """
     try:
         logging.basicConfig(level=logging.INFO, handlers=[JobLog(Path(snakemake.log[0]))], force=True)
     except OSError as error:
-        print(f"Error: {error.filename}: {error.strerror}, expected a place for the job's log.", file=sys.stderr)
+        print(f"Error: {error.filename}: cannot open the job's log ({error.strerror}).", file=sys.stderr)
         sys.exit(1)
-    for asking in ASKING_TO_END:
-        signal.signal(asking, _end)
+    for number in ASKING_TO_END:
+        signal.signal(number, _interrupt)
     try:
-        _work(snakemake, stage, settings)
+        _run_with_lease(snakemake, stage, settings)
     except Interrupted as interruption:
         log.warning("%s", interruption)
         sys.exit(INTERRUPTED)
@@ -80,37 +81,38 @@ def run_job(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings
         sys.exit(1)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            place = error.filename or snakemake.output.manifest
-            log.error("Error: %s: %s, expected a place with room to write.", place, error.strerror)
+            path = error.filename or snakemake.output.manifest
+            log.error("Error: %s: %s; free space or correct the permissions.", path, error.strerror)
             sys.exit(1)
         log.error("%s", traceback.format_exc())
         sys.exit(1)
 
 
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    raise Interrupted(f"asked to end ({signal.Signals(number).name}); what was complete is kept")
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted(f"received {signal.Signals(number).name}; complete files are kept")
 
 
-def _work(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]) -> None:
-    """Do the work, or take over what another job has made of it in the meantime."""
+def _run_with_lease(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]) -> None:
+    """Complete the run while holding its lease; if the lease is lost, wait for it again."""
     check_variables(os.environ)
     check_packages()
     specification = read_specification(Path(snakemake.params.specification))
-    _check_that_it_is_still_meant(Path(snakemake.params.specification), specification, Path(snakemake.scriptdir))
+    _check_code_unchanged(Path(snakemake.params.specification), specification, Path(snakemake.scriptdir))
     while True:
         lease = Lease(Path(snakemake.output.manifest).with_suffix(".lease"))
         try:
-            with lease.held(), _its_gpu(snakemake):
-                _make(snakemake, specification, stage, settings)
+            with lease.held(), _assigned_gpu(snakemake):
+                _complete(snakemake, specification, stage, settings)
             return
         except Interrupted:
             if not lease.is_lost:
                 raise
 
 
-def _make(
+def _complete(
     snakemake: Any, specification: Specification, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]
 ) -> None:
+    """Run the stage, or find the run already complete, and write the provenance record and the manifest."""
     began, clock = datetime.now().astimezone(), time.monotonic()
     manifest = Path(snakemake.output.manifest)
     is_product = manifest.parts[0] == RESULTS.name
@@ -126,26 +128,26 @@ def _make(
         checkpoint_seconds=specification.execution.checkpoint_seconds,
         trained=trained_behind(specification, inputs),
     )
-    seals = {specification.builds_on[role]: lies.seal for role, lies in inputs.items()} if is_product else {}
+    seals = {specification.builds_on[role]: found.seal for role, found in inputs.items()} if is_product else {}
     record = None
-    if work.folder == manifest.parent:  # a share of a run's images is looked through by its stage
-        record = _made_before(provenance_path(manifest), work, seals)
+    if work.folder == manifest.parent:  # for a shard of a run's images, the stage checks the files itself
+        record = _completed_record(provenance_path(manifest), work, seals)
     if record is not None:
-        log.info("made before by %s; every file is as it was left. Its log:", _maker(record))
+        log.info("already complete (by %s), all hashes verified; its log:", _maker(record))
         log.info("%s", "".join(f"\n    {line}" for line in record.log))  # Snakemake has deleted the log itself
     else:
-        _say_where_it_runs(specification)
+        _log_environment(specification)
         attempts = attempts_at(manifest, work, began) if snakemake.resources.get("gpu") else []
         outcome = stage(settings.model_validate_json(json.dumps(specification.settings)), work)
-        check_packages()  # once more, for what the stage imported while it ran
-        made = vouched_for(
+        check_packages()  # again, for modules that the stage has imported while it ran
+        content = vouched_for(
             work.folder, specification.stage, work.digest, outcome.files, outcome.facts, work.trained, seals
         )
-        seconds = time.monotonic() - clock  # the time of day may be set meanwhile
+        seconds = time.monotonic() - clock  # the system clock may have been set meanwhile
         log.info("done in %.1f s", seconds)
         records = {name: sha256_of(below(work.folder, name)) for name in outcome.records}
         lines = lines_of(Path(snakemake.log[0]))
-        record = provenance_of(specification, made, began, seconds, records, attempts[:-1], lines)
+        record = provenance_of(specification, content, began, seconds, records, attempts[:-1], lines)
         write_record(provenance_path(manifest), record)
     manifest.with_suffix(ATTEMPTS).unlink(missing_ok=True)
     write_record(manifest, record.manifest)
@@ -153,23 +155,24 @@ def _make(
 
 
 def _clear_leftovers(manifest: Path) -> None:
-    """Remove what an attempt that was killed has left half written; the lease says that nobody else works here.
+    """Remove the partial files of a killed attempt. This job holds the lease, so no other job writes them.
 
-    Shards of a run share a folder, and tables theirs: there, a job knows only the files that bear its manifest's name.
+    The shards of a run share a folder, and so do tables. There, a job's partial files are those with the name of its
+    manifest.
     """
     is_alone = manifest.name == MANIFEST
-    for folder, folders, files in os.walk(manifest.parent):  # which follows no links into the user's own folders
-        left = [name for name in (*folders, *files) if name.startswith("." if is_alone else f".{manifest.stem}.")]
-        folders[:] = [name for name in folders if is_alone and name not in left]
-        for path in (Path(folder, name) for name in left if ".lease" not in name and SPECIFICATION not in name):
-            log.info("%s: left half written by an earlier attempt; removed", path)
+    for folder, folders, files in os.walk(manifest.parent):  # does not follow links into the user's own folders
+        partial = [name for name in (*folders, *files) if name.startswith("." if is_alone else f".{manifest.stem}.")]
+        folders[:] = [name for name in folders if is_alone and name not in partial]
+        for path in (Path(folder, name) for name in partial if ".lease" not in name and SPECIFICATION not in name):
+            log.info("%s: partial file of an earlier attempt; removed", path)
             with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 @contextmanager
-def _its_gpu(snakemake: Any) -> Iterator[None]:
-    """The GPU that the rule asks for, while the block runs."""
+def _assigned_gpu(snakemake: Any) -> Iterator[None]:
+    """Make one GPU visible while the block runs, if the rule requests one."""
     if not snakemake.resources.get("gpu"):
         yield
         return
@@ -178,20 +181,20 @@ def _its_gpu(snakemake: Any) -> Iterator[None]:
         yield
 
 
-def _made_before(path: Path, work: Work, seals: Mapping[str, str]) -> Provenance | None:
-    """The provenance record of this very run, if an earlier job has completed it and its files are still whole.
+def _completed_record(path: Path, work: Work, seals: Mapping[str, str]) -> Provenance | None:
+    """The provenance record of this run, if an earlier job has completed it and all its files are unchanged.
 
-    A product has to be made of the same content, too, of which `seals` are. Snakemake deletes a job's outputs, that is
-    manifests, before it starts the job, and starts it again if the process that had submitted it died before it saw it
-    end. The provenance record is no output, so it is still there.
+    A product must also have been made from inputs with the same `seals`. Snakemake deletes the outputs of a job (its
+    manifest) before it starts the job. It starts a completed job again if the Snakemake process that submitted the job
+    died before it saw the job end. The provenance record is no output, so it still exists.
     """
     try:
         record = read_provenance(path)
         is_whole = all(sha256_of(below(work.folder, name)) == sha256 for name, sha256 in record.records.items())
     except (ArtefactError, OSError):
         return None
-    is_of_these = record.manifest.trained == work.trained and record.manifest.inputs == seals
-    return record if is_whole and is_of_these and is_still_true(record.manifest, work.folder, work.digest) else None
+    same_inputs = record.manifest.trained == work.trained and record.manifest.inputs == seals
+    return record if is_whole and same_inputs and is_still_true(record.manifest, work.folder, work.digest) else None
 
 
 def _maker(record: Provenance) -> str:
@@ -199,27 +202,28 @@ def _maker(record: Provenance) -> str:
     return f"{job} on {record.host} at {record.finished}"
 
 
-def _say_where_it_runs(specification: Specification) -> None:
-    place = os.environ.get("SLURMD_NODENAME") or platform.node()
+def _log_environment(specification: Specification) -> None:
+    node = os.environ.get("SLURMD_NODENAME") or platform.node()
     job = os.environ.get("SLURM_JOB_ID")
     log.info("%s %s", specification.stage, specification.slug)
-    log.info("on %s%s, %s", place, f", job {job}" if job else "", device_in_words())
+    log.info("on %s%s, %s", node, f", job {job}" if job else "", device_in_words())
     versions = {"python": platform.python_version(), **specification.packages}
-    written = ", ".join(f"{name} {version}" for name, version in versions.items())
-    log.info("%d CPU thread(s), %s", specification.threads, written)
+    versions_as_text = ", ".join(f"{name} {version}" for name, version in versions.items())
+    log.info("%d CPU thread(s), %s", specification.threads, versions_as_text)
 
 
-def _check_that_it_is_still_meant(path: Path, specification: Specification, scripts: Path) -> None:
-    """Raise `ArtefactError` if the specification describes other code than what would run now."""
-    own = [below(scripts.resolve(), name) for name in specification.code if name.endswith(".py")]
-    if not own:
-        raise ArtefactError(f"{path}: it names no script, expected that of its stage; delete it.")
-    for kind, planned, now in (
-        ("module", specification.code, code_of(*own)),
-        ("package", specification.packages, packages_of(*own)),
+def _check_code_unchanged(path: Path, specification: Specification, script_folder: Path) -> None:
+    """Raise `ArtefactError` if the code or the packages differ from those in the specification."""
+    scripts = [below(script_folder.resolve(), name) for name in specification.code if name.endswith(".py")]
+    if not scripts:
+        raise ArtefactError(f"{path}: it names no script, expected the script of its stage; delete it.")
+    for kind, planned, current in (
+        ("module", specification.code, code_of(*scripts)),
+        ("package", specification.packages, packages_of(*scripts)),
     ):
-        if differing := sorted(name for name in planned.keys() | now.keys() if planned.get(name) != now.get(name)):
+        names = planned.keys() | current.keys()
+        if differing := sorted(name for name in names if planned.get(name) != current.get(name)):
             raise ArtefactError(
-                f"{path}: {kind} {differing[0]} has changed since this run was planned, expected the same code; "
-                "ask for the target again to plan it anew."
+                f"{path}: {kind} {differing[0]} has changed since this run was planned; ask for the target again to "
+                "plan it with the present code."
             )

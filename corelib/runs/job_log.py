@@ -12,15 +12,15 @@ from pathlib import Path
 
 
 def lines_of(path: Path) -> list[str]:
-    """What the job has said so far; nothing where the disk of its log is full."""
+    """The lines of a job's log so far; empty if there is no file, as when its disk is full."""
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
 class JobLog(logging.handlers.WatchedFileHandler):
-    """A job's log, and everything else that the process prints; made anew should the file be deleted.
+    """Handler for a job's log file, to which all other output of the process is redirected as well.
 
-    Snakemake deletes it when it starts another job for the same run, while this one may still compute. What cannot be
-    written there, because its disk is full, goes where the process would have printed without it.
+    The file is created again if it is deleted: Snakemake deletes it when it starts another job for the same run, while
+    this job may still run. Records that cannot be written, as when the disk is full, go to the original standard error.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,14 +30,14 @@ class JobLog(logging.handlers.WatchedFileHandler):
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record to the log, or to the terminal if the log cannot be opened."""
+        """Write a record to the log, or to the original standard error if the log cannot be opened."""
         try:
             super().emit(record)
-        except OSError:  # it was deleted, and cannot be made anew
+        except OSError:  # it was deleted and cannot be created again
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        """Write a record to the terminal that could not be written to the log."""
+        """Write to the original standard error a record that could not be written to the log."""
         with suppress(OSError):
             os.write(self._terminal, f"{self.format(record)}\n".encode())
 

@@ -1,4 +1,4 @@
-"""What a job records of itself: earlier attempts, and its provenance: code, packages, device, time and memory."""
+"""The records that a job writes about itself: earlier attempts, code, packages, device, time and memory."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from corelib.runs.specification import Specification
 from corelib.runs.stage import Work
 
 ATTEMPTS = ".attempts.json"
-"""Ending of the file with the attempts at a run that is not complete, instead of a manifest's `.json`."""
+"""Suffix of the file with the attempts at an incomplete run, in place of a manifest's `.json`."""
 
 
 class Attempts(BaseModel):
-    """The attempts at a run that is not complete.
+    """The attempts at an incomplete run.
 
     Attributes:
-        owner: the run and the models that it builds on (`Work.owner`).
-        attempts: in the order in which they began.
+        owner: identifies the run and the models that it builds on (`Work.owner`).
+        attempts: the attempts, oldest first.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -43,10 +43,11 @@ class Attempts(BaseModel):
 
 
 def attempts_at(manifest: Path, work: Work, began: datetime) -> list[Attempt]:
-    """The attempts at a run so far, this one the last: what was interrupted may have computed on other devices.
+    """Record this attempt at a run, and return all attempts so far, this one last.
 
-    They are stored beside the manifest until it is written. When an attempt was killed is not known, but when it saved
-    its checkpoint last. A file that is missing, malformed or another run's counts as none.
+    They are recorded because an interrupted attempt may have used another device. The file is beside the manifest until
+    the manifest is written. The time at which an attempt was killed is unknown; the time of its last checkpoint is
+    recorded instead. A file that is missing, malformed or of another run counts as empty.
     """
     path = manifest.with_suffix(ATTEMPTS)
     try:
@@ -63,7 +64,7 @@ def attempts_at(manifest: Path, work: Work, began: datetime) -> list[Attempt]:
 
 
 def _machine(began: datetime) -> Machine:
-    """Where this process works at a run, and since when."""
+    """The machine, device and job of this process, and when it began."""
     return Machine(
         began=began.isoformat(timespec="milliseconds"),
         host=platform.node(),
@@ -76,8 +77,8 @@ def _machine(began: datetime) -> Machine:
 
 def device_in_words() -> str:
     """The device and the value of `CUDA_VISIBLE_DEVICES`, for the log."""
-    seen = os.environ.get(CHOSEN)
-    return _device() if seen is None else f"{_device()} ({CHOSEN}={seen})"
+    visible = os.environ.get(CHOSEN)
+    return _device() if visible is None else f"{_device()} ({CHOSEN}={visible})"
 
 
 def provenance_of(
@@ -89,14 +90,14 @@ def provenance_of(
     earlier_attempts: Sequence[Attempt],
     log: Sequence[str],
 ) -> Provenance:
-    """The provenance record of a job that has just made the files of a manifest.
+    """The provenance record of the job that has just written the files of a manifest.
 
     Args:
         specification, manifest: of the run.
         began: when the job began.
-        seconds: that it took, by a monotonic clock.
-        records: sha256 of each file that says when and where something was made.
-        earlier_attempts: those that were interrupted.
+        seconds: duration by a monotonic clock.
+        records: sha256 of each file of the stage that describes the computation, not the result, by its path.
+        earlier_attempts: the interrupted attempts.
         log: lines of the job's log.
     """
     return Provenance.sealed(
@@ -144,7 +145,7 @@ def _device() -> str:
 
 
 def _processor() -> str:
-    """The model of the CPU: sums are rounded in another way on another one."""
+    """The model of the CPU, on which the rounding of sums depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -153,12 +154,12 @@ def _processor() -> str:
 
 
 def _arithmetic() -> dict[str, Any]:
-    """What else decides how numbers are rounded: kernels, libraries, and variables that these heed by themselves."""
-    found: dict[str, Any] = {**recorded(os.environ)}
+    """Other influences on rounding: CPU kernels, versions of CUDA libraries, and the variables that libraries read."""
+    influences: dict[str, Any] = {**recorded(os.environ)}
     if "torch" in sys.modules:
         import torch
 
-        found["cpu_kernels"] = torch.backends.cpu.get_cpu_capability()
+        influences["cpu_kernels"] = torch.backends.cpu.get_cpu_capability()
         if torch.cuda.is_available():
-            found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    return found
+            influences |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return influences

@@ -1,4 +1,4 @@
-"""Where runs and results are stored, and the names of their files."""
+"""Folders of runs and results, and the names of their files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNS, RESULTS = Path("runs"), Path("results")
 SPECIFICATION = "specification.json"
 
 RUN = re.compile(r"[a-z0-9_]+/[a-z0-9_-]+-[0-9a-f]{12}")
-"""What the name of a run is like."""
+"""Pattern of the name of a run."""
 
 SHARDS = "shards"
 
@@ -32,4 +32,4 @@ def _checked_name(name: str) -> str:
 
 
 RunName = Annotated[str, AfterValidator(_checked_name)]
-"""`STAGE/SLUG-DIGEST`. Names of runs become paths, so a record with any other text in their place is refused."""
+"""The name of a run, `STAGE/SLUG-DIGEST`. It becomes a path, so a record with any other text is refused."""

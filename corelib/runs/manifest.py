@@ -18,14 +18,14 @@ from corelib.runs.layout import MANIFEST, RunName
 
 
 class ManifestRecord(SealedRecord):
-    """What a manifest says, wherever it is stored.
+    """The content of a manifest, wherever it is stored.
 
     Attributes:
         stage, digest: of the run.
         files: sha256 of each file or folder, by its path in the stage's folder.
         facts: values that later stages read.
-        trained: seals of the trained models behind the run, by the names of the models' runs.
-        inputs: seals of the runs that a product was put together from, by name; empty for other stages.
+        trained: seals of the trained models that the run builds on, by the names of the models' runs.
+        inputs: seals of the runs from which a product was made, by name; empty for other stages.
     """
 
     KIND: ClassVar[str] = "manifest"
@@ -41,63 +41,65 @@ class ManifestRecord(SealedRecord):
 class Manifest(ManifestRecord):
     """A manifest in the folder of its stage.
 
-    A fact that is missing is an `ArtefactError` that names the file, if the manifest was read by `read_manifest`.
+    If it was read by `read_manifest`, access to a missing fact raises `ArtefactError` with the name of the file.
 
     Attributes:
-        folder: of the stage; not stored in the file.
+        folder: folder of the stage; not stored in the file.
     """
 
     folder: Path = Field(exclude=True)
 
     def outside(self, path: str, sha256: str) -> Path:
-        """The path of something that the stage vouches for by a fact, an asset say, after checking its bytes.
+        """The path of a file whose sha256 is a fact of the manifest, such as an asset, after verifying its sha256.
 
-        `path` is relative to the stage's folder, and the links in it are followed. Raises `ArtefactError` if it leads
-        elsewhere than a link of the folder itself does, or the bytes are other ones.
+        `path` is relative to the stage's folder; links in it are followed. Raises `ArtefactError` if the file is
+        missing or has another sha256, or if the path leads out of the folder other than by a link at its top.
         """
-        found = followed(self.place(path))
-        if not found.exists():
-            raise ArtefactError(f"{found}: missing, expected what {self.folder / MANIFEST} vouches for.")
-        if (sha := _sha256_or_reason(found)) != sha256:
+        resolved = followed(self.place(path))
+        if not resolved.exists():
             raise ArtefactError(
-                f"{found}: its sha256 is {sha[:12]}, expected {sha256[:12]} as when it was taken into use; put the old "
-                f"content back, or delete {self.folder} to take the new one into use under every run that needs it."
+                f"{resolved}: missing, expected the file recorded in {self.folder / MANIFEST}; restore it."
             )
-        return found
+        if (actual := _sha256_of_readable(resolved)) != sha256:
+            raise ArtefactError(
+                f"{resolved}: its sha256 is {actual[:12]}, expected {sha256[:12]} as when it was adopted; restore the "
+                f"old content, or delete {self.folder} to adopt the new content for every run that needs it."
+            )
+        return resolved
 
     def place(self, path: object) -> Path:
-        """Where something lies that a fact names, unchecked: in the stage's folder, or where a link of it leads.
+        """The path of a file that a fact names, without verification: in the stage's folder or behind one of its links.
 
-        The links at the top of a folder are those by which a run takes the user's own files into use.
+        A run links to the user's own files at the top of its folder.
         """
         lexical = named_below(self.folder, path)
         top = self.folder / lexical.relative_to(self.folder).parts[0]
         return lexical if top.is_symlink() else below(self.folder, path)
 
     def file(self, name: str) -> Path:
-        """The path of one of the stage's files, after checking that its bytes are the ones vouched for.
+        """The path of a file or folder of the stage, after verifying its sha256.
 
-        Raises `ArtefactError` if they are not, or if the file or a link in it leads out of the stage's folder.
+        Raises `ArtefactError` if it is missing, damaged or not listed, or if it or a link in it leads out of the folder
+        of the stage.
         """
         if name not in self.files:
-            raise ArtefactError(
-                f"{self.folder / MANIFEST}: it vouches for no file `{name}`, only {sorted(self.files)}."
-            )
+            raise ArtefactError(f"{self.folder / MANIFEST}: it lists no file `{name}`, only {sorted(self.files)}.")
         path = below(self.folder, name)
         if not path.exists():
             raise ArtefactError(f"{path}: the file is missing; delete {self.folder} and ask for the target again.")
         if path.is_dir():
             for link in (file for file in path.rglob("*") if file.is_symlink()):
                 below(self.folder, link.relative_to(self.folder).as_posix())
-        if (found := _sha256_or_reason(path)) != self.files[name]:
+        if (actual := _sha256_of_readable(path)) != self.files[name]:
             raise ArtefactError(
-                f"{path}: its sha256 is {found[:12]}, but its manifest expects {self.files[name][:12]}; "
+                f"{path}: its sha256 is {actual[:12]}, but its manifest expects {self.files[name][:12]}; "
                 f"the file is damaged: delete {self.folder} and ask for the target again."
             )
         return path
 
 
-def _sha256_or_reason(path: Path) -> str:
+def _sha256_of_readable(path: Path) -> str:
+    """The sha256 of a file or folder. Raises `ArtefactError` if it is not readable."""
     try:
         return sha256_of(path)
     except OSError as error:
@@ -113,15 +115,15 @@ def vouched_for(
     trained: Mapping[str, str],
     inputs: Mapping[str, str],
 ) -> ManifestRecord:
-    """A manifest over the named files (or folders) in a stage's folder, as they are now.
+    """The manifest of files (or folders) in a stage's folder, with their present sha256.
 
     Args:
-        folder: of the stage.
+        folder: folder of the stage.
         stage, digest: of the run.
-        files: paths in the folder.
+        files: paths relative to the folder.
         facts: values that later stages read.
-        trained: seals of the trained models behind the run, by name.
-        inputs: seals of the runs that a product was put together from, by name.
+        trained: seals of the trained models that the run builds on, by name.
+        inputs: seals of the runs from which a product was made, by name.
     """
     hashes = {name: sha256_of(folder / name) for name in files}
     return ManifestRecord.sealed(
@@ -130,7 +132,7 @@ def vouched_for(
 
 
 def is_still_true(manifest: ManifestRecord, folder: Path, digest: str) -> bool:
-    """Whether a manifest belongs to a run and every file is there with the bytes it vouches for."""
+    """Whether a manifest has the digest of a run, and every file that it lists exists with its sha256."""
     try:
         hashes = manifest.files.items()
         return manifest.digest == digest and all(sha256_of(below(folder, name)) == sha256 for name, sha256 in hashes)

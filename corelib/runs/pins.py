@@ -1,4 +1,4 @@
-"""The pinned versions of packages, and which installed ones differ from them."""
+"""The pinned versions of packages, and the installed versions that differ from them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from pathlib import Path
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES
 
 PINS, PINS_OF_CUDA_12 = Path("envs/requirements.txt"), Path("envs/requirements-cuda12.txt")
-"""Below the repository; those of the second take the place of those of the first by the same names."""
+"""Files with pins, relative to the repository. A pin in the second replaces the pin of that package in the first."""
 
 
 def pins(repository: Path) -> dict[str, str]:
-    """The version of every package that the environment is made of: with CUDA 13, or with 12 if torch is that one's."""
-    known, others = _pins(repository / PINS), _pins(repository / PINS_OF_CUDA_12)
-    return known | others if dict(_installed(["torch"])) == {"torch": others["torch"]} else known
+    """The pinned version of every package of the environment.
+
+    The pins are those for CUDA 12 if the installed torch is pinned there, and those for CUDA 13 otherwise.
+    """
+    cuda_13, cuda_12 = _read_pins(repository / PINS), _read_pins(repository / PINS_OF_CUDA_12)
+    return cuda_13 | cuda_12 if dict(_installed(["torch"])) == {"torch": cuda_12["torch"]} else cuda_13
 
 
-def _pins(file: Path) -> dict[str, str]:
+def _read_pins(file: Path) -> dict[str, str]:
     lines = file.read_text(encoding="utf-8").splitlines()
     pairs = (line.split("#")[0].strip().split("==") for line in lines)
     return {pair[0].lower(): pair[1] for pair in pairs if len(pair) == 2}
 
 
 def differing_versions(repository: Path) -> list[str]:
-    """The numerical packages that are not as pinned, in words; their results get addresses of their own."""
-    known = pins(repository)
+    """A sentence for each numerical package whose version is not the pinned one; results then get other addresses."""
+    pinned = pins(repository)
     return [
-        f"{name} is {found}, pinned is {known[name.lower()]}: results get addresses of their own"
-        for name, found in _installed(NUMERICAL_PACKAGES.values())
-        if name.lower() in known and found != known[name.lower()]
+        f"{name} is {version}, pinned is {pinned[name.lower()]}: results get addresses of their own"
+        for name, version in _installed(NUMERICAL_PACKAGES.values())
+        if name.lower() in pinned and version != pinned[name.lower()]
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a job says while it works: how far it is, how fast, and how long it will take."""
+"""Progress lines in the log of a job: steps done, rate, and estimated time left."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from datetime import timedelta
 
 log = logging.getLogger(__name__)
 
-SOONEST, LATEST = 10.0, 600.0  # seconds between two lines
+SOONEST, LATEST = 10.0, 600.0  # minimum and maximum interval between two lines, in seconds
 
-SHARE = 0.05  # of the time that the work has taken so far
+SHARE = 0.05  # the interval as a fraction of the time elapsed, within these limits
 
 
 class Progress:
-    """Logs step, loss, rate and time left: often at first, and rarely in a long run, whose log stays readable."""
+    """Logs step, loss, rate and time left, at intervals that grow so that the log of a long run stays readable.
+
+    Args:
+        name: noun in the log lines, such as `steps`.
+        total: number of steps.
+        start: number of steps done by earlier attempts.
+    """
 
     def __init__(self, name: str, total: int, start: int = 0) -> None:
         self.name, self.total, self.start = name, total, start
         self._began = self._last = time.monotonic()
 
     def report(self, done: int, loss: float | None = None) -> None:
-        """Say where the work stands after `done` of `total` steps."""
+        """Log the progress after `done` of `total` steps, if the interval has passed or all steps are done."""
         now = time.monotonic()
-        taken = now - self._began
-        if done < self.total and now - self._last < min(max(SOONEST, SHARE * taken), LATEST):
+        elapsed = now - self._began
+        if done < self.total and now - self._last < min(max(SOONEST, SHARE * elapsed), LATEST):
             return
         self._last = now
-        rate = (done - self.start) / max(taken, 1e-9)
-        left = timedelta(seconds=round((self.total - done) / max(rate, 1e-9)))
+        rate = (done - self.start) / max(elapsed, 1e-9)
+        remaining = timedelta(seconds=round((self.total - done) / max(rate, 1e-9)))
         shown_loss = "" if loss is None else f", loss {loss:.5f}"
-        log.info("%s %d/%d%s, %.1f/s, %s left", self.name, done, self.total, shown_loss, rate, left)
+        log.info("%s %d/%d%s, %.1f/s, %s left", self.name, done, self.total, shown_loss, rate, remaining)

@@ -1,4 +1,4 @@
-"""Provenance records: who made the files of a manifest, when, where, from what, and at what cost."""
+"""Provenance records: the job, machine, code, inputs, time and memory behind the files of a manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from corelib.runs.manifest import ManifestRecord
 from corelib.runs.specification import Specification
 
 ENDING = ".provenance.json"
-"""Ending of a record's file name, instead of a manifest's `.json`."""
+"""Suffix of a record's file name, in place of a manifest's `.json`."""
 
 
 def _checked_time(text: str) -> str:
@@ -28,11 +28,12 @@ Time = Annotated[str, AfterValidator(_checked_time)]
 
 
 class Machine(BaseModel):
-    """Where and when a process began to work.
+    """The machine, device and job of a process, and when it began.
 
     Attributes:
-        began: when.
-        host: name of the machine, and `node` the scheduler's name for it.
+        began: time at which the process began.
+        host: name of the machine.
+        node: the scheduler's name of the machine; None without a scheduler.
         scheduler_job: number of the scheduler's job; None if there is none.
         device: name of the GPU, or `cpu`.
         processor: model of the CPU.
@@ -49,10 +50,10 @@ class Machine(BaseModel):
 
 
 class Attempt(Machine):
-    """An attempt at a run that was interrupted.
+    """An interrupted attempt at a run.
 
     Attributes:
-        saved: when it saved its checkpoint last; missing if it saved none.
+        saved: time of its last checkpoint; missing if it saved none.
     """
 
     saved: Time | None = None
@@ -62,20 +63,20 @@ class Provenance(Machine, SealedRecord):
     """The provenance record beside a manifest.
 
     Attributes:
-        specification: of the run.
-        manifest: the manifest, repeated: Snakemake deletes manifests, but not this record.
-        commit: of the code, with `+` if the working tree differed from it; None outside a checkout.
-        python: version.
+        specification: the specification of the run.
+        manifest: a copy of the manifest: Snakemake deletes manifests, but not this record.
+        commit: commit of the code, with `+` if the working tree differed from it; None outside a checkout.
+        python: version of Python.
         packages: version of each numerical package with its local build tag, by name.
         machine: architecture of the CPU.
         visible_devices: the value of `CUDA_VISIBLE_DEVICES`; None if it is not set.
-        arithmetic: kernels, libraries and variables that decide how numbers are rounded.
+        arithmetic: kernels, library versions and variables that affect rounding.
         threads: number of CPU threads.
-        finished: when.
+        finished: time at which the job finished.
         wall_seconds: from `began` to `finished`, by a monotonic clock.
-        peak_memory_mib: largest resident memory of the process, in MiB.
-        records: sha256 of each file that says when and where something was made, by its path.
-        earlier_attempts: those that were interrupted.
+        peak_memory_mib: peak resident memory of the process, in MiB.
+        records: sha256 of each file of the stage that describes the computation, not the result, by its path.
+        earlier_attempts: the interrupted attempts.
         log: lines of the job's log.
     """
 
@@ -107,13 +108,14 @@ def read_provenance(path: Path) -> Provenance:
     """Read a provenance record.
 
     Raises `ArtefactError` if it is missing or malformed, if its seal does not match its content, or if the
-    specification and the manifest in it are not whole or not of one run.
+    specification and the manifest in it are damaged or do not belong to one run.
     """
     content = read_json(path)
     record = record_in(content, Provenance, path)
     is_whole = record.specification.has_its_digest() and has_its_seal(content["manifest"])
     if not is_whole or record.manifest.digest != record.specification.digest:
         raise ArtefactError(
-            f"{path}: its specification and its manifest are not of one run; delete it and ask for the target again."
+            f"{path}: its specification and its manifest do not belong to one run; delete it and ask for the target "
+            "again."
         )
     return record

@@ -1,11 +1,13 @@
-"""What Snakemake's side keeps for itself: requests that make a job run, and what is wanted at stable names.
+"""Bookkeeping of the Snakemake process: requests that trigger jobs, and the products that are wanted at stable names.
 
-Snakemake decides by ages and, where it has checksums of earlier jobs, by those. A request is an input file that is
-newer than the outputs and has content that no earlier input had, so the job that reads it is run in either case.
+Snakemake decides by modification times and, if it has checksums of earlier jobs, by those. A request is an input file
+that is newer than the outputs and has content that no earlier input had. A job that reads it therefore runs in either
+case.
 
-A table lies at a stable name, and a job that an earlier Snakemake has left behind may still be about to write there.
-The digest that is wanted at each name is noted before the product is judged, and a job looks at it, holding its lease,
-before it writes: either the job finds that another product is wanted, or it is waited for and its result is judged.
+A table has a stable name, and a job of an earlier Snakemake process may still be about to write it. This process
+therefore records the digest that is wanted at each name before it judges the product, and a job that holds its lease
+compares this digest before it writes. Either the job sees that another product is wanted, or this process waits for the
+job and judges its result.
 """
 
 from __future__ import annotations
@@ -24,30 +26,30 @@ from corelib.runs.lease import EXPIRY
 from corelib.runs.owner import is_held, read_owner
 
 BOOKKEEPING = Path(".snakemake/corelib")
-"""In Snakemake's own folder, and as dispensable as the rest of it."""
+"""Folder of these files, in Snakemake's own folder; like the rest of that folder, it may be deleted."""
 
 CONTROLLER = BOOKKEEPING / "controller.lease"
-"""Held by the one Snakemake that works in a folder."""
+"""Lease of the one Snakemake process that runs in a folder."""
 
 REQUESTS, WANTED = BOOKKEEPING / "requests", BOOKKEEPING / "wanted"
 
 MARGIN = 2.0
-"""Seconds by which a request is newer than the outputs; some file systems keep whole seconds only."""
+"""Seconds by which a request is newer than the outputs; some file systems store whole seconds only."""
 
 KEPT = 3600.0
-"""Seconds after which another process's requests are removed: a dry run beside this one may still need its own."""
+"""Age in seconds at which requests are removed. A concurrent dry run may still need younger ones."""
 
 
 def request(manifest: Path, outputs: Iterable[Path]) -> Path:
-    """Make a new input file that calls for a job to run, whatever Snakemake remembers of earlier ones.
+    """Create an input file that makes a job run, whatever Snakemake remembers of earlier jobs.
 
     Args:
-        manifest: what the job makes, below the working directory.
-        outputs: its output files. Those that lie there are wrong; such as are newer than the request, because a clock
-            was set back or differs, are dated back.
+        manifest: the manifest that the job writes, below the working directory.
+        outputs: the output files of the job. Existing outputs are wrong. Those that are newer than the request, because
+            a clock was set back or differs, get an earlier modification time.
 
     Returns:
-        The file, as an absolute path: Snakemake remembers which relative folders it has looked into.
+        The absolute path of the file: Snakemake caches the content of relative folders.
     """
     nonce = uuid.uuid4().hex
     path = Path.cwd() / REQUESTS / manifest.with_suffix("") / nonce
@@ -56,14 +58,14 @@ def request(manifest: Path, outputs: Iterable[Path]) -> Path:
     now = time.time()
     os.utime(path, (now, now))
     for output in outputs:
-        with suppress(OSError):  # missing, or somebody else's
+        with suppress(OSError):  # missing, or owned by another user
             if output.stat().st_mtime > now - MARGIN:
                 os.utime(output, (now - MARGIN, now - MARGIN))
     return path
 
 
 def remove_old_requests() -> None:
-    """Remove what earlier invocations have asked for."""
+    """Remove the requests of earlier invocations."""
     for folder, folders, files in os.walk(REQUESTS, topdown=False):
         for path in (Path(folder, name) for name in files):
             with suppress(OSError):
@@ -75,7 +77,7 @@ def remove_old_requests() -> None:
 
 
 def note_wanted(manifest: Path, digest: str) -> None:
-    """Note which product is wanted at a stable name."""
+    """Record which product is wanted at a stable name."""
     path = WANTED / manifest
     with suppress(OSError):
         if path.read_text(encoding="utf-8") == digest:
@@ -84,30 +86,30 @@ def note_wanted(manifest: Path, digest: str) -> None:
 
 
 def check_still_wanted(manifest: Path, digest: str) -> None:
-    """Raise `ArtefactError` if another product than this one is wanted at a stable name by now."""
+    """Raise `ArtefactError` if another product is now wanted at a stable name."""
     try:
         wanted = (WANTED / manifest).read_text(encoding="utf-8")
     except FileNotFoundError:
         return
     if wanted != digest:
         raise ArtefactError(
-            f"{manifest}: the configuration has changed since this job was started, and {wanted[:12]} is wanted there "
-            f"instead of {digest[:12]}; nothing is written, ask for the target again."
+            f"{manifest}: the configuration has changed since this job was submitted, and now wants "
+            f"{wanted[:12]}, not {digest[:12]}, so nothing is written; ask for the target again."
         )
 
 
 def is_free() -> bool:
-    """Whether no living Snakemake works in this folder, so that this one may."""
+    """Whether no living Snakemake process holds the lease of this folder."""
     return not is_held(CONTROLLER)
 
 
 def wait_for_writer(manifest: Path) -> None:
-    """Wait until no job that an earlier Snakemake has left behind is about to write a product.
+    """Wait until no job of an earlier Snakemake process is about to write a product.
 
-    A job renews its lease while it lives; of one on another machine that is silent for long enough nothing is expected.
+    A living job renews its lease. A job on another machine whose lease has expired counts as dead.
     """
     lease = manifest.with_suffix(".lease")
-    said = False
+    announced = False
     while True:
         try:
             owner, renewed = read_owner(lease), lease.stat().st_mtime_ns
@@ -115,22 +117,22 @@ def wait_for_writer(manifest: Path) -> None:
             return
         if owner is not None and owner.is_gone():
             return
-        if not said:
+        if not announced:
             print(f"{manifest}: still being written by {owner or 'a job'}; waiting for it.", file=sys.stderr)
-            said = True
+            announced = True
         if not _changes(lease, renewed):
             return
 
 
 def _changes(lease: Path, renewed: int) -> bool:
-    """Wait for a lease to be renewed or given back; whether that happened before it expired."""
+    """Wait until a lease is renewed, released or expired. Returns False if it has expired."""
     began = time.monotonic()
     while time.monotonic() - began < EXPIRY:
         time.sleep(0.2)
         try:
-            owner, now = read_owner(lease), lease.stat().st_mtime_ns
+            owner, last_renewal = read_owner(lease), lease.stat().st_mtime_ns
         except OSError:
             return True
-        if now != renewed or (owner is not None and owner.is_gone()):
+        if last_renewal != renewed or (owner is not None and owner.is_gone()):
             return True
     return False

@@ -1,9 +1,9 @@
-"""The address of a result is its content.
+"""Runs and their addresses: the address of a result is its content.
 
-A run lies in `runs/STAGE/SLUG-DIGEST/`. The digest is taken over the leaves that the stage reads, its thread count,
-the code it imports, the versions of the numerical packages that this code uses, and the addresses of what it builds
-on. Code counts as its syntax tree without docstrings: comments and formatting are not content, and no version of Python
-writes the tree in another way.
+The folder of a run is `runs/STAGE/SLUG-DIGEST/`. The digest covers the leaves that the stage reads, its number of
+threads, the code that it imports, the versions of the numerical packages that this code uses, and the digests of the
+runs that it builds on. Code counts as its syntax tree without docstrings. Comments and formatting are therefore not
+content, and the digest is the same in all versions of Python.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from corelib.settings.section import Section
 
 @dataclass(frozen=True)
 class Run:
-    """One stage of the study with everything that decides its result.
+    """One run of a stage with everything that determines its result.
+
+    `after`, `places` and `execution` are not content: the digest does not cover them.
 
     Attributes:
-        stage: the name of the stage, and of its folder below `runs/`.
-        scripts: those of its rules, whose import closure is the stage's code.
-        slug: what it is, in words; part of the address for people, not of the digest.
+        stage: name of the stage, and of its folder below `runs/`.
+        scripts: scripts of its rules; their import closure is the code of the stage.
+        slug: description in words; part of the run's name, not of the digest.
         settings: the leaves that the stage reads.
-        threads: CPU threads it computes with.
-        inputs: the runs it builds on, by role.
-        after: the runs that have to be complete before its job starts, by role, though it reads nothing of them; no
-            content.
-        places: where the user's own files lie, by the name under which its folder links to them; no content.
-        execution: how its work is divided and saved; no content.
+        threads: number of CPU threads.
+        inputs: the runs that it builds on, by role.
+        after: the runs that must be complete before its job starts, but which it does not read, by role.
+        places: paths of the user's own files, by the name of the link in its folder.
+        execution: how the work is divided and saved.
     """
 
     stage: str
@@ -50,7 +51,7 @@ class Run:
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """Exactly what the digest is taken over."""
+        """The values that the digest covers."""
         return {
             "stage": self.stage,
             "settings": self.settings.model_dump(mode="json"),
@@ -62,7 +63,7 @@ class Run:
 
     @cached_property
     def digest(self) -> str:
-        """The content's sha256, hexadecimal."""
+        """The sha256 of the content, in hexadecimal."""
         return digest_of(self.content)
 
     @cached_property
@@ -72,7 +73,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where the run lies, relative to the working directory."""
+        """The folder of the run, relative to the working directory."""
         return RUNS / self.name
 
     @property
@@ -82,7 +83,7 @@ class Run:
 
     @cached_property
     def specification(self) -> Specification:
-        """What the run's job reads, alone, from `specification.json` in its folder."""
+        """The specification of the run, which its job reads from `specification.json` in its folder."""
         return Specification.sealed(
             **self.content,
             slug=self.slug,
@@ -94,31 +95,31 @@ class Run:
         )
 
     def with_all_inputs(self) -> dict[str, Run]:
-        """This run and every run that has to be complete before it, by name."""
-        found: dict[str, Run] = {}
+        """This run and every run that must be complete before it, by name."""
+        runs: dict[str, Run] = {}
         queue: list[Run] = [self]
         while queue:
             run = queue.pop()
-            if run.name not in found:
-                found[run.name] = run
+            if run.name not in runs:
+                runs[run.name] = run
                 queue.extend([*run.inputs.values(), *run.after.values()])
-        return found
+        return runs
 
 
 def slugs_of_runs() -> dict[tuple[str, str], str]:
-    """What the runs that lie here are called: the slug, by stage and beginning of the digest.
+    """The slugs of the runs in `runs/`, by stage and abbreviated digest.
 
-    Equal runs may have been planned under several names; the first that is complete has it.
+    Equal runs may have been planned under several names: the first complete one counts, or else the first.
     """
-    found: dict[tuple[str, str], str] = {}
+    slugs: dict[tuple[str, str], str] = {}
     folders = sorted(RUNS.glob("*/*"), key=lambda folder: (not (folder / MANIFEST).exists(), folder))
     for folder in folders:
         if RUN.fullmatch(folder.relative_to(RUNS).as_posix()) and (folder / SPECIFICATION).exists():
             slug, _, digest = folder.name.rpartition("-")
-            found.setdefault((folder.parent.name, digest), slug)
-    return found
+            slugs.setdefault((folder.parent.name, digest), slug)
+    return slugs
 
 
 def slugged(text: str) -> str:
-    """A text as part of a path: lower case, other characters than letters, digits and `_` become hyphens."""
+    """A text in lower case, with hyphens in place of all characters but letters, digits and `_`, for use in a path."""
     return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")

@@ -1,4 +1,4 @@
-"""Specifications: everything that decides the result of a run, in one file that its job reads."""
+"""Specifications: everything that determines the result of a run, in one file that its job reads."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from corelib.runs.layout import RunName
 from corelib.settings.section import Section
 
 DIGESTED = ("stage", "settings", "threads", "code", "packages", "inputs")
-"""The fields of a specification that decide the result, and that its digest is taken over."""
+"""The fields of a specification that determine the result. Its digest covers these fields."""
 
 
 class Execution(Section):
-    """How the work of a run is divided and saved; no result and no address depends on it."""
+    """How the work of a run is divided and saved; no result and no address depends on it.
+
+    Attributes:
+        batches_per_shard: number of sampling batches in a shard.
+        checkpoint_seconds: minimum time between two checkpoints, in seconds.
+    """
 
     batches_per_shard: PositiveInt
     checkpoint_seconds: PositiveFloat
@@ -39,7 +44,7 @@ class Specification(SealedRecord):
         packages: version of each numerical package, by name.
         inputs: digests of the runs that it builds on, by role.
         builds_on: names of the same runs, by role.
-        after: names of the runs that have to be complete before its job starts, by role.
+        after: names of the runs that must be complete before its job starts, by role.
         places: paths of the user's own files, by the name of the link in the run's folder.
         execution: how the work is divided and saved.
     """
@@ -68,7 +73,7 @@ class Specification(SealedRecord):
         return self
 
     def has_its_digest(self) -> bool:
-        """Whether the digest is that of the content."""
+        """Whether the digest matches the content."""
         return self.digest == digest_of({key: getattr(self, key) for key in DIGESTED})
 
 
@@ -76,15 +81,16 @@ def read_specification(path: Path) -> Specification:
     """Read a specification.
 
     Raises `ArtefactError` if it is missing or malformed, or if its digest or its seal does not match its content. The
-    digest covers what decides the result; the seal covers the rest too: names of runs, places, and execution.
+    digest covers the fields that determine the result. The seal covers all fields, including names of runs, places, and
+    execution.
     """
     specification = read_record(path, Specification)
     if not specification.has_its_digest():
-        raise ArtefactError(f"{path}: its content does not have its digest; delete it and ask for the target again.")
+        raise ArtefactError(f"{path}: its digest does not match its content; delete it and ask for the target again.")
     return specification
 
 
 def digest_of(content: Mapping[str, Any]) -> str:
     """The sha256 of a specification's content in canonical JSON."""
-    kept = {key: content[key] for key in DIGESTED}
-    return sha256_of_text(json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True))
+    digested = {key: content[key] for key in DIGESTED}
+    return sha256_of_text(json.dumps(digested, sort_keys=True, separators=(",", ":"), ensure_ascii=True))

@@ -1,4 +1,4 @@
-"""What every stage is given and gives back: `stage(settings, work) -> Outcome`."""
+"""The interface of stages: `stage(settings, work) -> Outcome`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from corelib.runs.manifest import Manifest
 
 @dataclass(frozen=True)
 class Work:
-    """One stage of one run, as its job sees it.
+    """The context in which a job runs a stage.
 
     Attributes:
-        folder: where the stage writes its files; everything in it that no manifest names is unfinished state.
-        digest: the address of the run.
-        inputs: the manifests it builds on, by role (`"images"`, `"pipeline"`, ...).
-        threads: how many CPU threads it computes with; sums depend on how they are split.
-        checkpoint_seconds: how often unfinished state is saved; changes no result.
-        trained: the seals of the trained models that it builds on, by the names of their runs. Trained again on another
-            device, a model has the same address and other bits.
+        folder: folder in which the stage writes its files. Files in it that no manifest lists are unfinished state.
+        digest: digest of the run.
+        inputs: manifests of the runs that it builds on, by role (`"images"`, `"pipeline"`, ...).
+        threads: number of CPU threads; the rounding of sums depends on it.
+        checkpoint_seconds: minimum time between two checkpoints, in seconds; changes no result.
+        trained: seals of the trained models that it builds on, by the names of their runs. A model that is retrained on
+            another device has the same address but other bits.
     """
 
     folder: Path
@@ -34,24 +34,24 @@ class Work:
 
     @property
     def checkpoint(self) -> Path:
-        """Where unfinished state lies until the manifest is written."""
+        """The path of the checkpoint, which exists until the manifest is written."""
         return self.folder / "checkpoint.pt"
 
     @property
     def owner(self) -> str:
-        """Whose unfinished state it is: that of this run, on these very models."""
+        """Identifies the owner of unfinished state: this run with these builds of the models."""
         return sha256_of_text(" ".join([self.digest, *sorted(self.trained.values())]))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage made.
+    """The result of a stage.
 
     Attributes:
-        files: files and folders, relative to the stage's own, for which the manifest vouches.
-        facts: what later stages read.
-        records: files that say when and where something was made. The provenance record vouches for these, since the
-            manifests of equal results are equal.
+        files: files and folders that the manifest lists, relative to the stage's folder.
+        facts: values that later stages read.
+        records: files that describe the computation (when, where), not the result. The provenance record lists them,
+            because equal results must have equal manifests.
     """
 
     files: list[str]

@@ -33,16 +33,17 @@ class Stage:
     """A kind of run.
 
     Attributes:
-        rule: the rule that makes the run's manifest.
-        script: of that rule, below `workflow_scripts/`.
-        settings: the leaves that its function reads.
+        rule: the rule that writes the run's manifest.
+        script: script of that rule, below `workflow_scripts/`.
+        settings: type of the settings that its function reads.
         runs_on: a node with a GPU, a node without one, or the machine of Snakemake itself (`localrule`).
-        memory_mb: what a job asks for with the paper's models.
-        shards: the rule and the script of its shards, if its work is cut into several jobs.
-        trains_model: whether its result is a model trained here. Made again at the same address, on another device
-            say, it is another model, and what was made of the old one does not belong to it.
-        waits_for_gate: whether its jobs start only when the gate has let the base model pass.
-        is_product: whether its result has a stable name in `results/`; below `runs/` it has a specification alone.
+        memory_mb: memory that a job requests with the paper's models, in MB.
+        shards: rule and script of its shards, if its work is divided into several jobs.
+        trains_model: whether its result is a model trained here. If it is trained again at the same address, for
+            example on another device, it is another model, and results of the old one do not belong to it.
+        waits_for_gate: whether its jobs start only after the base model has passed the gate.
+        is_product: whether its result has a stable name in `results/`; its folder below `runs/` then contains only a
+            specification.
     """
 
     rule: str
@@ -57,7 +58,7 @@ class Stage:
 
     @property
     def scripts(self) -> tuple[str, ...]:
-        """All scripts, whose import closure is the code of the stage."""
+        """All scripts; their import closure is the code of the stage."""
         return (self.shards[1], self.script) if self.shards else (self.script,)
 
 
@@ -93,7 +94,7 @@ STAGES: Mapping[str, Stage] = {
     "figures": Stage("draw", "draw.py", FigureStage, "snakemake", is_product=True),
     "gates": Stage("report_gate", "report_gate.py", GateStage, "snakemake", is_product=True),
 }
-"""By name, which is also that of the folder below `runs/`, in the order in which data flows."""
+"""All stages by name, in the order in which data flows. The name is also that of the folder below `runs/`."""
 
 TRAINED = frozenset(name for name, stage in STAGES.items() if stage.trains_model)
 
@@ -110,6 +111,6 @@ def settings_in(specification: Specification) -> Section:
     except (KeyError, ValidationError):
         raise ArtefactError(
             f"{RUNS / specification.stage / specification.slug}: its settings do not fit the stage "
-            f"{specification.stage} in this version of the code; ask for the table or figure instead, which plans the "
-            "run anew."
+            f"{specification.stage} in this version of the code; ask for the table or figure instead, to plan the run "
+            "with this code."
         ) from None

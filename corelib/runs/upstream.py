@@ -17,37 +17,37 @@ def read_inputs(specification: Specification) -> dict[str, Manifest]:
 
 
 def read_input(specification: Specification, role: str) -> Manifest:
-    """The manifest of the run that another one builds on in a role.
+    """The manifest of the run that a run builds on in a role.
 
-    Raises `ArtefactError` if there is none, or if it is of another run than the specification's digest vouches for.
+    Raises `ArtefactError` if there is none, or if its digest is not the one in the specification.
     """
     if role not in specification.builds_on:
-        raise ArtefactError(f"{specification.slug}: it builds on no {role}, expected one.")
+        raise ArtefactError(f"{specification.slug}: it builds on no run in the role `{role}`, expected one.")
     manifest = read_manifest(RUNS / specification.builds_on[role] / MANIFEST)
     if manifest.digest != (expected := specification.inputs[role]):
         raise ArtefactError(
-            f"{manifest.folder / MANIFEST}: it vouches for the run {manifest.digest[:12]}, expected "
+            f"{manifest.folder / MANIFEST}: it is the manifest of the run {manifest.digest[:12]}, expected "
             f"{expected[:12]} as {role}; delete {manifest.folder} and ask for the target again."
         )
     return manifest
 
 
 def trained_behind(specification: Specification, inputs: Mapping[str, Manifest]) -> dict[str, str]:
-    """The seal of every trained model behind a run, by the name of the model's run.
+    """The seal of every trained model that a run builds on, directly or indirectly, by the name of the model's run.
 
     Raises `ArtefactError` if two of its inputs were made with different builds of the same model.
     """
     names = specification.builds_on
-    said = [(names[role], names[role], lies.seal) for role, lies in inputs.items() if lies.stage in TRAINED]
-    said += [(names[role], model, seal) for role, lies in inputs.items() for model, seal in lies.trained.items()]
-    found: dict[str, tuple[str, str]] = {}
-    for name, model, seal in said:
-        first, expected = found.setdefault(model, (name, seal))
+    uses = [(names[role], names[role], found.seal) for role, found in inputs.items() if found.stage in TRAINED]
+    uses += [(names[role], model, seal) for role, found in inputs.items() for model, seal in found.trained.items()]
+    models: dict[str, tuple[str, str]] = {}
+    for name, model, seal in uses:
+        first, expected = models.setdefault(model, (name, seal))
         if seal != expected:
-            old = str(RUNS / name) if first == model else f"{RUNS / first} and {RUNS / name}"
+            inconsistent = str(RUNS / name) if first == model else f"{RUNS / first} and {RUNS / name}"
             raise ArtefactError(
-                f"{old}: made with another build of {RUNS / model}, expected one and the same model behind all that "
-                f"{specification.slug} is made of; delete what `python -m corelib verify` says is of another build, "
+                f"{inconsistent}: the inputs of {specification.slug} were built from different trainings of "
+                f"{RUNS / model}; delete the runs that `python -m corelib verify` reports as made with another build, "
                 "and ask for the target again."
             )
-    return {model: seal for model, (_, seal) in found.items()}
+    return {model: seal for model, (_, seal) in models.items()}

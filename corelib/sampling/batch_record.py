@@ -1,4 +1,4 @@
-"""Records of batches: the images of one batch of a run's grid, written once the batch is complete."""
+"""Records of batches. A record lists the images of one batch of a run's grid and is written once all of them exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class BatchRecord(SealedRecord):
     Attributes:
         images: sha256 of each image, by its file name.
         flagged: file names of the images that are constant or not finite.
-        trained: seals of the trained models that sampled them, by the names of the models' runs.
+        trained: seals of the trained models behind the images, by the names of the models' runs.
     """
 
     KIND: ClassVar[str] = "record of a batch"

@@ -1,9 +1,8 @@
-"""Whether what lies on the disk is what a study asks for, judged by content alone.
+"""Staleness: whether the files on disk are those that a study requires, judged by content alone.
 
-A table that lies in its place may have been edited, copied from elsewhere, written by a job of an earlier
-configuration, or made from models that have been trained again since. Ages of files say nothing of this, and neither
-does Snakemake's memory. What a product or a run is, and what it should be, is read from its manifest, its bytes and
-the manifests of what it was made from.
+An existing table may have been edited, copied from elsewhere, written by a job of an earlier configuration, or made
+from models that have been retrained since. Neither modification times nor Snakemake's records reveal this. Products and
+runs are therefore judged by their manifests, their bytes, and the manifests of the runs from which they were made.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from corelib.sampling.collection import is_whole as is_whole_batch
 
 SAMPLES = "samples"
 
-MISSING, DAMAGED, OTHER = "is missing", "is damaged", "is that of another configuration or of other code"
-"""What is said of a manifest."""
+MISSING, DAMAGED, OTHER = "is missing", "is damaged", "belongs to another configuration or to other code"
+"""Reasons why a manifest is not the required one; each follows its path."""
 
 Node = TypeVar("Node", bound="Needed")
 
 
 class Needed(Protocol):
-    """A run as the assessment sees it: its address and what it builds on or waits for."""
+    """A run as the assessment needs it: its address, and the runs that it builds on or waits for."""
 
     @property
     def name(self) -> str:
@@ -44,7 +43,7 @@ class Needed(Protocol):
 
     @property
     def digest(self) -> str:
-        """Sha256 of its content."""
+        """The sha256 of its content."""
 
     @property
     def inputs(self: Node) -> Mapping[str, Node]:
@@ -57,13 +56,13 @@ class Needed(Protocol):
 
 @dataclass
 class Assessment:
-    """What has to be made for some products.
+    """The products, runs and shards that must be built for some products.
 
     Attributes:
-        products: those that are missing or not what they should be, by the path of their manifest, with the reason.
-        missing: names of the runs that have to be made and have no manifest.
-        stale: names of the runs that have to be made again although they have a manifest, with the reason.
-        shards: paths of the manifests of shards that have to be made again, with the reason.
+        products: reason why a product must be built, by the path of its manifest.
+        missing: names of the runs that must be built and have no manifest.
+        stale: reason why a run must be rebuilt although it has a manifest, by its name.
+        shards: reason why a shard must be rebuilt, by the path of its manifest.
     """
 
     products: dict[Path, str] = field(default_factory=dict)
@@ -72,11 +71,11 @@ class Assessment:
     shards: dict[Path, str] = field(default_factory=dict)
 
     def is_made(self, name: str) -> bool:
-        """Whether a run is going to be made, for the first time or again."""
+        """Whether a run will be built, for the first time or again."""
         return name in self.missing or name in self.stale
 
     def add(self, other: Assessment) -> None:
-        """Take over what another assessment has found."""
+        """Add the entries of another assessment to this one."""
         self.products |= other.products
         self.missing |= other.missing
         self.stale |= other.stale
@@ -87,34 +86,38 @@ class Assessment:
 
 
 def assess(products: Mapping[Path, Node], runs: Iterable[Node] = ()) -> Assessment:
-    """Find out what has to be made for some products, and for some runs that are asked for by themselves.
+    """Find out which products, runs and shards must be built for some targets.
 
-    A run is looked at only if something that has to be made reads it; then all its files are hashed, so that damage is
-    found before the first job starts. What was made with a model that has to be trained again is made again, too:
-    trained on another device the model has other weights.
+    A run is judged only if it is a target, or if a run or product that must be built reads it. All its files are then
+    hashed, so that damage is found before the first job starts. Results of a model that must be retrained are rebuilt
+    too, because the model may get other weights on another device.
 
     Args:
         products: the runs of tables, figures and reports, by the path of their manifest.
-        runs: other runs that are asked for.
+        runs: runs that are targets themselves.
     """
-    found = Assessment()
-    fault_of = functools.cache(fault_of_run)  # it reads many files
-    while True:  # a model that has to be trained again may be found after what was made with it
-        before, visited = len(found), set[str]()
+    assessment = Assessment()
+    fault_of = functools.cache(fault_of_run)  # reads many files
+    while True:  # repeat until nothing is added: a stale model may be found after the results of that model
+        count_before, visited = len(assessment), set[str]()
         for path, product in products.items():
-            reason = found.products.get(path) or fault_of_product(path, product) or _trained_again(path, found)
+            reason = (
+                assessment.products.get(path)
+                or fault_of_product(path, product)
+                or _fault_of_retraining(path, assessment)
+            )
             if reason is not None:
-                found.products[path] = reason
-                _assess_runs([*product.inputs.values(), *product.after.values()], found, fault_of, visited)
-        _assess_runs(runs, found, fault_of, visited)
-        if len(found) == before:
-            return found
+                assessment.products[path] = reason
+                _assess_runs([*product.inputs.values(), *product.after.values()], assessment, fault_of, visited)
+        _assess_runs(runs, assessment, fault_of, visited)
+        if len(assessment) == count_before:
+            return assessment
 
 
 def _assess_runs(
-    runs: Iterable[Needed], found: Assessment, fault_of: Callable[[Path, str, str], str | None], visited: set[str]
+    runs: Iterable[Needed], assessment: Assessment, fault_of: Callable[[Path, str, str], str | None], visited: set[str]
 ) -> None:
-    """Note which of some runs, and of what they build on, have to be made; what a whole run builds on is not read."""
+    """Add to the assessment those of the runs that must be built, and recursively their inputs that must be built."""
     queue = list(runs)
     while queue:
         run = queue.pop()
@@ -123,115 +126,115 @@ def _assess_runs(
         visited.add(run.name)
         folder = RUNS / run.name
         if (folder / MANIFEST).exists():
-            reason = fault_of(folder, run.stage, run.digest) or _trained_again(folder / MANIFEST, found)
+            reason = fault_of(folder, run.stage, run.digest) or _fault_of_retraining(folder / MANIFEST, assessment)
             if reason is None:
                 continue
-            found.stale.setdefault(run.name, reason)
+            assessment.stale.setdefault(run.name, reason)
         else:
-            found.missing.add(run.name)
+            assessment.missing.add(run.name)
         if run.stage == SAMPLES:
-            _assess_shards(folder, run.digest, found)
+            _assess_shards(folder, run.digest, assessment)
         queue.extend([*run.inputs.values(), *run.after.values()])
 
 
 def fault_of_product(manifest: Path, run: Needed) -> str | None:
-    """Why a product at a stable name is not what a run would make; None if it is.
+    """Why a product at a stable name is not the product of a run; None if it is.
 
-    Its bytes, its digest, the builds of the models behind it and those of everything it was made from are compared.
+    Compares its digest, its bytes, the builds of the models behind it, and the results from which it was made.
     """
-    made = _manifest_at(manifest)
-    if made is None:
+    content = _manifest_at(manifest)
+    if content is None:
         return f"{manifest} {DAMAGED if manifest.exists() else MISSING}"
-    if made.digest != run.digest:
+    if content.digest != run.digest:
         return f"{manifest} {OTHER}"
     return (
-        _fault_of_files(manifest, made.files)
-        or _fault_of_record(manifest, made)
-        or _fault_of_models(made)
-        or _fault_of_inputs(made)
+        _fault_of_files(manifest, content.files)
+        or _fault_of_record(manifest, content)
+        or _fault_of_models(content)
+        or _fault_of_inputs(content)
     )
 
 
 def fault_of_run(folder: Path, stage: str, digest: str) -> str | None:
-    """Why what lies in a run's folder cannot be read as that run; None if it can."""
-    made = _manifest_at(folder / MANIFEST)
-    if made is None:
+    """Why the folder of a run does not contain the valid result of that run; None if it does."""
+    manifest = _manifest_at(folder / MANIFEST)
+    if manifest is None:
         return f"{folder / MANIFEST} {DAMAGED}"
-    if (made.stage, made.digest) != (stage, digest):
-        return f"{folder / MANIFEST} is that of another run"
-    return _fault_of_files(folder / MANIFEST, made.files) or _fault_of_models(made)
+    if (manifest.stage, manifest.digest) != (stage, digest):
+        return f"{folder / MANIFEST} belongs to another run"
+    return _fault_of_files(folder / MANIFEST, manifest.files) or _fault_of_models(manifest)
 
 
-def _assess_shards(folder: Path, digest: str, found: Assessment) -> None:
-    """Note the shards of a run whose batches are not whole any more, or belong to another build of the model."""
+def _assess_shards(folder: Path, digest: str, assessment: Assessment) -> None:
+    """Add to the assessment the shards of a run whose batches are damaged or from another build of a model."""
     for path in sorted((folder / SHARDS).glob("*-of-*.json")):
-        if path.name.endswith(ENDING) or path in found.shards:
+        if path.name.endswith(ENDING) or path in assessment.shards:
             continue
-        made = _manifest_at(path)
-        if made is None or made.digest != digest:
-            found.shards[path] = f"{path} {DAMAGED}"
-        elif reason := _fault_of_models(made) or _trained_again(path, found):
-            found.shards[path] = reason
-        elif not all(is_whole_batch(folder / record, made.trained) for record in made.files):
-            found.shards[path] = f"an image or a record of {path} is missing or damaged"
+        manifest = _manifest_at(path)
+        if manifest is None or manifest.digest != digest:
+            assessment.shards[path] = f"{path} {DAMAGED}"
+        elif reason := _fault_of_models(manifest) or _fault_of_retraining(path, assessment):
+            assessment.shards[path] = reason
+        elif not all(is_whole_batch(folder / record, manifest.trained) for record in manifest.files):
+            assessment.shards[path] = f"an image or a record of {path} is missing or damaged"
 
 
-def _trained_again(manifest: Path, found: Assessment) -> str | None:
-    """Whether something was made with a model that is going to be trained again."""
-    made = _manifest_at(manifest)
-    for model in made.trained if made else ():
-        if found.is_made(model):
-            return f"the model {RUNS / model} behind it has to be trained again"
+def _fault_of_retraining(path: Path, assessment: Assessment) -> str | None:
+    """The first model behind a manifest that will be retrained."""
+    manifest = _manifest_at(path)
+    for model in manifest.trained if manifest else ():
+        if assessment.is_made(model):
+            return f"the model {RUNS / model} behind it must be retrained"
     return None
 
 
-def _fault_of_record(manifest: Path, made: ManifestRecord) -> str | None:
-    """The fault of the provenance record of a product, or of the files that it vouches for."""
+def _fault_of_record(manifest: Path, content: ManifestRecord) -> str | None:
+    """The fault of the provenance record of a product, or of the files that it lists."""
     path = provenance_path(manifest)
     record = if_readable(read_provenance, path)
     if record is None:
         return f"{path} {DAMAGED if path.exists() else MISSING}"
-    if not is_as_written(path, record) or record.manifest.seal != made.seal:
+    if not is_as_written(path, record) or record.manifest.seal != content.seal:
         return f"{path} {DAMAGED}"
     return _fault_of_files(manifest, record.records)
 
 
 def _fault_of_files(manifest: Path, files: Mapping[str, str]) -> str | None:
-    """The first file beside a manifest that is not as somebody vouches for it."""
+    """The first file beside a manifest that is missing or whose sha256 differs from that in `files`."""
     for name, sha256 in files.items():
         try:
             path = below(manifest.parent, name)
             if not path.exists():
                 return f"{path} is missing"
             if sha256_of(path) != sha256:
-                return f"{path} is not as it was written"
+                return f"{path} has changed since it was written"
         except (ArtefactError, OSError):
-            return f"{manifest.parent / name} is not as it was written"
+            return f"{manifest.parent / name} has changed since it was written"
     return None
 
 
-def _fault_of_models(made: ManifestRecord) -> str | None:
-    """The first trained model of which another build lies here than the one behind a manifest."""
-    model = _other_build(made.trained)
-    return f"the model {RUNS / model} has been trained again since" if model else None
+def _fault_of_models(manifest: ManifestRecord) -> str | None:
+    """The first trained model behind a manifest that has been retrained since."""
+    model = _other_build(manifest.trained)
+    return f"the model {RUNS / model} has been retrained since" if model else None
 
 
-def _fault_of_inputs(made: ManifestRecord) -> str | None:
-    """The first run that a product was made from and that has other content by now."""
-    name = _other_build(made.inputs)
-    return f"{RUNS / name} has been made again since, with another result" if name else None
+def _fault_of_inputs(manifest: ManifestRecord) -> str | None:
+    """The first run from which a product was made and which has another result now."""
+    name = _other_build(manifest.inputs)
+    return f"{RUNS / name} has been rebuilt since, with another result" if name else None
 
 
 def _other_build(seals: Mapping[str, str]) -> str | None:
-    """The first of some runs that lies here with another seal."""
+    """The first of some runs that is present with another seal."""
     for name, seal in seals.items():
-        lies = _manifest_at(RUNS / name / MANIFEST)
-        if lies is not None and lies.seal != seal:
+        manifest = _manifest_at(RUNS / name / MANIFEST)
+        if manifest is not None and manifest.seal != seal:
             return name
     return None
 
 
 def _manifest_at(path: Path) -> ManifestRecord | None:
-    """The manifest in a file; None if it is missing, or not as it was written."""
-    made = if_readable(read_manifest, path)
-    return made if made is not None and is_as_written(path, made) else None
+    """The manifest in a file; None if it is missing, damaged or edited."""
+    manifest = if_readable(read_manifest, path)
+    return manifest if manifest is not None and is_as_written(path, manifest) else None

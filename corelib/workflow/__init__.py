@@ -1,1 +1,1 @@
-"""What the Snakefile asks: inputs, resources and checks of each rule."""
+"""The interface to the Snakefile: inputs, resources and checks of each rule."""

@@ -1,8 +1,8 @@
-"""What the Snakefile asks: which files a job needs, and whether a published table is still what its study says.
+"""The catalogue of runs: tells the Snakefile which files a job needs, and whether a product must be built again.
 
-A job's specification is looked up in the plans of the studies that were asked for, and otherwise in its own folder, so
-a job that is already queued does not notice that the configuration has been edited. Nothing is read, planned or
-checked before a target asks for it.
+The specification of a job comes from the plans of the requested studies, or else from the run's folder. A job that is
+already queued is therefore not affected by edits of the configuration. Nothing is read, planned or checked before a
+target requires it.
 """
 
 from __future__ import annotations
@@ -57,11 +57,14 @@ from corelib.worlds.unlearn_canvas.asset_lock import place_of
 from corelib.worlds.unlearn_canvas.presence import ADVICE, absences
 
 ALL = "all"
-"""The rule that asks for every product of the paper's study; the default target."""
+"""The rule for all products of the paper's study; the default target."""
 
 
-def _prepare_scripts(repository: Path) -> None:
-    """Scripts run in processes of their own, on this machine or on a node that parses the Snakefile again."""
+def _prepare_environment(repository: Path) -> None:
+    """Prepare the environment of this process, which the processes of scripts inherit on this machine.
+
+    On a node of a cluster, Snakemake parses the Snakefile again, which calls this there.
+    """
     leave_out_the_users_packages(repository)
     prepare(os.environ, repository)
 
@@ -78,7 +81,7 @@ def _check_places(repository: Path) -> None:
     for fault in faults_of_places(Path(sys.executable), repository):
         raise ConfigurationError(f"{fault}.")
     if unwritable := fault_of_folder(Path.cwd() / ".snakemake"):
-        raise ConfigurationError(f"{unwritable}; Snakemake keeps its own files where it works.")
+        raise ConfigurationError(f"{unwritable}; Snakemake stores its own files in its working directory.")
 
 
 class Catalogue:
@@ -86,9 +89,9 @@ class Catalogue:
 
     Args:
         repository: the folder of the Snakefile.
-        ancient: Snakemake's flag for inputs whose age does not matter; all addressed inputs carry it.
-        workflow: Snakemake's own object, which knows the targets of this invocation.
-        site: Snakemake's own configuration, where a cluster's profile says what the cluster calls its things.
+        ancient: Snakemake's flag for inputs whose modification time is ignored; all addressed inputs have it.
+        workflow: Snakemake's workflow object, which has the targets of this invocation.
+        site: Snakemake's own configuration, with the site values from the profile of a cluster.
 
     Attributes:
         is_module: whether another workflow uses this one.
@@ -100,19 +103,19 @@ class Catalogue:
         self.ancient = ancient
         _check_places(repository)
         self.site = _site(repository, site)
-        _prepare_scripts(repository)
+        _prepare_environment(repository)
         self._workflow = workflow
         self.is_module = not workflow.modifier.is_main_snakefile()
-        self._begins_with_theirs = False
+        self._has_hooks = False
         self._check_prefix()
         self._planned: dict[str, Run] = {}
-        self._asked: dict[str, dict[str, Run]] = {}
-        self._places: set[Path] = {RUNS, LOGS}
+        self._requested: dict[str, dict[str, Run]] = {}  # products by path, by kind of world
+        self._folders: set[Path] = {RUNS, LOGS}
         self._judged: set[Path] = set()
         self._limit_jobs()
 
     def _limit_jobs(self) -> None:
-        """Limit how many jobs run at a time: on a cluster to what the site allows, on a machine to its GPUs."""
+        """Limit the number of concurrent jobs: on a cluster to the limit of the site, on a machine to its GPUs."""
         if not self._workflow.is_main_process or self._workflow.dryrun:
             return
         if self._workflow.non_local_exec:
@@ -121,42 +124,45 @@ class Catalogue:
         elif "gpu" not in self._workflow.global_resources and (gpus := max_jobs_on_gpus()):
             self._workflow.register_resource("gpu", gpus)
 
-    # For another workflow that uses this one as a module
+    # Use as a module of another workflow
 
     @in_one_sentence
     def _check_prefix(self) -> None:
-        """A module's prefix is put before the paths of rules alone, not before those in specifications and scripts."""
-        made = str(self._workflow.modifier.path_modifier.replace_prefix(f"{RUNS}/"))
-        if made != f"{RUNS}/":
+        """Raise `ConfigurationError` if the module has a prefix.
+
+        Snakemake adds a prefix only to the paths in rules, not to those in specifications and scripts.
+        """
+        path = str(self._workflow.modifier.path_modifier.replace_prefix(f"{RUNS}/"))
+        if path != f"{RUNS}/":
             raise ConfigurationError(
-                f"{self.repository / 'Snakefile'}: the module's prefix makes {made} of {RUNS}/, expected no prefix "
-                "and no replace_prefix; to have results elsewhere, let Snakemake work there (--directory)."
+                f"{self.repository / 'Snakefile'}: the module's prefix changes {RUNS}/ into {path}, expected no prefix "
+                "and no replace_prefix; for results elsewhere, run Snakemake there (--directory)."
             )
 
-    def _begin_with_theirs(self) -> None:
-        """See to it that `begin` and `end` are called. Snakemake calls those of the main Snakefile alone."""
-        if not self.is_module or self._begins_with_theirs:
+    def _add_hooks(self) -> None:
+        """Add `begin` and `end` to the hooks of the main workflow: Snakemake calls only the main Snakefile's hooks."""
+        if not self.is_module or self._has_hooks:
             return
-        self._begins_with_theirs = True
-        their_start, their_end = self._workflow._onstart, self._workflow._onsuccess
+        self._has_hooks = True
+        main_onstart, main_onsuccess = self._workflow._onstart, self._workflow._onsuccess
 
         def start(log: Any) -> None:
             self.begin()
-            their_start(log)
+            main_onstart(log)
 
         def success(log: Any) -> None:
             self.end()
-            their_end(log)
+            main_onsuccess(log)
 
         self._workflow._onstart, self._workflow._onsuccess = start, success
 
-    # For addressed runs
+    # Addressed runs
 
     def inputs_of(self, stage: str) -> Callable[[Any], list[str]]:
-        """The input function of a stage's rule: the manifests that the run named by `{run}` builds on or waits for.
+        """The input function of a stage's rule: the manifests of the runs that the run `{run}` builds on or waits for.
 
-        They are `ancient` unless they are made again in this invocation: what reads them is then run as well. A run
-        whose manifest lies there, but is not what it should be, has a request besides.
+        Manifests are `ancient` unless they are rebuilt in this invocation: then the jobs that read them run as well. A
+        stale run, which has a manifest but must be rebuilt, has a request as a further input.
         """
 
         @in_one_sentence
@@ -173,7 +179,7 @@ class Catalogue:
         )
 
     def _request_for(self, folder: Path, wildcards: Any) -> list[str]:
-        """A request, if the run in a folder, or the shard of it, has to be made again."""
+        """A request, if the run in a folder, or the shard in the wildcards, must be rebuilt."""
         manifest = folder / MANIFEST
         is_stale = folder.relative_to(RUNS).as_posix() in self._assessment.stale
         if hasattr(wildcards, "shard"):
@@ -183,17 +189,17 @@ class Catalogue:
 
     @functools.cached_property
     def _assessment(self) -> Assessment:
-        """What has to be made for the targets of this invocation.
+        """The products, runs and shards that must be built for the targets of this invocation.
 
-        A process that runs a single job for another Snakemake has nothing to decide.
+        Empty in a process that runs a single job for the main Snakemake process.
         """
-        self._begin_with_theirs()
+        self._add_hooks()
         if not self._workflow.is_main_process:
             return Assessment()
         products, runs = dict[Path, Run](), list[SpecifiedRun]()
         for target in self._workflow.dag_settings.targets or [ALL]:
-            with suppress(UserError):  # the rule of that target says what is wrong with it
-                if target == ALL and self.is_module:  # another workflow's own rule
+            with suppress(UserError):  # the rule of that target reports the error
+                if target == ALL and self.is_module:  # a rule of the main workflow
                     continue
                 if target == ALL:
                     products |= dict(self._product(str(RESULTS), name) for name in self._plan(PAPER).products())
@@ -208,7 +214,7 @@ class Catalogue:
         return assess(products, runs)
 
     def _prepare_to_judge(self, manifest: Path, run: Run) -> None:
-        """See to it that nobody writes another product, or is about to, while one is judged."""
+        """Make sure that no other job writes a product while it is judged."""
         self._judged.add(manifest)
         if is_free():
             note_wanted(manifest, run.digest)
@@ -226,7 +232,8 @@ class Catalogue:
     def resources_of(self, stage: str) -> dict[str, Any]:
         """The resources of a stage's rule.
 
-        All that a job asks for belongs to its rule: `--default-resources` on a command line replaces a profile's.
+        Rules contain all resources of their jobs, because `--default-resources` on a command line replaces those of a
+        profile.
         """
 
         def memory(wildcards: Any, attempt: int) -> int:
@@ -240,7 +247,7 @@ class Catalogue:
 
     @in_one_sentence
     def shards_of(self, wildcards: Any) -> list[str]:
-        """The manifests of the shards that together are a run's samples: whole batches each."""
+        """The input function of the rule that gathers samples: the manifests of all shards, each of whole batches."""
         run = self._run("samples", wildcards.run)
         assert isinstance(run.settings, SamplesStage)
         shards = math.ceil(len(batches_of(run.settings)) / run.execution.batches_per_shard)
@@ -249,7 +256,7 @@ class Catalogue:
         return [*self._unless_remade(manifests, self._assessment.shards), *self._request_for(folder, wildcards)]
 
     def _unless_remade(self, manifests: Iterable[Path], remade: Container[Path]) -> list[str]:
-        """Input files, `ancient` unless they are made again in this invocation."""
+        """Input files, `ancient` unless they are rebuilt in this invocation."""
         return [str(path) if path in remade else self.ancient(str(path)) for path in manifests]
 
     def _run(self, stage: str, run: str) -> Run | SpecifiedRun:
@@ -257,32 +264,36 @@ class Catalogue:
         return self._planned.get(f"{stage}/{run}") or SpecifiedRun(self, stage, run)
 
     def specification(self, stage: str, run: str) -> Specification:
-        """The specification of a run: as planned now, or as written when it was planned."""
+        """The specification of a run: from the present plan, or else from the run's folder.
+
+        Raises `ConfigurationError` if there is no such run, and `ArtefactError` if its specification is damaged or does
+        not belong to its address.
+        """
         name = f"{stage}/{run}"
         if name in self._planned:
             return self._planned[name].specification
         path = RUNS / name / SPECIFICATION
         if not path.exists():
             raise ConfigurationError(
-                f"{path}: there is no such run; runs come from tables and figures, so ask for one of those "
+                f"{path}: there is no such run; runs are planned for tables and figures, so ask for one of those "
                 "(for instance results/tiny/table1.csv)."
             )
         specification = read_specification(path)
-        if not run.endswith(found := specification.digest[:12]):
-            raise ArtefactError(f"{path}: its content does not belong to its address (digest {found}); delete it.")
+        if not run.endswith(digest := specification.digest[:12]):
+            raise ArtefactError(f"{path}: its content does not belong to its address (digest {digest}); delete it.")
         return specification
 
     @in_one_sentence
     def begin(self) -> None:
-        """Before the first job starts: check that there is room for results, and write what the jobs will read.
+        """Check disk space, assets, cluster and versions, and write specifications, before the first job starts.
 
-        Every planned run gets its specification, unless it has it already. Of two invocations in one folder the later
-        one is turned away: Snakemake would let both run the same job.
+        Writes the specification of every planned run that does not have it. If another invocation already runs in this
+        folder, this one stops, because Snakemake would let both run the same job.
         """
         fault = fault_on_cluster(Path(self._workflow.main_snakefile)) if self._workflow.non_local_exec else None
         if fault:
             raise ConfigurationError(f"{fault}.")
-        _be_the_only_one(Path.cwd())
+        _lock_folder(Path.cwd())
         for manifest, run in self._products():
             note_wanted(manifest, run.digest)
         remove_old_requests()
@@ -290,13 +301,11 @@ class Catalogue:
         cancel_waiting_jobs(Path.cwd())
         for orphan in running_jobs({job.number for job in queued_jobs(Path.cwd()) if not job.waits}):
             if orphan.lives:
-                print(
-                    f"Still computing since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr
-                )
-        for place in sorted(self._places):
-            if fault := fault_of_folder(place):
+                print(f"Still running since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr)
+        for folder in sorted(self._folders):
+            if fault := fault_of_folder(folder):
                 stop(f"{fault}.")
-        forecasts = [forecast(asked, kind, self._assessment) for kind, asked in self._asked.items()]
+        forecasts = [forecast(products, kind, self._assessment) for kind, products in self._requested.items()]
         self._check_assets(forecasts)
         self._check_cluster()
         self._check_room_and_versions(forecasts)
@@ -304,53 +313,56 @@ class Catalogue:
             _date_back(run.folder)
             path = run.folder / SPECIFICATION
             try:
-                written = if_readable(read_specification, path)
-                if written is None or written.seal != run.specification.seal:
+                existing = if_readable(read_specification, path)
+                if existing is None or existing.seal != run.specification.seal:
                     write_record(path, run.specification)
                 for name, target in run.places.items():
                     _link(run.folder / name, Path(target))
             except OSError as error:
-                stop(f"{error.filename or path}: cannot be written ({error.strerror}), expected a writable folder.")
+                stop(f"{error.filename or path}: cannot be written ({error.strerror}); make its folder writable.")
 
     def _give_up(self, sentence: str) -> None:
-        """End Snakemake and leave its jobs alone."""
+        """Stop Snakemake without cancelling its jobs."""
         self._workflow.scheduler.executor_error_callback(WorkflowError(sentence))
 
     @in_one_sentence
     def end(self) -> None:
-        """After the last job: look once more whether the products are what they should be."""
+        """Check once more, after the last job, that the products are those of the study.
+
+        Raises `ArtefactError` if one is not.
+        """
         if self._workflow.dag_settings.until or self._workflow.dag_settings.omit_from:
             return
         faults = [fault for manifest, run in self._products() if (fault := fault_of_product(manifest, run))]
         if faults:
             raise ArtefactError(
-                f"{faults[0]}, although it has just been made; ask for the target again to make it anew."
+                f"{faults[0]}, although it has just been built; ask for the target again to rebuild it."
             )
 
     def _products(self) -> Iterator[tuple[Path, Run]]:
-        for asked in self._asked.values():
-            for path, run in asked.items():
+        for products in self._requested.values():
+            for path, run in products.items():
                 yield Path(f"{path}.json"), run
 
     def _check_assets(self, forecasts: list[Forecast]) -> None:
-        """All that is missing, in one sentence; what is there is read by the jobs that take it into use.
+        """Stop if a run that must be built needs assets that are missing or not locked.
 
-        What is made already needs no asset.
+        The jobs that adopt assets check those that are present.
         """
-        left = [item.run for found in forecasts for item in found.items.values() if not item.run.manifest.exists()]
-        read = {needed.name: needed for run in left for needed in (run, *run.inputs.values())}
-        faults = [fault for run in read.values() for fault in _absences(run)]
+        missing = [item.run for cost in forecasts for item in cost.items.values() if not item.run.manifest.exists()]
+        needed = {run.name: run for missing_run in missing for run in (missing_run, *missing_run.inputs.values())}
+        faults = [fault for run in needed.values() for fault in _absences(run)]
         if faults:
-            said = "; ".join(fault.removesuffix(ADVICE) for fault in faults)
-            others = sorted({study_at(Path(path).parent) for asked in self._asked.values() for path in asked} - {PAPER})
-            making = making_assets(others[0] if others else PAPER)
+            reasons = "; ".join(fault.removesuffix(ADVICE) for fault in faults)
+            others = sorted({study_at(path.parent) for path, _ in self._products()} - {PAPER})
+            command = making_assets(others[0] if others else PAPER)
             stop(
-                f"assets of the paper's world: {said}; {making} fetches what it can of what is missing, and locks "
-                "what is there (see `world.assets` of the study)."
+                f"assets of the paper's world: {reasons}; {command} downloads missing assets that have a source, and "
+                "locks those that are present (see `world.assets` of the study)."
             )
 
     def _check_cluster(self) -> None:
-        """Stop if Slurm would leave a job in its queue for ever; from then on be patient with it."""
+        """Stop if Slurm would never start a job; otherwise make Slurm's commands survive outages from now on."""
         if not self._workflow.non_local_exec:
             return
         jobs = [job for job in self._workflow.dag.needrun_jobs() if not job.is_local]
@@ -360,40 +372,40 @@ class Catalogue:
         be_patient(self.repository, self.site.outage * 60, self._give_up)
 
     def _check_room_and_versions(self, forecasts: list[Forecast]) -> None:
-        for said in differing_versions(self.repository):
-            print(said, file=sys.stderr)
+        for sentence in differing_versions(self.repository):
+            print(sentence, file=sys.stderr)
         try:
             check_room(*forecasts)
         except UserError as error:
             stop(str(error))
 
-    # For tables and figures at stable names
+    # Tables and figures at stable names
 
     @in_one_sentence
     def inputs_of_product(self, wildcards: Any) -> list[str]:
-        """What a table or figure is made from, and a request if it is not what it should be."""
+        """The input function of the rules of products: the manifests of inputs, and a request if it must be built."""
         manifest, run = self._product(wildcards.place, wildcards.product)
-        found = self._assessment
-        if manifest not in self._judged:  # an input of another workflow's rule
+        assessment = self._assessment
+        if manifest not in self._judged:  # an input of a rule of the main workflow
             self._prepare_to_judge(manifest, run)
-            found.add(assess({manifest: run}))
+            assessment.add(assess({manifest: run}))
         outputs = manifest.parent.glob(f"{wildcards.product}.*")
-        asked = [str(request(manifest, outputs))] if manifest in found.products else []
-        return [*self._manifests(sorted({below.name for below in run.inputs.values()})), *asked]
+        requests = [str(request(manifest, outputs))] if manifest in assessment.products else []
+        return [*self._manifests(sorted({needed.name for needed in run.inputs.values()})), *requests]
 
     @in_one_sentence
     def files_of_paper(self, _: Any) -> list[str]:
-        """Every table and figure of the paper's own study."""
+        """The input function of the rule `all`: all products of the paper's study."""
         return targets_of(PAPER, load_study(PAPER, self.configuration))
 
     @in_one_sentence
     def refuse(self, wildcards: Any) -> NoReturn:
-        """The input function of the rule for targets in `results/` that nothing makes."""
+        """The input function of the rule for unknown targets in `results/`, which always raises."""
         raise refusal(f"{RESULTS}{wildcards.rest}", self.configuration)
 
     @in_one_sentence
     def refuse_absolute(self, wildcards: Any) -> NoReturn:
-        """The input function of the rule for targets by their absolute path."""
+        """The input function of the rule for targets with absolute paths, which always raises."""
         raise refusal(wildcards.target, self.configuration)
 
     @in_one_sentence
@@ -406,10 +418,10 @@ class Catalogue:
         """The path of a product's manifest, and its run."""
         run = product_at(Path(place), product, lambda study: self._plan(study).products())
         for name, needed in run.with_all_inputs().items():
-            self._planned.setdefault(name, needed)  # of two studies that cut equal work differently, the first decides
-        self._places.add(Path(place))
+            self._planned.setdefault(name, needed)  # if two studies divide equal work differently, the first decides
+        self._folders.add(Path(place))
         kind = self._plan(study_at(Path(place))).study.world.kind
-        self._asked.setdefault(kind, {})[f"{place}/{product}"] = run
+        self._requested.setdefault(kind, {})[f"{place}/{product}"] = run
         return Path(place, f"{product}.json"), run
 
     @functools.cache  # noqa: B019 (one catalogue per process)
@@ -417,18 +429,19 @@ class Catalogue:
         return plan_of(study, self.configuration)
 
 
-@functools.cache  # a workflow that uses this one in two ways has two catalogues
-def _be_the_only_one(folder: Path) -> None:
+@functools.cache  # a workflow that uses this one as two modules has two catalogues
+def _lock_folder(folder: Path) -> None:
+    """Hold the lease of the folder until this process ends; stop if another Snakemake process holds it."""
     lease = Lease(folder / CONTROLLER)
     try:
         lease.take(patience=0)
     except Taken as other:
-        stop(f"{folder}: Snakemake already runs here, {other}; wait for it, or use a clone of your own.")
+        stop(f"{folder}: Snakemake already runs here, {other}; wait for it to end, or use your own clone.")
     atexit.register(lease.give_back)
 
 
 class SpecifiedRun:
-    """A run that is asked for by itself, as its specification describes it."""
+    """A run that is a target itself, as its specification describes it."""
 
     def __init__(self, catalogue: Catalogue, stage: str, run: str) -> None:
         specification = catalogue.specification(stage, run)
@@ -438,36 +451,36 @@ class SpecifiedRun:
 
     @functools.cached_property
     def settings(self) -> Section:
-        """The leaves that its stage reads. Raises `ArtefactError` if they are those of other code."""
+        """The settings of its stage. Raises `ArtefactError` if they do not fit this version of the code."""
         return settings_in(self._specification)
 
     @property
     def inputs(self) -> dict[str, SpecifiedRun]:
         """The runs that it builds on, by role."""
-        return self._named(self._specification.builds_on)
+        return self._runs(self._specification.builds_on)
 
     @property
     def after(self) -> dict[str, SpecifiedRun]:
         """The runs that it waits for, by role."""
-        return self._named(self._specification.after)
+        return self._runs(self._specification.after)
 
-    def _named(self, names: Mapping[str, str]) -> dict[str, SpecifiedRun]:
+    def _runs(self, names: Mapping[str, str]) -> dict[str, SpecifiedRun]:
         return {role: SpecifiedRun(self._catalogue, *name.split("/")) for role, name in names.items()}
 
 
 def _absences(run: Run) -> Iterator[str]:
-    """What of the user's own files that a run takes into use is not there, or not locked."""
+    """A sentence for each of the user's files that a run adopts and that is missing or not locked."""
     if isinstance(run.settings, AdoptionStage):
         yield from absences(run.settings, {name: Path(place_of(name, run.places)) for name in run.settings.sha256})
 
 
 def _link(link: Path, place: Path) -> None:
-    """Make a link to a place of the user's, or lead it there from where it led before.
+    """Create or update a link to a place of the user's.
 
-    It is relative, so that a clone can be moved with its runs. The system follows it from the folder in which it really
-    lies: `runs` may itself be a link to another disk.
+    The link is relative, so that a clone can be moved with its runs. The target is relative to the real folder of the
+    link, because `runs` may itself be a link to another disk.
     """
-    if ".." in place.parts:  # above the folder to which a link leads is not above the link
+    if ".." in place.parts:  # the parent of a link's target is not the parent of the link
         place = place.parent.resolve() / place.name
     target = Path(os.path.relpath(place.absolute(), link.parent.resolve()))
     if not (link.is_symlink() and link.readlink() == target):
@@ -476,9 +489,9 @@ def _link(link: Path, place: Path) -> None:
 
 
 def _date_back(folder: Path) -> None:
-    """Let no manifest of a run be of the future, as it is once the clock was set back.
+    """Set modification times of manifests that are in the future, as after the clock was set back, to the present.
 
-    Snakemake would take a result that is older than what it was made from for a sign of clocks that differ.
+    Snakemake stops if a result is older than its inputs, because clocks then seem to differ.
     """
     now = time.time()
     for path in (folder / MANIFEST, *folder.glob(f"{SHARDS}/*.json")):

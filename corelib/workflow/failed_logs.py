@@ -1,7 +1,7 @@
-"""What Snakemake's messages show of a failed job: the end of its log, where the sentence or the traceback is.
+"""Snakemake's messages about failed jobs, with the end of each log, which contains the error or the traceback.
 
-Snakemake's own formatter appends every log of the job whole. `LogEndFormatter` stands between that formatter and its
-handler: it has the logs left out, and appends their last lines.
+Snakemake's own formatter appends all logs of the job in full. `LogEndFormatter` wraps that formatter: it turns this off
+and appends the last lines of the logs.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from corelib.cluster.slurm_queue import how_it_ended
 
 LINES = 25
-"""Of a log, counted from its end; a traceback through a library is about as long."""
+"""Number of lines that are shown of a log; a traceback through a library is about as long."""
 
 SCHEDULERS = ".snakemake/slurm_logs"
-"""Where Slurm's own logs lie: what Snakemake says of itself on the node, of interest if the job said nothing."""
+"""Folder of Slurm's own logs: the output of Snakemake on the node, relevant if the job has written no log."""
 
 
 class LogEndFormatter(logging.Formatter):
-    """Snakemake's messages with the end of a failed job's logs instead of the whole logs.
+    """Formats Snakemake's messages with the ends of a failed job's logs instead of the full logs.
 
     Args:
-        snakemakes: Snakemake's formatter. It is told to leave out the logs.
+        formatter: Snakemake's formatter. Its option `show_failed_logs` is turned off.
     """
 
-    def __init__(self, snakemakes: DefaultFormatter) -> None:
+    def __init__(self, formatter: DefaultFormatter) -> None:
         super().__init__()
-        self._snakemakes = snakemakes
-        snakemakes.show_failed_logs = False
+        self._formatter = formatter
+        formatter.show_failed_logs = False
 
     def format(self, record: logging.LogRecord) -> str:
         """The text of a message."""
-        message = self._snakemakes.format(record)
+        message = self._formatter.format(record)
         ends = "\n".join(ends_of(_logs_of(record)))
         if not ends:
             return message
@@ -45,9 +45,9 @@ class LogEndFormatter(logging.Formatter):
 
 
 def show_ends_of_logs(handlers: Iterable[logging.Handler]) -> None:
-    """Make handlers that show whole logs of failed jobs show their ends.
+    """Make handlers that show the full logs of failed jobs show only their ends.
 
-    Handlers whose user does not want logs, and those of a logger plugin with a format of its own, stay as they are.
+    Handlers for which the user has turned logs off, and those of a logger plugin with its own format, are not changed.
     """
     for handler in handlers:
         formatter = handler.formatter
@@ -56,7 +56,7 @@ def show_ends_of_logs(handlers: Iterable[logging.Handler]) -> None:
 
 
 def _logs_of(record: logging.LogRecord) -> list[str]:
-    """The logs that a message about a failed job, or a failed group of jobs, names."""
+    """The logs in a record about a failed job or a failed group of jobs."""
     fields = vars(record)
     match fields.get("event"):
         case LogEvent.JOB_ERROR:
@@ -69,18 +69,17 @@ def _logs_of(record: logging.LogRecord) -> list[str]:
 
 
 def ends_of(logs: Iterable[str]) -> Iterator[str]:
-    """The last lines of a failed job's log, or, if the job did not come to write one, of the scheduler's."""
+    """The last lines of a failed job's logs or, if the job has written none, of the scheduler's logs."""
     paths = [Path(log) for log in logs]
-    own = [path for path in paths if SCHEDULERS not in path.as_posix()]
-    theirs = [path for path in paths if path not in own]
-    for path in theirs:
-        if said := how_it_ended(path):
-            yield said
-    chosen = [path for path in own if _has_content(path)] or theirs
-    for path in chosen:
+    job_logs = [path for path in paths if SCHEDULERS not in path.as_posix()]
+    scheduler_logs = [path for path in paths if path not in job_logs]
+    for path in scheduler_logs:
+        if sentence := how_it_ended(path):
+            yield sentence
+    for path in [path for path in job_logs if _has_content(path)] or scheduler_logs:
         lines = _lines(path)
-        whole = len(lines) <= LINES
-        yield f"Logfile {path}:" if whole else f"The last {LINES} of {len(lines)} lines of {path}:"
+        is_complete = len(lines) <= LINES
+        yield f"Logfile {path}:" if is_complete else f"The last {LINES} of {len(lines)} lines of {path}:"
         yield from (f"    {line}" for line in lines[-LINES:])
 
 

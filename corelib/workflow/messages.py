@@ -1,4 +1,4 @@
-"""One-sentence errors from input functions of rules."""
+"""Errors of the input functions of rules, in one sentence."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Answer = TypeVar("Answer")
 
 
 def in_one_sentence(function: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
-    """Let Snakemake stop with a user error's sentence instead of a traceback through its own code.
+    """Decorate a function so that Snakemake stops with the sentence of a `UserError` instead of a traceback.
 
-    A place without room is the user's to mend as well.
+    Missing space and missing permissions are reported in the same way.
     """
 
     @functools.wraps(function)
@@ -33,22 +33,22 @@ def in_one_sentence(function: Callable[Asked, Answer]) -> Callable[Asked, Answer
         except OSError as error:
             if error.errno in FORBIDDEN:
                 stop(
-                    f"{error.filename}: {error.strerror}, expected a file or folder of yours; a clone belongs to one "
-                    "user, so make one of your own."
+                    f"{error.filename}: {error.strerror}, expected your own file or folder; a clone belongs to one "
+                    "user, so make your own."
                 )
             if error.errno not in NO_ROOM:
                 raise
-            stop(f"{error.filename}: {error.strerror}, expected a place with room to write.")
+            stop(f"{error.filename}: {error.strerror}; free space or correct the permissions.")
 
     return guarded
 
 
-@functools.cache  # Snakemake may ask again while it is already stopping; one sentence is enough
-def _say(sentence: str) -> None:
+@functools.cache  # Snakemake may call the function again while it stops; print the sentence only once
+def _print_once(sentence: str) -> None:
     print(f"\nError: {sentence}\n", file=sys.stderr, flush=True)
 
 
 def stop(sentence: str) -> NoReturn:
-    """End Snakemake with one sentence and exit status 1."""
-    _say(sentence)
+    """Print one sentence and end Snakemake with exit status 1."""
+    _print_once(sentence)
     raise SystemExit(1)

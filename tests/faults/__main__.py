@@ -1,10 +1,10 @@
-"""Disturb every stage, again and again, and see that nothing wrong comes of it.
+"""Disturb every stage many times, and check that no wrong result comes of it.
 
     python tests/faults [--kills N] [--stages STAGE ...] [--seed S] [--json REPORT]
 
-First a small study is built undisturbed (docs/faults.md says what it is made of); then its jobs are killed, given full
-disks and damaged files, and what comes of it is compared with the undisturbed bits. Ends with 1 if anything was wrong,
-lost or unclear, or if there were fewer disturbances than asked for.
+First a small study is built undisturbed (docs/faults.md describes it). Then its jobs are killed, or run with full
+disks and damaged files, and the results are compared with undisturbed ones, bit by bit. Ends with 1 if any was wrong,
+lost or unclear, or if there were fewer disturbances than requested.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INSIDE = "CORELIB_FAULTS_INSIDE"
 KINDS = ["kills", "writes", "disks", "damage", "invocations"]
 TRAININGS = ("autoencoder", "pipeline", "classifier", "unlearning")
 LEAST = 50
-"""Kills inside a write, and faults other than kills, that a complete run has to have."""
+"""Minimum numbers of kills inside a write, and of other faults, in a complete session."""
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
@@ -69,13 +69,13 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
 
 
 def stages() -> list[str]:
-    """The stages that there are, as the rules name them; those who gather samples are looked at by themselves."""
+    """All stages as the rules name them, with the gathering of samples as a separate one."""
     rules = "".join(path.read_text() for path in sorted((HERE.parent.parent / "rules").glob("*.smk")))
     return sorted({*re.findall(r'"runs/(\w+)/', rules), "tables", "figures", "gates", "gathering"})
 
 
 def _disturb(asked: argparse.Namespace, folder: Path, began: float) -> int:
-    from studies import build  # before corelib is imported: jobs run the code of the reference's checkout
+    from studies import build  # imported before corelib: jobs must run the code of the reference's checkout
 
     references = asked.reference or build(folder, asked.paper)
     print(f"built undisturbed after {time.monotonic() - began:.0f} s", flush=True)
@@ -163,7 +163,7 @@ def _invocations(asked: argparse.Namespace, bench) -> Iterator[Callable]:  # typ
 
 
 def _numbers_of_pages(needed: int, most: int) -> list[int]:
-    """How many pages are left on a full disk: none, few, and then a share of what a job writes."""
+    """Numbers of free pages on a full disk: none, a few, and then fractions of the pages that a job writes."""
     few = [0, 1, 2, 3]
     shares = max(1, most - len(few))
     return sorted({*few[:most], *(needed * (number + 1) // (shares + 1) for number in range(shares))})
@@ -174,14 +174,14 @@ def _call(compute: Callable):  # type: ignore[type-arg, no-untyped-def]
 
 
 def _quiet() -> None:
-    """Threads would be lost in forked processes; a worker has none."""
+    """Turn threads off: they would be lost in forked processes."""
     import torch
 
     torch.set_num_threads(1)
 
 
 def _import_all(checkout: Path) -> None:
-    """Import everything that any job imports, from the reference's checkout."""
+    """Import all modules that any job imports, from the reference's checkout."""
     sys.path.insert(0, str(checkout.resolve()))
     from corelib.runs import job as jobs
     from corelib.runs.environment import prepare

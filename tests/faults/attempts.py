@@ -1,6 +1,6 @@
-"""Attempts at one job: real scripts in forked processes, killed where it is asked for, and what lies there afterwards.
+"""Attempts at a job: real scripts in forked processes, killed at given moments, and the files that they leave.
 
-This process has imported everything that any job imports, so that what is disturbed is a job's work and not its start.
+This process has imported all modules that any job imports, so that disturbances hit a job's work and not its start.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from corelib.files.sealed_json import has_its_seal
 
 LONGEST = 180.0
-"""Seconds after which an attempt counts as hanging."""
+"""Seconds after which an attempt counts as stuck."""
 
 PRODUCTS = ("tables", "figures", "gates")
 WRITING = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.utime", "os.symlink", "os.link"}
@@ -37,13 +37,13 @@ class Job:
 
     Attributes:
         label: the stage, and the slug where a stage has several kinds of runs.
-        script: the file that Snakemake executes.
-        specification: what it reads.
-        manifest: what it writes last.
-        outputs: what Snakemake deletes before each attempt and after a failed one.
-        log: where it says what it does.
-        folder: where its stage writes, if that is not beside the manifest.
-        shard: which share of how many.
+        script: the script that Snakemake executes.
+        specification: the file that it reads.
+        manifest: the file that it writes last.
+        outputs: the files that Snakemake deletes before each attempt and after a failed one.
+        log: its log file.
+        folder: the folder in which its stage writes, if not that of the manifest.
+        shard: the number of its shard, and the number of shards.
     """
 
     label: str
@@ -61,7 +61,7 @@ class Job:
 
 
 class Reference:
-    """A working directory in which Snakemake has built a study undisturbed."""
+    """A working directory in which Snakemake has built a study without disturbance."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -110,7 +110,7 @@ class Reference:
         return sorted(found.values(), key=lambda job: (rank.get(job.stage, len(rank)), job.label))
 
     def shards_of(self, job: Job) -> list[Job]:
-        """The jobs that sample what a job gathers; none for any other job."""
+        """The jobs that sample the images that a job gathers; empty for any other job."""
         if job.label != "gathering":
             return []
         shards = sorted((self.folder / job.manifest.parent / "shards").glob("*-of-????.json"))
@@ -118,7 +118,7 @@ class Reference:
         return [self.jobs[path] for path in shares]
 
     def built_on(self, job: Job) -> list[Job]:
-        """The jobs that have made what a job reads."""
+        """The jobs that have written the inputs of a job."""
         content = json.loads((self.folder / job.specification).read_text())
         return [self.jobs[Path("runs", name, "manifest.json")] for name in sorted({*content["builds_on"].values()})]
 
@@ -131,7 +131,7 @@ ORDER = (
 
 
 class Place:
-    """A working directory for the attempts at one job, with what the job builds on, and nothing of its own."""
+    """A working directory for the attempts at one job, with the inputs of the job and none of its files."""
 
     def __init__(self, reference: Reference, job: Job, folder: Path, put: Callable[[str, str], Any] = os.link) -> None:
         self.reference, self.job, self.folder = reference, job, folder
@@ -148,7 +148,7 @@ class Place:
         self.specify(job)
 
     def give(self, job: Job, put: Callable[[str, str], Any] = os.link) -> None:
-        """Put the whole run of a job there."""
+        """Copy the complete run of a job into it."""
         run = job.specification.parent
         if not (self.folder / run / "manifest.json").exists():
             shutil.rmtree(self.folder / run, ignore_errors=True)
@@ -166,13 +166,13 @@ class Place:
                     (path.parent / link.name).symlink_to(os.readlink(link))
 
     def clear_outputs(self, job: Job, with_log: bool = True) -> None:
-        """What Snakemake does before it starts a job, and, but for the log, after one has failed."""
+        """Delete the outputs and the log, as Snakemake does before a job; after a failed job, it keeps the log."""
         for path in (*job.outputs, job.log) if with_log else job.outputs:
             if (self.folder / path).exists():
                 (self.folder / path).unlink()
 
     def listing(self) -> dict[str, str]:
-        """The sha256 of every file that lies there; of a record of who made what when, only whether it has its seal."""
+        """The sha256 of every file; for provenance records, only whether the seal matches the content."""
         found = {}
         for top in ("runs", "results"):
             for path in sorted((self.folder / top).rglob("*")):
@@ -187,13 +187,13 @@ class Place:
 
     @property
     def log(self) -> str:
-        """What the job said in its last attempt."""
+        """The log of the last attempt."""
         path = self.folder / self.job.log
         return path.read_text(errors="replace") if path.exists() else ""
 
     @property
     def terminal(self) -> str:
-        """What reached the terminal instead of a log."""
+        """The output to the terminal instead of the log."""
         return self.terminal_path.read_text(errors="replace") if self.terminal_path.exists() else ""
 
     def unfinished(self) -> list[str]:
@@ -204,7 +204,7 @@ class Place:
         return [name for name in names if re.search(r"(^|/)\.|\.lease|checkpoint\.pt$", name)]
 
     def is_inside_a_write(self) -> bool:
-        """Whether something lies half written: a temporary file of anything but a lease."""
+        """Whether a write was interrupted: there is a temporary file of anything but a lease."""
         return any(re.search(r"(^|/)\.", name) and ".lease" not in name for name in self.unfinished())
 
 
@@ -221,8 +221,8 @@ class Ended:
 
     Attributes:
         status: its exit status, or minus the signal that killed it.
-        seconds: of the processor that it took after its imports.
-        events: what it did to the disk, if that was asked for.
+        seconds: processor time after its imports, in seconds.
+        events: its operations on the disk, if these were requested.
     """
 
     status: int
@@ -239,9 +239,9 @@ class At:
     """The moment of a kill.
 
     Attributes:
-        seconds: of the processor after the start, which other processes do not lengthen; or after an event's beginning,
-            where 0 is before it.
-        event: its number.
+        seconds: processor time after the start (independent of other processes), or time after an event's beginning,
+            where 0 means before it.
+        event: number of the event.
     """
 
     seconds: float = 0.0
@@ -251,7 +251,7 @@ class At:
 def attempt(
     job: Job, place: Place, kill: At | None = None, watch: bool = False, prepare: Callable[[], None] | None = None
 ) -> Ended:
-    """Start a job as Snakemake does, in a process of its own, and wait for its end, or bring it about."""
+    """Start a job in its own process, as Snakemake does, and wait until it ends, or kill it."""
     place.clear_outputs(job)
     (place.folder / job.manifest).parent.mkdir(parents=True, exist_ok=True)
     (place.folder / job.log).parent.mkdir(parents=True, exist_ok=True)
@@ -297,7 +297,7 @@ def _await(pid: int, reading: int, kill: At | None, watch: bool) -> Ended:
 
 
 def _processor_time(pid: int) -> float:
-    """Seconds of the processor that a process has taken, all its threads together; none where it has ended."""
+    """Processor time of all threads of a process in seconds; None if it has ended."""
     try:
         return time.clock_gettime((~pid << 3) | 2)  # the number that Linux gives to a process's clock
     except OSError:
@@ -307,7 +307,7 @@ def _processor_time(pid: int) -> float:
 def _job(
     job: Job, place: Place, writing: int, kill: At | None, watch: bool, prepare: Callable[[], None] | None
 ) -> None:
-    """The life of the forked process."""
+    """The body of the forked process."""
     status = 1
     try:
         os.chdir(place.folder)
@@ -339,7 +339,7 @@ class _Parameters(dict):  # type: ignore[type-arg]
 
 
 def _as_snakemake_says(job: Job, scripts: Path) -> SimpleNamespace:
-    """The object that Snakemake gives to scripts, as far as ours look at it."""
+    """The object that Snakemake passes to scripts, with the attributes that our scripts use."""
     parameters = _Parameters(specification=str(job.specification))
     if job.folder is not None:
         parameters["folder"] = str(job.folder)
@@ -355,7 +355,7 @@ def _as_snakemake_says(job: Job, scripts: Path) -> SimpleNamespace:
 
 
 def _watch(folder: str, writing: int, kill: At | None) -> None:
-    """Count what this process does to the disk below a folder; kill it at the event it is to be killed at."""
+    """Count the operations of this process on the disk below a folder, and kill it at the given event."""
     seen = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -386,7 +386,7 @@ def _watch(folder: str, writing: int, kill: At | None) -> None:
 
 
 def in_a_process(compute: Callable[[], Any]) -> Any:
-    """What a function returns, as JSON; computed in a process of its own, so that this one starts no threads."""
+    """The result of a function, passed as JSON from a separate process, so that this one starts no threads."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:

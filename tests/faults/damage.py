@@ -1,7 +1,7 @@
-"""Damaged, foreign and missing files among what a job reads, and losses that stop being numbers.
+"""Damaged, foreign and missing input files of a job, and losses that become non-finite.
 
-A job may not notice (it does not read the file, or makes it anew), and then has to come to the same bits. Otherwise it
-has to say in one sentence which file it is and what to do; exactly that is then done, and has to lead to the same bits.
+A job may not notice the damage, because it does not read the file or writes it again. It must then give the same bits.
+Otherwise its error must name the file and the remedy in one sentence, and this remedy must lead to the same bits.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ Damage = Callable[[Path, random.Random], None]
 
 
 def flip_a_bit(path: Path, draws: random.Random) -> None:
-    """In a copy of the file, since the reference has the same one."""
+    """Flip one bit of a file, in a copy, because the reference shares the file."""
     content = bytearray(path.read_bytes())
     content[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
     _put(path, bytes(content))
 
 
 def truncate(path: Path, draws: random.Random) -> None:
-    """Somewhere in the middle."""
+    """Truncate a file somewhere in the middle."""
     content = path.read_bytes()
     _put(path, content[: draws.randrange(1, len(content))])
 
 
 def empty(path: Path, _: random.Random) -> None:
-    """To nothing."""
+    """Empty a file."""
     _put(path, b"")
 
 
 def remove(path: Path, _: random.Random) -> None:
-    """Altogether."""
+    """Remove a file."""
     path.unlink()
 
 
 def replace_by_a_folder(path: Path, _: random.Random) -> None:
-    """Of the same name."""
+    """Replace a file by a folder of the same name."""
     path.unlink()
     path.mkdir()
 
@@ -68,7 +68,7 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def files_to_damage(bench: Bench, job: Job) -> list[Path]:
-    """What a job reads: its specification, and of each run that it builds on one file of each kind."""
+    """Input files of a job: its specification, and one file of each kind from each run that it builds on."""
     runs = {below.specification.parent for below in bench.reference.built_on(job)}
     if job.label == "gathering":
         runs.add(job.specification.parent)
@@ -85,7 +85,7 @@ def files_to_damage(bench: Bench, job: Job) -> list[Path]:
 
 
 def damage_a_file(bench: Bench, job: Job, name: Path, kind: str, seed: int) -> Outcome:
-    """Damage one file that a job may read, do the job, and do what it says."""
+    """Damage one file that a job may read, run the job, and follow the advice in its error."""
     draws = random.Random(f"damage {seed} {job.label} {name.name} {kind}")
     with bench.place(job) as place:
         DAMAGES[kind](place.folder / name, draws)
@@ -96,7 +96,7 @@ def damage_a_file(bench: Bench, job: Job, name: Path, kind: str, seed: int) -> O
 
 
 def damage_a_state(bench: Bench, job: Job, kind: str, seed: int) -> Outcome:
-    """Kill a training, damage what it has saved, and let it go on."""
+    """Kill a training, damage its checkpoint, and let it continue."""
     draws = random.Random(f"state {seed} {job.label} {kind}")
     seconds = bench.undisturbed[job.manifest].seconds
     with bench.place(job) as place:
@@ -139,7 +139,7 @@ def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 
 def lose_the_numbers(bench: Bench, job: Job) -> Outcome:
-    """Train a part of the world with a learning rate at which its loss stops being a number: an error."""
+    """Train a part of the world with a learning rate at which its loss becomes non-finite, which must be an error."""
     with bench.place(job) as place:
         path = place.folder / job.specification
         content = json.loads(path.read_text())
@@ -190,7 +190,7 @@ def _judged(
 
 
 def ask(place: Place, job: Job) -> Ended:
-    """Ask for a job's manifest as Snakemake would: first for those that it builds on, where they are missing."""
+    """Request a job's manifest as Snakemake does: first the missing manifests that it builds on."""
     for below in [*place.reference.built_on(job), *place.reference.shards_of(job)]:
         place.specify(below)
         if not (place.folder / below.manifest).is_file():

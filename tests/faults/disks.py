@@ -1,4 +1,4 @@
-"""Disks that are full after so many pages, or cannot be written to: a file system in memory, and a ballast file."""
+"""Disks that are full after a number of pages, or read-only: a file system in memory, and a ballast file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FULL, READ_ONLY = "No space left on device", "Read-only file system"
 
 @contextmanager
 def small_disk(bench: Bench, job: Job) -> Iterator[Place]:
-    """A working directory on a disk of its own."""
+    """A working directory on its own disk."""
     folder = Path(tempfile.mkdtemp(dir=bench.scratch))
     disk = folder / "disk"
     disk.mkdir()
@@ -37,7 +37,7 @@ def small_disk(bench: Bench, job: Job) -> Iterator[Place]:
 
 
 def fill_the_disk(bench: Bench, job: Job, pages: int) -> Outcome:
-    """Let a job find room for so many pages; then make room, and let it be done again."""
+    """Run a job with a number of free pages on the disk; then free space, and run it again."""
     with small_disk(bench, job) as place:
         ballast = place.folder / "ballast"
         with ballast.open("wb") as stream:
@@ -51,7 +51,7 @@ def fill_the_disk(bench: Bench, job: Job, pages: int) -> Outcome:
 
 
 def write_protect(bench: Bench, job: Job) -> Outcome:
-    """Let a job find its working directory read-only; then not."""
+    """Run a job in a read-only working directory; then make it writable, and run it again."""
     with small_disk(bench, job) as place:
         subprocess.run(["mount", "-o", "remount,ro", str(place.folder.parent)], check=True)
         ended = attempt(job, place)
@@ -69,7 +69,7 @@ def _free(place: Place) -> int:
 
 
 def _fault(place: Place, status: int, reason: str) -> str | None:
-    """What is wrong with how a job has failed; nothing if it has not, or in one sentence, leaving nothing behind."""
+    """The fault in how a job failed; None if it succeeded, or failed with one sentence and left no partial files."""
     if status == 0:
         return None
     sentence = sentence_of(place)

@@ -1,4 +1,4 @@
-"""Whole invocations of Snakemake: killed with all their jobs, two at once, on full disks, under clocks that are set."""
+"""Whole invocations of Snakemake: killed with all their jobs, two at once, on full disks, with clocks that are set."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ BUSY = "Snakemake already runs here"
 LONGEST = 600.0
 FAKETIME = "libfaketime.so.1"
 LATE = ("predictions", "fid", "cells")
-"""The stages that are built once more to see what becomes of an invocation: short ones."""
+"""The stages that each disturbed invocation builds again: short ones."""
 
 
 @contextmanager
 def clone(bench: Bench, without: tuple[str, ...], size: int = 0) -> Iterator[Checkout]:
-    """The reference but for some stages and all products; on a disk of its own, if that has a size."""
+    """A copy of the reference without some stages and without products; on its own disk, if a size is given."""
     folder = Path(tempfile.mkdtemp(dir=bench.scratch))
     try:
         (folder / "disk").mkdir()
@@ -57,7 +57,7 @@ def clone(bench: Bench, without: tuple[str, ...], size: int = 0) -> Iterator[Che
 
 
 def start(checkout: Checkout, *targets: str, **environment: str) -> subprocess.Popen[str]:
-    """Snakemake in a process group of its own."""
+    """Start Snakemake in its own process group."""
     named = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--cores", "1", *targets],
@@ -71,7 +71,7 @@ def start(checkout: Checkout, *targets: str, **environment: str) -> subprocess.P
 
 
 def kill_all_of_it(bench: Bench, number: int, seed: int) -> Outcome:
-    """Kill Snakemake and its jobs at random moments, again and again, until all is there."""
+    """Kill Snakemake and its jobs at random moments, many times, until everything is built."""
     draws = random.Random(f"invocation {seed} {number}")
     kills = 0
     with clone(bench, without=(*LATE, "slices", "latents", "unlearning", "samples")) as checkout:
@@ -117,7 +117,7 @@ def start_two(bench: Bench, number: int, seed: int) -> Outcome:
 
 
 def fill_its_disk(bench: Bench, pages: int) -> Outcome:
-    """Let an invocation find room for so many pages, for itself and its jobs; then make room."""
+    """Run an invocation with a number of free pages on the disk; then free space, and run it again."""
     with clone(bench, without=("predictions", "cells"), size=400 << 20) as checkout:
         ballast = checkout.folder.parent / "ballast"
         free = os.statvfs(checkout.folder).f_bavail - pages
@@ -143,7 +143,7 @@ CLOCKS = {"set back an hour": "-3600s", "set forward a day": "+86400s", "set bac
 
 
 def set_the_clock(bench: Bench, kind: str) -> Outcome:
-    """Build under another clock, or one that changes meanwhile; then ask again under the true one."""
+    """Build with another clock, or one that changes meanwhile; then request the target again with the true clock."""
     with clone(bench, without=("predictions", "cells")) as checkout:
         clock = checkout.folder / "clock"
         clock.write_text("+0" if "while" in kind else CLOCKS[kind])
@@ -165,7 +165,7 @@ def set_the_clock(bench: Bench, kind: str) -> Outcome:
         said = running.communicate(timeout=LONGEST)[0]
         if (
             running.returncode != 0 and "while" in kind and "clock skew" in said
-        ):  # Snakemake's own sentence; asked again
+        ):  # Snakemake's own message; the target is requested again
             clock.write_text(CLOCKS[kind])
             said = start(checkout, TABLE).communicate(timeout=LONGEST)[0]
         elif running.returncode != 0:
@@ -184,7 +184,7 @@ def set_the_clock(bench: Bench, kind: str) -> Outcome:
 
 
 def faketime() -> Path | None:
-    """The library that sets a process's clock, where it is installed (Debian: faketime)."""
+    """The library that sets the clock of a process, if it is installed (Debian: faketime)."""
     found = [path for top in ("/usr/lib", "/usr/local/lib", "/lib64") for path in Path(top).rglob(FAKETIME)]
     return found[0] if found else None
 
@@ -198,7 +198,7 @@ DAMAGED = {
 
 
 def damage_under_it(bench: Bench, what: str, seed: int) -> Outcome:
-    """Damage a file, ask for the table, do what is said, and ask again."""
+    """Damage a file, request the table, follow the advice of the error, and request it again."""
     kind = f"flipped bit in {what}"
     with clone(bench, without=("predictions", "cells") if "image" in what else ("cells",)) as checkout:
         name = sorted(bench.reference.folder.glob(DAMAGED[what]))[0].relative_to(bench.reference.folder)
@@ -227,7 +227,7 @@ def damage_under_it(bench: Bench, what: str, seed: int) -> Outcome:
 
 
 def _compared(bench: Bench, checkout: Checkout) -> tuple[str, str]:
-    """Whether an invocation has come to the reference's bits, all of them and no others, and nothing is left to do."""
+    """Whether an invocation has built exactly the reference's files with the same bits, and nothing is left to do."""
     place = object.__new__(Place)
     place.folder = checkout.folder
     found = place.listing()
@@ -248,7 +248,7 @@ def _compared(bench: Bench, checkout: Checkout) -> tuple[str, str]:
 
 
 def _names(bench: Bench) -> set[str]:
-    """What the study has made in the reference, in which another one has made something as well."""
+    """The names of the study's runs in the reference, which also contains runs of another study."""
     names = set()
     for job in bench.reference.jobs.values():
         if job.stage != "pretrained":

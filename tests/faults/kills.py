@@ -1,4 +1,4 @@
-"""SIGKILL: at random moments of a job's time, and inside everything that it writes."""
+"""SIGKILL at random moments of a job, and inside each of its writes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from attempts import At, Job, Place, attempt, in_a_process
 from outcomes import LOST, SAME, UNCLEAR, Bench, Outcome
 
 AGAIN = 0.35
-"""How probably a rerun is killed as well."""
+"""Probability that a rerun is killed as well."""
 
 INSIDE = 3e-3
-"""Seconds after the beginning of an event within which it is killed."""
+"""Maximum number of seconds between the beginning of an event and the kill."""
 
 
 def kill_at_random(bench: Bench, job: Job, number: int, of: int, seed: int) -> Outcome:
-    """Kill a job in the `number`-th of so many equal parts of its time, and perhaps its reruns; then let it end."""
+    """Kill a job in the `number`-th of some equal parts of its time, and perhaps its reruns; then let it end."""
     draws = random.Random(f"random {seed} {job.label} {number}")
     seconds = bench.undisturbed[job.manifest].seconds
     share = (number + draws.random()) / of
@@ -28,7 +28,7 @@ def kill_at_random(bench: Bench, job: Job, number: int, of: int, seed: int) -> O
 
 
 def kill_in_a_write(bench: Bench, job: Job, event: int, seed: int) -> Outcome:
-    """Kill a job before an event on the disk, or within moments of its beginning; then let it end."""
+    """Kill a job before an operation on the disk, or shortly after its beginning; then let it end."""
     draws = random.Random(f"write {seed} {job.label} {event}")
     first = At(0.0 if event % 2 else draws.random() * INSIDE, event)
     moments = [first] if draws.random() < 0.7 else [first, At(draws.random() * INSIDE, event // 2)]
@@ -64,14 +64,14 @@ def _kill(bench: Bench, job: Job, moments: list[At], kind: str) -> Outcome:
 
 
 def _start_afresh(bench: Bench, job: Job, place: Place) -> None:
-    """A job that ended before it was killed is put back to its beginning."""
+    """Reset a job that ended before it was killed."""
     fresh = Place(bench.reference, job, place.folder.with_name("fresh"))
     place.folder.rename(place.folder.with_name(f"ended-{len(list(place.folder.parent.iterdir()))}"))
     fresh.folder.rename(place.folder)
 
 
 def saved_in(place: Place) -> dict[str, Any]:
-    """What a killed job leaves to the next one: the step of its training, whole batches, or all of its work."""
+    """The work that a killed job has saved for the next one: training steps, whole batches, or the complete run."""
     run = place.folder / place.job.specification.parent
     found: dict[str, Any] = {"step": None, "batches": {}, "complete": False}
     if (path := run / "checkpoint.pt").exists():
@@ -87,7 +87,7 @@ def saved_in(place: Place) -> dict[str, Any]:
 
 
 def _lost(before: dict[str, Any], after: dict[str, Any] | None) -> str:
-    """What an attempt that was killed has lost of what one before it had saved."""
+    """The saved work of an earlier attempt that a killed attempt has lost."""
     if after is None:
         return "checkpoint.pt is not readable after a kill"
     if before.get("step") and (after["step"] or 0) < before["step"] and not after["complete"]:
@@ -99,10 +99,10 @@ def _lost(before: dict[str, Any], after: dict[str, Any] | None) -> str:
 
 
 def _not_taken_up(saved: dict[str, Any], after: dict[str, Any], place: Place) -> str:
-    """What the attempt that ended well has done once more though it was saved."""
+    """The saved work that the successful attempt has repeated."""
     log = place.log
     if saved.get("complete"):
-        return "" if "made before by" in log else "the run was complete, and was made again"
+        return "" if "already complete (by" in log else "the run was complete, and was made again"
     if saved.get("step") and f"going on from step {saved['step']}" not in log:
         return f"saved at step {saved['step']}, and not gone on from there"
     return _lost({"batches": saved.get("batches", {})}, after)

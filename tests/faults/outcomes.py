@@ -1,4 +1,4 @@
-"""What may come of a disturbance, and what an undisturbed attempt leaves to compare it with."""
+"""Outcomes of disturbances, and the undisturbed attempts with which they are compared."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 SAME, CLEAR = "same bits", "one clear error"
 WRONG, LOST, UNCLEAR = "WRONG", "LOST", "UNCLEAR"
-"""Other bits than an undisturbed run's; work that was saved is done again; a failure that is not one clear sentence."""
+"""Bits that differ from an undisturbed run's; saved work that is repeated; a failure without one clear sentence."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one disturbance of one job.
+    """The outcome of one disturbance of a job.
 
     Attributes:
         label: the stage.
-        kind: of disturbance.
-        said: one of the above.
-        kills: how many there were, and how many of them inside a write or the saving of a state.
-        detail: what to look at.
+        kind: kind of disturbance.
+        said: one of the constants above.
+        kills: the number of kills, and the number of those inside a write or the saving of a state.
+        detail: details of a failure.
     """
 
     label: str
@@ -43,7 +43,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a job does when it is left alone."""
+    """An undisturbed attempt at a job."""
 
     seconds: float
     events: list[str]
@@ -52,7 +52,7 @@ class Undisturbed:
 
 
 class Bench:
-    """Where jobs are disturbed: a reference, undisturbed attempts, and room for working directories."""
+    """The test bench: a reference, undisturbed attempts, and a folder for working directories."""
 
     def __init__(self, reference: Reference, scratch: Path) -> None:
         self.reference, self.scratch = reference, scratch
@@ -60,7 +60,7 @@ class Bench:
 
     @contextmanager
     def place(self, job: Job) -> Iterator[Place]:
-        """A working directory for attempts at a job; gone afterwards."""
+        """A working directory for attempts at a job, which is removed afterwards."""
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         try:
             yield Place(self.reference, job, folder / "work")
@@ -68,7 +68,7 @@ class Bench:
             shutil.rmtree(folder, ignore_errors=True)
 
     def leave_alone(self, job: Job) -> Undisturbed:
-        """Do a job undisturbed, and check that this harness does what Snakemake does."""
+        """Run a job undisturbed, and check that the result is that of Snakemake's job."""
         with self.place(job) as place:
             ended = attempt(job, place, watch=True)
             assert ended.status == 0, f"{job.manifest}: {place.log or place.terminal}"
@@ -86,13 +86,13 @@ class Bench:
         return Undisturbed(ended.seconds, ended.events, pages, listing)
 
     def compared(self, job: Job, place: Place) -> tuple[str, str]:
-        """What a job has come to that ended well: all files there, no others, and the same bits."""
+        """Compare the files of a successful job with those of an undisturbed one: the same files with the same bits."""
         expected, found = self.undisturbed[job.manifest].listing, place.listing()
         for name in expected:
             if found.get(name) != expected[name]:
                 return WRONG, f"{name}: other bits than undisturbed" if name in found else f"{name}: missing"
         left = sorted(found.keys() - expected.keys())
-        if job.shard:  # whose run other shards work in as well: half written images go when they are gathered
+        if job.shard:  # other shards write into the same run: partial images are removed when the shards are gathered
             left = [name for name in left if "/images/." not in name and "/batches/." not in name]
         if left:
             return LOST, f"left behind: {', '.join(left[:4])}"
@@ -100,7 +100,7 @@ class Bench:
 
 
 def sentence_of(place: Place) -> str | None:
-    """The one sentence in which a job has failed, where it is one: at the end of its log, or else on the terminal."""
+    """The sentence with which a job has failed, from the end of its log or else the terminal; None if there is none."""
     for said in (place.log, place.terminal):
         lines = [line for line in said.splitlines() if line.strip()]
         if "Traceback" in said:

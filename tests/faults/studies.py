@@ -1,4 +1,4 @@
-"""What the fault tests build undisturbed, by real Snakemake in checkouts of their own."""
+"""The studies that the fault tests build undisturbed, with real Snakemake in separate checkouts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from support.checkout import REPOSITORY, Checkout
 
 TABLE, FIGURE = "results/faults/table1.csv", "results/faults/figure2.png"
 TAKING = "base: faults\nworld: {pretrained: true}\n"
-"""The same study on the world that the first one has trained, shipped as a repository ships one."""
+"""The same study with the world that the first one has trained, shipped like that of the repository."""
 
 
 def build(folder: Path, paper: bool) -> list[Path]:
-    """Build the small study, and perhaps the gate of the paper's world; the checkouts in which they lie."""
+    """Build the small study, and optionally the gate of the paper's world, and return the checkouts."""
     if not paper:
         return [build_miniature(folder / "miniature")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])}
@@ -25,14 +25,14 @@ def build(folder: Path, paper: bool) -> list[Path]:
 
 
 def checkout_at(folder: Path) -> Checkout:
-    """A checkout that has the small study."""
+    """A checkout with the small study."""
     checkout = Checkout.at(folder)
     shutil.copy(REPOSITORY / "tests/faults/study.yaml", folder / "config/studies/faults.yaml")
     return checkout
 
 
 def build_miniature(folder: Path) -> Path:
-    """A table and a figure, and the stage that takes a trained world over."""
+    """Build a table and a figure, and the stage that adopts a trained world."""
     checkout = checkout_at(folder)
     _run(checkout, TABLE, FIGURE)
     take_over(checkout)
@@ -40,7 +40,7 @@ def build_miniature(folder: Path) -> Path:
 
 
 def take_over(checkout: Checkout) -> None:
-    """Ship the world that lies there, and let another study take it."""
+    """Ship the world of a checkout, and let another study use it."""
     done = checkout.python("-m", "corelib", "ship", "faults")
     assert done.returncode == 0, done.stdout
     (checkout.folder / "config/studies/taking.yaml").write_text(TAKING)
@@ -53,7 +53,7 @@ def _run(checkout: Checkout, *arguments: str) -> None:
 
 
 def build_paper(folder: Path) -> Path:
-    """The gate of the paper's world, on assets of the published form and random content, from a CompVis checkpoint."""
+    """Build the gate of the paper's world from a CompVis checkpoint and assets as published, with random content."""
     from test_full_format import COMPVIS, Form, checkout_of  # here: it imports the repository's own modules
 
     checkout = checkout_of(folder, Form("folder", COMPVIS))

@@ -1,8 +1,8 @@
-"""Run the tests of the cluster profile on a real Slurm, brought up for them and gone after them.
+"""Run the tests of the cluster profile on a real Slurm cluster that exists only for these tests.
 
     python tests/slurm [--long] [arguments of pytest]
 
-Needs root and Debian's packages `slurm-wlm munge` (`--long`: also `slurmdbd mariadb-server`); what is missing is said,
+Needs root and Debian's packages `slurm-wlm munge` (`--long`: also `slurmdbd mariadb-server`). A missing one is named,
 and is a failure.
 """
 
@@ -21,7 +21,7 @@ NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-
 
 
 def main(arguments: list[str]) -> int:
-    """Run pytest in namespaces of its own, in which nothing of this machine is touched and nothing survives."""
+    """Run pytest in separate namespaces, which leave this machine unchanged and in which no process survives."""
     long = "--long" in arguments
     if os.environ.get(INSIDE):
         return _first_process(arguments)
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _first_process(arguments: list[str]) -> int:
-    """Mount what the cluster writes to, start pytest, and collect the processes that lose their parents."""
+    """Mount the folders to which the cluster writes, start pytest, and reap orphaned processes."""
     for place in (CONFIGURATION, RUN):
         place.mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "throwaway", str(place)], check=True)

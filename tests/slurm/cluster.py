@@ -1,6 +1,6 @@
 """A throw-away Slurm cluster on this machine: a real controller, real node daemons, virtual A100s.
 
-It lives in namespaces of its own (see `__main__.py`): its configuration is mounted over the system's, and when the
+It runs in separate namespaces (see `__main__.py`): its configuration is mounted over the system's, and when the
 first process of the namespace ends, the kernel ends every daemon and job with it. Nothing is left behind.
 """
 
@@ -61,7 +61,7 @@ MpiDefault=none
 """
 
 HAS_MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory").is_dir()
-"""The kernel enforces memory limits; elsewhere Slurm itself looks every second, kills, and calls it a failure."""
+"""The kernel enforces memory limits. Elsewhere Slurm polls every second, kills the job, and reports a failure."""
 
 CGROUP_CONF = """
 CgroupPlugin=cgroup/v1
@@ -95,7 +95,7 @@ StorageLoc=slurm
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the cluster: a `slurmd` with a port of its own, and GPUs, of a model if Slurm is told of one."""
+    """A node of the cluster: a `slurmd` with its own port, and GPUs, with a model if Slurm is configured with one."""
 
     name: str
     port: int
@@ -122,7 +122,7 @@ PARTITIONS = (
 
 
 def missing(accounting: bool) -> list[str]:
-    """The programs that a cluster needs and this machine lacks."""
+    """The programs that a cluster needs but this machine lacks."""
     needed = [*DAEMONS, *CLIENTS, *(ACCOUNTING if accounting else ())]
     return [name for name in needed if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
 
@@ -132,10 +132,10 @@ class Cluster:
     """The running cluster.
 
     Args:
-        folder: for its state, its logs and its virtual devices.
-        accounting: whether it keeps accounts, as sites do where `sacct` answers.
-        nodes: its nodes.
-        partitions: lines of its configuration.
+        folder: folder of its state, its logs and its virtual devices.
+        accounting: whether it has accounting, so that `sacct` works.
+        nodes: the nodes.
+        partitions: lines of the configuration.
         min_job_age: seconds for which the controller remembers a job that has ended.
     """
 
@@ -147,7 +147,7 @@ class Cluster:
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self) -> None:
-        """Bring everything up and wait until all nodes are idle."""
+        """Start all daemons and wait until all nodes are idle."""
         self._configure()
         self._start_munge()
         if self.accounting:
@@ -158,7 +158,7 @@ class Cluster:
         wait_for("idle nodes", lambda: set(self.states().values()) == {"idle"}, 60)
 
     def stop(self) -> None:
-        """End all daemons, the last one to be started first. One that waits for a job is killed after 30 seconds."""
+        """Stop all daemons, in reverse order of their start. One that waits for a job is killed after 30 seconds."""
         for name in reversed(self._processes):
             self._processes[name].terminate()
         for process in self._processes.values():
@@ -171,18 +171,18 @@ class Cluster:
     # Daemons
 
     def end_daemon(self, name: str) -> None:
-        """End the controller (`slurmctld`) or the database's daemon (`slurmdbd`); `start_daemon` brings it back."""
+        """Stop the controller (`slurmctld`) or the database daemon (`slurmdbd`); `start_daemon` starts it again."""
         self._processes[name].terminate()
         self._processes[name].wait(60)
 
     def start_daemon(self, name: str) -> None:
-        """Start a daemon that was ended."""
+        """Start a daemon that was stopped."""
         self._daemon(name, "-D")
 
     # Nodes
 
     def start_node(self, name: str, hidden: Path | None = None) -> None:
-        """Start the node's daemon; on a node that is set up wrongly, a folder is hidden from it and from its jobs."""
+        """Start the daemon of a node; on a misconfigured node, a folder is hidden from the daemon and its jobs."""
         if hidden is None:
             self._daemon("slurmd", "-D", "-N", name, called=name)
             return
@@ -190,7 +190,7 @@ class Cluster:
         self._daemon("unshare", "--mount", "sh", "-c", script, called=name)
 
     def break_node(self, name: str) -> None:
-        """What a power failure does: the daemon and all its jobs' processes are gone at once."""
+        """Simulate a power failure: kill the daemon and all processes of its jobs at once."""
         self._processes[name].kill()
         self._processes[name].wait()
         for pid in _processes_of_node(name):
@@ -205,7 +205,7 @@ class Cluster:
     # Jobs
 
     def jobs(self) -> dict[str, dict[str, str]]:
-        """All jobs that the controller remembers, by number; `rule` is what Snakemake calls them."""
+        """All jobs that the controller remembers, by number; `rule` is the name of Snakemake's rule."""
         listed = self.run("squeue", "--noheader", "--states=all", "--format=%i|%T|%N|%k|%R").splitlines()
         rows = (line.split("|", 4) for line in listed)
         return {
@@ -218,12 +218,12 @@ class Cluster:
         return {number: job for number, job in self.jobs().items() if job["state"] == "RUNNING" and text in job["rule"]}
 
     def job(self, number: str) -> dict[str, str]:
-        """What the controller says of a job."""
+        """The controller's information about a job."""
         fields = self.run("scontrol", "--oneliner", "show", "job", number).split()
         return dict(entry.split("=", 1) for entry in fields if "=" in entry)
 
     def memory_mib(self, number: str) -> int:
-        """What a job asked for."""
+        """The memory that a job requested, in MiB."""
         size = self.job(number)["MinMemoryNode"]
         return int(float(size[:-1]) * (1024 if size.endswith("G") else 1))
 
@@ -233,10 +233,10 @@ class Cluster:
         return next((state for state in states if state not in ("", "COMPLETED", "FAILED")), states[0])
 
     def run(self, *command: str) -> str:
-        """What a Slurm command prints."""
+        """The output of a Slurm command."""
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
 
-    # How it is brought up
+    # Start-up
 
     def _configure(self) -> None:
         for name in ("state", "spool", "devices"):
@@ -316,7 +316,7 @@ class Cluster:
 
 
 def remove_cgroups() -> None:
-    """Remove the control groups of nodes that are gone; the one thing that outlives the namespaces."""
+    """Remove the control groups of stopped nodes, which outlive the namespaces."""
     for top in Path("/sys/fs/cgroup").glob("*/slurm_*"):
         if top.name.removeprefix("slurm_") in {node.name for node in NODES}:
             for group in [*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top]:
@@ -325,7 +325,7 @@ def remove_cgroups() -> None:
 
 
 def wait_for(what: str, holds: Callable[[], object], seconds: float) -> None:
-    """Wait until something holds, and say what did not if it takes too long."""
+    """Wait until a condition holds; fail with its description if this takes too long."""
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:
@@ -348,7 +348,7 @@ def processes_of_job(number: str, text: str) -> list[int]:
 
 
 def _processes_of_node(name: str) -> list[int]:
-    """Every process of every job on a node; the daemons that watch over them first, so that they report nothing."""
+    """All processes of all jobs on a node, their supervising daemons first, so that these report nothing."""
     mark = f"SLURMD_NODENAME={name}".encode()
     tasks = [pid for pid in _all_processes() if mark in _read(pid, "environ").split(b"\0")]
     watchers = set()
@@ -372,5 +372,5 @@ def _parent(pid: int) -> int:
 def _read(pid: int, name: str) -> bytes:
     try:
         return (Path("/proc") / str(pid) / name).read_bytes()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # the process has ended meanwhile
         return b""

@@ -1,6 +1,6 @@
-"""`snakemake --profile slurm` on a real Slurm: the table, one device a job, and everything that goes wrong on clusters.
+"""`snakemake --profile slurm` on a real Slurm: the table, one device for each job, and the failures of clusters.
 
-Whatever happens to the jobs, the table and every file behind it are bit for bit those of an undisturbed local run.
+Whatever happens to the jobs, the table and all files behind it equal those of an undisturbed local run, bit for bit.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from corelib.files.yaml_files import read_yaml
 TABLE = "results/probe/table1.csv"
 METHODS = ("ca_noise", "esd", "core")
 SHARED = ("pretrained", "images", "slices", "latents", "embeddings", "reference")
-"""The stages before unlearning, and what evaluation shares."""
+"""The stages before unlearning, and those that all evaluations share."""
 
 SITE = {"partition": "a100", "cpu_partition": "main", "gpu_model": "a100"}
 IMPATIENT = ("--slurm-init-seconds-before-status-checks", "4")
-"""The profile's 10 seconds are meant for other people's controllers."""
+"""Polling interval in seconds; the profile's 10 seconds spare controllers that other people use."""
 
 NEVER = 240.0
-"""Seconds after which whatever was waited for will not happen."""
+"""Timeout in seconds for every wait."""
 
 
 # The cluster, and an undisturbed run to compare with
 
 
 class Sites:
-    """Clusters of several kinds, of which one is up at a time."""
+    """Clusters of several kinds, one of which runs at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,7 +53,7 @@ class Sites:
         self._cluster: Cluster | None = None
 
     def of(self, **kind: object) -> Cluster:
-        """A cluster of a kind, by the arguments of `Cluster`: the one that is up, or another one in its place."""
+        """A cluster with these arguments of `Cluster`: the running one, or a new one that replaces it."""
         if self._cluster is None or kind != self._kind:
             self.close()
             self._kind = kind
@@ -62,7 +62,7 @@ class Sites:
         return self._cluster
 
     def close(self) -> None:
-        """End the cluster that is up."""
+        """Stop the running cluster."""
         if self._cluster is not None:
             self._cluster.stop()
         self._cluster = None
@@ -77,7 +77,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
 
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest, sites: Sites) -> Cluster:
-    """Accounts are kept in the long version, in which everything happens on such a cluster."""
+    """The shared cluster; the long version uses one with accounting throughout."""
     return sites.of(accounting=request.config.option.markexpr != "not slow")
 
 
@@ -90,7 +90,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 def clone(folder: Path, **site: object) -> Checkout:
-    """A checkout whose site is the cluster's, with the study that these tests build."""
+    """A checkout with the cluster's site file and the study of these tests."""
     checkout = Checkout.at(folder)
     shutil.copy(REPOSITORY / "tests/slurm/study.yaml", checkout.folder / "config/studies/probe.yaml")
     file = checkout.folder / "slurm/site.yaml"
@@ -99,7 +99,7 @@ def clone(folder: Path, **site: object) -> Checkout:
 
 
 def without(reference: Checkout, folder: Path, *methods: str, **site: object) -> Checkout:
-    """A checkout in which everything is built but some methods' runs, and what is made from them."""
+    """A checkout in which everything is built except the runs of some methods and their results."""
     checkout = clone(folder, **site)
     shutil.copytree(reference.folder / "runs", checkout.folder / "runs")
     for run in (checkout.folder / "runs").glob("*/*"):
@@ -110,7 +110,7 @@ def without(reference: Checkout, folder: Path, *methods: str, **site: object) ->
 
 @dataclass
 class Workflow:
-    """An invocation of Snakemake that goes on while the test looks at the cluster."""
+    """An invocation of Snakemake that runs while the test inspects the cluster."""
 
     checkout: Checkout
     process: subprocess.Popen[bytes]
@@ -129,7 +129,7 @@ class Workflow:
         return self.log.read_text()
 
     def ends_well(self, seconds: float = 420) -> None:
-        """Wait for it; it must have built the table."""
+        """Wait for the end of the invocation, which must have built the table."""
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -138,37 +138,37 @@ class Workflow:
         assert status == 0, self.said[-6000:]
 
     def run_of(self, method: str) -> Path:
-        """The folder of a method's unlearning run."""
+        """The folder of the unlearning run of a method."""
         return next((self.checkout.folder / "runs/unlearning").glob(f"{method}-*"))
 
     def log_of(self, method: str) -> str:
-        """What the last job that unlearned by a method said."""
+        """The log of the last unlearning job of a method."""
         return next((self.checkout.folder / "logs/unlearning").glob(f"{method}-*")).read_text()
 
     def is_in_the_middle_of(self, method: str, cluster: Cluster) -> str | None:
-        """The number of the job that unlearns by a method, if it trains and has saved its state."""
+        """The number of a method's unlearning job, if it is training and has saved a checkpoint."""
         if not any((self.checkout.folder / "runs/unlearning").glob(f"{method}-*/checkpoint.pt")):
             return None
         return next(iter(cluster.running(f"rule_unlearn_wildcards_{method}-")), None)
 
     def in_the_middle_of(self, method: str, cluster: Cluster) -> str:
-        """Wait until a method trains and has saved its state; the number of its job."""
+        """Wait until a method is training and has saved a checkpoint, and return the number of its job."""
         wait_for(f"the middle of {method}", lambda: self.is_in_the_middle_of(method, cluster), NEVER)
         number = self.is_in_the_middle_of(method, cluster)
         assert number is not None
         return number
 
     def went_on(self, method: str) -> bool:
-        """Whether the job that completed a method's run went on where another one had been.
+        """Whether the job that completed a method's run resumed from the checkpoint of another job.
 
-        Its log is still to be read if a later job found nothing to do.
+        Its log is still readable if a later job found the run complete.
         """
         found = re.search(r"going on from step (\d+)", self.log_of(method))
         return found is not None and int(found[1]) > 0
 
 
 def content(checkout: Checkout) -> dict[str, str]:
-    """Every file of every run and table, but the records of who made it when."""
+    """All files of all runs and tables, except provenance records."""
     return {
         str(path.relative_to(checkout.folder)): sha256_of(path)
         for place in ("runs", "results")
@@ -178,20 +178,20 @@ def content(checkout: Checkout) -> dict[str, str]:
 
 
 def records(checkout: Checkout) -> list[dict]:
-    """The provenance of everything that was made on the cluster."""
+    """The provenance records of everything that was built on the cluster."""
     paths = (checkout.folder / "runs").rglob("*.provenance.json")
     return [record for record in (json.loads(path.read_text()) for path in paths) if record["node"]]
 
 
 def assert_same(checkout: Checkout, reference: Checkout) -> None:
-    """Every bit as in the undisturbed run, and nothing left lying about: no lease, no checkpoint."""
+    """Assert that all bits equal those of the undisturbed run, and that no lease and no checkpoint is left."""
     found, expected = content(checkout), content(reference)
     assert {name for name in expected if found.get(name) != expected[name]} == set()
     assert found.keys() - expected.keys() == set()
 
 
 def assert_one_device_each(checkout: Checkout) -> None:
-    """From the jobs' own records: exactly one device, and never two jobs on one at a time."""
+    """Assert, from the records of the jobs, that each had exactly one device and no two shared one at the same time."""
     used = defaultdict(list)
     for record in records(checkout):
         if record["node"].startswith("gpu"):
@@ -206,7 +206,7 @@ def assert_one_device_each(checkout: Checkout) -> None:
         assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans)), spans
 
 
-# In the short version: one run, in which one thing after the other goes wrong
+# Short version: one run with a sequence of failures
 
 
 def test_a_run_in_which_everything_goes_wrong_ends_in_the_same_table(
@@ -245,7 +245,7 @@ def test_a_run_in_which_everything_goes_wrong_ends_in_the_same_table(
     workflow.process.send_signal(signal.SIGKILL)
     again = Workflow.started(checkout, called="second")
     wait_for("a job that samples", lambda: cluster.running("rule_sample_shard"), NEVER)
-    cluster.end_daemon("slurmctld")  # all queries fail meanwhile, and submissions too
+    cluster.end_daemon("slurmctld")  # queries and submissions fail meanwhile
     time.sleep(25)
     cluster.start_daemon("slurmctld")
     again.ends_well()
@@ -254,14 +254,14 @@ def test_a_run_in_which_everything_goes_wrong_ends_in_the_same_table(
     assert_one_device_each(checkout)
     assert workflow.went_on("ca_noise") and workflow.went_on("esd")
     assert cluster.job(hit["ca_noise"])["JobState"] == "CANCELLED"
-    assert int(cluster.job(hit["esd"])["Restarts"]) >= 1  # twice, if it was on the node that failed
+    assert int(cluster.job(hit["esd"])["Restarts"]) >= 1  # 2 if it was on the failed node
     assert int(cluster.job(broken)["Restarts"]) == 1
-    assert "made before by job" in again.log_of("core")  # by the job that outlived the first controller
+    assert "already complete (by job" in again.log_of("core")  # by the job that outlived the first controller
     made = json.loads((again.run_of("core") / "manifest.provenance.json").read_text())
     assert made["scheduler_job"] == orphan
 
 
-# In the long version: the whole run under the profile as it is, and each misfortune for itself
+# Long version: the whole run with the unchanged profile, and each failure separately
 
 
 @pytest.mark.slow
@@ -338,7 +338,7 @@ def a_node_that_is_drained(workflow: Workflow, cluster: Cluster) -> None:
 
 
 def a_job_over_its_time_limit(workflow: Workflow, cluster: Cluster) -> None:
-    """Its file system hangs, say: the job stands still until its minute is over, and is then asked to end."""
+    """The job stops, as if its file system hung, until its time limit of one minute; Slurm then terminates it."""
     number = workflow.in_the_middle_of("core", cluster)
     cluster.run("scontrol", "update", f"JobId={number}", "TimeLimit=1")
     for pid in processes_of_job(number, ".snakemake/scripts"):
@@ -363,13 +363,13 @@ def a_killed_snakemake(workflow: Workflow, cluster: Cluster) -> None:
     workflow.process.wait()
     again = Workflow.started(workflow.checkout, called="again")
     again.ends_well()
-    assert "made before by job" in again.log_of("core")
+    assert "already complete (by job" in again.log_of("core")
     made = json.loads((again.run_of("core") / "manifest.provenance.json").read_text())
     assert made["scheduler_job"] == number
 
 
 def a_snakemake_killed_while_its_job_waits(workflow: Workflow, cluster: Cluster) -> None:
-    """The job it leaves in the queue must not start behind the one that a rerun submits."""
+    """The job that it leaves in the queue must not start after the job that a rerun submits."""
     number = workflow.in_the_middle_of("core", cluster)
     cluster.run("scontrol", "requeuehold", number)
     wait_for("the held job", lambda: cluster.job(number)["JobState"] == "PENDING", NEVER)
@@ -449,11 +449,11 @@ def test_a_second_snakemake_in_the_same_folder_is_turned_away(
     assert_same(checkout, reference)
 
 
-# In the long version: other sites
+# Long version: other sites
 
 
 def ends(workflow: Workflow, seconds: float) -> int:
-    """Wait for the end of an invocation; its exit status."""
+    """Wait for the end of an invocation, and return its exit status."""
     try:
         return workflow.process.wait(seconds)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Checkouts in which Snakemake really runs, and folders that several workers share."""
+"""Checkouts in which Snakemake runs, and folders that several test workers share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORKFLOW = ["Snakefile", "rules", "workflow_scripts", "corelib", "config", "envs
 
 @dataclass(frozen=True)
 class Checkout:
-    """A copy of the workflow in a folder of its own."""
+    """A copy of the workflow in its own folder."""
 
     folder: Path
 
@@ -35,11 +35,11 @@ class Checkout:
         return cls(folder)
 
     def snakemake(self, *arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake here; its output is that of both streams together."""
+        """Run Snakemake here, with standard output and standard error in one stream."""
         return self.python("-m", "snakemake", *arguments, timeout=timeout)
 
     def python(self, *arguments: str, timeout: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run Python here, with some more environment variables; its output is that of both streams together."""
+        """Run Python here with additional environment variables, with both output streams in one."""
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
         return subprocess.run(
             [sys.executable, *arguments],
@@ -52,7 +52,7 @@ class Checkout:
         )
 
     def planned(self, *targets: str) -> dict[str, int]:
-        """How many jobs of each rule a dry run would execute."""
+        """The number of jobs of each rule in a dry run."""
         done = self.snakemake("--dry-run", *targets)
         assert done.returncode == 0, done.stdout
         if "Nothing to be done" in done.stdout:
@@ -67,7 +67,7 @@ class Checkout:
         return counts
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Replace the one occurrence of a text in a file."""
+        """Replace the only occurrence of a text in a file."""
         path = self.folder / name
         content = path.read_text()
         assert content.count(old) == 1, f"{name} has {content.count(old)} times {old!r}"
@@ -75,7 +75,7 @@ class Checkout:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that takes minutes to make: of several workers one makes it, and the others wait."""
+    """A folder that takes minutes to build: one worker builds it while the others wait."""
     shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
@@ -93,7 +93,7 @@ TINY = ("results/tiny/table1.csv", "results/tiny/figure2.png")
 
 @dataclass(frozen=True)
 class Places:
-    """The folder in which the tiny study was built, and a copy of all that was in it then."""
+    """The folder in which the tiny study was built, and a copy of its content after the build."""
 
     workplace: Path
     copy: Path

@@ -1,4 +1,4 @@
-"""The contract of docs/reruns.md, read from its tables, and what Snakemake says of the same changes.
+"""The contract in the tables of docs/reruns.md, compared with Snakemake's dry runs of the same changes.
 
 Nothing is computed here: a working directory is made to look complete, one thing is changed, and a dry run says what it
 would build.
@@ -64,7 +64,7 @@ def papers() -> str:
 
 MINIATURES = "base: mini-from-scratch\n"
 STUDIES = {"leaf": ("papers", papers()), "leaf of the miniature": ("miniatures", MINIATURES)}
-"""The study on which the rows of each kind of table are tried."""
+"""The study with which the rows of each kind of table are tested."""
 
 PLACES = {
     "images": "assets/UnlearnCanvas",
@@ -75,7 +75,7 @@ PLACES = {
     "inception": "assets/inception-2015-12-05.pt",
     "inception_torchvision": "assets/inception_v3_google-0cc3c7bd.pth",
 }
-"""Where the assets of the paper's world lie; each is locked there, and `elsewhere/` too."""
+"""Paths of the assets of the paper's world. Each is locked there and below `elsewhere/`."""
 
 LOCKED = [name for name in PLACES if name != "pipeline"]
 LOCKED += [f"pipeline/{part}" for part in ("unet", "unet_ema", *PIPELINE_PARTS)]
@@ -94,11 +94,11 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Promise:
-    """A row of the page about a leaf.
+    """A row of a table about leaves.
 
     Attributes:
-        pattern: the leaf, with METHOD, TASK, TABLE and FIGURE for any.
-        change: what it is changed to, as the page writes it.
+        pattern: the leaf, with METHOD, TASK, TABLE and FIGURE as placeholders.
+        change: the new value, as the page writes it.
         readers: the stages that read it, as the page writes them.
     """
 
@@ -107,7 +107,7 @@ class Promise:
     readers: str
 
     def is_about(self, key: Key) -> bool:
-        """Whether a leaf is one of those that the row means."""
+        """Whether the row is about a leaf."""
         parts = self.pattern.split(".")
         return len(parts) == len(key) and all(
             part.isupper() or part == own for part, own in zip(parts, key, strict=True)
@@ -115,13 +115,13 @@ class Promise:
 
 
 def names_in(key: Key) -> dict[str, str]:
-    """What METHOD, TASK, TABLE and FIGURE are in a leaf."""
+    """The values of METHOD, TASK, TABLE and FIGURE in a leaf."""
     named = {"tasks": ("TASK",), "methods": ("METHOD", "", "TASK"), "tables": ("TABLE",), "figures": ("FIGURE",)}
     return dict(zip(named.get(key[0], ()), key[1:], strict=False))
 
 
 def tables_of_page() -> dict[str, list[list[str]]]:
-    """Every table of the page, by the head of its first column; those of one head together."""
+    """All tables of the page, by the head of the first column; tables with the same head are joined."""
     found: dict[str, list[list[str]]] = {}
     rows: list[list[str]] | None = None
     for line in PAGE.read_text(encoding="utf-8").splitlines():
@@ -140,7 +140,7 @@ def cells_of(line: str) -> list[str]:
 
 
 def promises(head: str) -> list[Promise]:
-    """The rows about leaves under one head; a row for one of many goes before one for all."""
+    """The rows about leaves under one head; rows for particular names come before rows with placeholders."""
     rows = [Promise(leaf.strip("` "), change, readers) for leaf, change, readers in tables_of_page()[head]]
     return sorted(rows, key=lambda row: sum(part.isupper() for part in row.pattern.split(".")))
 
@@ -149,7 +149,7 @@ def promises(head: str) -> list[Promise]:
 
 
 def leaves_of(section: Mapping[str, Any], key: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """Every leaf of a merged configuration; a list is one."""
+    """Every leaf of a merged configuration; a list is one leaf."""
     for name, value in section.items():
         if isinstance(value, dict):
             yield from leaves_of(value, (*key, name))
@@ -159,7 +159,7 @@ def leaves_of(section: Mapping[str, Any], key: Key = ()) -> Iterator[tuple[Key, 
 
 @dataclass(frozen=True)
 class Case:
-    """One leaf, changed as its row says.
+    """One leaf with the change in its row.
 
     Attributes:
         key: the leaf.
@@ -173,12 +173,12 @@ class Case:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the study has to stop with a sentence."""
+        """Whether the study must be refused with an error."""
         return self.promise.readers == REFUSED
 
 
 def cases_of(head: str, leaves: Iterable[tuple[Key, Any]]) -> list[Case]:
-    """A case for every leaf. Raises `AssertionError` for one of which the page says nothing."""
+    """A case for every leaf. Raises `AssertionError` if the page lacks a leaf."""
     rows = promises(head)
     cases = []
     for key, value in leaves:
@@ -189,7 +189,7 @@ def cases_of(head: str, leaves: Iterable[tuple[Key, Any]]) -> list[Case]:
 
 
 def overlay_of(key: Key, value: Any, change: str) -> dict[str, Any]:
-    """A study's file that changes one leaf, or the section around it."""
+    """The file of a study that changes one leaf, or the section that contains it."""
     text = change.strip("`")
     if change == "a mapping":
         changed: Any = anchors_in_another_order()
@@ -223,7 +223,7 @@ def anchors_in_another_order() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Universe:
-    """The runs of a study as they are planned."""
+    """The planned runs of a study."""
 
     study: Study
     products: Mapping[str, Run]
@@ -238,7 +238,7 @@ class Universe:
         return {name: run for product in self.products.values() for name, run in product.with_all_inputs().items()}
 
     def readers(self, written: str, names: Mapping[str, str]) -> set[str]:
-        """The runs that a row means by stages such as `unlearning` of METHOD in TASK."""
+        """The runs to which stages in a row refer, such as `unlearning` of METHOD in TASK."""
         if written == NOTHING:
             return set()
         found: set[str] = set()
@@ -252,7 +252,7 @@ class Universe:
         return found
 
     def _is_of(self, run: Run, words: Sequence[str]) -> bool:
-        """Whether all words are parts of a run's name; of two tasks, one beginning like the other, the longer is."""
+        """Whether a run's name contains all words. If one task's name begins with another's, the longer one counts."""
         slug = f"-{run.slug}-"
         tasks = sorted((task.lower() for task in self.study.tasks if f"-{task.lower()}-" in slug), key=len)
         parts = {*run.slug.split("-"), *tasks[-1:]} - set(tasks[:-1])
@@ -262,14 +262,14 @@ class Universe:
         return all(word in parts - hidden for word in words)
 
     def _shows(self, product: str, method: str) -> bool:
-        """Whether a table or figure calls a method by the method's own title."""
+        """Whether a table or figure shows a method under the method's own title."""
         if product == "gate":
             return False
         rows = self.study.tables[product].rows if product in self.study.tables else self.study.figures[product].columns
         return any(row.method == method and row.title is None for row in self.study.rows_of(rows))
 
     def built_on(self, chosen: set[str]) -> set[str]:
-        """These runs and all that builds on them."""
+        """These runs and all runs that build on them."""
 
         @functools.cache
         def builds(name: str) -> bool:
@@ -282,7 +282,7 @@ class Universe:
 
 
 class Pretended(Checkout):
-    """A checkout in which every run of some studies seems to have been made."""
+    """A checkout in which all runs of some studies look complete."""
 
     @property
     def configuration(self) -> Path:
@@ -292,7 +292,7 @@ class Pretended(Checkout):
         (self.configuration / "studies" / f"{name}.yaml").write_text(text)
 
     def make_complete(self, study: str) -> Universe:
-        """Make all runs and products of a study look made."""
+        """Make all runs and products of a study look complete."""
         universe = Universe.of(study, self.configuration)
         for run in universe.runs.values():
             if run.stage not in PRODUCTS:
@@ -306,7 +306,7 @@ class Pretended(Checkout):
         return universe
 
     def publish(self, place: str, universe: Universe) -> None:
-        """Make a study's tables and figures look made in the folder of another."""
+        """Make the tables and figures of a study look complete in the folder of another study."""
         for name, run in universe.products.items():
             for ending in PRODUCT_FILES[run.stage]:
                 _write(self.folder / RESULTS / place / f"{name}{ending}")
@@ -316,7 +316,7 @@ class Pretended(Checkout):
             _write(self.folder / RESULTS / place / f"{name}.provenance.json", record)
 
     def lock(self, other: str | None = None) -> None:
-        """Write a lock of all assets, of which one may be another than at other times."""
+        """Write a lock of all assets; one of them may have another sha256 than in other calls."""
         assets = {}
         for name in LOCKED:
             asset, *part = name.split("/")
@@ -327,10 +327,10 @@ class Pretended(Checkout):
         (self.configuration / "assets.lock.json").write_text(json.dumps({"revisions": {}, "assets": assets}))
 
     def would_build(self, studies: Mapping[str, Study], packages: Path | None = None) -> set[str]:
-        """The runs of which a dry run would start a job, as `STAGE/NAME`, and products as `results/STUDY/NAME`.
+        """The runs for which a dry run lists a job, as `STAGE/NAME`, and products as `results/STUDY/NAME`.
 
         Args:
-            studies: whose products are asked for.
+            studies: the studies whose products are requested.
             packages: a folder of packages that are found before those of the environment.
         """
         targets = [target for name, study in studies.items() for target in targets_of(name, study)]
@@ -347,7 +347,7 @@ class Pretended(Checkout):
 
 
 def _manifest_of(run: Run) -> str:
-    """A manifest that vouches for nothing."""
+    """A manifest that lists no files."""
     return as_json(manifest_record(run.specification).content)
 
 
@@ -357,13 +357,13 @@ def _write(path: Path, text: str = "{}") -> None:
 
 
 def as_asked(names: Iterable[str], universe: Universe, study: str) -> set[str]:
-    """The same runs, products under the paths at which they are asked for."""
+    """The same runs, with products under the paths of their targets."""
     products = {run.name: f"{RESULTS}/{study}/{name}" for name, run in universe.products.items()}
     return {products.get(name, name) for name in names}
 
 
 def differences(case: Case, wanted: set[str], found: set[str]) -> str:
-    """In words, what is not as promised of a leaf; empty if all is."""
+    """The differences between promised and actual runs of a leaf, in words; empty if there are none."""
     said = []
     if unnoticed := sorted(wanted - found):
         said.append(f"is not built anew, though it should be: {_some(unnoticed)}")
@@ -377,7 +377,7 @@ def _some(names: list[str], most: int = 4) -> str:
 
 
 def walk(checkout: Pretended, base: str, complete: Universe, cases: Sequence[Case]) -> list[str]:
-    """Change every leaf of some cases in a study of its own, ask Snakemake of all of them at once, and compare.
+    """Change each leaf of some cases in a separate study, make one dry run of all these studies, and compare.
 
     Jobs of runs that are complete do not count: they look at what is there, and end.
     """
@@ -401,7 +401,7 @@ def walk(checkout: Pretended, base: str, complete: Universe, cases: Sequence[Cas
 
 
 def prepared(folder: Path, head: str) -> tuple[Pretended, Universe, list[tuple[Key, Any]]]:
-    """A checkout in which the study of one kind of table looks complete, its runs, and the leaves that are tried."""
+    """A checkout in which the study for one kind of table looks complete, its runs, and the leaves to test."""
     checkout = Pretended(Checkout.at(folder).folder)
     study, text = STUDIES[head]
     checkout.add_study(study, text)
@@ -416,7 +416,7 @@ def prepared(folder: Path, head: str) -> tuple[Pretended, Universe, list[tuple[K
 
 
 def check(folder: Path, head: str, cases: Sequence[Case] | None = None, at_once: int = 30) -> list[str]:
-    """Everything in which Snakemake and the page differ about some leaves, or all, in words."""
+    """All differences between Snakemake and the page, for some leaves or all, in words."""
     checkout, complete, leaves = prepared(folder, head)
     chosen = cases_of(head, leaves) if cases is None else list(cases)
     study, _ = STUDIES[head]
@@ -428,7 +428,7 @@ def check(folder: Path, head: str, cases: Sequence[Case] | None = None, at_once:
 
 
 def accepted(checkout: Pretended, study: str, case: Case) -> Iterator[str]:
-    """A fault if a study that has to be refused is not."""
+    """A fault if a study that must be refused is accepted."""
     checkout.add_study("refused", json.dumps({"base": study, **case.overlay}))
     try:
         Universe.of("refused", checkout.configuration)
@@ -438,5 +438,5 @@ def accepted(checkout: Pretended, study: str, case: Case) -> Iterator[str]:
 
 
 def one_of_each_row(cases: Iterable[Case]) -> list[Case]:
-    """Of the leaves that one row is about, the last."""
+    """The last of the leaves that each row is about."""
     return list({case.promise: case for case in cases}.values())

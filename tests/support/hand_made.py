@@ -1,4 +1,4 @@
-"""A results folder made by hand: runs and products as jobs leave them, in no time."""
+"""A results folder written by hand: runs and products as jobs write them, without computing."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from corelib.sampling.batch_record import BatchRecord
 def write_manifest(
     path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
 ) -> None:
-    """Hash the named files (or folders) of a stage, and vouch for them in `path`."""
+    """Write a manifest of files (or folders) of a stage to `path`."""
     write_record(path, vouched_for(folder, stage, digest, files, facts, {}, {}))
 
 
 def planned(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **builds_on: str) -> str:
-    """Write the specification of a run that builds on others; its name."""
+    """Write the specification of a run that builds on others, and return the name of the run."""
     inputs = {role: read_specification(RUNS / name / SPECIFICATION).digest for role, name in builds_on.items()}
     chosen = {"is": slug, **(settings or {})}
     planned = records.specification(stage, slug, builds_on, inputs, settings=chosen)
@@ -37,7 +37,7 @@ def planned(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **
 
 
 def finished(name: str, trained: Mapping[str, str] | None = None, **files: str) -> str:
-    """Complete a planned run with some files of these contents, without their endings; its name."""
+    """Complete a planned run with files of these contents, given without their suffixes, and return its name."""
     folder = RUNS / name
     for file, text in files.items():
         (folder / f"{file}.txt").write_text(text)
@@ -46,7 +46,7 @@ def finished(name: str, trained: Mapping[str, str] | None = None, **files: str) 
 
 
 def made(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **builds_on: str) -> str:
-    """A complete run with one file; its name."""
+    """Write a complete run with one file, and return its name."""
     trained: dict[str, str] = {}
     for below in builds_on.values():
         manifest = read_manifest(RUNS / below / MANIFEST)
@@ -57,7 +57,7 @@ def made(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **bui
 
 
 def sampled(slug: str, **builds_on: str) -> str:
-    """A complete run of four images in two batches, by two shards; its name."""
+    """Write a complete run of four images in two batches and two shards, and return its name."""
     name = planned("samples", slug, **builds_on)
     folder, models = RUNS / name, [below for below in builds_on.values() if below.startswith("unlearning/")]
     trained = {model: read_manifest(RUNS / model / MANIFEST).seal for model in models}
@@ -75,7 +75,7 @@ def sampled(slug: str, **builds_on: str) -> str:
 
 
 def shown(place: Path, product: str, **builds_on: str) -> Path:
-    """A table, a figure or a gate's report of runs, in a folder of results; the path of its manifest."""
+    """Write a table, a figure or a report of a gate to a folder of results, and return the path of its manifest."""
     kind = next(stage for stage in PRODUCTS if product.startswith(stage.removesuffix("s")))
     study = "paper" if place == RESULTS else place.name
     settings = {} if product == "gate" else {"name": product}
@@ -96,7 +96,7 @@ def shown(place: Path, product: str, **builds_on: str) -> Path:
 def vouch(
     path: Path, folder: Path, name: str, files: list[str], trained: Mapping[str, str], beside: list[str] | None = None
 ) -> None:
-    """Write a manifest over files in a folder, and the provenance record beside it."""
+    """Write a manifest of files in a folder, and the provenance record beside it."""
     specification = read_specification(RUNS / name / SPECIFICATION)
     seals = {}
     if path.name != MANIFEST and specification.stage in PRODUCTS:

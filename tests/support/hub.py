@@ -1,4 +1,4 @@
-"""A server on loopback that speaks as much of the Hugging Face Hub's protocol as its client asks for, and can fail."""
+"""A server on loopback that implements the requests of the Hugging Face Hub's client, and can fail on purpose."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
 LARGE = 1 << 14
-"""Files from this size on are kept as LFS objects, with a sha256; smaller ones as git blobs."""
+"""Minimum size in bytes of a file that is stored as an LFS object, with a sha256; smaller files are git blobs."""
 
 
 @dataclass
 class Repository:
-    """One dataset or model: a folder's files at one commit."""
+    """A dataset or model: the files of a folder at one commit."""
 
     folder: Path
     commit: str = "0123456789abcdef0123456789abcdef01234567"
@@ -38,10 +38,10 @@ class Hub:
     """Use as a context manager; `repositories` by kind and name, `files` at URLs of their own.
 
     Attributes:
-        cut: how many more bytes of a file are sent before its connection is cut, by file name; once each.
-        stall: after how many bytes of a file the server goes silent, by file name; once each.
-        wrong: files whose bytes are sent with one flipped.
-        requests: what was asked for: method, path, and the first byte of a range.
+        cut: number of bytes of a file that are sent before the connection is closed, by file name; once each.
+        stall: number of bytes of a file after which the server stops sending, by file name; once each.
+        wrong: files that are sent with one byte changed.
+        requests: the method, path and first byte of the range of each request.
     """
 
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
@@ -166,5 +166,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def git_hash(content: bytes) -> str:
-    """As git names a blob."""
+    """The name of a blob in git."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

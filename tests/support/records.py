@@ -1,4 +1,4 @@
-"""Records as jobs write them, with values that the tests choose."""
+"""Records as jobs write them, with values chosen by the tests."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def specification(
     Args:
         stage, slug: of the run.
         builds_on: names of the runs that it builds on, by role.
-        inputs: their digests, by role; those of which the names have the beginning, if they are not given.
-        fields: further fields, instead of the plainest ones.
+        inputs: their digests, by role; by default digests that begin as in the names.
+        fields: values of further fields, in place of the defaults.
     """
     names = dict(builds_on or {})
     content: dict[str, Any] = {"stage": stage, "settings": {}, "threads": 1, "code": {"x.py": "0"}, "packages": {}}
@@ -39,7 +39,7 @@ def specification(
 
 
 def name_of(planned: Specification) -> str:
-    """The name of the run that has a specification; its slug has to be one."""
+    """The name of the run with a specification, whose slug must be valid in a path."""
     return f"{planned.stage}/{planned.slug}-{planned.digest[:12]}"
 
 
@@ -51,7 +51,7 @@ def manifest(
     digest: str = "0" * 64,
     trained: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """A manifest that is stored nowhere."""
+    """A manifest that is not stored in a file."""
     return Manifest.sealed(
         folder=folder,
         stage=stage,
@@ -92,11 +92,11 @@ def provenance(planned: Specification, made: ManifestRecord, **fields: Any) -> P
 
 
 def manifest_record(planned: Specification) -> ManifestRecord:
-    """A manifest of a run that vouches for nothing."""
+    """A manifest of a run that lists no files."""
     empty: dict[str, Any] = {part: {} for part in ("files", "facts", "trained", "inputs")}
     return ManifestRecord.sealed(stage=planned.stage, digest=planned.digest, **empty)
 
 
 def folder_of(planned: Specification) -> Path:
-    """The folder of the run that has a specification."""
+    """The folder of the run with a specification."""
     return RUNS / name_of(planned)

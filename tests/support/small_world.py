@@ -1,4 +1,4 @@
-"""A world of random images and random weights, complete enough for every stage after it; made in a second."""
+"""A world of random images and random weights, complete enough for all later stages; created in a second."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ IN_TRAINING, IN_EVALUATION = PROMPTS.in_training, PROMPTS.in_evaluation
 
 
 def finish(folder: Path, stage: str, outcome: Outcome) -> Manifest:
-    """What a job does after its stage."""
+    """Write the manifest of a stage, as its job does."""
     write_manifest(folder / MANIFEST, folder, stage, stage, outcome.files, outcome.facts)
     return read_manifest(folder / MANIFEST)
 
@@ -100,7 +100,7 @@ def make_pipeline(folder: Path, seed: int = 0) -> Manifest:
 
 
 def with_another_scheduler(pipeline: Manifest, folder: Path) -> Manifest:
-    """The same base model with the file of Stable Diffusion's own scheduler, which says less than DDIM has to know."""
+    """The same base model with Stable Diffusion's scheduler file, which lacks options that DDIM needs."""
     shutil.copytree(pipeline.folder, folder)
     path = folder / "pipeline/scheduler/scheduler_config.json"
     schedule = {key: value for key, value in json.loads(path.read_text()).items() if key.startswith("beta_")}
@@ -126,7 +126,7 @@ def make_classifier(folder: Path, label: str, classes: list[str]) -> Manifest:
 
 
 def make_material(folder: Path) -> dict[str, Manifest]:
-    """Everything that unlearning builds on: images, pipeline, slice, latents and embeddings."""
+    """The inputs of unlearning: images, pipeline, slice, latents and embeddings."""
     images, pipeline = make_images(folder / "images"), make_pipeline(folder / "pipeline")
     slice_settings = SliceStage(forget=["Amber"], retain=["Blue", "Cream"], objects=OBJECTS, images=[1, 2, 3])
     latents_settings = LatentsStage(

@@ -1,4 +1,4 @@
-"""A limit of time for code that might not end."""
+"""A time limit for code that might not end."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 SECONDS = 20
-"""For one example, on a machine that does other things as well; the shipped studies take one."""
+"""Seconds for one example on a busy machine; the shipped studies take one second."""
 
 
 @contextmanager
 def in_time(seconds: int = SECONDS) -> Iterator[None]:
-    """Fails, instead of waiting, where something takes for ever."""
+    """Fail after a time limit, instead of waiting for ever."""
 
     def give_up(_signal: int, _frame: FrameType | None) -> None:
         raise AssertionError(f"still not done after {seconds} seconds")

@@ -1,4 +1,4 @@
-"""A job with a stage of one file, in a process and a working directory of its own."""
+"""A job whose stage writes one file, in its own process and working directory."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ run_job(
 
 @dataclass
 class Toy:
-    """A run with a stage of one file, in a working directory of its own.
+    """A run whose stage writes one file, in its own working directory.
 
     Attributes:
-        place: that directory.
-        variables: of the user's environment, before Snakemake prepares it for jobs.
-        set_again: variables of the job itself.
+        place: the working directory.
+        variables: the user's environment, before Snakemake prepares it for jobs.
+        set_again: variables that are set in the job itself.
     """
 
     place: Path

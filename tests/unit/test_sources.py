@@ -50,8 +50,8 @@ def test_such_an_edit_runs_in_the_process_of_snakemake(clone: Checkout) -> None:
 
 def test_such_an_edit_runs_in_the_commands(clone: Checkout) -> None:
     command = ("-m", "corelib", "--help")
-    assert "what is being computed now" in clone.python(*command, **WRITES_BYTECODE).stdout
-    edit_unnoticed(clone.folder / "corelib/commands/jobs.py", "what is being computed", "WHAT IS BEING COMPUTED")
+    assert "list the jobs that run now" in clone.python(*command, **WRITES_BYTECODE).stdout
+    edit_unnoticed(clone.folder / "corelib/commands/jobs.py", "list the jobs that run", "LIST THE JOBS THAT RUN")
     assert "WHAT IS BEING COMPUTED" in clone.python(*command, **WRITES_BYTECODE).stdout
 
 

@@ -1,4 +1,4 @@
-"""Walk at random through what people do to a folder of results, and ask for the table after every move.
+"""Make random changes to a folder of results, as users do, and request the products after each change.
 
     python tests/walk [--moves N] [--seed S] [--json REPORT]
 

@@ -1,4 +1,4 @@
-"""What people do to a folder of results, each a function of the walk that says what it has done."""
+"""The moves of the walk: changes to a folder of results. Each is a function that returns a description."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def edit_a_leaf(walk: Walk) -> str:
 
 
 def switch_the_study(walk: Walk) -> str:
-    """Ask for the other study from now on."""
+    """Request the other study from now on."""
     walk.study = SIBLING if walk.study == STUDY else STUDY
     return walk.study
 
 
 def damage_a_product(walk: Walk) -> str:
-    """Edit, cut, empty, delete or replace a file of the products, perhaps without leaving a trace in its dates."""
+    """Edit, truncate, empty, delete or replace a file of the products, perhaps without changing its times."""
     paths = [path for path in _files(walk.folder / "results") if path.name.startswith(("table", "figure"))]
     return _damage(walk, walk.random.choice(paths))
 
 
 def damage_an_intermediate(walk: Walk) -> str:
-    """The same to a file of a run."""
+    """Do the same to a file of a run."""
     stages = sorted({path.parts[len(walk.folder.parts) + 1] for path in _runs(walk)})
     stage = walk.random.choice(stages)
     return _damage(walk, walk.random.choice(_files(walk.folder / "runs" / stage)))
 
 
 def damage_an_intermediate_and_the_table(walk: Walk) -> str:
-    """So that the table has to be made from what is damaged."""
+    """Damage a file of a run and delete the table, so that the table must be built from damaged inputs."""
     said = damage_an_intermediate(walk)
     table = walk.folder / f"results/{walk.study}/table1.csv"
     table.unlink(missing_ok=True)
@@ -55,7 +55,7 @@ def damage_an_intermediate_and_the_table(walk: Walk) -> str:
 
 
 def delete_runs(walk: Walk) -> str:
-    """Delete a run's folder, or all of a stage."""
+    """Delete the folder of a run, or of all runs of a stage."""
     run = walk.random.choice(_runs(walk))
     if walk.random.random() < 0.3:
         for other in [path for path in _runs(walk) if path.parent == run.parent]:
@@ -66,7 +66,7 @@ def delete_runs(walk: Walk) -> str:
 
 
 def delete_runs_and_a_product(walk: Walk) -> str:
-    """Delete runs, and something that shows them."""
+    """Delete runs, and a product that shows them."""
     said = delete_runs(walk)
     (walk.folder / f"results/{walk.study}/table1.json").unlink(missing_ok=True)
     return f"{said}; table1.json deleted"
@@ -88,7 +88,7 @@ def copy_results_in(walk: Walk) -> str:
 
 
 def copy_runs_in(walk: Walk) -> str:
-    """Copy runs of the same study, made elsewhere, over those that lie here."""
+    """Copy runs of the same study, built elsewhere, over those of this folder."""
     source = walk.reference.checkout.folder / "runs"
     runs = sorted(path for path in source.glob("*/*") if path.is_dir())
     chosen = walk.random.sample(runs, min(len(runs), 4))
@@ -101,7 +101,7 @@ def copy_runs_in(walk: Walk) -> str:
 
 
 def mix_up_runs(walk: Walk) -> str:
-    """Copy a file of one run over that of another of its stage."""
+    """Copy a file of one run over that of another run of the same stage."""
     stage = walk.random.choice([path.parent for path in _runs(walk)])
     runs = [path for path in _runs(walk) if path.parent == stage]
     one, other = walk.random.choice(runs), walk.random.choice(runs)
@@ -115,7 +115,7 @@ def mix_up_runs(walk: Walk) -> str:
 
 
 def clean(walk: Walk) -> str:
-    """Remove runs that no study names, or some runs with all that was made of them."""
+    """Remove runs that no study names, or some runs with everything made of them."""
     if walk.random.random() < 0.4:
         done = walk.checkout.python("-m", "corelib", "clean", "--delete", timeout=120)
         assert done.returncode == 0, done.stdout
@@ -127,7 +127,7 @@ def clean(walk: Walk) -> str:
 
 
 def recover(walk: Walk) -> str:
-    """Do what `verify` says: remove what is damaged, with all that was made of it."""
+    """Follow the advice of `verify`: remove damaged runs with everything made of them."""
     damaged = walk.damaged()
     for run in damaged:
         walk.checkout.python("-m", "corelib", "clean", run, "--delete", timeout=120)
@@ -135,7 +135,7 @@ def recover(walk: Walk) -> str:
 
 
 def touch(walk: Walk) -> str:
-    """Set the dates of some or all files, in the past or in the future."""
+    """Set the modification times of some or all files, to the past or the future."""
     files = [*_files(walk.folder / "results"), *_files(walk.folder / "runs")]
     chosen = files if walk.random.random() < 0.4 else walk.random.sample(files, min(len(files), 10))
     for path in chosen:
@@ -145,14 +145,14 @@ def touch(walk: Walk) -> str:
 
 
 def forget(walk: Walk) -> str:
-    """Remove Snakemake's memory, all or that of past jobs."""
+    """Remove Snakemake's metadata, all of it or that of past jobs."""
     name = walk.random.choice([".snakemake", ".snakemake/metadata", ".snakemake/corelib", "logs"])
     shutil.rmtree(walk.folder / name, ignore_errors=True)
     return name
 
 
 def ask_for_a_part(walk: Walk) -> str:
-    """Ask for one product, for a run, for the first stages, or for nothing at all."""
+    """Request one product, a run, the first stages, or nothing."""
     table, figure = targets_of(walk.study)
     manifests = sorted((walk.folder / "runs").glob("*/*/manifest.json"))
     run = walk.random.choice(manifests).relative_to(walk.folder).as_posix()
@@ -173,9 +173,9 @@ def look_ahead_at_another_configuration(walk: Walk) -> str:
 
 
 def kill(walk: Walk) -> str:
-    """Kill Snakemake at a random moment while it makes another configuration, alone or with all its jobs.
+    """Kill Snakemake, alone or with all its jobs, at a random moment while it builds another configuration.
 
-    Half of the times the configuration is changed back.
+    In half of the cases, the configuration is changed back.
     """
     before = walk.configuration
     said = edit_a_leaf(walk)
@@ -217,7 +217,7 @@ def _tabulates(folder: Path) -> bool:
 
 
 def _damage(walk: Walk, path: Path) -> str:
-    """Do one of the things that happen to files."""
+    """Damage a file at random."""
     walk.disturbed.add("/".join(path.relative_to(walk.folder).parts[1:3]))
     dates = path.stat()
     how = walk.random.choice(["flipped", "cut", "emptied", "deleted", "appended to", "a folder instead"])

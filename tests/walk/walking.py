@@ -1,4 +1,4 @@
-"""One step of the walk: a move, the question, and what is compared afterwards."""
+"""A step of the walk: a move, a request for the products, and comparisons."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHOICES: Mapping[str, tuple[dict[str, object], ...]] = {
     ),
     "pixels": ({}, {"figures": {"figure2": {"pixels": 64}}}),
 }
-"""Leaves that the walk changes, and their overlays of the study."""
+"""The leaves that the walk changes, with their overlays of the study."""
 
 Configuration = tuple[int, ...]
 
@@ -35,7 +35,7 @@ UNTOUCHED = {
     Path("results/walk/notes.txt"): "mine",
     Path("runs/unlearning/my-copy/weights.bin"): "mine, too",
 }
-"""What the user has put beside the results; nobody may remove it."""
+"""The user's own files beside the results, which must never be removed."""
 
 
 def targets_of(study: str) -> tuple[str, str]:
@@ -53,7 +53,7 @@ def place_at(folder: Path) -> Checkout:
 
 
 def write_studies(checkout: Checkout, configuration: Configuration) -> None:
-    """Write the study of a configuration, and a second one that shares most runs with it."""
+    """Write the study of a configuration, and a second study that shares most runs with it."""
     study = yaml.safe_load((HERE / "study.yaml").read_text())
     for chosen, overlays in zip(configuration, CHOICES.values(), strict=True):
         study = _overlaid(study, overlays[chosen])
@@ -73,7 +73,7 @@ def _overlaid(below: object, above: object) -> dict[str, object]:
 
 
 def products_at(checkout: Checkout, study: str) -> dict[str, str]:
-    """The hashes of all files of a study's products; records of who made them when are not compared."""
+    """The hashes of all files of a study's products, except provenance records."""
     folder = checkout.folder / "results" / study
     paths = [path for path in sorted(folder.glob("*")) if path.name.startswith(("table", "figure"))]
     return {path.name: hash_of(path) for path in paths if path.is_file() and "provenance" not in path.name}
@@ -84,7 +84,7 @@ def hash_of(path: Path) -> str:
 
 
 def results_at(checkout: Checkout) -> dict[Path, str]:
-    """The hashes of the files of all runs that are the same whenever and wherever they are made."""
+    """The hashes of those files of all runs that do not depend on when and where they are made."""
     runs = checkout.folder / "runs"
     found = {}
     for path in runs.rglob("*"):
@@ -108,7 +108,7 @@ def complete_runs(checkout: Checkout) -> set[str]:
 
 
 class Reference:
-    """A folder in which nothing is ever disturbed, for the products of each configuration."""
+    """An undisturbed folder that builds the products of each configuration."""
 
     def __init__(self, folder: Path) -> None:
         self.checkout = place_at(folder)
@@ -129,21 +129,21 @@ class Reference:
         return self._products[key]
 
     def folder_of(self, configuration: Configuration, study: str) -> Path:
-        """Where the products of a configuration are kept, once they have been made."""
+        """The folder with the products of a configuration, once they have been built."""
         name = "".join(map(str, configuration))
         return self.checkout.folder / "kept" / f"{study}-{name}"
 
 
 @dataclass(frozen=True)
 class Step:
-    """What came of one move.
+    """The result of one step.
 
     Attributes:
-        number: of the step.
-        move: its name.
-        detail: what exactly was done.
-        asked: how often the target was asked for until it was there.
-        faults: each beginning with its kind: STALE, LOST, UNCLEAR, VERIFY.
+        number: number of the step.
+        move: name of the move.
+        detail: description of the move.
+        asked: number of requests until the products were built.
+        faults: descriptions, each beginning with its kind: STALE, LOST, UNCLEAR, VERIFY.
     """
 
     number: int
@@ -158,12 +158,12 @@ class Step:
 
 
 class Walk:
-    """A folder of results and what a user does to it.
+    """A folder of results, and the changes that a user makes to it.
 
     Args:
-        folder: where it stands.
-        reference: what is right.
-        seed: of all that is chosen at random.
+        folder: the folder of results.
+        reference: the undisturbed results.
+        seed: seed of all random choices.
     """
 
     def __init__(self, folder: Path, reference: Reference, seed: int) -> None:
@@ -189,7 +189,7 @@ class Walk:
         write_studies(self.checkout, configuration)
 
     def step(self) -> Step:
-        """Make one move, ask, and compare."""
+        """Make one move, request the products, and compare."""
         from moves import MOVES, WEIGHTS
 
         self.number += 1
@@ -221,7 +221,7 @@ class Walk:
         return Step(self.number, move.__name__, detail, asked, faults)
 
     def _compare_with_verify(self) -> list[str]:
-        """Whether `verify` names every run that differs from the reference's, and no other."""
+        """The faults of `verify`: differing runs that it does not name, and undisturbed runs that it names."""
         done = self.checkout.python("-m", "corelib", "verify", timeout=300)
         named = [line for line in done.stdout.splitlines() if "faults" not in line and "clean RUN" not in line]
         right = results_at(self.reference.checkout)
@@ -238,14 +238,14 @@ class Walk:
         return faults
 
     def damaged(self) -> list[str]:
-        """The runs of which `verify` says something."""
+        """The runs that `verify` names."""
         done = self.checkout.python("-m", "corelib", "verify", timeout=300)
         runs = complete_runs(self.checkout)
         return sorted(run for run in runs if run in done.stdout)
 
 
 def digest_in(manifest: Path) -> str | None:
-    """The digest that a manifest says it is of."""
+    """The digest in a manifest; None if it is not readable."""
     try:
         return str(json.loads(manifest.read_text())["digest"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -73,7 +73,7 @@ def test_snakemake_ends_with_the_sentence_alone(profile: tuple[str, ...], tmp_pa
         ("{here}/results/tiny/table1.csv", "an absolute path, expected results/tiny/table1.csv."),
         ("{here}/results/tiny/tabel1.csv", "there is no such target, expected results/tiny/table1.csv."),
         ("{here}/runs/x/y/manifest.json", "an absolute path, expected runs/x/y/manifest.json."),
-        ("/elsewhere/results/table1.csv", "outside of {here}, expected a target below it, such as results/table1.csv."),
+        ("/elsewhere/results/table1.csv", "outside {here}, expected a target inside it, such as results/table1.csv."),
     ],
 )
 def test_an_absolute_target_is_told_the_relative_one(target: str, said: str, tmp_path: Path) -> None:

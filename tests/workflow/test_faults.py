@@ -99,7 +99,7 @@ def test_what_a_record_says_of_a_result_is_not_believed_once_it_has_changed(tmp_
     made = read_json(tmp_path / MANIFEST)
     assert is_still_true(read_manifest(tmp_path / MANIFEST), tmp_path, "digest")
     write_json(tmp_path / MANIFEST, {**made, "facts": {"fid": 12.5}})
-    with pytest.raises(ArtefactError, match="does not have its seal"):
+    with pytest.raises(ArtefactError, match="seal does not match its content"):
         read_manifest(tmp_path / MANIFEST)
 
 

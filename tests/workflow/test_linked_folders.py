@@ -103,7 +103,7 @@ def test_a_table_is_made_where_runs_and_results_are_links(tmp_path: Path) -> Non
     done = checkout.python("-m", "corelib", "verify")
     assert done.returncode == 0 and "1 products, 0 faults" in done.stdout, done.stdout
     done = checkout.python("-m", "corelib", "clean", "cells", "--delete")
-    assert done.returncode == 1, "no run is called so"
+    assert done.returncode == 1, "no run has this name"
     done = checkout.python("-m", "corelib", "clean", "cells/core", "--delete")
     assert done.returncode == 0, done.stdout
     assert checkout.planned(target) == {"count_cells": 1, "tabulate": 1}

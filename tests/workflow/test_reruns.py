@@ -347,20 +347,20 @@ def test_a_changed_script_builds_its_stage(stage: str, changed: Changed) -> None
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 def test_comments_docstrings_and_layout_are_no_content_and_every_statement_is(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    before = fingerprint._written_out(tree)
-    assert fingerprint._written_out(ast.parse(ast.unparse(tree))) == before
+    before = fingerprint._unparse(tree)
+    assert fingerprint._unparse(ast.parse(ast.unparse(tree))) == before
     for body in bodies(tree):
         first = body[0] if body else None
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
             first.value.value += " And more."
-    assert fingerprint._written_out(tree) == before
+    assert fingerprint._unparse(tree) == before
     for body in bodies(tree):
         for place, statement in enumerate(body):
             if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
                 body[place] = ast.parse("assert __name__").body[0]
-                assert fingerprint._written_out(tree) != before, ast.unparse(statement)
+                assert fingerprint._unparse(tree) != before, ast.unparse(statement)
                 body[place] = statement
-    assert fingerprint._written_out(tree) == before
+    assert fingerprint._unparse(tree) == before
 
 
 def bodies(tree: ast.AST) -> Iterator[list[ast.stmt]]:

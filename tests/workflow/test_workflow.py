@@ -250,7 +250,7 @@ def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checko
     record["earlier_attempts"] = [{**attempt, "host": "somebodys-machine"}]
     path.write_text(json.dumps(record))
     done = checkout.python("-m", "corelib", "ship", "tiny")
-    assert done.returncode == 1 and "not the record as it was written" in done.stdout  # its seal is of other words
+    assert done.returncode == 1 and "is damaged; run" in done.stdout  # its seal is of other words
     path.write_text(json.dumps(sealed(record)))
     done = checkout.python("-m", "corelib", "ship", "tiny")
     assert done.returncode == 0 and done.stdout.strip() == "config/pretrained", done.stdout
@@ -277,7 +277,7 @@ def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checko
         (("ship", "mini"), "mini.yaml: it trains no world, expected world.pretrained: false."),
         (
             ("ship", "mini-from-scratch"),
-            "manifest.json: not built yet, expected the world that mini-from-scratch trains; ask for "
+            "manifest.json: missing, because the world of the study mini-from-scratch is not built; ask for "
             "results/mini-from-scratch/table1.csv first.",
         ),
         (

@@ -1,4 +1,4 @@
-"""`clean` takes runs and nothing else, keeps what a product in `results/` was made of, and says why it takes a run."""
+"""`clean` removes only runs, keeps the runs behind products in `results/`, and gives the reason for each removal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from corelib.runs.requests import CONTROLLER
 
 @pytest.fixture(autouse=True)
 def no_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory of which no study is here, as after another branch was checked out."""
+    """A working directory whose studies are missing, as after a checkout of another branch."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(unneeded_runs, "study_names", lambda _: [])
@@ -29,7 +29,7 @@ def no_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def clean(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the command says that removes what it names."""
+    """The output of `clean --delete`."""
     assert main(["clean", *arguments, "--delete"]) == 0
     return capsys.readouterr().out
 
@@ -63,7 +63,7 @@ def test_what_is_no_run_stays_and_is_named(name: str, capsys: pytest.CaptureFixt
     said = clean(capsys)
     assert (precious / "thesis.txt").exists() and not (RUNS / run).exists()
     (line,) = [line for line in said.splitlines() if line.startswith(f"  {RUNS / name.partition('/')[0]}")]
-    assert line.endswith(".") and "Left alone, because they are no runs:" in said
+    assert line.endswith(".") and "Left alone, because these are not runs:" in said
 
 
 def test_a_link_stays_with_what_it_leads_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +82,7 @@ def test_a_copy_of_a_run_under_another_name_stays(capsys: pytest.CaptureFixture[
     for copy in (f"unlearning/mine-{digest}", f"saliency/core-{digest}", "unlearning/core-0123456789ab"):
         shutil.copytree(RUNS / run, RUNS / copy)
     assert listed() == [run]
-    assert "not the specification of a run of the name of its folder" in clean(capsys)
+    assert "its run does not have the name of the folder" in clean(capsys)
 
 
 @pytest.mark.parametrize("damaged", ["", "{}", "[]", '{"stage": 1, "settings": [], "slug": {}}'])
@@ -90,7 +90,7 @@ def test_a_run_whose_specification_is_damaged_goes_only_by_its_whole_name(damage
     run = hand_made.made("unlearning", "core")
     (RUNS / run / SPECIFICATION).write_text(damaged)
     assert listed() == []
-    with pytest.raises(ConfigurationError, match="no run in runs is called so"):
+    with pytest.raises(ConfigurationError, match="no run in runs has this name"):
         unneeded_runs.runs_made_of(["unlearning/core"])
     assert [found.path for found in unneeded_runs.runs_made_of([run])] == [RUNS / run]
 
@@ -99,7 +99,7 @@ def test_a_file_beside_a_complete_runs_own_keeps_the_run(capsys: pytest.CaptureF
     run = hand_made.made("unlearning", "core")
     (RUNS / run / "thesis.txt").write_text("precious")
     said = clean(capsys)
-    assert f"{RUNS / run}/thesis.txt: no part of the run" in said and (RUNS / run / "thesis.txt").exists()
+    assert f"{RUNS / run}/thesis.txt: not part of the run" in said and (RUNS / run / "thesis.txt").exists()
     assert main(["clean", run, "--delete"]) == 1
     (RUNS / run / "thesis.txt").rename("thesis.txt")
     clean(capsys)
@@ -112,7 +112,7 @@ def test_what_a_killed_process_has_left_before_it_began_a_run_goes(capsys: pytes
     (RUNS / name / ".specification.json.x1.json").write_text("{")
     (RUNS / "unlearning/core-0123456789ad").mkdir()
     (RUNS / "unlearning/core-0123456789ad/.notes").touch()
-    assert "what a killed job has left half written:" in clean(capsys)
+    assert "partial files of a killed job:" in clean(capsys)
     assert [path.name for path in (RUNS / "unlearning").iterdir()] == ["core-0123456789ad"]
 
 
@@ -155,7 +155,7 @@ def test_nothing_goes_while_a_product_does_not_say_what_it_was_made_of() -> None
     hand_made.study(RESULTS / "gone")
     for file in ("table1.json", "table1.provenance.json"):
         (RESULTS / "gone" / file).write_text("{}")
-    with pytest.raises(ArtefactError, match=r"results/gone/table1\.json: neither it nor its provenance record says"):
+    with pytest.raises(ArtefactError, match=r"results/gone/table1\.json: neither it nor its provenance record names"):
         unneeded_runs.unnamed_runs(Path())
 
 
@@ -176,9 +176,9 @@ def test_what_a_living_job_reads_stays() -> None:
     (RUNS / runs["predictions"] / "manifest.lease").write_text(owner_as_json(elsewhere))
     assert [name.partition("/")[0] for name in listed()] == ["figures", "cells", "tables"]
     kept = {name: RUNS / runs[name] for name in ("predictions", "samples", "unlearning", "pipeline")}
-    with pytest.raises(ConfigurationError, match="it may be computed now"):
+    with pytest.raises(ConfigurationError, match="the run may be in progress"):
         unneeded_runs.runs_made_of([runs["pipeline"]])
-    with pytest.raises(ConfigurationError, match="it may be computed now"):
+    with pytest.raises(ConfigurationError, match="the run may be in progress"):
         run_removal.remove(unneeded_runs.Removable(kept["predictions"], 0))
     assert all(path.exists() for path in kept.values())
 
@@ -186,7 +186,7 @@ def test_what_a_living_job_reads_stays() -> None:
 def test_snakemake_cannot_start_while_something_is_removed() -> None:
     with run_removal.nothing_is_built_here(), pytest.raises(Taken):
         Lease(CONTROLLER).take(patience=0)
-    refused = pytest.raises(ConfigurationError, match="Snakemake works here")
+    refused = pytest.raises(ConfigurationError, match="Snakemake runs here")
     with Lease(CONTROLLER).held(), refused, run_removal.nothing_is_built_here():
         pass
     assert not CONTROLLER.exists()
@@ -200,7 +200,7 @@ def test_runs_are_called_by_whole_words_of_their_names() -> None:
     assert [run.path for run in unneeded_runs.runs_made_of(["core"])] == sorted([RUNS / core, RUNS / ten])
     assert [run.path for run in unneeded_runs.runs_made_of(["core_live"])] == [RUNS / other]
     for called in ("", "/", "runs", "runs/", "unlearning", "unlearning/", "cor", "unlearning/c", ".", "..", "*"):
-        with pytest.raises(ConfigurationError, match="no run in runs is called so"):
+        with pytest.raises(ConfigurationError, match="no run in runs has this name"):
             unneeded_runs.runs_made_of([called])
 
 
@@ -210,7 +210,7 @@ def test_with_a_run_goes_what_was_made_of_it_in_every_study() -> None:
     other = hand_made.study(RESULTS / "other", "esd")
     found = [str(run.path) for run in unneeded_runs.runs_made_of([runs["unlearning"]])]
     manifests = ["results/gone/figure2.json", "results/gone/table1.json", "results/table1.json"]
-    assert found[:3] == manifests  # and first: should the command be interrupted, no table shows what is gone
+    assert found[:3] == manifests  # and first, so that after an interruption no table shows a removed run
     stages = [Path(path).parts[1] for path in found[3:]]
     assert stages == ["cells", "figures", "predictions", "samples", "tables", "tables", "unlearning"]
     assert not {str(RUNS / name) for name in other.values()} & set(found)

@@ -1,4 +1,4 @@
-"""What looks after results: `verify` finds what does not belong together, `why` says what changed, `clean` frees."""
+"""The commands for results: `verify` finds contradictions, `why` names changes, `clean` frees disk space."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ def test_what_the_workflow_has_made_belongs_together(checkout: Checkout) -> None
     [
         ("runs/unlearning/core-*/delta.safetensors", flip_a_byte, "delta.safetensors: its sha256 is"),
         ("runs/samples/core-*/images/*.jpg", flip_a_byte, "images: its sha256 is"),
-        ("runs/latents/*/moments.safetensors", Path.unlink, "moments.safetensors: missing, expected what"),
+        (
+            "runs/latents/*/moments.safetensors",
+            Path.unlink,
+            "moments.safetensors: missing, expected the file listed in",
+        ),
         ("runs/predictions/core-*/predictions.parquet", flip_a_byte, "predictions.parquet: its sha256 is"),
         (TABLE, flip_a_byte, "table1.csv: its sha256 is"),
-        ("runs/fid/core-*/manifest.provenance.json", Path.unlink, "expected who made the run"),
+        ("runs/fid/core-*/manifest.provenance.json", Path.unlink, "expected the provenance record of the run"),
         ("runs/cells/core-*/manifest.json", lambda path: path.write_text("{"), "not readable as JSON"),
-        (
-            "runs/cells/core-*/manifest.json",
-            lambda path: path.write_text("[]"),
-            "manifest.json: not a manifest; delete",
-        ),
+        ("runs/cells/core-*/manifest.json", lambda path: path.write_text("[]"), "not a manifest"),
     ],
 )
 def test_whatever_is_damaged_is_named(
@@ -98,7 +98,7 @@ def test_a_result_under_another_runs_name_is_noticed(checkout: Checkout) -> None
     shutil.copytree(other, one)
     done = checkout.python("-m", "corelib", "verify")
     assert done.returncode == 1
-    assert f"{one.relative_to(checkout.folder)}/specification.json: its content has the digest" in done.stdout
+    assert f"{one.relative_to(checkout.folder)}/specification.json: its digest is" in done.stdout
 
 
 def test_an_unfinished_run_is_counted_and_no_fault(checkout: Checkout) -> None:
@@ -165,7 +165,7 @@ def test_where_nothing_is_there_every_run_is_its_own_cause(tmp_path: Path) -> No
 
 
 def test_old_and_new_value_of_a_hyperparameter_stand_in_one_table(checkout: Checkout) -> None:
-    """The example of docs/reruns.md, on the tests' study: one method more is trained, and no other run is new."""
+    """The example of docs/reruns.md with the tests' study: one more method is trained, and no other run is new."""
     (checkout.folder / "config/studies/faster.yaml").write_text(
         "base: tiny\n"
         "methods:\n"
@@ -199,7 +199,7 @@ def test_old_runs_are_named_with_their_size_and_removed_when_asked(checkout: Che
     shutil.rmtree(checkout.folder / "results")
     said = checkout.python("-m", "corelib", "clean").stdout
     assert all(f"runs/unlearning/{name}, finished 20" in said for name in old)
-    assert "Made for figure2 and table1 of the study tiny as it was before the study, the code or the pack" in said
+    assert "Made for figure2 and table1 of the study tiny before the study, the code or the packages were cha" in said
     assert "--delete removes them" in said
     assert sorted(path.name for path in checkout.folder.glob("runs/unlearning/core-*")) == old
     done = checkout.python("-m", "corelib", "clean", "--delete")
@@ -224,7 +224,7 @@ def test_a_run_that_may_be_computed_elsewhere_is_kept_however_long_it_is_silent(
 
 
 def test_nothing_is_removed_while_snakemake_works_here(checkout: Checkout) -> None:
-    """By a study that was edited meanwhile, all that it has made would be named no more."""
+    """If its study has been edited meanwhile, all its runs would count as unused."""
     shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     old = the(checkout, "runs/unlearning/core-*")
@@ -234,7 +234,7 @@ def test_nothing_is_removed_while_snakemake_works_here(checkout: Checkout) -> No
         done = checkout.python("-m", "corelib", "clean", "--delete")
     finally:
         lease.give_back()
-    assert done.returncode == 1 and "Snakemake works here" in done.stdout
+    assert done.returncode == 1 and "Snakemake runs here" in done.stdout
     assert (old / "delta.safetensors").exists()
     assert checkout.python("-m", "corelib", "clean", "--delete").returncode == 0
     assert not old.exists()
@@ -255,14 +255,14 @@ def test_a_run_is_made_again_with_all_that_was_made_of_it(checkout: Checkout) ->
     delta = the(checkout, "runs/unlearning/core-*")
     name = delta.relative_to(checkout.folder / "runs").as_posix()
     shutil.rmtree(delta)
-    assert checkout.planned(TABLE) == {}  # what was made of it is complete, and needs it no more
+    assert checkout.planned(TABLE) == {}  # the runs made of it are complete and no longer need it
     said = checkout.python("-m", "corelib", "plan", TABLE).stdout
     assert "Nothing to do: 1 of the " in said and f"clean {name} --delete" in said
     assert checkout.python("-m", "corelib", "clean", name, "--delete").returncode == 0
     planned = checkout.planned(TABLE)
     assert planned["unlearn"] == planned["gather_samples"] == planned["count_cells"] == planned["tabulate"] == 1
     done = checkout.python("-m", "corelib", "clean", "unlearning/nosuch")
-    assert done.returncode == 1 and "unlearning/nosuch: no run in runs is called so" in done.stdout
+    assert done.returncode == 1 and "unlearning/nosuch: no run in runs has this name" in done.stdout
 
 
 def test_what_was_made_with_another_build_of_a_model_is_named(checkout: Checkout) -> None:

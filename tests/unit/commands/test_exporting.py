@@ -1,4 +1,4 @@
-"""Exports of models: what a folder for diffusers says of its scheduler, and of runs that there are not."""
+"""Exports of models: the scheduler of an exported folder, and the errors for missing runs."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def test_where_there_is_no_run_at_all_an_export_says_how_to_get_one(
     with pytest.raises(ConfigurationError) as caught:
         run_export.export_model("nosuch", Path("out"))
     assert str(caught.value) == (
-        "nosuch: there is no such run in runs/unlearning, expected a complete one: ask Snakemake for a table first."
+        "nosuch: there is no such run in runs/unlearning, expected a complete run; build a table with Snakemake."
     )

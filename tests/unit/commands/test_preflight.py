@@ -1,4 +1,4 @@
-"""Preflight: faults are found before anything starts, and a real run looks at room and versions by itself."""
+"""Preflight finds faults before anything starts; a real run checks disk space and versions itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def findings(study: str, repository: Path = REPOSITORY) -> dict[str, list[str]]:
-    """What is said, by its kind."""
+    """The findings by kind."""
     said: dict[str, list[str]] = {"ok": [], "note": [], "FAULT": []}
     for found in preflight(plan_of(study, REPOSITORY / "config"), repository):
         said[found.kind].append(f"{found.subject}: {found.said}")
@@ -38,7 +38,7 @@ def test_a_laptop_is_ready_for_the_miniature() -> None:
     said = findings("mini")
     assert said["FAULT"] == []
     assert any(line.startswith("disk: results need about") for line in said["ok"])
-    assert "versions: all 14 packages that compute are as pinned" in said["ok"]
+    assert "versions: all 14 numerical packages have their pinned versions" in said["ok"]
 
 
 def test_without_assets_every_one_that_is_missing_is_named() -> None:
@@ -52,7 +52,8 @@ def test_what_provides_the_assets_is_said_once_with_how_much_it_fetches() -> Non
     assert not any("make assets" in line for line in said["FAULT"])
     (advice,) = [line for line in said["note"] if line.startswith("assets: ")]
     assert re.fullmatch(
-        r"assets: `make assets` locks what is there, and fetches about 84 GB that are missing \(.+ are free there\)",
+        r"assets: `make assets` locks the present assets, and downloads about 84 GB of missing ones "
+        r"\(.+ are free there\)",
         advice,
     )
     assert any(line.startswith("disk: results need about 7.5 GB, ") for line in said["ok"])
@@ -65,8 +66,10 @@ def test_copies_of_ones_own_are_not_said_to_be_fetched(tmp_path: Path) -> None:
     )
     said = [str(found) for found in preflight(plan_of("ours", configuration), REPOSITORY)]
     (advice,) = [line for line in said if "make assets" in line]
-    assert "`make assets STUDY=ours` locks what is there, and fetches about 2.5 GB that are missing (" in advice
-    assert advice.endswith("; it does not fetch what a study has at places of its own: /data/images, /models/base")
+    assert "`make assets STUDY=ours` locks the present assets, and downloads about 2.5 GB of missing ones (" in advice
+    assert advice.endswith(
+        "; it does not download assets for which the study has its own path: /data/images, /models/base"
+    )
 
 
 def test_a_disk_that_is_too_small_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

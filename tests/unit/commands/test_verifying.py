@@ -1,7 +1,7 @@
-"""`verify` sees flipped bits in every kind of file below `runs/` and `results/`, and files too many or too few.
+"""`verify` finds flipped bits in every kind of file below `runs/` and `results/`, and missing or additional files.
 
-A study that is built is the witness of what kinds there are: a file that no pattern names makes the test fail, and so
-does a pattern that names no file.
+The kinds are compared with the files of a built study: a file that matches no pattern makes the test fail, and so
+does a pattern that matches no file.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ KINDS = [
     *(RUN.format(f"{kind}s") + r"specification\.json" for kind in PRODUCTS),
     *(rf"results/tiny/{kind}\d\.{re.escape(ending)}" for kind, endings in PRODUCTS.items() for ending in endings),
 ]
-"""Of each kind of file a pattern of its path: no file is of two kinds."""
+"""The pattern of the path of each kind of file; no file has two kinds."""
 
 
 @pytest.fixture
 def kinds(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Path]]:
-    """The files of a copy of a built study, by their kinds; a file is hashed again only once it has changed."""
+    """The files of a copy of a built study, by kind; a file is hashed again only after it has changed."""
     monkeypatch.chdir(checkout.folder)
     known: dict[tuple[object, ...], str] = {}
     hashed = hashing.sha256_of
@@ -100,7 +100,7 @@ def kinds(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
 
 
 def faults_that_name(path: Path) -> list[str]:
-    """The faults in which `verify` names a file, or the run that it belongs to."""
+    """The faults in which `verify` names a file or its run."""
     run = "/".join(path.parts[:3])
     return [fault for fault in verify_results().faults if run in fault]
 
@@ -176,22 +176,22 @@ def test_flipped_bits_of_gates_and_of_the_papers_own_products_are_not_missed(run
 
 
 def test_a_number_that_is_spelled_in_another_way_is_not_as_it_was_written(runs: dict[str, str]) -> None:
-    """One bit may change the spelling and not the value, of which the seal is taken."""
+    """One bit may change the spelling but not the value, and the seal covers values."""
     path = RUNS / runs["cells"] / MANIFEST
     write_json(path, sealed({**read_json(path), "facts": {"rate": 1e-05, "sum": 0.1 + 0.2}}))
     text = path.read_text()
     for old, new in (("1e-05", "1E-05"), ("0.30000000000000004", "0.30000000000000005")):
         path.write_text(text.replace(old, new))
         assert has_its_seal(read_json(path))
-        assert f"{path}: not as it was written" in " ".join(verify_results().faults)
+        assert f"{path}: its bytes have changed since it was written" in " ".join(verify_results().faults)
 
 
 STRAYS = {
     "samples/images/5.jpg": r"images: its sha256 is",
-    "samples/batches/00009.json": r"batches/00009\.json: .+/shards does not vouch for it",
-    "samples/shards/more.txt": r"shards/more\.txt: .+ does not vouch for it",
-    "cells/more.csv": r"more\.csv: .+/manifest\.json does not vouch for it, expected no such file; move it",
-    "tables/more.csv": r"more\.csv: .+/specification\.json does not vouch for it",
+    "samples/batches/00009.json": r"batches/00009\.json: .+/shards does not list it",
+    "samples/shards/more.txt": r"shards/more\.txt: .+ does not list it",
+    "cells/more.csv": r"more\.csv: .+/manifest\.json does not list it, expected no such file; move it",
+    "tables/more.csv": r"more\.csv: .+/specification\.json does not list it",
 }
 
 
@@ -207,13 +207,13 @@ def test_a_file_too_many_in_a_runs_folder_is_named(name: str, runs: dict[str, st
 def test_a_file_under_a_products_name_that_nothing_vouches_for_is_named(name: str, runs: dict[str, str]) -> None:
     (RESULTS / "mini" / name).write_text("numbers")
     (fault,) = verify_results().faults
-    assert name in fault and ("does not vouch for it" in fault or "missing, expected what vouches for" in fault)
+    assert name in fault and ("does not list it" in fault or "missing, expected the manifest of" in fault)
 
 
 def test_a_table_without_its_manifest_is_named_with_its_files(runs: dict[str, str]) -> None:
     (RESULTS / "mini/table1.json").unlink()
     (fault,) = verify_results().faults
-    assert fault.startswith("results/mini/table1.json: missing, expected what vouches for table1.cells.csv, table1.csv")
+    assert fault.startswith("results/mini/table1.json: missing, expected the manifest of table1.cells.csv, table1.csv")
 
 
 def test_what_is_unfinished_or_hidden_is_no_fault_and_what_belongs_to_nothing_is_listed(runs: dict[str, str]) -> None:
@@ -234,7 +234,7 @@ def test_a_run_that_is_complete_but_for_its_manifest_is_named(runs: dict[str, st
     path = RUNS / runs["cells"] / MANIFEST
     path.unlink()
     (fault,) = verify_results().faults
-    assert fault.startswith(f"{path}: missing, though manifest.provenance.json says that the run was completed")
+    assert fault.startswith(f"{path}: missing, but manifest.provenance.json records that the run was completed")
     path.with_suffix(".lease").write_text(owner_as_json(Owner.of_this_process()))
     assert verify_results().faults == []  # a job writes it again
 
@@ -247,7 +247,7 @@ def test_a_shard_that_is_missing_with_its_record_is_noticed(runs: dict[str, str]
 
 
 def test_a_name_of_another_run_than_the_digest_says_is_noticed(runs: dict[str, str]) -> None:
-    """Even where the seal was taken anew."""
+    """Even if the seal was computed again."""
     path = RUNS / runs["cells"] / SPECIFICATION
     content = read_json(path)
     content["builds_on"]["predictions"] = "predictions/core-forget01-0123456789ab"
@@ -268,12 +268,12 @@ def test_a_table_is_named_that_is_made_of_a_damaged_run_or_of_another_build_of_a
     (model / "made.txt").write_text("trained again")
     hand_made.vouch(model / MANIFEST, model, runs["unlearning"], ["made.txt"], {})
     faults = verify_results().faults
-    said = f"it was made with another build of the model {model} than the one that lies there."
+    said = f"it was made with another build of the model {model} than the present one."
     assert f"results/mini/table1.json: table1: {said}" in faults and f"{RUNS / runs['samples']}: {said}" in faults
 
 
 def test_a_table_of_two_studies_put_together_is_noticed(runs: dict[str, str]) -> None:
-    """Its cells were made anew elsewhere, of another build of a model that does not lie here."""
+    """Its cells were rebuilt elsewhere, from another build of a model that is missing here."""
     cells = RUNS / runs["cells"]
     shutil.rmtree(RUNS / runs["unlearning"])
     hand_made.vouch(cells / MANIFEST, cells, runs["cells"], ["made.txt"], {runs["unlearning"]: "another"})

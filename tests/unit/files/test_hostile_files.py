@@ -201,7 +201,7 @@ def test_a_run_builds_on_what_its_digest_vouches_for(tmp_path: Path, monkeypatch
     manifest(run, {})  # of the digest x
     builds_on = {"a": "x/y-0123456789ab"}
     assert read_inputs(records.specification(builds_on=builds_on, inputs={"a": "x"}))["a"].digest == "x"
-    with pytest.raises(ArtefactError, match="vouches for the run x, expected other as a"):
+    with pytest.raises(ArtefactError, match="it is the manifest of the run x, expected other as a"):
         read_inputs(records.specification(builds_on=builds_on, inputs={"a": "other"}))
 
 
@@ -215,7 +215,7 @@ def test_clean_removes_nothing_through_a_link(tmp_path: Path, monkeypatch: pytes
     write_json(tmp_path / "work/results/table2.json", {"stage": 1, "digest": ["x"]})
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(unneeded_runs, "study_names", lambda _: [])
-    with pytest.raises(ArtefactError, match=r"results/table1\.json: neither it nor its provenance record says"):
+    with pytest.raises(ArtefactError, match=r"results/table1\.json: neither it nor its provenance record names"):
         unneeded_runs.unnamed_runs(tmp_path)
     shutil.rmtree("results")
     found = unneeded_runs.unnamed_runs(tmp_path)

@@ -24,7 +24,7 @@ from corelib.runs.fingerprint import (
     COMPUTES_WITH,
     NUMERICAL_PACKAGES,
     _imports,
-    _written_out,
+    _unparse,
     code_of,
     digest_of_modules,
     packages_of,
@@ -79,7 +79,7 @@ DIGEST = "-0123456789ab"
 
 
 def lies(name: str, **trained: str) -> Manifest:
-    """A run that lies there, of one build of the models behind it."""
+    """A complete run, made with one build of the models behind it."""
     seals = {f"pipeline/{key}{DIGEST}": seal for key, seal in trained.items()}
     made = manifest(Path("runs", name + DIGEST), stage=name.partition("/")[0], trained=seals)
     return made.model_copy(update={"seal": "S"})
@@ -95,14 +95,20 @@ def test_all_that_a_run_is_made_of_has_to_be_made_with_one_build_of_a_model() ->
     assert behind(images=lies("images/x")) == {}
     assert behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="S")) == {"pipeline/x": "S"}
     assert behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="R")) == {"pipeline/x": "R"}
-    with pytest.raises(ArtefactError, match=r"^runs/latents/y-\w+: made with another build of runs/pipeline/x-"):
+    with pytest.raises(
+        ArtefactError,
+        match=r"^runs/latents/y-\w+: the inputs of .* were built from different trainings of runs/pipeline/x-",
+    ):
         behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="R"))
-    with pytest.raises(ArtefactError, match=r"^runs/predictions/a-\w+ and runs/fid/b-\w+: made with another build"):
+    with pytest.raises(
+        ArtefactError,
+        match=r"^runs/predictions/a-\w+ and runs/fid/b-\w+: the inputs of .* were built from different trainings",
+    ):
         behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="S"))
 
 
 def test_a_run_that_lies_there_under_another_name_is_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So a row that is added before another, and equal to it, trains nothing again."""
+    """A new row that equals a later row of its table therefore trains nothing again."""
     monkeypatch.chdir(tmp_path)
     configuration = tmp_path / "config"
     shutil.copytree(REPOSITORY / "config", configuration)
@@ -214,5 +220,5 @@ def test_equal_runs_of_different_tables_are_one_run() -> None:
     ],
 )
 def test_code_is_written_out_alike_by_every_version_of_python(code: str, written: str) -> None:
-    """Seen to be equal on 3.11, 3.12 and 3.13, where `ast.unparse` and `ast.dump` are not."""
-    assert _written_out(ast.parse(code)) == written
+    """Compared on 3.11, 3.12 and 3.13, in which `ast.unparse` and `ast.dump` differ."""
+    assert _unparse(ast.parse(code)) == written

@@ -1,4 +1,4 @@
-"""The pins: exact, the same for pip and conda, and what is installed."""
+"""The pins are exact, the same for pip and conda, and equal to the installed versions."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def test_the_older_cuda_takes_the_place_of_the_newer_one() -> None:
     ("found", "cuda", "said"),
     [
         ("580.65.06", "13.2", None),
-        ("575.57.08", "13.2", "the NVIDIA driver is 575.57.08, and CUDA 13.2 needs 580 or newer: make env CUDA=12"),
+        ("575.57.08", "13.2", "the NVIDIA driver is 575.57.08, but CUDA 13.2 needs 580 or newer: make env CUDA=12"),
         ("535.230.02", "12.8", None),
-        ("470.256.02", "13.2", "the NVIDIA driver is 470.256.02, and CUDA 13.2 needs 580 or newer"),
-        ("470.256.02", "12.8", "the NVIDIA driver is 470.256.02, and CUDA 12.8 needs 525 or newer"),
+        ("470.256.02", "13.2", "the NVIDIA driver is 470.256.02, but CUDA 13.2 needs 580 or newer"),
+        ("470.256.02", "12.8", "the NVIDIA driver is 470.256.02, but CUDA 12.8 needs 525 or newer"),
         (None, "13.2", None),
         ("535.230.02", None, None),
     ],

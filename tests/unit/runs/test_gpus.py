@@ -1,4 +1,4 @@
-"""On a workstation with several GPUs every job has one of its own; where a scheduler has chosen, nothing is touched."""
+"""On a workstation with several GPUs, every job has its own GPU; a scheduler's choice is not changed."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_of_several_named_gpus_one_is_taken(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv(CHOSEN, "2,5")
     with one_gpu(tmp_path / "locks"):
         assert os.environ[CHOSEN] == "2"
-        said = job(tmp_path / "locks", 0).communicate(timeout=60)[0]  # it sees the one that is taken here, alone
+        said = job(tmp_path / "locks", 0).communicate(timeout=60)[0]  # it sees only this GPU, which is taken here
         assert said.split()[0] == "2"
     assert os.environ[CHOSEN] == "2,5"
 
@@ -183,11 +183,11 @@ def test_a_driver_that_does_not_answer_leaves_nothing_to_choose(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(gpus, "PATIENCE", 0.2)
     assert gpus_of_this_machine() == []
-    assert "nvidia-smi has not answered" in caplog.text
+    assert "nvidia-smi has not responded" in caplog.text
 
 
 def test_importing_a_stage_does_not_start_cuda() -> None:
-    """CUDA reads `CUDA_VISIBLE_DEVICES` once, when it starts; a job chooses its GPU after its imports."""
+    """CUDA reads `CUDA_VISIBLE_DEVICES` once, at its initialisation; a job chooses its GPU after its imports."""
     scripts = sorted((REPOSITORY / "workflow_scripts").glob("*.py"))
     modules = {
         name for script in scripts for name in re.findall(r"^from (corelib\S*) import", script.read_text(), re.M)
@@ -198,7 +198,7 @@ import torch
 import corelib.workflow.catalogue
 from pathlib import Path
 
-corelib.workflow.catalogue._prepare_scripts(Path.cwd())  # as in the Snakefile, whose environment scripts inherit
+corelib.workflow.catalogue._prepare_environment(Path.cwd())  # as in the Snakefile, whose environment scripts inherit
 def started(*_):
     raise AssertionError("CUDA is started")
 torch._C._cuda_getDeviceCount = started
@@ -225,7 +225,7 @@ assert not torch.cuda.is_initialized()
 def test_a_job_that_was_given_a_gpu_does_not_compute_on_the_cpu_instead(
     given: str, scheduled: bool, has_nvidia: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The CPU has another precision, and the address of the result would not say so."""
+    """The CPU has another precision, which is not part of the address of the result."""
     monkeypatch.setenv(CHOSEN, given)
     if scheduled:
         monkeypatch.setenv("SLURM_JOB_ID", "7")

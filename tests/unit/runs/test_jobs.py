@@ -1,4 +1,4 @@
-"""The frame of every job: nothing is made twice, nothing is left half made, and the log says what happened."""
+"""The job runner: no run is computed twice, no partial file is left, and the log records what happened."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_a_killed_attempt_left_half_written_is_gone_after_the_next(toy: Toy
     (toy.folder / ".made.txt.0123.txt").write_text("half")
     assert toy.run() == 0
     assert toy.left() == MADE
-    assert ".made.txt.0123.txt: left half written by an earlier attempt; removed" in toy.log
+    assert ".made.txt.0123.txt: partial file of an earlier attempt; removed" in toy.log
 
 
 def test_what_was_made_before_is_vouched_for_again_and_not_made_again(toy: Toy) -> None:
@@ -55,8 +55,8 @@ def test_what_was_made_before_is_vouched_for_again_and_not_made_again(toy: Toy) 
     assert toy.run() == 0
     assert toy.attempts == 1
     assert (toy.folder / "manifest.json").read_text() == manifest
-    assert "made before by a process on" in toy.log
-    assert "1 CPU thread(s), python 3" in toy.log and "done in" in toy.log  # as the job said that made it
+    assert "already complete (by a process on" in toy.log
+    assert "1 CPU thread(s), python 3" in toy.log and "done in" in toy.log  # the log of the job that completed the run
 
 
 def test_a_damaged_file_is_made_again(toy: Toy) -> None:
@@ -93,7 +93,7 @@ def test_what_its_record_vouches_for_is_made_again_if_it_has_changed(toy: Toy) -
 
 
 def test_a_record_whose_words_have_changed_is_no_record(toy: Toy) -> None:
-    """Else the run would be complete for ever, with a damaged record of who made it."""
+    """Otherwise the run would remain complete for ever, with a damaged provenance record."""
     assert toy.run() == 0
     path = toy.folder / "manifest.provenance.json"
     path.write_text(path.read_text().replace('"host"', '"hose"'))
@@ -106,11 +106,11 @@ def test_a_specification_is_refused_when_what_its_digest_does_not_cover_has_chan
     path = toy.folder / "specification.json"
     path.write_text(path.read_text().replace('"checkpoint_seconds": 1.0', '"checkpoint_seconds": 9.0'))
     assert toy.run() == 1
-    assert "specification.json: its content does not have its seal; it was damaged or edited: delete it" in toy.log
+    assert "specification.json: its seal does not match its content; it was damaged or edited: delete it" in toy.log
 
 
 def test_what_was_made_with_another_build_of_a_model_is_made_again(toy: Toy) -> None:
-    """Trained again, on another device say, a model has the same address and other bits."""
+    """A model that is retrained, for example on another device, has the same address but other bits."""
     model = toy.place / "runs/unlearning/core-000000000000"
     model.mkdir(parents=True)
 
@@ -138,7 +138,7 @@ def test_what_was_made_with_another_build_of_a_model_is_made_again(toy: Toy) -> 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_who_has_worked_at_a_run_before_is_on_record(toy: Toy) -> None:
-    """What was interrupted may have computed on another device, and has cost something."""
+    """An interrupted attempt may have used another device, and has a cost."""
     job = toy.in_the_middle()
     job.kill()
     job.wait(60)
@@ -159,7 +159,7 @@ def test_of_two_jobs_for_one_run_the_second_waits_and_computes_nothing(toy: Toy)
     (toy.place / "go").touch()
     assert (first.wait(60), second.wait(60)) == (0, 0)
     assert toy.attempts == 1
-    assert "made before by" in toy.log
+    assert "already complete (by" in toy.log
     assert toy.left() == MADE
 
 
@@ -175,11 +175,11 @@ def test_a_log_that_is_deleted_under_a_living_job_is_made_anew(toy: Toy) -> None
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_a_job_that_has_lost_its_run_takes_the_result_of_the_one_that_has_it(toy: Toy) -> None:
-    """Its node was cut off, say. Should it end in failure, Snakemake would delete the other's manifest."""
+    """For example, its node was cut off. If it failed, Snakemake would delete the manifest of the other job."""
     job = toy.in_the_middle()
     lease = toy.folder / "manifest.lease"
     heir = Owner.of_this_process().model_copy(update={"nonce": "the heir"})
-    lease.write_text(owner_as_json(heir))  # which this process is, so it is seen to live
+    lease.write_text(owner_as_json(heir))  # this process, so it is alive
     toy.waits_for(lambda: "lost to process" in toy.log and "waiting for its result" in toy.log)
     (toy.place / "go").touch()
     lease.unlink()
@@ -194,7 +194,7 @@ def test_a_job_that_is_asked_to_end_leaves_nothing_half_made(asking: signal.Sign
     job.send_signal(asking)
     assert job.wait(30) == INTERRUPTED
     assert toy.left() == UNFINISHED
-    assert f"asked to end ({asking.name})" in toy.log
+    assert f"received {asking.name}" in toy.log
     assert "Traceback" not in toy.log
 
 

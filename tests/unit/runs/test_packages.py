@@ -1,4 +1,4 @@
-"""What a job imports is what its address names, or the job stops with one sentence."""
+"""A job imports the packages that its address names, or stops with one sentence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RENDER = ("--cores", "1", "results/tiny/table1.csv", "--until", "render_images")
 
 
 def refuses(toy: Toy, *said: str) -> None:
-    """That the job stops with one sentence that says these things, and leaves nothing."""
+    """Whether the job stops with one sentence that contains these texts, and leaves no file."""
     assert toy.run() == 1
     (sentence,) = [line for line in toy.log.splitlines() if "Error: " in line]
     assert all(part in sentence for part in said), sentence
@@ -63,8 +63,8 @@ def test_planning_names_the_versions_that_jobs_have_whatever_the_users_pythonpat
     record.mkdir()
     (record / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n")
     probe = (
-        "from pathlib import Path; from corelib.workflow.catalogue import _prepare_scripts; "
-        "_prepare_scripts(Path.cwd());"
+        "from pathlib import Path; from corelib.workflow.catalogue import _prepare_environment; "
+        "_prepare_environment(Path.cwd());"
         "from corelib.runs.run import packages_of; print(packages_of(Path('workflow_scripts/render.py'))['numpy'])"
     )
     clone = Checkout(REPOSITORY)
@@ -75,7 +75,7 @@ def test_planning_names_the_versions_that_jobs_have_whatever_the_users_pythonpat
 
 @pytest.mark.parametrize("name", ["PIL", "safetensors"])
 def test_a_copy_of_a_package_that_is_found_first_is_refused(name: str, tmp_path: Path) -> None:
-    """A `.pth` file, an editable install or `sitecustomize` may lead Python there."""
+    """A `.pth` file, an editable install or `sitecustomize` may add its folder to `sys.path`."""
     copy = edited_copy(name, tmp_path / "elsewhere")
     refuses(
         toy_at(tmp_path, first=f"import sys\nsys.path.insert(0, {str(copy.parent)!r})\nimport {name}\n"),
@@ -105,7 +105,7 @@ def test_a_file_beside_the_snakefile_that_hides_a_package_is_refused(name: str, 
 
 
 def installed_copy(name: str, place: Path, **files: str) -> Path:
-    """A small package with its metadata as an installer leaves it, found before the one of that name."""
+    """A small package with metadata as written by an installer, which is imported instead of the real one."""
     root = place / "site-packages"
     version = importlib.metadata.version(name)
     record = root / f"{name}-{version}.dist-info"
@@ -145,13 +145,13 @@ def test_a_file_that_was_edited_where_it_is_installed_is_refused(text: str, tmp_
 
 @pytest.mark.parametrize("kind", ['"dir_info": {"editable": true}', '"dir_info": {}', '"vcs_info": {"vcs": "git"}'])
 def test_a_package_from_a_folder_or_a_repository_is_refused(kind: str, tmp_path: Path) -> None:
-    """Its version says nothing of its code."""
+    """Its version does not identify its code."""
     root = installed_copy("timm", tmp_path, direct_url_json=f'{{"url": "file:///home/user/timm", {kind}}}')
     refuses(
         toy_at(tmp_path, first=with_it(root, "timm")),
         TIMM,
         "file:///home/user/timm",
-        "version of its own",
+        "its own version",
     )
 
 
@@ -186,7 +186,7 @@ def test_everything_that_a_script_imports_is_the_environments_own(script: Path, 
     assert done.returncode == 0, done.stdout
 
 
-# Packages that others take up
+# Packages that others use automatically
 
 
 def rows_about_packages() -> list[str]:

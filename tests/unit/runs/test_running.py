@@ -1,4 +1,4 @@
-"""What computes now, whatever the clocks of other machines say."""
+"""Active jobs are recognised whatever the clocks of other machines show."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUARTER_OF_AN_HOUR = 900
 
 @pytest.fixture
 def lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The lease of job 7 on a node whose clock is a quarter of an hour behind."""
+    """The lease of job 7, on a node whose clock is 15 minutes behind."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "runs/unlearning/core-0123456789ab/manifest.lease"
     path.parent.mkdir(parents=True)
@@ -50,7 +50,7 @@ def test_a_job_that_slurm_knows_lives() -> None:
 @pytest.mark.usefixtures("lease")
 def test_a_job_that_nobody_knows_and_that_renews_nothing_has_died() -> None:
     (job,) = running_jobs({"8"}, patience=1.5)
-    assert not job.lives and "it has died" in str(job)
+    assert not job.lives and "presumed dead" in str(job)
 
 
 def test_a_job_that_ends_while_it_is_watched_has_not_died(lease: Path) -> None:

@@ -1,4 +1,4 @@
-"""docs/variables.md: every variable that it lists is treated as it says."""
+"""Every variable in docs/variables.md is treated as the page describes."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ PROBE = """
 import json, os, subprocess, sys
 from pathlib import Path
 os.environ |= json.loads(sys.argv[1])
-from corelib.workflow.catalogue import _prepare_scripts
-_prepare_scripts(Path.cwd())  # as in the Snakefile
+from corelib.workflow.catalogue import _prepare_environment
+_prepare_environment(Path.cwd())  # as in the Snakefile
 print(subprocess.run(["env", "-0"], capture_output=True, text=True).stdout)
 """
 

@@ -267,7 +267,7 @@ def test_a_base_model_that_changed_after_its_adoption_is_refused(material: dict[
     shutil.copytree(material["pipeline"].folder, moved)
     weights = next((moved / "pipeline/unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(ArtefactError, match=r"pipeline/unet: its sha256 is .* as when it was taken into use"):
+    with pytest.raises(ArtefactError, match=r"pipeline/unet: its sha256 is .* as when it was adopted"):
         BaseModel(read_manifest(moved / MANIFEST)).unet()
 
 

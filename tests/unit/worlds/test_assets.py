@@ -115,7 +115,7 @@ def fetched(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     fresh_site = next(generator)
     done = fresh_site.make()
     assert done.returncode == 0, done.stdout
-    assert "All 9 assets are as " in done.stdout
+    assert "All 9 assets match " in done.stdout
     generator.close()
     return folder / "clone"
 
@@ -312,7 +312,7 @@ def test_an_asset_that_has_changed_since_it_was_locked(site: Site, fetched: Path
     (base / UNET).write_bytes(content)
     error = site.fails()
     assert f"{UNET} has the sha256 {sha256_of(base / UNET)[:12]}, expected" in error and "as locked" in error
-    assert "take the entry 'assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50/unet' out of" in error
+    assert "remove the entry 'assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50/unet' from" in error
 
 
 def test_a_classifier_that_cannot_be_loaded_is_not_locked(site: Site, published: Path, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_too_little_disk_space(site: Site) -> None:
     old = "gigabytes: 0.1\n  licence: NVIDIA"
     site.checkout.edit("config/assets.yaml", old, old.replace("0.1", "1.0e+9"))
     error = site.fails()
-    assert "GB are to be fetched and" in error and "GB are free" in error
+    assert "GB are free, expected" in error and "GB for the download" in error
     assert site.hub.asked_for(".parquet") == []
 
 
@@ -374,7 +374,7 @@ def test_a_missing_copy_is_named(site: Site) -> None:
     (site.checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % "inception: /nowhere/inception.pt")
     error = site.fails()
     assert "world.assets.inception is /nowhere/inception.pt, which is missing" in error
-    assert "assets/inception-2015-12-05.pt, where `make assets` puts what it fetches" in error
+    assert "assets/inception-2015-12-05.pt, where `make assets` stores its downloads" in error
     assert site.hub.requests == []
 
 
