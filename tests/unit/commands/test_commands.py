@@ -89,7 +89,7 @@ def test_a_specification_that_was_edited_belongs_to_nothing_any_more(checkout: C
     amend(path, lambda content: content["settings"].update(learning_rate=0.5))
     done = checkout.python("-m", "corelib", "verify")
     assert done.returncode == 1
-    assert f"{path.relative_to(checkout.folder)}: its content does not have its seal; it was damaged" in done.stdout
+    assert f"{path.relative_to(checkout.folder)}: its seal does not match its content; it was damaged" in done.stdout
 
 
 def test_a_result_under_another_runs_name_is_noticed(checkout: Checkout) -> None:
