@@ -317,7 +317,7 @@ def assert_that_a_change_of_a_module_builds_its_stages(name: str, changed: Chang
         path.write_text(before)
 
 
-@pytest.mark.parametrize("name", ["objectives", "plan"])
+@pytest.mark.parametrize("name", ["unlearning.objective", "study.plan"])
 def test_a_changed_statement_of_some_modules_builds_the_stages_that_the_page_names(name: str, changed: Changed) -> None:
     assert_that_a_change_of_a_module_builds_its_stages(name, changed)
 
