@@ -319,7 +319,7 @@ class Catalogue:
                 for name, target in run.places.items():
                     _link(run.folder / name, Path(target))
             except OSError as error:
-                stop(f"{error.filename or path}: cannot be written ({error.strerror}); make its folder writable.")
+                stop(f"{error.filename or path}: {error.strerror}; free space or correct the permissions.")
 
     def _give_up(self, sentence: str) -> None:
         """Stop Snakemake without cancelling its jobs."""
