@@ -179,7 +179,7 @@ def test_changing_it_back_before_anything_was_built_builds_nothing(anywhere: Che
 def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(anywhere: Checkout) -> None:
     anywhere.edit(
         "corelib/unlearning/objective.py",
-        '"""What one training step looks at."""',
+        '"""The pairs of one training step."""',
         '"""Something else\n\n    altogether.\n    """\n    # a comment',
     )
     anywhere.edit(
