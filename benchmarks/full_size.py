@@ -24,10 +24,10 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
-from corelib.files.hashing import sha256_of  # noqa: E402
+from corelib.files.hashing import sha256_of_path  # noqa: E402
 from corelib.runs.layout import MANIFEST  # noqa: E402
 from corelib.runs.manifest import Manifest, read_manifest, write_manifest  # noqa: E402
-from corelib.runs.stage import Outcome, Work  # noqa: E402
+from corelib.runs.stage_context import StageContext, StageResult  # noqa: E402
 from corelib.study.loading import load_study  # noqa: E402
 
 STUDY = load_study("paper", REPOSITORY / "config")
@@ -62,7 +62,7 @@ def run_stage(name: str, folder: Path, threads: int, steps: int) -> None:
     import torch
 
     began = time.monotonic()
-    work = Work(folder=folder / name, digest=name, inputs=inputs_of(folder, name), threads=threads)
+    work = StageContext(folder=folder / name, digest=name, inputs=inputs_of(folder, name), threads=threads)
     work.folder.mkdir(parents=True, exist_ok=True)
     outcome = STAGES[name](work, steps)
     write_manifest(work.folder / MANIFEST, work.folder, name, name, outcome.files, outcome.facts)
@@ -80,14 +80,14 @@ def inputs_of(folder: Path, stage: str) -> dict[str, Manifest]:
 # The stages, each with the paper's settings on as little data as it can work with
 
 
-def make_assets(work: Work, _: int) -> Outcome:
+def make_assets(context: StageContext, _: int) -> StageResult:
     """Random weights of the real architectures and random images of the real size."""
     from support.full_format import FULL, benchmark_images, write_assets, write_image_folder
 
-    write_assets(work.folder, FULL, STUDY.world.styles, STUDY.world.objects)
+    write_assets(context.folder, FULL, STUDY.world.styles, STUDY.world.objects)
     cells = [(style, OBJECT) for style in (FORGET, RETAIN)]
-    write_image_folder(work.folder / "images", benchmark_images([FORGET, RETAIN], [OBJECT], len(PAIRS), large=cells))
-    checkpoints = work.folder / "UnlearnCanvas-ckpts"
+    write_image_folder(context.folder / "images", benchmark_images([FORGET, RETAIN], [OBJECT], len(PAIRS), large=cells))
+    checkpoints = context.folder / "UnlearnCanvas-ckpts"
     pipeline = checkpoints / "diffusion/diffuser/style50"
     classifiers = {}
     for label, name, classes in (
@@ -96,8 +96,8 @@ def make_assets(work: Work, _: int) -> Outcome:
     ):
         path = checkpoints / f"cls_model/{name}.pth"
         classifiers[label] = {
-            "weights": str(path.relative_to(work.folder)),
-            "sha256": sha256_of(path),
+            "weights": str(path.relative_to(context.folder)),
+            "sha256": sha256_of_path(path),
             "architecture": FULL.classifier,
             "options": {},
             "classes": classes,
@@ -105,32 +105,32 @@ def make_assets(work: Work, _: int) -> Outcome:
         }
     facts = {
         "images": "images",
-        "pipeline": str(pipeline.relative_to(work.folder)),
+        "pipeline": str(pipeline.relative_to(context.folder)),
         "unet": "unet",
-        "parts": {part.name: sha256_of(part) for part in sorted(pipeline.iterdir()) if part.is_dir()},
+        "parts": {part.name: sha256_of_path(part) for part in sorted(pipeline.iterdir()) if part.is_dir()},
         "classifiers": classifiers,
     }
-    return Outcome(["images"], facts)
+    return StageResult(["images"], facts)
 
 
-def make_slice(work: Work, _: int) -> Outcome:
+def make_slice(context: StageContext, _: int) -> StageResult:
     """One cell to forget and one to retain."""
     from corelib.data.slices import slice_images
     from corelib.settings.data import SliceStage
 
-    return slice_images(SliceStage(forget=[FORGET], retain=[RETAIN], objects=[OBJECT], images=PAIRS), work)
+    return slice_images(SliceStage(forget=[FORGET], retain=[RETAIN], objects=[OBJECT], images=PAIRS), context)
 
 
-def make_latents(work: Work, _: int) -> Outcome:
+def make_latents(context: StageContext, _: int) -> StageResult:
     """Latent moments of eight images of three megabytes."""
     from corelib.data.latents import encode_images
     from corelib.settings.data import LatentsStage
 
     settings = LatentsStage(styles=[RETAIN, FORGET], objects=[OBJECT], images=PAIRS, encoding=STUDY.encoding)
-    return encode_images(settings, work)
+    return encode_images(settings, context)
 
 
-def make_embeddings(work: Work, _: int) -> Outcome:
+def make_embeddings(context: StageContext, _: int) -> StageResult:
     """All prompts of the study."""
     from corelib.data.embeddings import embed_prompts
     from corelib.settings.data import EmbeddingsStage
@@ -140,10 +140,10 @@ def make_embeddings(work: Work, _: int) -> Outcome:
     settings = EmbeddingsStage(
         prompts=sorted({"", *(said.prompt(*concept) for said in wordings for concept in concepts)})
     )
-    return embed_prompts(settings, work)
+    return embed_prompts(settings, context)
 
 
-def make_mask(work: Work, _: int) -> Outcome:
+def make_mask(context: StageContext, _: int) -> StageResult:
     """SalUn's mask over four forget pairs."""
     from corelib.settings.unlearning import SaliencyStage
     from corelib.unlearning.saliency import find_salient_weights
@@ -158,10 +158,10 @@ def make_mask(work: Work, _: int) -> Outcome:
         precision=STUDY.training.precision,
         seed=0,
     )
-    return find_salient_weights(settings, work)
+    return find_salient_weights(settings, context)
 
 
-def take_step(work: Work, _: int) -> Outcome:
+def take_step(context: StageContext, _: int) -> StageResult:
     """One step of CORE: four forget and four retain pairs."""
     from corelib.settings.unlearning import Length, UnlearningStage
     from corelib.study.plan import Plan
@@ -171,10 +171,10 @@ def take_step(work: Work, _: int) -> Outcome:
     run = Plan("paper", STUDY, load_published(REPOSITORY / "config")).unlearning("Forget01", "core", None)
     assert isinstance(run.settings, UnlearningStage)
     changes: Mapping[str, Any] = {"length": Length(steps=1), "candidates": {FORGET: [RETAIN]}}
-    return unlearn(run.settings.model_copy(update=changes), work)
+    return unlearn(run.settings.model_copy(update=changes), context)
 
 
-def sample_image(work: Work, steps: int) -> Outcome:
+def sample_image(context: StageContext, steps: int) -> StageResult:
     """One guided image of the unlearned model."""
     from corelib.sampling.sampler import sample_shard
     from corelib.settings.sampling import SamplesStage
@@ -182,21 +182,21 @@ def sample_image(work: Work, steps: int) -> Outcome:
     scheduler = STUDY.sampling.scheduler.model_copy(update={"steps": steps})
     sampling = STUDY.sampling.model_copy(update={"batch": 1, "scheduler": scheduler})
     settings = SamplesStage(sampling=sampling, wording=STUDY.prompts.in_evaluation, grid=[(FORGET, OBJECT, 188)])
-    sample_shard(settings, work, 0, 1)
+    sample_shard(settings, context, 0, 1)
     from corelib.sampling.collection import gather_samples
 
-    return gather_samples(settings, work)
+    return gather_samples(settings, context)
 
 
-def classify(work: Work, _: int) -> Outcome:
+def classify(context: StageContext, _: int) -> StageResult:
     """Both classifiers on one image."""
     from corelib.evaluation.classification import classify_images
     from corelib.settings.evaluation import PredictionsStage
 
-    return classify_images(PredictionsStage(classification=STUDY.classification), work)
+    return classify_images(PredictionsStage(classification=STUDY.classification), context)
 
 
-STAGES: dict[str, Callable[[Work, int], Outcome]] = {
+STAGES: dict[str, Callable[[StageContext, int], StageResult]] = {
     "assets": make_assets,
     "slice": make_slice,
     "latents": make_latents,

@@ -1,3 +1,3 @@
-from corelib.sources import install
+from corelib.source_import import install
 
 install()

@@ -29,18 +29,18 @@ class DeviceError(UserError):
     """The device assigned to a job cannot be used."""
 
 
-LONGEST_REASON = 160
+MAX_REASON_LENGTH = 160
 """Maximum number of characters that an error sentence quotes from another program's error."""
 
 
-def reason_of(error: Exception) -> str:
+def short_message(error: Exception) -> str:
     """The message of an error, shortened and on one line."""
-    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+    return " ".join(str(error).split())[:MAX_REASON_LENGTH] or type(error).__name__
 
 
 def first_line_of(error: Exception) -> str:
     """The first line of what an error says, short and without a full stop, for errors whose other lines are advice."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")[:LONGEST_REASON]
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")[:MAX_REASON_LENGTH]
 
 
 LONGEST_LISTED = 100
@@ -53,7 +53,7 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(name[:LONGEST_LISTED] for name in names[:most]) + more
 
 
-ASKING_TO_END = (signal.SIGTERM, signal.SIGINT)
+TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Termination signals: a scheduler sends SIGTERM some time before it kills; the terminal sends SIGINT on Ctrl-C."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from corelib.runs.fingerprint import code_of, packages_of
+from corelib.runs.fingerprint import code_digests, package_versions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODULES = sorted((REPOSITORY / "corelib").rglob("*.py"))
@@ -33,9 +33,9 @@ def imports_of(path: Path) -> set[str]:
 
 
 WINGS = [
-    *("errors", "randomness", "sources"),
+    *("errors", "randomness", "source_import"),
     *("settings", "files", "runs", "models", "worlds", "data", "sampling", "unlearning", "evaluation", "reports"),
-    *("study", "costs", "cluster", "commands", "workflow"),
+    *("study", "costs", "cluster", "maintenance", "commands", "workflow"),
 ]
 """Each imports only those before it."""
 
@@ -124,14 +124,16 @@ def test_planning_never_imports_torch() -> None:
 def test_no_stage_depends_on_how_studies_are_read_or_planned(path: Path) -> None:
     """Else a new key in the configuration would train every model again."""
     above = WINGS[WINGS.index("study") :]
-    modules = [name for name in code_of(path) if name.startswith("corelib.")]
+    modules = [name for name in code_digests(path) if name.startswith("corelib.")]
     assert [name for name in modules if wing_of(f"{name}.") in above or name == "corelib.runs.job"] == []
 
 
 def test_tables_depend_on_no_training_code() -> None:
-    modules = [name for name in code_of(REPOSITORY / "workflow_scripts/tabulate.py") if name.startswith("corelib.")]
+    modules = [
+        name for name in code_digests(REPOSITORY / "workflow_scripts/tabulate.py") if name.startswith("corelib.")
+    ]
     assert not {"models", "data", "sampling", "unlearning"} & {wing_of(f"{name}.") for name in modules}
-    assert "torch" not in packages_of(REPOSITORY / "workflow_scripts/tabulate.py")
+    assert "torch" not in package_versions(REPOSITORY / "workflow_scripts/tabulate.py")
 
 
 def test_every_public_function_says_what_it_is_for() -> None:

@@ -1,5 +1,5 @@
 from corelib.runs.job import run_job
 from corelib.settings.data import LatentsStage
-from corelib.unlearning.generated_images import encode_generated
+from corelib.unlearning.generated_images import cache_generated_latents
 
-run_job(snakemake, encode_generated, LatentsStage)  # noqa: F821
+run_job(snakemake, cache_generated_latents, LatentsStage)  # noqa: F821

@@ -8,21 +8,21 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 
-from corelib.cluster.slurm_clients import HYPHEN
+from corelib.cluster.slurm_commands import HYPHEN
 from corelib.costs.run_time import Seconds
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, read_yaml
-from corelib.runs.stages import STAGES
+from corelib.runs.stage_registry import STAGES
 from corelib.settings.section import Section
 
-FILE = "slurm/site.yaml"
+SITE_FILE = "slurm/site.yaml"
 
 
 def _none_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
-EXPECTED = {
+EXPECTED_VALUES = {
     "jobs": "a number of jobs",
     "outage": "a number of minutes",
     "gpu_model": 'letters, digits, _, . and -, as in the column GRES of `sinfo -o "%P %G"`',
@@ -35,10 +35,10 @@ Name = Annotated[str | None, BeforeValidator(_none_if_empty)]
 
 GPUModel = Annotated[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None, BeforeValidator(_none_if_empty)]
 
-OUTAGE = 30
+DEFAULT_OUTAGE_MINUTES = 30
 """The default of `outage`, in minutes."""
 
-NAMES = ("account", "partition", "cpu_partition", "gpu_model", "constraint", "qos")
+TEXT_KEYS = ("account", "partition", "cpu_partition", "gpu_model", "constraint", "qos")
 """The keys whose values are text."""
 
 
@@ -68,7 +68,9 @@ class Site(Section):
     max_minutes: PositiveInt | None = None
     max_memory_mb: PositiveInt | None = None
     jobs: PositiveInt | None = None
-    outage: Annotated[PositiveInt, BeforeValidator(lambda value: OUTAGE if value in (None, "") else value)] = OUTAGE
+    outage: Annotated[
+        PositiveInt, BeforeValidator(lambda value: DEFAULT_OUTAGE_MINUTES if value in (None, "") else value)
+    ] = DEFAULT_OUTAGE_MINUTES
     seconds: Seconds | None = None
 
     @classmethod
@@ -84,18 +86,18 @@ class Site(Section):
             key = ".".join(map(str, fault["loc"]))
             if fault["type"] == "extra_forbidden":
                 raise ConfigurationError(
-                    f"{FILE} or --config: unknown key {key}, expected one of {', '.join(cls.model_fields)}; "
+                    f"{SITE_FILE} or --config: unknown key {key}, expected one of {', '.join(cls.model_fields)}; "
                     "set hyperparameters in a study, in config/studies/."
                 ) from None
-            if key in NAMES and isinstance(fault["input"], int | float) and not isinstance(fault["input"], bool):
+            if key in TEXT_KEYS and isinstance(fault["input"], int | float) and not isinstance(fault["input"], bool):
                 raise ConfigurationError(
-                    f"{FILE} or --config: {key} is the number {fault['input']}, expected text, since a number loses "
-                    f'its leading zeros and underscores; put it in quotes: {key}: "..." in the file, '
+                    f"{SITE_FILE} or --config: {key} is the number {fault['input']}, expected text, since a number "
+                    f'loses its leading zeros and underscores; put it in quotes: {key}: "..." in the file, '
                     f"--config '{key}=\"...\"' on the command line."
                 ) from None
             value = "missing" if fault["type"] == "missing" else repr(fault["input"])
-            expected = EXPECTED.get(key, "a positive number" if key.startswith("seconds.") else "a name")
-            raise ConfigurationError(f"{FILE} or --config: {key} is {value}, expected {expected}.") from None
+            expected = EXPECTED_VALUES.get(key, "a positive number" if key.startswith("seconds.") else "a name")
+            raise ConfigurationError(f"{SITE_FILE} or --config: {key} is {value}, expected {expected}.") from None
 
     def resources_of(self, stage: str) -> dict[str, str | int]:
         """Resources of a job of a stage, by their names in Snakemake's Slurm executor."""
@@ -118,12 +120,12 @@ def check_site_file(repository: Path) -> None:
 
     Snakemake reads the file as YAML 1.1, in which an account `010` is 8. A repository may have no such file.
     """
-    file = repository / FILE
+    file = repository / SITE_FILE
     try:
         if file.exists():
             read_yaml(file)
     except UnreadableYaml as error:
-        raise ConfigurationError(f"{error.place_in(FILE)}: not readable as YAML: {error}.") from None
+        raise ConfigurationError(f"{error.location_in(SITE_FILE)}: not readable as YAML: {error}.") from None
 
 
 def _without_none(**values: str | None) -> dict[str, str | int]:

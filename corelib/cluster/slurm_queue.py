@@ -14,32 +14,32 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from corelib.cluster.slurm_clients import FOLDER, Notes, call
-from corelib.runs.requests import BOOKKEEPING
+from corelib.cluster.slurm_commands import NOTES_VARIABLE, Notes, call
+from corelib.runs.requests import BOOKKEEPING_FOLDER
 
 PATIENCE = 60
 """Seconds to wait for an answer of the controller."""
 
-COMMENT = "rule_"
+COMMENT_PREFIX = "rule_"
 """The beginning of the executor's comments on its jobs."""
 
-NOTES = BOOKKEEPING / "slurm"
+NOTES = BOOKKEEPING_FOLDER / "slurm"
 """The folder in which `slurm_clients` records the submitted jobs and outages."""
 
-STATES = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING")
+ACTIVE_STATES = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING")
 """The states of jobs that have not ended."""
 
 UNCONFIGURED = "Could not establish a configuration source"
 """The error of Slurm's commands on a machine that belongs to no cluster."""
 
-WORTH_SAYING = 60.0
+REPORT_AFTER_SECONDS = 60.0
 """Seconds of an outage after which a message is printed."""
 
 
 # Outages
 
 
-def be_patient(repository: Path, outage: float, give_up: Callable[[str], None]) -> None:
+def wrap_slurm_commands(repository: Path, outage: float, give_up: Callable[[str], None]) -> None:
     """Make Snakemake's executor call the workflow's own commands in place of Slurm's.
 
     These wait for a Slurm that does not answer (`slurm_clients`). A thread prints messages about outages.
@@ -53,7 +53,7 @@ def be_patient(repository: Path, outage: float, give_up: Callable[[str], None]) 
     NOTES.mkdir(parents=True)
     settings = {"patience": outage, "snakemake": os.getpid()}
     (NOTES / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    os.environ[FOLDER] = str(NOTES.absolute())
+    os.environ[NOTES_VARIABLE] = str(NOTES.absolute())
     os.environ["CORELIB_PYTHON"] = sys.executable
     os.environ["PATH"] = os.pathsep.join([str(repository / "slurm/bin"), os.environ["PATH"]])
     threading.Thread(target=_watch, args=(Notes(NOTES.absolute()), give_up), daemon=True).start()
@@ -73,7 +73,7 @@ def _watch(notes: Notes, give_up: Callable[[str], None]) -> None:
                 "slurm/site.yaml allows. Its jobs continue; ask for the target again when Slurm answers: the results "
                 "that they have completed by then are kept."
             )
-        elif duration > WORTH_SAYING and not is_out:
+        elif duration > REPORT_AFTER_SECONDS and not is_out:
             _print(f"Slurm does not answer ({message}); trying again for at most {notes.patience / 60:.0f} minutes.")
             is_out = True
         elif not outage and is_out:
@@ -89,7 +89,7 @@ def _watch(notes: Notes, give_up: Callable[[str], None]) -> None:
         _print("Interrupted while Slurm did not answer: its jobs continue unless you cancel them (`scancel`).")
 
 
-def how_it_ended(log: Path) -> str | None:
+def final_state_of_log(log: Path) -> str | None:
     """The final state and the node of the job with this Slurm log, in words; None if they are not known."""
     job = Notes(NOTES).jobs().get(log.stem)
     return (
@@ -101,13 +101,13 @@ def how_it_ended(log: Path) -> str | None:
 
 
 @dataclass(frozen=True)
-class Queued:
+class QueuedJob:
     """A job of this folder that Slurm knows.
 
     Attributes:
         number: Slurm's job number.
         name: rule and run of the job.
-        state: one of `STATES`.
+        state: one of `ACTIVE_STATES`.
         reason: Slurm's reason why it waits, or the node on which it runs.
     """
 
@@ -127,7 +127,7 @@ class Queued:
         return f"{self.name}\n    job {self.number} {status}"
 
 
-def queued_jobs(folder: Path) -> list[Queued]:
+def queued_jobs(folder: Path) -> list[QueuedJob]:
     """The jobs submitted by a Snakemake in a folder that wait or run; empty if Slurm does not answer."""
     columns = "%i|%T|%k|%Z|%R"
     command = [
@@ -135,7 +135,7 @@ def queued_jobs(folder: Path) -> list[Queued]:
         "--all",
         f"--user={os.getuid()}",
         "--noheader",
-        f"--states={','.join(STATES)}",
+        f"--states={','.join(ACTIVE_STATES)}",
         f"--format={columns}",
     ]
     if shutil.which("squeue") is None:
@@ -156,9 +156,9 @@ def queued_jobs(folder: Path) -> list[Queued]:
         if len(cells) < 5:  # a comment with a line break
             continue
         number, state, comment, place, reason = cells
-        if comment.startswith(COMMENT) and Path(place) == folder:
-            rule, _, run = comment.removeprefix(COMMENT).split(" [")[0].partition("_wildcards_")
-            jobs.append(Queued(number, f"{rule} {run}".strip(), state, reason.strip("()")))
+        if comment.startswith(COMMENT_PREFIX) and Path(place) == folder:
+            rule, _, run = comment.removeprefix(COMMENT_PREFIX).split(" [")[0].partition("_wildcards_")
+            jobs.append(QueuedJob(number, f"{rule} {run}".strip(), state, reason.strip("()")))
     return jobs
 
 

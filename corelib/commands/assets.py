@@ -18,18 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Provide the assets, and print each step."""
-    from corelib.commands.asset_provision import Provision  # imported here: no other command needs the Hub's client
-    from corelib.worlds.unlearn_canvas.indexing import Wanted
+    from corelib.maintenance.asset_provision import Provision  # imported here: no other command needs the Hub's client
+    from corelib.worlds.unlearn_canvas.index_building import RequiredImages
 
     plan = plan_of(arguments.study, CONFIGURATION)
     world, photo_style = plan.study.world, plan.study.prompts.photo_style
-    wanted = Wanted(world.styles, world.objects, world.images_per_cell)
+    wanted = RequiredImages(world.styles, world.objects, world.images_per_cell)
     provision = Provision(
-        plan.papers_world.assets(),
+        plan.unlearn_canvas.assets(),
         wanted,
         CONFIGURATION,
         photo_style,
-        plan.papers_world.compvis_weights,
+        plan.unlearn_canvas.compvis_weights,
         lambda line: print(line, flush=True),
     )
     provision.make(arguments.again)

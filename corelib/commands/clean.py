@@ -7,9 +7,9 @@ import itertools
 from contextlib import nullcontext
 
 from corelib.commands.arguments import CONFIGURATION
-from corelib.commands.run_removal import nothing_is_built_here, remove
-from corelib.commands.unneeded_runs import Unnamed, check_that_names_are_certain, runs_made_of, unnamed_runs
-from corelib.costs.forecast import in_bytes
+from corelib.costs.forecast import format_bytes
+from corelib.maintenance.run_removal import folder_locked, remove_run
+from corelib.maintenance.unneeded_runs import CleanPlan, check_addresses_certain, runs_made_of, unnamed_runs
 
 HELP = "list the runs that no study names and no table or figure here shows, with the reasons"
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print each removable run, and remove it with `--delete`."""
-    with nothing_is_built_here() if arguments.delete else nullcontext():
+    with folder_locked() if arguments.delete else nullcontext():
         found, count = _made_of(arguments.runs) if arguments.runs else _unnamed(arguments.delete)
         if found.left_alone:
             print("Left alone, because these are not runs:", *found.left_alone, sep="\n  ")
@@ -34,24 +34,24 @@ def run(arguments: argparse.Namespace) -> int:
             if reason:
                 print(f"{reason}:")
             for one in removable:
-                print(f"{in_bytes(one.bytes):>10}  {one.path}{f', {one.made}' if one.made else ''}")
+                print(f"{format_bytes(one.bytes):>10}  {one.path}{f', {one.made}' if one.made else ''}")
                 if arguments.delete:
-                    remove(one)
-    freed = in_bytes(sum(one.bytes for one in found.runs))
+                    remove_run(one)
+    freed = format_bytes(sum(one.bytes for one in found.runs))
     print(
         f"{freed:>10}  {count}{', removed' if arguments.delete else '; --delete removes them' if found.runs else ''}."
     )
     return 0
 
 
-def _made_of(runs: list[str]) -> tuple[Unnamed, str]:
+def _made_of(runs: list[str]) -> tuple[CleanPlan, str]:
     """Some runs with everything that was made of them, and the noun phrase for the last line."""
-    return Unnamed(runs_made_of(runs)), "these runs and everything that was made of them"
+    return CleanPlan(runs_made_of(runs)), "these runs and everything that was made of them"
 
 
-def _unnamed(delete: bool) -> tuple[Unnamed, str]:
+def _unnamed(delete: bool) -> tuple[CleanPlan, str]:
     """The runs that no study names, and the noun phrase for the last line."""
     if delete:
-        check_that_names_are_certain(CONFIGURATION)
+        check_addresses_certain(CONFIGURATION)
     found = unnamed_runs(CONFIGURATION)
     return found, f"{len(found.runs)} runs that no study names"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from corelib.commands import assets, clean, export, jobs, plan, preflight, products, ship, verify, why
 from corelib.errors import UserError
-from corelib.runs.environment import leave_out_the_users_packages
+from corelib.runs.environment import remove_user_packages
 from corelib.runs.layout import REPOSITORY
 
 DESCRIPTION = "The commands of `python -m corelib`: they inspect, plan, check and clean, and build no result."
@@ -35,13 +35,13 @@ class Command(Protocol):
 COMMANDS: tuple[Command, ...] = (preflight, plan, assets, jobs, why, verify, clean, export, products, ship)
 """All commands, in the order in which the help lists them."""
 
-READER_GONE = 141
+BROKEN_PIPE_STATUS = 141
 """Exit status of a command whose reader, such as `head`, has closed the pipe: the same as after SIGPIPE."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status. Prints a `UserError` as one sentence."""
-    leave_out_the_users_packages(REPOSITORY)
+    remove_user_packages(REPOSITORY)
     parsed = _parser().parse_args(arguments)
     command: Command = parsed.command
     try:
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads the rest of the output
-        return READER_GONE
+        return BROKEN_PIPE_STATUS
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export the model or the images, and print the folder."""
-    from corelib.commands.run_export import export_images, export_model  # imported here: it needs torch
+    from corelib.maintenance.run_export import export_images, export_model  # imported here: it needs torch
 
     export = export_model if arguments.what == "model" else export_images
     export(arguments.run, arguments.folder)

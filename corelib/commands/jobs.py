@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from corelib.cluster.slurm_queue import queued_jobs
-from corelib.runs.active_jobs import WATCH, running_jobs
+from corelib.runs.active_jobs import WATCH_SECONDS, find_active_jobs
 
 HELP = "list the jobs that run now, with their machines and their progress"
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print each active job, and each other job in the queue."""
     queue = queued_jobs(Path.cwd())
-    running = running_jobs({job.number for job in queue if not job.waits}, patience=WATCH)
+    running = find_active_jobs({job.number for job in queue if not job.waits}, patience=WATCH_SECONDS)
     computing = {job.owner.job for job in running if job.lives}
     print(*running, *(job for job in queue if job.number not in computing), sep="\n")
     if not running and not queue:

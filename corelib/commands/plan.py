@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 
 from corelib.commands.arguments import CONFIGURATION, add_targets
-from corelib.costs.forecast import Forecast, Item, forecast_of, in_bytes
+from corelib.costs.forecast import Forecast, Item, forecast_of, format_bytes
 from corelib.costs.workload import (
     CORE_SECONDS,
-    FLOP,
+    FLOP_COSTS,
     GPUS,
     Workload,
-    seconds_of_a_core,
+    core_seconds,
 )
 from corelib.runs.run import Run
-from corelib.runs.stages import STAGES
+from corelib.runs.stage_registry import STAGES
 
 HELP = "print the cost of targets: jobs, steps, images, hours, disk space; nothing is run"
 
@@ -38,7 +38,7 @@ def as_text(found: Forecast, kind: str) -> str:
         kind: the world of the targets; hours of a GPU for `unlearn_canvas`, minutes of a core otherwise.
     """
     if not found.items:
-        return found.completeness
+        return found.nothing_to_do_message
     summary = (
         f"{len(found.runs)} runs, of which {found.shared} serve more than one row; "
         f"{len(found.runs) - len(found.items)} are built, {len(found.items)} are left: {found.jobs.total():,} jobs."
@@ -62,13 +62,13 @@ def _line(stage: str, runs: int, items: list[Item]) -> str:
     work = sum((item.work for item in items), Workload())
     jobs = sum(sum(item.jobs.values()) for item in items)
     steps, images = (f"{count:,}" if count else "" for count in (work.steps, work.images))
-    disk = in_bytes(work.disk) if work.disk else ""
+    disk = format_bytes(work.disk) if work.disk else ""
     return f"{stage:<12}{runs:>6}{len(items):>6}{jobs:>6}{steps:>10}{images:>9}{disk:>10}"
 
 
 def _on_gpus(found: Forecast) -> list[str]:
-    flop = FLOP.of(found.work)
-    longest, chain = found.longest_chain(FLOP)
+    flop = FLOP_COSTS.of(found.work)
+    longest, chain = found.longest_chain(FLOP_COSTS)
     lines = [f"{flop / 1e18:.3g} EFLOP", "", f"{'GPU-hours':<10}{'floor':>8}{'expected':>10}{'longest chain':>15}"]
     for gpu in GPUS:
         floor, expected = (flop / speed / 3600 for speed in (gpu.peak, gpu.peak * gpu.share))
@@ -85,7 +85,7 @@ def _on_gpus(found: Forecast) -> list[str]:
 
 
 def _on_cores(found: Forecast) -> list[str]:
-    minutes = seconds_of_a_core(found.work, found.jobs.total()) / 60
+    minutes = core_seconds(found.work, found.jobs.total()) / 60
     longest, chain = found.longest_chain(CORE_SECONDS)
     lines = [f"about {minutes:.0f} minutes of one CPU core, as measured on an AMD EPYC server"]
     if steps := found.work.world_steps:

@@ -16,29 +16,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from corelib.cluster.limits import Request, faults_on_cluster
-from corelib.cluster.site import FILE as SITE
+from corelib.cluster.request_checks import Request, check_requests
+from corelib.cluster.site import SITE_FILE as SITE
 from corelib.cluster.site import Site, check_site_file
 from corelib.commands.arguments import CONFIGURATION, add_study
-from corelib.costs.forecast import forecast, in_bytes
-from corelib.costs.room import check_room, free_bytes
-from corelib.costs.run_time import memory_of, minutes_of
+from corelib.costs.disk_space import check_disk_space, free_bytes
+from corelib.costs.forecast import forecast, format_bytes
+from corelib.costs.run_time import requested_memory_mb, requested_minutes
 from corelib.errors import ConfigurationError
-from corelib.files.paths import existing_part, fault_of_folder
-from corelib.files.shell_paths import faults_of_places
+from corelib.files.paths import nearest_existing, why_not_writable
+from corelib.files.shell_paths import path_faults
 from corelib.files.yaml_files import read_yaml
-from corelib.runs.active_jobs import LOGS
+from corelib.runs.active_jobs import LOG_FOLDER
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES
-from corelib.runs.gpu import advice_for_driver, driver
+from corelib.runs.gpu import driver_advice, driver_version
 from corelib.runs.layout import RESULTS, RUNS
 from corelib.runs.pins import differing_versions
 from corelib.runs.run import Run
-from corelib.runs.stages import STAGES
+from corelib.runs.stage_registry import STAGES
 from corelib.study.plan import Plan
 from corelib.study.schema import UnlearnCanvasWorld
-from corelib.study.targets import making_assets, plan_of, targets_of
+from corelib.study.targets import assets_command, plan_of, targets_of
 from corelib.worlds.unlearn_canvas.image_index import read_index
-from corelib.worlds.unlearn_canvas.presence import ADVICE
+from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE
 
 HELP = "check whether a study can run here: assets, disk space, versions, device"
 
@@ -83,7 +83,7 @@ def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
         plan: plan of the study.
         repository: folder of the Snakefile and of the pins.
     """
-    yield from (Finding("place", fault, kind="FAULT") for fault in faults_of_places(Path(sys.executable), repository))
+    yield from (Finding("place", fault, kind="FAULT") for fault in path_faults(Path(sys.executable), repository))
     if isinstance(plan.study.world, UnlearnCanvasWorld):
         yield from _assets(plan, repository)
     yield from _room(plan)
@@ -100,21 +100,21 @@ def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
 
 def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     """The checks of the first job, with findings for passed checks as well."""
-    from corelib.worlds.unlearn_canvas.adoption import faults_of  # imported here: reading weights needs torch
-    from corelib.worlds.unlearn_canvas.asset_inspection import unreadable
+    from corelib.worlds.unlearn_canvas.adoption import asset_faults  # imported here: reading weights needs torch
+    from corelib.worlds.unlearn_canvas.asset_inspection import read_error_message
 
-    world = plan.papers_world
+    world = plan.unlearn_canvas
     settings, places = world.assets()
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as links:
         for name, place in places.items():
             (Path(links) / name).symlink_to(Path(place).absolute())
         try:
-            faults.extend(faults_of(settings, Path(links), values=False, compvis_weights=world.compvis_weights))
+            faults.extend(asset_faults(settings, Path(links), values=False, compvis_weights=world.compvis_weights))
         except OSError as error:
-            faults.append(unreadable(error, Path(links)))
-    yield from (Finding("assets", fault.removesuffix(ADVICE), kind="FAULT") for fault in faults)
-    if any(fault.endswith(ADVICE) for fault in faults):
+            faults.append(read_error_message(error, Path(links)))
+    yield from (Finding("assets", fault.removesuffix(MAKE_ASSETS_ADVICE), kind="FAULT") for fault in faults)
+    if any(fault.endswith(MAKE_ASSETS_ADVICE) for fault in faults):
         yield Finding("assets", _provision(plan, repository / "config"), kind="note")
     if faults:
         return
@@ -139,14 +139,14 @@ def _provision(plan: Plan, configuration: Path) -> str:
     """The command that provides missing assets, the size of its download, and the assets that it cannot download."""
     from corelib.worlds.unlearn_canvas.download import load_sources  # imported here: most studies need no Hub
 
-    places, sources = plan.papers_world.assets()[1], load_sources(configuration)
+    places, sources = plan.unlearn_canvas.assets()[1], load_sources(configuration)
     missing = {name: Path(place) for name, place in places.items() if name in sources and not Path(place).exists()}
     downloaded = [name for name in missing if Path(sources[name].place) == missing[name]]
     elsewhere = [str(place) for name, place in missing.items() if name not in downloaded]
-    text = f"{making_assets(plan.name)} locks the present assets"
+    text = f"{assets_command(plan.name)} locks the present assets"
     if downloaded:
-        size = in_bytes(sum(sources[name].gigabytes for name in downloaded) * 1e9)
-        free = in_bytes(shutil.disk_usage(existing_part(Path(sources[downloaded[0]].folder))).free)
+        size = format_bytes(sum(sources[name].gigabytes for name in downloaded) * 1e9)
+        free = format_bytes(shutil.disk_usage(nearest_existing(Path(sources[downloaded[0]].folder))).free)
         text += f", and downloads about {size} of missing ones ({free} are free there)"
     if elsewhere:
         text += f"; it does not download assets for which the study has its own path: {', '.join(elsewhere)}"
@@ -161,16 +161,16 @@ def _room(plan: Plan) -> Iterator[Finding]:
     paths = [str(Path(target).with_suffix("")) for target in targets_of(plan.name, plan.study)]
     cost = forecast({path: products[Path(path).name] for path in paths}, plan.study.world.kind)
     try:
-        check_room(cost)
+        check_disk_space(cost)
     except ConfigurationError as error:
         yield Finding("disk", str(error), kind="FAULT")
     else:
         yield Finding(
             "disk",
-            f"results need about {in_bytes(cost.work.disk)}, {in_bytes(free_bytes())} are free",
+            f"results need about {format_bytes(cost.work.disk)}, {format_bytes(free_bytes())} are free",
         )
-    for folder in (RUNS, RESULTS, LOGS):
-        if fault := fault_of_folder(folder):
+    for folder in (RUNS, RESULTS, LOG_FOLDER):
+        if fault := why_not_writable(folder):
             yield Finding("disk", fault, kind="FAULT")
 
 
@@ -186,7 +186,7 @@ def _cluster(plan: Plan, repository: Path) -> Iterator[Finding]:
     site = Site.of((read_yaml(file) if file.exists() else None) or {})
     runs = {run.name: run for product in plan.products().values() for run in product.with_all_inputs().values()}
     requests = {request for run in runs.values() if (request := _request(run, site)) is not None}
-    faults = faults_on_cluster(sorted(requests, key=str), repository)
+    faults = check_requests(sorted(requests, key=str), repository)
     yield from (Finding("cluster", fault, kind="FAULT") for fault in faults or ())
     if faults is None:
         yield Finding("cluster", "Slurm does not respond, so the requests of jobs are not checked", kind="note")
@@ -201,8 +201,8 @@ def _request(run: Run, site: Site) -> Request | None:
         return None
     resources = {
         **site.resources_of(run.stage),
-        "mem_mb": memory_of(run.stage, 1, site.max_memory_mb),
-        "runtime": minutes_of(run, site.seconds, 1, site.max_minutes),
+        "mem_mb": requested_memory_mb(run.stage, 1, site.max_memory_mb),
+        "runtime": requested_minutes(run, site.seconds, 1, site.max_minutes),
     }
     return Request.of(stage.shards[0] if stage.shards else stage.rule, resources, run.threads)
 
@@ -214,12 +214,12 @@ def _device() -> Finding:
     import torch
 
     if not torch.cuda.is_available():
-        if advice := advice_for_driver(torch.version.cuda):
+        if advice := driver_advice(torch.version.cuda):
             return Finding("device", f"torch {torch.__version__} can use no GPU here; {advice}", kind="note")
         text = f"no GPU here, {os.cpu_count()} CPU cores; neither a login node nor the miniature needs one"
         return Finding("device", text, "note")
     properties = torch.cuda.get_device_properties(0)
     bf16 = "with bf16" if torch.cuda.is_bf16_supported() else "WITHOUT bf16"
     count = torch.cuda.device_count()
-    text = f"{count} x {properties.name}, {in_bytes(properties.total_memory)}, {bf16}, driver {driver() or 'unknown'}"
-    return Finding("device", text)
+    memory, driver = format_bytes(properties.total_memory), driver_version() or "unknown"
+    return Finding("device", f"{count} x {properties.name}, {memory}, {bf16}, driver {driver}")

@@ -15,21 +15,31 @@ from typing import Any
 
 from corelib.commands.arguments import CONFIGURATION
 from corelib.errors import ArtefactError, ConfigurationError
-from corelib.files.atomic import folder_written_whole
-from corelib.files.hashing import sha256_of
+from corelib.files.atomic import atomic_folder
+from corelib.files.hashing import sha256_of_path
 from corelib.files.json_files import write_json
 from corelib.runs.manifest import read_manifest
-from corelib.runs.provenance import Provenance, provenance_path, read_provenance
+from corelib.runs.provenance_record import Provenance, provenance_path, read_provenance
 from corelib.runs.run import Run
 from corelib.study.loading import load_study
 from corelib.study.overlays import study_file
 from corelib.study.plan import Plan
-from corelib.study.shipped import RECORD, digest_of_drawing, leaves_of_world
+from corelib.study.shipped_world import RECORD_FILE, digest_of_drawing, leaves_of_world
 from corelib.study.targets import targets_of
 
 HELP = "replace the shipped world by one that a study has trained here"
 
-PRIVATE = ("host", "node", "scheduler_job", "visible_devices", "earlier_attempts", "manifest", "log", "records", "seal")
+UNSHIPPED_FIELDS = (
+    "host",
+    "node",
+    "scheduler_job",
+    "visible_devices",
+    "earlier_attempts",
+    "manifest",
+    "log",
+    "records",
+    "seal",
+)
 """Fields of a provenance record that are not shipped: they describe a machine, or are in the shipped record anyway."""
 
 
@@ -74,11 +84,11 @@ def ship_world(name: str, configuration: Path) -> Path:
             f"runs/{unclean[0]}: built by code that was not committed; commit the code, run `python -m corelib clean "
             f"{unclean[0]} --delete`, and build the world again."
         )
-    with folder_written_whole(configuration / RECORD.parent) as folder:
+    with atomic_folder(configuration / RECORD_FILE.parent) as folder:
         shutil.copytree(manifests["pipeline"].file("pipeline"), folder / "pipeline")
         for label in ("style", "object"):
             shutil.copyfile(manifests[label].file("classifier.pth"), folder / f"{label}.pth")
-        files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+        files = {path.name: sha256_of_path(path) for path in sorted(folder.iterdir())}
         record = {
             "files": files,
             "facts": facts,
@@ -86,8 +96,8 @@ def ship_world(name: str, configuration: Path) -> Path:
             "drawing": digest_of_drawing(),
             "provenance": provenance,
         }
-        write_json(folder / RECORD.name, record)
-    return configuration / RECORD.parent
+        write_json(folder / RECORD_FILE.name, record)
+    return configuration / RECORD_FILE.parent
 
 
 def _provenance(runs: Mapping[str, Run]) -> dict[str, Any]:
@@ -102,7 +112,10 @@ def _provenance(runs: Mapping[str, Run]) -> dict[str, Any]:
                 "--delete` and ask for the target again."
             )
         facts = read_manifest(run.manifest).facts
-        records[name] = {**{key: value for key, value in record.content.items() if key not in PRIVATE}, "facts": facts}
+        records[name] = {
+            **{key: value for key, value in record.content.items() if key not in UNSHIPPED_FIELDS},
+            "facts": facts,
+        }
     return records
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from corelib.commands.verification import verify_results
+from corelib.maintenance.verification import verify_results
 
 HELP = "check whether all hashes, specifications and digests in runs/ and results/ match"
 

@@ -14,16 +14,16 @@ from typing import Any
 
 from corelib.commands.arguments import CONFIGURATION, add_targets
 from corelib.costs.forecast import Forecast, forecast_of
-from corelib.costs.workload import FLOP, GPUS, Workload, seconds_of_a_core
-from corelib.files.sealed_json import if_readable
+from corelib.costs.workload import FLOP_COSTS, GPUS, Workload, core_seconds
+from corelib.files.sealed_json import read_or_none
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
-from corelib.runs.run import Run, slugged
+from corelib.runs.run import Run, slugify
 from corelib.runs.specification import Specification, read_specification
-from corelib.runs.stages import PRODUCTS
+from corelib.runs.stage_registry import PRODUCTS
 
 HELP = "explain why targets must be built: the differences from existing runs"
 
-MOST = 6
+MAX_DIFFERENCES = 6
 """Maximum number of differences that are printed; of the others, only the number is."""
 
 
@@ -46,7 +46,7 @@ def as_text(found: Forecast, kind: str) -> str:
         kind: the world of the targets; hours of a GPU for `unlearn_canvas`, minutes of a core otherwise.
     """
     if not found.items:
-        return found.completeness
+        return found.nothing_to_do_message
     reasons = reasons_of(found)
     causes = [reason for reason in reasons if reason.is_cause]
     lines = []
@@ -65,9 +65,9 @@ def _cost(work: Workload, jobs: int, kind: str) -> str:
     """The steps, images and time of some work in a number of jobs, on the first GPU of the list or on a CPU core."""
     parts = [f"{count:,} {word}" for count, word in ((work.steps, "steps"), (work.images, "images")) if count]
     if kind == "unlearn_canvas":
-        seconds, device = FLOP.of(work) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
+        seconds, device = FLOP_COSTS.of(work) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
     else:
-        seconds, device = seconds_of_a_core(work, jobs), "a core"
+        seconds, device = core_seconds(work, jobs), "a core"
     if seconds >= 6000:
         parts.append(f"about {seconds / 3600:.1f} hours of {device}")
     elif seconds >= 60:
@@ -106,9 +106,9 @@ class Reason:
             return self.fault
         if self.nearest is None:
             return "no run of this kind is here yet"
-        shown = self.differences[:MOST]
-        if len(self.differences) > MOST:
-            shown.append(f"and {len(self.differences) - MOST} more")
+        shown = self.differences[:MAX_DIFFERENCES]
+        if len(self.differences) > MAX_DIFFERENCES:
+            shown.append(f"and {len(self.differences) - MAX_DIFFERENCES} more")
         if not self.differences:
             new_inputs = f"another {', '.join(self.inputs)}"
             shown.append(new_inputs if self.inputs else "the same content, but not complete")
@@ -119,7 +119,7 @@ def reasons_of(found: Forecast) -> list[Reason]:
     """The reason for each run of a forecast that must be built, in an order in which they could be built."""
     order = {name: position for position, name in enumerate(_in_order(found))}
     items = sorted(found.items.values(), key=lambda item: order[item.run.name])
-    read = functools.cache(functools.partial(if_readable, read_specification))  # each is compared with many runs
+    read = functools.cache(functools.partial(read_or_none, read_specification))  # each is compared with many runs
     return [replace(_reason(item.run, read), fault=found.faults.get(item.run.name)) for item in items]
 
 
@@ -146,7 +146,7 @@ def _reason(run: Run, read: Callable[[Path], Specification | None]) -> Reason:
         if (existing := read(folder / SPECIFICATION)) is None:
             continue
         differences, inputs = list(_differences(existing, run.specification)), _other_inputs(existing, run)
-        distance = (folder.name.rsplit("-", 1)[0] != slugged(run.slug), len(differences) + len(inputs))
+        distance = (folder.name.rsplit("-", 1)[0] != slugify(run.slug), len(differences) + len(inputs))
         if best is None or distance < best[0]:
             best = distance, folder, differences, inputs
     if best is None or best[0][0]:

@@ -12,16 +12,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corelib.costs.workload import NETWORKS, Costs, Networks, Workload, shards_left, workload_of, workload_of_batches
+from corelib.costs.workload import (
+    NETWORKS,
+    Costs,
+    NetworkSizes,
+    Workload,
+    remaining_shards,
+    workload_of,
+    workload_of_batches,
+)
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS, SHARDS
 from corelib.runs.run import Run
-from corelib.runs.stages import PRODUCTS, STAGES
-from corelib.sampling.grid import batches_of
+from corelib.runs.stage_registry import PRODUCTS, STAGES
+from corelib.sampling.grid import split_into_batches
 from corelib.settings.sampling import SamplesStage
 from corelib.study.overlays import PAPER
-from corelib.study.staleness import MISSING, OTHER, Assessment, assess
-from corelib.study.targets import below_here, plan_of, product_at, study_at
+from corelib.study.staleness import IS_MISSING, IS_OTHER, Assessment, assess
+from corelib.study.targets import plan_of, product_at, relative_target, study_at
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Forecast:
         return sum((item.work for item in self.items.values()), Workload())
 
     @property
-    def completeness(self) -> str:
+    def nothing_to_do_message(self) -> str:
         """The message for products of which nothing has to be built."""
         products = ", ".join(self.asked)
         if not self.absent:
@@ -114,7 +122,7 @@ def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, 
         if target == "all":
             place, names = RESULTS, list(plan(PAPER).products())
         else:
-            path = Path(below_here(target))
+            path = Path(relative_target(target))
             place, names = path.parent, [path.name.split(".")[0]]
         if place != RESULTS and place.parent != RESULTS:
             raise ConfigurationError(f"{target}: expected a table or figure, such as {RESULTS}/table1.csv, or all.")
@@ -145,7 +153,7 @@ def forecast(products: Mapping[str, Run], kind: str, assessment: Assessment | No
             rows.update(row.with_all_inputs().keys())
     if assessment is None:
         assessment = assess({Path(f"{path}.json"): product for path, product in products.items()})
-    pending = {name: run for name, run in runs.items() if assessment.is_made(name)}
+    pending = {name: run for name, run in runs.items() if assessment.is_rebuilt(name)}
     pending |= {
         product.name: product for path, product in products.items() if Path(f"{path}.json") in assessment.products
     }
@@ -162,7 +170,7 @@ def forecast(products: Mapping[str, Run], kind: str, assessment: Assessment | No
         if str(path.with_suffix("")) in products
     }
     faults = assessment.stale | {
-        name: fault for name, fault in faults_of_products.items() if not fault.endswith((MISSING, OTHER))
+        name: fault for name, fault in faults_of_products.items() if not fault.endswith((IS_MISSING, IS_OTHER))
     }
     return Forecast(products, runs, items, faults, shared=sum(count > 1 for count in rows.values()), absent=absent)
 
@@ -176,17 +184,17 @@ def _visit(run: Run) -> Item:
     stage = STAGES[run.stage]
     jobs = {stage.rule: 1}
     if stage.shards and isinstance(run.settings, SamplesStage):
-        jobs[stage.shards[0]] = math.ceil(len(batches_of(run.settings)) / run.execution.batches_per_shard)
+        jobs[stage.shards[0]] = math.ceil(len(split_into_batches(run.settings)) / run.execution.batches_per_shard)
     return Item(run, jobs, Workload(), Workload())
 
 
-def _item(run: Run, networks: Networks, assessment: Assessment) -> Item:
+def _item(run: Run, networks: NetworkSizes, assessment: Assessment) -> Item:
     stage = STAGES[run.stage]
     if stage.shards and isinstance(run.settings, SamplesStage):
         rebuilt = set(assessment.shards)
-        if any(assessment.is_made(source.name) for source in run.inputs.values()):
+        if any(assessment.is_rebuilt(source.name) for source in run.inputs.values()):
             rebuilt |= set((run.folder / SHARDS).glob("*.json"))
-        remaining = shards_left(run, run.settings, rebuilt)
+        remaining = remaining_shards(run, run.settings, rebuilt)
         shards = [workload_of_batches(run.settings, batches, networks) for batches in remaining]
         longest = max(shards, default=Workload(), key=lambda work: work.images)
         jobs = {stage.shards[0]: len(shards)} if shards else {}
@@ -195,7 +203,7 @@ def _item(run: Run, networks: Networks, assessment: Assessment) -> Item:
     return Item(run, {stage.rule: 1}, work, work)
 
 
-def in_bytes(count: float) -> str:
+def format_bytes(count: float) -> str:
     """A number of bytes in the largest unit that leaves a number above one."""
     if not count:
         return "0 B"

@@ -10,20 +10,20 @@ import math
 
 from pydantic import PositiveFloat
 
-from corelib.costs.workload import Costs, Countable, Networks, workload_of_job
-from corelib.runs.stages import STAGES
+from corelib.costs.workload import Costs, Countable, NetworkSizes, workload_of_job
+from corelib.runs.stage_registry import STAGES
 from corelib.settings.section import Section
 
 OVERHEAD_MINUTES = 10
 """Start-up time of a job in minutes: Python, models, a slow file system."""
 
-MINUTES = 60
+DEFAULT_MINUTES = 60
 """The run time, in minutes, of a job whose work is not counted in images."""
 
 SAFETY_FACTOR = 2.0
 """Factor on the expected time, since Slurm ends a job that exceeds its requested run time."""
 
-SIZES = Networks(resolution=None, shrink=8, trained=0, prompt=0, features=0)
+SITE_NETWORKS = NetworkSizes(resolution=None, shrink=8, trained=0, prompt=0, features=0)
 """The sizes for a site, whose seconds hold for an image of any size."""
 
 
@@ -54,7 +54,7 @@ class Seconds(Section):
         )
 
 
-def minutes_of(run: Countable, seconds: Seconds | None, attempt: int, max_minutes: int | None = None) -> int:
+def requested_minutes(run: Countable, seconds: Seconds | None, attempt: int, max_minutes: int | None = None) -> int:
     """The run time to request, in minutes.
 
     Args:
@@ -64,12 +64,12 @@ def minutes_of(run: Countable, seconds: Seconds | None, attempt: int, max_minute
         max_minutes: maximum run time that a job may request. A job that needs more is ended, and its next attempt
             resumes from its checkpoint.
     """
-    expected = 0.0 if seconds is None else seconds.costs.of(workload_of_job(run, SIZES))
-    first = math.ceil(OVERHEAD_MINUTES + SAFETY_FACTOR * expected / 60) if expected else MINUTES
+    expected = 0.0 if seconds is None else seconds.costs.of(workload_of_job(run, SITE_NETWORKS))
+    first = math.ceil(OVERHEAD_MINUTES + SAFETY_FACTOR * expected / 60) if expected else DEFAULT_MINUTES
     return first * attempt if max_minutes is None else min(first * attempt, max_minutes)
 
 
-def memory_of(stage: str, attempt: int, max_memory_mb: int | None = None) -> int:
+def requested_memory_mb(stage: str, attempt: int, max_memory_mb: int | None = None) -> int:
     """The memory to request, in MB. A failed attempt may have run out of memory."""
     memory_mb = STAGES[stage].memory_mb * attempt
     return memory_mb if max_memory_mb is None else min(memory_mb, max_memory_mb)

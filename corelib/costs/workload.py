@@ -1,7 +1,7 @@
 """The work of a run in device-independent units, and the cost of each unit.
 
-There is one count of the work and there are three price lists: FLOP of the paper's networks (`FLOP`), seconds of a CPU
-core on the miniature (`CORE_SECONDS`), and seconds of the site's GPUs, from which run times follow
+There is one count of the work and there are three price lists: FLOP of the paper's networks (`FLOP_COSTS`), seconds of a
+CPU core on the miniature (`CORE_SECONDS`), and seconds of the site's GPUs, from which run times follow
 (`corelib.costs.run_time`).
 """
 
@@ -18,18 +18,18 @@ from typing import Protocol, TypeVar
 from corelib.runs.layout import SHARDS
 from corelib.runs.run import Run
 from corelib.runs.specification import Execution
-from corelib.sampling.grid import batches_of, record_path
+from corelib.sampling.grid import record_path, split_into_batches
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import FIDStage, PredictionsStage, ReferenceStage
-from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
+from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearning import SaliencyStage, SampledImages, UnlearningStage
-from corelib.unlearning.noise_predictions import questions_of
+from corelib.unlearning.noise_predictions import required_predictions
 
 Settings = TypeVar("Settings", bound=Section)
 
-FLOAT = 4
+BYTES_PER_FLOAT = 4
 """Size of a value in bytes."""
 
 
@@ -54,7 +54,7 @@ class Workload:
     """The work of some jobs in device-independent units, and the disk space of their results.
 
     Passes, decodes and encodes are counted in latents or images of the resolution at which costs hold
-    (`Networks.resolution`).
+    (`NetworkSizes.resolution`).
 
     Attributes:
         steps: unlearning steps.
@@ -103,11 +103,11 @@ class Costs:
         return float(sum(getattr(self, field.name) * getattr(work, field.name) for field in fields(self)))
 
 
-FORWARD = 0.8033e12
+FORWARD_FLOP = 0.8033e12
 
-FLOP = Costs(
-    train_passes=2.110 * FORWARD,
-    forward_passes=FORWARD,
+FLOP_COSTS = Costs(
+    train_passes=2.110 * FORWARD_FLOP,
+    forward_passes=FORWARD_FLOP,
     decodes=2.515e12,
     encodes=1.117e12,
     classifications=0.1231e12,
@@ -117,7 +117,7 @@ FLOP = Costs(
 
 
 @dataclass(frozen=True)
-class Networks:
+class NetworkSizes:
     """The sizes of a world's networks on which work and disk space depend.
 
     Attributes:
@@ -141,8 +141,8 @@ class Networks:
 
 
 NETWORKS = {
-    "unlearn_canvas": Networks(resolution=512, shrink=8, trained=43_962_560, prompt=77 * 768, features=2048),
-    "miniature": Networks(resolution=32, shrink=4, trained=155_664, prompt=12 * 64, features=192),
+    "unlearn_canvas": NetworkSizes(resolution=512, shrink=8, trained=43_962_560, prompt=77 * 768, features=2048),
+    "miniature": NetworkSizes(resolution=32, shrink=4, trained=155_664, prompt=12 * 64, features=192),
 }
 """The sizes for each kind of world; the miniature's are those of the study `mini`."""
 
@@ -183,7 +183,7 @@ JOB_SECONDS = 3.4
 Forget06. `JOB_SECONDS` is the start-up time of a job there: Python, torch, diffusers."""
 
 
-def seconds_of_a_core(work: Workload, jobs: int) -> float:
+def core_seconds(work: Workload, jobs: int) -> float:
     """Seconds that one CPU core takes for work that is divided into `jobs` jobs."""
     return CORE_SECONDS.of(work) + JOB_SECONDS * jobs
 
@@ -191,89 +191,89 @@ def seconds_of_a_core(work: Workload, jobs: int) -> float:
 # Counting
 
 
-def workload_of(run: Countable, networks: Networks) -> Workload:
+def workload_of(run: Countable, networks: NetworkSizes) -> Workload:
     """The work of a whole run; zero for stages that compute little, such as counting and tables."""
     return _count(run.settings, run, networks)
 
 
-def workload_of_job(run: Countable, networks: Networks) -> Workload:
+def workload_of_job(run: Countable, networks: NetworkSizes) -> Workload:
     """The work of a run's longest job: the whole run, or for samples one full shard."""
     if isinstance(run.settings, SamplesStage):
-        batches = min(len(batches_of(run.settings)), run.execution.batches_per_shard)
+        batches = min(len(split_into_batches(run.settings)), run.execution.batches_per_shard)
         return workload_of_batches(run.settings, range(batches), networks)
     return workload_of(run, networks)
 
 
 @functools.singledispatch
-def _count(settings: Section, run: Countable, networks: Networks) -> Workload:
+def _count(settings: Section, run: Countable, networks: NetworkSizes) -> Workload:
     return Workload()
 
 
 @_count.register
-def _(settings: Rendering, run: Countable, networks: Networks) -> Workload:
+def _(settings: RenderingStage, run: Countable, networks: NetworkSizes) -> Workload:
     count = len(settings.styles) * len(settings.objects) * settings.images_per_cell
     return Workload(disk=count * _jpeg(settings.resolution))
 
 
 @_count.register
-def _(settings: AutoencoderStage, run: Countable, networks: Networks) -> Workload:
+def _(settings: AutoencoderStage, run: Countable, networks: NetworkSizes) -> Workload:
     return Workload(world_steps=settings.autoencoder.training.steps)
 
 
 @_count.register
-def _(settings: PipelineStage, run: Countable, networks: Networks) -> Workload:
+def _(settings: PipelineStage, run: Countable, networks: NetworkSizes) -> Workload:
     return Workload(world_steps=settings.denoiser.training.steps)
 
 
 @_count.register
-def _(settings: ClassifierStage, run: Countable, networks: Networks) -> Workload:
+def _(settings: ClassifierStage, run: Countable, networks: NetworkSizes) -> Workload:
     return Workload(world_steps=settings.classifier.training.steps)
 
 
 @_count.register
-def _(settings: SliceStage, run: Countable, networks: Networks) -> Workload:
+def _(settings: SliceStage, run: Countable, networks: NetworkSizes) -> Workload:
     return Workload(reads=_pairs(settings, settings.forget + settings.retain))
 
 
 @_count.register
-def _(settings: LatentsStage, run: Countable, networks: Networks) -> Workload:
+def _(settings: LatentsStage, run: Countable, networks: NetworkSizes) -> Workload:
     count, side = len(settings.styles) * len(settings.objects) * len(settings.images), settings.encoding.resolution
     moments = 2 * 4 * (side // networks.shrink) ** 2
-    return Workload(encodes=count * networks.area(side), disk=count * moments * FLOAT)
+    return Workload(encodes=count * networks.area(side), disk=count * moments * BYTES_PER_FLOAT)
 
 
 @_count.register
-def _(settings: EmbeddingsStage, run: Countable, networks: Networks) -> Workload:
-    return Workload(disk=len(settings.prompts) * networks.prompt * FLOAT)
+def _(settings: EmbeddingsStage, run: Countable, networks: NetworkSizes) -> Workload:
+    return Workload(disk=len(settings.prompts) * networks.prompt * BYTES_PER_FLOAT)
 
 
 @_count.register
-def _(settings: SaliencyStage, run: Countable, networks: Networks) -> Workload:
+def _(settings: SaliencyStage, run: Countable, networks: NetworkSizes) -> Workload:
     passes = _passes_per_prediction(settings.saliency.guidance_scale) * _forget_pairs(run)
     return Workload(train_passes=passes * _area_of_latents(run, networks), disk=networks.trained)
 
 
 @_count.register
-def _(settings: UnlearningStage, run: Countable, networks: Networks) -> Workload:
-    steps = settings.steps_on(_forget_pairs(run))
-    passes = Counter(question.predictor for question in questions_of(settings.objective))
+def _(settings: UnlearningStage, run: Countable, networks: NetworkSizes) -> Workload:
+    steps = settings.num_steps(_forget_pairs(run))
+    passes = Counter(question.predictor for question in required_predictions(settings.objective))
     train, forward = passes["student"], float(passes["detached student"] + passes["teacher"])
     images = settings.objective.unlearn.images
     if isinstance(images, SampledImages):
         forward += 2 * (images.steps - 1) / 2  # two passes per guided step; half of the steps on average
-    pairs = steps * settings.pairs_a_step * _area_of_latents(run, networks)
-    disk = networks.trained * FLOAT
+    pairs = steps * settings.pairs_per_step * _area_of_latents(run, networks)
+    disk = networks.trained * BYTES_PER_FLOAT
     return Workload(steps=steps, train_passes=pairs * train, forward_passes=pairs * forward, disk=disk)
 
 
 @_count.register
-def _(settings: SamplesStage, run: Countable, networks: Networks) -> Workload:
-    return workload_of_batches(settings, range(len(batches_of(settings))), networks)
+def _(settings: SamplesStage, run: Countable, networks: NetworkSizes) -> Workload:
+    return workload_of_batches(settings, range(len(split_into_batches(settings))), networks)
 
 
-def workload_of_batches(settings: SamplesStage, batches: Sequence[int], networks: Networks) -> Workload:
+def workload_of_batches(settings: SamplesStage, batches: Sequence[int], networks: NetworkSizes) -> Workload:
     """The work of some batches of a run; the last batch is padded, and its padding is sampled too."""
-    all_batches, side = batches_of(settings), settings.sampling.resolution
+    all_batches, side = split_into_batches(settings), settings.sampling.resolution
     images = sum(len(all_batches[number]) for number in batches)
     computed = len(batches) * settings.sampling.batch * networks.area(side)
     passes = _passes_per_prediction(settings.sampling.guidance_scale) * settings.sampling.scheduler.steps
@@ -281,22 +281,22 @@ def workload_of_batches(settings: SamplesStage, batches: Sequence[int], networks
 
 
 @_count.register
-def _(settings: PredictionsStage, run: Countable, networks: Networks) -> Workload:
+def _(settings: PredictionsStage, run: Countable, networks: NetworkSizes) -> Workload:
     return Workload(classifications=2 * len(_settings_of(SamplesStage, run.inputs["samples"]).grid))
 
 
 @_count.register
-def _(settings: ReferenceStage, run: Countable, networks: Networks) -> Workload:
+def _(settings: ReferenceStage, run: Countable, networks: NetworkSizes) -> Workload:
     count = len(settings.styles) * len(settings.objects) * len(settings.fid.reference_images)
-    return Workload(feature_extractions=count, disk=count * networks.features * 2 * FLOAT)
+    return Workload(feature_extractions=count, disk=count * networks.features * 2 * BYTES_PER_FLOAT)
 
 
 @_count.register
-def _(settings: FIDStage, run: Countable, networks: Networks) -> Workload:
+def _(settings: FIDStage, run: Countable, networks: NetworkSizes) -> Workload:
     return Workload(feature_extractions=len(settings.grid))
 
 
-def shards_left(run: Run, settings: SamplesStage, rebuilt: Set[Path]) -> list[list[int]]:
+def remaining_shards(run: Run, settings: SamplesStage, rebuilt: Set[Path]) -> list[list[int]]:
     """The batches that remain to be sampled in each shard that is missing or rebuilt.
 
     All batches of a rebuilt shard count, although its job samples only those that are missing or damaged.
@@ -306,7 +306,7 @@ def shards_left(run: Run, settings: SamplesStage, rebuilt: Set[Path]) -> list[li
         settings: its settings.
         rebuilt: the paths of the manifests of the shards that are rebuilt.
     """
-    num_batches = len(batches_of(settings))
+    num_batches = len(split_into_batches(settings))
     num_shards = math.ceil(num_batches / run.execution.batches_per_shard)
     remaining = []
     for shard in range(num_shards):
@@ -338,7 +338,7 @@ def _pairs(settings: SliceStage, styles: Sequence[str]) -> int:
     return len(styles) * len(settings.objects) * len(settings.images)
 
 
-def _area_of_latents(run: Countable, networks: Networks) -> float:
+def _area_of_latents(run: Countable, networks: NetworkSizes) -> float:
     return networks.area(_settings_of(LatentsStage, run.inputs["latents"]).encoding.resolution)
 
 

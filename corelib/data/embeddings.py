@@ -7,28 +7,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from corelib.errors import ArtefactError, AssetError
-from corelib.files.atomic import written_whole
+from corelib.files.atomic import atomic_write
 from corelib.files.json_files import read_json, write_json
 from corelib.files.torch_files import read_safetensors
 from corelib.models.base_model import BaseModel
 from corelib.models.device import Device
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.data import EmbeddingsStage
 from corelib.settings.precision import Precision
 
-FILE, PROMPTS = "embeddings.safetensors", "prompts.json"
+EMBEDDINGS, PROMPTS = "embeddings.safetensors", "prompts.json"
 
-BATCH = 32
+BATCH_SIZE = 32
 
 
-def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
+def embed_prompts(settings: EmbeddingsStage, context: StageContext) -> StageResult:
     """Stage: compute the text encoder's last hidden state for every prompt, (prompts, tokens, width) in fp32.
 
     Raises `AssetError` for the first prompt that is too long, or whose embedding is not finite.
     """
-    base = BaseModel(work.inputs["pipeline"])
-    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
+    base = BaseModel(context.inputs["pipeline"])
+    device = Device(Precision(gpu="fp32", cpu="fp32"), context.threads)
     tokenizer, encoder = base.tokenizer(), base.text_encoder().to(device.torch_device)
     prompts = settings.prompts
     tokens = tokenizer(prompts, padding="max_length", truncation=False, max_length=tokenizer.model_max_length)
@@ -40,14 +40,14 @@ def embed_prompts(settings: EmbeddingsStage, work: Work) -> Outcome:
             )
     ids = torch.tensor(tokens["input_ids"])
     with torch.no_grad():
-        embeddings = torch.cat([encoder(part.to(device.torch_device))[0].cpu() for part in ids.split(BATCH)])
+        embeddings = torch.cat([encoder(part.to(device.torch_device))[0].cpu() for part in ids.split(BATCH_SIZE)])
     if not (is_finite := torch.isfinite(embeddings).flatten(1).all(dim=1)).all():
         first = prompts[int(is_finite.int().argmin())]
         raise AssetError(f"the prompt {first!r} has an embedding that is not finite; check the text encoder.")
-    with written_whole(work.folder / FILE) as temporary:
+    with atomic_write(context.folder / EMBEDDINGS) as temporary:
         save_file({"embeddings": embeddings.contiguous()}, temporary)
-    write_json(work.folder / PROMPTS, prompts)
-    return Outcome([FILE, PROMPTS], {"prompts": len(prompts), "tokens": embeddings.shape[1]})
+    write_json(context.folder / PROMPTS, prompts)
+    return StageResult([EMBEDDINGS, PROMPTS], {"prompts": len(prompts), "tokens": embeddings.shape[1]})
 
 
 class EmbeddingCache:
@@ -57,7 +57,7 @@ class EmbeddingCache:
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        path, prompts = manifest.file(FILE), read_json(manifest.file(PROMPTS))
+        path, prompts = manifest.file(EMBEDDINGS), read_json(manifest.file(PROMPTS))
         self._embeddings = read_safetensors(path, ["embeddings"])["embeddings"]
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
             raise ArtefactError(f"{manifest.folder / PROMPTS}: not a list of prompts, expected the prompts of {path}.")

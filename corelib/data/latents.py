@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from corelib.data.slices import Pair, Slice, pairs_of
+from corelib.data.slices import Pair, Slice, product_pairs
 from corelib.errors import ArtefactError, AssetError
-from corelib.files.atomic import written_whole
+from corelib.files.atomic import atomic_write
 from corelib.files.json_files import read_json, write_json
 from corelib.files.torch_files import read_safetensors
 from corelib.models.base_model import BaseModel
@@ -23,17 +23,17 @@ from corelib.models.device import Device
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest
 from corelib.runs.progress import Progress
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.data import Encoding, LatentsStage
 from corelib.settings.precision import Precision
 from corelib.worlds.benchmark_images import benchmark_images
 
-FILE, IMAGES = "moments.safetensors", "images.json"
+MOMENTS, IMAGE_HASHES = "moments.safetensors", "images.json"
 
 
-def encode_images(settings: LatentsStage, work: Work) -> Outcome:
+def encode_images(settings: LatentsStage, context: StageContext) -> StageResult:
     """Stage: cache the mean and standard deviation of the latent of every style x object x image, (n, c, h, w) each."""
-    images = benchmark_images(work.inputs["images"])
+    images = benchmark_images(context.inputs["images"])
 
     def read(pair: Pair) -> Image.Image:
         return images.read(pair.style, pair.object, pair.index)
@@ -41,14 +41,14 @@ def encode_images(settings: LatentsStage, work: Work) -> Outcome:
     def sha256(pair: Pair) -> str:
         return images.sha256(pair.style, pair.object, pair.index)
 
-    outcome = encode(settings, work, read, sha256)
+    outcome = cache_latents(settings, context, read, sha256)
     images.check()
     return outcome
 
 
-def encode(
-    settings: LatentsStage, work: Work, read: Callable[[Pair], Image.Image], sha256: Callable[[Pair], str]
-) -> Outcome:
+def cache_latents(
+    settings: LatentsStage, context: StageContext, read: Callable[[Pair], Image.Image], sha256: Callable[[Pair], str]
+) -> StageResult:
     """Cache the moments of every style x object x image, with images from any source.
 
     Args:
@@ -59,26 +59,26 @@ def encode(
 
     Raises `AssetError` if a latent is not finite.
     """
-    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
-    autoencoder = BaseModel(work.inputs["pipeline"]).autoencoder().to(device.torch_device)
-    pairs = pairs_of(settings.styles, settings.objects, settings.images)
+    device = Device(Precision(gpu="fp32", cpu="fp32"), context.threads)
+    autoencoder = BaseModel(context.inputs["pipeline"]).autoencoder().to(device.torch_device)
+    pairs = product_pairs(settings.styles, settings.objects, settings.images)
     progress = Progress("images", len(pairs))
     means, deviations = [], []
     for start in range(0, len(pairs), settings.encoding.batch):
         batch = pairs[start : start + settings.encoding.batch]
-        pixels = torch.stack([prepared(read(pair), settings.encoding) for pair in batch])
+        pixels = torch.stack([preprocess(read(pair), settings.encoding) for pair in batch])
         with torch.no_grad():
             posterior = autoencoder.encode(pixels.to(device.torch_device)).latent_dist
         means.append(posterior.mean.cpu())
         deviations.append(posterior.std.cpu())
         _check_finite(means[-1], deviations[-1], batch)
         progress.report(start + len(batch))
-    write_json(work.folder / IMAGES, [sha256(pair) for pair in pairs])
+    write_json(context.folder / IMAGE_HASHES, [sha256(pair) for pair in pairs])
     moments = {"mean": torch.cat(means), "deviation": torch.cat(deviations)}
-    with written_whole(work.folder / FILE) as temporary:
+    with atomic_write(context.folder / MOMENTS) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in moments.items()}, temporary)
-    return Outcome(
-        [FILE, IMAGES],
+    return StageResult(
+        [MOMENTS, IMAGE_HASHES],
         {
             "styles": settings.styles,
             "objects": settings.objects,
@@ -97,7 +97,7 @@ def _check_finite(means: Tensor, deviations: Tensor, pairs: list[Pair]) -> None:
         )
 
 
-def prepared(image: Image.Image, encoding: Encoding) -> Tensor:
+def preprocess(image: Image.Image, encoding: Encoding) -> Tensor:
     """Preprocess an image for the autoencoder: crop the central square, resize; (3, side, side) in [-1, 1]."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -115,14 +115,14 @@ class LatentCache:
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        path, facts = manifest.file(FILE), manifest.facts
+        path, facts = manifest.file(MOMENTS), manifest.facts
         moments = read_safetensors(path, ["mean", "deviation"])
         self.mean, self.deviation = moments["mean"], moments["deviation"]  # (n, c, h, w)
         self._source = manifest.folder
-        self._sha256 = read_json(manifest.file(IMAGES))
+        self._sha256 = read_json(manifest.file(IMAGE_HASHES))
         try:
             self.scaling_factor = float(facts["scaling_factor"])
-            pairs = pairs_of(facts["styles"], facts["objects"], facts["images"])
+            pairs = product_pairs(facts["styles"], facts["objects"], facts["images"])
         except (TypeError, ValueError):
             raise ArtefactError(f"{self._source / MANIFEST}: its facts do not list the encoded images.") from None
         shapes = {tuple(tensor.shape) for tensor in (self.mean, self.deviation)}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.files.json_files import read_json, write_json
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.data import SliceStage
 from corelib.worlds.benchmark_images import benchmark_images
 
-FILE = "slice.json"
+SLICE = "slice.json"
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Slice:
     sha256: Mapping[Pair, str]
 
 
-def pairs_of(styles: Sequence[str], objects: Sequence[str], images: Sequence[int]) -> list[Pair]:
+def product_pairs(styles: Sequence[str], objects: Sequence[str], images: Sequence[int]) -> list[Pair]:
     """Every style x object x image, styles first."""
     return [Pair(style, object_, index) for style in styles for object_ in objects for index in images]
 
 
-def slice_images(settings: SliceStage, work: Work) -> Outcome:
+def slice_images(settings: SliceStage, context: StageContext) -> StageResult:
     """Stage: decode every image of a task's forget and retain sets, and list the pairs with their sha256.
 
     Raises `AssetError` for the first image that is missing, damaged or not an image, and `ConfigurationError` if the
@@ -47,20 +47,20 @@ def slice_images(settings: SliceStage, work: Work) -> Outcome:
     """
     if overlap := sorted(set(settings.forget) & set(settings.retain)):
         raise ConfigurationError(f"{overlap[0]} is in both the forget and the retain set; remove it from one.")
-    images = benchmark_images(work.inputs["images"])
+    images = benchmark_images(context.inputs["images"])
 
     def check_and_hash(pair: Pair) -> list[str | int]:
         images.read(pair.style, pair.object, pair.index)
         return [pair.style, pair.object, pair.index, images.sha256(pair.style, pair.object, pair.index)]
 
-    with ThreadPoolExecutor(work.threads) as pool:
+    with ThreadPoolExecutor(context.threads) as pool:
         listed = {
-            "forget": list(pool.map(check_and_hash, pairs_of(settings.forget, settings.objects, settings.images))),
-            "retain": list(pool.map(check_and_hash, pairs_of(settings.retain, settings.objects, settings.images))),
+            "forget": list(pool.map(check_and_hash, product_pairs(settings.forget, settings.objects, settings.images))),
+            "retain": list(pool.map(check_and_hash, product_pairs(settings.retain, settings.objects, settings.images))),
         }
     images.check()
-    write_json(work.folder / FILE, listed)
-    return Outcome([FILE], {name: len(pairs) for name, pairs in listed.items()})
+    write_json(context.folder / SLICE, listed)
+    return StageResult([SLICE], {name: len(pairs) for name, pairs in listed.items()})
 
 
 def read_slice(path: Path) -> Slice:

@@ -11,29 +11,29 @@ from torch import Tensor
 
 from corelib.errors import AssetError
 from corelib.evaluation.predictions import PREDICTIONS
-from corelib.files.atomic import written_whole
+from corelib.files.atomic import atomic_write
 from corelib.files.image_files import read_image
 from corelib.models.classifier import ImageClassifier
 from corelib.models.device import Device
 from corelib.runs.progress import Progress
-from corelib.runs.stage import Outcome, Work
-from corelib.sampling.collection import sampled_images
+from corelib.runs.stage_context import StageContext, StageResult
+from corelib.sampling.collection import image_paths
 from corelib.sampling.grid import image_name
 from corelib.settings.evaluation import PredictionsStage
 from corelib.settings.precision import Precision
 
 
-def classify_images(settings: PredictionsStage, work: Work) -> Outcome:
+def classify_images(settings: PredictionsStage, context: StageContext) -> StageResult:
     """Stage: write a table with one row per image: prompted and predicted style and object, top-1 probabilities.
 
     Raises `AssetError` if a classifier's probabilities are not finite.
     """
-    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
+    device = Device(Precision(gpu="fp32", cpu="fp32"), context.threads)
     classifiers = {
-        label: ImageClassifier(work.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")
+        label: ImageClassifier(context.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")
     }
-    samples = work.inputs["samples"]
-    paths = sampled_images(samples)
+    samples = context.inputs["samples"]
+    paths = image_paths(samples)
     keys = list(paths)
     progress = Progress("images", len(keys))
     parts = []
@@ -53,9 +53,9 @@ def classify_images(settings: PredictionsStage, work: Work) -> Outcome:
     flagged = set(samples.facts["flagged"])
     names = [image_name(*key) for key in keys]
     predictions["flagged"] = [name in flagged for name in names]
-    with written_whole(work.folder / PREDICTIONS) as temporary:
+    with atomic_write(context.folder / PREDICTIONS) as temporary:
         predictions.to_parquet(temporary, index=False)
-    return Outcome([PREDICTIONS], {"images": len(predictions), "diverged_at": samples.facts["diverged_at"]})
+    return StageResult([PREDICTIONS], {"images": len(predictions), "diverged_at": samples.facts["diverged_at"]})
 
 
 def _check_finite(label: str, probabilities: Tensor, paths: Sequence[Path]) -> None:

@@ -19,32 +19,37 @@ from cleanfid.fid import get_files_features
 from PIL import Image
 from torch import Tensor
 
-from corelib.errors import AssetError, reason_of
-from corelib.evaluation.opencv_resize import resized_bytes, resized_floats
-from corelib.files.image_files import is_read_alike_by_all, read_image
+from corelib.errors import AssetError, short_message
+from corelib.evaluation.opencv_resize import resize_float32, resize_uint8
+from corelib.files.image_files import is_portable, read_image
 from corelib.models.classifier import ImageClassifier
 from corelib.models.device import Device
-from corelib.models.inception import INCEPTION_FEATURES, clean_inception, mixture_features, torchvision_inception
+from corelib.models.inception import (
+    INCEPTION_FEATURES,
+    load_clean_fid_inception,
+    load_torchvision_inception,
+    mixture_features,
+)
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.settings.evaluation import FID
 from corelib.settings.precision import Precision
 
 BENCHMARK_SIDE, INCEPTION_SIDE = 512, 299
 
 
-def features_of(paths: list[Path], fid: FID, work: Work) -> Tensor:
+def extract_features(paths: list[Path], fid: FID, context: StageContext) -> Tensor:
     """Features of image files, (images, d) in fp64.
 
     Raises `AssetError` if the extractor cannot be loaded, or if the features of an image are not finite.
     """
-    device = Device(Precision(gpu="fp32", cpu="fp32"), work.threads)
+    device = Device(Precision(gpu="fp32", cpu="fp32"), context.threads)
     extract = _extract_as_benchmark if fid.mode == "benchmark" else _extract_with_clean_fid
-    features = extract(paths, fid, work, device)
-    if "inception" in work.inputs and features.shape[1] != INCEPTION_FEATURES:
+    features = extract(paths, fid, context, device)
+    if "inception" in context.inputs and features.shape[1] != INCEPTION_FEATURES:
         raise AssetError(
-            f"{work.inputs['inception'].folder}: its Inception network returns {features.shape[1]} features per image, "
-            f"expected {INCEPTION_FEATURES}; check the file of the network."
+            f"{context.inputs['inception'].folder}: its Inception network returns {features.shape[1]} features per "
+            f"image, expected {INCEPTION_FEATURES}; check the file of the network."
         )
     if not torch.isfinite(features).all():
         first = int(torch.isfinite(features).all(dim=1).int().argmin())
@@ -55,16 +60,16 @@ def features_of(paths: list[Path], fid: FID, work: Work) -> Tensor:
 # clean-fid
 
 
-def _extract_with_clean_fid(paths: list[Path], fid: FID, work: Work, device: Device) -> Tensor:
+def _extract_with_clean_fid(paths: list[Path], fid: FID, context: StageContext, device: Device) -> Tensor:
     """Features of images that clean-fid loads, (images, d).
 
     In the paper's world, these are Inception features of images resized to 299 pixels. In the miniature, they are the
     concatenated features of its own two classifiers, and images are not resized.
     """
-    if "inception" in work.inputs:
-        extractor, resize = _load_clean_inception(work.inputs["inception"], fid, device), None
+    if "inception" in context.inputs:
+        extractor, resize = _load_clean_inception(context.inputs["inception"], fid, device), None
     else:
-        extractor, resize = _load_classifiers(work, device), _keep_size
+        extractor, resize = _load_classifiers(context, device), _keep_size
     try:
         # In the mode legacy_tensorflow the network resizes, not clean-fid, so the images of a batch need one size.
         with _files_for_clean_fid(paths) as files:
@@ -83,7 +88,7 @@ def _extract_with_clean_fid(paths: list[Path], fid: FID, work: Work, device: Dev
                 for group in groups
             ]
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged header
-        raise AssetError(f"{paths[0].parent}: an image is damaged ({reason_of(error)}); replace it.") from None
+        raise AssetError(f"{paths[0].parent}: an image is damaged ({short_message(error)}); replace it.") from None
     return torch.from_numpy(np.concatenate(features))
 
 
@@ -97,7 +102,7 @@ def _files_for_clean_fid(paths: list[Path]) -> Iterator[list[Path]]:
         files = []
         for number, path in enumerate(paths):
             file = path
-            if not is_read_alike_by_all(path):
+            if not is_portable(path):
                 file = Path(folder, f"{number}.png")
                 read_image(path).save(file)
             files.append(file)
@@ -116,11 +121,13 @@ def _group_by_size(paths: list[Path]) -> list[list[Path]]:
 
 def _load_clean_inception(assets: Manifest, fid: FID, device: Device) -> Callable[[Tensor], Tensor]:
     path = _verified_weights(assets, "inception")
-    return clean_inception(path, resize_inside=fid.mode == "legacy_tensorflow").to(device.torch_device)
+    return load_clean_fid_inception(path, resize_inside=fid.mode == "legacy_tensorflow").to(device.torch_device)
 
 
-def _load_classifiers(work: Work, device: Device) -> Callable[[Tensor], Tensor]:
-    classifiers = [ImageClassifier(work.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")]
+def _load_classifiers(context: StageContext, device: Device) -> Callable[[Tensor], Tensor]:
+    classifiers = [
+        ImageClassifier(context.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")
+    ]
 
     def extract(pixels: Tensor) -> Tensor:
         return torch.cat([classifier.features(pixels) for classifier in classifiers], dim=1)
@@ -136,23 +143,23 @@ def _keep_size(image: object) -> object:
 
 
 @torch.no_grad()
-def _extract_as_benchmark(paths: list[Path], fid: FID, work: Work, device: Device) -> Tensor:
-    network = torchvision_inception(_verified_weights(work.inputs["inception"], "inception_torchvision"))
+def _extract_as_benchmark(paths: list[Path], fid: FID, context: StageContext, device: Device) -> Tensor:
+    network = load_torchvision_inception(_verified_weights(context.inputs["inception"], "inception_torchvision"))
     network = network.to(device.torch_device)
     parts = []
     for start in range(0, len(paths), fid.batch):
-        pixels = torch.stack([as_the_benchmark_resizes(read_image(path)) for path in paths[start : start + fid.batch]])
+        pixels = torch.stack([benchmark_resize(read_image(path)) for path in paths[start : start + fid.batch]])
         parts.append(mixture_features(network, pixels.to(device.torch_device)).cpu())
     return torch.cat(parts)
 
 
-def as_the_benchmark_resizes(image: Image.Image) -> Tensor:
+def benchmark_resize(image: Image.Image) -> Tensor:
     """Resize to 512 pixels in 8 bits, then to 299 in floating point, both as OpenCV does; (3, 299, 299) in [0, 1]."""
-    levels = resized_bytes(np.asarray(image), BENCHMARK_SIDE)
-    pixels = resized_floats(levels.astype(np.float32) / np.float32(255), INCEPTION_SIDE)
+    levels = resize_uint8(np.asarray(image), BENCHMARK_SIDE)
+    pixels = resize_float32(levels.astype(np.float32) / np.float32(255), INCEPTION_SIDE)
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _verified_weights(assets: Manifest, name: str) -> Path:
     facts = assets.facts[name]
-    return assets.outside(facts["weights"], facts["sha256"])
+    return assets.verified_external(facts["weights"], facts["sha256"])

@@ -13,39 +13,39 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from corelib.data.slices import pairs_of
+from corelib.data.slices import product_pairs
 from corelib.errors import ArtefactError, AssetError
-from corelib.evaluation.features import features_of
-from corelib.files.atomic import written_whole
+from corelib.evaluation.features import extract_features
+from corelib.files.atomic import atomic_write
 from corelib.files.torch_files import read_safetensors
-from corelib.runs.stage import Outcome, Work
-from corelib.sampling.collection import sampled_images
+from corelib.runs.stage_context import StageContext, StageResult
+from corelib.sampling.collection import image_paths
 from corelib.settings.evaluation import FIDStage, ReferenceStage
 from corelib.worlds.benchmark_images import benchmark_images
 
-FILE = "features.safetensors"
+FEATURES = "features.safetensors"
 
 
-def summarize_reference(settings: ReferenceStage, work: Work) -> Outcome:
+def summarize_reference(settings: ReferenceStage, context: StageContext) -> StageResult:
     """Stage: compute the features of the real images of the retain cells, (images, d)."""
-    images = benchmark_images(work.inputs["images"])
-    pairs = pairs_of(settings.styles, settings.objects, settings.fid.reference_images)
-    with tempfile.TemporaryDirectory(dir=work.folder, prefix=".images.") as extracted:
+    images = benchmark_images(context.inputs["images"])
+    pairs = product_pairs(settings.styles, settings.objects, settings.fid.reference_images)
+    with tempfile.TemporaryDirectory(dir=context.folder, prefix=".images.") as extracted:
         files = images.files([(pair.style, pair.object, pair.index) for pair in pairs], Path(extracted))
         images.check()
-        features = features_of(files, settings.fid, work)
-    with written_whole(work.folder / FILE) as temporary:
+        features = extract_features(files, settings.fid, context)
+    with atomic_write(context.folder / FEATURES) as temporary:
         save_file({"features": features.contiguous()}, temporary)
-    return Outcome([FILE], {"images": len(pairs), "dimensions": features.shape[1]})
+    return StageResult([FEATURES], {"images": len(pairs), "dimensions": features.shape[1]})
 
 
-def measure_fid(settings: FIDStage, work: Work) -> Outcome:
+def measure_fid(settings: FIDStage, context: StageContext) -> StageResult:
     """Stage: measure the distance of the sampled images in `settings.grid` to the reference."""
-    paths = sampled_images(work.inputs["samples"])
+    paths = image_paths(context.inputs["samples"])
     files = [paths[image] for image in settings.grid]
-    features = features_of(files, settings.fid, work)
-    reference = read_features(work.inputs["reference"].file(FILE), features.shape[1])
-    return Outcome([], {"fid": frechet_distance(features, reference), "images": len(files)})
+    features = extract_features(files, settings.fid, context)
+    reference = read_features(context.inputs["reference"].file(FEATURES), features.shape[1])
+    return StageResult([], {"fid": frechet_distance(features, reference), "images": len(files)})
 
 
 def read_features(path: Path, dimensions: int) -> Tensor:

@@ -8,18 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from corelib.errors import ArtefactError
-from corelib.evaluation.metrics import ACCURACIES, FILE, Count
-from corelib.evaluation.significance import probability_if_equal
+from corelib.evaluation.metrics import ACCURACIES, CELLS, Count
+from corelib.evaluation.significance import fisher_p_value
 from corelib.files.atomic import write_text
 from corelib.files.json_files import read_json
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.gate import GateStage
 
-SIGNIFICANCE = 0.01
+GATE_SIGNIFICANCE = 0.01
 """Level of each of the three tests: the paper's own base model fails the gate in at most 3 of 100 cases."""
 
-COLUMNS = ("metric", "k", "n", "value", "published_k", "published_n", "published", "probability", "outcome")
+GATE_COLUMNS = ("metric", "k", "n", "value", "published_k", "published_n", "published", "probability", "outcome")
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Comparison:
     @property
     def probability(self) -> float:
         """Probability of counts that differ at least as much, if the accuracies are equal."""
-        return probability_if_equal(self.ours, self.published)
+        return fisher_p_value(self.ours, self.published)
 
     @property
     def passes(self) -> bool:
         """Whether the two accuracies may be equal."""
-        return self.probability >= SIGNIFICANCE
+        return self.probability >= GATE_SIGNIFICANCE
 
     def __str__(self) -> str:
         return f"{self.metric} {self.ours.percent} ({self.ours.k} of {self.ours.n}), published {self.published.percent}"
@@ -46,16 +46,16 @@ class Comparison:
 
 def compare(settings: GateStage, cells: Manifest) -> list[Comparison]:
     """Compare the accuracies of the original model on the gate's task with the paper's."""
-    counts = read_json(cells.file(FILE))
+    counts = read_json(cells.file(CELLS))
     return [Comparison(name, Count(**counts[name]), Count(*settings.published[name])) for name in ACCURACIES]
 
 
-def check_gate(settings: GateStage, work: Work) -> Outcome:
+def check_gate(settings: GateStage, context: StageContext) -> StageResult:
     """Stage: pass, or stop everything that waits for the gate.
 
     Raises `ArtefactError` with the numbers if an accuracy differs from the paper's and the study has `gate: stop`.
     """
-    comparisons = compare(settings, work.inputs["cells"])
+    comparisons = compare(settings, context.inputs["cells"])
     failed = [comparison for comparison in comparisons if not comparison.passes]
     if failed and settings.on_failure == "stop":
         raise ArtefactError(
@@ -63,32 +63,32 @@ def check_gate(settings: GateStage, work: Work) -> Outcome:
             "checkpoint, class order, prompts and sampling, or set `gate: warn` in the study to continue anyway."
         )
     outcome, numbers = "failed" if failed else "passed", [str(comparison) for comparison in comparisons]
-    return Outcome([], {"outcome": outcome, "numbers": numbers})
+    return StageResult([], {"outcome": outcome, "numbers": numbers})
 
 
-def report_gate(settings: GateStage, work: Work) -> Outcome:
+def report_gate(settings: GateStage, context: StageContext) -> StageResult:
     """Stage: write the comparison as CSV and Markdown, whatever its outcome."""
-    comparisons = compare(settings, work.inputs["cells"])
-    write_text(work.folder / "gate.csv", as_csv(comparisons))
-    write_text(work.folder / "gate.md", as_markdown(settings, comparisons))
-    return Outcome(["gate.csv", "gate.md"])
+    comparisons = compare(settings, context.inputs["cells"])
+    write_text(context.folder / "gate.csv", as_csv(comparisons))
+    write_text(context.folder / "gate.md", as_markdown(settings, comparisons))
+    return StageResult(["gate.csv", "gate.md"])
 
 
 def as_csv(comparisons: list[Comparison]) -> str:
     """The comparisons as CSV, one line per metric."""
-    lines = [",".join(COLUMNS), *(",".join(_entries(comparison)) for comparison in comparisons)]
+    lines = [",".join(GATE_COLUMNS), *(",".join(_entries(comparison)) for comparison in comparisons)]
     return "\n".join(lines) + "\n"
 
 
 def as_markdown(settings: GateStage, comparisons: list[Comparison]) -> str:
     """The comparisons as a Markdown table with the outcome of the gate."""
-    header = "| " + " | ".join(column.replace("_", " ") for column in COLUMNS) + " |"
-    lines = [header, "| --- |" + " ---: |" * (len(COLUMNS) - 2) + " --- |"]
+    header = "| " + " | ".join(column.replace("_", " ") for column in GATE_COLUMNS) + " |"
+    lines = [header, "| --- |" + " ---: |" * (len(GATE_COLUMNS) - 2) + " --- |"]
     lines += ["| " + " | ".join(_entries(comparison)) + " |" for comparison in comparisons]
     outcome = "passed" if all(comparison.passes for comparison in comparisons) else "failed"
     note = (
         f"The original model on the images of {settings.task}, compared with the paper's. An accuracy fails if equal "
-        f"ones would differ so much with a probability below {SIGNIFICANCE} (Fisher's exact test)."
+        f"ones would differ so much with a probability below {GATE_SIGNIFICANCE} (Fisher's exact test)."
     )
     return "\n".join([f"### Gate: {outcome}", "", note, "", *lines, ""])
 

@@ -15,12 +15,12 @@ import pandas as pd
 from corelib.errors import ArtefactError
 from corelib.evaluation.predictions import read_predictions
 from corelib.files.json_files import write_json
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.evaluation import CellsStage
 
 ACCURACIES = ("UA", "IRA", "CRA")
 
-FILE = "cells.json"
+CELLS = "cells.json"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Count:
     @property
     def percent(self) -> Decimal:
         """100 k / n, rounded half up to two decimals as the paper prints it."""
-        return rounded(Fraction(100 * self.k, self.n))
+        return round_half_up(Fraction(100 * self.k, self.n))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """The Wilson score interval of k / n in percent."""
@@ -44,7 +44,7 @@ class Count:
         return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
 
 
-def rounded(value: Fraction | float) -> Decimal:
+def round_half_up(value: Fraction | float) -> Decimal:
     """A number rounded half up to two decimals; a float is taken at its exact binary value."""
     exact = Fraction(value)
     hundredths = Decimal(exact.numerator * 100) / Decimal(exact.denominator)
@@ -61,7 +61,7 @@ def scaled_fid(fid_of_original: float, fid: float) -> float:
     return 100.0 if fid <= fid_of_original else 100.0 * fid_of_original / fid
 
 
-def images_of(predictions: pd.DataFrame, cells: CellsStage, styles: Sequence[str]) -> pd.DataFrame:
+def select_predictions(predictions: pd.DataFrame, cells: CellsStage, styles: Sequence[str]) -> pd.DataFrame:
     """The predictions for the images of `styles` on a task's grid, one row per image.
 
     Raises `ArtefactError` if an image is missing or occurs twice, since either would change a metric.
@@ -77,14 +77,14 @@ def images_of(predictions: pd.DataFrame, cells: CellsStage, styles: Sequence[str
     return by_image.loc[grid].reset_index()
 
 
-def counts_of(predictions: pd.DataFrame, cells: CellsStage) -> dict[str, Count]:
+def count_metrics(predictions: pd.DataFrame, cells: CellsStage) -> dict[str, Count]:
     """UA, IRA and CRA on a task's grid.
 
     UA counts images prompted with a forget style that are not classified as that style. IRA counts images prompted
     with a retain style that are. CRA counts images of the whole grid, forget styles included, that are classified as
     the prompted object.
     """
-    forget, retain = (images_of(predictions, cells, styles) for styles in (cells.forget, cells.retain))
+    forget, retain = (select_predictions(predictions, cells, styles) for styles in (cells.forget, cells.retain))
     correct_styles = [int((part["predicted_style"] == part["style"]).sum()) for part in (forget, retain)]
     correct_objects = [int((part["predicted_object"] == part["object"]).sum()) for part in (forget, retain)]
     return {
@@ -94,18 +94,18 @@ def counts_of(predictions: pd.DataFrame, cells: CellsStage) -> dict[str, Count]:
     }
 
 
-def count_cells(settings: CellsStage, work: Work) -> Outcome:
+def count_cells(settings: CellsStage, context: StageContext) -> StageResult:
     """Stage: write the numbers of one model on one task that a table needs."""
-    predictions = read_predictions(work.inputs["predictions"])
-    counts = counts_of(predictions, settings)
-    fid, fid_of_original = (float(work.inputs[role].facts["fid"]) for role in ("fid", "fid_of_original"))
-    grid = images_of(predictions, settings, [*settings.forget, *settings.retain])
+    predictions = read_predictions(context.inputs["predictions"])
+    counts = count_metrics(predictions, settings)
+    fid, fid_of_original = (float(context.inputs[role].facts["fid"]) for role in ("fid", "fid_of_original"))
+    grid = select_predictions(predictions, settings, [*settings.forget, *settings.retain])
     cells: Mapping[str, Any] = {
         **{name: {"k": count.k, "n": count.n} for name, count in counts.items()},
         "FID": fid,
         "FID_of_original": fid_of_original,
         "flagged": int(grid["flagged"].sum()),
-        "diverged_at": work.inputs["predictions"].facts["diverged_at"],
+        "diverged_at": context.inputs["predictions"].facts["diverged_at"],
     }
-    write_json(work.folder / FILE, cells)
-    return Outcome([FILE], cells)
+    write_json(context.folder / CELLS, cells)
+    return StageResult([CELLS], cells)

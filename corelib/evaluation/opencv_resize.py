@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-ONE = 2048
+FIXED_POINT_ONE = 2048
 """The weight 1 in fixed point."""
 
 
@@ -44,11 +44,13 @@ class _Neighbours:
 
     def weights(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Weights of the first and the second, in fixed point."""
-        first, second = (np.rint(share * np.float32(ONE)) for share in (np.float32(1) - self.share, self.share))
+        first, second = (
+            np.rint(share * np.float32(FIXED_POINT_ONE)) for share in (np.float32(1) - self.share, self.share)
+        )
         return first.astype(np.int32), second.astype(np.int32)
 
 
-def resized_bytes(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def resize_uint8(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Resize an 8-bit image (h, w, 3) to (side, side, 3)."""
     height, width = pixels.shape[:2]
     if (height, width) == (side, side):
@@ -66,7 +68,7 @@ def resized_bytes(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return ((sums + 2) >> 2).astype(np.uint8)
 
 
-def resized_floats(pixels: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+def resize_float32(pixels: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     """Resize an image (h, w, 3) in single precision, not exactly twice as large, to (side, side, 3)."""
     one = np.float32(1)
     columns = _Neighbours.of(pixels.shape[1], side).for_columns()

@@ -6,12 +6,12 @@ import pandas as pd
 import pyarrow as pa
 
 from corelib.errors import ArtefactError
-from corelib.files.parquet_files import UnreadableParquet, open_parquet, reading_within_bounds
+from corelib.files.parquet_files import UnreadableParquet, limited_reading, open_parquet
 from corelib.runs.manifest import Manifest
 
 PREDICTIONS = "predictions.parquet"
 
-COLUMNS = {
+PREDICTION_COLUMNS = {
     "style": pa.string(),
     "object": pa.string(),
     "seed": pa.int64(),
@@ -26,8 +26,8 @@ def read_predictions(manifest: Manifest) -> pd.DataFrame:
     """Read the table that `classify_images` wrote. Raises `ArtefactError` if it is damaged."""
     path = manifest.file(PREDICTIONS)
     try:
-        with reading_within_bounds():
-            open_parquet(path, COLUMNS)
+        with limited_reading():
+            open_parquet(path, PREDICTION_COLUMNS)
             return pd.read_parquet(path)
     except UnreadableParquet as error:
         raise ArtefactError(f"{path}: not readable ({error}); delete it and ask for the target again.") from None

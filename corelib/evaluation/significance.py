@@ -13,12 +13,12 @@ from scipy.stats import binom, fisher_exact
 
 from corelib.evaluation.metrics import Count
 
-TIE = 1 + 1e-7
+TIE_TOLERANCE = 1 + 1e-7
 """Outcomes whose probabilities differ by at most this factor count as equally probable: it allows for rounding."""
 
 
 @dataclass(frozen=True)
-class FalseDifferences:
+class ChanceDifferences:
     """Number of pairs of counts that differ, and how many would differ by chance alone.
 
     Attributes:
@@ -34,26 +34,26 @@ class FalseDifferences:
     at_least_as_many: float
 
 
-def probability_if_equal(ours: Count, theirs: Count) -> float:
+def fisher_p_value(ours: Count, theirs: Count) -> float:
     """Probability of counts that differ at least as much, if the accuracies are equal: Fisher's exact test."""
     table = [[count.k, count.n - count.k] for count in (ours, theirs)]
     return float(fisher_exact(table).pvalue)
 
 
-def false_differences(pairs: Sequence[tuple[Count, Count]], level: float) -> FalseDifferences:
+def count_differences(pairs: Sequence[tuple[Count, Count]], level: float) -> ChanceDifferences:
     """Count the pairs that differ, and those that would differ by chance alone.
 
     The common accuracy of a pair is taken to be that of its pooled counts.
     """
-    differing = sum(probability_if_equal(*pair) < level for pair in pairs)
+    differing = sum(fisher_p_value(*pair) < level for pair in pairs)
     chances = [
-        probability_of_difference(ours.n, theirs.n, (ours.k + theirs.k) / (ours.n + theirs.n), level)
+        rejection_probability(ours.n, theirs.n, (ours.k + theirs.k) / (ours.n + theirs.n), level)
         for ours, theirs in pairs
     ]
-    return FalseDifferences(len(pairs), differing, sum(chances), tail(chances, differing))
+    return ChanceDifferences(len(pairs), differing, sum(chances), poisson_binomial_tail(chances, differing))
 
 
-def probability_of_difference(n: int, o: int, share: float, level: float) -> float:
+def rejection_probability(n: int, o: int, share: float, level: float) -> float:
     """Probability that Fisher's exact test at `level` calls a count k of n and a count m of o different by chance.
 
     Both accuracies are `share`. Given the sum k + m, k is hypergeometric, whatever the accuracy is. The result is
@@ -79,13 +79,13 @@ def _rejection_probabilities(n: int, o: int, level: float) -> NDArray[np.float64
             log_choose(n, k) + log_choose(o, successes - k) - log_choose(n + o, np.array([successes]))  # hypergeometric
         )
         ranked = np.sort(probabilities)
-        no_more_probable = np.searchsorted(ranked, probabilities * TIE, side="right")
+        no_more_probable = np.searchsorted(ranked, probabilities * TIE_TOLERANCE, side="right")
         p_values = np.cumsum(ranked)[no_more_probable - 1]
         rejections[successes] = probabilities[p_values < level].sum()
     return rejections
 
 
-def tail(chances: Sequence[float], min_count: int) -> float:
+def poisson_binomial_tail(chances: Sequence[float], min_count: int) -> float:
     """Probability that at least `min_count` of some independent events happen (Poisson binomial distribution)."""
     distribution = np.ones(1)
     for chance in chances:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from corelib.errors import ArtefactError, UserError
 
-NO_ROOM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+FILE_SYSTEM_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """Error numbers for which the file system is to blame, not the code: missing permission or missing space."""
 
 UMASK = os.umask(0)
@@ -27,7 +27,7 @@ os.umask(UMASK)
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, delete it if the block fails.
 
     Raises `OSError` with the name of `path` if permission or space is missing, however a library in the block reports
@@ -37,7 +37,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             path.rmdir()  # succeeds for an empty folder, which holds nothing to keep
     if path.is_dir():
-        raise folder_in_the_way(path)
+        raise folder_instead_of_file_error(path)
     with _errors_naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -56,7 +56,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_written_whole(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it replaces `path` if the block succeeds, else it is deleted.
 
     Raises `OSError` with the name of `path` if permission or space is missing.
@@ -75,14 +75,14 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def folder_in_the_way(path: Path) -> ArtefactError:
+def folder_instead_of_file_error(path: Path) -> ArtefactError:
     """The error for a folder in the place of a file."""
     return ArtefactError(f"{path}: a folder, expected a file; delete it and ask for the target again.")
 
 
 @contextmanager
 def _errors_naming(path: Path, probe: Path | None = None) -> Iterator[None]:
-    """Raise each error of `NO_ROOM` in the block as an `OSError` with the name of `path`.
+    """Raise each error of `FILE_SYSTEM_ERRORS` in the block as an `OSError` with the name of `path`.
 
     Libraries report a full disk in their own words or not at all. If their error has no number, a further write to
     `probe`, the file or folder that the block writes, shows whether the disk is full.
@@ -92,11 +92,13 @@ def _errors_naming(path: Path, probe: Path | None = None) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if isinstance(error, OSError) and error.errno in FILE_SYSTEM_ERRORS:
             name = str(error.filename or "")
             is_ours = f".{path.name}." in name or not name
             number = error.errno if is_ours else None
-        elif (match := re.search(r"\b(?:os error|errno) (\d+)", str(error))) and int(match.group(1)) in NO_ROOM:
+        elif (match := re.search(r"\b(?:os error|errno) (\d+)", str(error))) and int(
+            match.group(1)
+        ) in FILE_SYSTEM_ERRORS:
             number = int(match.group(1))
         else:
             number = None if probe is None else _error_of_write(probe)
@@ -106,18 +108,18 @@ def _errors_naming(path: Path, probe: Path | None = None) -> Iterator[None]:
 
 
 def _error_of_write(probe: Path) -> int | None:
-    """The number of the `NO_ROOM` error of a further write to a file or into a folder; None without one."""
+    """The number of the `FILE_SYSTEM_ERRORS` error of a further write to a file or into a folder; None without one."""
     try:
         with (probe / "more" if probe.is_dir() else probe).open("ab") as stream:
             stream.write(bytes(1 << 16))
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
-        return error.errno if error.errno in NO_ROOM else None
+        return error.errno if error.errno in FILE_SYSTEM_ERRORS else None
     return None
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` atomically."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

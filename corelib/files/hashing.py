@@ -12,13 +12,13 @@ def sha256_of_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of_path(path: Path) -> str:
     """Hexadecimal sha256 of a file, or of a folder: over the sorted relative paths and hashes of its files.
 
     Raises `OSError` for a pipe or a device, which has no end.
     """
     if path.is_dir():
-        lines = (f"{file.relative_to(path).as_posix()} {sha256_of(file)}" for file in files_below(path))
+        lines = (f"{file.relative_to(path).as_posix()} {sha256_of_path(file)}" for file in files_below(path))
         return sha256_of_text("\n".join(lines))
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -8,26 +8,26 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from corelib.errors import AssetError, reason_of
-from corelib.files.paths import content_of
-from corelib.files.pixels import Unusable, as_rgb, check_mode, is_plain
+from corelib.errors import AssetError, short_message
+from corelib.files.paths import read_bytes
+from corelib.files.pixels import UnusableImage, as_rgb, check_mode, needs_no_conversion
 
-MOST_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000
 """Maximum number of pixels. No benchmark image has more; if a header claims more, the image is not decoded."""
 
-MOST_BYTES = 256 * 2**20
+MAX_FILE_BYTES = 256 * 2**20
 """Maximum size of an image file in bytes; the benchmark's have three million."""
 
 START_OF_SCAN = b"\xff\xda"
 
-MOST_SCANS = 200
+MAX_SCANS = 200
 """Maximum number of scans of a JPEG. Progressive ones have about ten. A scan of few bytes still visits all pixels."""
 
 FORMATS = ("JPEG", "PNG")
 """Accepted image formats, whatever the name of the file. Pillow has fifty more readers, which are not needed. Its JPEG
 reader also accepts files of several pictures (MPO, as phones write it) and reads the first."""
 
-OTHER_KINDS = {
+OTHER_FORMATS = {
     "a GIF file": rb"GIF8",
     "a WebP file": rb"RIFF....WEBP",
     "a TIFF file": rb"II\*\0|MM\0\*",
@@ -41,26 +41,26 @@ OTHER_KINDS = {
 
 def read_image(path: Path) -> Image.Image:
     """Decode an image file as RGB. Raises `AssetError` if it is truncated, too large or not an image."""
-    return decoded(_content(path), str(path))
+    return decode_image(_content(path), str(path))
 
 
-def is_read_alike_by_all(path: Path) -> bool:
+def is_portable(path: Path) -> bool:
     """Whether every library reads the same pixels from an image file as `read_image`, decided by its header.
 
     Raises `AssetError` if it is too large or not an image.
     """
     with _opened_as(_content(path), str(path)) as image:
-        return is_plain(image)
+        return needs_no_conversion(image)
 
 
 def _content(path: Path) -> bytes:
     try:
-        return content_of(path, MOST_BYTES)
+        return read_bytes(path, MAX_FILE_BYTES)
     except OSError as error:
         raise AssetError(f"{path}: the image is not readable ({error.strerror}), expected a JPEG file.") from None
 
 
-def decoded(content: bytes, name: str) -> Image.Image:
+def decode_image(content: bytes, name: str) -> Image.Image:
     """Decode the bytes of an image as RGB.
 
     Raises `AssetError`, beginning with `name`, if it is truncated, too large or not an image.
@@ -68,7 +68,7 @@ def decoded(content: bytes, name: str) -> Image.Image:
     with _opened_as(content, name) as image:
         try:
             return as_rgb(image)
-        except Unusable as fault:
+        except UnusableImage as fault:
             raise AssetError(f"{name}: {fault}.") from None
         except Exception as error:  # Pillow raises many types of exceptions for damaged files
             raise _damaged(name, error) from None
@@ -76,36 +76,38 @@ def decoded(content: bytes, name: str) -> Image.Image:
 
 def _opened_as(content: bytes, name: str) -> Image.Image:
     try:
-        return opened(content)
-    except Unusable as fault:
+        return open_image(content)
+    except UnusableImage as fault:
         raise AssetError(f"{name}: {fault}.") from None
     except Exception as error:
         raise _damaged(name, error) from None
 
 
 def _damaged(name: str, error: Exception) -> AssetError:
-    return AssetError(f"{name}: the image is damaged ({reason_of(error)}), expected a whole JPEG file.")
+    return AssetError(f"{name}: the image is damaged ({short_message(error)}), expected a whole JPEG file.")
 
 
-def opened(content: bytes) -> Image.Image:
+def open_image(content: bytes) -> Image.Image:
     """Open an image: read its header and nothing else.
 
-    Raises `Unusable` if the bytes are not an image, or if decoding it would exceed the limits on memory and time.
+    Raises `UnusableImage` if the bytes are not an image, or if decoding it would exceed the limits on memory and time.
     Raises any exception of Pillow's for damaged files.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise Unusable(f"{_kind_of_file(content)}, expected a JPEG file") from None
+        raise UnusableImage(f"{_kind_of_file(content)}, expected a JPEG file") from None
     except Image.DecompressionBombError:
-        raise Unusable(f"the image is too large, expected at most {MOST_PIXELS // 1_000_000} million pixels") from None
-    if image.width * image.height > MOST_PIXELS:
+        raise UnusableImage(
+            f"the image is too large, expected at most {MAX_PIXELS // 1_000_000} million pixels"
+        ) from None
+    if image.width * image.height > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
-        raise Unusable(f"{size} pixels, expected at most {MOST_PIXELS // 1_000_000} million")
-    if image.format != "PNG" and (scans := content.count(START_OF_SCAN)) > MOST_SCANS:
-        raise Unusable(f"the image has {scans} scans, expected at most {MOST_SCANS}")
+        raise UnusableImage(f"{size} pixels, expected at most {MAX_PIXELS // 1_000_000} million")
+    if image.format != "PNG" and (scans := content.count(START_OF_SCAN)) > MAX_SCANS:
+        raise UnusableImage(f"the image has {scans} scans, expected at most {MAX_SCANS}")
     if image.format == "PNG" and (pictures := getattr(image, "n_frames", 1)) > 1:
-        raise Unusable(f"an animation of {pictures} pictures, expected one")
+        raise UnusableImage(f"an animation of {pictures} pictures, expected one")
     check_mode(image)
     return image
 
@@ -114,4 +116,4 @@ def _kind_of_file(content: bytes) -> str:
     """The kind of a file that is neither JPEG nor PNG, in words."""
     if not content:
         return "empty"
-    return next((kind for kind, start in OTHER_KINDS.items() if re.match(start, content, re.DOTALL)), "not an image")
+    return next((kind for kind, start in OTHER_FORMATS.items() if re.match(start, content, re.DOTALL)), "not an image")

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from corelib.errors import ArtefactError
-from corelib.files.atomic import folder_in_the_way, write_text
-from corelib.files.paths import content_of
+from corelib.files.atomic import folder_instead_of_file_error, write_text
+from corelib.files.paths import read_bytes
 
-LARGEST_JSON = 32 * 2**20
+MAX_JSON_BYTES = 32 * 2**20
 """Maximum size of a JSON file in bytes. The largest of a study has two million. Once parsed, a file takes up to thirty
 times as much memory."""
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` atomically as indented JSON with sorted keys."""
-    write_text(path, as_json(value))
+    write_text(path, to_json(value))
 
 
-def as_json(value: Any) -> str:
+def to_json(value: Any) -> str:
     """The text that `write_json` writes."""
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -32,11 +32,11 @@ def read_json(path: Path, record: Callable[[dict[str, Any]], Any] | None = None)
     Raises `ArtefactError` if the file is missing, too large, or not JSON.
     """
     try:
-        content = content_of(path, LARGEST_JSON)
+        content = read_bytes(path, MAX_JSON_BYTES)
     except FileNotFoundError:
         raise ArtefactError(f"{path}: the file is missing; ask for the target again to rebuild it.") from None
     except IsADirectoryError:
-        raise folder_in_the_way(path) from None
+        raise folder_instead_of_file_error(path) from None
     except OSError as error:
         raise ArtefactError(f"{path}: not readable ({error.strerror or error}), expected a JSON file.") from None
     try:
@@ -47,7 +47,7 @@ def read_json(path: Path, record: Callable[[dict[str, Any]], Any] | None = None)
         ) from None
 
 
-class Record(dict[str, Any]):
+class JsonRecord(dict[str, Any]):
     """An object in a JSON file. A missing key raises `ArtefactError` with the name of the file."""
 
     def __init__(self, content: Mapping[str, Any], source: Path) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corelib.errors import reason_of
+from corelib.errors import short_message
 
-MOST_ROWS = 2_000_000
+MAX_ROWS = 2_000_000
 """Maximum number of rows of a file; the benchmark has 24,400 images in total."""
 
-MOST_MEMORY = 8 * 2**30
+MAX_MEMORY_BYTES = 8 * 2**30
 """Maximum memory for reading, in bytes. A row group of the Hub's files has 0.3 billion, which are briefly in memory
 twice."""
 
@@ -30,21 +30,21 @@ class UnreadableParquet(ValueError):
 
 
 @contextmanager
-def reading_within_bounds() -> Iterator[None]:
+def limited_reading() -> Iterator[None]:
     """Limit the memory of the block; raise its reading errors and exceeding the limit as `UnreadableParquet`."""
     try:
-        with memory_for(MOST_MEMORY):
+        with limit_memory(MAX_MEMORY_BYTES):
             yield
     except MemoryError:
-        raise UnreadableParquet(f"it takes more than {MOST_MEMORY:,} bytes of memory") from None
+        raise UnreadableParquet(f"it takes more than {MAX_MEMORY_BYTES:,} bytes of memory") from None
     except UnreadableParquet:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UnreadableParquet(reason_of(error)) from None
+        raise UnreadableParquet(short_message(error)) from None
 
 
 @contextmanager
-def memory_for(extra_bytes: int) -> Iterator[None]:
+def limit_memory(extra_bytes: int) -> Iterator[None]:
     """Let the block allocate at most `extra_bytes` more than the process has; a larger allocation fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     current_bytes = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * resource.getpagesize()
@@ -61,12 +61,12 @@ def open_parquet(path: Path, columns: Mapping[str, pa.DataType]) -> pq.ParquetFi
 
     Raises `UnreadableParquet` if a column is missing or has another type, or if the file has too many rows.
     """
-    with reading_within_bounds():
+    with limited_reading():
         if path.exists() and not path.is_file():
             raise UnreadableParquet("it is not a regular file")
         file = pq.ParquetFile(path)
-        if not 0 <= file.metadata.num_rows <= MOST_ROWS:
-            raise UnreadableParquet(f"it has {file.metadata.num_rows:,} rows, expected at most {MOST_ROWS:,}")
+        if not 0 <= file.metadata.num_rows <= MAX_ROWS:
+            raise UnreadableParquet(f"it has {file.metadata.num_rows:,} rows, expected at most {MAX_ROWS:,}")
         for name, expected in columns.items():
             actual = file.schema_arrow.field(name).type if name in file.schema_arrow.names else None
             if actual is None or not _is_compatible(actual, expected):

@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 
 from corelib.errors import ArtefactError
 
-LONGEST_NAME = 1024
+MAX_PATH_LENGTH = 1024
 """Maximum number of characters of a path below a folder."""
 
 
-def content_of(path: Path, max_bytes: int) -> bytes:
+def read_bytes(path: Path, max_bytes: int) -> bytes:
     """The bytes of a regular file.
 
     Raises `OSError` if the file is missing, not a regular file, or larger than `max_bytes`. The file is opened without
@@ -30,13 +30,13 @@ def content_of(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def below(folder: Path, name: object) -> Path:
+def path_inside(folder: Path, name: object) -> Path:
     """The path of `name` below `folder`, where `name` comes from a file.
 
     Every path in a manifest, a specification or an index is resolved by this function. Raises `ArtefactError` if
     `name` is not a relative path, or leads out of the folder by `..` or by a link.
     """
-    path = named_below(folder, name)
+    path = unresolved_path_inside(folder, name)
     try:
         leads_out = not path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # the links form a loop
@@ -46,17 +46,17 @@ def below(folder: Path, name: object) -> Path:
     return path
 
 
-def named_below(folder: Path, name: object) -> Path:
-    """As `below`, but checks the name only and resolves no links."""
+def unresolved_path_inside(folder: Path, name: object) -> Path:
+    """As `path_inside`, but checks the name only and resolves no links."""
     relative = PurePosixPath(name) if isinstance(name, str) and name.isprintable() else PurePosixPath("..")
-    if relative.is_absolute() or ".." in relative.parts or not relative.parts or len(str(relative)) > LONGEST_NAME:
+    if relative.is_absolute() or ".." in relative.parts or not relative.parts or len(str(relative)) > MAX_PATH_LENGTH:
         raise ArtefactError(
             f"{folder}: the file {str(name)[:80]!r} leads out of its folder, expected the name of a file below it."
         )
     return folder / relative
 
 
-def followed(path: Path) -> Path:
+def resolve_links(path: Path) -> Path:
     """Resolve the links of a path; a result below the working directory is relative to it.
 
     Raises `ArtefactError` if the links form a loop.
@@ -68,18 +68,18 @@ def followed(path: Path) -> Path:
     return real.relative_to(Path.cwd()) if real.is_relative_to(Path.cwd()) else real
 
 
-def fault_of_folder(folder: Path) -> str | None:
+def why_not_writable(folder: Path) -> str | None:
     """The reason why nothing can be written below a folder, which need not exist yet; None if writing is possible."""
     for part in (folder, *folder.parents):
         if part.is_symlink() and not part.exists():
             return f"{part}: a link to {part.readlink()}, which is missing, expected a folder"
         if part.exists() and not part.is_dir():
             return f"{part}: not a folder, expected one"
-    if not os.access(existing_part(folder), os.W_OK):
+    if not os.access(nearest_existing(folder), os.W_OK):
         return f"{folder}: not writable, expected a writable folder"
     return None
 
 
-def existing_part(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """The path itself if it exists, else the nearest folder above it that exists: it is on the disk of the path."""
     return next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())

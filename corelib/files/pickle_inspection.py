@@ -17,22 +17,22 @@ from typing import Any
 
 import torch
 
-from corelib.errors import reason_of
+from corelib.errors import short_message
 
 ARCHIVE = b"PK\x03\x04"
 """The first bytes of a file in torch's archive format; files saved before 2020 have an older format."""
 
-LARGEST_PICKLE = 16 * 2**20
+MAX_PICKLE_BYTES = 16 * 2**20
 """Maximum size, in bytes, of the pickle that describes a file's tensors. The 2,000 tensors of a CompVis checkpoint take
 0.3 million."""
 
-LARGEST_INFLATION = 64 * 2**20
+MAX_DECOMPRESSION_GROWTH = 64 * 2**20
 """Maximum number of bytes by which an archive may grow when decompressed; torch compresses code but never tensors."""
 
-LARGEST_TUPLE = 1_000
+MAX_TUPLE_SIZE = 1_000
 """Maximum number of values of a tuple, nested tuples included; hashing a tuple visits it along every path."""
 
-MOST_HUGE_NUMBERS = 1_000
+MAX_HUGE_INTEGERS = 1_000
 """Maximum number of integers beyond 64 bits. Any number of them can share one hash, and a dictionary of such keys takes
 time quadratic in their number."""
 
@@ -40,7 +40,7 @@ TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 
 ENCODING = "_codecs.encode"
 
-CALLED = {
+ALLOWED_CALLS = {
     *TENSORS,
     ENCODING,
     "builtins.set",
@@ -53,7 +53,7 @@ CALLED = {
 """Functions and classes that a weight file may call. Those that allocate tensors or bytes of any stated size, without a
 storage, are not among them."""
 
-BESIDE_WEIGHTS = frozenset(
+STUBBED_CLASSES = frozenset(
     {
         "argparse.Namespace",
         "types.SimpleNamespace",
@@ -88,7 +88,7 @@ BESIDE_WEIGHTS = frozenset(
 None of them is needed. Each is replaced by an empty stub, and nothing that the file names is imported or called.
 """
 
-STORAGES = {
+BYTES_PER_VALUE = {
     "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
 }  # fmt: skip
 """Bytes per value of each kind of storage."""
@@ -99,7 +99,7 @@ DTYPES = {
 }  # fmt: skip
 """The name of torch's dtype for each kind of storage."""
 
-STORAGE = re.compile(rf"torch\.(?:cuda\.)?({'|'.join(STORAGES)})Storage")
+STORAGE = re.compile(rf"torch\.(?:cuda\.)?({'|'.join(BYTES_PER_VALUE)})Storage")
 
 DTYPE = re.compile(r"torch\.(bool|bfloat16|float16|float32|float64|u?int8|int16|int32|int64)")
 
@@ -108,7 +108,7 @@ class UnsafeWeights(ValueError):
     """A weight file must not be loaded. The message is a clause without a full stop, to be used in a sentence."""
 
 
-def look_through(path: Path, stub_prefixes: Sequence[str] = ()) -> set[str]:
+def inspect_pickle(path: Path, stub_prefixes: Sequence[str] = ()) -> set[str]:
     """Inspect a file that torch saved; return the names of the classes to be replaced by empty stubs.
 
     Raises `UnsafeWeights` if the file would execute other code or claims more bytes than it has, and `OSError` if it
@@ -131,29 +131,29 @@ def check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-        raise UnsafeWeights(f"the archive is damaged: {reason_of(error)}") from None
-    if unpacked > path.stat().st_size + LARGEST_INFLATION:
+        raise UnsafeWeights(f"the archive is damaged: {short_message(error)}") from None
+    if unpacked > path.stat().st_size + MAX_DECOMPRESSION_GROWTH:
         raise UnsafeWeights(f"its archive grows to {unpacked:,} bytes, more than the file has")
 
 
-def check_sums(path: Path) -> None:
+def check_checksums(path: Path) -> None:
     """Raise `UnsafeWeights` if a record of an archive fails its checksum, which torch itself does not check."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, EOFError, zlib.error) as error:
-        raise UnsafeWeights(f"the archive is damaged: {reason_of(error)}") from None
+        raise UnsafeWeights(f"the archive is damaged: {short_message(error)}") from None
     if damaged is not None:
         raise UnsafeWeights(f"its record {damaged} is damaged")
 
 
 def _inspect_archive(path: Path, stub_prefixes: Sequence[str]) -> set[str]:
-    """`look_through` of an archive: no tensor may claim more bytes than its record has."""
+    """`inspect_pickle` of an archive: no tensor may claim more bytes than its record has."""
     check_archive(path)
     records, sizes = torch._C.PyTorchFileReader(str(path)), record_sizes(path)
-    if sizes.get("data.pkl", LARGEST_PICKLE + 1) > LARGEST_PICKLE:
-        raise UnsafeWeights(f"it has no `data.pkl` of at most {LARGEST_PICKLE:,} bytes")
-    pickle = PickleInspection(io.BytesIO(records.get_record("data.pkl")), stub_prefixes, claims_within(sizes))
+    if sizes.get("data.pkl", MAX_PICKLE_BYTES + 1) > MAX_PICKLE_BYTES:
+        raise UnsafeWeights(f"it has no `data.pkl` of at most {MAX_PICKLE_BYTES:,} bytes")
+    pickle = PickleInspection(io.BytesIO(records.get_record("data.pkl")), stub_prefixes, storage_size_check(sizes))
     pickle.follow()
     return pickle.shelled
 
@@ -164,7 +164,7 @@ def record_sizes(path: Path) -> dict[str, int]:
         return {record.filename.partition("/")[2]: record.file_size for record in archive.infolist()}
 
 
-def claims_within(sizes: Mapping[str, int]) -> Callable[[str, int], None]:
+def storage_size_check(sizes: Mapping[str, int]) -> Callable[[str, int], None]:
     """A check of the storages of an archive: none may claim more bytes than its record has."""
 
     def check_claim(key: str, num_bytes: int) -> None:
@@ -175,13 +175,13 @@ def claims_within(sizes: Mapping[str, int]) -> Callable[[str, int], None]:
 
 
 def _inspect_old_format(path: Path, stub_prefixes: Sequence[str]) -> set[str]:
-    """`look_through` of a file in the format before 1.6.
+    """`inspect_pickle` of a file in the format before 1.6.
 
     It has five pickles: three identify the format, one has the objects, and one has the keys of the storages.
     """
     size, total = path.stat().st_size, 0
     with path.open("rb") as stream:
-        beginning = io.BytesIO(stream.read(LARGEST_PICKLE))
+        beginning = io.BytesIO(stream.read(MAX_PICKLE_BYTES))
 
     def check_claim(_: str, num_bytes: int) -> None:
         nonlocal total
@@ -263,7 +263,7 @@ class PickleInspection:
         except UnsafeWeights:
             raise
         except (ValueError, IndexError, KeyError, OverflowError) as error:
-            raise UnsafeWeights(f"the pickle in it is damaged: {reason_of(error)[:80]}") from None
+            raise UnsafeWeights(f"the pickle in it is damaged: {short_message(error)[:80]}") from None
 
     def _step(self, opcode: str, argument: Any) -> None:
         stack = self._stack
@@ -320,16 +320,16 @@ class PickleInspection:
 
     def _count_huge(self, number: int) -> None:
         self._huge += abs(number) >= 2**64
-        if self._huge > MOST_HUGE_NUMBERS:
-            raise UnsafeWeights(f"its pickle has more than {MOST_HUGE_NUMBERS:,} integers beyond 64 bits")
+        if self._huge > MAX_HUGE_INTEGERS:
+            raise UnsafeWeights(f"its pickle has more than {MAX_HUGE_INTEGERS:,} integers beyond 64 bits")
 
     def _global(self, argument: str) -> _Global:
         module, _, name = argument.partition(" ")
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))  # Python 2 names
         full_name = f"{module}.{name}"
-        if full_name in BESIDE_WEIGHTS or (self._stub_prefixes and full_name.startswith(self._stub_prefixes)):
+        if full_name in STUBBED_CLASSES or (self._stub_prefixes and full_name.startswith(self._stub_prefixes)):
             self.shelled.add(full_name)
-        elif full_name not in CALLED and not STORAGE.fullmatch(full_name) and not DTYPE.fullmatch(full_name):
+        elif full_name not in ALLOWED_CALLS and not STORAGE.fullmatch(full_name) and not DTYPE.fullmatch(full_name):
             raise UnsafeWeights(f"it names {full_name[:100]}, which weights do not need")
         return _Global(full_name)
 
@@ -340,7 +340,7 @@ class PickleInspection:
                 if (kind := STORAGE.fullmatch(name)) is not None:
                     storage = _Storage(key, length, kind[1])
                     if key not in self.storages:
-                        self._check_claim(key, storage.length * STORAGES[storage.kind])
+                        self._check_claim(key, storage.length * BYTES_PER_VALUE[storage.kind])
                     if self.storages.setdefault(key, storage) != storage:
                         raise UnsafeWeights("two tensors describe the storage that they share differently")
                     return storage
@@ -353,7 +353,7 @@ class PickleInspection:
             _check_tensor(arguments.values)
         elif function.name == ENCODING and arguments.values[1:] != ("latin1",):
             raise UnsafeWeights("it has text in an unknown encoding")
-        elif function.name not in CALLED and function.name not in self.shelled:
+        elif function.name not in ALLOWED_CALLS and function.name not in self.shelled:
             raise UnsafeWeights(f"it calls {function.name[:100]}, which weights do not need")
         return _Result(function.name)
 
@@ -364,8 +364,8 @@ class PickleInspection:
 
 def _tuple(values: list[Any]) -> _Tuple:
     weight = sum(value.weight if isinstance(value, _Tuple) else 1 for value in values) + 1
-    if weight > LARGEST_TUPLE:
-        raise UnsafeWeights(f"it has a tuple of more than {LARGEST_TUPLE} values")
+    if weight > MAX_TUPLE_SIZE:
+        raise UnsafeWeights(f"it has a tuple of more than {MAX_TUPLE_SIZE} values")
     return _Tuple(tuple(values), weight)
 
 

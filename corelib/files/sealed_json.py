@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from corelib.errors import ArtefactError
 from corelib.files.hashing import sha256_of_text
-from corelib.files.json_files import as_json, read_json, write_json
+from corelib.files.json_files import read_json, to_json, write_json
 
 MAX_FAULT = 160
-"""Maximum number of characters of `first_fault`."""
+"""Maximum number of characters of `first_validation_error`."""
 
 
 class SealedRecord(BaseModel):
@@ -51,11 +51,11 @@ Kind = TypeVar("Kind", bound=SealedRecord)
 
 
 def read_record(path: Path, kind: type[Kind]) -> Kind:
-    """Read a record. Raises `ArtefactError` as `read_json` and `record_in` do."""
-    return record_in(read_json(path), kind, path)
+    """Read a record. Raises `ArtefactError` as `read_json` and `parse_record` do."""
+    return parse_record(read_json(path), kind, path)
 
 
-def record_in(content: Any, kind: type[Kind], path: Path, **given: Any) -> Kind:
+def parse_record(content: Any, kind: type[Kind], path: Path, **given: Any) -> Kind:
     """The record in the content of a JSON file.
 
     Args:
@@ -72,7 +72,7 @@ def record_in(content: Any, kind: type[Kind], path: Path, **given: Any) -> Kind:
         record = kind.model_validate({**content, **given})
     except ValidationError as error:
         raise ArtefactError(
-            f"{path}: not a {kind.KIND} ({first_fault(error)}); delete it and ask for the target again."
+            f"{path}: not a {kind.KIND} ({first_validation_error(error)}); delete it and ask for the target again."
         ) from None
     if not has_its_seal(content):
         raise ArtefactError(
@@ -82,7 +82,7 @@ def record_in(content: Any, kind: type[Kind], path: Path, **given: Any) -> Kind:
     return record
 
 
-def if_readable(reader: Callable[[Path], Kind], path: Path) -> Kind | None:
+def read_or_none(reader: Callable[[Path], Kind], path: Path) -> Kind | None:
     """The record that `reader` returns; None if the file is missing or damaged."""
     try:
         return reader(path)
@@ -95,18 +95,18 @@ def write_record(path: Path, record: SealedRecord) -> None:
     write_json(path, record.content)
 
 
-def is_as_written(path: Path, record: SealedRecord) -> bool:
+def bytes_match(path: Path, record: SealedRecord) -> bool:
     """Whether a file has exactly the bytes that `write_record` writes for the record read from it.
 
     A seal covers values, and two spellings of one value may differ in a single bit: 1e-05 and 1E-05.
     """
     try:
-        return path.read_bytes() == as_json(record.content).encode("utf-8", "surrogatepass")
+        return path.read_bytes() == to_json(record.content).encode("utf-8", "surrogatepass")
     except (OSError, RecursionError):
         return False
 
 
-def first_fault(error: ValidationError) -> str:
+def first_validation_error(error: ValidationError) -> str:
     """The key and the message of the first validation error, on one line of at most `MAX_FAULT` characters."""
     fault = error.errors(include_url=False)[0]
     key, message = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")

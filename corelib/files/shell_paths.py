@@ -17,10 +17,10 @@ from pathlib import Path
 
 from corelib.files.printable import printable
 
-TAKEN_APART = re.compile(r"[ \t\n\\'\"`$&|;<>()*?\[]|\{[^{}]*(,|\.\.)[^{}]*\}")
+SHELL_SPECIAL = re.compile(r"[ \t\n\\'\"`$&|;<>()*?\[]|\{[^{}]*(,|\.\.)[^{}]*\}")
 """Characters, and brace expansions, that a shell does not take as part of an unquoted word."""
 
-IN_WORDS = {
+CHARACTER_NAMES = {
     " ": "a blank",
     "\t": "a tab",
     "\n": "a line break",
@@ -30,9 +30,9 @@ IN_WORDS = {
 }
 
 
-def faults_of_places(python: Path, repository: Path) -> Iterator[str]:
+def path_faults(python: Path, repository: Path) -> Iterator[str]:
     """The reasons why no job can be started with this interpreter and this clone."""
-    if match := TAKEN_APART.search(str(python)):
+    if match := SHELL_SPECIAL.search(str(python)):
         yield (
             f"{printable(str(python))}: its path contains {_in_words(match[0])}, which breaks Snakemake's command "
             "lines; move the clone, or create the environment elsewhere with `make env VENV=/some/folder` and run "
@@ -45,7 +45,7 @@ def faults_of_places(python: Path, repository: Path) -> Iterator[str]:
         )
 
 
-def fault_on_cluster(snakefile: Path) -> str | None:
+def cluster_path_fault(snakefile: Path) -> str | None:
     """The reason why the path of a Snakefile cannot be passed to a cluster's jobs; None if it can."""
     path = str(snakefile)
     broken = [mark for mark in path if mark in "$`\\" or not mark.isprintable()]
@@ -60,13 +60,13 @@ def fault_on_cluster(snakefile: Path) -> str | None:
 
 
 def _in_words(mark: str) -> str:
-    return IN_WORDS.get(mark, f"`{mark}`" if mark.isprintable() else repr(mark))
+    return CHARACTER_NAMES.get(mark, f"`{mark}`" if mark.isprintable() else repr(mark))
 
 
 def main() -> int:
     """Print the faults of the path of an environment that is not created yet; return the exit status."""
     python = Path(sys.argv[1]).absolute() / "bin/python"
-    faults = list(faults_of_places(python, Path.cwd()))
+    faults = list(path_faults(python, Path.cwd()))
     for fault in faults:
         print(f"Error: {fault}.", file=sys.stderr)
     return 1 if faults else 0

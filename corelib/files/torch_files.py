@@ -18,16 +18,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from corelib.errors import ArtefactError, AssetError, reason_of
+from corelib.errors import ArtefactError, AssetError, short_message
 from corelib.files.pickle_inspection import (
     DTYPES,
     PickleInspection,
     UnsafeWeights,
     check_archive,
-    claims_within,
+    inspect_pickle,
     is_archive,
-    look_through,
     record_sizes,
+    storage_size_check,
 )
 
 
@@ -48,7 +48,7 @@ def read_plain_weights(path: Path, expected: str, stub_prefixes: Sequence[str] =
         raise AssetError(f"{path}: the file is missing, expected {expected}.") from None
     except Exception as error:  # torch raises many types of exceptions for damaged files
         raise AssetError(
-            f"{path}: not loadable as plain weights ({reason_of(error)}), expected tensors only."
+            f"{path}: not loadable as plain weights ({short_message(error)}), expected tensors only."
         ) from None
 
 
@@ -57,7 +57,7 @@ def load_pickled(path: Path, stub_prefixes: Sequence[str] = (), mapped: bool = F
 
     Raises `UnsafeWeights`, `OSError`, and any exception of torch's.
     """
-    names = look_through(path, stub_prefixes)
+    names = inspect_pickle(path, stub_prefixes)
     stubs: list[Any] = [(_stub_of(name), name) for name in names]
     with safe_globals(stubs):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_archive(path))
@@ -72,14 +72,14 @@ def read_safetensors(path: Path, names: Iterable[str] = ()) -> dict[str, Tensor]
         tensors: dict[str, Tensor] = load_file(path)
     except Exception as error:  # safetensors raises many types of exceptions for damaged files
         raise ArtefactError(
-            f"{path}: not readable as tensors ({reason_of(error)}); delete it and ask for the target again."
+            f"{path}: not readable as tensors ({short_message(error)}); delete it and ask for the target again."
         ) from None
     if missing := [name for name in names if name not in tensors]:
         raise ArtefactError(f"{path}: it has no tensor `{missing[0]}`; delete it and ask for the target again.")
     return tensors
 
 
-PROGRAM = ("__torch__.", "torch.jit._pickle.")
+TORCHSCRIPT_PREFIXES = ("__torch__.", "torch.jit._pickle.")
 """Beginnings of the names of classes in a TorchScript file's pickle: modules of its program, and lists of numbers."""
 
 
@@ -96,7 +96,9 @@ def torchscript_values(path: Path) -> dict[str, Tensor] | None:
     names = set(records.get_all_records())
     if "data.pkl" not in names or not any(name.startswith("code/") for name in names):
         raise UnsafeWeights("it contains no program, expected a TorchScript file")
-    pickle = PickleInspection(io.BytesIO(records.get_record("data.pkl")), PROGRAM, claims_within(record_sizes(path)))
+    pickle = PickleInspection(
+        io.BytesIO(records.get_record("data.pkl")), TORCHSCRIPT_PREFIXES, storage_size_check(record_sizes(path))
+    )
     try:
         pickle.follow()
     except UnsafeWeights:

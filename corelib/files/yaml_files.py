@@ -31,18 +31,18 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.reader import ReaderError
 
-from corelib.files.paths import content_of
+from corelib.files.paths import read_bytes
 
-LARGEST_FILE = 256 * 2**10
+MAX_YAML_BYTES = 256 * 2**10
 """Maximum size of a file in bytes. The paper's study has 18 thousand; reading 100 thousand takes a second."""
 
-MOST_VALUES = 100_000
+MAX_VALUES = 100_000
 """Maximum number of values in a file. An alias counts as many as the value to which it refers."""
 
-MOST_LEVELS = 100
+MAX_DEPTH = 100
 """Maximum nesting depth of sections and lists. The paper's study has 7."""
 
-LONGEST_NUMBER = 40
+MAX_NUMBER_LENGTH = 40
 """Maximum number of characters of a number."""
 
 MERGE = "<<"
@@ -86,7 +86,7 @@ class UnreadableYaml(ValueError):
         super().__init__(reason)
         self.line = line
 
-    def place_in(self, path: Path | str) -> str:
+    def location_in(self, path: Path | str) -> str:
         """The file with the line number, for the beginning of a sentence."""
         return f"{path}, line {self.line}" if self.line else str(path)
 
@@ -94,7 +94,7 @@ class UnreadableYaml(ValueError):
 def read_yaml(path: Path) -> Any:
     """Read a YAML file: sections, lists, texts, numbers. Raises `UnreadableYaml`."""
     try:
-        return parse_yaml(content_of(path, LARGEST_FILE).decode("utf-8"))
+        return parse_yaml(read_bytes(path, MAX_YAML_BYTES).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableYaml(str(error)) from None
 
@@ -141,8 +141,8 @@ class _Document:
         if event.tag is not None:
             tag = _shown(event.tag.replace("tag:yaml.org,2002:", "!!"))
             raise UnreadableYaml(f"a value has the tag {tag}, expected the value without a tag", line)
-        if level > MOST_LEVELS:
-            raise UnreadableYaml(f"sections and lists are nested more than {MOST_LEVELS} deep", line)
+        if level > MAX_DEPTH:
+            raise UnreadableYaml(f"sections and lists are nested more than {MAX_DEPTH} deep", line)
         if event.anchor is not None:
             if event.anchor in self.anchors:
                 raise UnreadableYaml(f"the anchor {_shown(f'&{event.anchor}')} is written twice, expected once", line)
@@ -199,8 +199,8 @@ class _Document:
 
     def _add(self, count: int, line: int) -> None:
         self.count += count
-        if self.count > MOST_VALUES:
-            raise UnreadableYaml(f"with its aliases expanded, it has more than {MOST_VALUES:,} values", line)
+        if self.count > MAX_VALUES:
+            raise UnreadableYaml(f"with its aliases expanded, it has more than {MAX_VALUES:,} values", line)
 
 
 def _merged(parts: Any, line: int) -> dict[str, Any]:
@@ -221,8 +221,8 @@ def _value_of_plain(text: str, line: int) -> Any:
             raise UnreadableYaml(f"YAML readers disagree about what {_shown(text)} means, expected {instead}", line)
     if not FLOAT.fullmatch(text):
         return text
-    if len(text) > LONGEST_NUMBER:
-        raise UnreadableYaml(f"a number of {len(text):,} characters, expected at most {LONGEST_NUMBER}", line)
+    if len(text) > MAX_NUMBER_LENGTH:
+        raise UnreadableYaml(f"a number of {len(text):,} characters, expected at most {MAX_NUMBER_LENGTH}", line)
     if INTEGER.fullmatch(text):
         return int(text)
     number = float(text)
@@ -263,4 +263,4 @@ def _line_at(text: str, position: int) -> int:
 
 def _shown(text: str) -> str:
     """A text in backticks, cut if it is long."""
-    return f"`{text}`" if len(text) <= LONGEST_NUMBER else f"`{text[:LONGEST_NUMBER]}...`"
+    return f"`{text}`" if len(text) <= MAX_NUMBER_LENGTH else f"`{text[:MAX_NUMBER_LENGTH]}...`"

@@ -25,7 +25,7 @@ class BaseModel:
         self._sha256: Mapping[str, str] = world.facts["parts"]
 
     @property
-    def identity(self) -> str:
+    def unet_sha256(self) -> str:
         """Sha256 of the U-Net. Each delta records the U-Net that it was trained from."""
         return self._sha256[self._unet]
 
@@ -51,4 +51,4 @@ class BaseModel:
 
     def _part(self, part: str) -> Path:
         """The folder of a part, verified against the sha256 in the manifest."""
-        return self._world.outside(f"{self._world.facts['pipeline']}/{part}", self._sha256[part])
+        return self._world.verified_external(f"{self._world.facts['pipeline']}/{part}", self._sha256[part])

@@ -15,7 +15,7 @@ from corelib.models.classifier_checkpoint import load_classifier
 from corelib.models.device import Device
 from corelib.runs.manifest import Manifest
 
-LARGEST_RESOLUTION = 4096
+MAX_RESOLUTION = 4096
 """Maximum side, in pixels, of the square to which an image is resized before classification."""
 
 
@@ -27,15 +27,15 @@ class ImageClassifier:
         if not _is_valid_description(facts["architecture"], facts["classes"], facts["resolution"]):
             raise ArtefactError(
                 f"{world.folder}: invalid description of the {label} classifier, expected a timm architecture, "
-                f"a list of class names and a resolution from 1 to {LARGEST_RESOLUTION}."
+                f"a list of class names and a resolution from 1 to {MAX_RESOLUTION}."
             )
         self.classes: list[str] = facts["classes"]
         self.resolution: int = facts["resolution"]
         self.device = device
-        path = world.outside(facts["weights"], facts["sha256"])
+        path = world.verified_external(facts["weights"], facts["sha256"])
         self.model = load_classifier(path, facts["architecture"], len(self.classes)).to(device.torch_device)
 
-    def prepared(self, image: Image.Image) -> Tensor:
+    def preprocess(self, image: Image.Image) -> Tensor:
         """Preprocess an image into the classifier's input, (3, side, side) in [-1, 1]."""
         if image.size != (self.resolution, self.resolution):
             image = image.resize((self.resolution, self.resolution), Image.Resampling.BILINEAR)
@@ -45,7 +45,7 @@ class ImageClassifier:
     @torch.no_grad()
     def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
         """Class probabilities, (len(images), classes)."""
-        batch = torch.stack([self.prepared(image) for image in images])
+        batch = torch.stack([self.preprocess(image) for image in images])
         return self.model(batch.to(self.device.torch_device)).float().softmax(dim=1).cpu()
 
     @torch.no_grad()
@@ -63,5 +63,5 @@ def _is_valid_description(architecture: object, classes: object, resolution: obj
         and isinstance(classes, list)
         and all(isinstance(name, str) for name in classes)
         and isinstance(resolution, int)
-        and 0 < resolution <= LARGEST_RESOLUTION
+        and 0 < resolution <= MAX_RESOLUTION
     )

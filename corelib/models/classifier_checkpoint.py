@@ -14,31 +14,31 @@ from typing import Any
 import timm
 from torch import Tensor
 
-from corelib.errors import AssetError, reason_of
+from corelib.errors import AssetError, short_message
 from corelib.files.torch_files import read_plain_weights
 from corelib.models.state_dicts import (
-    COMPILED,
-    UnfitWeights,
+    COMPILED_PREFIX,
+    WeightsMismatch,
+    as_state_dict,
+    build_empty,
     check_finite,
     check_fit,
-    give_weights,
-    named_tensors,
-    without_prefix,
-    without_weights,
+    copy_weights,
+    strip_prefix,
 )
 
 log = logging.getLogger(__name__)
 
-NESTINGS = ("model_state_dict", "state_dict", "model", "ema", "state_dict_ema", "model_ema")
+STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model", "ema", "state_dict_ema", "model_ema")
 """Keys under which training scripts save a state dict."""
 
-DEEPEST = 3
+MAX_NESTING = 3
 """Maximum nesting depth of these keys."""
 
-WRAPPERS = ("module.", COMPILED)
+WRAPPER_PREFIXES = ("module.", COMPILED_PREFIX)
 """Prefixes that `DataParallel` and `torch.compile` add to the names of tensors; the network is the same."""
 
-LAST_LAYERS = ("head.bias", "fc.bias", "classifier.bias")
+LAST_LAYER_BIASES = ("head.bias", "fc.bias", "classifier.bias")
 """Names of the last layer's bias in timm classifiers."""
 
 
@@ -49,10 +49,10 @@ def build_classifier(architecture: str, classes: int) -> Any:
             f"{architecture}: timm has no architecture of this name, expected one that timm itself includes."
         )
     try:
-        return without_weights(lambda: timm.create_model(architecture, pretrained=False, num_classes=classes))
+        return build_empty(lambda: timm.create_model(architecture, pretrained=False, num_classes=classes))
     except Exception as error:  # for instance, a network for another task takes no `num_classes`
         raise AssetError(
-            f"{architecture}: timm cannot build a classifier of this architecture ({reason_of(error)})."
+            f"{architecture}: timm cannot build a classifier of this architecture ({short_message(error)})."
         ) from None
 
 
@@ -64,8 +64,8 @@ def load_classifier(path: Path, architecture: str, classes: int) -> Any:
     network = build_classifier(architecture, classes)
     weights = read_weights(path, network, classes)
     try:
-        give_weights(network, weights)
-    except UnfitWeights as error:
+        copy_weights(network, weights)
+    except WeightsMismatch as error:
         raise _unfit_error(path, network, error) from None
     return network.eval().requires_grad_(False)
 
@@ -84,7 +84,7 @@ def check_classifier(path: Path, architecture: str, classes: int, values: bool) 
     try:
         if values:
             check_finite(weights)
-    except UnfitWeights as error:
+    except WeightsMismatch as error:
         raise _unfit_error(path, network, error) from None
 
 
@@ -99,10 +99,10 @@ def read_weights(path: Path, network: Any, classes: int) -> dict[str, Tensor]:
     faults: list[AssetError] = []
     for key, inner in _candidate_state_dicts(content):
         try:
-            tensors, wrappers = _strip_wrappers(named_tensors(inner))
+            tensors, wrappers = _strip_wrappers(as_state_dict(inner))
             _check_classes(tensors, classes)
             check_fit(tensors, expected)
-        except UnfitWeights as error:
+        except WeightsMismatch as error:
             faults.append(_unfit_error(path, network, error, f" under {key}" if key else ""))
         else:
             fitting[key] = tensors
@@ -121,8 +121,8 @@ def read_weights(path: Path, network: Any, classes: int) -> dict[str, Tensor]:
 
 def _candidate_state_dicts(content: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Candidate state dicts and their keys: all values under the usual keys, or the whole content if there are none."""
-    keys = [name for name in NESTINGS if isinstance(content, Mapping) and name in content]
-    if not keys or depth == DEEPEST:
+    keys = [name for name in STATE_DICT_KEYS if isinstance(content, Mapping) and name in content]
+    if not keys or depth == MAX_NESTING:
         yield key, content
         return
     for name in keys:
@@ -132,17 +132,19 @@ def _candidate_state_dicts(content: Any, key: str = "", depth: int = 0) -> Itera
 def _strip_wrappers(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """Remove the prefixes of wrappers from the names of tensors; also describe these prefixes in words."""
     removed = []
-    while common := [prefix for prefix in WRAPPERS if tensors and all(name.startswith(prefix) for name in tensors)]:
-        tensors = without_prefix(tensors, common[0])
+    while common := [
+        prefix for prefix in WRAPPER_PREFIXES if tensors and all(name.startswith(prefix) for name in tensors)
+    ]:
+        tensors = strip_prefix(tensors, common[0])
         removed.append(f"`{common[0]}`")
     return tensors, f", after removing {' and '.join(removed)} from their names" if removed else ""
 
 
 def _check_classes(tensors: Mapping[str, Tensor], classes: int) -> None:
-    outputs = {len(tensor) for name, tensor in tensors.items() if name.endswith(LAST_LAYERS) and tensor.ndim}
+    outputs = {len(tensor) for name, tensor in tensors.items() if name.endswith(LAST_LAYER_BIASES) and tensor.ndim}
     if outputs and outputs != {classes}:
-        raise UnfitWeights(f"the classifier has {min(outputs)} classes, expected {classes}")
+        raise WeightsMismatch(f"the classifier has {min(outputs)} classes, expected {classes}")
 
 
-def _unfit_error(path: Path, network: Any, error: UnfitWeights, where: str = "") -> AssetError:
+def _unfit_error(path: Path, network: Any, error: WeightsMismatch, where: str = "") -> AssetError:
     return AssetError(f"{path}: not the weights of {type(network).__name__}{where} ({error}).")

@@ -13,26 +13,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from corelib.errors import ArtefactError, AssetError, reason_of
-from corelib.files.atomic import written_whole
-from corelib.models.state_dicts import UnfitWeights, check_fit
-from corelib.settings.trainable import Trained
+from corelib.errors import ArtefactError, AssetError, short_message
+from corelib.files.atomic import atomic_write
+from corelib.models.state_dicts import WeightsMismatch, check_fit
+from corelib.settings.trainable import TrainableTensors
 
-DELTA = "delta.safetensors"
+DELTA_FILE = "delta.safetensors"
 
 DELTA_FORMAT = "corelib delta 2"
 
 CROSS_ATTENTION = "attn2"
 """Name of the cross-attention in the transformer blocks of diffusers."""
 
-TRAINED: Mapping[Trained, tuple[str, ...]] = {
+TRAINED_NAME_PARTS: Mapping[TrainableTensors, tuple[str, ...]] = {
     "cross_attention": (f"{CROSS_ATTENTION}.",),
     "keys_and_values": (f"{CROSS_ATTENTION}.to_k.", f"{CROSS_ATTENTION}.to_v."),
 }
 """Substrings that identify the names of the trained tensors."""
 
 
-def trained_tensors(unet: UNet2DConditionModel, trained: Trained) -> dict[str, torch.nn.Parameter]:
+def trained_parameters(unet: UNet2DConditionModel, trained: TrainableTensors) -> dict[str, torch.nn.Parameter]:
     """The trained parameters by name, sorted: those with `attn2` in their name, or a subset of them.
 
     Raises `AssetError` if the U-Net has none.
@@ -40,17 +40,17 @@ def trained_tensors(unet: UNet2DConditionModel, trained: Trained) -> dict[str, t
     parameters = {
         name: parameter
         for name, parameter in sorted(unet.named_parameters())
-        if any(part in name for part in TRAINED[trained])
+        if any(part in name for part in TRAINED_NAME_PARTS[trained])
     }
     if not parameters:
         raise AssetError("the U-Net has no cross-attention: no parameter has `attn2` in its name.")
     return parameters
 
 
-def save_delta(path: Path, tensors: Mapping[str, Tensor], trained: Trained, base: str, run: str) -> None:
+def save_delta(path: Path, tensors: Mapping[str, Tensor], trained: TrainableTensors, base: str, run: str) -> None:
     """Write the trained tensors and the identity of their base model."""
     on_cpu = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         # A single metadata entry: safetensors writes several in random order, and equal deltas must be equal files.
         header = json.dumps({"format": DELTA_FORMAT, "base": base, "run": run, "trained": trained}, sort_keys=True)
         save_file(on_cpu, temporary, metadata={"delta": header})
@@ -72,16 +72,16 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError) as error:
         raise ArtefactError(
-            f"{path}: the delta is damaged ({reason_of(error)}); delete it and ask for the target again."
+            f"{path}: the delta is damaged ({short_message(error)}); delete it and ask for the target again."
         ) from None
-    trained = trained_tensors(unet, header["trained"])
+    trained = trained_parameters(unet, header["trained"])
     if differing := sorted(trained.keys() ^ tensors.keys()):
         raise ArtefactError(
             f"{path}: the names of its tensors are not those of the trained tensors; first difference: {differing[0]}."
         )
     try:
         check_fit(tensors, trained)
-    except UnfitWeights as error:
+    except WeightsMismatch as error:
         raise ArtefactError(f"{path}: not a delta of this U-Net ({error}).") from None
     with torch.no_grad():
         for name, parameter in trained.items():
@@ -91,7 +91,11 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
 def _read_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
         header: dict[str, Any] = json.loads((metadata or {})["delta"])
-        is_valid = header["format"] == DELTA_FORMAT and isinstance(header["base"], str) and header["trained"] in TRAINED
+        is_valid = (
+            header["format"] == DELTA_FORMAT
+            and isinstance(header["base"], str)
+            and header["trained"] in TRAINED_NAME_PARTS
+        )
     except (KeyError, TypeError, ValueError):
         is_valid = False
     if not is_valid:

@@ -14,7 +14,7 @@ from corelib.settings.precision import Precision
 MIXED_PRECISION: dict[str, Literal["no", "bf16", "fp16"]] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def compute_with(threads: int) -> None:
+def set_reproducible(threads: int) -> None:
     """Make this process compute reproducibly, and in full fp32 wherever fp32 is configured.
 
     Sets the number of CPU threads, enables deterministic algorithms and disables TF32. TF32 has 10 of the 23 mantissa
@@ -35,7 +35,7 @@ class Device:
     """The device of this process, with autocast to the precision that is configured for it."""
 
     def __init__(self, precision: Precision, threads: int) -> None:
-        compute_with(threads)
+        set_reproducible(threads)
         name = precision.gpu if torch.cuda.is_available() else precision.cpu
         self._accelerator = Accelerator(mixed_precision=MIXED_PRECISION[name], cpu=not torch.cuda.is_available())
         self.torch_device: torch.device = self._accelerator.device

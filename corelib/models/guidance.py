@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def guided(predictions: Tensor, scale: float) -> Tensor:
+def apply_guidance(predictions: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: e_0 + s (e_p - e_0).
 
     Args:

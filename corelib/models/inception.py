@@ -10,21 +10,21 @@ from cleanfid.inception_torchscript import InceptionV3W
 from torch import Tensor
 from torchvision.models import inception_v3
 
-from corelib.errors import AssetError, reason_of
+from corelib.errors import AssetError, short_message
 from corelib.files.pickle_inspection import check_archive
 from corelib.files.torch_files import load_pickled
 from corelib.models.state_dicts import (
-    UnfitWeights,
+    WeightsMismatch,
+    as_state_dict,
+    build_empty,
     check_finite,
     check_fit,
-    give_weights,
-    named_tensors,
-    without_weights,
+    copy_weights,
 )
 
 INCEPTION_FEATURES = 2048
 
-LAST_MIXTURE = "Mixed_7c"
+LAST_MIXTURE_LAYER = "Mixed_7c"
 """Last layer of torchvision's Inception before pooling, with 2,048 channels."""
 
 
@@ -38,7 +38,7 @@ class _Inception(InceptionV3W):  # type: ignore[misc]
         self.resize_inside = resize_inside
 
 
-def clean_inception(path: Path, resize_inside: bool) -> Any:
+def load_clean_fid_inception(path: Path, resize_inside: bool) -> Any:
     """clean-fid's Inception network from a TorchScript file.
 
     TorchScript is a program, so the file must be locked. Raises `AssetError` if the file is not TorchScript, or if its
@@ -48,48 +48,48 @@ def clean_inception(path: Path, resize_inside: bool) -> Any:
         check_archive(path)
         network = _Inception(path, resize_inside)
         check_finite(dict(network.base.state_dict()))
-    except UnfitWeights as error:
+    except WeightsMismatch as error:
         raise AssetError(f"{path}: not loadable as an Inception network ({error}).") from None
     except Exception as error:  # torch raises many kinds for damaged files
-        raise AssetError(f"{path}: not loadable as TorchScript ({reason_of(error)}).") from None
+        raise AssetError(f"{path}: not loadable as TorchScript ({short_message(error)}).") from None
     return network.eval()
 
 
-def torchvision_inception(path: Path) -> Any:
+def load_torchvision_inception(path: Path) -> Any:
     """torchvision's Inception v3 with the weights of a file, which is read without executing code.
 
     Raises `AssetError` if the file does not hold the weights of this network.
     """
     network = _untrained_inception()
     try:
-        give_weights(network, named_tensors(load_pickled(path, mapped=True)))
-    except UnfitWeights as error:
+        copy_weights(network, as_state_dict(load_pickled(path, mapped=True)))
+    except WeightsMismatch as error:
         raise _torchvision_error(path, str(error)) from None
     except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        raise _torchvision_error(path, reason_of(error)) from None
+        raise _torchvision_error(path, short_message(error)) from None
     return network.eval().requires_grad_(False)
 
 
 def check_torchvision_inception(path: Path, values: bool) -> None:
-    """Raise `AssetError` if `torchvision_inception` would, without loading the weights.
+    """Raise `AssetError` if `load_torchvision_inception` would, without loading the weights.
 
     Args:
         path: the file.
         values: whether to read all values and check that they are finite.
     """
     try:
-        tensors = named_tensors(load_pickled(path, mapped=True))
+        tensors = as_state_dict(load_pickled(path, mapped=True))
         check_fit(tensors, _untrained_inception().state_dict())
         if values:
             check_finite(tensors)
-    except UnfitWeights as error:
+    except WeightsMismatch as error:
         raise _torchvision_error(path, str(error)) from None
     except Exception as error:  # torch raises many kinds for damaged or unsafe files
-        raise _torchvision_error(path, reason_of(error)) from None
+        raise _torchvision_error(path, short_message(error)) from None
 
 
 def _untrained_inception() -> Any:
-    return without_weights(lambda: inception_v3(weights=None, transform_input=True, init_weights=False))
+    return build_empty(lambda: inception_v3(weights=None, transform_input=True, init_weights=False))
 
 
 def _torchvision_error(path: Path, reason: str) -> AssetError:
@@ -103,7 +103,9 @@ def mixture_features(network: Any, pixels: Tensor) -> Tensor:
     input itself.
     """
     outputs: list[Tensor] = []
-    hook = getattr(network, LAST_MIXTURE).register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    hook = getattr(network, LAST_MIXTURE_LAYER).register_forward_hook(
+        lambda _module, _inputs, output: outputs.append(output)
+    )
     try:
         network(pixels * 2 - 1)
     finally:

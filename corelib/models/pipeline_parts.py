@@ -19,39 +19,39 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from corelib.errors import ArtefactError, AssetError, listed, reason_of
-from corelib.files.json_files import Record, read_json
-from corelib.files.paths import named_below
+from corelib.errors import ArtefactError, AssetError, listed, short_message
+from corelib.files.json_files import JsonRecord, read_json
+from corelib.files.paths import unresolved_path_inside
 from corelib.files.pickle_inspection import UnsafeWeights
 from corelib.files.torch_files import load_pickled
 from corelib.models.state_dicts import (
-    COMPILED,
-    UnfitWeights,
+    COMPILED_PREFIX,
+    WeightsMismatch,
+    as_state_dict,
+    build_empty,
     check_finite,
     check_fit,
-    give_weights,
-    named_tensors,
-    without_prefix,
-    without_weights,
+    copy_weights,
+    strip_prefix,
 )
 
 # Configurations
 
 
-ATTENTION = (None, "eager", "sdpa")
+ATTENTION_IMPLEMENTATIONS = (None, "eager", "sdpa")
 """Attention implementations that transformers includes; for any other name it would fetch a package."""
 
 FLOATING_POINT = (None, "float16", "bfloat16", "float32", "float64", "torch.float16", "torch.bfloat16", "torch.float32")
 """Types of weights that a configuration may name. They have no effect: networks are loaded in fp32."""
 
-COMMIT = "0123456789abcdef"
+HEX_DIGITS = "0123456789abcdef"
 
 
 def _is_commit(value: object) -> bool:
-    return value is None or (isinstance(value, str) and set(value) <= set(COMMIT))
+    return value is None or (isinstance(value, str) and set(value) <= set(HEX_DIGITS))
 
 
-LEADS_TO_CODE: Mapping[str, Callable[[object], bool]] = {
+CODE_LOADING_KEYS: Mapping[str, Callable[[object], bool]] = {
     **dict.fromkeys(
         (
             "_attn_implementation",
@@ -61,7 +61,7 @@ LEADS_TO_CODE: Mapping[str, Callable[[object], bool]] = {
             "_experts_implementation_internal",
             "experts_implementation",
         ),
-        lambda value: value is None or value in ATTENTION,
+        lambda value: value is None or value in ATTENTION_IMPLEMENTATIONS,
     ),
     **dict.fromkeys(("dtype", "torch_dtype"), lambda value: value in FLOATING_POINT),
     **dict.fromkeys(("trust_remote_code", "use_kernels"), lambda value: value in (None, False)),
@@ -83,7 +83,7 @@ LEADS_TO_CODE: Mapping[str, Callable[[object], bool]] = {
 }
 """Keys that can make a library run other code or read other files, each with a predicate for its harmless values."""
 
-VOCABULARY = ("vocab.json", "tokenizer.json", "added_tokens.json")
+VOCABULARY_FILES = ("vocab.json", "tokenizer.json", "added_tokens.json")
 """JSON files whose keys are words, not settings."""
 
 
@@ -117,7 +117,7 @@ def _read_settings(path: Path, kind: type) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise AssetError(f"{path}: not readable as a JSON object, expected the configuration of {kind.__name__}.")
     for key, value in _entries(content):
-        allows = LEADS_TO_CODE.get(key)
+        allows = CODE_LOADING_KEYS.get(key)
         if allows is not None and not allows(value):
             raise AssetError(
                 f"{path}: `{key}` is {str(value)[:80]!r}, which would load other code or files; remove the key from "
@@ -153,9 +153,9 @@ class Part:
     renamed: Callable[[Mapping[str, Tensor], Any], dict[str, Tensor]]
 
 
-NESTED = "text_model."
+TEXT_MODEL_PREFIX = "text_model."
 
-POSITIONS = "embeddings.position_ids"
+POSITION_IDS = "embeddings.position_ids"
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the projections of an autoencoder's attention in older versions of diffusers, and the current names."""
@@ -167,9 +167,9 @@ def _keep_names(tensors: Mapping[str, Tensor], _: Any) -> dict[str, Tensor]:
 
 def _rename_text_encoder(tensors: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
     """transformers 5 omits the prefix `text_model.`; older versions saved position ids, which the network computes."""
-    prefix = NESTED if any(name.startswith(NESTED) for name in network.state_dict()) else ""
-    bare = {name: tensor for name, tensor in tensors.items() if name.removeprefix(NESTED) != POSITIONS}
-    return {prefix + name: tensor for name, tensor in without_prefix(bare, NESTED).items()}
+    prefix = TEXT_MODEL_PREFIX if any(name.startswith(TEXT_MODEL_PREFIX) for name in network.state_dict()) else ""
+    bare = {name: tensor for name, tensor in tensors.items() if name.removeprefix(TEXT_MODEL_PREFIX) != POSITION_IDS}
+    return {prefix + name: tensor for name, tensor in strip_prefix(bare, TEXT_MODEL_PREFIX).items()}
 
 
 def _rename_autoencoder(tensors: Mapping[str, Tensor], _: Any) -> dict[str, Tensor]:
@@ -180,7 +180,7 @@ def _rename_autoencoder(tensors: Mapping[str, Tensor], _: Any) -> dict[str, Tens
         if ".attentions." in name and projection in OLD_ATTENTION:
             name = f"{parent}.{OLD_ATTENTION[projection]}.{leaf}"
         if name in renamed:
-            raise UnfitWeights(f"it has {name} under both its old and its new name")
+            raise WeightsMismatch(f"it has {name} under both its old and its new name")
         renamed[name] = tensor
     return renamed
 
@@ -203,7 +203,7 @@ def build_network(part: Part, folder: Path) -> Any:
     """The network that a folder configures, without weights. Raises `AssetError`."""
     configuration = read_configuration(folder / "config.json", part.kind)
     with _as_asset_error(folder, part.kind):
-        return without_weights(lambda: part.build(configuration))
+        return build_empty(lambda: part.build(configuration))
 
 
 def load_network(part: Part, folder: Path) -> Any:
@@ -213,7 +213,7 @@ def load_network(part: Part, folder: Path) -> Any:
     """
     network = build_network(part, folder)
     with _as_asset_error(folder, part.kind):
-        give_weights(network, _read_weights(part, folder, network))
+        copy_weights(network, _read_weights(part, folder, network))
     return network.eval().requires_grad_(False)
 
 
@@ -237,7 +237,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     """The tokenizer in a folder. Raises `AssetError`."""
     read_configuration(folder / "tokenizer_config.json", CLIPTokenizer, ("CLIPTokenizerFast",))
     for path in sorted(folder.glob("*.json")):
-        if path.name not in VOCABULARY:
+        if path.name not in VOCABULARY_FILES:
             _read_settings(path, CLIPTokenizer)
     with _as_asset_error(folder, CLIPTokenizer):
         return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -260,33 +260,33 @@ class _as_asset_error:  # noqa: N801 (used as a function)
         pass
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, UnfitWeights | UnsafeWeights):
+        if isinstance(error, WeightsMismatch | UnsafeWeights):
             raise AssetError(f"{self.beginning} ({error}).") from None
         if isinstance(error, Exception) and not isinstance(error, AssetError):
-            raise AssetError(f"{self.beginning} ({reason_of(error)}).") from None
+            raise AssetError(f"{self.beginning} ({short_message(error)}).") from None
 
 
 # Files of weights
 
 
-def files_of_weights(part: Part, folder: Path) -> tuple[list[Path], dict[str, str] | None]:
+def weight_files(part: Part, folder: Path) -> tuple[list[Path], dict[str, str] | None]:
     """The weight files of a part and, if the weights are sharded, the mapping from tensors to files.
 
     Files without a variant take precedence over those of the variant fp16 and, within a variant, safetensors over
-    pickles. Raises `UnfitWeights` if there are no weights, or two sets of equal precedence.
+    pickles. Raises `WeightsMismatch` if there are no weights, or two sets of equal precedence.
     """
     for variant in ("", ".fp16"):
         for stem, ending in ((part.stem, "safetensors"), (_pickle_stem(part.stem), "bin")):
             whole = folder / f"{stem}{variant}.{ending}"
             index = folder / f"{stem}.{ending}.index{variant}.json"
             if whole.exists() and index.exists():
-                raise UnfitWeights(f"both {whole.name} and {index.name} exist, expected only one of them")
+                raise WeightsMismatch(f"both {whole.name} and {index.name} exist, expected only one of them")
             if whole.exists():
                 return [whole], None
             if index.exists():
                 return _read_index(folder, index)
     expected = f"{part.stem}.safetensors or {_pickle_stem(part.stem)}.bin, as one file or with an index"
-    raise UnfitWeights(f"it has no weights, expected {expected}")
+    raise WeightsMismatch(f"it has no weights, expected {expected}")
 
 
 def _pickle_stem(stem: str) -> str:
@@ -295,25 +295,25 @@ def _pickle_stem(stem: str) -> str:
 
 
 def _read_index(folder: Path, index: Path) -> tuple[list[Path], dict[str, str]]:
-    weight_map = read_json(index, functools.partial(Record, source=index))["weight_map"]
+    weight_map = read_json(index, functools.partial(JsonRecord, source=index))["weight_map"]
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise UnfitWeights(f"{index.name} does not map tensors to files")
-    files = [named_below(folder, name) for name in sorted(set(weight_map.values()))]
+        raise WeightsMismatch(f"{index.name} does not map tensors to files")
+    files = [unresolved_path_inside(folder, name) for name in sorted(set(weight_map.values()))]
     if missing := [path.name for path in files if not path.exists()]:
-        raise UnfitWeights(f"{index.name} names files that are missing: {listed(missing)}")
+        raise WeightsMismatch(f"{index.name} names files that are missing: {listed(missing)}")
     return files, weight_map
 
 
 def _read_weights(part: Part, folder: Path, network: Any) -> dict[str, Tensor]:
     """All tensors of a part under their current names, memory-mapped where the file format allows it."""
-    files, weight_map = files_of_weights(part, folder)
+    files, weight_map = weight_files(part, folder)
     weights: dict[str, Tensor] = {}
     for path in files:
-        tensors = named_tensors(read_tensors(path))
+        tensors = as_state_dict(read_tensors(path))
         if weight_map is not None:
             _check_shard(path.name, tensors, weight_map)
         weights |= tensors
-    return part.renamed(without_prefix(weights, COMPILED), network)
+    return part.renamed(strip_prefix(weights, COMPILED_PREFIX), network)
 
 
 def read_tensors(path: Path) -> Any:
@@ -324,6 +324,6 @@ def read_tensors(path: Path) -> Any:
 def _check_shard(name: str, tensors: Mapping[str, Tensor], weight_map: Mapping[str, str]) -> None:
     expected = {tensor for tensor, file in weight_map.items() if file == name}
     if missing := sorted(expected - tensors.keys()):
-        raise UnfitWeights(f"{name} lacks {len(missing)} tensors that its index names: {listed(missing)}")
+        raise WeightsMismatch(f"{name} lacks {len(missing)} tensors that its index names: {listed(missing)}")
     if unnamed := sorted(tensors.keys() - expected):
-        raise UnfitWeights(f"{name} has {len(unnamed)} tensors that its index does not name: {listed(unnamed)}")
+        raise WeightsMismatch(f"{name} has {len(unnamed)} tensors that its index does not name: {listed(unnamed)}")

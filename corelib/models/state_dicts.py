@@ -16,32 +16,32 @@ from torch import Tensor, nn
 
 from corelib.errors import listed
 
-FLOATING_POINT = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATING_POINT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-INTEGER = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
-LARGEST_CHUNK = 2**24
+MAX_CHUNK = 2**24
 """Number of values checked at a time. To check a whole tensor at once might need as much memory again."""
 
-COUNTER = "num_batches_tracked"
+STEP_COUNTER = "num_batches_tracked"
 """Counter of training steps in batch normalisation, which inference never reads. PyTorch saves it since 0.4.1."""
 
-COMPILED = "_orig_mod."
+COMPILED_PREFIX = "_orig_mod."
 """Prefix that `torch.compile` adds to the names of tensors; the network is the same."""
 
 
-class UnfitWeights(ValueError):
+class WeightsMismatch(ValueError):
     """Tensors do not fit a network. The message gives the reason, as a phrase for use within a sentence."""
 
 
-def without_weights(build: Callable[[], Any]) -> Any:
+def build_empty(build: Callable[[], Any]) -> Any:
     """Build a network whose parameters have shapes but no values; its buffers are initialised as usual."""
     with init_empty_weights(include_buffers=False):
         return build()
 
 
 def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise `UnfitWeights` if a tensor is missing, unknown, or differs in shape or kind of number.
+    """Raise `WeightsMismatch` if a tensor is missing, unknown, or differs in shape or kind of number.
 
     Values are not read, so the tensors may be memory-mapped.
 
@@ -49,7 +49,7 @@ def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
         tensors: tensors of a file.
         expected: `state_dict()` of the network.
     """
-    counters = {name for name in expected if name.rsplit(".", 1)[-1] == COUNTER}
+    counters = {name for name in expected if name.rsplit(".", 1)[-1] == STEP_COUNTER}
     faults = []
     if missing := [name for name in expected if name not in tensors and name not in counters]:
         faults.append(f"it lacks {len(missing)} of {len(expected)} tensors: {listed(missing)}")
@@ -65,29 +65,29 @@ def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
         kinds = f"{first} is {_kind(tensors[first])}, expected {_expected_kind(expected[first])}"
         faults.append(f"{len(other)} of its tensors hold another kind of number: {kinds}{_and_more(other)}")
     if faults:
-        raise UnfitWeights("; ".join(faults))
+        raise WeightsMismatch("; ".join(faults))
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Raise `UnfitWeights` if a tensor has a value that is not finite in fp32. Reads every value once."""
+    """Raise `WeightsMismatch` if a tensor has a value that is not finite in fp32. Reads every value once."""
     if wrong := [name for name, tensor in tensors.items() if not is_finite(tensor)]:
-        raise UnfitWeights(f"{len(wrong)} of its tensors hold values that are not finite: {listed(wrong)}")
+        raise WeightsMismatch(f"{len(wrong)} of its tensors hold values that are not finite: {listed(wrong)}")
 
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether all values of a tensor are finite in fp32; integers always are."""
     if not tensor.is_floating_point():
         return True
-    for chunk in tensor.detach().reshape(-1).split(LARGEST_CHUNK):
+    for chunk in tensor.detach().reshape(-1).split(MAX_CHUNK):
         if chunk.numel() and not torch.stack(torch.aminmax(chunk)).float().isfinite().all():
             return False
     return True
 
 
-def give_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def copy_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load copies of tensors into a network without weights; floating-point tensors become fp32.
 
-    Raises `UnfitWeights` as `check_fit` and `check_finite` do.
+    Raises `WeightsMismatch` as `check_fit` and `check_finite` do.
     """
     check_fit(tensors, network.state_dict())
     check_finite(tensors)
@@ -99,20 +99,20 @@ def give_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     network.load_state_dict(values, assign=True)
 
 
-def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Remove a prefix from the names of tensors; names stay unchanged unless all of them have the prefix."""
     if not tensors or not all(name.startswith(prefix) for name in tensors):
         return dict(tensors)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def named_tensors(content: Any) -> dict[str, Tensor]:
-    """A state dict from the content of a file. Raises `UnfitWeights` if it is not a mapping of names to tensors."""
+def as_state_dict(content: Any) -> dict[str, Tensor]:
+    """A state dict from the content of a file. Raises `WeightsMismatch` if it is not a mapping of names to tensors."""
     if not isinstance(content, Mapping):
-        raise UnfitWeights("it is not a mapping of names to tensors")
+        raise WeightsMismatch("it is not a mapping of names to tensors")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UnfitWeights(f"it has an entry that is not a named tensor: {str(name)[:80]}")
+            raise WeightsMismatch(f"it has an entry that is not a named tensor: {str(name)[:80]}")
     return dict(content)
 
 
@@ -122,8 +122,8 @@ def _and_more(names: Sequence[str]) -> str:
 
 def _is_same_kind(tensor: Tensor, expected: Tensor) -> bool:
     if expected.is_floating_point():
-        return tensor.dtype in FLOATING_POINT
-    return tensor.dtype == torch.bool if expected.dtype == torch.bool else tensor.dtype in INTEGER
+        return tensor.dtype in FLOATING_POINT_TYPES
+    return tensor.dtype == torch.bool if expected.dtype == torch.bool else tensor.dtype in INTEGER_TYPES
 
 
 def _kind(tensor: Tensor) -> str:

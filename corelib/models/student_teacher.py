@@ -7,9 +7,9 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from torch.func import functional_call
 
-from corelib.models.delta import trained_tensors
+from corelib.models.delta import trained_parameters
 from corelib.models.device import Device
-from corelib.settings.trainable import Trained
+from corelib.settings.trainable import TrainableTensors
 
 
 class StudentAndTeacher:
@@ -19,10 +19,10 @@ class StudentAndTeacher:
     Swapping the tensors in place would corrupt a pending backward pass.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, trained: Trained, device: Device) -> None:
+    def __init__(self, unet: UNet2DConditionModel, trained: TrainableTensors, device: Device) -> None:
         self.device = device
         self.unet = unet.to(device.torch_device).requires_grad_(False)
-        self.trained = trained_tensors(unet, trained)
+        self.trained = trained_parameters(unet, trained)
         for parameter in self.trained.values():
             parameter.requires_grad_(True)
         self._frozen = {name: parameter.detach().clone() for name, parameter in self.trained.items()}

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw, ImageFont
 
-from corelib.files.atomic import written_whole
+from corelib.files.atomic import atomic_write
 from corelib.files.image_files import read_image
-from corelib.runs.stage import Outcome, Work
-from corelib.sampling.collection import sampled_images
+from corelib.runs.stage_context import StageContext, StageResult
+from corelib.sampling.collection import image_paths
 from corelib.settings.reports import FigureStage
 
 MARGIN = 8
 
 LABEL_PIXELS = 13
 
-INK, PAPER = (32, 32, 32), (255, 255, 255)
+TEXT_COLOUR, BACKGROUND_COLOUR = (32, 32, 32), (255, 255, 255)
 
 
-def draw_figure(settings: FigureStage, work: Work) -> Outcome:
+def draw_figure(settings: FigureStage, context: StageContext) -> StageResult:
     """Stage: draw the grid as a PNG."""
-    samples = {column: sampled_images(work.inputs[column]) for column, _ in settings.columns}
+    samples = {column: image_paths(context.inputs[column]) for column, _ in settings.columns}
     grid = [
         [read_image(samples[column][style, object_, settings.seed]) for column, _ in settings.columns]
         for style, object_ in settings.rows
     ]
     picture = image_grid(grid, settings.row_titles, [title for _, title in settings.columns], settings.pixels)
     name = f"{settings.name}.png"
-    with written_whole(work.folder / name) as temporary:
+    with atomic_write(context.folder / name) as temporary:
         picture.save(temporary, format="PNG")
-    return Outcome([name])
+    return StageResult([name])
 
 
 def image_grid(
@@ -43,13 +43,13 @@ def image_grid(
     wrapped = [_wrap(title, font, pixels) for title in column_titles]
     top = max(len(lines) for lines in wrapped) * (LABEL_PIXELS + 3) + 2 * MARGIN
     step = pixels + MARGIN
-    picture = Image.new("RGB", (left + step * len(column_titles), top + step * len(grid)), PAPER)
+    picture = Image.new("RGB", (left + step * len(column_titles), top + step * len(grid)), BACKGROUND_COLOUR)
     draw = ImageDraw.Draw(picture)
     for column, lines in enumerate(wrapped):
         centre = left + column * step + pixels // 2
-        draw.multiline_text((centre, top - MARGIN), "\n".join(lines), INK, font, anchor="md", align="center")
+        draw.multiline_text((centre, top - MARGIN), "\n".join(lines), TEXT_COLOUR, font, anchor="md", align="center")
     for row, (title, images) in enumerate(zip(row_titles, grid, strict=True)):
-        draw.text((left - MARGIN, top + row * step + pixels // 2), title, INK, font, anchor="rm")
+        draw.text((left - MARGIN, top + row * step + pixels // 2), title, TEXT_COLOUR, font, anchor="rm")
         for column, image in enumerate(images):
             enlarged = image.width < pixels
             resampling = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from decimal import Decimal
 
-from corelib.evaluation.metrics import ACCURACIES, FILE, Count, rounded, scaled_fid, total
-from corelib.evaluation.significance import false_differences, probability_if_equal
+from corelib.evaluation.metrics import ACCURACIES, CELLS, Count, round_half_up, scaled_fid, total
+from corelib.evaluation.significance import count_differences, fisher_p_value
 from corelib.files.atomic import write_text
 from corelib.files.json_files import read_json
-from corelib.reports.provenance import FID, FID_OF_ORIGINAL, PREDICTIONS, Origin, origins_of
+from corelib.reports.jobs_behind import FID, FID_OF_ORIGINAL, PREDICTIONS, JobProvenance, provenance_of_cells
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.reports import TableRow, TableStage
 
 METRICS = (*ACCURACIES, "SFID", "Total")
@@ -28,21 +28,21 @@ CELL_COLUMNS = (
 
 ORIGIN_COLUMNS = ("task", "row", "metric", "stage", "run", "commit", "device", "host", "finished")
 
-ROLES = {**dict.fromkeys(ACCURACIES, (PREDICTIONS,)), "SFID": (FID, FID_OF_ORIGINAL)}
+METRIC_INPUTS = {**dict.fromkeys(ACCURACIES, (PREDICTIONS,)), "SFID": (FID, FID_OF_ORIGINAL)}
 """The inputs of the cells that decide a metric; Total depends on all of them."""
 
 SIGNIFICANCE = 0.05
 
 NO_GATE = "off"
 
-LATEX = str.maketrans(
+LATEX_ESCAPES = str.maketrans(
     {**{mark: f"\\{mark}" for mark in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
     | {"^": r"\textasciicircum{}"}
 )
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class TableLine:
     """One line of a table: a row with its evaluated run."""
 
     row: TableRow
@@ -51,7 +51,7 @@ class Evaluated:
     sfid: Decimal
     diverged_at: int | None
     flagged: int
-    origins: Mapping[str, list[Origin]]
+    origins: Mapping[str, list[JobProvenance]]
 
     @property
     def remark(self) -> str:
@@ -81,9 +81,9 @@ class Evaluated:
         """Whether the line competes for the best Total: its Total is finite, and it has no remark."""
         return not self.remark and self.values["Total"].is_finite()
 
-    def made_by(self, metric: str) -> list[Origin]:
+    def jobs_behind(self, metric: str) -> list[JobProvenance]:
         """The jobs that contributed to the value of a metric, without repetition."""
-        roles = ROLES.get(metric, tuple(self.origins))
+        roles = METRIC_INPUTS.get(metric, tuple(self.origins))
         return list(dict.fromkeys(origin for role in roles for origin in self.origins[role]))
 
 
@@ -95,47 +95,47 @@ class Published:
     count: Count | None
 
 
-def tabulate(settings: TableStage, work: Work) -> Outcome:
+def tabulate(settings: TableStage, context: StageContext) -> StageResult:
     """Stage: write a table as CSV, Markdown and LaTeX, and its cells and their provenance as CSV."""
-    lines = [evaluated(row, work.inputs[row.cells]) for row in settings.rows]
+    lines = [table_line(row, context.inputs[row.cells]) for row in settings.rows]
     published = read_published(settings.published)
-    gate = outcome_of_gate(work.inputs.get("gate"))
-    notes = [about_chance(lines, published if settings.comparable else {}), "" if gate == NO_GATE else f"Gate: {gate}."]
+    gate = gate_outcome(context.inputs.get("gate"))
+    notes = [chance_note(lines, published if settings.comparable else {}), "" if gate == NO_GATE else f"Gate: {gate}."]
     contents = {
-        f"{settings.name}.csv": as_csv(lines),
-        f"{settings.name}.md": as_markdown(lines) + "".join(f"\n{note}\n" for note in notes if note),
-        f"{settings.name}.tex": ("" if gate == NO_GATE else f"% gate: {gate}\n") + as_latex(lines),
-        f"{settings.name}.cells.csv": as_cells(lines, published, settings.comparable, gate),
+        f"{settings.name}.csv": to_csv(lines),
+        f"{settings.name}.md": to_markdown(lines) + "".join(f"\n{note}\n" for note in notes if note),
+        f"{settings.name}.tex": ("" if gate == NO_GATE else f"% gate: {gate}\n") + to_latex(lines),
+        f"{settings.name}.cells.csv": cells_csv(lines, published, settings.comparable, gate),
     }
     for name, content in contents.items():
-        write_text(work.folder / name, content)
+        write_text(context.folder / name, content)
     # a record, which the manifest does not list: it names places and times, and equal tables are to be equal files
     origins = f"{settings.name}.provenance.csv"
-    write_text(work.folder / origins, as_provenance(lines))
-    return Outcome(sorted(contents), records=[origins])
+    write_text(context.folder / origins, provenance_csv(lines))
+    return StageResult(sorted(contents), records=[origins])
 
 
-def outcome_of_gate(gate: Manifest | None) -> str:
+def gate_outcome(gate: Manifest | None) -> str:
     """The outcome of the gate: `passed` or `failed`; `off` if there is no gate."""
     return NO_GATE if gate is None else str(gate.facts["outcome"])
 
 
-def evaluated(row: TableRow, cells: Manifest) -> Evaluated:
+def table_line(row: TableRow, cells: Manifest) -> TableLine:
     """The line of a row, from the cells of its run."""
-    numbers = read_json(cells.file(FILE))
+    numbers = read_json(cells.file(CELLS))
     counts = {name: Count(**numbers[name]) for name in ACCURACIES}
-    sfid = rounded(scaled_fid(numbers["FID_of_original"], numbers["FID"]))
+    sfid = round_half_up(scaled_fid(numbers["FID_of_original"], numbers["FID"]))
     diverged_at, flagged = numbers["diverged_at"], numbers["flagged"]
-    return Evaluated(row, cells.folder.name, counts, sfid, diverged_at, flagged, origins_of(cells))
+    return TableLine(row, cells.folder.name, counts, sfid, diverged_at, flagged, provenance_of_cells(cells))
 
 
-def as_csv(lines: list[Evaluated]) -> str:
+def to_csv(lines: list[TableLine]) -> str:
     """The table as CSV, in the paper's columns followed by a column of remarks."""
     rows = [[line.row.task, line.row.title, *map(_format, line.values.values()), line.remark] for line in lines]
     return _csv([COLUMNS, *rows])
 
 
-def as_markdown(lines: list[Evaluated]) -> str:
+def to_markdown(lines: list[TableLine]) -> str:
     """The table as Markdown, one section per task; the best Total of each task is bold."""
     parts = []
     for task, task_lines in _group_by_task(lines):
@@ -146,7 +146,7 @@ def as_markdown(lines: list[Evaluated]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_latex(lines: list[Evaluated]) -> str:
+def to_latex(lines: list[TableLine]) -> str:
     """The table as LaTeX, for the package booktabs; the best Total of each task is bold."""
     header = ["Algorithm", *(rf"{metric} ($\uparrow$)" for metric in METRICS)]
     parts = [rf"\begin{{tabular}}{{l{'r' * len(METRICS)}}}", r"\toprule", _latex_row(header)]
@@ -159,12 +159,12 @@ def as_latex(lines: list[Evaluated]) -> str:
     return "\n".join([*parts, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _group_by_task(lines: list[Evaluated]) -> Iterator[tuple[str, list[Evaluated]]]:
+def _group_by_task(lines: list[TableLine]) -> Iterator[tuple[str, list[TableLine]]]:
     for task in dict.fromkeys(line.row.task for line in lines):
         yield task, [line for line in lines if line.row.task == task]
 
 
-def _format_values(line: Evaluated, task_lines: list[Evaluated], bold: str) -> list[str]:
+def _format_values(line: TableLine, task_lines: list[TableLine], bold: str) -> list[str]:
     """The values of a line as text; its Total is bold if it is the best among the lines that may be best."""
     values = [_format(value) for value in line.values.values()]
     totals = [other.values["Total"] for other in task_lines if other.may_be_best]
@@ -179,18 +179,18 @@ def _latex_row(entries: list[str]) -> str:
 
 def _escape_latex(text: str) -> str:
     """Escape the special characters of LaTeX."""
-    return text.translate(LATEX)
+    return text.translate(LATEX_ESCAPES)
 
 
-def as_cells(
-    lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published], comparable: bool, gate: str
+def cells_csv(
+    lines: list[TableLine], published: Mapping[tuple[str, str, str], Published], comparable: bool, gate: str
 ) -> str:
     """Every number as CSV, with its count, 95 % interval, published value and verdict, and the outcome of the gate."""
     return _csv([CELL_COLUMNS, *(cell for line in lines for cell in _cells(line, published, comparable, gate))])
 
 
 def _cells(
-    line: Evaluated, published: Mapping[tuple[str, str, str], Published], comparable: bool, gate: str
+    line: TableLine, published: Mapping[tuple[str, str, str], Published], comparable: bool, gate: str
 ) -> Iterator[list[object]]:
     for metric, value in line.values.items():
         count = line.counts.get(metric)
@@ -216,7 +216,7 @@ def _cells(
         ]
 
 
-def as_provenance(lines: list[Evaluated]) -> str:
+def provenance_csv(lines: list[TableLine]) -> str:
     """Every job that contributed to a number as CSV: its run, commit, device, host and time."""
     return _csv(
         [
@@ -225,7 +225,7 @@ def as_provenance(lines: list[Evaluated]) -> str:
                 [line.row.task, line.row.row, metric, *astuple(origin)]
                 for line in lines
                 for metric in METRICS
-                for origin in line.made_by(metric)
+                for origin in line.jobs_behind(metric)
             ),
         ]
     )
@@ -235,10 +235,10 @@ def verdict(count: Count | None, published: Published | None, comparable: bool) 
     """Whether an accuracy and its published value may be equal: Fisher's exact test of two proportions at 5 %."""
     if not comparable or count is None or published is None or published.count is None:
         return "not comparable"
-    return "compatible" if probability_if_equal(count, published.count) >= SIGNIFICANCE else "differs"
+    return "compatible" if fisher_p_value(count, published.count) >= SIGNIFICANCE else "differs"
 
 
-def about_chance(lines: list[Evaluated], published: Mapping[tuple[str, str, str], Published]) -> str:
+def chance_note(lines: list[TableLine], published: Mapping[tuple[str, str, str], Published]) -> str:
     """Note on how many accuracies differ from the published ones, and how many would by chance; may be empty."""
     pairs = [
         (count, theirs.count)
@@ -248,7 +248,7 @@ def about_chance(lines: list[Evaluated], published: Mapping[tuple[str, str, str]
     ]
     if not pairs:
         return ""
-    differences = false_differences(pairs, SIGNIFICANCE)
+    differences = count_differences(pairs, SIGNIFICANCE)
     differ = "differs" if differences.differing == 1 else "differ"
     return (
         f"Of {differences.pairs} accuracies that the paper also prints, {differences.differing} {differ} (Fisher's "

@@ -12,11 +12,11 @@ from corelib.runs.layout import RUNS, SHARDS
 from corelib.runs.lease import EXPIRY, RENEWAL
 from corelib.runs.owner import TIME, Owner, read_owner
 
-LOGS = Path("logs")
+LOG_FOLDER = Path("logs")
 
 
 @dataclass(frozen=True)
-class Running:
+class ActiveJob:
     """A job that holds the lease of its run.
 
     Attributes:
@@ -47,7 +47,7 @@ class Running:
         return f"{self.run}\n    {self.owner.place}, for {duration}: {state}"
 
 
-def running_jobs(known: Collection[str] = (), patience: float = 0.0) -> list[Running]:
+def find_active_jobs(known: Collection[str] = (), patience: float = 0.0) -> list[ActiveJob]:
     """All jobs that hold a lease below the working directory, sorted by run.
 
     The clocks of other machines may differ from this one's. A job that seems dead therefore counts as alive if the
@@ -55,7 +55,7 @@ def running_jobs(known: Collection[str] = (), patience: float = 0.0) -> list[Run
 
     Args:
         known: numbers of the jobs that the scheduler lists as running.
-        patience: seconds for which the leases of jobs that seem dead are watched; `WATCH` is enough.
+        patience: seconds for which the leases of jobs that seem dead are watched; `WATCH_SECONDS` is enough.
     """
     jobs = []
     for path in sorted([*RUNS.glob("*/*/manifest.lease"), *RUNS.glob(f"*/*/{SHARDS}/*.lease")]):
@@ -66,10 +66,12 @@ def running_jobs(known: Collection[str] = (), patience: float = 0.0) -> list[Run
         if owner is not None:
             stage, run, *rest = path.relative_to(RUNS).with_suffix("").parts
             shard = rest[1:]
-            logs = [LOGS / stage / run / f"{part}.log" for part in shard or ["gather"]] + [LOGS / stage / f"{run}.log"]
+            logs = [LOG_FOLDER / stage / run / f"{part}.log" for part in shard or ["gather"]] + [
+                LOG_FOLDER / stage / f"{run}.log"
+            ]
             log = next((log for log in logs if log.exists()), logs[-1])
             silent = 0.0 if owner.job in known else abs(time.time() - renewed)
-            jobs.append(Running("/".join([stage, run, *shard]), path, owner, renewed, silent, _last_line(log)))
+            jobs.append(ActiveJob("/".join([stage, run, *shard]), path, owner, renewed, silent, _last_line(log)))
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and not all(job.lives for job in jobs):
         time.sleep(min(1.0, patience))
@@ -77,11 +79,11 @@ def running_jobs(known: Collection[str] = (), patience: float = 0.0) -> list[Run
     return jobs
 
 
-WATCH = 1.5 * RENEWAL
+WATCH_SECONDS = 1.5 * RENEWAL
 """Seconds within which a living job renews its lease."""
 
 
-def _observed_silence(job: Running) -> float:
+def _observed_silence(job: ActiveJob) -> float:
     """Seconds since the last heartbeat of a job: 0 if it has renewed or released its lease meanwhile."""
     try:
         return job.silent if job.lease.stat().st_mtime == job.renewed else 0.0

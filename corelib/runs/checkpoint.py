@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, reason_of
-from corelib.files.atomic import written_whole
-from corelib.files.pickle_inspection import check_sums, look_through
+from corelib.errors import TERMINATION_SIGNALS, ArtefactError, Interrupted, short_message
+from corelib.files.atomic import atomic_write
+from corelib.files.pickle_inspection import check_checksums, inspect_pickle
 from corelib.files.torch_files import load_pickled
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ class Checkpoint:
 
     Args:
         path: file in which the state is saved.
-        owner: identifies the run and the models that it builds on (`Work.owner`); any other state is refused.
-        seconds_between: minimum time between two saves by `offer`, in seconds.
+        owner: identifies the run and the models that it builds on (`StageContext.owner`); any other state is refused.
+        seconds_between: minimum time between two saves by `save_if_due`, in seconds.
     """
 
     def __init__(self, path: Path, owner: str, seconds_between: float) -> None:
@@ -52,12 +52,12 @@ class Checkpoint:
         if self.path.is_dir():
             raise ArtefactError(f"{self.path}: a folder, expected a checkpoint; delete it to start from the beginning.")
         try:
-            look_through(self.path)
-            check_sums(self.path)
+            inspect_pickle(self.path)
+            check_checksums(self.path)
             content = load_pickled(self.path)
             owner, state = str(content["owner"]), dict(content["state"])
         except Exception as error:  # torch raises many kinds for damaged files
-            log.warning("%s: not readable (%s); starting from the beginning.", self.path, reason_of(error))
+            log.warning("%s: not readable (%s); starting from the beginning.", self.path, short_message(error))
             return None
         if owner != self.owner:
             raise ArtefactError(
@@ -67,7 +67,7 @@ class Checkpoint:
         return state
 
     @contextmanager
-    def being_put_back(self) -> Iterator[None]:
+    def restoring(self) -> Iterator[None]:
         """Raise `ArtefactError` if the state that the block restores does not fit this training."""
         try:
             yield
@@ -75,11 +75,11 @@ class Checkpoint:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ArtefactError(
-                f"{self.path}: its state does not fit this training ({reason_of(error)}); delete it to start from the "
-                "beginning."
+                f"{self.path}: its state does not fit this training ({short_message(error)}); delete it to start from "
+                "the beginning."
             ) from None
 
-    def offer(self, state: Callable[[], State]) -> None:
+    def save_if_due(self, state: Callable[[], State]) -> None:
         """Save the state if `seconds_between` have passed since the last save.
 
         If the job has received a termination signal, save it at once and raise `Interrupted`.
@@ -92,18 +92,18 @@ class Checkpoint:
 
     def save(self, state: State) -> None:
         """Write the state atomically."""
-        with written_whole(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             torch.save({"owner": self.owner, "state": dict(state)}, temporary)
         self._last_written = time.monotonic()
 
     @contextmanager
-    def watching_for_the_end(self) -> Iterator[None]:
-        """While the block runs, defer termination signals: the next `offer` saves the state and raises."""
+    def defer_signals(self) -> Iterator[None]:
+        """While the block runs, defer termination signals: the next `save_if_due` saves the state and raises."""
 
         def remember(_signal: int, _frame: FrameType | None) -> None:
             self._must_end = True
 
-        previous = {number: signal.signal(number, remember) for number in ASKING_TO_END}
+        previous = {number: signal.signal(number, remember) for number in TERMINATION_SIGNALS}
         try:
             yield
         finally:
@@ -111,7 +111,7 @@ class Checkpoint:
                 signal.signal(number, handler)
 
 
-def put_back_tensors(parameters: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
+def restore_tensors(parameters: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
     """Copy saved tensors into parameters. Raises `ValueError` if a name, shape or type differs."""
     if differing := sorted(parameters.keys() ^ state.keys()):
         raise ValueError(f"{differing[0]} is not in both the state and the training")
@@ -123,7 +123,7 @@ def put_back_tensors(parameters: Mapping[str, torch.Tensor], state: Mapping[str,
         parameter.detach().copy_(saved)
 
 
-def put_back(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load an optimizer's state. Raises `ValueError` if a tensor in it differs in shape from its parameter."""
     optimizer.load_state_dict(dict(state))
     for parameter, tensors in optimizer.state.items():

@@ -41,7 +41,7 @@ RECORDED = (
 )
 """Variables that the user may set; the provenance record of a run contains their values."""
 
-KEPT = (
+ALLOWED = (
     "GOTO_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -56,9 +56,9 @@ KEPT = (
     "TORCH_SHOW_CPP_STACKTRACES",
     "TRITON_CACHE_DIR",
 )
-"""Variables that match a pattern in `CLEARED` but change no number, so they are kept."""
+"""Variables that match a pattern in `CLEARED_PATTERNS` but change no number, so they are kept."""
 
-CLEARED = (
+CLEARED_PATTERNS = (
     "ACCELERATE_*",
     "ARROW_*",
     "BASH_ENV",
@@ -122,7 +122,7 @@ CLEARED = (
 """Patterns of the variables that are cleared before a job starts, except those listed above."""
 
 
-def prepare(variables: MutableMapping[str, str], repository: Path) -> None:
+def prepare_environment(variables: MutableMapping[str, str], repository: Path) -> None:
     """Clear and set environment variables for jobs.
 
     Args:
@@ -136,7 +136,7 @@ def prepare(variables: MutableMapping[str, str], repository: Path) -> None:
 
 
 def check_variables(variables: Mapping[str, str]) -> None:
-    """Raise `ConfigurationError` if a job's environment is not as `prepare` leaves it.
+    """Raise `ConfigurationError` if a job's environment is not as `prepare_environment` leaves it.
 
     A variable in `FIXED` may be missing: for a script that is started by hand, its imports are checked instead.
     """
@@ -153,12 +153,12 @@ def check_variables(variables: Mapping[str, str]) -> None:
         )
 
 
-def recorded(variables: Mapping[str, str]) -> dict[str, str]:
+def recorded_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """The variables in `RECORDED` that are set, with their values."""
     return {name: variables[name] for name in RECORDED if name in variables}
 
 
-def leave_out_the_users_packages(repository: Path) -> None:
+def remove_user_packages(repository: Path) -> None:
     """Remove the folders in PYTHONPATH and the user's site-packages from `sys.path` of this process.
 
     Jobs do not see these folders, and planning must see the same package versions as jobs. Besides, Snakemake appends
@@ -172,6 +172,6 @@ def leave_out_the_users_packages(repository: Path) -> None:
 
 
 def _is_cleared(name: str) -> bool:
-    if name in FIXED or name in RECORDED or name in KEPT or name == "PYTHONPATH":
+    if name in FIXED or name in RECORDED or name in ALLOWED or name == "PYTHONPATH":
         return False
-    return any(fnmatchcase(name, pattern) for pattern in CLEARED)
+    return any(fnmatchcase(name, pattern) for pattern in CLEARED_PATTERNS)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from corelib.files.hashing import sha256_of_text
-from corelib.sources import file_of
+from corelib.source_import import source_file
 
-HARNESS = frozenset(
+UNCOUNTED_MODULES = frozenset(
     {
         "corelib.runs.job",
         "corelib.runs.progress",
-        "corelib.models.compatibility",
-        "corelib.models.inspection",
+        "corelib.models.config_checks",
+        "corelib.models.weight_checks",
         "corelib.worlds.unlearn_canvas.asset_inspection",
     }
 )
@@ -42,7 +42,7 @@ NUMERICAL_PACKAGES = {
 }
 """Packages whose version can change a number: the distribution, by import name."""
 
-COMPUTES_WITH = {
+NUMERICAL_REQUIREMENTS = {
     "accelerate": ("numpy", "safetensors", "torch"),
     "clean-fid": ("numpy", "pillow", "scipy", "torch", "torchvision"),
     "diffusers": ("numpy", "pillow", "safetensors", "torch"),
@@ -64,7 +64,7 @@ all declared requirements.
 
 
 @functools.cache
-def code_of(*scripts: Path) -> dict[str, str]:
+def code_digests(*scripts: Path) -> dict[str, str]:
     """The digest of each script and of each library module in their import closure."""
     modules = _closure(*scripts)
     return {name: sha256_of_text(_unparse(_tree(path))) for name, path in modules.items()}
@@ -73,7 +73,7 @@ def code_of(*scripts: Path) -> dict[str, str]:
 @functools.cache
 def digest_of_modules(*names: str) -> str:
     """The sha256 of the code of library modules, without their imports, so that moved imports do not change it."""
-    paths = [path for name in names if (path := file_of(name)) is not None]
+    paths = [path for name in names if (path := source_file(name)) is not None]
     statements = [
         node for path in paths for node in _tree(path).body if not isinstance(node, ast.Import | ast.ImportFrom)
     ]
@@ -81,7 +81,7 @@ def digest_of_modules(*names: str) -> str:
 
 
 @functools.cache
-def packages_of(*scripts: Path) -> dict[str, str]:
+def package_versions(*scripts: Path) -> dict[str, str]:
     """The versions of the numerical packages with which the code of scripts computes, without local build tags."""
     imported = {name.split(".")[0] for path in _closure(*scripts).values() for name in _imports(path)}
     queue = [NUMERICAL_PACKAGES[name] for name in imported & NUMERICAL_PACKAGES.keys()]
@@ -90,7 +90,7 @@ def packages_of(*scripts: Path) -> dict[str, str]:
         name = queue.pop()
         if name not in packages:
             packages.add(name)
-            queue.extend(COMPUTES_WITH.get(name, ()))
+            queue.extend(NUMERICAL_REQUIREMENTS.get(name, ()))
     return {name: importlib.metadata.version(name).split("+")[0] for name in sorted(packages)}
 
 
@@ -101,8 +101,8 @@ def _closure(*scripts: Path) -> dict[str, Path]:
     queue = list(scripts)
     while queue:
         for name in _imports(queue.pop()):
-            path = file_of(name)
-            if path is not None and name not in modules and name not in HARNESS:
+            path = source_file(name)
+            if path is not None and name not in modules and name not in UNCOUNTED_MODULES:
                 modules[name] = path
                 queue.append(path)
     return dict(sorted(modules.items()))

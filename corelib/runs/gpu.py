@@ -26,15 +26,15 @@ from corelib.errors import DeviceError
 
 log = logging.getLogger(__name__)
 
-CHOSEN = "CUDA_VISIBLE_DEVICES"
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 
-PATIENCE = 60
+QUERY_TIMEOUT = 60
 """Timeout for a query to the driver, in seconds."""
 
-OLDEST_DRIVER = {"13": 580, "12": 525}
+MIN_DRIVER = {"13": 580, "12": 525}
 """The oldest NVIDIA driver for Linux that supports a major version of CUDA, by that version."""
 
-SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID")
+SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID")
 """Variables that Slurm, PBS, LSF, Grid Engine and Flux set in their jobs."""
 
 
@@ -56,7 +56,7 @@ def one_gpu(locks: Path | None = None, seconds_between_looks: float = 2.0) -> It
         return
     locks = locks or _default_lock_folder()
     locks.mkdir(mode=0o700, exist_ok=True)
-    previous = os.environ.get(CHOSEN)
+    previous = os.environ.get(VISIBLE_DEVICES)
     if (locked := _lock_one(candidates, locks)) is None:
         log.info("all %d GPUs are taken; waiting for one", len(candidates))
     while locked is None:
@@ -64,55 +64,57 @@ def one_gpu(locks: Path | None = None, seconds_between_looks: float = 2.0) -> It
         locked = _lock_one(candidates, locks)
     name, lock = locked
     with lock:
-        os.environ[CHOSEN] = name
+        os.environ[VISIBLE_DEVICES] = name
         try:
             yield
         finally:
             if previous is None:
-                del os.environ[CHOSEN]
+                del os.environ[VISIBLE_DEVICES]
             else:
-                os.environ[CHOSEN] = previous
+                os.environ[VISIBLE_DEVICES] = previous
 
 
-def check_that_it_computes() -> None:
+def check_assigned_gpu() -> None:
     """Raise `DeviceError` if a scheduler has assigned a GPU to this job that torch cannot use.
 
     The job would otherwise compute on the CPU, in the CPU's precision and at its speed, and its result would pass for
     that of a GPU. Without a scheduler, all jobs of the machine use the CPU, and each logs a warning.
     """
-    assigned = os.environ.get(CHOSEN, "").strip()
-    is_scheduled = any(name in os.environ for name in SCHEDULERS)
-    has_gpu = bool(assigned) if is_scheduled else assigned or CHOSEN not in os.environ
+    assigned = os.environ.get(VISIBLE_DEVICES, "").strip()
+    is_scheduled = any(name in os.environ for name in SCHEDULER_VARIABLES)
+    has_gpu = bool(assigned) if is_scheduled else assigned or VISIBLE_DEVICES not in os.environ
     if not has_gpu or assigned in ("-1", "NoDevFiles") or not _has_nvidia():
         return
     import torch
 
     if torch.cuda.is_available():
         return
-    advice = advice_for_driver(torch.version.cuda) or "see docs/environment.md for the driver"
+    advice = driver_advice(torch.version.cuda) or "see docs/environment.md for the driver"
     if is_scheduled:
         raise DeviceError(
-            f"{CHOSEN} is {assigned!r} on {platform.node()}, but torch {torch.__version__} can use no GPU there, "
-            f"expected the GPU assigned to the job; {advice}, or exclude the node."
+            f"{VISIBLE_DEVICES} is {assigned!r} on {platform.node()}, but torch {torch.__version__} can use no GPU "
+            f"there, expected the GPU assigned to the job; {advice}, or exclude the node."
         )
     log.warning("torch %s can use no GPU here and computes on the CPU; %s", torch.__version__, advice)
 
 
-def advice_for_driver(cuda: str | None) -> str | None:
+def driver_advice(cuda: str | None) -> str | None:
     """Advice on an NVIDIA driver that is too old for a version of CUDA; None if it is new enough or unknown."""
-    required = OLDEST_DRIVER.get((cuda or "").split(".")[0])
-    installed = driver()
+    required = MIN_DRIVER.get((cuda or "").split(".")[0])
+    installed = driver_version()
     if required is None or installed is None or int(installed.split(".")[0]) >= required:
         return None
     advice = f"the NVIDIA driver is {installed}, but CUDA {cuda} needs {required} or newer"
-    return f"{advice}: make env CUDA=12" if int(installed.split(".")[0]) >= OLDEST_DRIVER["12"] else advice
+    return f"{advice}: make env CUDA=12" if int(installed.split(".")[0]) >= MIN_DRIVER["12"] else advice
 
 
-def driver() -> str | None:
+def driver_version() -> str | None:
     """The version of this machine's NVIDIA driver; None if there is none or it does not respond."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        words = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.split()
+        words = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=QUERY_TIMEOUT
+        ).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
     return words[0] if words and words[0][0].isdigit() else None
@@ -127,23 +129,23 @@ def _default_lock_folder() -> Path:
 
     An allocation has a folder of its own because it may number its GPUs from 0.
     """
-    allocation = next((f"-{os.environ[name]}" for name in SCHEDULERS if name in os.environ), "")
+    allocation = next((f"-{os.environ[name]}" for name in SCHEDULER_VARIABLES if name in os.environ), "")
     return Path("/tmp") / f"corelib-gpus-{os.getuid()}{allocation}"
 
 
 def _candidates() -> list[str]:
     """The GPUs among which this process must choose itself; empty if there is no choice."""
-    if CHOSEN in os.environ:
-        devices = _parse_visible(os.environ[CHOSEN])
+    if VISIBLE_DEVICES in os.environ:
+        devices = _parse_visible(os.environ[VISIBLE_DEVICES])
         return devices if len(devices) > 1 else []
-    if any(name in os.environ for name in SCHEDULERS):  # the visible GPUs may belong to other jobs
+    if any(name in os.environ for name in SCHEDULER_VARIABLES):  # the visible GPUs may belong to other jobs
         return []
-    return gpus_of_this_machine()
+    return list_gpus()
 
 
 def max_jobs_on_gpus() -> int | None:
     """Maximum number of concurrent jobs with a GPU: one on each visible GPU. None if there is no GPU."""
-    devices = _parse_visible(os.environ[CHOSEN]) if CHOSEN in os.environ else gpus_of_this_machine()
+    devices = _parse_visible(os.environ[VISIBLE_DEVICES]) if VISIBLE_DEVICES in os.environ else list_gpus()
     return len(devices) if devices and _has_nvidia() else None
 
 
@@ -158,7 +160,7 @@ def _parse_visible(value: str) -> list[str]:
     return list(dict.fromkeys(itertools.takewhile(exists, names)))
 
 
-def gpus_of_this_machine() -> list[str]:
+def list_gpus() -> list[str]:
     """The UUIDs of this machine's NVIDIA GPUs, in the driver's order; empty if the driver does not respond.
 
     A GPU that is partitioned into MIG instances is replaced by them: a process can use only one instance at a time.
@@ -172,9 +174,9 @@ def _query_gpus() -> list[list[str]]:
         return []
     command = ["nvidia-smi", "--list-gpus"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=QUERY_TIMEOUT)
     except subprocess.TimeoutExpired:
-        log.warning("nvidia-smi has not responded within %d s: no GPU is chosen, and jobs may share one", PATIENCE)
+        log.warning("nvidia-smi has not responded within %d s: no GPU is chosen, and jobs may share one", QUERY_TIMEOUT)
         return []
     gpus: list[list[str]] = []
     for line in answer.stdout.splitlines() if answer.returncode == 0 else []:

@@ -23,24 +23,24 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from corelib.errors import ASKING_TO_END, ArtefactError, Interrupted, UserError
-from corelib.files.atomic import NO_ROOM
-from corelib.files.hashing import sha256_of
-from corelib.files.paths import below
+from corelib.errors import TERMINATION_SIGNALS, ArtefactError, Interrupted, UserError
+from corelib.files.atomic import FILE_SYSTEM_ERRORS
+from corelib.files.hashing import sha256_of_path
+from corelib.files.paths import path_inside
 from corelib.files.sealed_json import write_record
 from corelib.runs.environment import check_variables
-from corelib.runs.fingerprint import code_of, packages_of
-from corelib.runs.gpu import check_that_it_computes, one_gpu
-from corelib.runs.job_log import JobLog, lines_of
-from corelib.runs.job_provenance import ATTEMPTS, attempts_at, device_in_words, provenance_of
+from corelib.runs.fingerprint import code_digests, package_versions
+from corelib.runs.gpu import check_assigned_gpu, one_gpu
+from corelib.runs.job_log import JobLog, log_lines
+from corelib.runs.job_provenance import ATTEMPTS_SUFFIX, build_provenance, device_description, record_attempt
 from corelib.runs.layout import MANIFEST, RESULTS, SPECIFICATION
 from corelib.runs.lease import Lease
-from corelib.runs.manifest import is_still_true, vouched_for
+from corelib.runs.manifest import manifest_content, matches_files
 from corelib.runs.packages import check_packages
-from corelib.runs.provenance import Provenance, provenance_path, read_provenance
+from corelib.runs.provenance_record import Provenance, provenance_path, read_provenance
 from corelib.runs.requests import check_still_wanted
 from corelib.runs.specification import Specification, read_specification
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.runs.upstream import read_inputs, trained_behind
 from corelib.settings.section import Section
 
@@ -48,11 +48,11 @@ log = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=Section)
 
-INTERRUPTED = 75
+INTERRUPTED_STATUS = 75
 """Exit status of a job that has received a termination signal and saved its state (EX_TEMPFAIL: try again)."""
 
 
-def run_job(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]) -> None:
+def run_job(snakemake: Any, stage: Callable[[Settings, StageContext], StageResult], settings: type[Settings]) -> None:
     """Run one stage for one Snakemake job.
 
     Args:
@@ -62,25 +62,25 @@ def run_job(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings
 
     On a `UserError`, the process exits with one sentence at the end of the job's log; on any other exception, with a
     traceback there. On a termination signal, it saves its state if the stage has one, leaves no partial file, and exits
-    with status `INTERRUPTED`.
+    with status `INTERRUPTED_STATUS`.
     """
     try:
         logging.basicConfig(level=logging.INFO, handlers=[JobLog(Path(snakemake.log[0]))], force=True)
     except OSError as error:
         print(f"Error: {error.filename}: cannot open the job's log ({error.strerror}).", file=sys.stderr)
         sys.exit(1)
-    for number in ASKING_TO_END:
+    for number in TERMINATION_SIGNALS:
         signal.signal(number, _interrupt)
     try:
         _run_with_lease(snakemake, stage, settings)
     except Interrupted as interruption:
         log.warning("%s", interruption)
-        sys.exit(INTERRUPTED)
+        sys.exit(INTERRUPTED_STATUS)
     except UserError as error:
         log.error("Error: %s", error)
         sys.exit(1)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if isinstance(error, OSError) and error.errno in FILE_SYSTEM_ERRORS:
             path = error.filename or snakemake.output.manifest
             log.error("Error: %s: %s; free space or correct the permissions.", path, error.strerror)
             sys.exit(1)
@@ -92,7 +92,9 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted(f"received {signal.Signals(number).name}; complete files are kept")
 
 
-def _run_with_lease(snakemake: Any, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]) -> None:
+def _run_with_lease(
+    snakemake: Any, stage: Callable[[Settings, StageContext], StageResult], settings: type[Settings]
+) -> None:
     """Complete the run while holding its lease; if the lease is lost, wait for it again."""
     check_variables(os.environ)
     check_packages()
@@ -110,7 +112,10 @@ def _run_with_lease(snakemake: Any, stage: Callable[[Settings, Work], Outcome], 
 
 
 def _complete(
-    snakemake: Any, specification: Specification, stage: Callable[[Settings, Work], Outcome], settings: type[Settings]
+    snakemake: Any,
+    specification: Specification,
+    stage: Callable[[Settings, StageContext], StageResult],
+    settings: type[Settings],
 ) -> None:
     """Run the stage, or find the run already complete, and write the provenance record and the manifest."""
     began, clock = datetime.now().astimezone(), time.monotonic()
@@ -120,7 +125,7 @@ def _complete(
         check_still_wanted(manifest, specification.digest)
     _clear_leftovers(manifest)
     inputs = read_inputs(specification)
-    work = Work(
+    work = StageContext(
         folder=Path(snakemake.params.get("folder", manifest.parent)),
         digest=specification.digest,
         inputs=inputs,
@@ -137,19 +142,19 @@ def _complete(
         log.info("%s", "".join(f"\n    {line}" for line in record.log))  # Snakemake has deleted the log itself
     else:
         _log_environment(specification)
-        attempts = attempts_at(manifest, work, began) if snakemake.resources.get("gpu") else []
+        attempts = record_attempt(manifest, work, began) if snakemake.resources.get("gpu") else []
         outcome = stage(settings.model_validate_json(json.dumps(specification.settings)), work)
         check_packages()  # again, for modules that the stage has imported while it ran
-        content = vouched_for(
+        content = manifest_content(
             work.folder, specification.stage, work.digest, outcome.files, outcome.facts, work.trained, seals
         )
         seconds = time.monotonic() - clock  # the system clock may have been set meanwhile
         log.info("done in %.1f s", seconds)
-        records = {name: sha256_of(below(work.folder, name)) for name in outcome.records}
-        lines = lines_of(Path(snakemake.log[0]))
-        record = provenance_of(specification, content, began, seconds, records, attempts[:-1], lines)
+        records = {name: sha256_of_path(path_inside(work.folder, name)) for name in outcome.records}
+        lines = log_lines(Path(snakemake.log[0]))
+        record = build_provenance(specification, content, began, seconds, records, attempts[:-1], lines)
         write_record(provenance_path(manifest), record)
-    manifest.with_suffix(ATTEMPTS).unlink(missing_ok=True)
+    manifest.with_suffix(ATTEMPTS_SUFFIX).unlink(missing_ok=True)
     write_record(manifest, record.manifest)
     work.checkpoint.unlink(missing_ok=True)
 
@@ -177,11 +182,11 @@ def _assigned_gpu(snakemake: Any) -> Iterator[None]:
         yield
         return
     with one_gpu():
-        check_that_it_computes()
+        check_assigned_gpu()
         yield
 
 
-def _completed_record(path: Path, work: Work, seals: Mapping[str, str]) -> Provenance | None:
+def _completed_record(path: Path, context: StageContext, seals: Mapping[str, str]) -> Provenance | None:
     """The provenance record of this run, if an earlier job has completed it and all its files are unchanged.
 
     A product must also have been made from inputs with the same `seals`. Snakemake deletes the outputs of a job (its
@@ -190,11 +195,15 @@ def _completed_record(path: Path, work: Work, seals: Mapping[str, str]) -> Prove
     """
     try:
         record = read_provenance(path)
-        is_whole = all(sha256_of(below(work.folder, name)) == sha256 for name, sha256 in record.records.items())
+        is_whole = all(
+            sha256_of_path(path_inside(context.folder, name)) == sha256 for name, sha256 in record.records.items()
+        )
     except (ArtefactError, OSError):
         return None
-    same_inputs = record.manifest.trained == work.trained and record.manifest.inputs == seals
-    return record if is_whole and same_inputs and is_still_true(record.manifest, work.folder, work.digest) else None
+    same_inputs = record.manifest.trained == context.trained and record.manifest.inputs == seals
+    return (
+        record if is_whole and same_inputs and matches_files(record.manifest, context.folder, context.digest) else None
+    )
 
 
 def _maker(record: Provenance) -> str:
@@ -206,7 +215,7 @@ def _log_environment(specification: Specification) -> None:
     node = os.environ.get("SLURMD_NODENAME") or platform.node()
     job = os.environ.get("SLURM_JOB_ID")
     log.info("%s %s", specification.stage, specification.slug)
-    log.info("on %s%s, %s", node, f", job {job}" if job else "", device_in_words())
+    log.info("on %s%s, %s", node, f", job {job}" if job else "", device_description())
     versions = {"python": platform.python_version(), **specification.packages}
     versions_as_text = ", ".join(f"{name} {version}" for name, version in versions.items())
     log.info("%d CPU thread(s), %s", specification.threads, versions_as_text)
@@ -214,12 +223,12 @@ def _log_environment(specification: Specification) -> None:
 
 def _check_code_unchanged(path: Path, specification: Specification, script_folder: Path) -> None:
     """Raise `ArtefactError` if the code or the packages differ from those in the specification."""
-    scripts = [below(script_folder.resolve(), name) for name in specification.code if name.endswith(".py")]
+    scripts = [path_inside(script_folder.resolve(), name) for name in specification.code if name.endswith(".py")]
     if not scripts:
         raise ArtefactError(f"{path}: it names no script, expected the script of its stage; delete it.")
     for kind, planned, current in (
-        ("module", specification.code, code_of(*scripts)),
-        ("package", specification.packages, packages_of(*scripts)),
+        ("module", specification.code, code_digests(*scripts)),
+        ("package", specification.packages, package_versions(*scripts)),
     ):
         names = planned.keys() | current.keys()
         if differing := sorted(name for name in names if planned.get(name) != current.get(name)):

@@ -11,7 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 
-def lines_of(path: Path) -> list[str]:
+def log_lines(path: Path) -> list[str]:
     """The lines of a job's log so far; empty if there is no file, as when its disk is full."""
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 

@@ -17,14 +17,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from corelib.errors import ArtefactError
 from corelib.files.json_files import read_json, write_json
-from corelib.runs.environment import recorded
-from corelib.runs.gpu import CHOSEN
+from corelib.runs.environment import recorded_variables
+from corelib.runs.gpu import VISIBLE_DEVICES
 from corelib.runs.manifest import ManifestRecord
-from corelib.runs.provenance import Attempt, Machine, Provenance
+from corelib.runs.provenance_record import Attempt, Machine, Provenance
 from corelib.runs.specification import Specification
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 
-ATTEMPTS = ".attempts.json"
+ATTEMPTS_SUFFIX = ".attempts.json"
 """Suffix of the file with the attempts at an incomplete run, in place of a manifest's `.json`."""
 
 
@@ -32,7 +32,7 @@ class Attempts(BaseModel):
     """The attempts at an incomplete run.
 
     Attributes:
-        owner: identifies the run and the models that it builds on (`Work.owner`).
+        owner: identifies the run and the models that it builds on (`StageContext.owner`).
         attempts: the attempts, oldest first.
     """
 
@@ -42,24 +42,24 @@ class Attempts(BaseModel):
     attempts: list[Attempt]
 
 
-def attempts_at(manifest: Path, work: Work, began: datetime) -> list[Attempt]:
+def record_attempt(manifest: Path, context: StageContext, began: datetime) -> list[Attempt]:
     """Record this attempt at a run, and return all attempts so far, this one last.
 
     They are recorded because an interrupted attempt may have used another device. The file is beside the manifest until
     the manifest is written. The time at which an attempt was killed is unknown; the time of its last checkpoint is
     recorded instead. A file that is missing, malformed or of another run counts as empty.
     """
-    path = manifest.with_suffix(ATTEMPTS)
+    path = manifest.with_suffix(ATTEMPTS_SUFFIX)
     try:
         earlier = Attempts.model_validate(read_json(path))
-        attempts = list(earlier.attempts) if earlier.owner == work.owner else []
+        attempts = list(earlier.attempts) if earlier.owner == context.owner else []
     except (ArtefactError, ValidationError):
         attempts = []
-    if attempts and work.checkpoint.exists():
-        saved = datetime.fromtimestamp(work.checkpoint.stat().st_mtime).astimezone()
+    if attempts and context.checkpoint.exists():
+        saved = datetime.fromtimestamp(context.checkpoint.stat().st_mtime).astimezone()
         attempts[-1] = attempts[-1].model_copy(update={"saved": saved.isoformat(timespec="milliseconds")})
     attempts.append(Attempt.model_validate(_machine(began).model_dump()))
-    write_json(path, Attempts(owner=work.owner, attempts=attempts).model_dump(exclude_unset=True))
+    write_json(path, Attempts(owner=context.owner, attempts=attempts).model_dump(exclude_unset=True))
     return attempts
 
 
@@ -75,13 +75,13 @@ def _machine(began: datetime) -> Machine:
     )
 
 
-def device_in_words() -> str:
+def device_description() -> str:
     """The device and the value of `CUDA_VISIBLE_DEVICES`, for the log."""
-    visible = os.environ.get(CHOSEN)
-    return _device() if visible is None else f"{_device()} ({CHOSEN}={visible})"
+    visible = os.environ.get(VISIBLE_DEVICES)
+    return _device() if visible is None else f"{_device()} ({VISIBLE_DEVICES}={visible})"
 
 
-def provenance_of(
+def build_provenance(
     specification: Specification,
     manifest: ManifestRecord,
     began: datetime,
@@ -108,7 +108,7 @@ def provenance_of(
         packages={name: importlib.metadata.version(name) for name in specification.packages},
         **_machine(began).model_dump(),
         machine=platform.machine(),
-        visible_devices=os.environ.get(CHOSEN),
+        visible_devices=os.environ.get(VISIBLE_DEVICES),
         arithmetic=_arithmetic(),
         threads=specification.threads,
         finished=datetime.now().astimezone().isoformat(timespec="milliseconds"),
@@ -155,7 +155,7 @@ def _processor() -> str:
 
 def _arithmetic() -> dict[str, Any]:
     """Other influences on rounding: CPU kernels, versions of CUDA libraries, and the variables that libraries read."""
-    influences: dict[str, Any] = {**recorded(os.environ)}
+    influences: dict[str, Any] = {**recorded_variables(os.environ)}
     if "torch" in sys.modules:
         import torch
 

@@ -65,7 +65,7 @@ class Lease:
     def take(self, patience: float = math.inf) -> None:
         """Hold the lease from now on until it is given back.
 
-        Raises `Taken` if somebody else still holds and renews it after `patience` seconds; of the dead, it knows
+        Raises `LeaseTaken` if somebody else still holds and renews it after `patience` seconds; of the dead, it knows
         within `expiry`.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ class Lease:
                 if self._succeed(holder, renewed, watch):
                     break
             elif watch.has_seen_life_of(holder) and time.monotonic() - began > patience:
-                raise Taken(holder)
+                raise LeaseTaken(holder)
             time.sleep(min(1.0, self.renewal))
         self._renewing = threading.Thread(target=self._renew, daemon=True)
         self._renewing.start()
@@ -164,7 +164,7 @@ class Lease:
             return
 
 
-class Taken(Exception):
+class LeaseTaken(Exception):
     """Somebody else holds the lease, and lives."""
 
     def __init__(self, holder: Owner | None) -> None:

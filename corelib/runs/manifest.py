@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 from pydantic import Field, InstanceOf
 
 from corelib.errors import ArtefactError
-from corelib.files.hashing import sha256_of
-from corelib.files.json_files import Record, read_json
-from corelib.files.paths import below, followed, named_below
-from corelib.files.sealed_json import SealedRecord, record_in
+from corelib.files.hashing import sha256_of_path
+from corelib.files.json_files import JsonRecord, read_json
+from corelib.files.paths import path_inside, resolve_links, unresolved_path_inside
+from corelib.files.sealed_json import SealedRecord, parse_record
 from corelib.runs.layout import MANIFEST, RunName
 
 
@@ -49,13 +49,13 @@ class Manifest(ManifestRecord):
 
     folder: Path = Field(exclude=True)
 
-    def outside(self, path: str, sha256: str) -> Path:
+    def verified_external(self, path: str, sha256: str) -> Path:
         """The path of a file whose sha256 is a fact of the manifest, such as an asset, after verifying its sha256.
 
         `path` is relative to the stage's folder; links in it are followed. Raises `ArtefactError` if the file is
         missing or has another sha256, or if the path leads out of the folder other than by a link at its top.
         """
-        resolved = followed(self.place(path))
+        resolved = resolve_links(self.place(path))
         if not resolved.exists():
             raise ArtefactError(
                 f"{resolved}: missing, expected the file recorded in {self.folder / MANIFEST}; restore it."
@@ -72,9 +72,9 @@ class Manifest(ManifestRecord):
 
         A run links to the user's own files at the top of its folder.
         """
-        lexical = named_below(self.folder, path)
+        lexical = unresolved_path_inside(self.folder, path)
         top = self.folder / lexical.relative_to(self.folder).parts[0]
-        return lexical if top.is_symlink() else below(self.folder, path)
+        return lexical if top.is_symlink() else path_inside(self.folder, path)
 
     def file(self, name: str) -> Path:
         """The path of a file or folder of the stage, after verifying its sha256.
@@ -84,12 +84,12 @@ class Manifest(ManifestRecord):
         """
         if name not in self.files:
             raise ArtefactError(f"{self.folder / MANIFEST}: it lists no file `{name}`, only {sorted(self.files)}.")
-        path = below(self.folder, name)
+        path = path_inside(self.folder, name)
         if not path.exists():
             raise ArtefactError(f"{path}: the file is missing; delete {self.folder} and ask for the target again.")
         if path.is_dir():
             for link in (file for file in path.rglob("*") if file.is_symlink()):
-                below(self.folder, link.relative_to(self.folder).as_posix())
+                path_inside(self.folder, link.relative_to(self.folder).as_posix())
         if (actual := _sha256_of_readable(path)) != self.files[name]:
             raise ArtefactError(
                 f"{path}: its sha256 is {actual[:12]}, but its manifest expects {self.files[name][:12]}; "
@@ -101,12 +101,12 @@ class Manifest(ManifestRecord):
 def _sha256_of_readable(path: Path) -> str:
     """The sha256 of a file or folder. Raises `ArtefactError` if it is not readable."""
     try:
-        return sha256_of(path)
+        return sha256_of_path(path)
     except OSError as error:
         raise ArtefactError(f"{path}: not readable ({error.strerror or error}), expected a file.") from None
 
 
-def vouched_for(
+def manifest_content(
     folder: Path,
     stage: str,
     digest: str,
@@ -125,22 +125,24 @@ def vouched_for(
         trained: seals of the trained models that the run builds on, by name.
         inputs: seals of the runs from which a product was made, by name.
     """
-    hashes = {name: sha256_of(folder / name) for name in files}
+    hashes = {name: sha256_of_path(folder / name) for name in files}
     return ManifestRecord.sealed(
         stage=stage, digest=digest, files=hashes, facts=dict(facts), trained=dict(trained), inputs=dict(inputs)
     )
 
 
-def is_still_true(manifest: ManifestRecord, folder: Path, digest: str) -> bool:
+def matches_files(manifest: ManifestRecord, folder: Path, digest: str) -> bool:
     """Whether a manifest has the digest of a run, and every file that it lists exists with its sha256."""
     try:
         hashes = manifest.files.items()
-        return manifest.digest == digest and all(sha256_of(below(folder, name)) == sha256 for name, sha256 in hashes)
+        return manifest.digest == digest and all(
+            sha256_of_path(path_inside(folder, name)) == sha256 for name, sha256 in hashes
+        )
     except (ArtefactError, OSError):
         return False
 
 
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest. Raises `ArtefactError` if it is missing or malformed, or if its seal does not match."""
-    content = read_json(path, functools.partial(Record, source=path))
-    return record_in(content, Manifest, path, folder=path.parent)
+    content = read_json(path, functools.partial(JsonRecord, source=path))
+    return parse_record(content, Manifest, path, folder=path.parent)

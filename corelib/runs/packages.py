@@ -25,7 +25,7 @@ from types import ModuleType
 from corelib.errors import ConfigurationError
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES
 
-TAKEN_UP = (
+FORBIDDEN_PACKAGES = (
     "apex",
     "bitsandbytes",
     "bottleneck",
@@ -58,10 +58,10 @@ TAKEN_UP = (
 """Import names of packages that the numerical packages use automatically if they are installed (docs/variables.md).
 Their versions are part of no address."""
 
-OTHERS = ("site-packages", "dist-packages")
+INSTALL_FOLDERS = ("site-packages", "dist-packages")
 """Names of folders into which packages are installed."""
 
-COMPILED = re.compile(
+NUMERICAL_LIBRARIES = re.compile(
     r"lib(torch|c10|gomp|iomp5|omp|openblas|scipy_openblas|mkl_|cublas|cudart|cudnn|cufft|curand|cusolver|cusparse|nvrtc"
     r"|nvJitLink|nccl)[^/]*\.so[^/]*"
 )
@@ -171,7 +171,7 @@ def check_packages() -> None:
 
 def _check_optional_packages() -> None:
     """Check that no package is installed that others use automatically."""
-    for name in TAKEN_UP:
+    for name in FORBIDDEN_PACKAGES:
         try:
             spec = importlib.util.find_spec(name)
         except ValueError:  # a module that was created in memory
@@ -194,7 +194,7 @@ def _check_locations() -> None:
             continue
         folder = file.parent.parent if file.name.startswith("__init__.") else file.parent
         is_corelib = name == corelib.name and file.parent.resolve() == corelib
-        if is_corelib or folder.name in OTHERS or any(root in (folder, *folder.parents) for root in standard):
+        if is_corelib or folder.name in INSTALL_FOLDERS or any(root in (folder, *folder.parents) for root in standard):
             continue
         raise ConfigurationError(
             f"{file}: Python imports {name} from here, expected an installed package; rename or remove this file, "
@@ -222,7 +222,7 @@ def _check_compiled_libraries() -> None:
     except OSError:  # not Linux
         return
     for path in sorted({Path(line[line.index("/") :]) for line in lines if "/" in line}):
-        if COMPILED.fullmatch(path.name) and not any(root in path.parents for root in roots):
+        if NUMERICAL_LIBRARIES.fullmatch(path.name) and not any(root in path.parents for root in roots):
             raise ConfigurationError(
                 f"{path}: this compiled library is loaded instead of that of the environment, expected one below "
                 f"{sys.prefix}; unset LD_PRELOAD and LD_LIBRARY_PATH, or remove its folder from them."

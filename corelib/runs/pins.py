@@ -12,7 +12,7 @@ PINS, PINS_OF_CUDA_12 = Path("envs/requirements.txt"), Path("envs/requirements-c
 """Files with pins, relative to the repository. A pin in the second replaces the pin of that package in the first."""
 
 
-def pins(repository: Path) -> dict[str, str]:
+def pinned_versions(repository: Path) -> dict[str, str]:
     """The pinned version of every package of the environment.
 
     The pins are those for CUDA 12 if the installed torch is pinned there, and those for CUDA 13 otherwise.
@@ -29,7 +29,7 @@ def _read_pins(file: Path) -> dict[str, str]:
 
 def differing_versions(repository: Path) -> list[str]:
     """A sentence for each numerical package whose version is not the pinned one; results then get other addresses."""
-    pinned = pins(repository)
+    pinned = pinned_versions(repository)
     return [
         f"{name} is {version}, pinned is {pinned[name.lower()]}: results get addresses of their own"
         for name, version in _installed(NUMERICAL_PACKAGES.values())

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 log = logging.getLogger(__name__)
 
-SOONEST, LATEST = 10.0, 600.0  # minimum and maximum interval between two lines, in seconds
+MIN_INTERVAL, MAX_INTERVAL = 10.0, 600.0  # minimum and maximum interval between two lines, in seconds
 
-SHARE = 0.05  # the interval as a fraction of the time elapsed, within these limits
+INTERVAL_FRACTION = 0.05  # the interval as a fraction of the time elapsed, within these limits
 
 
 class Progress:
@@ -30,7 +30,7 @@ class Progress:
         """Log the progress after `done` of `total` steps, if the interval has passed or all steps are done."""
         now = time.monotonic()
         elapsed = now - self._began
-        if done < self.total and now - self._last < min(max(SOONEST, SHARE * elapsed), LATEST):
+        if done < self.total and now - self._last < min(max(MIN_INTERVAL, INTERVAL_FRACTION * elapsed), MAX_INTERVAL):
             return
         self._last = now
         rate = (done - self.start) / max(elapsed, 1e-9)

@@ -25,22 +25,22 @@ from corelib.files.atomic import write_text
 from corelib.runs.lease import EXPIRY
 from corelib.runs.owner import is_held, read_owner
 
-BOOKKEEPING = Path(".snakemake/corelib")
+BOOKKEEPING_FOLDER = Path(".snakemake/corelib")
 """Folder of these files, in Snakemake's own folder; like the rest of that folder, it may be deleted."""
 
-CONTROLLER = BOOKKEEPING / "controller.lease"
+CONTROLLER_LEASE = BOOKKEEPING_FOLDER / "controller.lease"
 """Lease of the one Snakemake process that runs in a folder."""
 
-REQUESTS, WANTED = BOOKKEEPING / "requests", BOOKKEEPING / "wanted"
+REQUESTS_FOLDER, WANTED_FOLDER = BOOKKEEPING_FOLDER / "requests", BOOKKEEPING_FOLDER / "wanted"
 
-MARGIN = 2.0
+MARGIN_SECONDS = 2.0
 """Seconds by which a request is newer than the outputs; some file systems store whole seconds only."""
 
-KEPT = 3600.0
+MAX_AGE_SECONDS = 3600.0
 """Age in seconds at which requests are removed. A concurrent dry run may still need younger ones."""
 
 
-def request(manifest: Path, outputs: Iterable[Path]) -> Path:
+def create_request(manifest: Path, outputs: Iterable[Path]) -> Path:
     """Create an input file that makes a job run, whatever Snakemake remembers of earlier jobs.
 
     Args:
@@ -52,33 +52,33 @@ def request(manifest: Path, outputs: Iterable[Path]) -> Path:
         The absolute path of the file: Snakemake caches the content of relative folders.
     """
     nonce = uuid.uuid4().hex
-    path = Path.cwd() / REQUESTS / manifest.with_suffix("") / nonce
+    path = Path.cwd() / REQUESTS_FOLDER / manifest.with_suffix("") / nonce
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{manifest} {nonce}\n", encoding="utf-8")
     now = time.time()
     os.utime(path, (now, now))
     for output in outputs:
         with suppress(OSError):  # missing, or owned by another user
-            if output.stat().st_mtime > now - MARGIN:
-                os.utime(output, (now - MARGIN, now - MARGIN))
+            if output.stat().st_mtime > now - MARGIN_SECONDS:
+                os.utime(output, (now - MARGIN_SECONDS, now - MARGIN_SECONDS))
     return path
 
 
 def remove_old_requests() -> None:
     """Remove the requests of earlier invocations."""
-    for folder, folders, files in os.walk(REQUESTS, topdown=False):
+    for folder, folders, files in os.walk(REQUESTS_FOLDER, topdown=False):
         for path in (Path(folder, name) for name in files):
             with suppress(OSError):
-                if path.stat().st_mtime < time.time() - KEPT:
+                if path.stat().st_mtime < time.time() - MAX_AGE_SECONDS:
                     path.unlink()
         for path in (Path(folder, name) for name in folders):
             with suppress(OSError):  # not empty
                 path.rmdir()
 
 
-def note_wanted(manifest: Path, digest: str) -> None:
+def record_wanted(manifest: Path, digest: str) -> None:
     """Record which product is wanted at a stable name."""
-    path = WANTED / manifest
+    path = WANTED_FOLDER / manifest
     with suppress(OSError):
         if path.read_text(encoding="utf-8") == digest:
             return
@@ -88,7 +88,7 @@ def note_wanted(manifest: Path, digest: str) -> None:
 def check_still_wanted(manifest: Path, digest: str) -> None:
     """Raise `ArtefactError` if another product is now wanted at a stable name."""
     try:
-        wanted = (WANTED / manifest).read_text(encoding="utf-8")
+        wanted = (WANTED_FOLDER / manifest).read_text(encoding="utf-8")
     except FileNotFoundError:
         return
     if wanted != digest:
@@ -98,9 +98,9 @@ def check_still_wanted(manifest: Path, digest: str) -> None:
         )
 
 
-def is_free() -> bool:
+def is_folder_free() -> bool:
     """Whether no living Snakemake process holds the lease of this folder."""
-    return not is_held(CONTROLLER)
+    return not is_held(CONTROLLER_LEASE)
 
 
 def wait_for_writer(manifest: Path) -> None:

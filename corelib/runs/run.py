@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from corelib.runs.fingerprint import code_of, packages_of
+from corelib.runs.fingerprint import code_digests, package_versions
 from corelib.runs.layout import MANIFEST, RUN, RUNS, SPECIFICATION
 from corelib.runs.specification import Execution, Specification, digest_of
 from corelib.settings.section import Section
@@ -56,8 +56,8 @@ class Run:
             "stage": self.stage,
             "settings": self.settings.model_dump(mode="json"),
             "threads": self.threads,
-            "code": code_of(*self.scripts),
-            "packages": packages_of(*self.scripts),
+            "code": code_digests(*self.scripts),
+            "packages": package_versions(*self.scripts),
             "inputs": {role: run.digest for role, run in self.inputs.items()},
         }
 
@@ -69,7 +69,7 @@ class Run:
     @cached_property
     def name(self) -> str:
         """`STAGE/SLUG-DIGEST`, below `runs/`."""
-        return f"{self.stage}/{slugged(self.slug)}-{self.digest[:12]}"
+        return f"{self.stage}/{slugify(self.slug)}-{self.digest[:12]}"
 
     @property
     def folder(self) -> Path:
@@ -106,7 +106,7 @@ class Run:
         return runs
 
 
-def slugs_of_runs() -> dict[tuple[str, str], str]:
+def slugs_by_digest() -> dict[tuple[str, str], str]:
     """The slugs of the runs in `runs/`, by stage and abbreviated digest.
 
     Equal runs may have been planned under several names: the first complete one counts, or else the first.
@@ -120,6 +120,6 @@ def slugs_of_runs() -> dict[tuple[str, str], str]:
     return slugs
 
 
-def slugged(text: str) -> str:
+def slugify(text: str) -> str:
     """A text in lower case, with hyphens in place of all characters but letters, digits and `_`, for use in a path."""
     return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")

@@ -15,7 +15,7 @@ from corelib.files.sealed_json import SealedRecord, read_record
 from corelib.runs.layout import RunName
 from corelib.settings.section import Section
 
-DIGESTED = ("stage", "settings", "threads", "code", "packages", "inputs")
+DIGESTED_FIELDS = ("stage", "settings", "threads", "code", "packages", "inputs")
 """The fields of a specification that determine the result. Its digest covers these fields."""
 
 
@@ -37,7 +37,7 @@ class Specification(SealedRecord):
     Attributes:
         stage: name of the stage.
         slug: description in words, part of the run's name.
-        digest: sha256 of the fields in `DIGESTED`.
+        digest: sha256 of the fields in `DIGESTED_FIELDS`.
         settings: the configuration leaves that the stage reads, as JSON.
         threads: number of CPU threads.
         code: sha256 of each module and script, by name.
@@ -74,7 +74,7 @@ class Specification(SealedRecord):
 
     def has_its_digest(self) -> bool:
         """Whether the digest matches the content."""
-        return self.digest == digest_of({key: getattr(self, key) for key in DIGESTED})
+        return self.digest == digest_of({key: getattr(self, key) for key in DIGESTED_FIELDS})
 
 
 def read_specification(path: Path) -> Specification:
@@ -92,5 +92,5 @@ def read_specification(path: Path) -> Specification:
 
 def digest_of(content: Mapping[str, Any]) -> str:
     """The sha256 of a specification's content in canonical JSON."""
-    digested = {key: content[key] for key in DIGESTED}
+    digested = {key: content[key] for key in DIGESTED_FIELDS}
     return sha256_of_text(json.dumps(digested, sort_keys=True, separators=(",", ":"), ensure_ascii=True))

@@ -8,7 +8,7 @@ from corelib.errors import ArtefactError
 from corelib.runs.layout import MANIFEST, RUNS
 from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.specification import Specification
-from corelib.runs.stages import TRAINED
+from corelib.runs.stage_registry import TRAINED
 
 
 def read_inputs(specification: Specification) -> dict[str, Manifest]:

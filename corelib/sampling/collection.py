@@ -6,28 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from corelib.errors import ArtefactError
-from corelib.files.hashing import sha256_of
-from corelib.files.paths import below
+from corelib.files.hashing import sha256_of_path
+from corelib.files.paths import path_inside
 from corelib.runs.layout import MANIFEST, SHARDS
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.batch_record import read_batch
-from corelib.sampling.grid import IMAGES, SampledImage, batches_of, image_name, record_path
+from corelib.sampling.grid import IMAGES, ImageKey, image_name, record_path, split_into_batches
 from corelib.settings.sampling import SamplesStage
 
 
-def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
+def gather_samples(settings: SamplesStage, context: StageContext) -> StageResult:
     """Stage: check that every image of the grid exists and has the sha256 in the record of its batch.
 
     Raises `ArtefactError` for the first incomplete batch, after deleting its record so that it is sampled again.
     """
     flagged: list[str] = []
-    for number, images in enumerate(batches_of(settings)):
-        record = work.folder / record_path(number)
-        if not is_whole(record, work.trained):
+    for number, images in enumerate(split_into_batches(settings)):
+        record = context.folder / record_path(number)
+        if not is_complete(record, context.trained):
             if record.is_file():
                 record.unlink()
-            for shard in (work.folder / SHARDS).glob("*.json"):
+            for shard in (context.folder / SHARDS).glob("*.json"):
                 shard.unlink()
             names = f"{image_name(*images[0])} to {image_name(*images[-1])}"
             raise ArtefactError(
@@ -35,12 +35,12 @@ def gather_samples(settings: SamplesStage, work: Work) -> Outcome:
                 "ask for the target again to sample only such batches again."
             )
         flagged += read_batch(record).flagged
-    delta = work.inputs.get("delta")
+    delta = context.inputs.get("delta")
     diverged_at = delta.facts["diverged_at"] if delta else None
-    return Outcome([IMAGES], {"grid": settings.grid, "flagged": sorted(flagged), "diverged_at": diverged_at})
+    return StageResult([IMAGES], {"grid": settings.grid, "flagged": sorted(flagged), "diverged_at": diverged_at})
 
 
-def is_whole(record: Path, trained: Mapping[str, str]) -> bool:
+def is_complete(record: Path, trained: Mapping[str, str]) -> bool:
     """Whether a batch is complete: its record and all images exist, are undamaged, and come from the given models.
 
     Args:
@@ -50,18 +50,18 @@ def is_whole(record: Path, trained: Mapping[str, str]) -> bool:
     try:
         batch = read_batch(record)
         return batch.trained == trained and all(
-            sha256_of(below(record.parent.parent, f"{IMAGES}/{name}")) == sha256
+            sha256_of_path(path_inside(record.parent.parent, f"{IMAGES}/{name}")) == sha256
             for name, sha256 in batch.images.items()
         )
     except (ArtefactError, OSError):
         return False
 
 
-def sampled_images(samples: Manifest) -> dict[SampledImage, Path]:
+def image_paths(samples: Manifest) -> dict[ImageKey, Path]:
     """Paths of the images of a run in the order of its grid, after verifying all files against the manifest."""
     folder = samples.file(IMAGES)
     try:
         grid = [(str(style), str(object_), int(seed)) for style, object_, seed in samples.facts["grid"]]
     except (TypeError, ValueError):
         raise ArtefactError(f"{samples.folder / MANIFEST}: its grid is not a list of (style, object, seed).") from None
-    return {image: below(folder, image_name(*image)) for image in grid}
+    return {image: path_inside(folder, image_name(*image)) for image in grid}

@@ -8,7 +8,7 @@ from corelib.settings.sampling import SamplesStage
 
 IMAGES, BATCHES = "images", "batches"
 
-SampledImage = tuple[str, str, int]
+ImageKey = tuple[str, str, int]
 """(style, object, seed)."""
 
 
@@ -22,7 +22,7 @@ def record_path(number: int) -> Path:
     return Path(BATCHES) / f"{number:05d}.json"
 
 
-def batches_of(settings: SamplesStage) -> list[list[SampledImage]]:
+def split_into_batches(settings: SamplesStage) -> list[list[ImageKey]]:
     """The grid in batches; the last one may be shorter."""
     size = settings.sampling.batch
     return [settings.grid[start : start + size] for start in range(0, len(settings.grid), size)]

@@ -17,60 +17,60 @@ from torch import Tensor
 
 from corelib.data.embeddings import EmbeddingCache
 from corelib.errors import ArtefactError
-from corelib.files.atomic import written_whole
-from corelib.files.hashing import sha256_of
-from corelib.files.paths import below
+from corelib.files.atomic import atomic_write
+from corelib.files.hashing import sha256_of_path
+from corelib.files.paths import path_inside
 from corelib.files.sealed_json import write_record
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import DELTA, load_delta
+from corelib.models.delta import DELTA_FILE, load_delta
 from corelib.models.device import Device
-from corelib.models.guidance import guided
+from corelib.models.guidance import apply_guidance
 from corelib.randomness import generator
 from corelib.runs.progress import Progress
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.batch_record import BatchRecord
-from corelib.sampling.collection import is_whole
-from corelib.sampling.grid import IMAGES, batches_of, image_name, record_path
-from corelib.settings.sampling import DDIM, SamplesStage, Sampling
+from corelib.sampling.collection import is_complete
+from corelib.sampling.grid import IMAGES, image_name, record_path, split_into_batches
+from corelib.settings.sampling import DDIMSampling, SamplesStage, Sampling
 
 log = logging.getLogger(__name__)
 
 
-def sample_shard(settings: SamplesStage, work: Work, shard: int, shards: int) -> Outcome:
+def sample_shard(settings: SamplesStage, context: StageContext, shard: int, shards: int) -> StageResult:
     """Stage: sample every `shards`-th batch of a run, from number `shard` on; complete batches are not sampled again.
 
     Constant or non-finite images of an unlearned model are flagged. Raises `ArtefactError` if the original model
     samples one.
     """
-    batches = batches_of(settings)
+    batches = split_into_batches(settings)
     numbers = list(range(shard, len(batches), shards))
-    missing = [number for number in numbers if not is_whole(work.folder / record_path(number), work.trained)]
+    missing = [number for number in numbers if not is_complete(context.folder / record_path(number), context.trained)]
     log.info("sampling %d of %d batches; the others are complete", len(missing), len(numbers))
     if missing:
-        sampler = Sampler(settings, work)
+        sampler = Sampler(settings, context)
         progress = Progress("batches", len(missing))
         for done, number in enumerate(missing, start=1):
             sampler.sample(number, batches[number])
             progress.report(done)
-    return Outcome([str(record_path(number)) for number in numbers])
+    return StageResult([str(record_path(number)) for number in numbers])
 
 
 class Sampler:
     """Samples batches of a run with its model."""
 
-    def __init__(self, settings: SamplesStage, work: Work) -> None:
-        base = BaseModel(work.inputs["pipeline"])
+    def __init__(self, settings: SamplesStage, context: StageContext) -> None:
+        base = BaseModel(context.inputs["pipeline"])
         self.settings = settings
-        self.folder, self.trained = work.folder, work.trained
-        self.device = Device(settings.sampling.precision, work.threads)
+        self.folder, self.trained = context.folder, context.trained
+        self.device = Device(settings.sampling.precision, context.threads)
         self.unet = base.unet()
-        self.is_original = "delta" not in work.inputs
+        self.is_original = "delta" not in context.inputs
         if not self.is_original:
-            load_delta(work.inputs["delta"].file(DELTA), self.unet, base.identity)
+            load_delta(context.inputs["delta"].file(DELTA_FILE), self.unet, base.unet_sha256)
         self.unet.to(self.device.torch_device)
         self.autoencoder = base.autoencoder().to(self.device.torch_device)
-        self.scheduler = base.scheduler(**scheduler_switches(settings.sampling.scheduler))
-        self.embeddings = EmbeddingCache(work.inputs["embeddings"])
+        self.scheduler = base.scheduler(**scheduler_options(settings.sampling.scheduler))
+        self.embeddings = EmbeddingCache(context.inputs["embeddings"])
 
     def sample(self, number: int, images: list[tuple[str, str, int]]) -> None:
         """Sample a batch, write its images and then its record."""
@@ -81,13 +81,13 @@ class Sampler:
         hashes = {}
         for image, values in zip(images, sampled, strict=True):
             name = image_name(*image)
-            pixels = as_pixels(values)
+            pixels = to_pixels(values)
             if not torch.isfinite(values).all() or (pixels == pixels[0, 0]).all():
                 flagged.append(name)
-            path = below(self.folder, f"{IMAGES}/{name}")
-            with written_whole(path) as temporary:
+            path = path_inside(self.folder, f"{IMAGES}/{name}")
+            with atomic_write(path) as temporary:
                 Image.fromarray(pixels).save(temporary, format="JPEG", quality=self.settings.sampling.jpeg_quality)
-            hashes[name] = sha256_of(path)
+            hashes[name] = sha256_of_path(path)
         if flagged and self.is_original:
             raise ArtefactError(
                 f"{self.folder / IMAGES / flagged[0]}: the original model sampled a constant or non-finite image; "
@@ -125,7 +125,7 @@ class Sampler:
         if settings.guidance_scale == 1:
             return self._predict(latents, timestep, conditioned)
         both = self._predict(torch.cat([latents, latents]), timestep, torch.cat([unconditioned, conditioned]))
-        return guided(both, settings.guidance_scale)
+        return apply_guidance(both, settings.guidance_scale)
 
     def _predict(self, latents: Tensor, timestep: Tensor, prompts: Tensor) -> Tensor:
         latents = self.scheduler.scale_model_input(latents, timestep)
@@ -144,7 +144,7 @@ class Sampler:
         return config["latent_channels"], side, side
 
 
-def scheduler_switches(settings: DDIM) -> dict[str, Any]:
+def scheduler_options(settings: DDIMSampling) -> dict[str, Any]:
     """Options for the scheduler's configuration; the number of steps and eta are passed when sampling."""
     return settings.model_dump(exclude={"steps", "eta"})
 
@@ -159,7 +159,7 @@ def initial_noise(images: list[tuple[str, str, int]], shape: tuple[int, ...], *a
     )
 
 
-def as_pixels(values: Tensor) -> NDArray[np.uint8]:
+def to_pixels(values: Tensor) -> NDArray[np.uint8]:
     """Convert an image (3, side, side), black 0 and white 1, to (side, side, 3) in 8 bits; non-finite is black."""
     finite = torch.where(torch.isfinite(values), values, 0.0)
     return (finite.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

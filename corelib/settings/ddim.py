@@ -9,7 +9,7 @@ from pydantic import Field
 from corelib.settings.section import Section
 
 
-class Switches(Section):
+class DDIMConfig(Section):
     """All options of the DDIM scheduler; the noise schedule itself belongs to the base model.
 
     The base model's scheduler file is for another scheduler and sets only some of these options. diffusers would use
@@ -24,4 +24,4 @@ class Switches(Section):
     @property
     def switches(self) -> dict[str, Any]:
         """The options by their keys in the scheduler's configuration."""
-        return self.model_dump(include=set(Switches.model_fields))
+        return self.model_dump(include=set(DDIMConfig.model_fields))

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from corelib.settings.section import Section
 
 
-class Rendering(Section):
+class RenderingStage(Section):
     """A rendered benchmark in UnlearnCanvas' layout: STYLE/OBJECT/INDEX.jpg."""
 
     styles: list[str]

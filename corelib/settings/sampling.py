@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveInt
 
-from corelib.settings.ddim import Switches
+from corelib.settings.ddim import DDIMConfig
 from corelib.settings.precision import Precision
 from corelib.settings.prompts import Wording
 from corelib.settings.section import Section
 
 
-class DDIM(Switches):
+class DDIMSampling(DDIMConfig):
     """The DDIM scheduler, its number of steps, and `eta`, the share of new noise in each step."""
 
     steps: PositiveInt
@@ -24,7 +24,7 @@ class Sampling(Section):
     is padded. Neither shards nor interruptions change which images are computed together.
     """
 
-    scheduler: DDIM
+    scheduler: DDIMSampling
     guidance_scale: float = Field(ge=0)
     negative_prompt: str
     resolution: PositiveInt

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal
 
-Trained = Literal["cross_attention", "keys_and_values"]
+TrainableTensors = Literal["cross_attention", "keys_and_values"]
 """All tensors of the cross-attention (Appendix B), or only its keys and values, which read the prompt."""

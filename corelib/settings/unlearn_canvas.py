@@ -39,7 +39,7 @@ class Assets(Section):
     inception_torchvision: str | None
 
 
-class ClassifierForm(Section):
+class ClassifierSpec(Section):
     """Facts that a classifier's checkpoint lacks: timm name, side of its input in pixels, classes in order."""
 
     architecture: str
@@ -60,7 +60,7 @@ class AdoptionStage(Section):
 
     sha256: dict[str, str | None]
     unet: Literal["unet", "unet_ema"] | None
-    classifiers: dict[str, ClassifierForm]
+    classifiers: dict[str, ClassifierSpec]
 
 
 class ConversionStage(Section):

@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from corelib.settings.ddim import Switches
+from corelib.settings.ddim import DDIMConfig
 from corelib.settings.precision import TrainingPrecision
 from corelib.settings.prompts import Wording
 from corelib.settings.section import Section
-from corelib.settings.trainable import Trained
+from corelib.settings.trainable import TrainableTensors
 
-DIGITS = 9
+LENGTH_DECIMALS = 9
 """Decimal places to which scaled lengths are rounded, so that 6 x 0.1 epochs are 0.6 and add no step."""
 
 
@@ -72,7 +72,7 @@ class GuidedModel(Section):
 Target = Annotated[FrozenModel | CurrentModel | GaussianNoise | UniformNoise | GuidedModel, Field(discriminator="kind")]
 
 
-class SampledImages(Switches):
+class SampledImages(DDIMConfig):
     """x_t sampled by the current model from noise at p_f, stopped at a noise level drawn among the steps.
 
     The DDIM options belong to the method and are independent of those with which the study samples its images.
@@ -138,7 +138,7 @@ class UnlearnTerm(Section):
         return self
 
     @property
-    def shows_the_anchor(self) -> bool:
+    def shows_anchor(self) -> bool:
         """Whether the images show the anchor concept."""
         return self.images in ("anchor", "generated")
 
@@ -180,9 +180,9 @@ class Length(Section):
     def times(self, factor: float) -> Length:
         """This length multiplied by `factor`; a number of steps is rounded up."""
         if self.steps is not None:
-            return Length(steps=math.ceil(round(self.steps * factor, DIGITS)))
+            return Length(steps=math.ceil(round(self.steps * factor, LENGTH_DECIMALS)))
         assert self.epochs is not None
-        return Length(epochs=round(self.epochs * factor, DIGITS))
+        return Length(epochs=round(self.epochs * factor, LENGTH_DECIMALS))
 
 
 class Adam(Section):
@@ -200,22 +200,22 @@ class UnlearningStage(Section):
         candidates: anchor styles that may be drawn for each forget style; a single one means no draw.
         draw: "pair" if each pair of a step draws its own anchor, "step" if they share one draw, None if nothing is
             drawn.
-        least_steps: minimum number of steps, however short `length` is.
-        epoch_counts: whether `batch` is the number of forget pairs in a step ("forget"), or of forget and retain
+        min_steps: minimum number of steps, however short `length` is.
+        batch_counts: whether `batch` is the number of forget pairs in a step ("forget"), or of forget and retain
             pairs together ("both").
         reduction: reduction of the norms, squared or not, over the d dimensions of the latents. "sum" is the printed
             equation; "mean" divides all of it by d, to which Adam is invariant up to its epsilon.
     """
 
     objective: Objective
-    trained: Trained
+    trained: TrainableTensors
     candidates: dict[str, list[str]]
     draw: Literal["pair", "step"] | None
     learning_rate: PositiveFloat
     batch: PositiveInt
     length: Length
-    least_steps: PositiveInt
-    epoch_counts: Literal["forget", "both"]
+    min_steps: PositiveInt
+    batch_counts: Literal["forget", "both"]
     reduction: Literal["mean", "sum"]
     optimizer: Adam
     wording: Wording
@@ -223,19 +223,19 @@ class UnlearningStage(Section):
     seed: int
 
     @property
-    def pairs_a_step(self) -> int:
+    def pairs_per_step(self) -> int:
         """Number of forget pairs in a step, and of retain pairs if the objective has a retain term."""
-        halves = 2 if self.epoch_counts == "both" and self.objective.retain is not None else 1
+        halves = 2 if self.batch_counts == "both" and self.objective.retain is not None else 1
         return self.batch // halves
 
-    def steps_on(self, forget_pairs: int) -> int:
-        """Number of training steps if an epoch has `forget_pairs` pairs; at least `least_steps`."""
+    def num_steps(self, forget_pairs: int) -> int:
+        """Number of training steps if an epoch has `forget_pairs` pairs; at least `min_steps`."""
         if self.length.steps is not None:
             num_steps = self.length.steps
         else:
             assert self.length.epochs is not None
-            num_steps = math.ceil(round(self.length.epochs * forget_pairs / self.pairs_a_step, DIGITS))
-        return max(num_steps, self.least_steps)
+            num_steps = math.ceil(round(self.length.epochs * forget_pairs / self.pairs_per_step, LENGTH_DECIMALS))
+        return max(num_steps, self.min_steps)
 
 
 class Saliency(Section):
@@ -268,7 +268,7 @@ class SaliencyStage(Section):
     """Everything that a saliency mask reads besides the training data of its task."""
 
     saliency: Saliency
-    trained: Trained
+    trained: TrainableTensors
     batch: PositiveInt
     wording: Wording
     precision: TrainingPrecision

@@ -13,7 +13,7 @@ from corelib.settings.prompts import EMPTY_CONCEPT
 FIRST_RETAIN = "first_retain"
 
 
-def candidates(
+def anchor_candidates(
     scheme: str,
     forget: Sequence[str],
     retain: Sequence[str],

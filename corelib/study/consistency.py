@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from corelib.errors import listed
 from corelib.settings.prompts import EMPTY_CONCEPT
-from corelib.settings.unlearning import DIGITS
+from corelib.settings.unlearning import LENGTH_DECIMALS
 from corelib.study.anchors import FIRST_RETAIN
 from corelib.study.schema import (
     NAME,
@@ -24,13 +24,13 @@ from corelib.study.schema import (
     Task,
     UnlearnCanvasWorld,
 )
-from corelib.study.wording import shown
+from corelib.study.wording import to_yaml
 
-MOST_IMAGES = 100_000
+MAX_IMAGES = 100_000
 """Maximum number of images per model; the paper's original model has 1,140. A specification lists them, and must stay
 below the size limit of `corelib.files.json_files` even with the longest names."""
 
-LONGEST = 1e12
+MAX_LENGTH = 1e12
 """Limit on the epochs or steps of a run; a larger number can only be a mistake."""
 
 
@@ -38,17 +38,17 @@ class Inconsistency(Exception):
     """A leaf that is valid by itself but contradicts others: its key, its value, and what was expected."""
 
     def __init__(self, key: str, value: object, expected: str) -> None:
-        super().__init__(f"{key} is {shown(value)}, expected {expected}")
+        super().__init__(f"{key} is {to_yaml(value)}, expected {expected}")
         self.key, self.value, self.expected = key, value, expected
 
 
 def check_consistency(study: Study) -> None:
     """Raise `Inconsistency` for the first leaf that contradicts others."""
-    for inconsistency in inconsistencies_of(study):
+    for inconsistency in find_inconsistencies(study):
         raise inconsistency
 
 
-def inconsistencies_of(study: Study) -> Iterator[Inconsistency]:
+def find_inconsistencies(study: Study) -> Iterator[Inconsistency]:
     """Every leaf that contradicts others, in the order of the file."""
     yield from _not_finite((), study.model_dump())
     yield from _check_world(study)
@@ -178,12 +178,12 @@ def _check_grids(study: Study) -> Iterator[Inconsistency]:
     for name, task in study.tasks.items():
         seeds, styles = task.evaluation.seeds, len(task.forget) + len(task.evaluation.retain)
         total += styles * len(study.objects_of(task.evaluation.objects)) * len(seeds)
-        if total > MOST_IMAGES:
-            expected = f"fewer: the tasks up to this one need {total:,} images; the maximum is {MOST_IMAGES:,}"
+        if total > MAX_IMAGES:
+            expected = f"fewer: the tasks up to this one need {total:,} images; the maximum is {MAX_IMAGES:,}"
             yield Inconsistency(f"tasks.{name}.evaluation.seeds", len(seeds), expected)
         anchors = len(study.retain_styles(task)) * len(study.objects_of(task.objects))
-        if generates and (generated := anchors * len(study.training.images)) > MOST_IMAGES:
-            expected = f"fewer: {name} needs {generated:,} generated images; the maximum is {MOST_IMAGES:,}"
+        if generates and (generated := anchors * len(study.training.images)) > MAX_IMAGES:
+            expected = f"fewer: {name} needs {generated:,} generated images; the maximum is {MAX_IMAGES:,}"
             yield Inconsistency("training.images", len(study.training.images), expected)
 
 
@@ -226,14 +226,14 @@ def _check_method(study: Study, key: str, name: str, method: Method) -> Iterator
             f"a number for which the scaled {key}.learning_rate is positive and finite",
         )
     for task, length in method.length.items():
-        if not 0 < round((length.epochs or length.steps or 0) * scale.length, DIGITS) < LONGEST:
-            expected = f"a number for which the scaled {key}.length.{task} is positive and below {LONGEST:,.0f}"
+        if not 0 < round((length.epochs or length.steps or 0) * scale.length, LENGTH_DECIMALS) < MAX_LENGTH:
+            expected = f"a number for which the scaled {key}.length.{task} is positive and below {MAX_LENGTH:,.0f}"
             yield Inconsistency("training.scale.length", scale.length, expected)
     for leaf, tasks in (("length", list(method.length)), ("anchors", list(method.anchors))):
         yield from _unknown(f"{key}.{leaf}", tasks, list(study.tasks), "task")
-    if study.training.epoch_counts == "both" and method.objective.retain is not None and method.batch % 2:
+    if study.training.batch_counts == "both" and method.objective.retain is not None and method.batch % 2:
         yield Inconsistency(
-            f"{key}.batch", method.batch, "an even number: half the batch is retain pairs (training.epoch_counts: both)"
+            f"{key}.batch", method.batch, "an even number: half the batch is retain pairs (training.batch_counts: both)"
         )
 
 
@@ -293,7 +293,7 @@ def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: 
         yield from _check_scheme_without_retain_styles(study, scheme, name, task, used_by)
     if scheme == "all_to_one" and base in forget:
         yield Inconsistency("anchoring.base", base, f"a style that is not in tasks.{task}.forget ({used_by})")
-    if study.methods[name].objective.unlearn.shows_the_anchor:
+    if study.methods[name].objective.unlearn.shows_anchor:
         expected = f"a style: the method trains on its images, `images: {images}` ({used_by})"
         if scheme == "all_to_one" and base == EMPTY_CONCEPT:
             yield Inconsistency("anchoring.base", base, expected)

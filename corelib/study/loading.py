@@ -13,11 +13,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from corelib.study.consistency import Inconsistency, check_consistency
-from corelib.study.overlays import error_at, merged_leaves, spell_out_likes, study_file
+from corelib.study.overlays import error_for_key, merge_study, resolve_likes, study_file
 from corelib.study.published import load_published
 from corelib.study.schema import Study
-from corelib.study.shipped import check_against_shipped
-from corelib.study.validation_errors import first_fault
+from corelib.study.shipped_world import check_against_shipped
+from corelib.study.validation_errors import describe_first_error
 
 
 def load_study(name: str, folder: Path) -> Study:
@@ -25,22 +25,22 @@ def load_study(name: str, folder: Path) -> Study:
 
     Raises `ConfigurationError` with one sentence: file, key, value, expectation.
     """
-    merged, origins = merged_leaves(name, folder, seen=())
+    merged, origins = merge_study(name, folder, seen=())
     file = study_file(name, folder)
-    spell_out_likes(merged, origins, file)
+    resolve_likes(merged, origins, file)
     try:
         study = Study.model_validate(merged)
         check_consistency(study)
     except Inconsistency as inconsistency:
-        raise error_at(tuple(inconsistency.key.split(".")), str(inconsistency), origins, file) from None
+        raise error_for_key(tuple(inconsistency.key.split(".")), str(inconsistency), origins, file) from None
     except ValidationError as error:
-        raise error_at(*first_fault(error, merged, origins), origins, file) from None
+        raise error_for_key(*describe_first_error(error, merged, origins), origins, file) from None
     known = dict.fromkeys(table for table, *_ in load_published(folder))
     for title, table in study.tables.items():
         if table.published is not None and table.published not in known:
             key = ("tables", title, "published")
             expected = f"null or a table of {folder / 'published.csv'}: {', '.join(known)}"
-            raise error_at(key, f"{'.'.join(key)} is {table.published!r}, expected {expected}", origins, file)
+            raise error_for_key(key, f"{'.'.join(key)} is {table.published!r}, expected {expected}", origins, file)
     if study.takes_shipped_world:
         check_against_shipped(study, folder, origins, file)
     return study

@@ -9,12 +9,12 @@ from typing import Any
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, read_yaml
 from corelib.study.schema import NAME
-from corelib.study.wording import error_in, shown, suggestion
+from corelib.study.wording import error_in, suggest_name, to_yaml
 
 PAPER = "paper"
 """The study of `config/config.yaml` itself; its tables are in `results/`, not in `results/paper/`."""
 
-REMOVABLE = {
+REMOVABLE_SECTIONS = {
     ("tasks",),
     ("methods",),
     ("tables",),
@@ -27,7 +27,7 @@ REMOVABLE = {
 LIKE = "like"
 """The key of a method that takes the leaves of another, except for its own."""
 
-REMOVED = "(removed)"
+REMOVED_MARK = "(removed)"
 """Appended to a key in the origins: the file that removed the key."""
 
 Key = tuple[str, ...]
@@ -44,7 +44,7 @@ def study_names(folder: Path) -> list[str]:
     return [PAPER, *(name for name in stems if NAME.fullmatch(name))]
 
 
-def merged_leaves(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:
+def merge_study(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:
     """The leaves of a study merged over those of its base, and for each key the file that set it last."""
     file = study_file(name, folder)
     if (shadowed := folder / "studies" / f"{PAPER}.yaml").exists():
@@ -64,8 +64,8 @@ def merged_leaves(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[
     if name != PAPER:
         base_name = content.pop("base", PAPER)
         if not isinstance(base_name, str):
-            raise error_in(file, f"base is {shown(base_name)}, expected the name of a study")
-        base, origins = merged_leaves(base_name, folder, (*seen, name))
+            raise error_in(file, f"base is {to_yaml(base_name)}, expected the name of a study")
+        base, origins = merge_study(base_name, folder, (*seen, name))
     merged = _overlaid(base, content, (), file, origins, {*_likes(base), *_likes(content)})
     tasks = _section(content, "tasks")
     for method in _section(merged, "methods"):
@@ -99,7 +99,7 @@ def _likes(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def spell_out_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Path) -> None:
+def resolve_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Path) -> None:
     """Replace each method that is `like:` another by the other's leaves, overridden with its own.
 
     This is done after all merging, so that an overlay's changes to the other method hold for both.
@@ -113,8 +113,8 @@ def spell_out_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Pat
         key, like = ("methods", name), method[LIKE]
         others = [other for other in methods if other not in (*seen, name)]
         if like not in others:
-            fault = f"{'.'.join((*key, LIKE))} is {shown(like)}, expected another method: {', '.join(others)}"
-            raise error_at((*key, LIKE), fault, origins, study)
+            fault = f"{'.'.join((*key, LIKE))} is {to_yaml(like)}, expected another method: {', '.join(others)}"
+            raise error_for_key((*key, LIKE), fault, origins, study)
         overrides = {leaf: value for leaf, value in method.items() if leaf != LIKE}
         other = resolved(like, (*seen, name))
         if not isinstance(other, dict):
@@ -135,11 +135,11 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = read_yaml(file)
     except UnreadableYaml as error:
-        raise error_in(error.place_in(file), f"not readable as YAML: {error}") from None
+        raise error_in(error.location_in(file), f"not readable as YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise error_in(file, f"the whole file is {shown(content)}, expected sections such as `methods:`")
+        raise error_in(file, f"the whole file is {to_yaml(content)}, expected sections such as `methods:`")
     return content
 
 
@@ -153,7 +153,7 @@ def _overlaid(
 ) -> dict[str, Any]:
     """A section with an overlay merged over it.
 
-    An entry that a method of `likes` removes stays `null` until `spell_out_likes` resolves the method.
+    An entry that a method of `likes` removes stays `null` until `resolve_likes` resolves the method.
     """
     merged = dict(base)
     for name, value in overlay.items():
@@ -165,14 +165,14 @@ def _overlaid(
             continue
         removes = value is None and _is_removable(key, likes)
         if removes and name not in merged:
-            nearest = suggestion(name, list(merged))
+            nearest = suggest_name(name, list(merged))
             raise error_in(file, f"{'.'.join(full_key)} is null, which removes an entry, but there is none{nearest}")
         if isinstance(base_value, dict):
             for old in [old for old in origins if old[: len(full_key)] == full_key]:
                 del origins[old]
         origins[full_key] = file
         if removes:
-            origins[(*full_key, REMOVED)] = file
+            origins[(*full_key, REMOVED_MARK)] = file
             del merged[name]
         else:
             merged[name] = _overlaid({}, value, full_key, file, origins, likes) if isinstance(value, dict) else value
@@ -180,9 +180,9 @@ def _overlaid(
 
 
 def _is_removable(key: Key, likes: Collection[str]) -> bool:
-    if key in REMOVABLE:
+    if key in REMOVABLE_SECTIONS:
         return True
-    return key[:1] == ("methods",) and ("methods", "*", *key[2:]) in REMOVABLE and key[1] not in likes
+    return key[:1] == ("methods",) and ("methods", "*", *key[2:]) in REMOVABLE_SECTIONS and key[1] not in likes
 
 
 def _is_another_kind(base_value: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
@@ -195,7 +195,7 @@ def _is_another_kind(base_value: Mapping[str, Any], value: Mapping[str, Any]) ->
     return {"epochs", "steps"} >= {*base_value, *value}
 
 
-def error_at(key: Key, fault: str, origins: Mapping[Key, Path], study: Path) -> ConfigurationError:
+def error_for_key(key: Key, fault: str, origins: Mapping[Key, Path], study: Path) -> ConfigurationError:
     """The error for a key: the file that sets the key, the fault, and the study if that is another file."""
     file = _origin(key, origins)
     return error_in(file, fault if file == study else f"{fault}, for the study {study}")

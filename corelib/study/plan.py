@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from corelib.errors import ConfigurationError
 from corelib.runs.run import Run
-from corelib.runs.stages import STAGES
-from corelib.sampling.grid import SampledImage
+from corelib.runs.stage_registry import STAGES
+from corelib.sampling.grid import ImageKey
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
@@ -22,7 +22,7 @@ from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 from corelib.study import anchors
-from corelib.study.run_factory import RunFactory, once
+from corelib.study.run_factory import RunFactory, cached_method
 from corelib.study.schema import ORIGINAL, MiniatureWorld, Scheme, Study, Task
 from corelib.study.worlds import MiniatureRuns, UnlearnCanvasRuns
 
@@ -62,7 +62,7 @@ class Plan:
             self.world = UnlearnCanvasRuns(study, study.world, self._factory, locked or {})
 
     @property
-    def papers_world(self) -> UnlearnCanvasRuns:
+    def unlearn_canvas(self) -> UnlearnCanvasRuns:
         """The paper's world, for a study that needs assets.
 
         Raises `ConfigurationError` for a study of another world.
@@ -76,7 +76,7 @@ class Plan:
 
     # Products
 
-    @once
+    @cached_method
     def table(self, name: str) -> Run:
         """A table over the cells of its rows."""
         table = self.study.tables[name]
@@ -90,11 +90,11 @@ class Plan:
             name=name,
             rows=rows,
             published=[numbers for source, *numbers in self.published if source == table.published],
-            comparable=self.world.is_the_papers,
+            comparable=self.world.is_comparable_with_paper,
         )
         return self._run("tables", f"{self.name}-{name}", settings, 1, inputs | self._gates())
 
-    @once
+    @cached_method
     def figure(self, name: str) -> Run:
         """A grid of images over the samples of its columns."""
         figure = self.study.figures[name]
@@ -122,14 +122,14 @@ class Plan:
 
     # The gate
 
-    @once
+    @cached_method
     def gate(self) -> Run:
         """The check of the original model against the paper's numbers, for which all training waits."""
         settings = self._gate_settings()
         inputs = {"cells": self.cells(settings.task, ORIGINAL, None)}
         return self._run("gate", f"{settings.task}-{settings.on_failure}", settings, 1, inputs)
 
-    @once
+    @cached_method
     def gate_report(self) -> Run:
         """The report of the same comparison as a page."""
         settings = self._gate_settings()
@@ -155,7 +155,7 @@ class Plan:
 
     # Evaluation
 
-    @once
+    @cached_method
     def cells(self, task: str, method: str, scheme: Scheme | None) -> Run:
         """The counts and values of one model on one task."""
         evaluation = self.study.tasks[task].evaluation
@@ -172,7 +172,7 @@ class Plan:
         }
         return self._run("cells", self._slug(task, method, scheme), settings, 1, inputs)
 
-    @once
+    @cached_method
     def fid(self, task: str, method: str, scheme: Scheme | None) -> Run:
         """The FID between one model's retain images and the real ones."""
         retain = set(self.study.tasks[task].evaluation.retain)
@@ -184,7 +184,7 @@ class Plan:
         }
         return self._run("fid", self._slug(task, method, scheme), settings, self._evaluation_threads, inputs)
 
-    @once
+    @cached_method
     def reference(self, task: str) -> Run:
         """The feature statistics of the real images of a task's retain cells."""
         evaluation = self.study.tasks[task].evaluation
@@ -196,7 +196,7 @@ class Plan:
         inputs = {"images": self.world.images(), **self.world.feature_extractors()}
         return self._run("reference", task, settings, self._evaluation_threads, inputs)
 
-    @once
+    @cached_method
     def predictions(self, task: str, method: str, scheme: Scheme | None) -> Run:
         """Style and object of every sampled image of one model."""
         settings = PredictionsStage(classification=self.study.classification)
@@ -210,7 +210,7 @@ class Plan:
 
     # Models and their images
 
-    @once
+    @cached_method
     def samples(self, task: str, method: str, scheme: Scheme | None) -> Run:
         """The images of one model: of an unlearned one on its task's grid, of the original once for all tasks."""
         study = self.study
@@ -225,7 +225,7 @@ class Plan:
         slug = self._slug_of_samples(task, method, scheme)
         return self._run("samples", slug, settings, study.threads.sampling, inputs)
 
-    @once
+    @cached_method
     def unlearning(self, task: str, method: str, scheme: Scheme | None) -> Run:
         """The delta of one method on one task."""
         study, recipe = self.study, self.study.methods[method]
@@ -238,8 +238,8 @@ class Plan:
             learning_rate=recipe.learning_rate * study.training.scale.learning_rate,
             batch=recipe.batch,
             length=recipe.length[task].times(study.training.scale.length),
-            least_steps=study.training.scale.least_steps,
-            epoch_counts=study.training.epoch_counts,
+            min_steps=study.training.scale.min_steps,
+            batch_counts=study.training.batch_counts,
             reduction=study.training.reduction,
             optimizer=study.training.optimizer,
             wording=study.prompts.in_training,
@@ -253,7 +253,7 @@ class Plan:
             inputs["generated"] = self.generated(task, scheme or recipe.anchors[task])
         return self._run("unlearning", self._slug(task, method, scheme), settings, study.threads.unlearning, inputs)
 
-    @once
+    @cached_method
     def saliency(self, task: str, method: str) -> Run:
         """The mask of the weights that a method may change."""
         study, recipe = self.study, self.study.methods[method]
@@ -269,7 +269,7 @@ class Plan:
         slug = f"{method}-{task}-s{study.training.seed}"
         return self._run("saliency", slug, settings, study.threads.unlearning, self._training_inputs(task))
 
-    @once
+    @cached_method
     def generated(self, task: str, scheme: Scheme) -> Run:
         """The latents of images that the base model generates for a scheme's anchors, one for each training index."""
         study, definition = self.study, self.study.tasks[task]
@@ -308,11 +308,13 @@ class Plan:
         """The anchors of each forget style of a task."""
         anchoring = self.study.anchoring
         retain = self.study.retain_styles(task)
-        return anchors.candidates(scheme, task.forget, retain, anchoring.base, anchoring.group, anchoring.one_to_one)
+        return anchors.anchor_candidates(
+            scheme, task.forget, retain, anchoring.base, anchoring.group, anchoring.one_to_one
+        )
 
     # Data
 
-    @once
+    @cached_method
     def slice(self, task: str) -> Run:
         """The forget and the retain set of a task."""
         definition = self.study.tasks[task]
@@ -324,7 +326,7 @@ class Plan:
         )
         return self._run("slices", task, settings, 1, {"images": self.world.images()})
 
-    @once
+    @cached_method
     def latents(self) -> Run:
         """The latent moments of every image that any task may train on."""
         study = self.study
@@ -337,7 +339,7 @@ class Plan:
         inputs = {"images": self.world.images(), "pipeline": self.world.pipeline()}
         return self._run("latents", study.world.kind, settings, study.threads.world, inputs)
 
-    @once
+    @cached_method
     def embeddings(self, use: Literal["training", "evaluation"]) -> Run:
         """The text embeddings of every concept, and of the prompt of guidance's unconditional prediction."""
         study, words = self.study, self.study.prompts
@@ -352,7 +354,7 @@ class Plan:
 
     # Grids
 
-    def grid_of(self, task: str) -> list[SampledImage]:
+    def grid_of(self, task: str) -> list[ImageKey]:
         """The evaluation grid of a task in label order."""
         definition = self.study.tasks[task]
         styles = self.study.styles_in_label_order(definition.forget + definition.evaluation.retain)
@@ -364,7 +366,7 @@ class Plan:
             for seed in sorted(definition.evaluation.seeds)
         ]
 
-    def grid_of_all_tasks(self) -> list[SampledImage]:
+    def grid_of_all_tasks(self) -> list[ImageKey]:
         """The union of the grids of all tasks, in label order."""
         images = {image for task in self.study.tasks for image in self.grid_of(task)}
         world = self.study.world

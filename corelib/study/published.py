@@ -6,9 +6,9 @@ import csv
 import re
 from pathlib import Path
 
-from corelib.study.wording import error_in, shown
+from corelib.study.wording import error_in, to_yaml
 
-PUBLISHED = (r"\w+", r"[\w-]+", r"[\w-]+", r"\w+", r"\d{1,3}(\.\d+)?", r"\d{0,9}", r"\d{0,9}")
+COLUMN_PATTERNS = (r"\w+", r"[\w-]+", r"[\w-]+", r"\w+", r"\d{1,3}(\.\d+)?", r"\d{0,9}", r"\d{0,9}")
 """The pattern of each column of the paper's numbers."""
 
 
@@ -24,8 +24,10 @@ def load_published(folder: Path) -> list[list[str]]:
     except (OSError, ValueError, csv.Error) as error:
         raise error_in(file, f"not readable ({error}), expected the paper's numbers") from None
     for line in lines:
-        if len(line) != len(PUBLISHED) or not all(re.fullmatch(*pair) for pair in zip(PUBLISHED, line, strict=True)):
+        if len(line) != len(COLUMN_PATTERNS) or not all(
+            re.fullmatch(*pair) for pair in zip(COLUMN_PATTERNS, line, strict=True)
+        ):
             raise error_in(
-                file, f"a line is {shown(line)}, expected table, task, row, metric, value, k, n (or no k, n)"
+                file, f"a line is {to_yaml(line)}, expected table, task, row, metric, value, k, n (or no k, n)"
             )
     return lines

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from corelib.runs.layout import REPOSITORY
-from corelib.runs.run import Run, slugged
+from corelib.runs.run import Run, slugify
 from corelib.runs.specification import Execution
-from corelib.runs.stages import STAGES
+from corelib.runs.stage_registry import STAGES
 from corelib.settings.section import Section
 
-once = functools.cache
+cached_method = functools.cache
 """Caches the results of a plan's method; plans live as long as the process, so the cache may too."""
 
 
@@ -55,7 +55,7 @@ class RunFactory:
         run = Run(
             stage=stage,
             scripts=scripts,
-            slug=slugged(slug),
+            slug=slugify(slug),
             settings=settings,
             threads=threads,
             inputs=inputs,

@@ -19,7 +19,7 @@ from corelib.settings.precision import TrainingPrecision
 from corelib.settings.prompts import Prompts
 from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
-from corelib.settings.trainable import Trained
+from corelib.settings.trainable import TrainableTensors
 from corelib.settings.unlearn_canvas import Assets
 from corelib.settings.unlearning import Adam, Length, Objective, Saliency
 
@@ -31,7 +31,7 @@ Scheme = Literal["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_t
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """The pattern of names of styles, objects, tasks, methods and tables; names become parts of paths."""
 
-MOST_NAMES = 1_000
+MAX_NAMES = 1_000
 """Maximum number of styles or objects of a world, and of rows or tasks of a table; the paper's have 51, 20, 9 and 3."""
 
 
@@ -39,8 +39,8 @@ class UnlearnCanvasWorld(Section):
     """The paper's world, which consists of the user's assets."""
 
     kind: Literal["unlearn_canvas"]
-    styles: list[str] = Field(max_length=MOST_NAMES)
-    objects: list[str] = Field(max_length=MOST_NAMES)
+    styles: list[str] = Field(max_length=MAX_NAMES)
+    objects: list[str] = Field(max_length=MAX_NAMES)
     images_per_cell: PositiveInt
     assets: Assets
 
@@ -50,8 +50,8 @@ class MiniatureWorld(Section):
 
     kind: Literal["miniature"]
     pretrained: bool
-    styles: list[str] = Field(max_length=MOST_NAMES)
-    objects: list[str] = Field(max_length=MOST_NAMES)
+    styles: list[str] = Field(max_length=MAX_NAMES)
+    objects: list[str] = Field(max_length=MAX_NAMES)
     images_per_cell: PositiveInt
     seed: int = Field(ge=0)
     resolution: PositiveInt
@@ -111,19 +111,19 @@ class Scale(Section):
     """Factors for a model of another size, the same for every method: on its learning rate and on its length.
 
     Attributes:
-        least_steps: minimum number of steps of a run, whatever its scaled length.
+        min_steps: minimum number of steps of a run, whatever its scaled length.
     """
 
     learning_rate: PositiveFloat
     length: PositiveFloat
-    least_steps: PositiveInt
+    min_steps: PositiveInt
 
 
 class TrainingProtocol(Section):
     """The settings that all unlearning runs share."""
 
     images: list[PositiveInt] = Field(min_length=1)
-    epoch_counts: Literal["forget", "both"]
+    batch_counts: Literal["forget", "both"]
     reduction: Literal["mean", "sum"]
     optimizer: Adam
     scale: Scale
@@ -137,7 +137,7 @@ class Method(Section):
     title: str
     objective: Objective
     saliency: Saliency | None
-    trained: Trained
+    trained: TrainableTensors
     learning_rate: PositiveFloat
     batch: PositiveInt
     length: dict[str, Length]
@@ -156,8 +156,8 @@ class Row(Section):
 class Table(Section):
     """A table is a query over runs: for each task, the named rows."""
 
-    tasks: list[str] = Field(min_length=1, max_length=MOST_NAMES)
-    rows: list[str | Row] = Field(min_length=1, max_length=MOST_NAMES)
+    tasks: list[str] = Field(min_length=1, max_length=MAX_NAMES)
+    rows: list[str | Row] = Field(min_length=1, max_length=MAX_NAMES)
     published: str | None
 
 

@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from corelib.errors import ArtefactError
-from corelib.files.hashing import sha256_of
-from corelib.files.paths import below
-from corelib.files.sealed_json import if_readable, is_as_written
+from corelib.files.hashing import sha256_of_path
+from corelib.files.paths import path_inside
+from corelib.files.sealed_json import bytes_match, read_or_none
 from corelib.runs.layout import MANIFEST, RUNS, SHARDS
 from corelib.runs.manifest import ManifestRecord, read_manifest
-from corelib.runs.provenance import ENDING, provenance_path, read_provenance
-from corelib.sampling.collection import is_whole as is_whole_batch
+from corelib.runs.provenance_record import PROVENANCE_SUFFIX, provenance_path, read_provenance
+from corelib.sampling.collection import is_complete as is_whole_batch
 
 SAMPLES = "samples"
 
-MISSING, DAMAGED, OTHER = "is missing", "is damaged", "belongs to another configuration or to other code"
+IS_MISSING, IS_DAMAGED, IS_OTHER = "is missing", "is damaged", "belongs to another configuration or to other code"
 """Reasons why a manifest is not the required one; each follows its path."""
 
-Node = TypeVar("Node", bound="Needed")
+Node = TypeVar("Node", bound="RunNode")
 
 
-class Needed(Protocol):
+class RunNode(Protocol):
     """A run as the assessment needs it: its address, and the runs that it builds on or waits for."""
 
     @property
@@ -70,7 +70,7 @@ class Assessment:
     stale: dict[str, str] = field(default_factory=dict)
     shards: dict[Path, str] = field(default_factory=dict)
 
-    def is_made(self, name: str) -> bool:
+    def is_rebuilt(self, name: str) -> bool:
         """Whether a run will be built, for the first time or again."""
         return name in self.missing or name in self.stale
 
@@ -97,14 +97,12 @@ def assess(products: Mapping[Path, Node], runs: Iterable[Node] = ()) -> Assessme
         runs: runs that are targets themselves.
     """
     assessment = Assessment()
-    fault_of = functools.cache(fault_of_run)  # reads many files
+    fault_of = functools.cache(run_fault)  # reads many files
     while True:  # repeat until nothing is added: a stale model may be found after the results of that model
         count_before, visited = len(assessment), set[str]()
         for path, product in products.items():
             reason = (
-                assessment.products.get(path)
-                or fault_of_product(path, product)
-                or _fault_of_retraining(path, assessment)
+                assessment.products.get(path) or product_fault(path, product) or _fault_of_retraining(path, assessment)
             )
             if reason is not None:
                 assessment.products[path] = reason
@@ -115,7 +113,7 @@ def assess(products: Mapping[Path, Node], runs: Iterable[Node] = ()) -> Assessme
 
 
 def _assess_runs(
-    runs: Iterable[Needed], assessment: Assessment, fault_of: Callable[[Path, str, str], str | None], visited: set[str]
+    runs: Iterable[RunNode], assessment: Assessment, fault_of: Callable[[Path, str, str], str | None], visited: set[str]
 ) -> None:
     """Add to the assessment those of the runs that must be built, and recursively their inputs that must be built."""
     queue = list(runs)
@@ -137,16 +135,16 @@ def _assess_runs(
         queue.extend([*run.inputs.values(), *run.after.values()])
 
 
-def fault_of_product(manifest: Path, run: Needed) -> str | None:
+def product_fault(manifest: Path, run: RunNode) -> str | None:
     """Why a product at a stable name is not the product of a run; None if it is.
 
     Compares its digest, its bytes, the builds of the models behind it, and the results from which it was made.
     """
     content = _manifest_at(manifest)
     if content is None:
-        return f"{manifest} {DAMAGED if manifest.exists() else MISSING}"
+        return f"{manifest} {IS_DAMAGED if manifest.exists() else IS_MISSING}"
     if content.digest != run.digest:
-        return f"{manifest} {OTHER}"
+        return f"{manifest} {IS_OTHER}"
     return (
         _fault_of_files(manifest, content.files)
         or _fault_of_record(manifest, content)
@@ -155,11 +153,11 @@ def fault_of_product(manifest: Path, run: Needed) -> str | None:
     )
 
 
-def fault_of_run(folder: Path, stage: str, digest: str) -> str | None:
+def run_fault(folder: Path, stage: str, digest: str) -> str | None:
     """Why the folder of a run does not contain the valid result of that run; None if it does."""
     manifest = _manifest_at(folder / MANIFEST)
     if manifest is None:
-        return f"{folder / MANIFEST} {DAMAGED}"
+        return f"{folder / MANIFEST} {IS_DAMAGED}"
     if (manifest.stage, manifest.digest) != (stage, digest):
         return f"{folder / MANIFEST} belongs to another run"
     return _fault_of_files(folder / MANIFEST, manifest.files) or _fault_of_models(manifest)
@@ -168,11 +166,11 @@ def fault_of_run(folder: Path, stage: str, digest: str) -> str | None:
 def _assess_shards(folder: Path, digest: str, assessment: Assessment) -> None:
     """Add to the assessment the shards of a run whose batches are damaged or from another build of a model."""
     for path in sorted((folder / SHARDS).glob("*-of-*.json")):
-        if path.name.endswith(ENDING) or path in assessment.shards:
+        if path.name.endswith(PROVENANCE_SUFFIX) or path in assessment.shards:
             continue
         manifest = _manifest_at(path)
         if manifest is None or manifest.digest != digest:
-            assessment.shards[path] = f"{path} {DAMAGED}"
+            assessment.shards[path] = f"{path} {IS_DAMAGED}"
         elif reason := _fault_of_models(manifest) or _fault_of_retraining(path, assessment):
             assessment.shards[path] = reason
         elif not all(is_whole_batch(folder / record, manifest.trained) for record in manifest.files):
@@ -183,7 +181,7 @@ def _fault_of_retraining(path: Path, assessment: Assessment) -> str | None:
     """The first model behind a manifest that will be retrained."""
     manifest = _manifest_at(path)
     for model in manifest.trained if manifest else ():
-        if assessment.is_made(model):
+        if assessment.is_rebuilt(model):
             return f"the model {RUNS / model} behind it must be retrained"
     return None
 
@@ -191,11 +189,11 @@ def _fault_of_retraining(path: Path, assessment: Assessment) -> str | None:
 def _fault_of_record(manifest: Path, content: ManifestRecord) -> str | None:
     """The fault of the provenance record of a product, or of the files that it lists."""
     path = provenance_path(manifest)
-    record = if_readable(read_provenance, path)
+    record = read_or_none(read_provenance, path)
     if record is None:
-        return f"{path} {DAMAGED if path.exists() else MISSING}"
-    if not is_as_written(path, record) or record.manifest.seal != content.seal:
-        return f"{path} {DAMAGED}"
+        return f"{path} {IS_DAMAGED if path.exists() else IS_MISSING}"
+    if not bytes_match(path, record) or record.manifest.seal != content.seal:
+        return f"{path} {IS_DAMAGED}"
     return _fault_of_files(manifest, record.records)
 
 
@@ -203,10 +201,10 @@ def _fault_of_files(manifest: Path, files: Mapping[str, str]) -> str | None:
     """The first file beside a manifest that is missing or whose sha256 differs from that in `files`."""
     for name, sha256 in files.items():
         try:
-            path = below(manifest.parent, name)
+            path = path_inside(manifest.parent, name)
             if not path.exists():
                 return f"{path} is missing"
-            if sha256_of(path) != sha256:
+            if sha256_of_path(path) != sha256:
                 return f"{path} has changed since it was written"
         except (ArtefactError, OSError):
             return f"{manifest.parent / name} has changed since it was written"
@@ -236,5 +234,5 @@ def _other_build(seals: Mapping[str, str]) -> str | None:
 
 def _manifest_at(path: Path) -> ManifestRecord | None:
     """The manifest in a file; None if it is missing, damaged or edited."""
-    manifest = if_readable(read_manifest, path)
-    return manifest if manifest is not None and is_as_written(path, manifest) else None
+    manifest = read_or_none(read_manifest, path)
+    return manifest if manifest is not None and bytes_match(path, manifest) else None

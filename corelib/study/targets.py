@@ -9,19 +9,19 @@ from pathlib import Path
 
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS
-from corelib.runs.run import Run, slugs_of_runs
+from corelib.runs.run import Run, slugs_by_digest
 from corelib.study.loading import load_study
 from corelib.study.overlays import PAPER
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
 from corelib.study.schema import NAME, Study
-from corelib.study.shipped import load_shipped
+from corelib.study.shipped_world import load_shipped
 from corelib.worlds.unlearn_canvas.asset_lock import read_lock
 
 PRODUCT_FILE = re.compile(r"(table\w+|figure\w+|gate)\.\w+(\.\w+)?")
 
 
-def below_here(target: str) -> str:
+def relative_target(target: str) -> str:
     """A target as a path relative to the working directory, as Snakemake spells it; unchanged if it is elsewhere.
 
     The working directory may have been reached through links.
@@ -52,7 +52,7 @@ def plan_of(name: str, configuration: Path) -> Plan:
     study = load_study(name, configuration)
     shipped = load_shipped(configuration) if study.takes_shipped_world else None
     locked = read_lock(configuration).sha256 if study.world.kind == "unlearn_canvas" else None
-    return Plan(name, study, load_published(configuration), shipped, locked, slugs_of_runs())
+    return Plan(name, study, load_published(configuration), shipped, locked, slugs_by_digest())
 
 
 def study_at(place: Path) -> str:
@@ -101,6 +101,6 @@ def product_files() -> tuple[dict[Path, list[Path]], list[Path]]:
     return products, others
 
 
-def making_assets(study: str) -> str:
+def assets_command(study: str) -> str:
     """The command that provides a study's assets, to be used in a sentence."""
     return "`make assets`" if study == PAPER else f"`make assets STUDY={study}`"

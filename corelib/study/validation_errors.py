@@ -10,11 +10,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from corelib.study.overlays import LIKE, REMOVABLE, REMOVED, Key
+from corelib.study.overlays import LIKE, REMOVABLE_SECTIONS, REMOVED_MARK, Key
 from corelib.study.schema import Study
-from corelib.study.wording import shown, suggestion
+from corelib.study.wording import suggest_name, to_yaml
 
-EXPECTATIONS = {
+EXPECTED_VALUES = {
     "string_type": "text",
     "int_type": "a whole number",
     "float_type": "a number",
@@ -34,7 +34,9 @@ EXPECTATIONS = {
 """The expected value for each type of pydantic error, in words."""
 
 
-def first_fault(error: ValidationError, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> tuple[Key, str]:
+def describe_first_error(
+    error: ValidationError, merged: Mapping[str, Any], origins: Mapping[Key, Path]
+) -> tuple[Key, str]:
     """The key of the first error of a validation, and a description of the error."""
     faults = [(_path_in_file(fault, merged), fault) for fault in error.errors(include_url=False)]
     faults.sort(key=lambda entry: entry[1]["type"] != "extra_forbidden")
@@ -46,27 +48,27 @@ def first_fault(error: ValidationError, merged: Mapping[str, Any], origins: Mapp
     fault = next((fault for fault in alternatives if fault["type"].startswith("union_tag")), alternatives[0])
     name = ".".join(key)
     if fault["type"] == "extra_forbidden":
-        return key, f"{name} is not a known key{suggestion(key[-1], _keys_at(fault['loc'][:-1]))}"
+        return key, f"{name} is not a known key{suggest_name(key[-1], _keys_at(fault['loc'][:-1]))}"
     if fault["type"] == "missing":
         return key, f"{name} is missing, expected a value{_hint(key, merged, origins)}"
     if fault["type"] == "union_tag_not_found":
         return key, f"{name}.kind is missing, expected one of {', '.join(_kinds_at(fault['loc']))}"
     if fault["type"] == "union_tag_invalid":
-        value, kinds = shown(fault["input"]["kind"]), ", ".join(_kinds_at(fault["loc"]))
+        value, kinds = to_yaml(fault["input"]["kind"]), ", ".join(_kinds_at(fault["loc"]))
         return (*key, "kind"), f"{name}.kind is {value}, expected one of {kinds}"
     expectations = dict.fromkeys(_expectation(fault) for fault in alternatives)
     if type(None) in _members(_type_at(fault["loc"])):
         expectations["null"] = None
-    return key, f"{name} is {shown(fault['input'])}, expected {' or '.join(expectations)}"
+    return key, f"{name} is {to_yaml(fault['input'])}, expected {' or '.join(expectations)}"
 
 
 def _hint(key: Key, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> str:
     """A hint at the probable intention behind a task, method, table or figure that lacks a leaf."""
-    if key[:1] not in REMOVABLE or len(key) != 3:
+    if key[:1] not in REMOVABLE_SECTIONS or len(key) != 3:
         return ""
     section, name, _ = key
-    if (*key[:2], REMOVED) in origins:
-        return f"; {origins[(*key[:2], REMOVED)]} removes {section}.{name}, so that it must be specified in full"
+    if (*key[:2], REMOVED_MARK) in origins:
+        return f"; {origins[(*key[:2], REMOVED_MARK)]} removes {section}.{name}, so that it must be specified in full"
     others = [other for other in merged[section] if other != name]
     near = difflib.get_close_matches(name, others, n=1)
     hint = f", or `{near[0]}` instead of `{name}`" if near else ""
@@ -75,8 +77,8 @@ def _hint(key: Key, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> s
 
 
 def _expectation(fault: Mapping[str, Any]) -> str:
-    if fault["type"] in EXPECTATIONS:
-        return EXPECTATIONS[fault["type"]].format(**fault.get("ctx", {}))
+    if fault["type"] in EXPECTED_VALUES:
+        return EXPECTED_VALUES[fault["type"]].format(**fault.get("ctx", {}))
     message: str = fault["msg"]
     return message.removeprefix("Value error, ").removeprefix("Input should be ")
 

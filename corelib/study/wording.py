@@ -10,7 +10,7 @@ from corelib.errors import ConfigurationError
 from corelib.files.printable import printable
 
 
-def shown(value: object) -> str:
+def to_yaml(value: object) -> str:
     """A value as YAML spells it, cut if it is long."""
     text = _in_yaml(value)
     return text if len(text) <= 80 else text[:77] + "..."
@@ -30,7 +30,7 @@ def _in_yaml(value: object) -> str:
             return repr(value)
 
 
-LONGEST_SENTENCE = 2000
+MAX_SENTENCE_LENGTH = 2000
 """Maximum number of characters of an error sentence, however long the names in it are."""
 
 
@@ -43,11 +43,11 @@ def error_in(place: Path | str, fault: str) -> ConfigurationError:
     """
     sentence = printable(" ".join(f"{place}: {fault}.".split()))
     return ConfigurationError(
-        sentence if len(sentence) <= LONGEST_SENTENCE else f"{sentence[: LONGEST_SENTENCE - 4]}... ."
+        sentence if len(sentence) <= MAX_SENTENCE_LENGTH else f"{sentence[: MAX_SENTENCE_LENGTH - 4]}... ."
     )
 
 
-def suggestion(name: str, known: list[str]) -> str:
+def suggest_name(name: str, known: list[str]) -> str:
     """The continuation of an error about an unknown name: the most similar known name, or all known names."""
     if near := difflib.get_close_matches(name, known, n=1):
         return f", expected `{near[0]}`"

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from corelib.errors import ConfigurationError
 from corelib.runs.run import Run
-from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
+from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
-from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierForm, ConversionStage
-from corelib.study.run_factory import RunFactory, once
+from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierSpec, ConversionStage
+from corelib.study.run_factory import RunFactory, cached_method
 from corelib.study.schema import MiniatureWorld, Study, UnlearnCanvasWorld
-from corelib.study.shipped import DRAWING, digest_of_drawing
-from corelib.worlds.unlearn_canvas.asset_lock import place_of
+from corelib.study.shipped_world import DRAWING_MODULES, digest_of_drawing
+from corelib.worlds.unlearn_canvas.asset_lock import asset_path
 
 PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 """The parts of a diffusers pipeline that are used here, besides its U-Net."""
@@ -32,7 +32,7 @@ class MiniatureRuns:
         shipped: the record of the shipped world, for a study that uses it.
     """
 
-    is_the_papers = False
+    is_comparable_with_paper = False
     """Whether its numbers may be compared with the paper's."""
 
     def __init__(
@@ -43,11 +43,11 @@ class MiniatureRuns:
         self._factory = factory
         self._shipped = shipped
 
-    @once
+    @cached_method
     def images(self) -> Run:
         """The drawn images."""
         world = self._world
-        settings = Rendering(
+        settings = RenderingStage(
             styles=world.styles,
             objects=world.objects,
             photo_style=self._study.prompts.photo_style,
@@ -58,7 +58,7 @@ class MiniatureRuns:
         )
         return self._factory.make("images", world.kind, settings, 1, {})
 
-    @once
+    @cached_method
     def pipeline(self) -> Run:
         """The base model, a diffusers pipeline."""
         world, prompts = self._world, self._study.prompts
@@ -83,7 +83,7 @@ class MiniatureRuns:
         inputs = {"images": self.images(), "autoencoder": self._autoencoder()}
         return self._factory.make("pipeline", world.kind, settings, self._study.threads.world, inputs)
 
-    @once
+    @cached_method
     def classifier(self, label: str) -> Run:
         """The classifier of styles or of objects."""
         world = self._world
@@ -102,20 +102,20 @@ class MiniatureRuns:
         """The networks from which FID takes its features: both classifiers."""
         return {"style_classifier": self.classifier("style"), "object_classifier": self.classifier("object")}
 
-    @once
+    @cached_method
     def _autoencoder(self) -> Run:
         world = self._world
         settings = AutoencoderStage(autoencoder=world.autoencoder, resolution=world.resolution, seed=world.seed)
         inputs = {"images": self.images()}
         return self._factory.make("autoencoder", world.kind, settings, self._study.threads.world, inputs)
 
-    @once
+    @cached_method
     def _pretrained(self) -> Run:
         assert self._shipped is not None, "a study that uses the shipped world, without its record"
         if self._shipped["drawing"] != digest_of_drawing():
             raise ConfigurationError(
-                f"{' or '.join(DRAWING)}: its code has changed since the shipped world was trained on its images; "
-                "restore it, or train another world with `world.pretrained: false`."
+                f"{' or '.join(DRAWING_MODULES)}: its code has changed since the shipped world was trained on its "
+                "images; restore it, or train another world with `world.pretrained: false`."
             )
         settings = PretrainedStage(files=self._shipped["files"], facts=self._shipped["facts"])
         return self._factory.make("pretrained", self._world.kind, settings, 1, {})
@@ -131,7 +131,7 @@ class UnlearnCanvasRuns:
         locked: the sha256 of each locked asset, by its place.
     """
 
-    is_the_papers = True
+    is_comparable_with_paper = True
     """Whether its numbers may be compared with the paper's."""
 
     def __init__(self, study: Study, world: UnlearnCanvasWorld, factory: RunFactory, locked: Mapping[str, str]) -> None:
@@ -170,7 +170,7 @@ class UnlearnCanvasRuns:
         """The weights of a CompVis checkpoint that are used, if there is a checkpoint."""
         return self._world.assets.weights
 
-    @once
+    @cached_method
     def adoption(self, asset: str) -> Run:
         """The adoption of one of the user's assets."""
         settings, places = self._adoption_of([asset])
@@ -183,10 +183,10 @@ class UnlearnCanvasRuns:
         places: dict[str, str] = {name: getattr(assets, name) for name in names}
         used = [part for name in names for part in parts.get(name, [name])]
         settings = AdoptionStage(
-            sha256={name: self._locked.get(place_of(name, places)) for name in used},
+            sha256={name: self._locked.get(asset_path(name, places)) for name in used},
             unet=unet if "pipeline" in names else None,
             classifiers={
-                label: ClassifierForm(
+                label: ClassifierSpec(
                     architecture=assets.classifier_architecture,
                     resolution=assets.classifier_resolution,
                     classes=classes,
@@ -197,7 +197,7 @@ class UnlearnCanvasRuns:
         )
         return settings, places | ({"image_index": assets.image_index} if "images" in names else {})
 
-    @once
+    @cached_method
     def _conversion(self) -> Run:
         inputs = {"pipeline": self.adoption("pipeline"), "compvis": self.adoption("compvis")}
         settings = ConversionStage(weights=self.compvis_weights)

@@ -10,8 +10,8 @@ from corelib.data.slices import Pair
 from corelib.randomness import generator
 from corelib.settings.unlearning import SampledImages, UnlearningStage
 from corelib.unlearning.objective import Batch, NoisyPairs
-from corelib.unlearning.partial_sampling import Trajectories
-from corelib.unlearning.training_data import Material, turn
+from corelib.unlearning.partial_sampling import PartialSampler
+from corelib.unlearning.training_data import TrainingData, cyclic_batch
 
 
 class Batches:
@@ -23,31 +23,33 @@ class Batches:
         trajectories: samples x_t with the current model, for an objective whose images are sampled.
     """
 
-    def __init__(self, settings: UnlearningStage, material: Material, trajectories: Trajectories) -> None:
+    def __init__(self, settings: UnlearningStage, material: TrainingData, trajectories: PartialSampler) -> None:
         self._settings = settings
         self._slice = material.slice
         self._material = material
         self._trajectories = trajectories
-        self._num_pairs = settings.pairs_a_step
-        self.steps = settings.steps_on(len(self._slice.forget))
+        self._num_pairs = settings.pairs_per_step
+        self.steps = settings.num_steps(len(self._slice.forget))
 
     def at(self, step: int) -> Batch:
         """The batch of a step: forget pairs, and as many retain pairs if the objective has a retain term."""
         retain = None
         if self._settings.objective.retain is not None:
-            pairs = turn(self._slice.retain, step * self._num_pairs, self._num_pairs, self._address("retain order"))
+            pairs = cyclic_batch(
+                self._slice.retain, step * self._num_pairs, self._num_pairs, self._address("retain order")
+            )
             retain = self._material.noisy_pairs(pairs, pairs, self._address("retain", step))
         return Batch(forget=self._forget_pairs(step), retain=retain)
 
     def _forget_pairs(self, step: int) -> NoisyPairs:
-        pairs = turn(self._slice.forget, step * self._num_pairs, self._num_pairs, self._address("forget order"))
+        pairs = cyclic_batch(self._slice.forget, step * self._num_pairs, self._num_pairs, self._address("forget order"))
         anchors = self._anchors(pairs, step)
         term, address = self._settings.objective.unlearn, self._address("forget", step)
         if isinstance(term.images, SampledImages):
-            sample = functools.partial(self._trajectories.part_way, term.images)
+            sample = functools.partial(self._trajectories.sample_until, term.images)
             return self._material.sampled_pairs(pairs, address, anchors, sample)
         images = pairs
-        if term.shows_the_anchor:  # equation 6
+        if term.shows_anchor:  # equation 6
             images = [Pair(anchor, pair.object, pair.index) for anchor, pair in zip(anchors, pairs, strict=True)]
         cache = self._material.latents
         if term.images == "generated":

@@ -19,7 +19,7 @@ Side = Literal["forget", "retain"]
 
 
 @dataclass(frozen=True)
-class Question:
+class NoisePrediction:
     """A noise prediction that an objective needs: the predictor, the pairs, and which of their prompts and x_t."""
 
     predictor: Literal["student", "detached student", "teacher"]
@@ -28,25 +28,28 @@ class Question:
     noisy: Literal["of prediction", "of target"] = "of prediction"
 
 
-def questions_of(objective: Objective) -> list[Question]:
+def required_predictions(objective: Objective) -> list[NoisePrediction]:
     """All predictions needed to evaluate an objective on a batch, without repetition."""
-    questions = [Question("student", "forget", "own"), *questions_of_target(objective.unlearn.target, "forget")]
+    questions = [NoisePrediction("student", "forget", "own"), *target_predictions(objective.unlearn.target, "forget")]
     if objective.retain is not None:
-        questions += [Question("student", "retain", "own"), *questions_of_target(objective.retain.target, "retain")]
+        questions += [
+            NoisePrediction("student", "retain", "own"),
+            *target_predictions(objective.retain.target, "retain"),
+        ]
     return list(dict.fromkeys(questions))
 
 
-def questions_of_target(target: Target, side: Side) -> list[Question]:
+def target_predictions(target: Target, side: Side) -> list[NoisePrediction]:
     """The predictions needed to compute a target noise."""
     match target:
         case FrozenModel(prompt=prompt):
-            return [Question("teacher", side, prompt)]
+            return [NoisePrediction("teacher", side, prompt)]
         case CurrentModel(prompt=prompt, gradient=gradient, posterior=posterior):
             predictor: Literal["student", "detached student"] = (
                 "student" if gradient == "through" else "detached student"
             )
-            return [Question(predictor, side, prompt, "of prediction" if posterior == "shared" else "of target")]
+            return [NoisePrediction(predictor, side, prompt, "of prediction" if posterior == "shared" else "of target")]
         case GuidedModel():
-            return [Question("teacher", side, "anchor"), Question("teacher", side, "own")]
+            return [NoisePrediction("teacher", side, "anchor"), NoisePrediction("teacher", side, "own")]
         case GaussianNoise() | UniformNoise():
             return []

@@ -26,7 +26,7 @@ those of a text embedding.
     y_CE, y_IR, eps_f, y_r   `target`                          (batch, c, h, w)
     eta (equation 8)         `target.eta`                      number
     lambda (5 and 6)         `objective.unlearn.weight`        number
-    lambda omega_t           `omega(weight, alpha_bar)`        (batch,)
+    lambda omega_t           `loss_weight(weight, alpha_bar)`  (batch,)
     ||eps_theta - y||^2      `distances`                       (batch,), divided by d where `reduction` is "mean"
     d                        `flat.shape[1]`                   number, c h w
     alpha (4), beta (9, 10), `objective.retain.weight`         number
@@ -59,7 +59,7 @@ from corelib.settings.unlearning import (
     UniformNoise,
     Weight,
 )
-from corelib.unlearning.noise_predictions import Question, Side, questions_of, questions_of_target
+from corelib.unlearning.noise_predictions import NoisePrediction, Side, required_predictions, target_predictions
 
 NoisePredictor = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x_t, t, prompt embeddings) -> predicted noise, batch first."""
@@ -88,7 +88,7 @@ class NoisyPairs:
     own: Tensor
     anchor: Tensor | None = None
     uniform: Tensor | None = None
-    of_target: Tensor | None = None
+    target_noisy: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ class Loss:
     retain: float
 
 
-Answers = Mapping[Question, Tensor]
+Predictions = Mapping[NoisePrediction, Tensor]
 
 
-def evaluate(
+def compute_loss(
     objective: Objective,
     student: NoisePredictor,
     teacher: NoisePredictor,
@@ -132,16 +132,16 @@ def evaluate(
         batch: forget pairs, and retain pairs if the objective has a retain term.
         reduction: reduction of the norms over the d dimensions of a latent; "mean" is "sum" divided by d.
     """
-    predictions = _predict_all(questions_of(objective), student, teacher, batch)
+    predictions = _predict_all(required_predictions(objective), student, teacher, batch)
 
-    prediction = predictions[Question("student", "forget", "own")]
+    prediction = predictions[NoisePrediction("student", "forget", "own")]
     target = _target_noise(objective.unlearn.target, "forget", predictions, batch)
     distances = _distances(prediction - target, objective.unlearn.distance, reduction)
     unlearn, weighted = distances.mean(), _weighted_mean(distances, objective.unlearn.weight, batch.forget.alpha_bar)
     if objective.retain is None:
         return Loss(weighted, float(unlearn.detach()), 0.0)
 
-    prediction = predictions[Question("student", "retain", "own")]
+    prediction = predictions[NoisePrediction("student", "retain", "own")]
     target = _target_noise(objective.retain.target, "retain", predictions, batch)
     retain = _distances(prediction - target, "squared", reduction).mean()
     return Loss(weighted + objective.retain.weight * retain, float(unlearn.detach()), float(retain.detach()))
@@ -151,10 +151,10 @@ def _weighted_mean(distances: Tensor, weight: Weight, alpha_bar: Tensor) -> Tens
     """Mean of lambda omega_t times the distance over a batch, a scalar; `distances` are (batch,)."""
     if isinstance(weight, float):
         return weight * distances.mean()
-    return (omega(weight, alpha_bar) * distances).mean()
+    return (loss_weight(weight, alpha_bar) * distances).mean()
 
 
-def omega(weight: MinSNR | OneMinusAlphaBar, alpha_bar: Tensor) -> Tensor:
+def loss_weight(weight: MinSNR | OneMinusAlphaBar, alpha_bar: Tensor) -> Tensor:
     """lambda omega_t of equations 11 and 12 at each noise level, (batch,)."""
     match weight:
         case MinSNR(scale=scale, gamma=gamma):  # min(SNR, gamma) / SNR; written so that it is 1 at an SNR of 0
@@ -163,14 +163,14 @@ def omega(weight: MinSNR | OneMinusAlphaBar, alpha_bar: Tensor) -> Tensor:
             return scale * (1 - alpha_bar)
 
 
-def _target_noise(target: Target, side: Side, predictions: Answers, batch: Batch) -> Tensor:
+def _target_noise(target: Target, side: Side, predictions: Predictions, batch: Batch) -> Tensor:
     """The target noise y of equations 5 and 6, (batch, c, h, w)."""
     pairs = _pairs(batch, side)
     match target:
         case FrozenModel() | CurrentModel():
-            return predictions[questions_of_target(target, side)[0]]
+            return predictions[target_predictions(target, side)[0]]
         case GuidedModel(eta=eta):
-            base, own = (predictions[question] for question in questions_of_target(target, side))
+            base, own = (predictions[question] for question in target_predictions(target, side))
             return base - eta * (own - base)  # equation 8
         case GaussianNoise():
             return pairs.noise
@@ -179,9 +179,11 @@ def _target_noise(target: Target, side: Side, predictions: Answers, batch: Batch
             return low + (high - low) * pairs.uniform
 
 
-def _predict_all(needed: list[Question], student: NoisePredictor, teacher: NoisePredictor, batch: Batch) -> Answers:
+def _predict_all(
+    needed: list[NoisePrediction], student: NoisePredictor, teacher: NoisePredictor, batch: Batch
+) -> Predictions:
     """Compute all predictions, those of each predictor in one forward pass."""
-    predictions: dict[Question, Tensor] = {}
+    predictions: dict[NoisePrediction, Tensor] = {}
     for name, predictor, with_gradients in (
         ("detached student", student, False),
         ("teacher", teacher, False),
@@ -194,7 +196,7 @@ def _predict_all(needed: list[Question], student: NoisePredictor, teacher: Noise
     return predictions
 
 
-def _predict_batched(questions: list[Question], predictor: NoisePredictor, batch: Batch) -> Answers:
+def _predict_batched(questions: list[NoisePrediction], predictor: NoisePredictor, batch: Batch) -> Predictions:
     pairs = [_pairs(batch, question.side) for question in questions]
     prompts = [_prompt(batch, question) for question in questions]
     predicted = predictor(
@@ -211,14 +213,14 @@ def _pairs(batch: Batch, side: Side) -> NoisyPairs:
     return pairs
 
 
-def _noisy(batch: Batch, question: Question) -> Tensor:
+def _noisy(batch: Batch, question: NoisePrediction) -> Tensor:
     pairs = _pairs(batch, question.side)
-    noisy = pairs.noisy if question.noisy == "of prediction" else pairs.of_target
+    noisy = pairs.noisy if question.noisy == "of prediction" else pairs.target_noisy
     assert noisy is not None, "these pairs have no second draw of the posterior"
     return noisy
 
 
-def _prompt(batch: Batch, question: Question) -> Tensor:
+def _prompt(batch: Batch, question: NoisePrediction) -> Tensor:
     pairs = _pairs(batch, question.side)
     prompt = pairs.own if question.prompt == "own" else pairs.anchor
     assert prompt is not None, "retain pairs have no anchor"

@@ -8,13 +8,13 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-from corelib.models.guidance import guided
+from corelib.models.guidance import apply_guidance
 from corelib.randomness import generator
 from corelib.settings.unlearning import SampledImages
 from corelib.unlearning.objective import NoisePredictor
 
 
-class Trajectories:
+class PartialSampler:
     """DDIM trajectories of a noise predictor, computed without gradients.
 
     Args:
@@ -31,7 +31,7 @@ class Trajectories:
         self._unconditioned = unconditioned
 
     @torch.no_grad()
-    def part_way(
+    def sample_until(
         self, images: SampledImages, noise: Tensor, prompts: Tensor, address: tuple[str | int, ...]
     ) -> tuple[Tensor, Tensor]:
         """Sample x_t down to a noise level drawn among those of the steps.
@@ -60,4 +60,4 @@ class Trajectories:
         """e_0 + s (e_p - e_0), with e_0 and e_p from one doubled batch."""
         timesteps = torch.full((2 * len(noisy),), timestep, device=noisy.device)
         doubled_prompts = torch.cat([self._unconditioned(len(noisy)), prompts])
-        return guided(self._predictor(noisy.repeat(2, 1, 1, 1), timesteps, doubled_prompts), scale)
+        return apply_guidance(self._predictor(noisy.repeat(2, 1, 1, 1), timesteps, doubled_prompts), scale)

@@ -9,20 +9,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from corelib.errors import ArtefactError, ConfigurationError
-from corelib.files.atomic import written_whole
+from corelib.files.atomic import atomic_write
 from corelib.models.base_model import BaseModel
 from corelib.models.device import Device
-from corelib.models.guidance import guided
+from corelib.models.guidance import apply_guidance
 from corelib.models.student_teacher import StudentAndTeacher
 from corelib.runs.progress import Progress
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.unlearning import Saliency, SaliencyStage
 from corelib.unlearning.masks import MASKS
 from corelib.unlearning.objective import NoisePredictor, NoisyPairs
-from corelib.unlearning.training_data import Material
+from corelib.unlearning.training_data import TrainingData
 
 
-def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
+def find_salient_weights(settings: SaliencyStage, context: StageContext) -> StageResult:
     """Stage: mark the trained weights with the largest gradients of equation 1, summed over all forget pairs.
 
     The gradients are those of the pre-trained model. A weight is marked if the magnitude of its gradient reaches the
@@ -31,11 +31,11 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
     Raises `ArtefactError` if a gradient is not finite. Raises `ConfigurationError` if no trained weight reaches the
     threshold, since nothing would be unlearned, or if the threshold is 0, since every weight reaches it.
     """
-    base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
+    base, device = BaseModel(context.inputs["pipeline"]), Device(settings.precision, context.threads)
     models = StudentAndTeacher(base.unet(), settings.trained, device)
     if settings.saliency.scope == "all":
         models.unet.requires_grad_(True)
-    material = Material(work.inputs, settings.wording, base.scheduler().alphas_cumprod, device.torch_device)
+    material = TrainingData(context.inputs, settings.wording, base.scheduler().alphas_cumprod, device.torch_device)
     forget = material.slice.forget
     progress = Progress("pairs", len(forget))
     for start in range(0, len(forget), settings.batch):
@@ -46,22 +46,22 @@ def find_salient_weights(settings: SaliencyStage, work: Work) -> Outcome:
         progress.report(start + len(pairs))
     ranked = models.unet.named_parameters() if settings.saliency.scope == "all" else models.trained.items()
     gradients = {name: parameter.grad for name, parameter in ranked if parameter.grad is not None}
-    masks = masks_of(gradients, models.trained, settings.saliency)
-    with written_whole(work.folder / MASKS) as temporary:
+    masks = saliency_masks(gradients, models.trained, settings.saliency)
+    with atomic_write(context.folder / MASKS) as temporary:
         save_file({name: mask.cpu().contiguous() for name, mask in masks.items()}, temporary)
     num_kept = sum(int(mask.sum()) for mask in masks.values())
-    return Outcome([MASKS], {"kept": num_kept, "weights": sum(mask.numel() for mask in masks.values())})
+    return StageResult([MASKS], {"kept": num_kept, "weights": sum(mask.numel() for mask in masks.values())})
 
 
-def _predict(predictor: NoisePredictor, noisy: NoisyPairs, material: Material, scale: float) -> Tensor:
+def _predict(predictor: NoisePredictor, noisy: NoisyPairs, material: TrainingData, scale: float) -> Tensor:
     """e_0 + s (e_f - e_0), (batch, c, h, w); e_0 is the prediction at the empty prompt, not needed if s = 1."""
     if scale == 1:
         return predictor(noisy.noisy, noisy.timesteps, noisy.own)
-    prompts = torch.cat([material.unconditioned(len(noisy.noisy)), noisy.own])
-    return guided(predictor(noisy.noisy.repeat(2, 1, 1, 1), noisy.timesteps.repeat(2), prompts), scale)
+    prompts = torch.cat([material.empty_prompts(len(noisy.noisy)), noisy.own])
+    return apply_guidance(predictor(noisy.noisy.repeat(2, 1, 1, 1), noisy.timesteps.repeat(2), prompts), scale)
 
 
-def masks_of(gradients: Mapping[str, Tensor], trained: Collection[str], saliency: Saliency) -> dict[str, Tensor]:
+def saliency_masks(gradients: Mapping[str, Tensor], trained: Collection[str], saliency: Saliency) -> dict[str, Tensor]:
     """Boolean masks of the weights that may change, in the shapes of the trained tensors.
 
     Args:
@@ -74,7 +74,7 @@ def masks_of(gradients: Mapping[str, Tensor], trained: Collection[str], saliency
     for name, gradient in gradients.items():
         if not torch.isfinite(gradient).all():
             raise ArtefactError(f"{name}: its gradient on the forget set is not finite; check the base model.")
-    threshold = threshold_of(gradients, saliency)
+    threshold = saliency_threshold(gradients, saliency)
     if threshold == 0:
         num_weights = sum(gradient.numel() for gradient in gradients.values())
         num_nonzero = sum(int(gradient.count_nonzero()) for gradient in gradients.values())
@@ -99,7 +99,7 @@ def masks_of(gradients: Mapping[str, Tensor], trained: Collection[str], saliency
     return masks
 
 
-def threshold_of(gradients: Mapping[str, Tensor], saliency: Saliency) -> float:
+def saliency_threshold(gradients: Mapping[str, Tensor], saliency: Saliency) -> float:
     """Smallest gradient magnitude of a weight that may change: `threshold`, or that reached by the fraction `keep`.
 
     With `keep`, the threshold is the k-th largest magnitude. Sorting the gradients of a whole U-Net would take several

@@ -11,34 +11,34 @@ from typing import Any
 import torch
 
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import DELTA, save_delta
+from corelib.models.delta import DELTA_FILE, save_delta
 from corelib.models.device import Device
 from corelib.models.student_teacher import StudentAndTeacher
-from corelib.runs.checkpoint import Checkpoint, put_back, put_back_tensors
+from corelib.runs.checkpoint import Checkpoint, restore_optimizer, restore_tensors
 from corelib.runs.progress import Progress
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.unlearning import SampledImages, UnlearningStage
 from corelib.unlearning.batches import Batches
 from corelib.unlearning.masks import load_masks
-from corelib.unlearning.objective import evaluate
-from corelib.unlearning.partial_sampling import Trajectories
-from corelib.unlearning.training_data import Material
+from corelib.unlearning.objective import compute_loss
+from corelib.unlearning.partial_sampling import PartialSampler
+from corelib.unlearning.training_data import TrainingData
 
 log = logging.getLogger(__name__)
 
 
-def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
+def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
     """Stage: train the cross-attention on the objective and save it as a delta.
 
     A loss or gradient that is not finite ends the training. The result is then the tensors before that step, marked as
     diverged.
     """
-    base, device = BaseModel(work.inputs["pipeline"]), Device(settings.precision, work.threads)
+    base, device = BaseModel(context.inputs["pipeline"]), Device(settings.precision, context.threads)
     models, images = StudentAndTeacher(base.unet(), settings.trained, device), settings.objective.unlearn.images
     scheduler = base.scheduler(**(images.switches if isinstance(images, SampledImages) else {}))
-    material = Material(work.inputs, settings.wording, scheduler.alphas_cumprod, device.torch_device)
-    batches = Batches(settings, material, Trajectories(models.student, scheduler, material.unconditioned))
-    masks = load_masks(work.inputs.get("saliency"), models.trained)
+    material = TrainingData(context.inputs, settings.wording, scheduler.alphas_cumprod, device.torch_device)
+    batches = Batches(settings, material, PartialSampler(models.student, scheduler, material.empty_prompts))
+    masks = load_masks(context.inputs.get("saliency"), models.trained)
     optimizer = torch.optim.Adam(
         models.trained.values(),
         lr=settings.learning_rate,
@@ -48,13 +48,15 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
     )
 
     log.info("training %d steps at learning rate %g (after training.scale)", batches.steps, settings.learning_rate)
-    checkpoint = Checkpoint(work.checkpoint, work.owner, work.checkpoint_seconds)
+    checkpoint = Checkpoint(context.checkpoint, context.owner, context.checkpoint_seconds)
     first_step = _resume(checkpoint, models, optimizer)
     progress = Progress("steps", batches.steps, first_step)
     diverged_at = None
-    with checkpoint.watching_for_the_end():
+    with checkpoint.defer_signals():
         for step in range(first_step, batches.steps):
-            loss = evaluate(settings.objective, models.student, models.teacher, batches.at(step), settings.reduction)
+            loss = compute_loss(
+                settings.objective, models.student, models.teacher, batches.at(step), settings.reduction
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
             if not _is_finite(loss.total, models):
@@ -67,15 +69,15 @@ def unlearn(settings: UnlearningStage, work: Work) -> Outcome:
                 gradient.mul_(mask)
             optimizer.step()
             progress.report(step + 1, loss.total.item())
-            checkpoint.offer(lambda done=step + 1: _state(done, models, optimizer))  # type: ignore[misc]
+            checkpoint.save_if_due(lambda done=step + 1: _state(done, models, optimizer))  # type: ignore[misc]
 
     if diverged_at is None:
         checkpoint.save(_state(batches.steps, models, optimizer))
-    save_delta(work.folder / DELTA, models.trained, settings.trained, base.identity, work.digest)
-    return Outcome(
-        [DELTA],
+    save_delta(context.folder / DELTA_FILE, models.trained, settings.trained, base.unet_sha256, context.digest)
+    return StageResult(
+        [DELTA_FILE],
         {
-            "base": base.identity,
+            "base": base.unet_sha256,
             "steps": batches.steps,
             "diverged_at": diverged_at,
         },
@@ -92,11 +94,11 @@ def _resume(checkpoint: Checkpoint, models: StudentAndTeacher, optimizer: torch.
     state = checkpoint.load()
     if state is None:
         return 0
-    with checkpoint.being_put_back(), torch.no_grad():
+    with checkpoint.restoring(), torch.no_grad():
         step = int(state["step"])
-        put_back_tensors(models.trained, state["trained"])
-        put_back(optimizer, state["optimizer"])
-    log.info("going on from step %d", step)
+        restore_tensors(models.trained, state["trained"])
+        restore_optimizer(optimizer, state["optimizer"])
+    log.info("resuming from step %d", step)
     return step
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from corelib.data.embeddings import EmbeddingCache
 from corelib.data.latents import LatentCache
-from corelib.data.slices import FILE as SLICE
+from corelib.data.slices import SLICE as SLICE
 from corelib.data.slices import Pair, read_slice
 from corelib.randomness import generator
 from corelib.runs.manifest import Manifest
@@ -18,7 +18,7 @@ from corelib.settings.prompts import EMPTY_CONCEPT, Wording
 from corelib.unlearning.objective import NoisyPairs
 
 
-class Material:
+class TrainingData:
     """Training data of a task, from which noisy pairs are made.
 
     Args:
@@ -82,7 +82,7 @@ class Material:
             own=self.own_prompts(prompted),
             anchor=None if anchors is None else self._embed(anchors, prompted),
             uniform=uniform,
-            of_target=None if anchors is None else draw_noisy("posterior of target"),
+            target_noisy=None if anchors is None else draw_noisy("posterior of target"),
         )
 
     def sampled_pairs(
@@ -112,7 +112,7 @@ class Material:
         """Embeddings of the pairs' concepts, (len(pairs), tokens, width)."""
         return self._embed([pair.style for pair in pairs], pairs)
 
-    def unconditioned(self, count: int) -> Tensor:
+    def empty_prompts(self, count: int) -> Tensor:
         """Embeddings of the empty prompt, (count, tokens, width)."""
         return self._embeddings.of([EMPTY_CONCEPT] * count).to(self._device)
 
@@ -121,7 +121,7 @@ class Material:
         return self._embeddings.of(prompts).to(self._device)
 
 
-def turn(pairs: list[Pair], position: int, count: int, address: tuple[str | int, ...]) -> list[Pair]:
+def cyclic_batch(pairs: list[Pair], position: int, count: int, address: tuple[str | int, ...]) -> list[Pair]:
     """`count` pairs from `position` on in endless passes over `pairs`; every pass is shuffled anew."""
     batch = []
     for index in range(position, position + count):

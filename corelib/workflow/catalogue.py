@@ -21,40 +21,47 @@ from typing import Any, NoReturn
 from snakemake.logging import logger
 from snakemake_interface_common.exceptions import WorkflowError
 
-from corelib.cluster.limits import Request, faults_on_cluster
+from corelib.cluster.request_checks import Request, check_requests
 from corelib.cluster.site import Site, check_site_file
-from corelib.cluster.slurm_queue import be_patient, cancel_waiting_jobs, queued_jobs
+from corelib.cluster.slurm_queue import cancel_waiting_jobs, queued_jobs, wrap_slurm_commands
+from corelib.costs.disk_space import check_disk_space
 from corelib.costs.forecast import Forecast, forecast
-from corelib.costs.room import check_room
-from corelib.costs.run_time import memory_of, minutes_of
+from corelib.costs.run_time import requested_memory_mb, requested_minutes
 from corelib.errors import ArtefactError, ConfigurationError, UserError
-from corelib.files.paths import fault_of_folder
-from corelib.files.sealed_json import if_readable, write_record
-from corelib.files.shell_paths import fault_on_cluster, faults_of_places
-from corelib.runs.active_jobs import LOGS, running_jobs
-from corelib.runs.environment import leave_out_the_users_packages, prepare
+from corelib.files.paths import why_not_writable
+from corelib.files.sealed_json import read_or_none, write_record
+from corelib.files.shell_paths import cluster_path_fault, path_faults
+from corelib.runs.active_jobs import LOG_FOLDER, find_active_jobs
+from corelib.runs.environment import prepare_environment, remove_user_packages
 from corelib.runs.gpu import max_jobs_on_gpus
 from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SHARDS, SPECIFICATION
-from corelib.runs.lease import Lease, Taken
+from corelib.runs.lease import Lease, LeaseTaken
 from corelib.runs.pins import differing_versions
-from corelib.runs.requests import CONTROLLER, is_free, note_wanted, remove_old_requests, request, wait_for_writer
+from corelib.runs.requests import (
+    CONTROLLER_LEASE,
+    create_request,
+    is_folder_free,
+    record_wanted,
+    remove_old_requests,
+    wait_for_writer,
+)
 from corelib.runs.run import Run
 from corelib.runs.specification import Specification, read_specification
-from corelib.runs.stages import settings_in
-from corelib.sampling.grid import batches_of
+from corelib.runs.stage_registry import settings_in
+from corelib.sampling.grid import split_into_batches
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.study.loading import load_study
 from corelib.study.overlays import PAPER
 from corelib.study.plan import Plan
-from corelib.study.staleness import Assessment, assess, fault_of_product
-from corelib.study.targets import making_assets, plan_of, product_at, study_at, targets_of
-from corelib.workflow.failed_logs import show_ends_of_logs
-from corelib.workflow.messages import in_one_sentence, stop
-from corelib.workflow.unknown_target import refusal
-from corelib.worlds.unlearn_canvas.asset_lock import place_of
-from corelib.worlds.unlearn_canvas.presence import ADVICE, absences
+from corelib.study.staleness import Assessment, assess, product_fault
+from corelib.study.targets import assets_command, plan_of, product_at, study_at, targets_of
+from corelib.workflow.failed_logs import install_log_ends
+from corelib.workflow.messages import stop, stop_on_user_error
+from corelib.workflow.unknown_target import unknown_target_error
+from corelib.worlds.unlearn_canvas.asset_lock import asset_path
+from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE, missing_assets
 
 ALL = "all"
 """The rule for all products of the paper's study; the default target."""
@@ -65,22 +72,22 @@ def _prepare_environment(repository: Path) -> None:
 
     On a node of a cluster, Snakemake parses the Snakefile again, which calls this there.
     """
-    leave_out_the_users_packages(repository)
-    prepare(os.environ, repository)
+    remove_user_packages(repository)
+    prepare_environment(os.environ, repository)
 
 
-@in_one_sentence
+@stop_on_user_error
 def _site(repository: Path, values: Mapping[str, Any]) -> Site:
     if values:
         check_site_file(repository)
     return Site.of(values)
 
 
-@in_one_sentence
+@stop_on_user_error
 def _check_places(repository: Path) -> None:
-    for fault in faults_of_places(Path(sys.executable), repository):
+    for fault in path_faults(Path(sys.executable), repository):
         raise ConfigurationError(f"{fault}.")
-    if unwritable := fault_of_folder(Path.cwd() / ".snakemake"):
+    if unwritable := why_not_writable(Path.cwd() / ".snakemake"):
         raise ConfigurationError(f"{unwritable}; Snakemake stores its own files in its working directory.")
 
 
@@ -110,7 +117,7 @@ class Catalogue:
         self._check_prefix()
         self._planned: dict[str, Run] = {}
         self._requested: dict[str, dict[str, Run]] = {}  # products by path, by kind of world
-        self._folders: set[Path] = {RUNS, LOGS}
+        self._folders: set[Path] = {RUNS, LOG_FOLDER}
         self._judged: set[Path] = set()
         self._limit_jobs()
 
@@ -126,7 +133,7 @@ class Catalogue:
 
     # Use as a module of another workflow
 
-    @in_one_sentence
+    @stop_on_user_error
     def _check_prefix(self) -> None:
         """Raise `ConfigurationError` if the module has a prefix.
 
@@ -165,7 +172,7 @@ class Catalogue:
         stale run, which has a manifest but must be rebuilt, has a request as a further input.
         """
 
-        @in_one_sentence
+        @stop_on_user_error
         def inputs(wildcards: Any) -> list[str]:
             specification = self.specification(stage, wildcards.run)
             names = sorted({*specification.builds_on.values(), *specification.after.values()})
@@ -185,7 +192,7 @@ class Catalogue:
         if hasattr(wildcards, "shard"):
             manifest = folder / SHARDS / f"{wildcards.shard}-of-{wildcards.shards}.json"
             is_stale = manifest in self._assessment.shards
-        return [str(request(manifest, [manifest]))] if is_stale else []
+        return [str(create_request(manifest, [manifest]))] if is_stale else []
 
     @functools.cached_property
     def _assessment(self) -> Assessment:
@@ -216,14 +223,14 @@ class Catalogue:
     def _prepare_to_judge(self, manifest: Path, run: Run) -> None:
         """Make sure that no other job writes a product while it is judged."""
         self._judged.add(manifest)
-        if is_free():
-            note_wanted(manifest, run.digest)
+        if is_folder_free():
+            record_wanted(manifest, run.digest)
             wait_for_writer(manifest)
 
     def threads_of(self, stage: str) -> Callable[[Any], int]:
         """The threads function of a stage's rule."""
 
-        @in_one_sentence
+        @stop_on_user_error
         def threads(wildcards: Any) -> int:
             return self.specification(stage, wildcards.run).threads
 
@@ -237,20 +244,20 @@ class Catalogue:
         """
 
         def memory(wildcards: Any, attempt: int) -> int:
-            return memory_of(stage, attempt, self.site.max_memory_mb)
+            return requested_memory_mb(stage, attempt, self.site.max_memory_mb)
 
-        @in_one_sentence
+        @stop_on_user_error
         def run_time(wildcards: Any, attempt: int) -> int:
-            return minutes_of(self._run(stage, wildcards.run), self.site.seconds, attempt, self.site.max_minutes)
+            return requested_minutes(self._run(stage, wildcards.run), self.site.seconds, attempt, self.site.max_minutes)
 
         return {**self.site.resources_of(stage), "mem_mb": memory, "runtime": run_time}
 
-    @in_one_sentence
+    @stop_on_user_error
     def shards_of(self, wildcards: Any) -> list[str]:
         """The input function of the rule that gathers samples: the manifests of all shards, each of whole batches."""
         run = self._run("samples", wildcards.run)
         assert isinstance(run.settings, SamplesStage)
-        shards = math.ceil(len(batches_of(run.settings)) / run.execution.batches_per_shard)
+        shards = math.ceil(len(split_into_batches(run.settings)) / run.execution.batches_per_shard)
         folder = RUNS / "samples" / wildcards.run
         manifests = [folder / SHARDS / f"{shard:04d}-of-{shards:04d}.json" for shard in range(shards)]
         return [*self._unless_remade(manifests, self._assessment.shards), *self._request_for(folder, wildcards)]
@@ -283,27 +290,27 @@ class Catalogue:
             raise ArtefactError(f"{path}: its content does not belong to its address (digest {digest}); delete it.")
         return specification
 
-    @in_one_sentence
+    @stop_on_user_error
     def begin(self) -> None:
         """Check disk space, assets, cluster and versions, and write specifications, before the first job starts.
 
         Writes the specification of every planned run that does not have it. If another invocation already runs in this
         folder, this one stops, because Snakemake would let both run the same job.
         """
-        fault = fault_on_cluster(Path(self._workflow.main_snakefile)) if self._workflow.non_local_exec else None
+        fault = cluster_path_fault(Path(self._workflow.main_snakefile)) if self._workflow.non_local_exec else None
         if fault:
             raise ConfigurationError(f"{fault}.")
         _lock_folder(Path.cwd())
         for manifest, run in self._products():
-            note_wanted(manifest, run.digest)
+            record_wanted(manifest, run.digest)
         remove_old_requests()
-        show_ends_of_logs([*logger.handlers, *self._workflow.logger_manager.get_log_handlers()])
+        install_log_ends([*logger.handlers, *self._workflow.logger_manager.get_log_handlers()])
         cancel_waiting_jobs(Path.cwd())
-        for orphan in running_jobs({job.number for job in queued_jobs(Path.cwd()) if not job.waits}):
+        for orphan in find_active_jobs({job.number for job in queued_jobs(Path.cwd()) if not job.waits}):
             if orphan.lives:
                 print(f"Still running since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr)
         for folder in sorted(self._folders):
-            if fault := fault_of_folder(folder):
+            if fault := why_not_writable(folder):
                 stop(f"{fault}.")
         forecasts = [forecast(products, kind, self._assessment) for kind, products in self._requested.items()]
         self._check_assets(forecasts)
@@ -313,7 +320,7 @@ class Catalogue:
             _date_back(run.folder)
             path = run.folder / SPECIFICATION
             try:
-                existing = if_readable(read_specification, path)
+                existing = read_or_none(read_specification, path)
                 if existing is None or existing.seal != run.specification.seal:
                     write_record(path, run.specification)
                 for name, target in run.places.items():
@@ -325,7 +332,7 @@ class Catalogue:
         """Stop Snakemake without cancelling its jobs."""
         self._workflow.scheduler.executor_error_callback(WorkflowError(sentence))
 
-    @in_one_sentence
+    @stop_on_user_error
     def end(self) -> None:
         """Check once more, after the last job, that the products are those of the study.
 
@@ -333,7 +340,7 @@ class Catalogue:
         """
         if self._workflow.dag_settings.until or self._workflow.dag_settings.omit_from:
             return
-        faults = [fault for manifest, run in self._products() if (fault := fault_of_product(manifest, run))]
+        faults = [fault for manifest, run in self._products() if (fault := product_fault(manifest, run))]
         if faults:
             raise ArtefactError(
                 f"{faults[0]}, although it has just been built; ask for the target again to rebuild it."
@@ -353,9 +360,9 @@ class Catalogue:
         needed = {run.name: run for missing_run in missing for run in (missing_run, *missing_run.inputs.values())}
         faults = [fault for run in needed.values() for fault in _absences(run)]
         if faults:
-            reasons = "; ".join(fault.removesuffix(ADVICE) for fault in faults)
+            reasons = "; ".join(fault.removesuffix(MAKE_ASSETS_ADVICE) for fault in faults)
             others = sorted({study_at(path.parent) for path, _ in self._products()} - {PAPER})
-            command = making_assets(others[0] if others else PAPER)
+            command = assets_command(others[0] if others else PAPER)
             stop(
                 f"assets of the paper's world: {reasons}; {command} downloads missing assets that have a source, and "
                 "locks those that are present (see `world.assets` of the study)."
@@ -367,21 +374,21 @@ class Catalogue:
             return
         jobs = [job for job in self._workflow.dag.needrun_jobs() if not job.is_local]
         requests = {Request.of(job.rule.name, job.resources, job.threads) for job in jobs}
-        if faults := faults_on_cluster(sorted(requests, key=str), self.repository):
+        if faults := check_requests(sorted(requests, key=str), self.repository):
             stop(f"{'; '.join(faults)}.")
-        be_patient(self.repository, self.site.outage * 60, self._give_up)
+        wrap_slurm_commands(self.repository, self.site.outage * 60, self._give_up)
 
     def _check_room_and_versions(self, forecasts: list[Forecast]) -> None:
         for sentence in differing_versions(self.repository):
             print(sentence, file=sys.stderr)
         try:
-            check_room(*forecasts)
+            check_disk_space(*forecasts)
         except UserError as error:
             stop(str(error))
 
     # Tables and figures at stable names
 
-    @in_one_sentence
+    @stop_on_user_error
     def inputs_of_product(self, wildcards: Any) -> list[str]:
         """The input function of the rules of products: the manifests of inputs, and a request if it must be built."""
         manifest, run = self._product(wildcards.place, wildcards.product)
@@ -390,25 +397,25 @@ class Catalogue:
             self._prepare_to_judge(manifest, run)
             assessment.add(assess({manifest: run}))
         outputs = manifest.parent.glob(f"{wildcards.product}.*")
-        requests = [str(request(manifest, outputs))] if manifest in assessment.products else []
+        requests = [str(create_request(manifest, outputs))] if manifest in assessment.products else []
         return [*self._manifests(sorted({needed.name for needed in run.inputs.values()})), *requests]
 
-    @in_one_sentence
+    @stop_on_user_error
     def files_of_paper(self, _: Any) -> list[str]:
         """The input function of the rule `all`: all products of the paper's study."""
         return targets_of(PAPER, load_study(PAPER, self.configuration))
 
-    @in_one_sentence
+    @stop_on_user_error
     def refuse(self, wildcards: Any) -> NoReturn:
         """The input function of the rule for unknown targets in `results/`, which always raises."""
-        raise refusal(f"{RESULTS}{wildcards.rest}", self.configuration)
+        raise unknown_target_error(f"{RESULTS}{wildcards.rest}", self.configuration)
 
-    @in_one_sentence
+    @stop_on_user_error
     def refuse_absolute(self, wildcards: Any) -> NoReturn:
         """The input function of the rule for targets with absolute paths, which always raises."""
-        raise refusal(wildcards.target, self.configuration)
+        raise unknown_target_error(wildcards.target, self.configuration)
 
-    @in_one_sentence
+    @stop_on_user_error
     def specification_of_product(self, wildcards: Any) -> str:
         """The path of the specification of a table or figure."""
         _, run = self._product(wildcards.place, wildcards.product)
@@ -432,10 +439,10 @@ class Catalogue:
 @functools.cache  # a workflow that uses this one as two modules has two catalogues
 def _lock_folder(folder: Path) -> None:
     """Hold the lease of the folder until this process ends; stop if another Snakemake process holds it."""
-    lease = Lease(folder / CONTROLLER)
+    lease = Lease(folder / CONTROLLER_LEASE)
     try:
         lease.take(patience=0)
-    except Taken as other:
+    except LeaseTaken as other:
         stop(f"{folder}: Snakemake already runs here, {other}; wait for it to end, or use your own clone.")
     atexit.register(lease.give_back)
 
@@ -471,7 +478,9 @@ class SpecifiedRun:
 def _absences(run: Run) -> Iterator[str]:
     """A sentence for each of the user's files that a run adopts and that is missing or not locked."""
     if isinstance(run.settings, AdoptionStage):
-        yield from absences(run.settings, {name: Path(place_of(name, run.places)) for name in run.settings.sha256})
+        yield from missing_assets(
+            run.settings, {name: Path(asset_path(name, run.places)) for name in run.settings.sha256}
+        )
 
 
 def _link(link: Path, place: Path) -> None:

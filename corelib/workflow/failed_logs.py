@@ -14,12 +14,12 @@ from pathlib import Path
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from corelib.cluster.slurm_queue import how_it_ended
+from corelib.cluster.slurm_queue import final_state_of_log
 
-LINES = 25
+MAX_LINES = 25
 """Number of lines that are shown of a log; a traceback through a library is about as long."""
 
-SCHEDULERS = ".snakemake/slurm_logs"
+SLURM_LOGS = ".snakemake/slurm_logs"
 """Folder of Slurm's own logs: the output of Snakemake on the node, relevant if the job has written no log."""
 
 
@@ -38,13 +38,13 @@ class LogEndFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The text of a message."""
         message = self._formatter.format(record)
-        ends = "\n".join(ends_of(_logs_of(record)))
+        ends = "\n".join(log_ends(_logs_of(record)))
         if not ends:
             return message
         return f"{message}\n{textwrap.indent(ends, '    ') if getattr(record, 'indent', False) else ends}"
 
 
-def show_ends_of_logs(handlers: Iterable[logging.Handler]) -> None:
+def install_log_ends(handlers: Iterable[logging.Handler]) -> None:
     """Make handlers that show the full logs of failed jobs show only their ends.
 
     Handlers for which the user has turned logs off, and those of a logger plugin with its own format, are not changed.
@@ -68,19 +68,19 @@ def _logs_of(record: logging.LogRecord) -> list[str]:
             return []
 
 
-def ends_of(logs: Iterable[str]) -> Iterator[str]:
+def log_ends(logs: Iterable[str]) -> Iterator[str]:
     """The last lines of a failed job's logs or, if the job has written none, of the scheduler's logs."""
     paths = [Path(log) for log in logs]
-    job_logs = [path for path in paths if SCHEDULERS not in path.as_posix()]
+    job_logs = [path for path in paths if SLURM_LOGS not in path.as_posix()]
     scheduler_logs = [path for path in paths if path not in job_logs]
     for path in scheduler_logs:
-        if sentence := how_it_ended(path):
+        if sentence := final_state_of_log(path):
             yield sentence
     for path in [path for path in job_logs if _has_content(path)] or scheduler_logs:
         lines = _lines(path)
-        is_complete = len(lines) <= LINES
-        yield f"Logfile {path}:" if is_complete else f"The last {LINES} of {len(lines)} lines of {path}:"
-        yield from (f"    {line}" for line in lines[-LINES:])
+        is_complete = len(lines) <= MAX_LINES
+        yield f"Logfile {path}:" if is_complete else f"The last {MAX_LINES} of {len(lines)} lines of {path}:"
+        yield from (f"    {line}" for line in lines[-MAX_LINES:])
 
 
 def _has_content(path: Path) -> bool:

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
 from corelib.errors import UserError
-from corelib.files.atomic import NO_ROOM
+from corelib.files.atomic import FILE_SYSTEM_ERRORS
 
-FORBIDDEN = {errno.EACCES, errno.EPERM}
+PERMISSION_ERRORS = {errno.EACCES, errno.EPERM}
 
 Asked = ParamSpec("Asked")
 
 Answer = TypeVar("Answer")
 
 
-def in_one_sentence(function: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
+def stop_on_user_error(function: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
     """Decorate a function so that Snakemake stops with the sentence of a `UserError` instead of a traceback.
 
     Missing space and missing permissions are reported in the same way.
@@ -31,12 +31,12 @@ def in_one_sentence(function: Callable[Asked, Answer]) -> Callable[Asked, Answer
         except UserError as error:
             stop(str(error))
         except OSError as error:
-            if error.errno in FORBIDDEN:
+            if error.errno in PERMISSION_ERRORS:
                 stop(
                     f"{error.filename}: {error.strerror}, expected your own file or folder; a clone belongs to one "
                     "user, so make your own."
                 )
-            if error.errno not in NO_ROOM:
+            if error.errno not in FILE_SYSTEM_ERRORS:
                 raise
             stop(f"{error.filename}: {error.strerror}; free space or correct the permissions.")
 

@@ -10,29 +10,29 @@ from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS
 from corelib.study.loading import load_study
 from corelib.study.overlays import PAPER, study_names
-from corelib.study.targets import below_here, targets_of
+from corelib.study.targets import relative_target, targets_of
 
-NO_PRODUCT = (
+UNKNOWN_PRODUCT_PATTERN = (
     r"(?!(/[A-Za-z0-9_-]+)?/"
     r"(table\w+\.((cells\.|provenance\.)?csv|md|tex|json)|figure\w+\.(png|json)|gate\.(csv|md|json))$)(/.*)?"
 )
 """Pattern of the path below `results` of a target that no rule makes."""
 
-ABSOLUTE = r"/(?!.*/\.snakemake/).*"
+ABSOLUTE_PATTERN = r"/(?!.*/\.snakemake/).*"
 """Pattern of an absolute path, except of requests: Snakemake searches the outputs of rules for these as well."""
 
 
-def refusal(target: str, configuration: Path) -> ConfigurationError:
+def unknown_target_error(target: str, configuration: Path) -> ConfigurationError:
     """The error for an unknown target. It names the most similar target of the study, or all of them.
 
     Raises `ConfigurationError` if there is no such study.
     """
-    path = below_here(target)
+    path = relative_target(target)
     if Path(path).is_absolute():
         return ConfigurationError(
             f"{target}: outside {Path.cwd()}, expected a target inside it, such as {RESULTS / 'table1.csv'}."
         )
-    if Path(target).is_absolute() and not re.fullmatch(f"{RESULTS}{NO_PRODUCT}", path):
+    if Path(target).is_absolute() and not re.fullmatch(f"{RESULTS}{UNKNOWN_PRODUCT_PATTERN}", path):
         return ConfigurationError(f"{target}: an absolute path, expected {path}.")
     parts = Path(path).parts[1:]
     study = parts[0] if parts and (len(parts) > 1 or parts[0] in study_names(configuration)) else PAPER

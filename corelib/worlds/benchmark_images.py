@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from corelib.errors import ArtefactError, AssetError
-from corelib.files.atomic import written_whole
-from corelib.files.hashing import sha256_of
-from corelib.files.image_files import MOST_BYTES, decoded, read_image
-from corelib.files.parquet_files import UnreadableParquet, open_parquet, reading_within_bounds
-from corelib.files.paths import below, content_of, followed
+from corelib.files.atomic import atomic_write
+from corelib.files.hashing import sha256_of_path
+from corelib.files.image_files import MAX_FILE_BYTES, decode_image, read_image
+from corelib.files.parquet_files import UnreadableParquet, limited_reading, open_parquet
+from corelib.files.paths import path_inside, read_bytes, resolve_links
 from corelib.runs.manifest import Manifest
-from corelib.worlds.unlearn_canvas.image_index import FOLDER, Key, Place, read_index
+from corelib.worlds.unlearn_canvas.image_index import SEPARATE_FILE, ImageKey, ImageLocation, read_index
 
-IMAGE = pa.struct([("bytes", pa.binary())])
+IMAGE_COLUMN = pa.struct([("bytes", pa.binary())])
 """Image column of the Hub's parquet files, without the fields that are not read."""
 
 
@@ -35,7 +35,7 @@ class BenchmarkImages(Protocol):
     def sha256(self, style: str, object_: str, index: int) -> str:
         """Sha256 of the image's bytes."""
 
-    def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
+    def files(self, images: Sequence[ImageKey], folder: Path) -> list[Path]:
         """Paths of image files, for libraries that need files; images without a file are written into `folder`."""
 
     def check(self) -> None:
@@ -56,7 +56,7 @@ class ImageFolder:
 
     def path(self, style: str, object_: str, index: int) -> Path:
         """Path of an image."""
-        return below(self.root, f"{style}/{object_}/{index}.jpg")
+        return path_inside(self.root, f"{style}/{object_}/{index}.jpg")
 
     def check(self) -> None:
         """See `BenchmarkImages`. Checks the whole folder; `read` reports a damaged image by itself."""
@@ -75,16 +75,16 @@ class ImageFolder:
 
     def sha256(self, style: str, object_: str, index: int) -> str:
         """See `BenchmarkImages`."""
-        return sha256_of(self.path(style, object_, index))
+        return sha256_of_path(self.path(style, object_, index))
 
-    def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
+    def files(self, images: Sequence[ImageKey], folder: Path) -> list[Path]:
         """See `BenchmarkImages`. Returns the original files."""
         for key in images:
             self.read(*key)
         return [self.path(*key) for key in images]
 
 
-def _locate_images(world: Manifest) -> Mapping[Key, Place]:
+def _locate_images(world: Manifest) -> Mapping[ImageKey, ImageLocation]:
     """Location of each image: from the user's current index, since images may have moved into parquet files.
 
     If that index no longer describes the same images, from the run's own copy, made when they were adopted.
@@ -92,7 +92,7 @@ def _locate_images(world: Manifest) -> Mapping[Key, Place]:
     adopted = read_index(world.file(world.facts["image_index"]))
     if "places" in world.facts:
         with suppress(ArtefactError):
-            current = read_index(followed(world.place(world.facts["places"])))
+            current = read_index(resolve_links(world.place(world.facts["places"])))
             if current.digest == adopted.digest:
                 return current.places
     return adopted.places
@@ -106,7 +106,7 @@ class IndexedImages:
     """
 
     def __init__(self, world: Manifest) -> None:
-        self.root = followed(world.place(world.facts["images"]))
+        self.root = resolve_links(world.place(world.facts["images"]))
         self.places = _locate_images(world)
         self._lock = threading.Lock()
         self._group: tuple[str, int, list[bytes]] = ("", -1, [])
@@ -114,7 +114,7 @@ class IndexedImages:
 
     def read(self, style: str, object_: str, index: int) -> Image.Image:
         """See `BenchmarkImages`."""
-        return decoded(self.content(style, object_, index), self._name((style, object_, index)))
+        return decode_image(self.content(style, object_, index), self._name((style, object_, index)))
 
     def sha256(self, style: str, object_: str, index: int) -> str:
         """See `BenchmarkImages`. Returns the indexed sha256, which `read` and `files` enforce."""
@@ -124,7 +124,7 @@ class IndexedImages:
         """The bytes of an image. Raises `AssetError` if they are not those that were indexed."""
         key = (style, object_, index)
         place = self._place(key)
-        content = self._read_file(place) if place.row == FOLDER else self._read_row(place)
+        content = self._read_file(place) if place.row == SEPARATE_FILE else self._read_row(place)
         if hashlib.sha256(content).hexdigest() != place.sha256:
             raise AssetError(
                 f"{self._name(key)}: the image has changed since it was indexed, expected the sha256 "
@@ -132,15 +132,15 @@ class IndexedImages:
             )
         return content
 
-    def files(self, images: Sequence[Key], folder: Path) -> list[Path]:
+    def files(self, images: Sequence[ImageKey], folder: Path) -> list[Path]:
         """See `BenchmarkImages`."""
         paths = []
         for key in images:
             content, place = self.content(*key), self._place(key)
             path = self.root / place.file
-            if place.row != FOLDER:
-                path = below(folder, f"{key[0]}_{key[1]}_{key[2]}.jpg")
-                with written_whole(path) as temporary:
+            if place.row != SEPARATE_FILE:
+                path = path_inside(folder, f"{key[0]}_{key[1]}_{key[2]}.jpg")
+                with atomic_write(path) as temporary:
                     temporary.write_bytes(content)
             paths.append(path)
         return paths
@@ -148,30 +148,30 @@ class IndexedImages:
     def check(self) -> None:
         """See `BenchmarkImages`. Does nothing, since every image was checked when it was read."""
 
-    def _place(self, key: Key) -> Place:
+    def _place(self, key: ImageKey) -> ImageLocation:
         if key not in self.places:
             raise AssetError(f"{self.root}: the index has no image {'/'.join(map(str, key))}.")
         return self.places[key]
 
-    def _name(self, key: Key) -> str:
+    def _name(self, key: ImageKey) -> str:
         place = self._place(key)
         path = self.root / place.file
-        return str(path) if place.row == FOLDER else f"{path}, row {place.row} ({'/'.join(map(str, key))})"
+        return str(path) if place.row == SEPARATE_FILE else f"{path}, row {place.row} ({'/'.join(map(str, key))})"
 
-    def _read_file(self, place: Place) -> bytes:
+    def _read_file(self, place: ImageLocation) -> bytes:
         try:
-            return content_of(self.root / place.file, MOST_BYTES)
+            return read_bytes(self.root / place.file, MAX_FILE_BYTES)
         except OSError as error:
             raise AssetError(
                 f"{self.root / place.file}: the image is not readable ({error.strerror}), expected the indexed image."
             ) from None
 
-    def _read_row(self, place: Place) -> bytes:
+    def _read_row(self, place: ImageLocation) -> bytes:
         with self._lock:
             try:
-                with reading_within_bounds():
+                with limited_reading():
                     path = self.root / place.file
-                    shard = self._shards.get(place.file) or open_parquet(path, {"image": IMAGE})
+                    shard = self._shards.get(place.file) or open_parquet(path, {"image": IMAGE_COLUMN})
                     self._shards[place.file] = shard
                     group, start = _group_of(shard, place.row)
                     if self._group[:2] != (place.file, group):

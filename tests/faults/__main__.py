@@ -184,9 +184,9 @@ def _import_all(checkout: Path) -> None:
     """Import all modules that any job imports, from the reference's checkout."""
     sys.path.insert(0, str(checkout.resolve()))
     from corelib.runs import job as jobs
-    from corelib.runs.environment import prepare
+    from corelib.runs.environment import prepare_environment
 
-    prepare(os.environ, checkout)
+    prepare_environment(os.environ, checkout)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     for script in sorted((checkout / "workflow_scripts").glob("*.py")):
         imports = [line for line in script.read_text().splitlines() if line.startswith(("from ", "import "))]

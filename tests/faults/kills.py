@@ -103,7 +103,7 @@ def _not_taken_up(saved: dict[str, Any], after: dict[str, Any], place: Place) ->
     log = place.log
     if saved.get("complete"):
         return "" if "already complete (by" in log else "the run was complete, and was made again"
-    if saved.get("step") and f"going on from step {saved['step']}" not in log:
+    if saved.get("step") and f"resuming from step {saved['step']}" not in log:
         return f"saved at step {saved['step']}, and not gone on from there"
     return _lost({"batches": saved.get("batches", {})}, after)
 

@@ -25,7 +25,7 @@ import pytest
 from cluster import NODES, PARTITIONS, Cluster, processes_of_job, wait_for
 from support.checkout import REPOSITORY, Checkout
 
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.files.yaml_files import read_yaml
 
 TABLE = "results/probe/table1.csv"
@@ -163,14 +163,14 @@ class Workflow:
 
         Its log is still readable if a later job found the run complete.
         """
-        found = re.search(r"going on from step (\d+)", self.log_of(method))
+        found = re.search(r"resuming from step (\d+)", self.log_of(method))
         return found is not None and int(found[1]) > 0
 
 
 def content(checkout: Checkout) -> dict[str, str]:
     """All files of all runs and tables, except provenance records."""
     return {
-        str(path.relative_to(checkout.folder)): sha256_of(path)
+        str(path.relative_to(checkout.folder)): sha256_of_path(path)
         for place in ("runs", "results")
         for path in sorted((checkout.folder / place).rglob("*"))
         if path.is_file() and "provenance" not in path.name and not path.name.startswith(".")

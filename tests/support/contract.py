@@ -21,15 +21,15 @@ from support.checkout import REPOSITORY, Checkout
 from support.records import manifest_record, provenance
 
 from corelib.errors import ConfigurationError
-from corelib.files.json_files import as_json
+from corelib.files.json_files import to_json
 from corelib.files.yaml_files import parse_yaml, read_yaml
 from corelib.runs.layout import RESULTS, RUNS, SHARDS
 from corelib.runs.run import Run
-from corelib.runs.stages import PRODUCTS
-from corelib.sampling.grid import batches_of
+from corelib.runs.stage_registry import PRODUCTS
+from corelib.sampling.grid import split_into_batches
 from corelib.settings.sampling import SamplesStage
 from corelib.study.loading import load_study
-from corelib.study.overlays import merged_leaves
+from corelib.study.overlays import merge_study
 from corelib.study.plan import Plan
 from corelib.study.schema import Study
 from corelib.study.targets import plan_of, targets_of
@@ -298,7 +298,7 @@ class Pretended(Checkout):
             if run.stage not in PRODUCTS:
                 _write(self.folder / run.manifest, _manifest_of(run))
             if isinstance(run.settings, SamplesStage):
-                shards = math.ceil(len(batches_of(run.settings)) / run.execution.batches_per_shard)
+                shards = math.ceil(len(split_into_batches(run.settings)) / run.execution.batches_per_shard)
                 for shard in range(shards):
                     name = f"{shard:04d}-of-{shards:04d}.json"
                     _write(self.folder / run.folder / SHARDS / name, _manifest_of(run))
@@ -311,7 +311,7 @@ class Pretended(Checkout):
             for ending in PRODUCT_FILES[run.stage]:
                 _write(self.folder / RESULTS / place / f"{name}{ending}")
             manifest = _manifest_of(run)
-            record = as_json(provenance(run.specification, manifest_record(run.specification)).content)
+            record = to_json(provenance(run.specification, manifest_record(run.specification)).content)
             _write(self.folder / RESULTS / place / f"{name}.json", manifest)
             _write(self.folder / RESULTS / place / f"{name}.provenance.json", record)
 
@@ -348,7 +348,7 @@ class Pretended(Checkout):
 
 def _manifest_of(run: Run) -> str:
     """A manifest that lists no files."""
-    return as_json(manifest_record(run.specification).content)
+    return to_json(manifest_record(run.specification).content)
 
 
 def _write(path: Path, text: str = "{}") -> None:
@@ -406,7 +406,7 @@ def prepared(folder: Path, head: str) -> tuple[Pretended, Universe, list[tuple[K
     study, text = STUDIES[head]
     checkout.add_study(study, text)
     checkout.lock()
-    merged, _ = merged_leaves(study, checkout.configuration, ())
+    merged, _ = merge_study(study, checkout.configuration, ())
     leaves = list(leaves_of(merged))
     if head != "leaf":  # of what both worlds have, the paper's is tried
         leaves = [

@@ -8,14 +8,14 @@ from typing import Any
 
 from support import records
 
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.files.sealed_json import write_record
 from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
-from corelib.runs.manifest import read_manifest, vouched_for
-from corelib.runs.provenance import provenance_path
-from corelib.runs.run import slugged
+from corelib.runs.manifest import manifest_content, read_manifest
+from corelib.runs.provenance_record import provenance_path
+from corelib.runs.run import slugify
 from corelib.runs.specification import read_specification
-from corelib.runs.stages import PRODUCTS
+from corelib.runs.stage_registry import PRODUCTS
 from corelib.sampling.batch_record import BatchRecord
 
 
@@ -23,7 +23,7 @@ def write_manifest(
     path: Path, folder: Path, stage: str, digest: str, files: list[str], facts: Mapping[str, Any]
 ) -> None:
     """Write a manifest of files (or folders) of a stage to `path`."""
-    write_record(path, vouched_for(folder, stage, digest, files, facts, {}, {}))
+    write_record(path, manifest_content(folder, stage, digest, files, facts, {}, {}))
 
 
 def planned(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **builds_on: str) -> str:
@@ -31,7 +31,7 @@ def planned(stage: str, slug: str, settings: Mapping[str, Any] | None = None, **
     inputs = {role: read_specification(RUNS / name / SPECIFICATION).digest for role, name in builds_on.items()}
     chosen = {"is": slug, **(settings or {})}
     planned = records.specification(stage, slug, builds_on, inputs, settings=chosen)
-    name = f"{stage}/{slugged(slug)}-{planned.digest[:12]}"
+    name = f"{stage}/{slugify(slug)}-{planned.digest[:12]}"
     write_record(RUNS / name / SPECIFICATION, planned)
     return name
 
@@ -66,7 +66,7 @@ def sampled(slug: str, **builds_on: str) -> str:
         images = [f"{number}.jpg" for number in (2 * batch, 2 * batch + 1)]
         for image in images:
             (folder / "images" / image).write_text(f"{slug} {image}")
-        hashes = {image: sha256_of(folder / "images" / image) for image in images}
+        hashes = {image: sha256_of_path(folder / "images" / image) for image in images}
         record = f"batches/{batch:05d}.json"
         write_record(folder / record, BatchRecord.sealed(images=hashes, flagged=[], trained=trained))
         vouch(folder / f"shards/{batch:04d}-of-0002.json", folder, name, [record], trained)
@@ -101,8 +101,8 @@ def vouch(
     seals = {}
     if path.name != MANIFEST and specification.stage in PRODUCTS:
         seals = {below: read_manifest(RUNS / below / MANIFEST).seal for below in specification.builds_on.values()}
-    manifest = vouched_for(folder, specification.stage, specification.digest, files, {}, trained, seals)
-    hashes = {file: sha256_of(folder / file) for file in beside or []}
+    manifest = manifest_content(folder, specification.stage, specification.digest, files, {}, trained, seals)
+    hashes = {file: sha256_of_path(folder / file) for file in beside or []}
     write_record(provenance_path(path), records.provenance(specification, manifest, records=hashes))
     write_record(path, manifest)
 

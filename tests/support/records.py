@@ -8,7 +8,7 @@ from typing import Any
 
 from corelib.runs.layout import RUNS
 from corelib.runs.manifest import Manifest, ManifestRecord
-from corelib.runs.provenance import Provenance
+from corelib.runs.provenance_record import Provenance
 from corelib.runs.specification import Execution, Specification, digest_of
 
 EXECUTION = Execution(batches_per_shard=8, checkpoint_seconds=1.0)

@@ -18,16 +18,16 @@ from support.hand_made import write_manifest
 from corelib.data.embeddings import embed_prompts
 from corelib.data.latents import encode_images
 from corelib.data.slices import slice_images
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.models.pipeline_folder import save_pipeline
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.data import EmbeddingsStage, Encoding, LatentsStage, SliceStage
 from corelib.settings.miniature import TextEncoder
 from corelib.settings.precision import TrainingPrecision
 from corelib.settings.prompts import Prompts
-from corelib.settings.sampling import DDIM, SamplesStage, Sampling
+from corelib.settings.sampling import DDIMSampling, SamplesStage, Sampling
 from corelib.settings.unlearning import Adam, Length, Objective, UnlearningStage
 from corelib.worlds.miniature.pipeline import build_text_encoder, build_tokenizer
 
@@ -44,7 +44,7 @@ PROMPTS = Prompts(
 IN_TRAINING, IN_EVALUATION = PROMPTS.in_training, PROMPTS.in_evaluation
 
 
-def finish(folder: Path, stage: str, outcome: Outcome) -> Manifest:
+def finish(folder: Path, stage: str, outcome: StageResult) -> Manifest:
     """Write the manifest of a stage, as its job does."""
     write_manifest(folder / MANIFEST, folder, stage, stage, outcome.files, outcome.facts)
     return read_manifest(folder / MANIFEST)
@@ -60,7 +60,7 @@ def make_images(folder: Path, styles: list[str] = STYLES, per_cell: int = 3) -> 
             for index in range(1, per_cell + 1):
                 coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
                 Image.fromarray(coarse).resize((PIXELS, PIXELS)).save(cell / f"{index}.jpg", quality=95)
-    return finish(folder, "images", Outcome(["images"], {"images": "images"}))
+    return finish(folder, "images", StageResult(["images"], {"images": "images"}))
 
 
 def make_pipeline(folder: Path, seed: int = 0) -> Manifest:
@@ -94,9 +94,9 @@ def make_pipeline(folder: Path, seed: int = 0) -> Manifest:
         unet,
         DDIMScheduler(beta_schedule="scaled_linear", steps_offset=1, clip_sample=False),
     )
-    parts = {part.name: sha256_of(part) for part in root.iterdir() if part.is_dir()}
+    parts = {part.name: sha256_of_path(part) for part in root.iterdir() if part.is_dir()}
     facts = {"pipeline": "pipeline", "unet": "unet", "parts": parts}
-    return finish(folder, "pipeline", Outcome(["pipeline"], facts))
+    return finish(folder, "pipeline", StageResult(["pipeline"], facts))
 
 
 def with_another_scheduler(pipeline: Manifest, folder: Path) -> Manifest:
@@ -105,8 +105,8 @@ def with_another_scheduler(pipeline: Manifest, folder: Path) -> Manifest:
     path = folder / "pipeline/scheduler/scheduler_config.json"
     schedule = {key: value for key, value in json.loads(path.read_text()).items() if key.startswith("beta_")}
     path.write_text(json.dumps({"_class_name": "PNDMScheduler", "skip_prk_steps": True, **schedule}))
-    parts = {**pipeline.facts["parts"], "scheduler": sha256_of(path.parent)}
-    return finish(folder, "pipeline", Outcome(["pipeline"], {**pipeline.facts, "parts": parts}))
+    parts = {**pipeline.facts["parts"], "scheduler": sha256_of_path(path.parent)}
+    return finish(folder, "pipeline", StageResult(["pipeline"], {**pipeline.facts, "parts": parts}))
 
 
 def make_classifier(folder: Path, label: str, classes: list[str]) -> Manifest:
@@ -117,12 +117,12 @@ def make_classifier(folder: Path, label: str, classes: list[str]) -> Manifest:
     torch.save({"model_state_dict": model.state_dict()}, folder / "classifier.pth")
     network = {
         "weights": "classifier.pth",
-        "sha256": sha256_of(folder / "classifier.pth"),
+        "sha256": sha256_of_path(folder / "classifier.pth"),
         "architecture": "test_resnet",
         "classes": classes,
         "resolution": PIXELS,
     }
-    return finish(folder, "classifier", Outcome(["classifier.pth"], {"classifiers": {label: network}}))
+    return finish(folder, "classifier", StageResult(["classifier.pth"], {"classifiers": {label: network}}))
 
 
 def make_material(folder: Path) -> dict[str, Manifest]:
@@ -145,7 +145,7 @@ def make_material(folder: Path) -> dict[str, Manifest]:
     }
     found = {"images": images, "pipeline": pipeline}
     for name, (stage, settings) in stages.items():
-        work = Work(folder=folder / name, digest=name, inputs=found)
+        work = StageContext(folder=folder / name, digest=name, inputs=found)
         work.folder.mkdir()
         found[name] = finish(work.folder, name, stage(settings, work))
     return found
@@ -161,8 +161,8 @@ def unlearning_settings(objective: Objective, **changes: Any) -> UnlearningStage
         "learning_rate": 1e-3,
         "batch": 2,
         "length": Length(steps=6),
-        "least_steps": 1,
-        "epoch_counts": "forget",
+        "min_steps": 1,
+        "batch_counts": "forget",
         "reduction": "mean",
         "optimizer": Adam(betas=[0.9, 0.999], epsilon=1e-8, weight_decay=0.0),
         "wording": IN_TRAINING,
@@ -174,7 +174,7 @@ def unlearning_settings(objective: Objective, **changes: Any) -> UnlearningStage
 
 def samples_settings(grid: list[tuple[str, str, int]], batch: int = 2) -> SamplesStage:
     """A few DDIM steps of a small grid."""
-    scheduler = DDIM(
+    scheduler = DDIMSampling(
         steps=3, eta=0.0, steps_offset=1, set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading"
     )
     sampling = Sampling(

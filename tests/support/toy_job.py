@@ -14,8 +14,8 @@ from support.checkout import REPOSITORY
 from support.records import specification
 
 from corelib.files.sealed_json import write_record
-from corelib.runs.environment import prepare
-from corelib.runs.fingerprint import code_of, packages_of
+from corelib.runs.environment import prepare_environment
+from corelib.runs.fingerprint import code_digests, package_versions
 
 SCRIPT = """
 import sys
@@ -28,7 +28,7 @@ import corelib.runs.job_provenance
 from corelib.files.atomic import written_whole
 from corelib.runs.job import run_job
 from corelib.settings.section import Section
-from corelib.runs.stage import Outcome
+from corelib.runs.stage_context import Outcome
 
 
 class Toy(Section):
@@ -96,7 +96,7 @@ class Toy:
         return len((self.folder / "attempts").read_text())
 
     def start(self) -> subprocess.Popen[str]:
-        prepare(environment := {**os.environ, **self.variables}, REPOSITORY)
+        prepare_environment(environment := {**os.environ, **self.variables}, REPOSITORY)
         return subprocess.Popen(
             [sys.executable, str(self.place / "toy.py")],
             cwd=self.place,
@@ -132,8 +132,8 @@ def toy_at(place: Path, does: str = "works", first: str = "", meanwhile: str = "
     content = {
         "settings": {"does": does},
         "threads": 1,
-        "code": code_of(script),
-        "packages": packages_of(script),
+        "code": code_digests(script),
+        "packages": package_versions(script),
     }
     made = Toy(place)
     made.folder.mkdir(parents=True)

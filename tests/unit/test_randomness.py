@@ -16,7 +16,7 @@ from corelib.study.plan import Plan
 from corelib.study.published import load_published
 from corelib.unlearning import batches, training_data
 from corelib.unlearning.batches import Batches
-from corelib.unlearning.training_data import Material
+from corelib.unlearning.training_data import TrainingData
 
 CONFIGURATION = REPOSITORY / "config"
 STREAMS = 2**32
@@ -52,7 +52,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Addre
     paper = load_study("paper", CONFIGURATION)
     settings = unlearning_settings(paper.methods["salun"].objective)
     alphas = BaseModel(material["pipeline"]).scheduler().alphas_cumprod
-    made = Batches(settings, Material(material, settings.wording, alphas, torch.device("cpu")), None)  # type: ignore[arg-type]
+    made = Batches(settings, TrainingData(material, settings.wording, alphas, torch.device("cpu")), None)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "generator", recording)
         patch.setattr(training_data, "generator", recording)
@@ -62,7 +62,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Addre
     assert len(of_a_step) == 9, "two draws of the posterior, noise, t, uniform noise, anchors; three of retain pairs"
     plan = Plan("paper", paper, load_published(CONFIGURATION))
     runs = [run for product in plan.products().values() for run in product.with_all_inputs().values()]
-    steps = max(run.settings.steps_on(1500) for run in runs if run.stage == "unlearning")
+    steps = max(run.settings.num_steps(1500) for run in runs if run.stage == "unlearning")
     return [
         (step, tuple(step if part == 7 else part for part in address)) for step in range(steps) for address in of_a_step
     ]

@@ -117,11 +117,11 @@ def test_a_second_snakemake_is_turned_away_from_the_folder_of_another_workflow(c
     from contextlib import chdir
 
     from corelib.runs.lease import Lease
-    from corelib.runs.requests import CONTROLLER
+    from corelib.runs.requests import CONTROLLER_LEASE
 
     theirs = outer(tmp_path / "theirs", core, "results/mini/table1.csv")
     with chdir(theirs.folder):
-        CONTROLLER.parent.mkdir(parents=True)
-        with Lease(CONTROLLER).held():
+        CONTROLLER_LEASE.parent.mkdir(parents=True)
+        with Lease(CONTROLLER_LEASE).held():
             done = theirs.snakemake("--cores", "1")
     assert done.returncode == 1 and "Snakemake already runs here" in done.stdout, done.stdout

@@ -10,7 +10,7 @@ from support.checkout import REPOSITORY, Checkout
 
 from corelib.costs.forecast import forecast_of
 from corelib.errors import ConfigurationError
-from corelib.workflow.unknown_target import NO_PRODUCT, refusal
+from corelib.workflow.unknown_target import UNKNOWN_PRODUCT_PATTERN, unknown_target_error
 
 CONFIGURATION = REPOSITORY / "config"
 
@@ -27,12 +27,14 @@ CONFIGURATION = REPOSITORY / "config"
     ],
 )
 def test_a_mistyped_target_is_told_the_one_that_is_meant(target: str, expected: str) -> None:
-    assert str(refusal(target, CONFIGURATION)) == f"{target}: there is no such target, expected {expected}."
+    assert (
+        str(unknown_target_error(target, CONFIGURATION)) == f"{target}: there is no such target, expected {expected}."
+    )
 
 
 def test_a_target_of_no_study_is_told_the_studies() -> None:
     with pytest.raises(ConfigurationError, match="there is no such study, expected one of paper, mini,"):
-        refusal("results/nosuch/x", CONFIGURATION)
+        unknown_target_error("results/nosuch/x", CONFIGURATION)
 
 
 def products_of_rules() -> list[str]:
@@ -51,9 +53,11 @@ def test_what_the_rules_make_is_left_to_them() -> None:
     assert len(products) == 11
     for product in products:
         product = re.sub("(table|figure)", r"\g<1>1", product)
-        assert not re.fullmatch(NO_PRODUCT, product), product
-        assert not re.fullmatch(NO_PRODUCT, product.removeprefix("/tiny")), product
-        assert re.fullmatch(NO_PRODUCT, f"/a/b{product}") and re.fullmatch(NO_PRODUCT, f"{product}x")
+        assert not re.fullmatch(UNKNOWN_PRODUCT_PATTERN, product), product
+        assert not re.fullmatch(UNKNOWN_PRODUCT_PATTERN, product.removeprefix("/tiny")), product
+        assert re.fullmatch(UNKNOWN_PRODUCT_PATTERN, f"/a/b{product}") and re.fullmatch(
+            UNKNOWN_PRODUCT_PATTERN, f"{product}x"
+        )
 
 
 @pytest.mark.parametrize("profile", [("--cores", "1"), ("--profile", "slurm", "--dry-run")])

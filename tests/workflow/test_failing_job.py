@@ -8,7 +8,7 @@ import pytest
 from support.checkout import Checkout
 from test_as_module import outer
 
-from corelib.workflow.failed_logs import LINES
+from corelib.workflow.failed_logs import MAX_LINES
 
 TABLE = "results/tiny/table1.csv"
 FAILS = """\
@@ -26,6 +26,6 @@ def test_the_end_of_a_failed_jobs_log_is_shown(used: str, tmp_path: Path) -> Non
     targets = [TABLE] if used == "by itself" else []
     done = workflow.snakemake("--cores", "1", *targets, "--until", "render_images")
     assert done.returncode == 1
-    shown = done.stdout.split(f"The last {LINES} of ")
+    shown = done.stdout.split(f"The last {MAX_LINES} of ")
     assert len(shown) == 2 and "    ValueError: a bug\n" in shown[1]
-    assert 0 < shown[1].count("many lines") < LINES
+    assert 0 < shown[1].count("many lines") < MAX_LINES

@@ -19,15 +19,15 @@ from support.records import specification
 from corelib.errors import ArtefactError
 from corelib.files.json_files import read_json, write_json
 from corelib.files.sealed_json import has_its_seal, sealed
-from corelib.runs.checkpoint import Checkpoint, put_back
+from corelib.runs.checkpoint import Checkpoint, restore_optimizer
 from corelib.runs.job import _clear_leftovers
 from corelib.runs.layout import MANIFEST
 from corelib.runs.lease import Lease
-from corelib.runs.manifest import is_still_true, read_manifest
+from corelib.runs.manifest import matches_files, read_manifest
 from corelib.runs.owner import Owner
-from corelib.runs.stages import STAGES
+from corelib.runs.stage_registry import STAGES
 from corelib.runs.upstream import read_inputs
-from corelib.sampling.collection import is_whole
+from corelib.sampling.collection import is_complete
 from corelib.sampling.grid import IMAGES
 
 # The command
@@ -75,8 +75,8 @@ def test_a_state_of_other_shapes_is_refused_and_not_broadcast(shape: tuple[int, 
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "run", 1.0)
     if shape == ():
         state["state"][0]["exp_avg"] = torch.zeros(2)
-    with pytest.raises(ArtefactError, match="its state does not fit this training"), checkpoint.being_put_back():
-        put_back(optimizer, state)
+    with pytest.raises(ArtefactError, match="its state does not fit this training"), checkpoint.restoring():
+        restore_optimizer(optimizer, state)
 
 
 def test_no_flipped_bit_of_a_manifest_goes_unnoticed(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_no_flipped_bit_of_a_manifest_goes_unnoticed(tmp_path: Path) -> None:
 def test_what_a_record_says_of_a_result_is_not_believed_once_it_has_changed(tmp_path: Path) -> None:
     write_manifest(tmp_path / MANIFEST, tmp_path, "fid", "digest", [], {"fid": 12.25})
     made = read_json(tmp_path / MANIFEST)
-    assert is_still_true(read_manifest(tmp_path / MANIFEST), tmp_path, "digest")
+    assert matches_files(read_manifest(tmp_path / MANIFEST), tmp_path, "digest")
     write_json(tmp_path / MANIFEST, {**made, "facts": {"fid": 12.5}})
     with pytest.raises(ArtefactError, match="seal does not match its content"):
         read_manifest(tmp_path / MANIFEST)
@@ -108,9 +108,9 @@ def test_a_batch_whose_record_has_changed_is_sampled_again(tmp_path: Path) -> No
     record.parent.mkdir()
     (tmp_path / IMAGES).mkdir()
     record.write_text(json.dumps(sealed({"images": {}, "flagged": ["a.jpg"], "trained": {}})))
-    assert is_whole(record, {})
+    assert is_complete(record, {})
     record.write_text(record.read_text().replace("a.jpg", "b.jpg"))
-    assert not is_whole(record, {})
+    assert not is_complete(record, {})
 
 
 def test_a_seal_is_the_same_before_and_after_json() -> None:

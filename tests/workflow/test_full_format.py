@@ -38,14 +38,14 @@ from torchvision import transforms
 from torchvision.models import inception_v3
 
 from corelib.evaluation.classification import classify_images
-from corelib.evaluation.metrics import counts_of
+from corelib.evaluation.metrics import count_metrics
 from corelib.evaluation.predictions import read_predictions
 from corelib.files.json_files import read_json
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.grid import IMAGES, image_name
-from corelib.sampling.sampler import Sampler, as_pixels, initial_noise
+from corelib.sampling.sampler import Sampler, initial_noise, to_pixels
 from corelib.settings.evaluation import CellsStage, PredictionsStage
 from corelib.settings.sampling import SamplesStage
 from corelib.study.loading import load_study
@@ -62,7 +62,7 @@ world:
     compvis: {compvis}
     weights: {weights}
     classifier_architecture: {architecture}
-training: {{images: [1], scale: {{length: 1.0e-5, least_steps: 2}}}}
+training: {{images: [1], scale: {{length: 1.0e-5, min_steps: 2}}}}
 encoding: {{resolution: 64, batch: 60}}
 sampling: {{scheduler: {{steps: 2}}, resolution: 64, batch: 60}}
 classification: {{batch: 60}}
@@ -255,14 +255,14 @@ def test_images_are_those_of_diffusers_own_pipeline(model: str, small: Checkout,
     for (_, path), values in zip(paths.items(), theirs, strict=True):
         ours = np.asarray(Image.open(path), dtype=int)
         stream = io.BytesIO()
-        Image.fromarray(as_pixels(values)).save(stream, format="JPEG", quality=75)
+        Image.fromarray(to_pixels(values)).save(stream, format="JPEG", quality=75)
         differing = np.abs(ours - np.asarray(Image.open(stream), dtype=int)) > 2
         assert differing.mean() < 0.02, "what rounds to another level may move a few blocks of a JPEG"
     with chdir(small.folder):
         settings = SamplesStage.model_validate_json(json.dumps(specification_of(samples)["settings"]))
         below = specification_of(samples)["builds_on"]
         inputs = {role: read_manifest(RUNS / run / MANIFEST) for role, run in below.items()}
-        ours = Sampler(settings, Work(small.folder, "digest", inputs)).images_of(chosen)
+        ours = Sampler(settings, StageContext(small.folder, "digest", inputs)).images_of(chosen)
     torch.testing.assert_close(ours.clamp(0, 1), theirs, rtol=0, atol=2e-5)
 
 
@@ -321,17 +321,17 @@ def test_accuracies_of_images_of_many_kinds_are_those_of_the_benchmarks_own_loop
     for image in grid:
         (tmp_path / "samples" / IMAGES / image_name(*image)).write_bytes(picture(rng, int(rng.integers(60, 600)), 8))
     facts = {"grid": grid, "flagged": [], "diverged_at": None}
-    inputs = {"samples": finish(tmp_path / "samples", "samples", Outcome([IMAGES], facts))}
+    inputs = {"samples": finish(tmp_path / "samples", "samples", StageResult([IMAGES], facts))}
     (tmp_path / "predictions").mkdir()
     with chdir(small.folder):
         settings = PredictionsStage(classification=PAPER.classification)
-        work = Work(
+        work = StageContext(
             tmp_path / "predictions", "digest", inputs | {role: manifest(small, "assets", role) for role in CLASSIFIERS}
         )
         predicted = finish(work.folder, "predictions", classify_images(settings, work))
     chosen = plan.cells("Forget01", "core", None).settings
     assert isinstance(chosen, CellsStage)
-    counted = counts_of(read_predictions(predicted), chosen)
+    counted = count_metrics(read_predictions(predicted), chosen)
     hits, seen = benchmarks_own_loop(small.folder / "assets", tmp_path / "samples" / IMAGES)
     assert {name: found.k for name, found in counted.items()} == dict(hits)
     assert len(seen) > 5 and hits["CRA"] > 0

@@ -20,7 +20,7 @@ from support.checkout import TINY, Checkout
 
 from corelib.files.json_files import read_json, write_json
 from corelib.files.sealed_json import sealed
-from corelib.runs.requests import WANTED
+from corelib.runs.requests import WANTED_FOLDER
 
 TABLE, FIGURE = Path(TINY[0]), Path(TINY[1])
 
@@ -331,7 +331,7 @@ def test_requests_do_not_pile_up_and_the_wanted_digest_is_that_of_the_study(work
     for _ in range(3):
         truncated(workplace.folder)
         ask(workplace)
-    wanted = (workplace.folder / WANTED / "results/tiny/table1.json").read_text()
+    wanted = (workplace.folder / WANTED_FOLDER / "results/tiny/table1.json").read_text()
     assert wanted == json.loads((workplace.folder / "results/tiny/table1.json").read_text())["digest"]
 
 

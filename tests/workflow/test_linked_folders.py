@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.checkout import REPOSITORY, Checkout
 
-from corelib.runs.requests import CONTROLLER
+from corelib.runs.requests import CONTROLLER_LEASE
 from corelib.study.targets import product_files
 from corelib.workflow.catalogue import _link
 
@@ -107,4 +107,4 @@ def test_a_table_is_made_where_runs_and_results_are_links(tmp_path: Path) -> Non
     done = checkout.python("-m", "corelib", "clean", "cells/core", "--delete")
     assert done.returncode == 0, done.stdout
     assert checkout.planned(target) == {"count_cells": 1, "tabulate": 1}
-    assert not (checkout.folder / CONTROLLER).exists()
+    assert not (checkout.folder / CONTROLLER_LEASE).exists()

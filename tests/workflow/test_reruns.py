@@ -36,11 +36,11 @@ from support.contract import (
 
 from corelib.errors import ConfigurationError
 from corelib.runs import fingerprint
-from corelib.runs.fingerprint import HARNESS, NUMERICAL_PACKAGES, code_of
+from corelib.runs.fingerprint import NUMERICAL_PACKAGES, UNCOUNTED_MODULES, code_digests
 from corelib.settings.section import Section
-from corelib.study.overlays import merged_leaves, study_names
+from corelib.study.overlays import merge_study, study_names
 from corelib.study.schema import Study
-from corelib.study.shipped import DRAWING
+from corelib.study.shipped_world import DRAWING_MODULES
 from corelib.study.targets import plan_of
 
 AT_ONCE = 30
@@ -80,7 +80,7 @@ def test_one_leaf_of_each_kind_builds_what_the_page_says(head: str, tmp_path: Pa
 def test_a_sample_of_leaves_builds_what_the_page_says_where_the_study_was_built(workplace: Checkout) -> None:
     """With real results, Snakemake's memory of the jobs that made them, and twice in a row."""
     checkout = Pretended(workplace.folder)
-    merged, _ = merged_leaves("tiny", checkout.configuration, ())
+    merged, _ = merge_study("tiny", checkout.configuration, ())
     leaves = [(key, value) for key, value in leaves_of(merged) if key in SAMPLE]
     cases = cases_of("leaf", leaves)
     assert len(cases) == len(SAMPLE)
@@ -106,7 +106,7 @@ def test_every_leaf_that_the_configuration_may_have_is_among_those_that_are_chan
     changed: set[tuple[str, ...]] = set()
     for head, (study, _) in STUDIES.items():
         checkout, _, _ = prepared(tmp_path / head, head)
-        merged, _ = merged_leaves(study, checkout.configuration, ())
+        merged, _ = merge_study(study, checkout.configuration, ())
         changed |= {key for key, _ in leaves_of(merged)}
     missing = {key for key in leaves_of_type(Study) if not any(_fits(key, leaf) for leaf in changed)}
     assert missing == {("methods", "*", "objective", "retain", "target", "eta")}, "a guided retain target is refused"
@@ -136,7 +136,7 @@ def _fits(pattern: tuple[str, ...], leaf: tuple[str, ...]) -> bool:
 
 def test_with_the_shipped_world_no_leaf_of_the_world_may_be_another(tmp_path: Path) -> None:
     checkout = Pretended(Checkout.at(tmp_path / "clone").folder)
-    merged, _ = merged_leaves("miniatures", with_studies(checkout), ())
+    merged, _ = merge_study("miniatures", with_studies(checkout), ())
     leaves = [leaf for leaf in leaves_of(merged) if leaf[0][0] in ("world", "prompts")]
     for case in cases_of("leaf of the miniature", leaves):
         if case.key == ("world", "pretrained"):
@@ -219,7 +219,7 @@ def test_every_module_has_a_row_and_every_row_a_module() -> None:
 def test_the_digest_of_a_stage_is_over_the_modules_that_the_page_names() -> None:
     promised = promised_stages("module")
     for stage, scripts in stages_of_scripts().items():
-        own = {name.removeprefix("corelib.") for name in code_of(*scripts) if name.startswith("corelib.")}
+        own = {name.removeprefix("corelib.") for name in code_digests(*scripts) if name.startswith("corelib.")}
         own = {name for name in own if name in promised}
         assert own == {name for name, stages in promised.items() if stage in stages}, stage
 
@@ -229,14 +229,14 @@ def test_the_digest_of_a_stage_is_over_the_modules_that_the_page_names() -> None
 def test_what_a_script_loads_when_it_is_imported_is_in_its_digest(stage: str) -> None:
     """As Python does it, instead of reading the imports."""
     scripts = stages_of_scripts()[stage]
-    harness = loaded_by([f"import {name}" for name in sorted(HARNESS)])
+    harness = loaded_by([f"import {name}" for name in sorted(UNCOUNTED_MODULES)])
     for script in scripts:
         lines = [
             line
             for line in script.read_text().splitlines()
             if re.match(r"from|import", line) and "corelib.runs.job" not in line
         ]
-        assert loaded_by(lines) - harness <= code_of(*scripts).keys()
+        assert loaded_by(lines) - harness <= code_digests(*scripts).keys()
 
 
 @functools.cache
@@ -306,7 +306,7 @@ def assert_that_only(stages: set[str], changed: Changed, packages: Path | None =
 def assert_that_a_change_of_a_module_builds_its_stages(name: str, changed: Changed) -> None:
     path = changed.checkout.folder / "corelib" / f"{name.replace('.', '/')}.py"
     before = path.read_text()
-    if f"corelib.{name}" in DRAWING:  # the shipped world is of images that were drawn otherwise: it is refused
+    if f"corelib.{name}" in DRAWING_MODULES:  # the shipped world is of images that were drawn otherwise: it is refused
         changed = changed.without("mini")
     try:
         path.write_text(f"{before}\n\nassert __name__\n")
@@ -396,7 +396,7 @@ def test_every_python_says_the_same_of_all_code(version: int) -> None:
     command = [PYTHONS[version], "-c", probe]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str([code_of(script) for script in SCRIPTS])
+    assert done.stdout.strip() == str([code_digests(script) for script in SCRIPTS])
 
 
 # Packages
@@ -421,7 +421,7 @@ def test_every_package_that_can_change_a_number_has_a_row() -> None:
     assert promised.keys() == set(NUMERICAL_PACKAGES.values()) <= {name.lower() for name in pinned()}
     stages = stages_of_scripts()
     for name, promise in promised.items():
-        assert {stage for stage in stages if name in fingerprint.packages_of(*stages[stage])} == promise, name
+        assert {stage for stage in stages if name in fingerprint.package_versions(*stages[stage])} == promise, name
 
 
 @pytest.mark.parametrize(
@@ -534,7 +534,7 @@ MODULE_TESTS = (
     "test_the_digest_of_a_stage_is_over_the_modules_that_the_page_names or "
     "test_every_module_has_a_row_and_every_row_a_module"
 )
-IMPORTS = "from corelib.runs.stage import Outcome"
+IMPORTS = "from corelib.runs.stage_context import Outcome"
 
 
 @pytest.mark.parametrize(

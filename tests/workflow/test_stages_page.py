@@ -53,5 +53,5 @@ def test_a_stage_that_is_added_as_the_page_says_is_built_and_known(workplace: Ch
 def test_the_edits_of_the_page_fit_the_files(tmp_path) -> None:
     clone = Checkout.at(tmp_path / "clone")
     follow(PAGE.read_text(), clone)
-    code = "from corelib.runs.stages import STAGES; print(STAGES['brightness'].rule)"
+    code = "from corelib.runs.stage_registry import STAGES; print(STAGES['brightness'].rule)"
     assert clone.python("-c", code).stdout == "measure_brightness\n"

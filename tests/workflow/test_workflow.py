@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.stats import binomtest
 from support.checkout import REPOSITORY, TINY, Checkout
 
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.files.sealed_json import sealed
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import read_manifest
@@ -42,7 +42,7 @@ REPORTING = {".md": "report_gate", ".csv": "tabulate", ".png": "draw"}
 def hashes_below(folder: Path) -> dict[str, str]:
     """Every file of a results folder but records of who made it when."""
     return {
-        str(path.relative_to(folder)): sha256_of(path)
+        str(path.relative_to(folder)): sha256_of_path(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "provenance" not in path.name
     }
@@ -263,7 +263,7 @@ def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checko
     assert done.returncode == 0, done.stdout
     (taken,) = (checkout.folder / "runs/pretrained").glob("*/manifest.json")
     (trained,) = (checkout.folder / "runs/pipeline").glob("*/manifest.json")
-    assert sha256_of(taken.parent / "pipeline") == sha256_of(trained.parent / "pipeline")
+    assert sha256_of_path(taken.parent / "pipeline") == sha256_of_path(trained.parent / "pipeline")
     (checkout.folder / "config/pretrained/pipeline/unet/config.json").unlink()
     shutil.rmtree(taken.parent)
     done = checkout.snakemake("results/taking/table1.csv", "--cores", "1")

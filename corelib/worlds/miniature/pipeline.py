@@ -17,45 +17,45 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from corelib.errors import ConfigurationError
-from corelib.files.atomic import folder_written_whole
-from corelib.files.hashing import sha256_of
-from corelib.models.device import compute_with
+from corelib.files.atomic import atomic_folder
+from corelib.files.hashing import sha256_of_path
+from corelib.models.device import set_reproducible
 from corelib.models.pipeline_folder import save_pipeline
 from corelib.models.pipeline_parts import AUTOENCODER, load_network
 from corelib.randomness import generator
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.miniature import Denoiser, PipelineStage, TextEncoder
-from corelib.worlds.miniature.autoencoder import encoded, normalisation_groups
+from corelib.worlds.miniature.autoencoder import encode_posteriors, num_norm_groups
 from corelib.worlds.miniature.training import (
     MovingAverage,
     WorldImages,
-    drawn_batch,
-    initialisation,
+    draw_batch,
     load_world_images,
+    seeded_initialisation,
     train,
 )
 
-PROMPT_TOKENS = 12  # including start and end; the prompts of the world have ten
+MAX_PROMPT_TOKENS = 12  # including start and end; the prompts of the world have ten
 
 END_OF_WORD = "</w>"
 
 START_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 
 
-def train_pipeline(settings: PipelineStage, work: Work) -> Outcome:
+def train_pipeline(settings: PipelineStage, context: StageContext) -> StageResult:
     """Train U-Net and text encoder on `work.inputs["images"]` through `work.inputs["autoencoder"]`; save `pipeline`.
 
     Facts: the paths of pipeline and U-Net, the sha256 of each part, the final loss, and the number of parameters of
     U-Net and text encoder. Raises `ConfigurationError` if a cell of the images has no prompt or if a prompt has words
     outside the vocabulary, `UserError` if the loss becomes non-finite.
     """
-    compute_with(work.threads)
-    world = load_world_images(work.inputs["images"].file("images"))
-    vae = load_network(AUTOENCODER, work.inputs["autoencoder"].file("vae"))
+    set_reproducible(context.threads)
+    world = load_world_images(context.inputs["images"].file("images"))
+    vae = load_network(AUTOENCODER, context.inputs["autoencoder"].file("vae"))
     tokenizer = build_tokenizer(settings.vocabulary)
     captions = _tokenize_captions(world, settings.prompts, tokenizer)  # (images + 1, tokens), the empty prompt last
-    moments = encoded(vae, world.pixels) * vae.config.scaling_factor  # (images, 2, channels, h, w)
-    with initialisation(settings.seed, "pipeline"):
+    moments = encode_posteriors(vae, world.pixels) * vae.config.scaling_factor  # (images, 2, channels, h, w)
+    with seeded_initialisation(settings.seed, "pipeline"):
         text_encoder = build_text_encoder(settings.text_encoder, tokenizer)
         unet = build_unet(settings.denoiser, settings.text_encoder.width, moments.shape[2], moments.shape[3])
     trained = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
@@ -64,7 +64,7 @@ def train_pipeline(settings: PipelineStage, work: Work) -> Outcome:
     training, seed = settings.denoiser.training, settings.seed
 
     def loss_at(step: int) -> Tensor:
-        batch = drawn_batch(seed, step, len(moments), training.batch)
+        batch = draw_batch(seed, step, len(moments), training.batch)
         means, deviations = moments[batch].unbind(1)
         latents = means + deviations * torch.randn(means.shape, generator=generator(seed, "posterior", step))
         noise = torch.randn(means.shape, generator=generator(seed, "noise", step))
@@ -77,19 +77,21 @@ def train_pipeline(settings: PipelineStage, work: Work) -> Outcome:
         predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, embeddings).sample
         return (predicted - noise).square().mean()  # equation 1
 
-    final_loss = train("pipeline", trained, training, loss_at, work, average)
-    average.give_to_module()
-    with folder_written_whole(work.folder / "pipeline") as folder:
+    final_loss = train("pipeline", trained, training, loss_at, context, average)
+    average.copy_to_module()
+    with atomic_folder(context.folder / "pipeline") as folder:
         save_pipeline(folder, vae, text_encoder, tokenizer, unet, scheduler)
     facts = {
         "pipeline": "pipeline",
         "unet": "unet",
-        "parts": {part.name: sha256_of(part) for part in sorted((work.folder / "pipeline").iterdir()) if part.is_dir()},
+        "parts": {
+            part.name: sha256_of_path(part) for part in sorted((context.folder / "pipeline").iterdir()) if part.is_dir()
+        },
         "final_loss": final_loss,
         "unet_parameters": unet.num_parameters(),
         "text_encoder_parameters": text_encoder.num_parameters(),
     }
-    return Outcome(files=["pipeline"], facts=facts)
+    return StageResult(files=["pipeline"], facts=facts)
 
 
 def build_tokenizer(vocabulary: Iterable[str]) -> CLIPTokenizer:
@@ -105,7 +107,7 @@ def build_tokenizer(vocabulary: Iterable[str]) -> CLIPTokenizer:
     tokens += list(dict.fromkeys(left + right for left, right in merges))
     tokens += [START_OF_TEXT, END_OF_TEXT]
     return CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(tokens)}, merges=merges, model_max_length=PROMPT_TOKENS
+        vocab={token: index for index, token in enumerate(tokens)}, merges=merges, model_max_length=MAX_PROMPT_TOKENS
     )
 
 
@@ -119,7 +121,7 @@ def build_text_encoder(settings: TextEncoder, tokenizer: CLIPTokenizer) -> CLIPT
             projection_dim=settings.width,
             num_hidden_layers=settings.layers,
             num_attention_heads=settings.heads,
-            max_position_embeddings=PROMPT_TOKENS,
+            max_position_embeddings=MAX_PROMPT_TOKENS,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -141,7 +143,7 @@ def build_unet(settings: Denoiser, text_width: int, latent_channels: int, latent
         cross_attention_dim=text_width,
         # despite the name, diffusers expects the number of heads here, not their width
         attention_head_dim=tuple(channels // settings.attention_head_width for channels in settings.channels),
-        norm_num_groups=normalisation_groups(settings.channels),
+        norm_num_groups=num_norm_groups(settings.channels),
     )
 
 
@@ -200,9 +202,9 @@ def _tokenize_captions(
         if unknown := [piece for piece in _split_words([prompt]) if piece + END_OF_WORD not in known]:
             raise ConfigurationError(f"vocabulary: `{unknown[0]}` is missing, expected all words of prompt `{prompt}`.")
         ids[style, object_] = tokenizer(prompt, padding="max_length").input_ids
-        if len(ids[style, object_]) > PROMPT_TOKENS:
+        if len(ids[style, object_]) > MAX_PROMPT_TOKENS:
             raise ConfigurationError(
-                f"prompts: `{prompt}` has {len(ids[style, object_])} tokens, expected at most {PROMPT_TOKENS}."
+                f"prompts: `{prompt}` has {len(ids[style, object_])} tokens, expected at most {MAX_PROMPT_TOKENS}."
             )
     rows = [ids[cell] for cell in zip(world.styles, world.objects, strict=True)]
     return torch.tensor([*rows, tokenizer("", padding="max_length").input_ids])

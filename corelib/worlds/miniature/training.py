@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from corelib.errors import ArtefactError, UserError
 from corelib.files.image_files import read_image
 from corelib.randomness import generator, seed_of
-from corelib.runs.checkpoint import Checkpoint, put_back
+from corelib.runs.checkpoint import Checkpoint, restore_optimizer
 from corelib.runs.progress import Progress
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.settings.miniature import Training
 
 log = logging.getLogger(__name__)
 
-GRADIENT_NORM = 1.0  # maximum, to which gradients are clipped
+MAX_GRADIENT_NORM = 1.0  # maximum, to which gradients are clipped
 
-RECENT = 0.98  # decay of the reported moving average of the loss
+LOSS_DECAY = 0.98  # decay of the reported moving average of the loss
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,20 @@ def load_world_images(folder: Path) -> WorldImages:
     )
 
 
-def scaled(pixels: Tensor) -> Tensor:
+def to_model_range(pixels: Tensor) -> Tensor:
     """Convert uint8 pixels to floats from -1 to 1, as `ToTensor` and `Normalize(0.5, 0.5)` do."""
     return pixels.float() / 127.5 - 1
 
 
 @contextmanager
-def initialisation(*address: str | int) -> Iterator[None]:
+def seeded_initialisation(*address: str | int) -> Iterator[None]:
     """Make initial weights of modules built in the block a function of `address`; torch's own stream is preserved."""
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(*address))
         yield
 
 
-def drawn_batch(seed: int, step: int, images: int, batch: int) -> Tensor:
+def draw_batch(seed: int, step: int, images: int, batch: int) -> Tensor:
     """Indices, (batch,), of the images that a step uses, drawn with replacement from `images` images."""
     return torch.randint(images, (batch,), generator=generator(seed, "batch", step))
 
@@ -116,7 +116,7 @@ class MovingAverage:
             value.copy_(saved)
 
     @torch.no_grad()
-    def give_to_module(self) -> None:
+    def copy_to_module(self) -> None:
         """Copy the averages into the module's parameters."""
         for value, parameter in zip(self.values, self._parameters, strict=True):
             parameter.copy_(value)
@@ -127,7 +127,7 @@ def train(
     module: nn.Module,
     training: Training,
     loss_at: Callable[[int], Tensor],
-    work: Work,
+    context: StageContext,
     average: MovingAverage | None = None,
 ) -> float:
     """Minimise `loss_at(step)` over the parameters of `module` with Adam, resuming an earlier attempt of the same run.
@@ -136,13 +136,13 @@ def train(
     average of the loss. Raises `UserError` if the loss becomes non-finite, `Interrupted` if the job is told to end.
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=training.learning_rate, fused=True)
-    checkpoint = Checkpoint(work.checkpoint, work.owner, work.checkpoint_seconds)
+    checkpoint = Checkpoint(context.checkpoint, context.owner, context.checkpoint_seconds)
     done, recent_loss = 0, math.nan
     if (state := checkpoint.load()) is not None:
-        with checkpoint.being_put_back():
+        with checkpoint.restoring():
             done, recent_loss = int(state["done"]), float(state["recent_loss"])
             module.load_state_dict(state["module"])
-            put_back(optimizer, state["optimizer"])
+            restore_optimizer(optimizer, state["optimizer"])
             if average is not None:
                 average.load(state["average"])
         log.info("resuming from step %d", done)
@@ -158,7 +158,7 @@ def train(
             "average": [] if average is None else average.values,
         }
 
-    with checkpoint.watching_for_the_end():
+    with checkpoint.defer_signals():
         while done < training.steps:
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate * _learning_rate_factor(done, training.steps)
@@ -171,14 +171,14 @@ def train(
                 )
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(module.parameters(), GRADIENT_NORM)
+            nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
             optimizer.step()
             if average is not None:
                 average.update(done)
-            recent_loss = value if done == 0 else RECENT * recent_loss + (1 - RECENT) * value
+            recent_loss = value if done == 0 else LOSS_DECAY * recent_loss + (1 - LOSS_DECAY) * value
             done += 1
             progress.report(done, recent_loss)
-            checkpoint.offer(state_now)
+            checkpoint.save_if_due(state_now)
     checkpoint.save(state_now())
     module.eval()
     return recent_loss

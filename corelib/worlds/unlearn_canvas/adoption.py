@@ -8,32 +8,32 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corelib.errors import AssetError
-from corelib.files.atomic import written_whole
-from corelib.files.hashing import sha256_of
-from corelib.files.paths import followed
-from corelib.runs.stage import Outcome, Work
+from corelib.files.atomic import atomic_write
+from corelib.files.hashing import sha256_of_path
+from corelib.files.paths import resolve_links
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.unlearn_canvas import AdoptionStage
-from corelib.worlds.unlearn_canvas.asset_inspection import Inspection
+from corelib.worlds.unlearn_canvas.asset_inspection import AssetInspection
 from corelib.worlds.unlearn_canvas.image_index import read_index
-from corelib.worlds.unlearn_canvas.presence import ADVICE, absences
+from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE, missing_assets
 
-INDEX = "images.parquet"
+INDEX_FILE = "images.parquet"
 """The run's own copy of the image index: sha256 of each image, and its location when it was adopted."""
 
-IMAGES, INDEX_OF_USER = "images", "image_index"
+IMAGES, USER_INDEX = "images", "image_index"
 
-CLASSIFIERS = {"style": "style_classifier", "object": "object_classifier"}
+CLASSIFIER_ASSETS = {"style": "style_classifier", "object": "object_classifier"}
 
 NETWORKS = ("compvis", "inception", "inception_torchvision")
 
 
-def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
+def adopt_assets(settings: AdoptionStage, context: StageContext) -> StageResult:
     """Stage: check that every asset exists and matches the lock file, and record its location.
 
     The run's folder has a link to each asset, under the asset's name. Raises `AssetError` with one sentence that lists
     all faults.
     """
-    if faults := list(faults_of(settings, work.folder, values=True)):
+    if faults := list(asset_faults(settings, context.folder, values=True)):
         raise AssetError(f"assets of the paper's world: {'; '.join(faults)} (see `world.assets` of the study).")
     sha256 = settings.sha256
     facts: dict[str, Any] = {name: {"weights": name, "sha256": sha256[name]} for name in NETWORKS if name in sha256}
@@ -43,20 +43,20 @@ def adopt_assets(settings: AdoptionStage, work: Work) -> Outcome:
     if settings.classifiers:
         facts["classifiers"] = {
             label: {
-                "weights": CLASSIFIERS[label],
-                "sha256": sha256[CLASSIFIERS[label]],
+                "weights": CLASSIFIER_ASSETS[label],
+                "sha256": sha256[CLASSIFIER_ASSETS[label]],
                 **form.model_dump(),
             }
             for label, form in settings.classifiers.items()
         }
     if IMAGES not in sha256:
-        return Outcome([], facts)
-    with written_whole(work.folder / INDEX) as temporary:
-        shutil.copyfile(work.folder / INDEX_OF_USER, temporary)
-    return Outcome([INDEX], {**facts, "images": IMAGES, "image_index": INDEX, "places": INDEX_OF_USER})
+        return StageResult([], facts)
+    with atomic_write(context.folder / INDEX_FILE) as temporary:
+        shutil.copyfile(context.folder / USER_INDEX, temporary)
+    return StageResult([INDEX_FILE], {**facts, "images": IMAGES, "image_index": INDEX_FILE, "places": USER_INDEX})
 
 
-def faults_of(
+def asset_faults(
     settings: AdoptionStage, folder: Path, values: bool, compvis_weights: Literal["raw", "ema"] | None = None
 ) -> Iterator[str]:
     """Yield a description of each asset that is missing, differs from the lock file, or does not fit its network.
@@ -67,26 +67,26 @@ def faults_of(
         values: whether to read all weights and check that they are finite; `make assets` does so before it locks them.
         compvis_weights: the weights of a CompVis file that are used, if known.
     """
-    paths = {name: followed(folder / name) for name in settings.sha256}
-    yield from absences(settings, paths)
-    inspection = Inspection(settings, paths, values, compvis_weights, is_locked=True)
+    paths = {name: resolve_links(folder / name) for name in settings.sha256}
+    yield from missing_assets(settings, paths)
+    inspection = AssetInspection(settings, paths, values, compvis_weights, is_locked=True)
     for name, locked in settings.sha256.items():
         if locked is None or not paths[name].exists():
             continue
         if name == IMAGES:
             yield from _image_faults(folder, locked)
-        elif (actual := sha256_of(paths[name])) != locked:
+        elif (actual := sha256_of_path(paths[name])) != locked:
             yield f"{paths[name]} has the sha256 {actual[:12]}, expected {locked[:12]} as locked"
         elif (fault := inspection.fault(name)) is not None:
             yield fault
-    yield from inspection.faults_of_pipeline()
+    yield from inspection.pipeline_faults()
 
 
 def _image_faults(folder: Path, locked: str) -> Iterator[str]:
-    index = folder / INDEX_OF_USER
+    index = folder / USER_INDEX
     if not index.exists():
-        yield f"{followed(index)}, the index of the images, is missing{ADVICE}"
+        yield f"{resolve_links(index)}, the index of the images, is missing{MAKE_ASSETS_ADVICE}"
         return
     digest = read_index(index).digest
     if digest != locked:
-        yield f"{followed(index)} is the index of other images ({digest[:12]}), expected {locked[:12]} as locked"
+        yield f"{resolve_links(index)} is the index of other images ({digest[:12]}), expected {locked[:12]} as locked"

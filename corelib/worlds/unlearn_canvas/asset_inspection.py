@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Literal
 
 from corelib.errors import AssetError
-from corelib.files.placeholders import check_files
+from corelib.files.placeholders import check_no_placeholders
 from corelib.files.printable import escaped
-from corelib.models.compatibility import (
-    check_schedule_of_checkpoint,
+from corelib.models.config_checks import (
+    check_checkpoint_schedule,
 )
-from corelib.models.inspection import faults_between, inspect_classifier, inspect_part
+from corelib.models.weight_checks import inspect_classifier, inspect_part, part_mismatches
 from corelib.settings.unlearn_canvas import AdoptionStage
 
 CLASSIFIERS = {"style_classifier": "style", "object_classifier": "object"}
 
-PIPELINE = "pipeline/"
+PIPELINE_PREFIX = "pipeline/"
 
 
 @dataclass(frozen=True)
-class Inspection:
+class AssetInspection:
     """Inspection of the assets of a study; some of them may be missing.
 
     Attributes:
@@ -48,31 +48,31 @@ class Inspection:
         """Description of the fault of an asset, without final period; None if it has no fault."""
         path = self.paths[name]
         try:
-            check_files(path)
+            check_no_placeholders(path)
             self._inspect(name, path)
         except AssetError as error:
             return str(error).removesuffix(".")
         except OSError as error:
-            return unreadable(error, path)
+            return read_error_message(error, path)
         return None
 
-    def faults_of_pipeline(self) -> Iterator[str]:
+    def pipeline_faults(self) -> Iterator[str]:
         """Descriptions of mismatches between the parts of the pipeline, although each part is valid on its own."""
         parts = (self.settings.unet, "vae", "text_encoder", "tokenizer")
-        paths = [self.paths.get(f"{PIPELINE}{part}") for part in parts]
+        paths = [self.paths.get(f"{PIPELINE_PREFIX}{part}") for part in parts]
         if all(path is not None and path.exists() for path in paths):
-            yield from faults_between(*(path for path in paths if path is not None))
+            yield from part_mismatches(*(path for path in paths if path is not None))
 
     def _inspect(self, name: str, path: Path) -> None:
-        if name.startswith(PIPELINE):
-            inspect_part(name.removeprefix(PIPELINE), path, self.values)
+        if name.startswith(PIPELINE_PREFIX):
+            inspect_part(name.removeprefix(PIPELINE_PREFIX), path, self.values)
         elif name in CLASSIFIERS:
             form = self.settings.classifiers[CLASSIFIERS[name]]
             inspect_classifier(path, form.architecture, form.classes, self.values)
         elif name == "compvis":
             from corelib.worlds.unlearn_canvas.compvis import check_compvis
 
-            unet = self.paths.get(f"{PIPELINE}{self.settings.unet}")
+            unet = self.paths.get(f"{PIPELINE_PREFIX}{self.settings.unet}")
             check_compvis(path, None if unet is None else unet.parent, self.compvis_weights, self.values)
             self._compare_schedules(path)
         elif name == "inception_torchvision":
@@ -86,30 +86,30 @@ class Inspection:
         from corelib.models.pipeline_parts import load_scheduler
         from corelib.worlds.unlearn_canvas.compvis import read_checkpoint
 
-        folder = self.paths.get(f"{PIPELINE}scheduler")
+        folder = self.paths.get(f"{PIPELINE_PREFIX}scheduler")
         if folder is not None and folder.exists():
             weights = read_checkpoint(checkpoint)
-            check_schedule_of_checkpoint(checkpoint, weights, folder, load_scheduler(folder))
+            check_checkpoint_schedule(checkpoint, weights, folder, load_scheduler(folder))
 
     def _inspect_torchscript(self, path: Path) -> None:
         if self.is_locked and self.values:
-            from corelib.models.inception import clean_inception
+            from corelib.models.inception import load_clean_fid_inception
 
-            clean_inception(path, resize_inside=False)
+            load_clean_fid_inception(path, resize_inside=False)
             return
         from corelib.files.pickle_inspection import UnsafeWeights
         from corelib.files.torch_files import torchscript_values
-        from corelib.models.state_dicts import UnfitWeights, check_finite
+        from corelib.models.state_dicts import WeightsMismatch, check_finite
 
         try:
             values = torchscript_values(path)
             if self.values and values is not None:
                 check_finite(values)
-        except (UnfitWeights, UnsafeWeights) as error:
+        except (WeightsMismatch, UnsafeWeights) as error:
             raise AssetError(f"{path}: not usable as TorchScript ({error}), expected clean-fid's Inception.") from None
 
 
-def unreadable(error: OSError, path: Path) -> str:
+def read_error_message(error: OSError, path: Path) -> str:
     """Description of the error that prevents reading an asset, without final period."""
     name = escaped(str(error.filename or path))
     if isinstance(error, IsADirectoryError):

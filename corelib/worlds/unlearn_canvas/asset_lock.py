@@ -12,11 +12,11 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from corelib.errors import ArtefactError, AssetError
-from corelib.files.hashing import files_below, sha256_of, sha256_of_text
+from corelib.files.hashing import files_below, sha256_of_path, sha256_of_text
 from corelib.files.json_files import read_json, write_json
 from corelib.settings.section import Section
 
-LOCK = "assets.lock.json"
+LOCK_FILE = "assets.lock.json"
 """File name in the configuration folder."""
 
 SHA256 = r"[0-9a-f]{64}"
@@ -65,7 +65,7 @@ class Lock(Section):
 
 def read_lock(folder: Path) -> Lock:
     """The lock of a configuration folder, empty if there is no file. Raises `AssetError` if it is damaged."""
-    path = folder / LOCK
+    path = folder / LOCK_FILE
     if not path.exists():
         return Lock(revisions={}, assets={})
     try:
@@ -79,26 +79,26 @@ def read_lock(folder: Path) -> Lock:
 
 def write_lock(folder: Path, lock: Lock) -> None:
     """Write the lock of a configuration folder."""
-    write_json(folder / LOCK, lock.model_dump(mode="json"))
+    write_json(folder / LOCK_FILE, lock.model_dump(mode="json"))
 
 
-def place_of(name: str, places: Mapping[str, str]) -> str:
+def asset_path(name: str, places: Mapping[str, str]) -> str:
     """The path of an asset, or of a part of one such as `pipeline/unet`."""
     asset, *part = name.split("/")
     return "/".join([places[asset], *part])
 
 
-def as_it_is(path: Path, source: str) -> LockedAsset:
+def lock_entry(path: Path, source: str) -> LockedAsset:
     """Lock entry for a file or folder in its current state."""
     if not path.is_dir():
-        return LockedAsset(sha256=sha256_of(path), bytes=path.stat().st_size, files={}, source=source)
-    files = {file.relative_to(path).as_posix(): sha256_of(file) for file in files_below(path)}
+        return LockedAsset(sha256=sha256_of_path(path), bytes=path.stat().st_size, files={}, source=source)
+    files = {file.relative_to(path).as_posix(): sha256_of_path(file) for file in files_below(path)}
     lines = (f"{name} {sha}" for name, sha in files.items())
     size = sum(file.stat().st_size for file in files_below(path))
     return LockedAsset(sha256=sha256_of_text("\n".join(lines)), bytes=size, files=files, source=source)
 
 
-def difference(place: str, locked: LockedAsset, current: LockedAsset) -> str:
+def describe_difference(place: str, locked: LockedAsset, current: LockedAsset) -> str:
     """Describe how an asset differs from its lock entry; for a folder, the first file that differs."""
     for name in sorted({*locked.files, *current.files}):
         if locked.files.get(name) != current.files.get(name):

@@ -16,47 +16,47 @@ from typing import Any
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from torch import Tensor
 
-from corelib.errors import AssetError, reason_of
-from corelib.files.atomic import folder_written_whole
-from corelib.files.hashing import sha256_of
+from corelib.errors import AssetError, short_message
+from corelib.files.atomic import atomic_folder
+from corelib.files.hashing import sha256_of_path
 from corelib.files.torch_files import read_plain_weights
 from corelib.models.pipeline_parts import NETWORKS, build_network
-from corelib.models.state_dicts import UnfitWeights, check_finite, check_fit, give_weights
-from corelib.runs.stage import Outcome, Work
+from corelib.models.state_dicts import WeightsMismatch, check_finite, check_fit, copy_weights
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.unlearn_canvas import ConversionStage
 
-UNET, AVERAGE = "model.diffusion_model.", "model_ema.diffusion_model"
+UNET_PREFIX, AVERAGE_PREFIX = "model.diffusion_model.", "model_ema.diffusion_model"
 
-AUTOENCODER, TEXT_ENCODER = "first_stage_model.", "cond_stage_model.transformer.text_model."
+AUTOENCODER_PREFIX, TEXT_ENCODER_PREFIX = "first_stage_model.", "cond_stage_model.transformer.text_model."
 
-USED = (UNET, AVERAGE, AUTOENCODER, TEXT_ENCODER)
+USED_PREFIXES = (UNET_PREFIX, AVERAGE_PREFIX, AUTOENCODER_PREFIX, TEXT_ENCODER_PREFIX)
 """Prefixes of the names of all tensors that may be used; others belong to the noise schedule or to training."""
 
-FROM_TRAINING = ("pytorch_lightning.", "lightning.", "omegaconf.")
+TRAINING_OBJECTS = ("pytorch_lightning.", "lightning.", "omegaconf.")
 """Name prefixes of unneeded objects that training saves beside the weights: callbacks, configurations, counters."""
 
 
-def convert_compvis(settings: ConversionStage, work: Work) -> Outcome:
+def convert_compvis(settings: ConversionStage, context: StageContext) -> StageResult:
     """Stage: build a diffusers folder with the weights of a CompVis checkpoint.
 
     Architecture, tokenizer and noise schedule are those of the diffusers folder among the assets; its weights are not
     read. Raises `AssetError` if the file is not such a checkpoint, or if a tensor is missing, left over or not finite.
     """
-    pipeline, checkpoint = work.inputs["pipeline"], work.inputs["compvis"]
+    pipeline, checkpoint = context.inputs["pipeline"], context.inputs["compvis"]
     file = checkpoint.facts["compvis"]
-    path = checkpoint.outside(file["weights"], file["sha256"])
+    path = checkpoint.verified_external(file["weights"], file["sha256"])
     template = pipeline.place(pipeline.facts["pipeline"])
     for part in ("tokenizer", "scheduler"):
-        pipeline.outside(f"{pipeline.facts['pipeline']}/{part}", pipeline.facts["parts"][part])
-    with folder_written_whole(work.folder / "pipeline") as folder:
+        pipeline.verified_external(f"{pipeline.facts['pipeline']}/{part}", pipeline.facts["parts"][part])
+    with atomic_folder(context.folder / "pipeline") as folder:
         for name, converted in _convert(path, template, settings.weights):
             with _as_asset_error(path, converted.prefix, converted.network):
-                give_weights(converted.network, converted.weights)
+                copy_weights(converted.network, converted.weights)
             converted.network.save_pretrained(folder / name)
         for part in ("tokenizer", "scheduler"):
             shutil.copytree(template / part, folder / part)
-    parts = {part.name: sha256_of(part) for part in sorted((work.folder / "pipeline").iterdir())}
-    return Outcome(["pipeline"], {"pipeline": "pipeline", "unet": "unet", "parts": parts})
+    parts = {part.name: sha256_of_path(part) for part in sorted((context.folder / "pipeline").iterdir())}
+    return StageResult(["pipeline"], {"pipeline": "pipeline", "unet": "unet", "parts": parts})
 
 
 def check_compvis(path: Path, template: Path | None, variant: str | None, values: bool) -> None:
@@ -72,7 +72,7 @@ def check_compvis(path: Path, template: Path | None, variant: str | None, values
         weights = read_checkpoint(path)
         if values:
             with _as_asset_error(path, "", None):
-                check_finite({name: weights[name] for name in weights if name.startswith(USED)})
+                check_finite({name: weights[name] for name in weights if name.startswith(USED_PREFIXES)})
         return
     for _, converted in _convert(path, template, variant):
         with _as_asset_error(path, converted.prefix, converted.network):
@@ -87,10 +87,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     No code in the file is executed. Objects that training saves beside the weights become empty stubs; a file that
     names any other object is rejected. Raises `AssetError`.
     """
-    content = read_plain_weights(path, "a CompVis checkpoint", FROM_TRAINING, mapped=True)
+    content = read_plain_weights(path, "a CompVis checkpoint", TRAINING_OBJECTS, mapped=True)
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not any(str(name).startswith(UNET) for name in weights):
-        raise AssetError(f"{path}: no tensor's name starts with `{UNET}`, expected a CompVis checkpoint.")
+    if not isinstance(weights, dict) or not any(str(name).startswith(UNET_PREFIX) for name in weights):
+        raise AssetError(f"{path}: no tensor's name starts with `{UNET_PREFIX}`, expected a CompVis checkpoint.")
     return {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
 
 
@@ -108,28 +108,28 @@ def _convert(path: Path, template: Path, variant: str) -> Iterator[tuple[str, _C
     weights = read_checkpoint(path)
     unet = build_network(NETWORKS["unet"], template / "unet")
     tensors = _unet_weights(path, weights, variant)
-    yield "unet", _rename(path, UNET, unet, convert_ldm_unet_checkpoint, tensors)
+    yield "unet", _rename(path, UNET_PREFIX, unet, convert_ldm_unet_checkpoint, tensors)
     autoencoder = build_network(NETWORKS["vae"], template / "vae")
-    tensors = {name: tensor for name, tensor in weights.items() if name.startswith(AUTOENCODER)}
-    yield "vae", _rename(path, AUTOENCODER, autoencoder, convert_ldm_vae_checkpoint, tensors)
+    tensors = {name: tensor for name, tensor in weights.items() if name.startswith(AUTOENCODER_PREFIX)}
+    yield "vae", _rename(path, AUTOENCODER_PREFIX, autoencoder, convert_ldm_vae_checkpoint, tensors)
     text_encoder = build_network(NETWORKS["text_encoder"], template / "text_encoder")
-    tensors = {name: weights[name] for name in weights if name.startswith(TEXT_ENCODER)}
-    tensors = {name.removeprefix(TEXT_ENCODER): tensor for name, tensor in tensors.items()}
+    tensors = {name: weights[name] for name in weights if name.startswith(TEXT_ENCODER_PREFIX)}
+    tensors = {name.removeprefix(TEXT_ENCODER_PREFIX): tensor for name, tensor in tensors.items()}
     renamed = NETWORKS["text_encoder"].renamed(tensors, text_encoder)
-    yield "text_encoder", _Converted(TEXT_ENCODER, text_encoder, renamed)
+    yield "text_encoder", _Converted(TEXT_ENCODER_PREFIX, text_encoder, renamed)
 
 
 def _unet_weights(path: Path, weights: Mapping[str, Tensor], variant: str) -> dict[str, Tensor]:
-    names = [name.removeprefix(UNET) for name in weights if name.startswith(UNET)]
+    names = [name.removeprefix(UNET_PREFIX) for name in weights if name.startswith(UNET_PREFIX)]
     if variant == "raw":
-        return {UNET + name: weights[UNET + name] for name in names}
-    averages = {name: AVERAGE + name.replace(".", "") for name in names}
+        return {UNET_PREFIX + name: weights[UNET_PREFIX + name] for name in names}
+    averages = {name: AVERAGE_PREFIX + name.replace(".", "") for name in names}
     if missing := [average for average in averages.values() if average not in weights]:
         raise AssetError(
             f"{path}: it lacks {len(missing)} of {len(names)} averaged tensors, such as {missing[0]}; use a complete "
             "checkpoint, or set `world.assets.weights: raw`."
         )
-    return {UNET + name: weights[average] for name, average in averages.items()}
+    return {UNET_PREFIX + name: weights[average] for name, average in averages.items()}
 
 
 def _rename(path: Path, prefix: str, network: Any, convert: Any, weights: Mapping[str, Tensor]) -> _Converted:
@@ -138,7 +138,7 @@ def _rename(path: Path, prefix: str, network: Any, convert: Any, weights: Mappin
         try:
             converted: Mapping[str, Tensor | None] = convert(dict(weights), dict(network.config))
         except (KeyError, ValueError, IndexError, AttributeError) as error:  # for a name that it takes for granted
-            raise UnfitWeights(f"diffusers cannot rename them: {reason_of(error)}") from None
+            raise WeightsMismatch(f"diffusers cannot rename them: {short_message(error)}") from None
     renamed = {name: tensor for name, tensor in converted.items() if tensor is not None}
     expected = network.state_dict()
     if len(renamed) != len(weights) and not expected.keys() - renamed.keys():
@@ -152,6 +152,6 @@ def _rename(path: Path, prefix: str, network: Any, convert: Any, weights: Mappin
 def _as_asset_error(path: Path, prefix: str, network: Any) -> Iterator[None]:
     try:
         yield
-    except UnfitWeights as error:
+    except WeightsMismatch as error:
         fault = f"{prefix}* are not the weights of {type(network).__name__}" if network is not None else "not usable"
         raise AssetError(f"{path}: {fault} ({error}).") from None

@@ -19,16 +19,16 @@ from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_url
 from huggingface_hub.file_download import http_get
 from pydantic import Field, ValidationError
 
-from corelib.errors import ArtefactError, AssetError, ConfigurationError, first_line_of, reason_of
-from corelib.files.hashing import sha256_of
-from corelib.files.paths import named_below
+from corelib.errors import ArtefactError, AssetError, ConfigurationError, first_line_of, short_message
+from corelib.files.hashing import sha256_of_path
+from corelib.files.paths import unresolved_path_inside
 from corelib.files.yaml_files import UnreadableYaml, read_yaml
 from corelib.settings.section import Section
 
-SOURCES = "assets.yaml"
+SOURCES_FILE = "assets.yaml"
 """File name in the configuration folder."""
 
-AGAIN = "run `make assets` again with a network connection to resume where it stopped"
+RETRY_ADVICE = "run `make assets` again with a network connection to resume where it stopped"
 
 
 class HubRepository(Section):
@@ -80,7 +80,7 @@ class RemoteFile:
 
 def load_sources(folder: Path) -> dict[str, Source]:
     """The entries of `assets.yaml` in a configuration folder. Raises `ConfigurationError` if it is invalid."""
-    path = folder / SOURCES
+    path = folder / SOURCES_FILE
     try:
         rows = read_yaml(path)
         sources = {name: Source.model_validate(row) for name, row in rows.items()}
@@ -89,9 +89,9 @@ def load_sources(folder: Path) -> dict[str, Source]:
         key = ".".join(map(str, first["loc"]))
         raise ConfigurationError(f"{path}: {key} is {str(first['input'])[:80]!r}: {first['msg']}.") from None
     except UnreadableYaml as error:
-        raise ConfigurationError(f"{error.place_in(path)}: not readable as YAML: {reason_of(error)}.") from None
+        raise ConfigurationError(f"{error.location_in(path)}: not readable as YAML: {short_message(error)}.") from None
     except AttributeError as error:
-        raise ConfigurationError(f"{path}: not readable as rows of assets ({reason_of(error)}).") from None
+        raise ConfigurationError(f"{path}: not readable as rows of assets ({short_message(error)}).") from None
     for name, source in sources.items():
         if (source.hub is None) == (source.url is None):
             raise ConfigurationError(f"{path}: {name} has {source.origin or 'no source'}, expected either hub or url.")
@@ -106,20 +106,20 @@ def load_sources(folder: Path) -> dict[str, Source]:
 
 def _leads_out(name: str) -> bool:
     try:
-        named_below(Path(), name)
+        unresolved_path_inside(Path(), name)
     except ArtefactError:
         return True
     return False
 
 
-def resolve(hub: HubRepository, locked: str | None) -> str:
+def resolve_commit(hub: HubRepository, locked: str | None) -> str:
     """The commit of a repository: the locked one, or else that of its revision (by default the newest)."""
     if locked is not None:
         return locked
     with _hub_errors(hub.name, hub.revision):
         info = HfApi().repo_info(hub.repository, repo_type=hub.kind, revision=hub.revision)
     if info.sha is None:
-        raise AssetError(f"{hub.name}: the Hub returned no commit for it; set its revision in {SOURCES}.")
+        raise AssetError(f"{hub.name}: the Hub returned no commit for it; set its revision in {SOURCES_FILE}.")
     return str(info.sha)
 
 
@@ -166,7 +166,7 @@ def fetch_from_hub(source: Source, commit: str, files: list[RemoteFile], say: Ca
             part.unlink()
             raise AssetError(
                 f"{path}: the downloaded file does not match the hash {(file.sha256 or file.blob or '')[:12]} of "
-                f"{hub.name} and was removed; {AGAIN}."
+                f"{hub.name} and was removed; {RETRY_ADVICE}."
             )
         part.replace(path)
 
@@ -177,12 +177,12 @@ def fetch_from_url(source: Source) -> None:
     path = Path(source.place)
     with _hub_errors(source.url, None):
         part = _download(source.url, path, None, {})
-    sha256 = sha256_of(part)
+    sha256 = sha256_of_path(part)
     if not sha256.startswith(source.sha256 or ""):
         part.unlink()
         raise AssetError(
             f"{path}: the file from {source.url} has the sha256 {sha256[:12]}, expected {source.sha256}, and was "
-            f"removed; {AGAIN}."
+            f"removed; {RETRY_ADVICE}."
         )
     part.replace(path)
 
@@ -207,7 +207,7 @@ def _download(url: str, path: Path, size: int | None, headers: dict[str, str]) -
 def _matches(file: RemoteFile, path: Path) -> bool:
     """Whether a local file matches the hash that the Hub records."""
     if file.sha256 is not None:
-        return sha256_of(path) == file.sha256
+        return sha256_of_path(path) == file.sha256
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == file.blob
 
@@ -219,7 +219,8 @@ def _hub_errors(origin: str, revision: str | None) -> Iterator[None]:
         yield
     except errors.RevisionNotFoundError:
         raise AssetError(
-            f"{origin}: it has no revision {revision!r}, expected one of its branches, tags or commits; see {SOURCES}."
+            f"{origin}: it has no revision {revision!r}, expected one of its branches, tags or commits; see "
+            f"{SOURCES_FILE}."
         ) from None
     except errors.GatedRepoError:
         raise AssetError(
@@ -227,14 +228,16 @@ def _hub_errors(origin: str, revision: str | None) -> Iterator[None]:
         ) from None
     except errors.RepositoryNotFoundError:
         raise AssetError(
-            f"{origin}: the Hub has no such repository, or it is private; check the name in {SOURCES}."
+            f"{origin}: the Hub has no such repository, or it is private; check the name in {SOURCES_FILE}."
         ) from None
     except errors.EntryNotFoundError as error:
         raise AssetError(f"{origin}: a listed file is missing ({first_line_of(error)}).") from None
     except errors.HfHubHTTPError as error:
-        raise AssetError(f"{origin}: the server refused the request ({first_line_of(error)}); {AGAIN}.") from None
+        raise AssetError(
+            f"{origin}: the server refused the request ({first_line_of(error)}); {RETRY_ADVICE}."
+        ) from None
     except (httpx2.HTTPError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError) as error:
         server = constants.ENDPOINT if "://" not in origin else "the server"
-        raise AssetError(f"{origin}: {server} cannot be reached ({first_line_of(error)}); {AGAIN}.") from None
+        raise AssetError(f"{origin}: {server} cannot be reached ({first_line_of(error)}); {RETRY_ADVICE}.") from None
     except OSError as error:
-        raise AssetError(f"{origin}: the transfer failed ({first_line_of(error)}); {AGAIN}.") from None
+        raise AssetError(f"{origin}: the transfer failed ({first_line_of(error)}); {RETRY_ADVICE}.") from None

@@ -15,33 +15,33 @@ from pathlib import Path
 
 from corelib.files.placeholders import UNPRINTABLE
 from corelib.files.printable import escaped
-from corelib.models.compatibility import plain
-from corelib.worlds.unlearn_canvas.image_index import Key
+from corelib.models.config_checks import normalise_name
+from corelib.worlds.unlearn_canvas.image_index import ImageKey
 
 IMAGE_FILE = re.compile(r"0*(\d{1,9})\.(jpe?g|png)", re.IGNORECASE)
 """Name of an image file. Its format follows from its content, not from its extension."""
 
-LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 """Files and folders left by operating systems, in lower case; they are ignored like hidden files."""
 
-DEEPEST = 3
+MAX_EXTRA_FOLDERS = 3
 """Maximum number of extra folder levels at the top."""
 
-CALLED = "files named like"
+FILE_NAME_NOTE = "files named like"
 """Start of the note on file names, which is added only once."""
 
-SHOWN = 3
+MAX_SHOWN_NAMES = 3
 """Maximum number of names in a description of a folder's content."""
 
 
-def names_of_styles(styles: Sequence[str], photo_style: str) -> dict[str, str]:
+def style_names(styles: Sequence[str], photo_style: str) -> dict[str, str]:
     """Styles by plain name; the photo style has several."""
     others = ("photo", "photos", "seed image", "seed images")
-    return {plain(style): style for style in styles} | dict.fromkeys(others, photo_style)
+    return {normalise_name(style): style for style in styles} | dict.fromkeys(others, photo_style)
 
 
 @dataclass(frozen=True)
-class FoundFiles:
+class ImageFiles:
     """The image files of a folder.
 
     Attributes:
@@ -51,15 +51,15 @@ class FoundFiles:
         missing: function that describes the content of the folder of a missing image.
     """
 
-    files: Mapping[Key, str]
+    files: Mapping[ImageKey, str]
     faults: list[str]
     notes: list[str]
-    missing: Callable[[Key], str]
+    missing: Callable[[ImageKey], str]
 
 
-def find_files(
+def find_image_files(
     root: Path, styles: Sequence[str], objects: Sequence[str], per_cell: int, photo_style: str
-) -> FoundFiles:
+) -> ImageFiles:
     """Search a folder for the images of some styles and objects, numbered 1 to `per_cell`."""
     return _Search(root, styles, objects, per_cell, photo_style).run()
 
@@ -76,10 +76,10 @@ class _Search:
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def run(self) -> FoundFiles:
+    def run(self) -> ImageFiles:
         self.top = self._find_top()
-        self.folders = self._subfolders(self.top, names_of_styles(self.styles, self.photo_style), self.styles)
-        known = {plain(object_): object_ for object_ in self.objects}
+        self.folders = self._subfolders(self.top, style_names(self.styles, self.photo_style), self.styles)
+        known = {normalise_name(object_): object_ for object_ in self.objects}
         self.cells = {
             (style, object_): cell
             for style, folder in self.folders.items()
@@ -93,16 +93,20 @@ class _Search:
                 key = (style, object_, number - first + 1)
                 if path := self._select_file(key, number, by_number.get(number, [])):
                     files[key] = path.relative_to(self.root).as_posix()
-        return FoundFiles(files, self.faults, self.notes, self._describe_missing)
+        return ImageFiles(files, self.faults, self.notes, self._describe_missing)
 
     def _find_top(self) -> Path:
         """The folder with the styles: the root, or the single folder below it that has styles."""
         level = [self.root]
-        known = names_of_styles(self.styles, self.photo_style)
-        for _ in range(DEEPEST + 1):
-            tops = [folder for folder in level if any(plain(child.name) in known for child in _folders(folder))]
+        known = style_names(self.styles, self.photo_style)
+        for _ in range(MAX_EXTRA_FOLDERS + 1):
+            tops = [
+                folder for folder in level if any(normalise_name(child.name) in known for child in _folders(folder))
+            ]
             if len(tops) > 1:
-                names = " and in ".join(escaped(str(folder.relative_to(self.root))) for folder in tops[:SHOWN])
+                names = " and in ".join(
+                    escaped(str(folder.relative_to(self.root))) for folder in tops[:MAX_SHOWN_NAMES]
+                )
                 self.faults.append(f"{self.root}: styles are in {names}, expected a single folder of styles")
             if tops:
                 if tops[0] != self.root:
@@ -117,7 +121,7 @@ class _Search:
         """Subfolders that stand for some names, by these names."""
         candidates: dict[str, list[Path]] = {}
         for child in _folders(folder):
-            if (name := known.get(plain(child.name))) in names and name is not None:
+            if (name := known.get(normalise_name(child.name))) in names and name is not None:
                 candidates.setdefault(name, []).append(child)
         subfolders = {}
         for name, paths in candidates.items():
@@ -152,7 +156,7 @@ class _Search:
         self.notes.append(f"{self.top}: the images are numbered from 0, so 0 is read as image 1")
         return 0
 
-    def _select_file(self, key: Key, number: int, paths: list[Path]) -> Path | None:
+    def _select_file(self, key: ImageKey, number: int, paths: list[Path]) -> Path | None:
         """The file of an image. The documented name takes precedence; otherwise there must be a single candidate."""
         style, object_, index = key
         exact = [path for path in paths if path.name == f"{number}.jpg"]
@@ -160,8 +164,8 @@ class _Search:
             image = self.root / style / object_ / f"{index}.jpg"
             either = " or ".join(path.name for path in paths)
             self.faults.append(f"{image}: it may be {either}, expected only one of them")
-        if paths and not exact and not any(note.startswith(CALLED) for note in self.notes):
-            self.notes.append(f"{CALLED} {paths[0].name} are read as {index}.jpg")
+        if paths and not exact and not any(note.startswith(FILE_NAME_NOTE) for note in self.notes):
+            self.notes.append(f"{FILE_NAME_NOTE} {paths[0].name} are read as {index}.jpg")
         return next(iter(exact or paths), None)
 
     @functools.cache  # noqa: B019 (it lives as long as the search)
@@ -172,14 +176,14 @@ class _Search:
             return f"{self.folders[style].name} {_describe_content(self.folders[style])}"
         return f"its folder {_describe_content(self.cells[style, object_])}"
 
-    def _describe_missing(self, key: Key) -> str:
+    def _describe_missing(self, key: ImageKey) -> str:
         return self._describe_folder(key[0], key[1])
 
 
 def _entries(folder: Path) -> Iterator[Path]:
     """Entries of a folder, sorted by name, without hidden files and litter."""
     for path in sorted(folder.iterdir()):
-        if not path.name.startswith(".") and path.name.lower() not in LITTER:
+        if not path.name.startswith(".") and path.name.lower() not in SYSTEM_FILES:
             yield path
 
 
@@ -192,7 +196,7 @@ def _describe_content(folder: Path) -> str:
     names = [escaped(path.name) + _describe_kind(path) for path in _entries(folder)]
     if not names:
         return "is empty"
-    shown, more = names[:SHOWN], len(names) - SHOWN
+    shown, more = names[:MAX_SHOWN_NAMES], len(names) - MAX_SHOWN_NAMES
     if more > 0:
         return f"has {', '.join(shown)} and {more} more"
     return f"has {' and '.join([', '.join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)}"

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corelib.errors import ArtefactError
-from corelib.files.atomic import written_whole
+from corelib.files.atomic import atomic_write
 from corelib.files.hashing import sha256_of_text
-from corelib.files.parquet_files import UnreadableParquet, open_parquet, reading_within_bounds
-from corelib.files.paths import named_below
+from corelib.files.parquet_files import UnreadableParquet, limited_reading, open_parquet
+from corelib.files.paths import unresolved_path_inside
 
 SCHEMA = pa.schema(
     [
@@ -28,17 +28,17 @@ SCHEMA = pa.schema(
     ]
 )
 
-FOLDER = -1
+SEPARATE_FILE = -1
 """Row number of an image that is stored as a separate file."""
 
 
 @dataclass(frozen=True)
-class Place:
+class ImageLocation:
     """Location, size and sha256 of an image.
 
     Attributes:
         file: path relative to the images' folder.
-        row: row in a parquet file; `FOLDER` for an image file.
+        row: row in a parquet file; `SEPARATE_FILE` for an image file.
         size: size in bytes.
         sha256: sha256 of its bytes.
     """
@@ -49,7 +49,7 @@ class Place:
     sha256: str
 
 
-Key = tuple[str, str, int]
+ImageKey = tuple[str, str, int]
 """Style, object, and 1-based index."""
 
 
@@ -57,7 +57,7 @@ Key = tuple[str, str, int]
 class ImageIndex:
     """Every image of the benchmark's styles and objects."""
 
-    places: Mapping[Key, Place]
+    places: Mapping[ImageKey, ImageLocation]
 
     @cached_property
     def digest(self) -> str:
@@ -74,14 +74,14 @@ def write_index(path: Path, index: ImageIndex) -> None:
         *([getattr(place, name) for place in index.places.values()] for name in ("file", "row", "size", "sha256")),
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         pq.write_table(pa.table(arrays, schema=SCHEMA), temporary)
 
 
 def read_index(path: Path) -> ImageIndex:
     """The index in a file. Raises `ArtefactError` if it is damaged, or if a path leads out of the images' folder."""
     try:
-        with reading_within_bounds():
+        with limited_reading():
             table = open_parquet(path, {field.name: field.type for field in SCHEMA}).read(columns=SCHEMA.names)
             if any(column.null_count for column in table.columns):
                 raise UnreadableParquet("it has missing values")
@@ -91,10 +91,12 @@ def read_index(path: Path) -> ImageIndex:
     places = {}
     for row in rows:
         try:
-            named_below(path.parent, row["file"])
+            unresolved_path_inside(path.parent, row["file"])
         except ArtefactError:
             raise ArtefactError(
                 f"{path}: the image file {row['file']!r} leads out of its folder, expected one inside it."
             ) from None
-        places[row["style"], row["object"], row["index"]] = Place(row["file"], row["row"], row["size"], row["sha256"])
+        places[row["style"], row["object"], row["index"]] = ImageLocation(
+            row["file"], row["row"], row["size"], row["sha256"]
+        )
     return ImageIndex(places)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from corelib.settings.unlearn_canvas import AdoptionStage
 
-ADVICE = "; run `make assets` to fetch missing assets and to lock existing ones"
+MAKE_ASSETS_ADVICE = "; run `make assets` to fetch missing assets and to lock existing ones"
 """End of the description of a fault that `make assets` repairs; a list of such faults has it only once."""
 
 
-def absences(settings: AdoptionStage, paths: Mapping[str, Path]) -> Iterator[str]:
+def missing_assets(settings: AdoptionStage, paths: Mapping[str, Path]) -> Iterator[str]:
     """Yield a description of each asset that is missing or not locked.
 
     Args:
@@ -20,6 +20,6 @@ def absences(settings: AdoptionStage, paths: Mapping[str, Path]) -> Iterator[str
     """
     for name, locked in settings.sha256.items():
         if not paths[name].exists():
-            yield f"{paths[name]} is missing{ADVICE}"
+            yield f"{paths[name]} is missing{MAKE_ASSETS_ADVICE}"
         elif locked is None:
-            yield f"{paths[name]} is not locked yet, so its content cannot be verified{ADVICE}"
+            yield f"{paths[name]} is not locked yet, so its content cannot be verified{MAKE_ASSETS_ADVICE}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.checkout import REPOSITORY
 
-from corelib.cluster.limits import Cluster, Node, Partition, Request, faults_on_cluster
+from corelib.cluster.request_checks import Cluster, Node, Partition, Request, check_requests
 
 A100 = Node(64, 500_000, frozenset({"a100"}), frozenset({"a100-80gb", "nvme"}))
 V100 = Node(32, 180_000, frozenset({"v100"}), frozenset())
@@ -113,7 +113,7 @@ def test_the_output_of_slurm_is_parsed(tmp_path: Path, monkeypatch: pytest.Monke
     assert found.partitions["old"].nodes[0].gpu_models == {""} and not found.partitions["main"].nodes[0].gpu_models
     assert (found.accounts, found.limits_of_qos) == ({"mine": {"normal", "long"}}, {"long": 2880})
     assert found.enforces_qos and found.qos_beyond_partitions == {"long"}
-    faults = faults_on_cluster([replace(REQUEST, gpu_model="h100")] * 2, REPOSITORY)
+    faults = check_requests([replace(REQUEST, gpu_model="h100")] * 2, REPOSITORY)
     assert faults is not None and len(faults) == 1 and "gpu_model is 'h100'" in faults[0]
 
 
@@ -122,4 +122,4 @@ def test_a_slurm_that_does_not_answer_is_no_fault(tmp_path: Path, monkeypatch: p
         (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert faults_on_cluster([replace(REQUEST, gpu_model="h100")], REPOSITORY) is None
+    assert check_requests([replace(REQUEST, gpu_model="h100")], REPOSITORY) is None

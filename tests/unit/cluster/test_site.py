@@ -9,11 +9,11 @@ import pytest
 from support.checkout import REPOSITORY, Checkout
 
 from corelib.cluster.site import Site
-from corelib.costs.run_time import OVERHEAD_MINUTES, SAFETY_FACTOR, SIZES, Seconds, minutes_of
+from corelib.costs.run_time import OVERHEAD_MINUTES, SAFETY_FACTOR, SITE_NETWORKS, Seconds, requested_minutes
 from corelib.costs.workload import workload_of
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import read_yaml
-from corelib.runs.stages import STAGES
+from corelib.runs.stage_registry import STAGES
 from corelib.study.loading import load_study
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
@@ -30,7 +30,7 @@ def plan() -> Plan:
 
 
 def minutes(run, attempt: int = 1) -> int:
-    return minutes_of(run, SECONDS, attempt)
+    return requested_minutes(run, SECONDS, attempt)
 
 
 # Names
@@ -175,12 +175,12 @@ def test_more_work_and_further_attempts_request_more_time(plan: Plan) -> None:
 
 def test_no_job_requests_more_than_the_cluster_grants(plan: Plan) -> None:
     run = plan.unlearning("Forget25", "core", None)
-    assert minutes_of(run, SECONDS, attempt=3, max_minutes=60) == 60
+    assert requested_minutes(run, SECONDS, attempt=3, max_minutes=60) == 60
 
 
 def test_every_stage_whose_work_grows_has_a_run_time(plan: Plan) -> None:
     runs = {run.stage: run for product in plan.products().values() for run in product.with_all_inputs().values()}
     runs["generated"] = plan.unlearning("Forget06", "ca_released", None).inputs["generated"]
     for stage, run in runs.items():
-        if SECONDS.costs.of(workload_of(run, SIZES)):
+        if SECONDS.costs.of(workload_of(run, SITE_NETWORKS)):
             assert OVERHEAD_MINUTES < minutes(run) < 24 * 60, stage

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from corelib.cluster import slurm_queue as slurm
-from corelib.cluster.slurm_clients import Notes
+from corelib.cluster.slurm_commands import Notes
 
 
 @pytest.fixture

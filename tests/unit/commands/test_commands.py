@@ -17,13 +17,13 @@ from support import records
 from support.checkout import REPOSITORY, Checkout
 
 from corelib.commands.cli import main
-from corelib.commands.verification import verify_results
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.files.json_files import write_json
 from corelib.files.sealed_json import sealed, write_record
+from corelib.maintenance.verification import verify_results
 from corelib.runs.lease import Lease
 from corelib.runs.owner import Owner, owner_as_json
-from corelib.runs.requests import CONTROLLER
+from corelib.runs.requests import CONTROLLER_LEASE
 
 TABLE = "results/tiny/table1.csv"
 FASTER = "  core:\n    learning_rate: 1.0e-3\n", "  core:\n    learning_rate: 2.0e-3\n"
@@ -114,7 +114,7 @@ def test_an_asset_that_was_replaced_after_it_was_taken_into_use_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "inception.pt").write_bytes(b"weights")
-    settings = {"sha256": {"inception": sha256_of(tmp_path / "inception.pt")}, "unet": None, "classifiers": {}}
+    settings = {"sha256": {"inception": sha256_of_path(tmp_path / "inception.pt")}, "unet": None, "classifiers": {}}
     planned = records.specification("assets", "inception", settings=settings)
     folder, manifest = records.folder_of(planned), records.manifest_record(planned)
     write_record(folder / "specification.json", planned)
@@ -228,7 +228,7 @@ def test_nothing_is_removed_while_snakemake_works_here(checkout: Checkout) -> No
     shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     old = the(checkout, "runs/unlearning/core-*")
-    lease = Lease(checkout.folder / CONTROLLER)
+    lease = Lease(checkout.folder / CONTROLLER_LEASE)
     lease.take(patience=0)
     try:
         done = checkout.python("-m", "corelib", "clean", "--delete")

@@ -15,7 +15,7 @@ from corelib.commands import preflight as module
 from corelib.commands.preflight import preflight
 from corelib.costs.forecast import forecast
 from corelib.errors import ConfigurationError
-from corelib.runs.pins import differing_versions, pins
+from corelib.runs.pins import differing_versions, pinned_versions
 from corelib.study.targets import plan_of
 
 Usage = namedtuple("Usage", "total used free")
@@ -92,7 +92,7 @@ def test_other_versions_are_named_and_no_fault(tmp_path: Path) -> None:
     (said,) = differing_versions(tmp_path)
     assert said == f"diffusers is {here}, pinned is 0.1.0: results get addresses of their own"
     assert findings("mini", tmp_path)["note"][0] == f"versions: {said}"
-    assert pins(tmp_path)["diffusers"] == "0.1.0"
+    assert pinned_versions(tmp_path)["diffusers"] == "0.1.0"
 
 
 def test_a_real_run_without_room_stops_before_its_first_job(tmp_path: Path) -> None:
@@ -128,4 +128,4 @@ def test_room_is_looked_for_where_results_will_lie(monkeypatch: pytest.MonkeyPat
     plan = plan_of("tiny", REPOSITORY / "config")
     products = {f"results/tiny/{name}": run for name, run in plan.products().items()}
     with pytest.raises(ConfigurationError, match="but 0 B are free; free some space, or work in a clone"):
-        module.check_room(forecast(products, "miniature"))
+        module.check_disk_space(forecast(products, "miniature"))

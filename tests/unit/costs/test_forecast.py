@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from corelib.commands.plan import as_text
 from corelib.costs.forecast import Forecast, forecast_of
-from corelib.costs.workload import FLOP, FORWARD, GPUS, NETWORKS, Workload
-from corelib.models.delta import trained_tensors
+from corelib.costs.workload import FLOP_COSTS, FORWARD_FLOP, GPUS, NETWORKS, Workload
+from corelib.models.delta import trained_parameters
 from corelib.study.loading import load_study
 from corelib.study.overlays import study_names
 from corelib.study.targets import targets_of
@@ -43,8 +43,8 @@ def of(*targets: str) -> Forecast:
 def test_all_tables_of_the_paper_take_the_steps_and_images_that_follow_from_it() -> None:
     found = of(*(f"results/table{number}.csv" for number in range(1, 5)))
     assert (found.work.steps, found.work.images) == (382_250, 14_220)
-    assert FLOP.of(found.work) == pytest.approx(9.07e18, rel=0.01)
-    hours = FLOP.of(found.work) / GPUS[0].peak / 3600
+    assert FLOP_COSTS.of(found.work) == pytest.approx(9.07e18, rel=0.01)
+    hours = FLOP_COSTS.of(found.work) / GPUS[0].peak / 3600
     assert hours == pytest.approx(8.1, abs=0.1)
     assert hours / GPUS[0].share == pytest.approx(21, abs=0.5)
 
@@ -73,14 +73,14 @@ def test_the_steps_of_one_table_are_those_counted_by_hand() -> None:
 def test_core_step_and_guided_image_cost_what_the_paper_implies() -> None:
     trained = [item for item in of("results/table3.csv").items.values() if item.run.stage == "unlearning"]
     core = next(item for item in trained if item.run.slug.startswith("core-forget06"))
-    assert FLOP.of(core.work) / core.work.steps == pytest.approx(20.0e12, rel=0.01)
+    assert FLOP_COSTS.of(core.work) / core.work.steps == pytest.approx(20.0e12, rel=0.01)
     image = Workload(forward_passes=2 * 100, decodes=1)
-    assert FLOP.of(image) == pytest.approx(163e12, rel=0.01)
+    assert FLOP_COSTS.of(image) == pytest.approx(163e12, rel=0.01)
 
 
 @pytest.mark.usefixtures("elsewhere")
 def test_the_longest_chain_goes_from_the_assets_through_the_gate_to_the_table() -> None:
-    _, chain = of("all").longest_chain(FLOP)
+    _, chain = of("all").longest_chain(FLOP_COSTS)
     stages = [run.stage for run in chain]
     assert stages[0] == "assets" and stages[-1] == "tables"
     assert stages.index("gate") < stages.index("unlearning")
@@ -186,13 +186,15 @@ def test_the_costs_are_those_of_the_networks_counted_operation_by_operation() ->
         def forward() -> torch.Tensor:
             return unet(noisy, step, encoder_hidden_states=prompt).sample
 
-        assert flop_of(forward) == pytest.approx(FORWARD, rel=1e-3)
-        assert flop_of(lambda: autoencoder.decode(noisy)) == pytest.approx(FLOP.decodes, rel=1e-3)
-        assert flop_of(lambda: autoencoder.encode(image)) == pytest.approx(FLOP.encodes, rel=1e-3)
+        assert flop_of(forward) == pytest.approx(FORWARD_FLOP, rel=1e-3)
+        assert flop_of(lambda: autoencoder.decode(noisy)) == pytest.approx(FLOP_COSTS.decodes, rel=1e-3)
+        assert flop_of(lambda: autoencoder.encode(image)) == pytest.approx(FLOP_COSTS.encodes, rel=1e-3)
         classifier = timm.create_model(FULL.classifier, num_classes=51).requires_grad_(False)
-        assert flop_of(lambda: classifier(torch.zeros(1, 3, 224, 224))) == pytest.approx(FLOP.classifications, rel=1e-3)
-        for parameter in trained_tensors(unet, "cross_attention").values():
+        assert flop_of(lambda: classifier(torch.zeros(1, 3, 224, 224))) == pytest.approx(
+            FLOP_COSTS.classifications, rel=1e-3
+        )
+        for parameter in trained_parameters(unet, "cross_attention").values():
             parameter.requires_grad_(True)
-        assert flop_of(lambda: forward().sum().backward()) == pytest.approx(FLOP.train_passes, rel=1e-3)
-        trained = sum(parameter.numel() for parameter in trained_tensors(unet, "cross_attention").values())
+        assert flop_of(lambda: forward().sum().backward()) == pytest.approx(FLOP_COSTS.train_passes, rel=1e-3)
+        trained = sum(parameter.numel() for parameter in trained_parameters(unet, "cross_attention").values())
     assert trained == NETWORKS["unlearn_canvas"].trained

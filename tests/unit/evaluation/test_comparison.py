@@ -11,13 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corelib.evaluation.metrics import Count
-from corelib.evaluation.significance import false_differences, probability_if_equal, probability_of_difference, tail
+from corelib.evaluation.significance import (
+    count_differences,
+    fisher_p_value,
+    poisson_binomial_tail,
+    rejection_probability,
+)
 
 sizes = st.integers(min_value=1, max_value=14)
 
 
 def differs(k: int, n: int, m: int, o: int, level: float = 0.05) -> bool:
-    return probability_if_equal(Count(k, n), Count(m, o)) < level
+    return fisher_p_value(Count(k, n), Count(m, o)) < level
 
 
 def binomial(k: int, n: int, share: float) -> float:
@@ -33,7 +38,7 @@ def test_the_probability_of_a_false_difference_is_the_sum_over_all_pairs_of_coun
         for k, m in product(range(n + 1), range(o + 1))
         if differs(k, n, m, o, 0.19)
     )
-    assert probability_of_difference(n, o, share, 0.19) == pytest.approx(expected, abs=1e-12)
+    assert rejection_probability(n, o, share, 0.19) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -48,19 +53,19 @@ def test_the_probability_of_a_false_difference_is_that_of_a_simulation(n, o, sha
         return_counts=True,
     )
     num_different = sum(int(count) for (k, m), count in zip(pairs, times, strict=True) if differs(int(k), n, int(m), o))
-    expected = probability_of_difference(n, o, share, 0.05)
+    expected = rejection_probability(n, o, share, 0.05)
     assert 0 < expected < 0.05, "Fisher's exact test is conservative"
     assert num_different / num_draws == pytest.approx(expected, abs=5 * (expected / num_draws) ** 0.5)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_accuracies_of_0_and_1_never_differ_by_chance(share):
-    assert probability_of_difference(500, 520, share, 0.05) == 0
+    assert rejection_probability(500, 520, share, 0.05) == 0
 
 
 @pytest.mark.parametrize(("n", "o"), [(500, 500), (520, 520), (1020, 1020)])
 def test_the_largest_grids_stay_below_the_level_of_the_test(n, o):
-    assert 0.02 < probability_of_difference(n, o, 0.5, 0.05) < 0.05
+    assert 0.02 < rejection_probability(n, o, 0.5, 0.05) < 0.05
 
 
 @settings(max_examples=60, deadline=None)
@@ -72,13 +77,13 @@ def test_the_tail_is_the_sum_over_all_outcomes_of_independent_cells(chances, dat
         for outcome in product((False, True), repeat=len(chances))
         if sum(outcome) >= min_count
     )
-    assert tail(chances, min_count) == pytest.approx(expected, abs=1e-12)
+    assert poisson_binomial_tail(chances, min_count) == pytest.approx(expected, abs=1e-12)
 
 
 def test_false_differences_are_expected_at_the_accuracy_that_both_counts_have_together():
     pairs = [(Count(29, 30), Count(30, 30)), (Count(140, 150), Count(99, 150))]
-    differences = false_differences(pairs, 0.05)
-    each = [probability_of_difference(30, 30, 59 / 60, 0.05), probability_of_difference(150, 150, 239 / 300, 0.05)]
+    differences = count_differences(pairs, 0.05)
+    each = [rejection_probability(30, 30, 59 / 60, 0.05), rejection_probability(150, 150, 239 / 300, 0.05)]
     assert differences.differing == 1
     assert differences.expected == pytest.approx(sum(each))
     assert differences.at_least_as_many == pytest.approx(1 - (1 - each[0]) * (1 - each[1]))

@@ -17,13 +17,13 @@ from support.small_world import finish
 from torchvision.models import inception_v3
 
 from corelib.errors import AssetError
-from corelib.evaluation.features import as_the_benchmark_resizes, features_of
+from corelib.evaluation.features import benchmark_resize, extract_features
 from corelib.evaluation.fid import frechet_distance
-from corelib.evaluation.opencv_resize import resized_bytes, resized_floats
-from corelib.files.hashing import sha256_of
+from corelib.evaluation.opencv_resize import resize_float32, resize_uint8
+from corelib.files.hashing import sha256_of_path
 from corelib.models.inception import _Inception
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.evaluation import FID
 
 OPENCV = json.loads((REPOSITORY / "tests/listings/opencv-resize.json").read_text())["images"]
@@ -32,8 +32,8 @@ BENCHMARK = FID(mode="benchmark", reference_images=[1], batch=3)
 
 def pixels_of_opencv(image: Image.Image) -> torch.Tensor:
     """fid.py: `cv2.resize(im, (512, 512))` on bytes, `/ 255`, `cv2.resize(im, (299, 299))`."""
-    pixels = resized_bytes(np.asarray(image), 512)
-    return torch.from_numpy(resized_floats(pixels.astype(np.float32) / 255, 299)).permute(2, 0, 1)
+    pixels = resize_uint8(np.asarray(image), 512)
+    return torch.from_numpy(resize_float32(pixels.astype(np.float32) / 255, 299)).permute(2, 0, 1)
 
 
 def noise(width: int, height: int) -> NDArray[np.uint8]:
@@ -69,8 +69,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
         if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
             torch.nn.init.kaiming_normal_(layer.weight)
     torch.save(network.state_dict(), folder / "inception_v3_google.pth")
-    facts = {"weights": "inception_v3_google.pth", "sha256": sha256_of(folder / "inception_v3_google.pth")}
-    return finish(folder, "assets", Outcome([], {"inception_torchvision": facts}))
+    facts = {"weights": "inception_v3_google.pth", "sha256": sha256_of_path(folder / "inception_v3_google.pth")}
+    return finish(folder, "assets", StageResult([], {"inception_torchvision": facts}))
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,9 @@ def test_pixels_equal_those_of_opencv(size: str) -> None:
     """The listing has OpenCV's own results, and how they were made."""
     image = Image.fromarray(noise(*map(int, size.split("x"))))
     expected = OPENCV[size]
-    levels = resized_bytes(np.asarray(image), 512)
+    levels = resize_uint8(np.asarray(image), 512)
     assert hashlib.sha256(levels.tobytes()).hexdigest() == expected["bytes"]
-    ours = as_the_benchmark_resizes(image).permute(1, 2, 0).contiguous().numpy()
+    ours = benchmark_resize(image).permute(1, 2, 0).contiguous().numpy()
     assert ours.shape == (299, 299, 3) and ours.dtype == np.float32
     assert hashlib.sha256(ours.tobytes()).hexdigest() == expected["floats"]
     # Intel's library places the sampling points in another precision, and each of its versions in its own.
@@ -100,15 +100,15 @@ def test_pixels_equal_those_of_opencv(size: str) -> None:
 
 def test_halves_are_rounded_up_where_four_pixels_become_one() -> None:
     pixels = np.array([[[0], [1]], [[1], [0]]], dtype=np.uint8).repeat(3, axis=2)
-    assert resized_bytes(pixels, 1).tolist() == [[[1, 1, 1]]]
+    assert resize_uint8(pixels, 1).tolist() == [[[1, 1, 1]]]
 
 
 def test_an_image_that_has_the_size_is_unchanged() -> None:
-    assert np.array_equal(resized_bytes(noise(512, 512), 512), noise(512, 512))
+    assert np.array_equal(resize_uint8(noise(512, 512), 512), noise(512, 512))
 
 
 def test_features_are_those_of_the_evaluator(world: Manifest, pictures: list[Path], tmp_path: Path) -> None:
-    ours = features_of(pictures, BENCHMARK, Work(tmp_path, "digest", {"inception": world}))
+    ours = extract_features(pictures, BENCHMARK, StageContext(tmp_path, "digest", {"inception": world}))
     pixels = torch.stack([pixels_of_opencv(Image.open(path)) for path in pictures])
     theirs = PartialInception(world.folder / "inception_v3_google.pth")(pixels)
     assert ours.shape == (len(pictures), 2048) and ours.dtype == torch.float64
@@ -117,7 +117,7 @@ def test_features_are_those_of_the_evaluator(world: Manifest, pictures: list[Pat
 
 
 def test_the_distance_equals_one_computed_with_numpy(world: Manifest, pictures: list[Path], tmp_path: Path) -> None:
-    features = features_of(pictures, BENCHMARK, Work(tmp_path, "digest", {"inception": world}))
+    features = extract_features(pictures, BENCHMARK, StageContext(tmp_path, "digest", {"inception": world}))
     first, second = features[:4], features[3:]
     cov = [np.cov(part.numpy(), rowvar=False) for part in (first, second)]
     spread = [part - part.mean(dim=0) for part in (first, second)]
@@ -131,9 +131,11 @@ def test_the_distance_equals_one_computed_with_numpy(world: Manifest, pictures: 
 def test_the_batch_size_changes_features_only_by_rounding(
     world: Manifest, pictures: list[Path], tmp_path: Path
 ) -> None:
-    work = Work(tmp_path, "digest", {"inception": world})
-    one = features_of(pictures, BENCHMARK.model_copy(update={"batch": 1}), work)
-    torch.testing.assert_close(features_of(pictures, BENCHMARK, work), one, rtol=1e-4, atol=1e-4 * float(one.max()))
+    work = StageContext(tmp_path, "digest", {"inception": world})
+    one = extract_features(pictures, BENCHMARK.model_copy(update={"batch": 1}), work)
+    torch.testing.assert_close(
+        extract_features(pictures, BENCHMARK, work), one, rtol=1e-4, atol=1e-4 * float(one.max())
+    )
 
 
 class Resizing(torch.nn.Module):
@@ -152,8 +154,10 @@ def test_legacy_features_of_images_of_any_size_equal_those_of_clean_fid_for_each
     pictures: list[Path], tmp_path: Path
 ) -> None:
     torch.jit.script(Resizing()).save(tmp_path / "inception.pt")
-    facts = {"weights": "inception.pt", "sha256": sha256_of(tmp_path / "inception.pt")}
-    work = Work(tmp_path, "digest", {"inception": finish(tmp_path, "assets", Outcome([], {"inception": facts}))})
+    facts = {"weights": "inception.pt", "sha256": sha256_of_path(tmp_path / "inception.pt")}
+    work = StageContext(
+        tmp_path, "digest", {"inception": finish(tmp_path, "assets", StageResult([], {"inception": facts}))}
+    )
     legacy = FID(mode="legacy_tensorflow", reference_images=[1], batch=3)
 
     def theirs(paths: list[Path]) -> torch.Tensor:
@@ -164,9 +168,9 @@ def test_legacy_features_of_images_of_any_size_equal_those_of_clean_fid_for_each
         )
         return torch.from_numpy(features).double()
 
-    assert torch.equal(features_of(pictures, legacy, work), torch.cat([theirs([path]) for path in pictures]))
+    assert torch.equal(extract_features(pictures, legacy, work), torch.cat([theirs([path]) for path in pictures]))
     of_one_size = [pictures[number] for number in (0, 1, 6, 0)]
-    assert torch.equal(features_of(of_one_size, legacy, work), theirs(of_one_size))
+    assert torch.equal(extract_features(of_one_size, legacy, work), theirs(of_one_size))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other weights", "a pickle that would run code"])
@@ -178,18 +182,18 @@ def test_a_file_without_the_weights_is_an_error_of_one_sentence(damage: str, wor
         torch.save({"fc.weight": torch.zeros(2, 2)}, path)
     else:
         torch.save({"fc.weight": Path.touch}, path)
-    facts = {"weights": path.name, "sha256": sha256_of(path)}
-    damaged = finish(tmp_path, "assets", Outcome([], {"inception_torchvision": facts}))
+    facts = {"weights": path.name, "sha256": sha256_of_path(path)}
+    damaged = finish(tmp_path, "assets", StageResult([], {"inception_torchvision": facts}))
     with pytest.raises(AssetError, match=r"inception_v3_google.pth: not loadable as torchvision's Inception v3"):
-        features_of([], BENCHMARK, Work(tmp_path, "digest", {"inception": damaged}))
+        extract_features([], BENCHMARK, StageContext(tmp_path, "digest", {"inception": damaged}))
 
 
 def test_a_study_with_the_evaluators_fid_needs_its_file() -> None:
-    from corelib.study.consistency import inconsistencies_of
+    from corelib.study.consistency import find_inconsistencies
     from corelib.study.loading import load_study
 
     configuration = REPOSITORY / "config"
     for name, key in (("paper", "world.assets.inception_torchvision"), ("mini", "fid.mode")):
         study = load_study(name, configuration)
         wrong = study.model_copy(update={"fid": study.fid.model_copy(update={"mode": "benchmark"})})
-        assert [inconsistency.key for inconsistency in inconsistencies_of(wrong)] == [key]
+        assert [inconsistency.key for inconsistency in find_inconsistencies(wrong)] == [key]

@@ -14,13 +14,13 @@ from support.hand_made import write_manifest
 
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.evaluation.gate import check_gate, report_gate
-from corelib.evaluation.metrics import FILE, Count
-from corelib.evaluation.significance import probability_if_equal
+from corelib.evaluation.metrics import CELLS, Count
+from corelib.evaluation.significance import fisher_p_value
 from corelib.files.json_files import write_json
-from corelib.reports.tables import outcome_of_gate
+from corelib.reports.tables import gate_outcome
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.settings.gate import GateStage
 from corelib.study.loading import load_study
 from corelib.study.plan import Plan
@@ -31,8 +31,8 @@ PUBLISHED = {"UA": (6, 500), "IRA": (502, 520), "CRA": (972, 1020)}
 
 
 def cells(folder: Path, **counts: tuple[int, int]) -> Manifest:
-    write_json(folder / FILE, {name: {"k": k, "n": n} for name, (k, n) in counts.items()})
-    write_manifest(folder / MANIFEST, folder, "cells", "x", [FILE], {})
+    write_json(folder / CELLS, {name: {"k": k, "n": n} for name, (k, n) in counts.items()})
+    write_manifest(folder / MANIFEST, folder, "cells", "x", [CELLS], {})
     return read_manifest(folder / MANIFEST)
 
 
@@ -51,11 +51,11 @@ def test_the_probability_is_that_of_all_tables_no_more_likely(n: int, m: int, da
     weights = [comb(n, first) * comb(m, k + j - first) for first in range(max(0, k + j - m), min(n, k + j) + 1)]
     observed = comb(n, k) * comb(m, j)
     by_hand = sum(weight for weight in weights if weight <= observed) / comb(n + m, k + j)
-    assert probability_if_equal(Count(k, n), Count(j, m)) == pytest.approx(by_hand)
+    assert fisher_p_value(Count(k, n), Count(j, m)) == pytest.approx(by_hand)
 
 
 def test_the_papers_own_counts_pass(tmp_path: Path) -> None:
-    work = Work(folder=tmp_path, digest="x", inputs={"cells": cells(tmp_path / "cells", **PUBLISHED)})
+    work = StageContext(folder=tmp_path, digest="x", inputs={"cells": cells(tmp_path / "cells", **PUBLISHED)})
     outcome = check_gate(settings("stop"), work)
     assert outcome.facts["outcome"] == "passed"
 
@@ -63,7 +63,7 @@ def test_the_papers_own_counts_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize("on_failure", ["stop", "warn"])
 def test_another_base_model_stops_or_is_reported_with_its_numbers(tmp_path: Path, on_failure: str) -> None:
     manifest = cells(tmp_path / "cells", **(PUBLISHED | {"IRA": (470, 520)}))
-    work = Work(folder=tmp_path, digest="x", inputs={"cells": manifest})
+    work = StageContext(folder=tmp_path, digest="x", inputs={"cells": manifest})
     if on_failure == "stop":
         with pytest.raises(ArtefactError, match=r"IRA 90\.38 \(470 of 520\), published 96\.54 on Forget25.*warn"):
             check_gate(settings(on_failure), work)
@@ -71,7 +71,7 @@ def test_another_base_model_stops_or_is_reported_with_its_numbers(tmp_path: Path
         outcome = check_gate(settings(on_failure), work)
         assert outcome.facts["outcome"] == "failed"
         write_manifest(tmp_path / "gate.json", tmp_path, "gate", "x", outcome.files, outcome.facts)
-        assert outcome_of_gate(read_manifest(tmp_path / "gate.json")) == "failed"
+        assert gate_outcome(read_manifest(tmp_path / "gate.json")) == "failed"
     report_gate(settings(on_failure), work)
     assert "### Gate: failed" in (tmp_path / "gate.md").read_text()
     lines = (tmp_path / "gate.csv").read_text().splitlines()

@@ -18,12 +18,21 @@ from support import records
 from support.checkout import REPOSITORY
 
 from corelib.errors import ArtefactError
-from corelib.evaluation.metrics import ACCURACIES, FILE, Count, count_cells, counts_of, rounded, scaled_fid, total
+from corelib.evaluation.metrics import (
+    ACCURACIES,
+    CELLS,
+    Count,
+    count_cells,
+    count_metrics,
+    round_half_up,
+    scaled_fid,
+    total,
+)
 from corelib.evaluation.predictions import PREDICTIONS
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.files.json_files import read_json
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.settings.evaluation import CellsStage
 
 PUBLISHED = REPOSITORY / "config" / "published.csv"
@@ -133,7 +142,7 @@ def test_an_accuracy_is_rounded_half_up_from_its_exact_fraction(k, n):
 
 def test_halves_are_rounded_up_and_not_to_even():
     assert [str(Count(k, 20000).percent) for k in (1, 3, 5)] == ["0.01", "0.02", "0.03"]
-    assert rounded(Fraction(1, 8)) == rounded(0.125) == Decimal("0.13")
+    assert round_half_up(Fraction(1, 8)) == round_half_up(0.125) == Decimal("0.13")
 
 
 @settings(deadline=None)
@@ -200,7 +209,7 @@ def test_counts_are_those_of_a_loop_over_the_images(draw, data):
         objects=data.draw(st.lists(st.sampled_from(OBJECTS), min_size=1, unique=True)),
         seeds=data.draw(st.lists(st.sampled_from([188, 288, 588]), min_size=1, unique=True)),
     )
-    counts = counts_of(predictions(draw), cells)
+    counts = count_metrics(predictions(draw), cells)
     assert counts == counted_naively(predictions(draw), cells)
     images = len(cells.objects) * len(cells.seeds)
     assert [counts[name].n for name in ACCURACIES] == [
@@ -215,13 +224,13 @@ def test_counts_are_those_of_a_loop_over_the_images(draw, data):
 def test_counts_do_not_depend_on_the_order_of_the_rows(draw, shuffle):
     rows = predictions(draw)
     shuffled = rows.sample(frac=1, random_state=shuffle)
-    assert counts_of(shuffled, GRID) == counts_of(rows, GRID)
+    assert count_metrics(shuffled, GRID) == count_metrics(rows, GRID)
 
 
 def test_perfect_predictions_keep_everything_and_forget_nothing():
     rows = predictions()
     rows["predicted_style"], rows["predicted_object"] = rows["style"], rows["object"]
-    assert counts_of(rows, GRID) == {"UA": Count(0, 8), "IRA": Count(8, 8), "CRA": Count(16, 16)}
+    assert count_metrics(rows, GRID) == {"UA": Count(0, 8), "IRA": Count(8, 8), "CRA": Count(16, 16)}
 
 
 def test_unlearning_accuracy_rises_only_with_forget_images_that_are_seen_in_another_style():
@@ -229,7 +238,7 @@ def test_unlearning_accuracy_rises_only_with_forget_images_that_are_seen_in_anot
     rows["predicted_style"], rows["predicted_object"] = rows["style"], rows["object"]
     rows.loc[(rows["style"] == "Monet") & (rows["object"] == "Bears"), "predicted_style"] = "Rust"
     rows.loc[(rows["style"] == "Joy") & (rows["seed"] == 188), "predicted_style"] = "Monet"
-    assert counts_of(rows, GRID) == {"UA": Count(2, 8), "IRA": Count(6, 8), "CRA": Count(16, 16)}
+    assert count_metrics(rows, GRID) == {"UA": Count(2, 8), "IRA": Count(6, 8), "CRA": Count(16, 16)}
 
 
 @pytest.mark.parametrize(("style", "object_", "seed"), [("Monet", "Bears", 288), ("Joy", "Dogs", 188)])
@@ -238,17 +247,17 @@ def test_a_missing_image_is_an_error_and_not_a_smaller_n(style, object_, seed):
     gone = (rows["style"] == style) & (rows["object"] == object_) & (rows["seed"] == seed)
     assert gone.sum() == 1
     with pytest.raises(ArtefactError, match=rf"lack the image \('{style}', '{object_}', {seed}\)"):
-        counts_of(rows[~gone], GRID)
+        count_metrics(rows[~gone], GRID)
 
 
 # The stage
 
 
 def manifest(folder: Path, files: list[str], facts: dict[str, object]) -> Manifest:
-    return records.manifest(folder, {name: sha256_of(folder / name) for name in files}, facts, "test")
+    return records.manifest(folder, {name: sha256_of_path(folder / name) for name in files}, facts, "test")
 
 
-def work_with(rows: pd.DataFrame, folder: Path, diverged_at: int | None = None) -> Work:
+def work_with(rows: pd.DataFrame, folder: Path, diverged_at: int | None = None) -> StageContext:
     folder.mkdir()
     rows.to_parquet(folder / PREDICTIONS)
     inputs = {
@@ -257,15 +266,15 @@ def work_with(rows: pd.DataFrame, folder: Path, diverged_at: int | None = None) 
         "fid_of_original": manifest(folder, [], {"fid": 10.0}),
     }
     (folder / "cells").mkdir()
-    return Work(folder / "cells", "0" * 64, inputs)
+    return StageContext(folder / "cells", "0" * 64, inputs)
 
 
 def test_cells_hold_counts_both_distances_flagged_images_and_divergence(tmp_path):
     rows = predictions(3)
     work = work_with(rows, tmp_path / "run", diverged_at=17)
     outcome = count_cells(GRID, work)
-    cells = read_json(work.folder / FILE)
-    assert outcome.files == [FILE]
+    cells = read_json(work.folder / CELLS)
+    assert outcome.files == [CELLS]
     assert cells == {
         **{name: {"k": count.k, "n": count.n} for name, count in counted_naively(rows, GRID).items()},
         "FID": 40.0,

@@ -32,8 +32,8 @@ from corelib.data.slices import read_slice
 from corelib.errors import ArtefactError, AssetError, ConfigurationError, UserError
 from corelib.evaluation.fid import read_features
 from corelib.evaluation.predictions import read_predictions
-from corelib.files.hashing import sha256_of
-from corelib.files.image_files import decoded
+from corelib.files.hashing import sha256_of_path
+from corelib.files.image_files import decode_image
 from corelib.files.json_files import write_json
 from corelib.files.sealed_json import sealed, write_record
 from corelib.files.torch_files import read_safetensors
@@ -43,17 +43,17 @@ from corelib.runs.checkpoint import Checkpoint
 from corelib.runs.lease import Lease
 from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.owner import read_owner
-from corelib.runs.provenance import Attempt, read_provenance
+from corelib.runs.provenance_record import Attempt, read_provenance
 from corelib.runs.specification import read_specification
-from corelib.sampling.collection import is_whole
+from corelib.sampling.collection import is_complete
 from corelib.study.published import load_published
-from corelib.study.shipped import load_shipped
+from corelib.study.shipped_world import load_shipped
 from corelib.unlearning.masks import load_masks
 from corelib.worlds.unlearn_canvas.asset_lock import Lock, LockedAsset, read_lock, write_lock
 from corelib.worlds.unlearn_canvas.compvis import read_checkpoint
 from corelib.worlds.unlearn_canvas.download import load_sources
-from corelib.worlds.unlearn_canvas.image_index import FOLDER, ImageIndex, Place, read_index, write_index
-from corelib.worlds.unlearn_canvas.indexing import Wanted, fault_of, index_images
+from corelib.worlds.unlearn_canvas.image_index import SEPARATE_FILE, ImageIndex, ImageLocation, read_index, write_index
+from corelib.worlds.unlearn_canvas.index_building import RequiredImages, image_fault, index_images
 
 MOST_GROWTH = 500 * 1024  # KiB
 
@@ -70,7 +70,7 @@ class Reader:
 
 def vouched(*paths: Path, **facts: Any) -> Manifest:
     """Change files and manifest alike, as an attacker would."""
-    return records.manifest(paths[0].parent, {path.name: sha256_of(path) for path in paths}, facts)
+    return records.manifest(paths[0].parent, {path.name: sha256_of_path(path) for path in paths}, facts)
 
 
 CLASSIFIER_FACTS = {
@@ -125,7 +125,9 @@ def read_images(path: Path) -> Any:
     folder = path.parent / "shards"
     folder.mkdir(exist_ok=True)
     shutil.copy(path, folder / "x.parquet")
-    return index_images(folder, Wanted(["Amber"], ["Cats", "Dogs"], 1), "Seed_Images", 1, path.parent / "faults.txt")
+    return index_images(
+        folder, RequiredImages(["Amber"], ["Cats", "Dogs"], 1), "Seed_Images", 1, path.parent / "faults.txt"
+    )
 
 
 def as_image(name: str, seed: int = 0) -> bytes:
@@ -137,9 +139,9 @@ def as_image(name: str, seed: int = 0) -> bytes:
 
 def read_an_image(path: Path) -> Any:
     content = path.read_bytes()
-    fault = fault_of(content)
+    fault = image_fault(content)
     assert fault is None or "\n" not in fault
-    return decoded(content, str(path))
+    return decode_image(content, str(path))
 
 
 def write_specification(path: Path) -> None:
@@ -199,7 +201,9 @@ SLICE = {"forget": [["A", "B", 1, "0"]], "retain": [["C", "B", 1, "1"]]}
 CLASSIFIER = {"model_state_dict": {"head.weight": torch.zeros(2, 3), "head.bias": torch.zeros(2)}}
 COMPVIS = {"state_dict": {"model.diffusion_model.x": torch.zeros(3)}, "epoch": 3, "callbacks": {"a": [1, None]}}
 STATE = {"owner": "me", "state": {"step": 7, "x": torch.tensor([1.0, 2.0])}}
-INDEX = ImageIndex({("A", "B", index): Place(f"A/B/{index}.jpg", FOLDER, 1, "0" * 64) for index in (1, 2)})
+INDEX = ImageIndex(
+    {("A", "B", index): ImageLocation(f"A/B/{index}.jpg", SEPARATE_FILE, 1, "0" * 64) for index in (1, 2)}
+)
 LOCK = Lock(revisions={"a": "b"}, assets={"x": LockedAsset(sha256="0" * 64, bytes=1, files={}, source="x")})
 
 READERS: dict[str, Reader] = {
@@ -209,7 +213,7 @@ READERS: dict[str, Reader] = {
     "slice": Reader(lambda path: write_json(path, SLICE), read_slice, ArtefactError, "slice.json"),
     "record of a batch": Reader(
         lambda path: write_json(path, sealed({"images": {"a": "0"}, "flagged": [], "trained": {}})),
-        lambda path: is_whole(path, {}),
+        lambda path: is_complete(path, {}),
         ArtefactError,
         "00000.json",
     ),

@@ -26,27 +26,27 @@ from support.checkout import REPOSITORY
 from support.small_world import FP32, finish, make_classifier, make_images, make_pipeline
 from support.timing import in_time
 
-from corelib.commands import unneeded_runs
 from corelib.errors import ArtefactError, AssetError, ConfigurationError, UserError
-from corelib.files.hashing import sha256_of
-from corelib.files.image_files import decoded, read_image
+from corelib.files.hashing import sha256_of_path
+from corelib.files.image_files import decode_image, read_image
 from corelib.files.json_files import read_json, write_json
-from corelib.files.paths import below
+from corelib.files.paths import path_inside
 from corelib.files.sealed_json import sealed, write_record
 from corelib.files.torch_files import load_pickled, read_plain_weights
+from corelib.maintenance import unneeded_runs
 from corelib.models.base_model import BaseModel
 from corelib.models.classifier import ImageClassifier
 from corelib.models.device import Device
-from corelib.runs.manifest import Manifest, is_still_true, read_manifest
+from corelib.runs.manifest import Manifest, matches_files, read_manifest
 from corelib.runs.specification import read_specification
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.runs.upstream import read_inputs
-from corelib.sampling.collection import is_whole, sampled_images
+from corelib.sampling.collection import image_paths, is_complete
 from corelib.settings.pretrained import PretrainedStage
 from corelib.worlds.benchmark_images import ImageFolder
-from corelib.worlds.miniature.shipped import adopt_pretrained
+from corelib.worlds.miniature.shipped_models import adopt_pretrained
 from corelib.worlds.unlearn_canvas.download import load_sources
-from corelib.worlds.unlearn_canvas.indexing import fault_of, reader_of_captions
+from corelib.worlds.unlearn_canvas.index_building import caption_parser, image_fault
 
 # Paths
 
@@ -72,7 +72,7 @@ OUTWARD = [
 @pytest.mark.parametrize("name", OUTWARD, ids=lambda name: repr(name)[:20])
 def test_no_name_in_a_file_leads_out_of_a_folder(tmp_path: Path, name: object) -> None:
     with pytest.raises(ArtefactError, match=r"leads out of its folder") as caught:
-        below(tmp_path / "run", name)
+        path_inside(tmp_path / "run", name)
     assert "\n" not in str(caught.value)
 
 
@@ -83,16 +83,16 @@ def test_a_link_may_lead_anywhere_inside_its_folder_but_not_out_of_it(tmp_path: 
     (run / "inside").symlink_to("images")
     (run / "outside").symlink_to("../secret")
     (run / "circle").symlink_to("circle")
-    assert below(run, "inside/1.jpg") == run / "inside/1.jpg"
+    assert path_inside(run, "inside/1.jpg") == run / "inside/1.jpg"
     for name in ("outside", "circle", "circle/x"):
         with pytest.raises(ArtefactError, match="it leads out of"):
-            below(run, name)
+            path_inside(run, name)
 
 
 def test_a_folder_of_runs_may_itself_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "large disk/run").mkdir(parents=True)
     (tmp_path / "runs").symlink_to("large disk")
-    assert below(tmp_path / "runs/run", "x") == tmp_path / "runs/run/x"
+    assert path_inside(tmp_path / "runs/run", "x") == tmp_path / "runs/run/x"
 
 
 def manifest(folder: Path, files: dict[str, str], facts: dict[str, Any] | None = None) -> Manifest:
@@ -105,17 +105,17 @@ def manifest(folder: Path, files: dict[str, str], facts: dict[str, Any] | None =
 
 def test_a_manifest_vouches_for_nothing_outside_its_folder(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
-    sha256 = sha256_of(tmp_path / "secret")
+    sha256 = sha256_of_path(tmp_path / "secret")
     run = tmp_path / "run"
     (run / "images").mkdir(parents=True)
     (run / "images/1.jpg").symlink_to("../../secret")
     (run / "link").symlink_to("../secret")
-    made = manifest(run, {"../secret": sha256, "link": sha256, "images": sha256_of(run / "images")})
+    made = manifest(run, {"../secret": sha256, "link": sha256, "images": sha256_of_path(run / "images")})
     for name in made.files:
         with pytest.raises(ArtefactError, match="out of"):
             made.file(name)
     for name in ("../secret", "link"):
-        assert not is_still_true(manifest(run, {name: sha256}), run, "x")
+        assert not matches_files(manifest(run, {name: sha256}), run, "x")
 
 
 def test_the_users_files_are_reached_only_through_a_link_at_the_top_of_the_runs_folder(tmp_path: Path) -> None:
@@ -125,11 +125,11 @@ def test_the_users_files_are_reached_only_through_a_link_at_the_top_of_the_runs_
     (run / "made").mkdir(parents=True)
     (run / "pipeline").symlink_to("../assets")
     (run / "made/unet").symlink_to("../../assets/unet")
-    made, sha256 = manifest(run, {}), sha256_of(tmp_path / "assets/unet")
-    assert made.outside("pipeline/unet", sha256).name == "unet"
+    made, sha256 = manifest(run, {}), sha256_of_path(tmp_path / "assets/unet")
+    assert made.verified_external("pipeline/unet", sha256).name == "unet"
     for name in ("made/unet", "pipeline/../../secret", "/etc", "pipeline/../made/unet"):
         with pytest.raises(ArtefactError, match="out of"):
-            made.outside(name, sha256)
+            made.verified_external(name, sha256)
 
 
 @pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
@@ -160,11 +160,11 @@ def test_no_style_or_object_is_a_path(tmp_path: Path, name: str) -> None:
         with pytest.raises(ArtefactError, match="leads out of"):
             ImageFolder(images).read(style, object_, 1)
     (tmp_path / "samples/images").mkdir(parents=True)
-    sha256 = sha256_of(tmp_path / "samples/images")
+    sha256 = sha256_of_path(tmp_path / "samples/images")
     for image in ([name, "Cats", 1], ["Amber", name, 1]):
         with pytest.raises(ArtefactError, match="leads out of"):
-            sampled_images(manifest(tmp_path / "samples", {"images": sha256}, {"grid": [image]}))
-    assert not is_whole(record(tmp_path / "samples", {name: "0"}), {})
+            image_paths(manifest(tmp_path / "samples", {"images": sha256}, {"grid": [image]}))
+    assert not is_complete(record(tmp_path / "samples", {name: "0"}), {})
 
 
 def record(run: Path, images: dict[str, str]) -> Path:
@@ -176,7 +176,7 @@ def record(run: Path, images: dict[str, str]) -> Path:
 def test_a_grid_of_another_form_is_one_sentence(tmp_path: Path, grid: object) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(ArtefactError, match="its grid is not a list"):
-        sampled_images(manifest(tmp_path, {"images": sha256_of(tmp_path / "images")}, {"grid": grid}))
+        image_paths(manifest(tmp_path, {"images": sha256_of_path(tmp_path / "images")}, {"grid": grid}))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_nothing_is_downloaded_outside_the_working_directory(tmp_path: Path, pla
 def test_a_shipped_world_is_copied_from_its_folder_alone(tmp_path: Path, name: str) -> None:
     settings = PretrainedStage(files={name: "0" * 64}, facts={})
     with pytest.raises(ArtefactError, match="leads out of"):
-        adopt_pretrained(settings, Work(folder=tmp_path, digest="x", inputs={}))
+        adopt_pretrained(settings, StageContext(folder=tmp_path, digest="x", inputs={}))
 
 
 @pytest.mark.parametrize("name", ["../../secret.safetensors", "/etc/passwd"])
@@ -246,8 +246,8 @@ def test_weights_in_several_files_must_be_in_their_folder(tmp_path: Path, name: 
     (folder / "diffusion_pytorch_model.safetensors").unlink()
     index = {"metadata": {}, "weight_map": {"conv_in.weight": name}}
     write_json(folder / "diffusion_pytorch_model.safetensors.index.json", index)
-    facts = {**made.facts, "parts": {**made.facts["parts"], "unet": sha256_of(folder)}}
-    base = BaseModel(finish(made.folder, "pipeline", Outcome(["pipeline"], facts)))
+    facts = {**made.facts, "parts": {**made.facts["parts"], "unet": sha256_of_path(folder)}}
+    base = BaseModel(finish(made.folder, "pipeline", StageResult(["pipeline"], facts)))
     with pytest.raises(AssetError, match="leads out of its folder"):
         base.unet()
 
@@ -266,7 +266,9 @@ def test_a_classifiers_facts_load_nothing_but_its_weights(tmp_path: Path, change
     made = make_classifier(tmp_path / "classifier", "style", ["Amber", "Blue"])
     facts = {"classifiers": {"style": {**made.facts["classifiers"]["style"], **change}}}
     with pytest.raises(ArtefactError, match="invalid description of the style classifier"):
-        ImageClassifier(finish(made.folder, "classifier", Outcome(["classifier.pth"], facts)), "style", Device(FP32, 1))
+        ImageClassifier(
+            finish(made.folder, "classifier", StageResult(["classifier.pth"], facts)), "style", Device(FP32, 1)
+        )
 
 
 @pytest.mark.parametrize("lacking", ["stage", "digest", "files", "facts", "trained", "inputs"])
@@ -460,8 +462,8 @@ UNUSABLE = {
 def test_an_image_that_no_benchmark_has_is_not_decoded(make: Callable[[], bytes], expected: str) -> None:
     content = make()
     with pytest.raises(AssetError, match=rf"^x\.jpg: .*{expected}"):
-        decoded(content, "x.jpg")
-    assert expected in (fault_of(content) or "none")
+        decode_image(content, "x.jpg")
+    assert expected in (image_fault(content) or "none")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "YCbCr"])
@@ -470,11 +472,11 @@ def test_an_image_of_many_modes_is_brought_to_three_channels(mode: str) -> None:
     deep = Image.fromarray(np.zeros((8, 8), np.uint16))
     image = deep if mode == "I;16" else Image.new("RGB", (8, 8)).convert(mode)
     image.save(stream, format="JPEG" if mode == "YCbCr" else "PNG")
-    assert decoded(stream.getvalue(), "x").mode == "RGB"
+    assert decode_image(stream.getvalue(), "x").mode == "RGB"
 
 
 def test_a_progressive_image_is_read_as_any_other() -> None:
-    assert decoded(jpeg((64, 64), progressive=True), "x").size == (64, 64)
+    assert decode_image(jpeg((64, 64), progressive=True), "x").size == (64, 64)
 
 
 def test_a_file_that_is_too_large_for_an_image_is_not_read(tmp_path: Path) -> None:
@@ -486,7 +488,7 @@ def test_a_file_that_is_too_large_for_an_image_is_not_read(tmp_path: Path) -> No
 
 
 def test_reading_a_caption_takes_no_longer_if_it_is_long() -> None:
-    named = reader_of_captions(["Amber"], ["Cats"], "Seed_Images")
+    named = caption_parser(["Amber"], ["Cats"], "Seed_Images")
     assert named("A Cats image in Amber style.") == ("Amber", "Cats")
     with in_time(10):
         assert named("a" + " " * 5000 + "image in" + " " * 5000) is None
@@ -528,7 +530,7 @@ from corelib.files.json_files import read_json
 from corelib.files.torch_files import read_plain_weights
 from corelib.worlds.unlearn_canvas.image_index import read_index
 from corelib.files.image_files import read_image
-from corelib.worlds.unlearn_canvas.indexing import _read_captions as captions
+from corelib.worlds.unlearn_canvas.index_building import _read_captions as captions
 
 parquet.MOST_MEMORY = 256 * 2**20  # so that the test itself takes little
 weights = lambda path: read_plain_weights(path, "weights")

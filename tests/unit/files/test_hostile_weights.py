@@ -20,13 +20,13 @@ import torch
 from support.small_world import FP32, finish, make_classifier, make_pipeline
 
 from corelib.errors import AssetError
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.files.torch_files import read_plain_weights
 from corelib.models.base_model import BaseModel
 from corelib.models.classifier import ImageClassifier
 from corelib.models.device import Device
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Outcome
+from corelib.runs.stage_context import StageResult
 
 PARTS = {
     "unet": "diffusion_pytorch_model",
@@ -59,8 +59,8 @@ def test_a_part_of_the_pipeline_that_is_a_pickle_executes_nothing(part: str, tmp
     for weights in folder.glob("*.safetensors"):
         weights.unlink()
     torch.save({"weight": Acts(tmp_path / "acted")}, folder / f"{PARTS[part]}.bin")
-    facts = {**made.facts, "parts": {**made.facts["parts"], part: sha256_of(folder)}}
-    base = BaseModel(finish(made.folder, "pipeline", Outcome(["pipeline"], facts)))
+    facts = {**made.facts, "parts": {**made.facts["parts"], part: sha256_of_path(folder)}}
+    base = BaseModel(finish(made.folder, "pipeline", StageResult(["pipeline"], facts)))
     loads = {"unet": base.unet, "vae": base.autoencoder, "text_encoder": base.text_encoder}
     with pytest.raises(AssetError, match=f"{part}: not loadable as "):
         loads[part]()
@@ -71,8 +71,8 @@ def test_a_classifier_that_is_a_pickle_executes_nothing(tmp_path: Path) -> None:
     made: Manifest = make_classifier(tmp_path / "classifier", "style", ["Amber", "Blue"])
     path = made.folder / "classifier.pth"
     torch.save({"model_state_dict": {"fc.weight": Acts(tmp_path / "acted")}}, path)
-    network = {**made.facts["classifiers"]["style"], "sha256": sha256_of(path)}
-    changed = finish(made.folder, "classifier", Outcome(["classifier.pth"], {"classifiers": {"style": network}}))
+    network = {**made.facts["classifiers"]["style"], "sha256": sha256_of_path(path)}
+    changed = finish(made.folder, "classifier", StageResult(["classifier.pth"], {"classifiers": {"style": network}}))
     with pytest.raises(AssetError, match="not loadable as plain weights"):
         ImageClassifier(changed, "style", Device(FP32, 1))
     assert not (tmp_path / "acted").exists()

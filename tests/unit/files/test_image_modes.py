@@ -15,9 +15,9 @@ from PIL import Image, ImageCms
 
 from corelib.errors import AssetError
 from corelib.evaluation.features import _files_for_clean_fid
-from corelib.files.image_files import MOST_SCANS, START_OF_SCAN, decoded, read_image
-from corelib.files.pixels import Unusable, as_rgb
-from corelib.worlds.unlearn_canvas.indexing import fault_of
+from corelib.files.image_files import MAX_SCANS, START_OF_SCAN, decode_image, read_image
+from corelib.files.pixels import UnusableImage, as_rgb
+from corelib.worlds.unlearn_canvas.index_building import image_fault
 
 SIDE = 16
 RAMP = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)
@@ -30,16 +30,16 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def pixels_of(content: bytes) -> NDArray[np.uint8]:
-    image = decoded(content, "x")
-    assert image.mode == "RGB" and fault_of(content) is None
+    image = decode_image(content, "x")
+    assert image.mode == "RGB" and image_fault(content) is None
     return np.asarray(image)
 
 
 def refusal_of(content: bytes) -> str:
     """The sentence with which an image is refused, which is the same when it is indexed and when it is read."""
     with pytest.raises(AssetError) as said:
-        decoded(content, "x")
-    assert fault_of(content) is not None and str(said.value) == f"x: {fault_of(content)}."
+        decode_image(content, "x")
+    assert image_fault(content) is not None and str(said.value) == f"x: {image_fault(content)}."
     return str(said.value)
 
 
@@ -168,7 +168,7 @@ def test_the_first_picture_of_a_file_of_several_jpegs_is_read() -> None:
 def test_no_form_of_jpeg_has_more_scans_than_allowed(form: str) -> None:
     picture = Image.new("RGB", (SIDE, SIDE))
     content = mpo(picture, picture) if form == "MPO" else encoded(picture, "JPEG")
-    bomb = content + START_OF_SCAN * (MOST_SCANS + 1)
+    bomb = content + START_OF_SCAN * (MAX_SCANS + 1)
     assert "scans, expected at most" in refusal_of(bomb)
 
 
@@ -334,7 +334,7 @@ def test_every_mode_of_pillow_is_converted_or_refused_by_name(mode: str) -> None
     if MODES[mode]:
         assert np.asarray(as_rgb(image)).min() == 255
     else:
-        with pytest.raises(Unusable, match=f"its colours are {mode}.*, expected RGB or grey"):
+        with pytest.raises(UnusableImage, match=f"its colours are {mode}.*, expected RGB or grey"):
             as_rgb(image)
 
 

@@ -12,7 +12,7 @@ import pytest
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 from support.checkout import REPOSITORY, Checkout
 
-from corelib.files.shell_paths import fault_on_cluster, faults_of_places
+from corelib.files.shell_paths import cluster_path_fault, path_faults
 
 PARTS = [
     " ", "'", '"', "$", "$HOME", ";", "&", "(", ")", "`", "\n", "\t", "*", "?", "[x]", "{", "}", "{x}", "{a,c}",
@@ -33,7 +33,7 @@ def test_an_interpreter_is_refused_if_and_only_if_a_shell_would_not_find_it(part
         (tmp_path / name / "python").chmod(0o755)
     python = tmp_path / f"a{part}b" / "python"
     works = printed_by_shell(f"{python} -m") == "this one -m\n"  # as Snakemake writes it
-    assert bool(list(faults_of_places(python, tmp_path))) is not works
+    assert bool(list(path_faults(python, tmp_path))) is not works
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -44,13 +44,13 @@ def test_a_snakefile_is_refused_if_and_only_if_a_cluster_would_get_another_path(
     script = printed_by_shell(f'printf %s "{wrapped}"')
     submitted, in_its_step = (printed_by_shell(f"printf '%s\\n' {said}") for said in (script, command))
     works = submitted == in_its_step == f"--snakefile\n{snakefile}\n"
-    assert (fault_on_cluster(Path(snakefile)) is None) is works
+    assert (cluster_path_fault(Path(snakefile)) is None) is works
 
 
 def test_a_colon_in_the_path_of_a_clone_is_refused() -> None:
-    (said,) = faults_of_places(Path("/usr/bin/python3"), Path("/home/me/a:b"))
+    (said,) = path_faults(Path("/usr/bin/python3"), Path("/home/me/a:b"))
     assert said.startswith("/home/me/a:b: its path contains a colon, ") and "\n" not in said
-    assert not list(faults_of_places(Path("/usr/bin/python3"), Path("/home/me/it's a $clone")))
+    assert not list(path_faults(Path("/usr/bin/python3"), Path("/home/me/it's a $clone")))
 
 
 @pytest.mark.parametrize("name", ["my clone", "it's", "a$b", "a;b", "a\nb"])

@@ -18,11 +18,11 @@ from support.small_world import finish, make_pipeline
 from torch import Tensor
 
 from corelib.errors import AssetError
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.models.base_model import BaseModel
-from corelib.models.inspection import inspect_part
+from corelib.models.weight_checks import inspect_part
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Outcome
+from corelib.runs.stage_context import StageResult
 
 Tensors = dict[str, Tensor]
 PARTS = ("unet", "vae", "text_encoder")
@@ -230,9 +230,9 @@ def _cut(place: Place, ending: str) -> None:
 
 def taken_into_use(folder: Path) -> BaseModel:
     root = folder / "pipeline"
-    parts = {part.name: sha256_of(part) for part in root.iterdir() if part.is_dir()}
+    parts = {part.name: sha256_of_path(part) for part in root.iterdir() if part.is_dir()}
     facts = {"pipeline": "pipeline", "unet": "unet", "parts": parts}
-    return BaseModel(finish(folder, "pipeline", Outcome(["pipeline"], facts)))
+    return BaseModel(finish(folder, "pipeline", StageResult(["pipeline"], facts)))
 
 
 def loaded(base: BaseModel, part: str) -> Tensors:

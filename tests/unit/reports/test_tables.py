@@ -17,24 +17,24 @@ from hypothesis import strategies as st
 from support import records
 from support.checkout import REPOSITORY
 
-from corelib.evaluation.metrics import FILE, Count
-from corelib.files.hashing import sha256_of
+from corelib.evaluation.metrics import CELLS, Count
+from corelib.files.hashing import sha256_of_path
 from corelib.files.json_files import write_json
 from corelib.files.sealed_json import write_record
 from corelib.reports.tables import (
     METRICS,
     Published,
-    as_csv,
-    as_latex,
-    as_markdown,
-    as_provenance,
-    evaluated,
+    provenance_csv,
     read_published,
+    table_line,
     tabulate,
+    to_csv,
+    to_latex,
+    to_markdown,
     verdict,
 )
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.settings.reports import TableRow, TableStage
 from corelib.study.loading import load_study
 from corelib.study.plan import Plan
@@ -57,15 +57,17 @@ def cells(folder: Path, numbers: dict, flagged: int = 0, diverged_at: int | None
     """The manifest of an evaluated run in `folder`."""
     counts = {name: {"k": numbers[name][0], "n": numbers[name][1]} for name in ("UA", "IRA", "CRA")}
     distances = {name: numbers[name] for name in ("FID", "FID_of_original")}
-    write_json(folder / FILE, {**counts, **distances, "flagged": flagged, "diverged_at": diverged_at})
-    return records.manifest(folder, {FILE: sha256_of(folder / FILE)}, stage="cells")
+    write_json(folder / CELLS, {**counts, **distances, "flagged": flagged, "diverged_at": diverged_at})
+    return records.manifest(folder, {CELLS: sha256_of_path(folder / CELLS)}, stage="cells")
 
 
 def row(name: str, title: str, task: str = "Forget01") -> TableRow:
     return TableRow(task=task, row=name, title=title, cells=f"{task}/{name}")
 
 
-def table(folder: Path, comparable: bool = True, published: str | None = "table1", **evaluations: Manifest) -> Work:
+def table(
+    folder: Path, comparable: bool = True, published: str | None = "table1", **evaluations: Manifest
+) -> StageContext:
     """Tabulate ESD and CORE of two tasks, CORE of the second one diverged."""
     rows = [
         row("esd", "ESD"),
@@ -85,7 +87,7 @@ def table(folder: Path, comparable: bool = True, published: str | None = "table1
         published=[line[1:] for line in PUBLISHED if line[0] == published],
         comparable=comparable,
     )
-    work = Work(folder / "table", "0" * 64, inputs | evaluations)
+    work = StageContext(folder / "table", "0" * 64, inputs | evaluations)
     work.folder.mkdir()
     outcome = tabulate(settings, work)
     assert outcome.files == [
@@ -147,8 +149,8 @@ def test_every_row_of_every_table_of_the_paper_meets_its_published_numbers():
 
 
 def test_a_title_with_a_comma_stays_one_column(tmp_path):
-    line = evaluated(row("esd", 'ESD, "guided"'), cells(tmp_path / "run", ESD))
-    assert list(csv.reader(io.StringIO(as_csv([line]))))[1][:2] == ["Forget01", 'ESD, "guided"']
+    line = table_line(row("esd", 'ESD, "guided"'), cells(tmp_path / "run", ESD))
+    assert list(csv.reader(io.StringIO(to_csv([line]))))[1][:2] == ["Forget01", 'ESD, "guided"']
 
 
 def test_the_total_is_the_sum_of_the_printed_values(tmp_path):
@@ -223,41 +225,41 @@ CORE (ours) (diverged at step 71; 2 images constant or not finite) & 96.67 & 93.
 
 
 def test_latex_escapes_its_special_characters(tmp_path):
-    line = evaluated(row("x", r"A_b & 50% {c}\ ~^#$"), cells(tmp_path / "run", CORE))
-    assert r"A\_b \& 50\% \{c\}\textbackslash{} \textasciitilde{}\textasciicircum{}\#\$ & 93.33" in as_latex([line])
+    line = table_line(row("x", r"A_b & 50% {c}\ ~^#$"), cells(tmp_path / "run", CORE))
+    assert r"A\_b \& 50\% \{c\}\textbackslash{} \textasciitilde{}\textasciicircum{}\#\$ & 93.33" in to_latex([line])
 
 
 def test_equal_best_totals_are_both_bold(tmp_path):
-    lines = [evaluated(row(name, name), cells(tmp_path / name, CORE)) for name in ("first", "second")]
-    assert as_markdown(lines).count("**387.44**") == 2
+    lines = [table_line(row(name, name), cells(tmp_path / name, CORE)) for name in ("first", "second")]
+    assert to_markdown(lines).count("**387.44**") == 2
 
 
 @pytest.mark.parametrize("doubt", [{"diverged_at": 0}, {"flagged": 1}])
 def test_a_row_with_a_remark_is_never_bold_and_the_best_of_the_others_is(tmp_path, doubt):
-    best = evaluated(row("best", "Best"), cells(tmp_path / "best", CORE, **doubt))
-    second = evaluated(row("second", "Second"), cells(tmp_path / "second", ESD))
-    for text, bold in ((as_markdown([best, second]), "**{}**"), (as_latex([best, second]), r"\textbf{{{}}}")):
+    best = table_line(row("best", "Best"), cells(tmp_path / "best", CORE, **doubt))
+    second = table_line(row("second", "Second"), cells(tmp_path / "second", ESD))
+    for text, bold in ((to_markdown([best, second]), "**{}**"), (to_latex([best, second]), r"\textbf{{{}}}")):
         assert bold.format("359.44") in text
         assert "387.44" in text and bold.format("387.44") not in text
-    assert "**" not in as_markdown([best])
-    assert r"\textbf" not in as_latex([best])
+    assert "**" not in to_markdown([best])
+    assert r"\textbf" not in to_latex([best])
 
 
 def test_a_total_that_is_no_number_is_never_bold_and_the_best_of_the_others_is(tmp_path):
-    good = evaluated(row("good", "Good"), cells(tmp_path / "good", ESD))
-    strange = replace(evaluated(row("strange", "Strange"), cells(tmp_path / "strange", CORE)), sfid=Decimal("NaN"))
+    good = table_line(row("good", "Good"), cells(tmp_path / "good", ESD))
+    strange = replace(table_line(row("strange", "Strange"), cells(tmp_path / "strange", CORE)), sfid=Decimal("NaN"))
     for lines in ([good, strange], [strange, good]):
-        assert as_markdown(lines).count("**") == 2 and "**359.44**" in as_markdown(lines)
-        assert as_latex(lines).count(r"\textbf") == 1 and r"\textbf{359.44}" in as_latex(lines)
+        assert to_markdown(lines).count("**") == 2 and "**359.44**" in to_markdown(lines)
+        assert to_latex(lines).count(r"\textbf") == 1 and r"\textbf{359.44}" in to_latex(lines)
 
 
 def test_the_remark_on_one_image_is_in_the_singular(tmp_path):
-    line = evaluated(row("esd", "ESD"), cells(tmp_path / "run", ESD, flagged=1))
+    line = table_line(row("esd", "ESD"), cells(tmp_path / "run", ESD, flagged=1))
     assert line.remark == "1 image constant or not finite"
 
 
 def test_a_run_that_diverged_at_its_first_step_has_a_remark(tmp_path):
-    assert evaluated(row("esd", "ESD"), cells(tmp_path / "run", ESD, diverged_at=0)).remark == "diverged at step 0"
+    assert table_line(row("esd", "ESD"), cells(tmp_path / "run", ESD, diverged_at=0)).remark == "diverged at step 0"
 
 
 # The cells behind it
@@ -310,14 +312,14 @@ def test_provenance_names_run_commit_and_device_of_each_job_behind_a_cell(tmp_pa
         share = record(tmp_path, f"share/{shard}", "c2", device)
         (share / "manifest.provenance.json").rename(samples / f"shards/{shard}.provenance.json")
     record(runs, "unlearning/core", "c1", "A100")
-    line = evaluated(row("core", "CORE"), evaluations)
-    stages = {metric: [origin.stage for origin in line.made_by(metric)] for metric in ("UA", "SFID", "Total")}
+    line = table_line(row("core", "CORE"), evaluations)
+    stages = {metric: [origin.stage for origin in line.jobs_behind(metric)] for metric in ("UA", "SFID", "Total")}
     assert stages == {
         "UA": ["unlearning", "samples", "samples", "predictions"],
         "SFID": ["unlearning", "samples", "samples", "fid", "samples", "fid"],
         "Total": ["unlearning", "samples", "samples", "predictions", "fid", "samples", "fid"],
     }
-    made = list(csv.DictReader(as_provenance([line]).splitlines()))
+    made = list(csv.DictReader(provenance_csv([line]).splitlines()))
     said = [[job[key] for key in ("metric", "stage", "run", "commit", "device")] for job in made[:4]]
     assert [(metric, stage, run.removesuffix(DIGEST), *rest) for metric, stage, run, *rest in said] == [
         ("UA", "unlearning", "core", "c1", "A100"), ("UA", "samples", "core", "c2", "A100"),
@@ -330,12 +332,12 @@ def test_a_job_whose_record_is_damaged_or_gone_is_listed_as_not_on_record(tmp_pa
     folder = record(tmp_path / "runs", "cells/core", "c4", "cpu", predictions="predictions/core")
     evaluations = cells(folder, CORE)
     path = record(tmp_path / "runs", "predictions/core", "c3", "A100") / "manifest.provenance.json"
-    (origin,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
+    (origin,) = table_line(row("core", "CORE"), evaluations).jobs_behind("UA")
     assert (origin.run, origin.device, origin.host) == (f"core{DIGEST}", "A100", "here")
     path.write_text(path.read_text().replace("here", "hare"))
-    (damaged,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
+    (damaged,) = table_line(row("core", "CORE"), evaluations).jobs_behind("UA")
     path.unlink()
-    (gone,) = evaluated(row("core", "CORE"), evaluations).made_by("UA")
+    (gone,) = table_line(row("core", "CORE"), evaluations).jobs_behind("UA")
     assert damaged == gone and (gone.run, gone.commit, gone.device) == (f"core{DIGEST}", None, "not on record")
 
 

@@ -21,16 +21,16 @@ from support.records import EXECUTION, manifest, specification
 from corelib.errors import ArtefactError
 from corelib.runs import fingerprint
 from corelib.runs.fingerprint import (
-    COMPUTES_WITH,
     NUMERICAL_PACKAGES,
+    NUMERICAL_REQUIREMENTS,
     _imports,
     _unparse,
-    code_of,
+    code_digests,
     digest_of_modules,
-    packages_of,
+    package_versions,
 )
 from corelib.runs.manifest import Manifest
-from corelib.runs.run import Run, slugged
+from corelib.runs.run import Run, slugify
 from corelib.runs.specification import Execution, digest_of
 from corelib.runs.upstream import trained_behind
 from corelib.settings.evaluation import Classification, PredictionsStage
@@ -127,7 +127,7 @@ def test_a_run_that_lies_there_under_another_name_is_that_run(tmp_path: Path, mo
 
 
 def test_the_import_closure_is_followed_and_the_frame_of_jobs_left_out() -> None:
-    modules = code_of(SCRIPT)
+    modules = code_digests(SCRIPT)
     assert {
         "classify.py",
         "corelib.evaluation.classification",
@@ -135,7 +135,7 @@ def test_the_import_closure_is_followed_and_the_frame_of_jobs_left_out() -> None
         "corelib.settings.section",
     } <= modules.keys()
     assert "corelib.runs.job" not in modules
-    assert {"torch", "timm", "pillow"} <= packages_of(SCRIPT).keys()
+    assert {"torch", "timm", "pillow"} <= package_versions(SCRIPT).keys()
 
 
 @pytest.mark.parametrize("package", NUMERICAL_PACKAGES.values())
@@ -143,18 +143,18 @@ def test_what_a_numerical_package_declares_to_require_counts(package: str) -> No
     declared = {Requirement(text) for text in importlib.metadata.requires(package) or []}
     always = {found.name for found in declared if found.marker is None or found.marker.evaluate({"extra": ""})}
     assert {canonicalize_name(name) for name in always} & {*NUMERICAL_PACKAGES.values()} <= {
-        *COMPUTES_WITH.get(package, ())
+        *NUMERICAL_REQUIREMENTS.get(package, ())
     }
 
 
 def test_the_digest_of_a_module_does_not_depend_on_its_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def digest_of(code: str) -> str:
         (path := tmp_path / f"{len(list(tmp_path.iterdir()))}.py").write_text(code)
-        monkeypatch.setattr(fingerprint, "file_of", lambda name: path)
+        monkeypatch.setattr(fingerprint, "source_file", lambda name: path)
         return digest_of_modules(path.name)
 
-    drawn = digest_of("from corelib.runs.stage import Work\nimport numpy as np\n\ndef draw(): return 1\n")
-    assert digest_of("from corelib.runs.stage import Work\n\ndef draw():\n    return 1\n") == drawn
+    drawn = digest_of("from corelib.runs.stage_context import Work\nimport numpy as np\n\ndef draw(): return 1\n")
+    assert digest_of("from corelib.runs.stage_context import Work\n\ndef draw():\n    return 1\n") == drawn
     assert digest_of("import numpy as np\n\ndef draw(): return 2\n") != drawn
 
 
@@ -171,7 +171,7 @@ def test_of_imports_for_type_checkers_only_those_that_run_are_followed(tmp_path:
 
 
 def test_slugs_are_parts_of_paths() -> None:
-    assert slugged("CA_model-Forget06/../x y") == "ca_model-forget06-x-y"
+    assert slugify("CA_model-Forget06/../x y") == "ca_model-forget06-x-y"
 
 
 @pytest.mark.parametrize("study", ["paper", "tiny"])

@@ -14,7 +14,7 @@ from support.checkout import REPOSITORY
 
 from corelib.files.yaml_files import read_yaml
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES
-from corelib.runs.gpu import advice_for_driver
+from corelib.runs.gpu import driver_advice
 from corelib.runs.pins import differing_versions
 
 
@@ -65,7 +65,7 @@ def test_a_driver_that_is_too_old_is_said_with_the_command_that_helps(
     program.write_text(f"#!/bin/sh\necho {found}\n" if found else "#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert advice_for_driver(cuda) == said
+    assert driver_advice(cuda) == said
 
 
 def test_the_versions_that_the_workflow_was_made_for() -> None:

@@ -15,7 +15,14 @@ from support.checkout import REPOSITORY
 
 from corelib.errors import DeviceError
 from corelib.runs import gpu as gpus
-from corelib.runs.gpu import CHOSEN, SCHEDULERS, check_that_it_computes, gpus_of_this_machine, max_jobs_on_gpus, one_gpu
+from corelib.runs.gpu import (
+    SCHEDULER_VARIABLES,
+    VISIBLE_DEVICES,
+    check_assigned_gpu,
+    list_gpus,
+    max_jobs_on_gpus,
+    one_gpu,
+)
 
 JOB = """
 import os, sys, time
@@ -30,7 +37,7 @@ with one_gpu(Path(sys.argv[1]), seconds_between_looks=0.05):
 
 @pytest.fixture(autouse=True)
 def no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (CHOSEN, *SCHEDULERS):
+    for name in (VISIBLE_DEVICES, *SCHEDULER_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -78,12 +85,12 @@ def test_the_gpu_of_a_killed_job_is_free_at_once(tmp_path: Path) -> None:
 
 
 def test_of_several_named_gpus_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(CHOSEN, "2,5")
+    monkeypatch.setenv(VISIBLE_DEVICES, "2,5")
     with one_gpu(tmp_path / "locks"):
-        assert os.environ[CHOSEN] == "2"
+        assert os.environ[VISIBLE_DEVICES] == "2"
         said = job(tmp_path / "locks", 0).communicate(timeout=60)[0]  # it sees only this GPU, which is taken here
         assert said.split()[0] == "2"
-    assert os.environ[CHOSEN] == "2,5"
+    assert os.environ[VISIBLE_DEVICES] == "2,5"
 
 
 @pytest.mark.usefixtures("three_gpus")
@@ -91,29 +98,29 @@ def test_of_several_named_gpus_one_is_taken(tmp_path: Path, monkeypatch: pytest.
 def test_where_one_or_none_is_chosen_nothing_is_touched(
     chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(CHOSEN, chosen)
+    monkeypatch.setenv(VISIBLE_DEVICES, chosen)
     with one_gpu(tmp_path / "locks"), one_gpu(tmp_path / "locks"):
-        assert os.environ[CHOSEN] == chosen
+        assert os.environ[VISIBLE_DEVICES] == chosen
     assert not (tmp_path / "locks").exists()
 
 
 @pytest.mark.usefixtures("three_gpus")
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", SCHEDULER_VARIABLES)
 def test_in_a_schedulers_job_nothing_is_touched(
     scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(scheduler, "7")
     with one_gpu(tmp_path / "locks"):
-        assert CHOSEN not in os.environ
-    monkeypatch.setenv(CHOSEN, "1")
+        assert VISIBLE_DEVICES not in os.environ
+    monkeypatch.setenv(VISIBLE_DEVICES, "1")
     with one_gpu(tmp_path / "locks"):
-        assert os.environ[CHOSEN] == "1"
+        assert os.environ[VISIBLE_DEVICES] == "1"
     assert not (tmp_path / "locks").exists()
 
 
 def test_in_an_allocation_of_several_gpus_each_job_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv(CHOSEN, "0,1")
+    monkeypatch.setenv(VISIBLE_DEVICES, "0,1")
     jobs = [job(tmp_path / "locks", 1) for _ in range(2)]
     assert {process.communicate(timeout=60)[0].split()[0] for process in jobs} == {"0", "1"}
 
@@ -137,10 +144,10 @@ def test_instances_of_a_gpu_take_its_place_and_each_job_has_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver_that_lists(LISTING_WITH_MIG, tmp_path, monkeypatch)
-    assert gpus_of_this_machine() == ["MIG-1111", "MIG-GPU-aaaa/2/0", "GPU-bbbb"]
+    assert list_gpus() == ["MIG-1111", "MIG-GPU-aaaa/2/0", "GPU-bbbb"]
     assert max_jobs_on_gpus() == 3
     jobs = [job(tmp_path / "locks", 1) for _ in range(3)]
-    assert {process.communicate(timeout=60)[0].split()[0] for process in jobs} == set(gpus_of_this_machine())
+    assert {process.communicate(timeout=60)[0].split()[0] for process in jobs} == set(list_gpus())
 
 
 @pytest.mark.parametrize(
@@ -160,7 +167,7 @@ def test_cuda_reads_the_names_of_devices_to_the_first_that_is_none(
     value: str, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver_that_lists(LISTING_WITH_MIG, tmp_path, monkeypatch)
-    monkeypatch.setenv(CHOSEN, value)
+    monkeypatch.setenv(VISIBLE_DEVICES, value)
     assert max_jobs_on_gpus() == (len(names) or None)
     jobs = [job(tmp_path / "locks", 1) for _ in range(2)]
     seen = {process.communicate(timeout=60)[0].rsplit("\n", 2)[0].rsplit(" ", 1)[0] for process in jobs}
@@ -169,9 +176,9 @@ def test_cuda_reads_the_names_of_devices_to_the_first_that_is_none(
 
 def test_a_machine_without_gpus_has_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpus_of_this_machine() == []
+    assert list_gpus() == []
     with one_gpu(tmp_path / "locks"):
-        assert CHOSEN not in os.environ
+        assert VISIBLE_DEVICES not in os.environ
 
 
 def test_a_driver_that_does_not_answer_leaves_nothing_to_choose(
@@ -181,8 +188,8 @@ def test_a_driver_that_does_not_answer_leaves_nothing_to_choose(
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(gpus, "PATIENCE", 0.2)
-    assert gpus_of_this_machine() == []
+    monkeypatch.setattr(gpus, "QUERY_TIMEOUT", 0.2)
+    assert list_gpus() == []
     assert "nvidia-smi has not responded" in caplog.text
 
 
@@ -226,18 +233,18 @@ def test_a_job_that_was_given_a_gpu_does_not_compute_on_the_cpu_instead(
     given: str, scheduled: bool, has_nvidia: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The CPU has another precision, which is not part of the address of the result."""
-    monkeypatch.setenv(CHOSEN, given)
+    monkeypatch.setenv(VISIBLE_DEVICES, given)
     if scheduled:
         monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(gpus, "_has_nvidia", lambda: has_nvidia)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     if refused:
         with pytest.raises(DeviceError, match=r"CUDA_VISIBLE_DEVICES is '0' .* can use no GPU there"):
-            check_that_it_computes()
+            check_assigned_gpu()
     else:
-        check_that_it_computes()
+        check_assigned_gpu()
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    check_that_it_computes()
+    check_assigned_gpu()
 
 
 @pytest.mark.parametrize(("given", "warns"), [(None, True), ("0", True), ("", False), ("-1", False)])
@@ -245,8 +252,8 @@ def test_a_workstation_is_told_that_its_gpu_is_not_used_unless_it_hides_it(
     given: str | None, warns: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if given is not None:
-        monkeypatch.setenv(CHOSEN, given)
+        monkeypatch.setenv(VISIBLE_DEVICES, given)
     monkeypatch.setattr(gpus, "_has_nvidia", lambda: True)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    check_that_it_computes()
+    check_assigned_gpu()
     assert bool(caplog.records) == warns

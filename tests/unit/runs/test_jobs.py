@@ -12,7 +12,7 @@ from support.hand_made import write_manifest
 from support.toy_job import MADE, UNFINISHED, Toy, toy_at
 
 from corelib.files.sealed_json import has_its_seal, sealed
-from corelib.runs.job import INTERRUPTED
+from corelib.runs.job import INTERRUPTED_STATUS
 from corelib.runs.manifest import read_manifest
 from corelib.runs.owner import Owner, owner_as_json
 from corelib.runs.specification import digest_of
@@ -192,7 +192,7 @@ def test_a_job_that_has_lost_its_run_takes_the_result_of_the_one_that_has_it(toy
 def test_a_job_that_is_asked_to_end_leaves_nothing_half_made(asking: signal.Signals, toy: Toy) -> None:
     job = toy.in_the_middle()
     job.send_signal(asking)
-    assert job.wait(30) == INTERRUPTED
+    assert job.wait(30) == INTERRUPTED_STATUS
     assert toy.left() == UNFINISHED
     assert f"received {asking.name}" in toy.log
     assert "Traceback" not in toy.log
@@ -207,7 +207,7 @@ def test_a_job_whose_predecessor_was_killed_does_not_wait_for_it(toy: Toy) -> No
     again = toy.start()
     toy.waits_for(lambda: toy.attempts == 2)
     again.terminate()
-    assert again.wait(30) == INTERRUPTED
+    assert again.wait(30) == INTERRUPTED_STATUS
 
 
 @pytest.mark.parametrize("toy", ["fails"], indirect=True)

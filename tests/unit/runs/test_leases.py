@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.checkout import REPOSITORY
 
-from corelib.runs.lease import Lease, Taken
+from corelib.runs.lease import Lease, LeaseTaken
 from corelib.runs.owner import Owner, owner_as_json, read_owner
 
 HOLDER = """
@@ -159,7 +159,7 @@ def test_who_has_lost_it_is_asked_to_end(tmp_path: Path) -> None:
 def test_who_cannot_wait_is_told_who_has_it(tmp_path: Path) -> None:
     first, second = lease(tmp_path / "lease"), lease(tmp_path / "lease")
     first.take(patience=0)
-    with pytest.raises(Taken, match=f"process {os.getpid()} on "):
+    with pytest.raises(LeaseTaken, match=f"process {os.getpid()} on "):
         second.take(patience=0)
     first.give_back()
     second.take(patience=0)
@@ -172,7 +172,7 @@ def test_who_cannot_wait_watches_another_machine_for_a_sign_of_life(tmp_path: Pa
     left_by(path, host="elsewhere")
     living = threading.Timer(0.5, os.utime, [path])
     living.start()
-    with pytest.raises(Taken):
+    with pytest.raises(LeaseTaken):
         lease(path).take(patience=0)
     living.join()
     mine = lease(path)

@@ -15,7 +15,7 @@ import pytest
 from support.checkout import REPOSITORY, Checkout
 from support.toy_job import Toy, toy_at
 
-from corelib.runs.packages import TAKEN_UP
+from corelib.runs.packages import FORBIDDEN_PACKAGES
 
 INSTALLED = Path(sysconfig.get_path("purelib"))
 TIMM = f"timm {importlib.metadata.version('timm')}"
@@ -195,7 +195,7 @@ def rows_about_packages() -> list[str]:
 
 
 def test_the_page_lists_the_packages_that_are_refused() -> None:
-    assert sorted(rows_about_packages()) == sorted(TAKEN_UP)
+    assert sorted(rows_about_packages()) == sorted(FORBIDDEN_PACKAGES)
 
 
 @pytest.mark.parametrize("name", rows_about_packages())

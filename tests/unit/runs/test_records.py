@@ -13,11 +13,11 @@ from support import hand_made, records
 from corelib.commands.verify import verify_results
 from corelib.errors import ArtefactError
 from corelib.files.json_files import write_json
-from corelib.files.sealed_json import SealedRecord, is_as_written, sealed, write_record
+from corelib.files.sealed_json import SealedRecord, bytes_match, sealed, write_record
 from corelib.runs.layout import RESULTS, RUNS
 from corelib.runs.manifest import ManifestRecord, read_manifest
 from corelib.runs.owner import Owner, owner_as_json, read_owner
-from corelib.runs.provenance import read_provenance
+from corelib.runs.provenance_record import read_provenance
 from corelib.runs.specification import read_specification
 from corelib.sampling.batch_record import BatchRecord, read_batch
 
@@ -67,7 +67,7 @@ def test_a_record_that_is_read_is_the_one_that_was_written(kind: str, tmp_path: 
     write_record(path, written)
     read = reader(path)
     assert read.content == written.content == json.loads(path.read_text())
-    assert is_as_written(path, read)
+    assert bytes_match(path, read)
 
 
 @pytest.mark.parametrize("kind", RECORDS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from corelib.runs.active_jobs import running_jobs
+from corelib.runs.active_jobs import find_active_jobs
 from corelib.runs.owner import Owner, owner_as_json
 
 QUARTER_OF_AN_HOUR = 900
@@ -36,24 +36,24 @@ def renew(lease: Path) -> None:
 
 def test_a_job_that_renews_its_lease_lives_whatever_its_clock_says(lease: Path) -> None:
     threading.Timer(1.0, renew, [lease]).start()
-    (job,) = running_jobs(patience=10)
+    (job,) = find_active_jobs(patience=10)
     assert job.lives
 
 
 @pytest.mark.usefixtures("lease")
 def test_a_job_that_slurm_knows_lives() -> None:
     began = time.monotonic()
-    (job,) = running_jobs({"7"}, patience=10)
+    (job,) = find_active_jobs({"7"}, patience=10)
     assert job.lives and time.monotonic() - began < 1
 
 
 @pytest.mark.usefixtures("lease")
 def test_a_job_that_nobody_knows_and_that_renews_nothing_has_died() -> None:
-    (job,) = running_jobs({"8"}, patience=1.5)
+    (job,) = find_active_jobs({"8"}, patience=1.5)
     assert not job.lives and "presumed dead" in str(job)
 
 
 def test_a_job_that_ends_while_it_is_watched_has_not_died(lease: Path) -> None:
     threading.Timer(0.5, lease.unlink).start()
-    (job,) = running_jobs(patience=10)
+    (job,) = find_active_jobs(patience=10)
     assert job.lives

@@ -12,7 +12,7 @@ from support.checkout import REPOSITORY, Checkout
 from support.toy_job import Toy, toy_at
 
 from corelib.errors import ConfigurationError
-from corelib.runs.environment import CLEARED, FIXED, KEPT, RECORDED, check_variables, prepare
+from corelib.runs.environment import ALLOWED, CLEARED_PATTERNS, FIXED, RECORDED, check_variables, prepare_environment
 
 PAGE = REPOSITORY / "docs/variables.md"
 
@@ -42,9 +42,9 @@ def cleared_names() -> list[str]:
 
 
 def test_the_page_and_the_code_list_the_same_variables() -> None:
-    assert sorted(treated("cleared")) == sorted(CLEARED)
+    assert sorted(treated("cleared")) == sorted(CLEARED_PATTERNS)
     assert sorted(treated("recorded")) == sorted(RECORDED)
-    assert sorted(treated("kept")) == sorted(KEPT)
+    assert sorted(treated("kept")) == sorted(ALLOWED)
     assert fixed() == {**FIXED, "PYTHONPATH": "the repository"}
     assert {treatment.partition(":")[0] for _, _, treatment in rows()} == {"cleared", "recorded", "kept", "fixed"}
     assert len(cleared_names()) > 120
@@ -74,7 +74,7 @@ def test_a_process_that_the_snakefile_starts_has_every_variable_as_the_page_says
 
 @pytest.mark.parametrize("name", cleared_names())
 def test_a_job_refuses_a_variable_that_has_come_back(name: str) -> None:
-    prepare(variables := {"PATH": "/bin"}, REPOSITORY)
+    prepare_environment(variables := {"PATH": "/bin"}, REPOSITORY)
     check_variables(variables)
     with pytest.raises(ConfigurationError, match=re.escape(f"{name} is 'here again', expected no such variable")):
         check_variables(variables | {name: "here again"})
@@ -82,7 +82,7 @@ def test_a_job_refuses_a_variable_that_has_come_back(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(FIXED))
 def test_a_job_refuses_another_value_of_a_variable_that_is_fixed(name: str) -> None:
-    prepare(variables := {name: "other"}, REPOSITORY)
+    prepare_environment(variables := {name: "other"}, REPOSITORY)
     assert variables[name] == FIXED[name]
     with pytest.raises(ConfigurationError, match=f"{name} is 'other', expected {FIXED[name]}"):
         check_variables(variables | {name: "other"})
@@ -90,7 +90,7 @@ def test_a_job_refuses_another_value_of_a_variable_that_is_fixed(name: str) -> N
 
 def test_a_job_takes_what_is_kept_or_recorded() -> None:
     users = dict.fromkeys([*treated("kept"), *treated("recorded")], "1")
-    prepare(variables := dict(users), REPOSITORY)
+    prepare_environment(variables := dict(users), REPOSITORY)
     check_variables(variables)
     assert variables.items() >= users.items()
 

@@ -27,13 +27,13 @@ from support.small_world import (
 from corelib.errors import ArtefactError, AssetError
 from corelib.evaluation.classification import classify_images
 from corelib.evaluation.predictions import read_predictions
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import CROSS_ATTENTION, DELTA, load_delta
-from corelib.models.guidance import guided
+from corelib.models.delta import CROSS_ATTENTION, DELTA_FILE, load_delta
+from corelib.models.guidance import apply_guidance
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.sampling.collection import gather_samples
 from corelib.sampling.grid import IMAGES, image_name, record_path
 from corelib.sampling.sampler import Sampler, initial_noise, sample_shard
@@ -55,7 +55,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
 def delta(material: dict[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("delta")
     settings = unlearning_settings(PAPER.methods["core"].objective, learning_rate=1e-2)
-    return finish(folder, "unlearning", unlearn(settings, Work(folder, "digest", material, 1, 1e9)))
+    return finish(folder, "unlearning", unlearn(settings, StageContext(folder, "digest", material, 1, 1e9)))
 
 
 def sampled(
@@ -63,11 +63,11 @@ def sampled(
 ) -> dict[str, str]:
     """Sample a run; the sha256 of every image by name."""
     folder.mkdir(exist_ok=True)
-    work = Work(folder, "digest", material)
+    work = StageContext(folder, "digest", material)
     for shard in order or range(shards):
         sample_shard(settings, work, shard, shards)
     gather_samples(settings, work)
-    return {path.name: sha256_of(path) for path in sorted((folder / IMAGES).glob("*.jpg"))}
+    return {path.name: sha256_of_path(path) for path in sorted((folder / IMAGES).glob("*.jpg"))}
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_a_damaged_image_is_sampled_again(
     with pytest.raises(
         ArtefactError, match=r"00001\.json: an image of its batch .* is missing, damaged, or from another build"
     ):
-        gather_samples(samples_settings(GRID), Work(tmp_path, "digest", material))
+        gather_samples(samples_settings(GRID), StageContext(tmp_path, "digest", material))
     assert sampled(samples_settings(GRID), tmp_path, material) == undisturbed
 
 
@@ -139,7 +139,8 @@ def test_the_images_of_one_run_are_of_one_build_of_its_model(
 ) -> None:
     """A delta may be trained again, with other bits, after some shards of its images have been sampled."""
     before, after = (
-        Work(tmp_path, "digest", material, trained={"unlearning/x-0123456789ab": seal}) for seal in ("old", "new")
+        StageContext(tmp_path, "digest", material, trained={"unlearning/x-0123456789ab": seal})
+        for seal in ("old", "new")
     )
     sample_shard(samples_settings(GRID), before, 0, 2)
     sample_shard(samples_settings(GRID), after, 1, 2)
@@ -147,11 +148,11 @@ def test_the_images_of_one_run_are_of_one_build_of_its_model(
         gather_samples(samples_settings(GRID), after)
     sample_shard(samples_settings(GRID), after, 0, 2)
     gather_samples(samples_settings(GRID), after)
-    assert {path.name: sha256_of(path) for path in (tmp_path / IMAGES).glob("*.jpg")} == undisturbed
+    assert {path.name: sha256_of_path(path) for path in (tmp_path / IMAGES).glob("*.jpg")} == undisturbed
 
 
 def test_another_batch_size_differs_by_rounding_only(material: dict[str, Manifest], tmp_path: Path) -> None:
-    work = Work(tmp_path, "digest", material)
+    work = StageContext(tmp_path, "digest", material)
     images = [GRID[0], GRID[3]]
     pair = Sampler(samples_settings(GRID, batch=2), work).images_of(images)
     single = [Sampler(samples_settings(GRID, batch=1), work).images_of([image])[0] for image in images]
@@ -164,7 +165,7 @@ def test_images_equal_those_of_diffusers_own_pipeline(
 ) -> None:
     settings = samples_settings(GRID)
     inputs = material | ({"delta": delta} if unlearned else {})
-    ours = Sampler(settings, Work(tmp_path, "digest", inputs)).images_of(GRID[:3])
+    ours = Sampler(settings, StageContext(tmp_path, "digest", inputs)).images_of(GRID[:3])
 
     base = BaseModel(material["pipeline"])
     pipeline = StableDiffusionPipeline.from_pretrained(
@@ -175,7 +176,7 @@ def test_images_equal_those_of_diffusers_own_pipeline(
         steps_offset=1, set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading"
     )
     if unlearned:
-        load_delta(delta.file(DELTA), pipeline.unet, base.identity)
+        load_delta(delta.file(DELTA_FILE), pipeline.unet, base.unet_sha256)
     theirs = pipeline(
         prompt=[settings.wording.prompt(style, object_) for style, object_, _ in GRID[:3]],
         latents=initial_noise(GRID[:3], (4, 8, 8)),
@@ -211,7 +212,7 @@ def test_constant_and_non_finite_images_are_flagged_or_for_the_original_model_an
 ) -> None:
     settings = samples_settings(GRID[:2])
     for inputs in (material, material | {"delta": delta}):
-        sampler = Sampler(settings, Work(tmp_path, "digest", inputs))
+        sampler = Sampler(settings, StageContext(tmp_path, "digest", inputs))
         sampler.autoencoder = Failing(sampler.autoencoder, value)
         if inputs is material:
             with pytest.raises(ArtefactError, match="the original model sampled a constant or non-finite image"):
@@ -227,7 +228,7 @@ def classified(samples: Manifest, folder: Path, batch: int) -> Any:
         "style_classifier": make_classifier(folder / "style", "style", STYLES),
         "object_classifier": make_classifier(folder / "object", "object", OBJECTS),
     }
-    work = Work(folder / "predictions", "digest", {"samples": samples, **classifiers})
+    work = StageContext(folder / "predictions", "digest", {"samples": samples, **classifiers})
     work.folder.mkdir()
     outcome = classify_images(PredictionsStage(classification=Classification(batch=batch)), work)
     return read_predictions(finish(work.folder, "predictions", outcome)).set_index(["style", "object", "seed"])
@@ -240,7 +241,7 @@ def test_predictions_do_not_depend_on_the_order_of_the_grid(material: dict[str, 
         folder = tmp_path / name
         folder.mkdir()
         settings = samples_settings(grid, batch=1)
-        work = Work(folder / "samples", "digest", material)
+        work = StageContext(folder / "samples", "digest", material)
         work.folder.mkdir()
         sample_shard(settings, work, 0, 1)
         samples = finish(work.folder, "samples", gather_samples(settings, work))
@@ -250,7 +251,7 @@ def test_predictions_do_not_depend_on_the_order_of_the_grid(material: dict[str, 
 
 def test_a_classifier_with_another_number_of_classes_is_refused(material: dict[str, Manifest], tmp_path: Path) -> None:
     settings = samples_settings(GRID)
-    work = Work(tmp_path / "samples", "digest", material)
+    work = StageContext(tmp_path / "samples", "digest", material)
     work.folder.mkdir()
     sample_shard(settings, work, 0, 1)
     samples = finish(work.folder, "samples", gather_samples(settings, work))
@@ -259,7 +260,9 @@ def test_a_classifier_with_another_number_of_classes_is_refused(material: dict[s
     wrong = wrong.model_copy(update={"facts": facts})
     inputs = {"samples": samples, "style_classifier": wrong}
     with pytest.raises(AssetError, match=r"classifier\.pth: not the .* \(the classifier has 4 classes, expected 5\)"):
-        classify_images(PredictionsStage(classification=Classification(batch=4)), Work(tmp_path, "digest", inputs))
+        classify_images(
+            PredictionsStage(classification=Classification(batch=4)), StageContext(tmp_path, "digest", inputs)
+        )
 
 
 def test_a_base_model_that_changed_after_its_adoption_is_refused(material: dict[str, Manifest], tmp_path: Path) -> None:
@@ -274,20 +277,20 @@ def test_a_base_model_that_changed_after_its_adoption_is_refused(material: dict[
 def test_noise_within_a_trajectory_is_addressed_too(material: dict[str, Manifest], tmp_path: Path) -> None:
     content = samples_settings(GRID).model_dump()
     content["sampling"]["scheduler"]["eta"] = 1.0
-    sampler = Sampler(SamplesStage.model_validate(content), Work(tmp_path, "digest", material))
+    sampler = Sampler(SamplesStage.model_validate(content), StageContext(tmp_path, "digest", material))
     one, other = (sampler.images_of(images) for images in ([GRID[0], GRID[1]], [GRID[1], GRID[0]]))
     torch.testing.assert_close(one, other.flip(0), atol=1e-5, rtol=0)
-    deterministic = Sampler(samples_settings(GRID), Work(tmp_path, "digest", material)).images_of(GRID[:2])
+    deterministic = Sampler(samples_settings(GRID), StageContext(tmp_path, "digest", material)).images_of(GRID[:2])
     assert not torch.allclose(one, deterministic, atol=1e-3)
 
 
 def test_only_cross_attention_is_taken_from_a_delta(delta: Manifest) -> None:
     from safetensors.torch import load_file
 
-    assert all(CROSS_ATTENTION in name for name in load_file(delta.file(DELTA)))
+    assert all(CROSS_ATTENTION in name for name in load_file(delta.file(DELTA_FILE)))
 
 
 def test_guidance_extrapolates_from_the_predictions_without_a_prompt() -> None:
     both = torch.tensor([[1.0], [2.0], [5.0], [4.0]])
-    assert guided(both, 3.0).tolist() == [[13.0], [8.0]]
-    assert torch.equal(guided(both, 1.0), both[2:]) and torch.equal(guided(both, 0.0), both[:2])
+    assert apply_guidance(both, 3.0).tolist() == [[13.0], [8.0]]
+    assert torch.equal(apply_guidance(both, 1.0), both[2:]) and torch.equal(apply_guidance(both, 0.0), both[:2])

@@ -12,12 +12,12 @@ from support.checkout import REPOSITORY
 
 from corelib.errors import ConfigurationError
 from corelib.settings.prompts import EMPTY_CONCEPT
-from corelib.study.anchors import candidates
+from corelib.study.anchors import anchor_candidates
 from corelib.study.loading import load_study
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
-from corelib.study.shipped import load_shipped
-from corelib.unlearning.noise_predictions import questions_of
+from corelib.study.shipped_world import load_shipped
+from corelib.unlearning.noise_predictions import required_predictions
 
 SCHEMES = ["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_to_five"]
 CONFIGURATION = REPOSITORY / "config"
@@ -35,7 +35,7 @@ def retain_styles(count: int) -> list[str]:
 
 
 def chosen(scheme: str, forget: int, retain: int, base: str = "first_retain", group: int = 5) -> dict[str, list[str]]:
-    return candidates(scheme, forget_styles(forget), retain_styles(retain), base, group, "in_order")
+    return anchor_candidates(scheme, forget_styles(forget), retain_styles(retain), base, group, "in_order")
 
 
 @settings(deadline=None)
@@ -109,7 +109,7 @@ def test_no_scheme_makes_a_forget_style_its_own_anchor_or_leaves_one_without(sch
 @given(pairs=st.permutations(retain_styles(6)))
 def test_an_explicit_mapping_is_used_unchanged(pairs):
     mapping = dict(zip(forget_styles(6), pairs, strict=True))
-    found = candidates("one_to_one", forget_styles(6), retain_styles(2), "first_retain", 5, mapping)
+    found = anchor_candidates("one_to_one", forget_styles(6), retain_styles(2), "first_retain", 5, mapping)
     assert found == {style: [anchor] for style, anchor in mapping.items()}
 
 
@@ -126,7 +126,7 @@ def test_an_explicit_mapping_is_used_unchanged(pairs):
 )
 def test_a_style_that_would_be_its_own_anchor_or_have_none_is_refused(scheme, forget, retain, base, pairs):
     with pytest.raises(ConfigurationError, match=r"^anchors: "):
-        candidates(scheme, forget, retain, base, 5, pairs)
+        anchor_candidates(scheme, forget, retain, base, 5, pairs)
 
 
 @pytest.mark.parametrize("photos_in_retain", [False, True])
@@ -195,8 +195,8 @@ def test_appendix_c_s_random_alternatives_are_a_table_with_every_baseline_both_w
 def test_equation_10_has_no_alternative_concept():
     """Its row therefore appears once in the table of random alternatives."""
     objective = load_study("paper", CONFIGURATION).methods["ediff"].objective
-    assert not objective.unlearn.shows_the_anchor
-    assert all(question.prompt == "own" for question in questions_of(objective))
+    assert not objective.unlearn.shows_anchor
+    assert all(question.prompt == "own" for question in required_predictions(objective))
 
 
 def test_forget25_has_the_five_schemes_that_table_4_compares():

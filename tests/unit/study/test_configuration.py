@@ -25,7 +25,7 @@ from corelib.study.loading import load_study
 from corelib.study.overlays import study_names
 from corelib.study.plan import Plan
 from corelib.study.schema import Study
-from corelib.study.shipped import load_shipped
+from corelib.study.shipped_world import load_shipped
 
 CONFIGURATION = REPOSITORY / "config"
 
@@ -247,7 +247,7 @@ def test_one_rule_scales_every_method_of_the_miniature(paper, mini):
             in_steps = theirs.length.steps is not None
             was, now = ((part.steps if in_steps else part.epochs) for part in (theirs.length, ours.length))
             assert now == pytest.approx(was * scale.length)
-            assert ours.least_steps == scale.least_steps
+            assert ours.min_steps == scale.min_steps
             assert (ours.batch, ours.objective) == (theirs.batch, theirs.objective)
             seen += 1
     assert seen == 27 + 4 * 3, "and the four variants as released, on three tasks"
@@ -272,7 +272,7 @@ def test_the_papers_own_scale_changes_nothing(paper):
     for name, method in paper.study.methods.items():
         for task, length in method.length.items():
             settings = paper.unlearning(task, name, None).settings
-            assert (settings.learning_rate, settings.length, settings.least_steps) == (method.learning_rate, length, 1)
+            assert (settings.learning_rate, settings.length, settings.min_steps) == (method.learning_rate, length, 1)
 
 
 def test_configuration_is_read_without_importing_torch():
@@ -871,13 +871,13 @@ CONTRADICTIONS = {
         "a style: the method trains on its images",
     ),
     "batch that has no half": (
-        "training: {epoch_counts: both}\nmethods: {core: {batch: 5}}",
+        "training: {batch_counts: both}\nmethods: {core: {batch: 5}}",
         "methods.core.batch",
         "5",
         "an even number",
     ),
     "batch of one in halves": (
-        "training: {epoch_counts: both}\nmethods: {salun: {batch: 1}}",
+        "training: {batch_counts: both}\nmethods: {salun: {batch: 1}}",
         "methods.salun.batch",
         "1",
         "an even number",

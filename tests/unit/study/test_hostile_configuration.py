@@ -18,15 +18,15 @@ from support.timing import in_time
 
 from corelib.errors import ConfigurationError
 from corelib.files.json_files import read_json, write_json
-from corelib.files.yaml_files import LARGEST_FILE, UnreadableYaml, read_yaml
+from corelib.files.yaml_files import MAX_YAML_BYTES, UnreadableYaml, read_yaml
 from corelib.sampling.grid import image_name
 from corelib.study import overlays
-from corelib.study.consistency import MOST_IMAGES
+from corelib.study.consistency import MAX_IMAGES
 from corelib.study.loading import load_study
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
 from corelib.study.schema import Study
-from corelib.study.shipped import load_shipped
+from corelib.study.shipped_world import load_shipped
 from corelib.study.targets import product_at
 
 CONFIGURATION = REPOSITORY / "config"
@@ -73,7 +73,7 @@ values = st.recursive(
 
 
 def merged(name: str) -> dict[str, Any]:
-    return overlays.merged_leaves(name, CONFIGURATION, ())[0]
+    return overlays.merge_study(name, CONFIGURATION, ())[0]
 
 
 WHOLE = {name: merged(name) for name in ("paper", "tiny", "mini")}
@@ -196,11 +196,11 @@ def test_a_short_file_cannot_request_more_images_than_the_maximum(folder: Path, 
 def test_a_specification_of_the_maximum_number_of_images_is_read(tmp_path: Path) -> None:
     """With the longest file names that a file system allows."""
     style, object_ = "s" * 125, "o" * 110
-    seeds = range(10**6, 10**6 + MOST_IMAGES)
+    seeds = range(10**6, 10**6 + MAX_IMAGES)
     assert len(image_name(style, object_, seeds[-1])) <= 255 < len(image_name(style + "s" * 10, object_, seeds[-1]))
     grid = [(style, object_, seed) for seed in seeds]
     write_json(tmp_path / "specification.json", {"settings": {"grid": grid}})
-    assert len(read_json(tmp_path / "specification.json")["settings"]["grid"]) == MOST_IMAGES
+    assert len(read_json(tmp_path / "specification.json")["settings"]["grid"]) == MAX_IMAGES
 
 
 # Files
@@ -301,7 +301,7 @@ BOMBS = {
         "\n".join(" " * level + "a:" for level in range(600)),
         "sections and lists are nested more than 100 deep",
     ),
-    "a large file": ("# " + "x" * LARGEST_FILE, "expected at most 262,144"),
+    "a large file": ("# " + "x" * MAX_YAML_BYTES, "expected at most 262,144"),
 }
 
 

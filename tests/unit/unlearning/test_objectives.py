@@ -22,7 +22,7 @@ from support.checkout import REPOSITORY
 
 from corelib.settings.unlearning import Objective, UnlearnTerm
 from corelib.study.loading import load_study
-from corelib.unlearning.objective import Batch, NoisyPairs, evaluate, omega
+from corelib.unlearning.objective import Batch, NoisyPairs, compute_loss, loss_weight
 
 CONFIGURATION = REPOSITORY / "config"
 PAPER = load_study("paper", CONFIGURATION)
@@ -88,7 +88,7 @@ class Side:
             own=text(self.own),
             anchor=text(self.anchor) if with_anchor else None,
             uniform=image(self.uniform) if with_anchor else None,
-            of_target=image(self.x_of_target) if with_anchor else None,
+            target_noisy=image(self.x_of_target) if with_anchor else None,
         )
 
 
@@ -232,7 +232,7 @@ def computed(objective: Objective, point: tuple[Linear, Linear, Side, Side], red
     student, teacher, f, r = point
     trained, frozen = Differentiable(student), Differentiable(teacher)
     batch = Batch(f.pairs(with_anchor=True), r.pairs(with_anchor=False) if objective.retain else None)
-    loss = evaluate(objective, trained, frozen, batch, reduction)  # type: ignore[arg-type]
+    loss = compute_loss(objective, trained, frozen, batch, reduction)  # type: ignore[arg-type]
     loss.total.backward()
     assert frozen.a.grad is None, "the teacher is frozen"
     return ByHand(loss.total.item(), *(value.grad.numpy() for value in (trained.a, trained.b, trained.c)))
@@ -347,7 +347,7 @@ def test_min_snr_is_a_number_at_every_noise_level(alpha_bar: float, expected: fl
         PAPER.methods["ca_noise"].objective.unlearn.model_dump()
         | {"weight": {"kind": "min_snr", "scale": 1.0, "gamma": 5.0}}
     ).weight
-    assert float(omega(weight, torch.tensor([alpha_bar], dtype=torch.float64))) == pytest.approx(expected)
+    assert float(loss_weight(weight, torch.tensor([alpha_bar], dtype=torch.float64))) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("gradient", "through"), [("detached", False), ("through", True)])
@@ -419,5 +419,5 @@ def test_each_predictor_is_called_once_per_step(point: tuple[Linear, Linear, Sid
 
     batch = Batch(f.pairs(with_anchor=True), r.pairs(with_anchor=False))
     predictors = counted("student", Differentiable(student)), counted("teacher", Differentiable(teacher))
-    evaluate(PAPER.methods["core"].objective, *predictors, batch, "mean")
+    compute_loss(PAPER.methods["core"].objective, *predictors, batch, "mean")
     assert sorted(calls) == [("student", 2 * COUNT), ("teacher", 2 * COUNT)]

@@ -23,16 +23,16 @@ from support.small_world import (
     with_another_scheduler,
 )
 
-from corelib.data.latents import LatentCache, prepared
+from corelib.data.latents import LatentCache, preprocess
 from corelib.data.slices import Pair
 from corelib.errors import ArtefactError
 from corelib.files.image_files import read_image
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import DELTA, load_delta, trained_tensors
+from corelib.models.delta import DELTA_FILE, load_delta, trained_parameters
 from corelib.models.device import Device
 from corelib.models.student_teacher import StudentAndTeacher
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.sampling.collection import gather_samples
 from corelib.sampling.grid import IMAGES, image_name
 from corelib.sampling.sampler import sample_shard
@@ -40,10 +40,10 @@ from corelib.settings.data import Encoding, LatentsStage
 from corelib.settings.unlearning import Objective, SampledImages, UnlearnTerm
 from corelib.study.loading import load_study
 from corelib.unlearning.batches import Batches
-from corelib.unlearning.generated_images import encode_generated
-from corelib.unlearning.partial_sampling import Trajectories
+from corelib.unlearning.generated_images import cache_generated_latents
+from corelib.unlearning.partial_sampling import PartialSampler
 from corelib.unlearning.trainer import unlearn
-from corelib.unlearning.training_data import Material
+from corelib.unlearning.training_data import TrainingData
 
 PAPER = load_study("paper", REPOSITORY / "config")
 RELEASED = ["esd_released", "salun_released", "ediff_released", "ca_released"]
@@ -61,23 +61,23 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
     folder = tmp_path_factory.mktemp("material")
     inputs = make_material(folder)
     anchors = ["Blue", "Cream"]
-    work = Work(folder / "samples", "digest", {role: inputs[role] for role in ("pipeline", "embeddings")})
+    work = StageContext(folder / "samples", "digest", {role: inputs[role] for role in ("pipeline", "embeddings")})
     work.folder.mkdir()
     grid = [(style, object_, index) for style in anchors for object_ in OBJECTS for index in (1, 2, 3)]
     sample_shard(samples_settings(grid), work, 0, 1)
     samples = finish(work.folder, "samples", gather_samples(samples_settings(grid), work))
-    work = Work(folder / "generated", "digest", {"samples": samples, "pipeline": inputs["pipeline"]})
+    work = StageContext(folder / "generated", "digest", {"samples": samples, "pipeline": inputs["pipeline"]})
     work.folder.mkdir()
     settings = LatentsStage(styles=anchors, objects=OBJECTS, images=[1, 2, 3], encoding=ENCODING)
     return inputs | {
-        "generated": finish(work.folder, "generated", encode_generated(settings, work)),
+        "generated": finish(work.folder, "generated", cache_generated_latents(settings, work)),
         "samples": samples,
     }
 
 
-def material_of(inputs: Mapping[str, Manifest], settings: Any) -> Material:
+def material_of(inputs: Mapping[str, Manifest], settings: Any) -> TrainingData:
     alphas = BaseModel(inputs["pipeline"]).scheduler().alphas_cumprod
-    return Material(inputs, settings.wording, alphas, torch.device("cpu"))
+    return TrainingData(inputs, settings.wording, alphas, torch.device("cpu"))
 
 
 # x_t that the model samples itself
@@ -114,8 +114,8 @@ def test_x_t_is_sampled_by_ddim_to_the_noise_level_that_was_drawn(step: int, mat
     images = SampledImages(kind="sampled", steps=10, guidance_scale=3.0, **SWITCHES)
     scheduler, predictor = BaseModel(material["pipeline"]).scheduler(), Linear()
     noise, own = torch.randn(2, 4, 8, 8), torch.randn(2, 8, 16)
-    trajectories = Trajectories(predictor, scheduler, lambda count: torch.zeros(count, 8, 16))
-    noisy, timesteps = trajectories.part_way(images, noise, own, ("unlearning", 0, step))
+    trajectories = PartialSampler(predictor, scheduler, lambda count: torch.zeros(count, 8, 16))
+    noisy, timesteps = trajectories.sample_until(images, noise, own, ("unlearning", 0, step))
     level = int(timesteps[0]) // 100
     assert ((timesteps >= 100 * level) & (timesteps < 100 * (level + 1))).all()
     assert predictor.calls == [(4, 100 * index + 1) for index in range(9, level, -1)], "both guided halves at once"
@@ -125,9 +125,9 @@ def test_x_t_is_sampled_by_ddim_to_the_noise_level_that_was_drawn(step: int, mat
 def test_every_noise_level_is_drawn(material: dict[str, Manifest]) -> None:
     images = SampledImages(kind="sampled", steps=4, guidance_scale=1.0, **SWITCHES)
     scheduler = BaseModel(material["pipeline"]).scheduler()
-    trajectories = Trajectories(Linear(), scheduler, lambda count: torch.zeros(count, 8, 16))
+    trajectories = PartialSampler(Linear(), scheduler, lambda count: torch.zeros(count, 8, 16))
     noise, own = torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 16)
-    drawn = [int(trajectories.part_way(images, noise, own, ("a", step))[1]) // 250 for step in range(60)]
+    drawn = [int(trajectories.sample_until(images, noise, own, ("a", step))[1]) // 250 for step in range(60)]
     assert set(drawn) == {0, 1, 2, 3}
 
 
@@ -136,7 +136,7 @@ def test_the_model_in_training_samples_and_gets_no_gradient_from_it(material: di
     base = BaseModel(material["pipeline"])
     models = StudentAndTeacher(base.unet(), settings.trained, Device(FP32, 1))
     data = material_of(material, settings)
-    batches = Batches(settings, data, Trajectories(models.student, base.scheduler(), data.unconditioned))
+    batches = Batches(settings, data, PartialSampler(models.student, base.scheduler(), data.empty_prompts))
     # a step that stops part of the way
     step = next(step for step in range(50) if int(batches.at(step).forget.timesteps) < 500)
     before = batches.at(step).forget
@@ -160,8 +160,10 @@ def test_training_on_sampled_images_does_not_depend_on_the_base_models_scheduler
         ("pndm", with_another_scheduler(material["pipeline"], tmp_path / "world")),
     ):
         (tmp_path / name).mkdir()
-        unlearn(settings, Work(tmp_path / name, "digest", material | {"pipeline": pipeline}, checkpoint_seconds=1e9))
-        trained.append(load_file(tmp_path / name / DELTA))
+        unlearn(
+            settings, StageContext(tmp_path / name, "digest", material | {"pipeline": pipeline}, checkpoint_seconds=1e9)
+        )
+        trained.append(load_file(tmp_path / name / DELTA_FILE))
     assert all(torch.equal(tensor, trained[1][name]) for name, tensor in trained[0].items())
 
 
@@ -193,7 +195,7 @@ def test_latents_of_generated_images_are_those_of_the_sampled_files(material: di
     for pair in (Pair("Blue", "Dogs", 2), Pair("Cream", "Cats", 3)):
         path = material["samples"].folder / IMAGES / image_name(pair.style, pair.object, pair.index)
         with torch.no_grad():
-            posterior = autoencoder.encode(prepared(read_image(path), ENCODING)[None]).latent_dist
+            posterior = autoencoder.encode(preprocess(read_image(path), ENCODING)[None]).latent_dist
         expected = posterior.mean * float(autoencoder.config["scaling_factor"])
         torch.testing.assert_close(cache.draw([pair], torch.zeros(1, *cache.shape)), expected, rtol=1e-4, atol=1e-5)
 
@@ -216,14 +218,14 @@ def test_exactly_the_trained_tensors_change(method: str, material: dict[str, Man
     recipe = PAPER.methods[method]
     candidates = {"Amber": [""]} if method == "esd_released" else {"Amber": ["Blue", "Cream"]}
     settings = unlearning_settings(recipe.objective, trained=recipe.trained, candidates=candidates, batch=recipe.batch)
-    outcome = unlearn(settings, Work(tmp_path, "digest", material, checkpoint_seconds=1e9))
+    outcome = unlearn(settings, StageContext(tmp_path, "digest", material, checkpoint_seconds=1e9))
     assert outcome.facts["diverged_at"] is None
     base = BaseModel(material["pipeline"])
     before = base.unet().state_dict()
     unlearned = base.unet()
-    load_delta(tmp_path / DELTA, unlearned, base.identity)
+    load_delta(tmp_path / DELTA_FILE, unlearned, base.unet_sha256)
     changed = {name for name, tensor in unlearned.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == set(load_file(tmp_path / DELTA)) == set(trained_tensors(base.unet(), recipe.trained))
+    assert changed == set(load_file(tmp_path / DELTA_FILE)) == set(trained_parameters(base.unet(), recipe.trained))
     if method == "ca_released":
         assert all(".attn2.to_k." in name or ".attn2.to_v." in name for name in changed)
 
@@ -235,15 +237,15 @@ def test_a_delta_of_keys_and_values_is_not_taken_for_one_of_all_cross_attention(
     from safetensors.torch import save_file
 
     settings = unlearning_settings(PAPER.methods["ca_released"].objective, trained="keys_and_values")
-    unlearn(settings, Work(tmp_path, "digest", material, checkpoint_seconds=1e9))
-    with safe_open(tmp_path / DELTA, framework="pt") as file:
+    unlearn(settings, StageContext(tmp_path, "digest", material, checkpoint_seconds=1e9))
+    with safe_open(tmp_path / DELTA_FILE, framework="pt") as file:
         header = json.loads(file.metadata()["delta"])
     assert header["trained"] == "keys_and_values"
     wrong = {"delta": json.dumps(header | {"trained": "cross_attention"})}
-    save_file(load_file(tmp_path / DELTA), tmp_path / "wrong.safetensors", metadata=wrong)
+    save_file(load_file(tmp_path / DELTA_FILE), tmp_path / "wrong.safetensors", metadata=wrong)
     base = BaseModel(material["pipeline"])
     with pytest.raises(ArtefactError, match="the names of its tensors are not those of the trained tensors"):
-        load_delta(tmp_path / "wrong.safetensors", base.unet(), base.identity)
+        load_delta(tmp_path / "wrong.safetensors", base.unet(), base.unet_sha256)
 
 
 # In the paper's study
@@ -262,7 +264,7 @@ def test_no_table_of_the_paper_has_a_released_variant() -> None:
 
 
 def test_the_empty_scheme_gives_the_empty_prompt_and_images_of_it_are_refused() -> None:
-    from corelib.study.consistency import inconsistencies_of
+    from corelib.study.consistency import find_inconsistencies
     from corelib.study.plan import Plan
 
     plan = Plan("paper", PAPER, [])
@@ -272,27 +274,27 @@ def test_the_empty_scheme_gives_the_empty_prompt_and_images_of_it_are_refused() 
     study = PAPER.model_copy(
         update={"methods": {**PAPER.methods, "ca_released": wrong}, "tables": {"table1": table}, "figures": {}}
     )
-    (inconsistency,) = inconsistencies_of(study)
+    (inconsistency,) = find_inconsistencies(study)
     assert inconsistency.key == "methods.ca_released.anchors.Forget01"
     assert "images: generated" in inconsistency.expected
 
 
 def test_equation_8_with_an_empty_base_is_the_released_codes_loss(material: dict[str, Manifest]) -> None:
     """Their line: MSE(e_n, e_0 - 1 (e_p - e_0)) with e_0 at the empty prompt."""
-    from corelib.unlearning.objective import evaluate
+    from corelib.unlearning.objective import compute_loss
 
     objective: Objective = PAPER.methods["esd_released"].objective
     settings = unlearning_settings(objective, candidates={"Amber": [""]}, batch=1)
     base = BaseModel(material["pipeline"])
     models = StudentAndTeacher(base.unet(), "cross_attention", Device(FP32, 1))
     data = material_of(material, settings)
-    batch = Batches(settings, data, Trajectories(models.student, base.scheduler(), data.unconditioned)).at(3)
+    batch = Batches(settings, data, PartialSampler(models.student, base.scheduler(), data.empty_prompts)).at(3)
     batch = replace(batch, forget=replace(batch.forget, timesteps=torch.tensor([371])))
-    loss = evaluate(objective, models.student, models.teacher, batch, "mean")
+    loss = compute_loss(objective, models.student, models.teacher, batch, "mean")
     unet, pairs = base.unet(), batch.forget
     with torch.no_grad():
         empty, own = (
             unet(pairs.noisy, 371, encoder_hidden_states=prompts).sample
-            for prompts in (data.unconditioned(1), pairs.own)
+            for prompts in (data.empty_prompts(1), pairs.own)
         )
     torch.testing.assert_close(loss.total.detach(), (own - (empty - 1.0 * (own - empty))).square().mean())

@@ -14,14 +14,14 @@ from support.small_world import FP32, IN_TRAINING, finish, make_material, unlear
 
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import DELTA
+from corelib.models.delta import DELTA_FILE
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.settings.unlearning import Saliency, SaliencyStage
 from corelib.study.loading import load_study
-from corelib.unlearning.saliency import find_salient_weights, masks_of, threshold_of
+from corelib.unlearning.saliency import find_salient_weights, saliency_masks, saliency_threshold
 from corelib.unlearning.trainer import unlearn
-from corelib.unlearning.training_data import Material
+from corelib.unlearning.training_data import TrainingData
 
 SALUN = load_study("paper", REPOSITORY / "config").methods["salun"]
 HALF = Saliency(keep=0.5, threshold=None, guidance_scale=1.0, scope="trained")
@@ -36,7 +36,7 @@ def saliency_of(material: dict[str, Manifest], folder: Path, saliency: Saliency 
     settings = SaliencyStage(
         saliency=saliency, trained="cross_attention", batch=batch, wording=IN_TRAINING, precision=FP32, seed=0
     )
-    work = Work(folder, "digest", material)
+    work = StageContext(folder, "digest", material)
     work.folder.mkdir()
     return finish(work.folder, "saliency", find_salient_weights(settings, work))
 
@@ -48,11 +48,11 @@ def gradients_pair_by_pair(
     the weights with `part` in their name."""
     base = BaseModel(material["pipeline"])
     unet = base.unet().double()
-    source = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    source = TrainingData(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
     weights = {name: weight for name, weight in unet.named_parameters() if part in name}
     for weight in weights.values():
         weight.requires_grad_(True)
-    empty = source.unconditioned(1).double()
+    empty = source.empty_prompts(1).double()
     sums = {name: np.zeros(tuple(weight.shape)) for name, weight in weights.items()}
     forget = source.slice.forget
     for start in range(0, len(forget), batch):
@@ -132,10 +132,10 @@ def test_training_keeps_the_weights_that_the_mask_hides(
 ) -> None:
     saliency = saliency_of(material, tmp_path / "saliency", HALF.model_copy(update={"scope": scope}))
     masks = load_file(saliency.file("mask.safetensors"))
-    work = Work(tmp_path, "digest", material | {"saliency": saliency}, checkpoint_seconds=1e9)
+    work = StageContext(tmp_path, "digest", material | {"saliency": saliency}, checkpoint_seconds=1e9)
     unlearn(unlearning_settings(SALUN.objective), work)
     before = BaseModel(material["pipeline"]).unet().state_dict()
-    after = load_file(tmp_path / DELTA)
+    after = load_file(tmp_path / DELTA_FILE)
     for name, tensor in after.items():
         assert torch.equal(tensor[~masks[name]], before[name][~masks[name]])
     assert any(not torch.equal(tensor, before[name]) for name, tensor in after.items())
@@ -152,15 +152,19 @@ def test_a_threshold_that_no_gradient_reaches_is_refused(material: dict[str, Man
 def test_a_gradient_that_is_not_finite_is_refused() -> None:
     gradients = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([float("nan"), 1.0])}
     with pytest.raises(ArtefactError, match="b: its gradient on the forget set is not finite"):
-        masks_of(gradients, set(gradients), HALF)
+        saliency_masks(gradients, set(gradients), HALF)
 
 
 def test_a_fraction_beyond_the_weights_with_a_gradient_is_refused() -> None:
     """Otherwise the threshold would be 0, which every weight reaches, and the mask would hide none."""
     gradients = {"a": torch.tensor([1.0, -5.0, 0.0]), "b": torch.zeros(2)}
     with pytest.raises(ConfigurationError, match=r"saliency\.keep is 0\.6, expected at most 2 / 5, the fraction"):
-        masks_of(gradients, set(gradients), Saliency(keep=0.6, threshold=None, guidance_scale=1.0, scope="trained"))
-    masks = masks_of(gradients, set(gradients), Saliency(keep=0.4, threshold=None, guidance_scale=1.0, scope="trained"))
+        saliency_masks(
+            gradients, set(gradients), Saliency(keep=0.6, threshold=None, guidance_scale=1.0, scope="trained")
+        )
+    masks = saliency_masks(
+        gradients, set(gradients), Saliency(keep=0.4, threshold=None, guidance_scale=1.0, scope="trained")
+    )
     assert [mask.tolist() for mask in masks.values()] == [[True, True, False], [False, False]]
 
 
@@ -168,7 +172,7 @@ def test_a_fraction_of_all_weights_without_a_trained_weight_is_refused() -> None
     gradients = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([9.0, 3.0])}
     saliency = Saliency(keep=0.5, threshold=None, guidance_scale=1.0, scope="all")
     with pytest.raises(ConfigurationError, match=r"saliency\.keep is 0\.5, .* none of the 2 trained weights"):
-        masks_of(gradients, {"a"}, saliency)
+        saliency_masks(gradients, {"a"}, saliency)
 
 
 @pytest.mark.parametrize("keep", [1e-9, 0.01, 0.37, 0.5, 0.999, 1.0])
@@ -180,9 +184,11 @@ def test_the_threshold_is_the_kth_largest_magnitude(keep: float) -> None:
     ranked = np.sort(np.concatenate([np.abs(gradient.numpy()).ravel() for gradient in gradients.values()]))[::-1]
     expected = ranked[max(1, round(keep * len(ranked))) - 1]
     saliency = Saliency(keep=keep, threshold=None, guidance_scale=1.0, scope="trained")
-    assert threshold_of(gradients, saliency) == float(expected)
+    assert saliency_threshold(gradients, saliency) == float(expected)
 
 
 def test_one_threshold_holds_for_all_tensors_together() -> None:
     gradients = {"a": torch.tensor([1.0, -5.0, 0.1]), "b": torch.tensor([[2.0, -0.2], [3.0, 4.0]])}
-    assert threshold_of(gradients, Saliency(keep=3 / 7, threshold=None, guidance_scale=1.0, scope="trained")) == 3.0
+    assert (
+        saliency_threshold(gradients, Saliency(keep=3 / 7, threshold=None, guidance_scale=1.0, scope="trained")) == 3.0
+    )

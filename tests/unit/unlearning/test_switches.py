@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from support.checkout import REPOSITORY
 from support.small_world import PROMPTS, make_material, unlearning_settings
 
-from corelib.data.latents import prepared
-from corelib.models.delta import DELTA
+from corelib.data.latents import preprocess
+from corelib.models.delta import DELTA_FILE
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.settings.data import Encoding
 from corelib.settings.precision import TrainingPrecision
 from corelib.study.loading import load_study
@@ -53,7 +53,7 @@ READINGS = [
         "ca_noise: *one}",
         {"slices", "unlearning"},
     ),
-    ("epochs", "training: {epoch_counts: both}", {"unlearning"}),
+    ("epochs", "training: {batch_counts: both}", {"unlearning"}),
     ("norms", "training: {reduction: sum}", {"unlearning"}),
     ("doubled epochs", "methods: {ediff: {length: {Forget06-unseen: {epochs: 100}}}}", {"unlearning"}),
     ("one-to-one", "anchoring: {one_to_one: {Van_Gogh: Winter, %s}}", {"unlearning"}),
@@ -89,7 +89,7 @@ READINGS = [
     ("weights", "world: {assets: {weights: ema}}", {"assets"}),
     ("scale of learning rates", "training: {scale: {learning_rate: 2.0}}", {"unlearning"}),
     ("scale of lengths", "training: {scale: {length: 0.5}}", {"unlearning"}),
-    ("least length", "training: {scale: {least_steps: 2000}}", {"unlearning"}),
+    ("least length", "training: {scale: {min_steps: 2000}}", {"unlearning"}),
 ]
 
 
@@ -135,11 +135,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str,
 
     def train(objective: Any, **changes: Any) -> dict[str, torch.Tensor]:
         inputs: dict[str, Manifest] = {role: material[role] for role in ("pipeline", "slice", "latents", "embeddings")}
-        work = Work(tmp_path_factory.mktemp("run"), "digest", inputs, checkpoint_seconds=1e9)
+        work = StageContext(tmp_path_factory.mktemp("run"), "digest", inputs, checkpoint_seconds=1e9)
         AcceleratorState._reset_state(reset_partial_state=True)  # a job is a process, and has one precision
         unlearn(unlearning_settings(objective, **changes), work)
         AcceleratorState._reset_state(reset_partial_state=True)
-        return load_file(work.folder / DELTA)
+        return load_file(work.folder / DELTA_FILE)
 
     return train
 
@@ -159,13 +159,13 @@ def objective(method: str, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("method", "switched", "changes"),
     [
-        ("core", {}, {"epoch_counts": "both"}),
+        ("core", {}, {"batch_counts": "both"}),
         ("core", {}, {"reduction": "sum"}),
         ("core", {}, {"draw": "step"}),
         ("core", {}, {"candidates": {"Amber": ["Cream"]}}),
         ("core", {}, {"precision": TrainingPrecision(gpu="bf16", cpu="bf16")}),
         ("core", {}, {"learning_rate": 2e-3}),
-        ("core", {}, {"least_steps": 7}),
+        ("core", {}, {"min_steps": 7}),
         ("core", {"retain__weight": 0.2}, {}),
         ("ediff", {"target__low": -1.0}, {}),
         ("ediff", {"retain__weight": 0.2}, {}),
@@ -191,8 +191,8 @@ def test_a_switch_of_training_changes_the_delta(
 @pytest.mark.parametrize(("resolution", "interpolation"), [(256, "bicubic"), (64, "bilinear"), (64, "lanczos")])
 def test_a_switch_of_encoding_changes_the_input_of_the_autoencoder(resolution: int, interpolation: Any) -> None:
     image = Image.effect_mandelbrot((96, 96), (-2, -1, 1, 1), 50).convert("RGB")
-    default = prepared(image, Encoding(resolution=64, interpolation="bicubic", batch=1))
-    other = prepared(image, Encoding(resolution=resolution, interpolation=interpolation, batch=1))
+    default = preprocess(image, Encoding(resolution=64, interpolation="bicubic", batch=1))
+    other = preprocess(image, Encoding(resolution=resolution, interpolation=interpolation, batch=1))
     assert other.shape == (3, resolution, resolution)
     assert default.shape != other.shape or not torch.equal(default, other)
 

@@ -17,21 +17,21 @@ from support.small_world import FP32, IN_TRAINING, make_material, make_pipeline,
 
 from corelib.data.slices import Pair
 from corelib.errors import ArtefactError, Interrupted
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import CROSS_ATTENTION, DELTA, load_delta, save_delta
+from corelib.models.delta import CROSS_ATTENTION, DELTA_FILE, load_delta, save_delta
 from corelib.models.device import Device
 from corelib.models.student_teacher import StudentAndTeacher
 from corelib.runs.checkpoint import Checkpoint
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.settings.unlearning import Length
 from corelib.study.loading import load_study
 from corelib.unlearning import trainer as unlearning
 from corelib.unlearning.batches import Batches
 from corelib.unlearning.objective import Loss
 from corelib.unlearning.trainer import unlearn
-from corelib.unlearning.training_data import Material, turn
+from corelib.unlearning.training_data import TrainingData, cyclic_batch
 
 PAPER = load_study("paper", REPOSITORY / "config")
 
@@ -56,10 +56,12 @@ def run(material: dict[str, Manifest], tmp_path: Path) -> Callable[..., dict[str
     count = iter(range(1000))
 
     def unlearned(settings: Any, folder: str = "", **inputs: Manifest) -> dict[str, torch.Tensor]:
-        work = Work(tmp_path / (folder or f"run{next(count)}"), "digest", material | inputs, checkpoint_seconds=1e9)
+        work = StageContext(
+            tmp_path / (folder or f"run{next(count)}"), "digest", material | inputs, checkpoint_seconds=1e9
+        )
         work.folder.mkdir(exist_ok=True)
         unlearn(settings, work)
-        return load_file(work.folder / DELTA)
+        return load_file(work.folder / DELTA_FILE)
 
     return unlearned
 
@@ -82,7 +84,7 @@ def test_only_cross_attention_changes(
     base = BaseModel(material["pipeline"])
     before = hashes(base.unet().state_dict())
     unlearned = base.unet()
-    load_delta(tmp_path / "run" / DELTA, unlearned, base.identity)
+    load_delta(tmp_path / "run" / DELTA_FILE, unlearned, base.unet_sha256)
     after = hashes(unlearned.state_dict())
     changed = {name for name in before if before[name] != after[name]}
     cross_attention = {name for name in before if CROSS_ATTENTION in name}
@@ -144,7 +146,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     settings = unlearning_settings(objective(method))
     undisturbed = run(settings)
     offered = iter(range(1, 100))
-    offer = Checkpoint.offer
+    offer = Checkpoint.save_if_due
 
     def interrupted(self: Checkpoint, state: Any) -> None:
         self._asked_to_end = next(offered) == after
@@ -167,7 +169,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_build_of_a_model_has_another_owner(tmp_path: Path) -> None:
     owners = [
-        Work(tmp_path, "digest", {}, trained=trained).owner
+        StageContext(tmp_path, "digest", {}, trained=trained).owner
         for trained in ({}, {"pipeline/x": "a"}, {"pipeline/x": "b"})
     ]
     assert len(set(owners)) == 3
@@ -184,7 +186,7 @@ def test_a_damaged_checkpoint_starts_the_run_afresh(run: Callable[..., Any], tmp
 def batches(material: dict[str, Manifest], **changes: Any) -> Batches:
     settings = unlearning_settings(objective("core"), **changes)
     base = BaseModel(material["pipeline"])
-    data = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    data = TrainingData(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
     return Batches(settings, data, NO_TRAJECTORIES)
 
 
@@ -204,7 +206,7 @@ def test_a_batch_does_not_depend_on_the_batches_before_it(material: dict[str, Ma
 def test_noisy_images_follow_the_forward_process(material: dict[str, Manifest]) -> None:
     base = BaseModel(material["pipeline"])
     alphas = base.scheduler().alphas_cumprod
-    data = Material(material, IN_TRAINING, alphas, torch.device("cpu"))
+    data = TrainingData(material, IN_TRAINING, alphas, torch.device("cpu"))
     pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
     noisy = data.noisy_pairs(pairs, pairs, ("test",))
     kept = alphas[noisy.timesteps].view(-1, 1, 1, 1)
@@ -215,19 +217,19 @@ def test_noisy_images_follow_the_forward_process(material: dict[str, Manifest]) 
 
 def test_the_targets_own_noisy_image_has_the_same_t_and_noise_and_another_latent(material: dict[str, Manifest]) -> None:
     alphas = BaseModel(material["pipeline"]).scheduler().alphas_cumprod
-    data = Material(material, IN_TRAINING, alphas, torch.device("cpu"))
+    data = TrainingData(material, IN_TRAINING, alphas, torch.device("cpu"))
     pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
     noisy = data.noisy_pairs(pairs, pairs, ("test",), ["Cream", "Cream"])
     assert torch.equal(noisy.alpha_bar, alphas[noisy.timesteps])
-    assert noisy.of_target is not None
+    assert noisy.target_noisy is not None
     kept = noisy.alpha_bar.view(-1, 1, 1, 1)
-    first, second = ((x_t - (1 - kept).sqrt() * noisy.noise) / kept.sqrt() for x_t in (noisy.noisy, noisy.of_target))
+    first, second = ((x_t - (1 - kept).sqrt() * noisy.noise) / kept.sqrt() for x_t in (noisy.noisy, noisy.target_noisy))
     cache = data.latents
     rows = [cache._rows[pair] for pair in pairs]
     standard = [(z / cache.scaling_factor - cache.mean[rows]) / cache.deviation[rows] for z in (first, second)]
     assert abs(float((standard[0] * standard[1]).mean())) < 0.2, "two draws, and not one"
     assert all(float(draw.std()) == pytest.approx(1, abs=0.1) for draw in standard)
-    assert data.noisy_pairs(pairs, pairs, ("test",)).of_target is None, "retain pairs are drawn once"
+    assert data.noisy_pairs(pairs, pairs, ("test",)).target_noisy is None, "retain pairs are drawn once"
 
 
 @pytest.mark.parametrize(
@@ -243,15 +245,15 @@ def test_an_epoch_is_one_pass_over_the_forget_pairs(
     length: Length, counts: str, expected: int, material: dict[str, Manifest]
 ) -> None:
     # 6 forget pairs in batches of 2; "both" leaves room for one forget pair a step
-    assert batches(material, length=length, epoch_counts=counts).steps == expected
+    assert batches(material, length=length, batch_counts=counts).steps == expected
 
 
 def test_a_pass_sees_every_pair_once_and_passes_differ_in_order() -> None:
     pairs = [Pair("Amber", "Cats", index) for index in range(11)]
-    first, second = turn(pairs, 0, 11, ("order",)), turn(pairs, 11, 11, ("order",))
+    first, second = cyclic_batch(pairs, 0, 11, ("order",)), cyclic_batch(pairs, 11, 11, ("order",))
     assert sorted(p.index for p in first) == sorted(p.index for p in second) == list(range(11))
     assert first != second
-    assert turn(pairs, 5, 12, ("order",)) == (first + second)[5:17]
+    assert cyclic_batch(pairs, 5, 12, ("order",)) == (first + second)[5:17]
 
 
 def test_anchors_are_drawn_among_the_candidates_of_each_pair(material: dict[str, Manifest]) -> None:
@@ -268,7 +270,7 @@ def test_equation_6_takes_the_image_of_the_anchor_style(material: dict[str, Mani
     erasing = batches(material, candidates={"Amber": ["Blue"]})
     relabelled = unlearning_settings(objective("ca_noise"), candidates={"Amber": ["Blue"]})
     base = BaseModel(material["pipeline"])
-    data = Material(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    data = TrainingData(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
     relabelling = Batches(relabelled, data, NO_TRAJECTORIES)
     one, other = erasing.at(0).forget, relabelling.at(0).forget
     assert torch.equal(one.own, other.own), "both are prompted with p_f"
@@ -278,15 +280,15 @@ def test_equation_6_takes_the_image_of_the_anchor_style(material: dict[str, Mani
 
 def test_a_loss_that_is_not_finite_marks_the_run_diverged(material: dict[str, Manifest], tmp_path: Path) -> None:
     settings = unlearning_settings(objective("core"), learning_rate=1e30, length=Length(steps=20))
-    outcome = unlearn(settings, Work(tmp_path, "digest", material, 1, 1e9))
+    outcome = unlearn(settings, StageContext(tmp_path, "digest", material, 1, 1e9))
     assert outcome.facts["diverged_at"] is not None
-    assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA).values())
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA_FILE).values())
 
 
 def test_a_gradient_that_is_not_finite_marks_the_run_diverged_at_its_own_step(
     material: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate = unlearning.evaluate
+    evaluate = unlearning.compute_loss
     calls = iter(range(100))
 
     def with_a_bad_gradient(*arguments: Any) -> Loss:
@@ -295,10 +297,10 @@ def test_a_gradient_that_is_not_finite_marks_the_run_diverged_at_its_own_step(
             loss = Loss(loss.total + (0 * loss.total).sqrt(), loss.unlearn, loss.retain)
         return loss
 
-    monkeypatch.setattr(unlearning, "evaluate", with_a_bad_gradient)
-    outcome = unlearn(unlearning_settings(objective("core")), Work(tmp_path, "digest", material, 1, 1e9))
+    monkeypatch.setattr(unlearning, "compute_loss", with_a_bad_gradient)
+    outcome = unlearn(unlearning_settings(objective("core")), StageContext(tmp_path, "digest", material, 1, 1e9))
     assert outcome.facts["diverged_at"] == 5
-    assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA).values())
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA_FILE).values())
 
 
 def test_latents_of_other_images_than_those_of_the_slice_are_refused(
@@ -308,10 +310,10 @@ def test_latents_of_other_images_than_those_of_the_slice_are_refused(
     shutil.copytree(material["latents"].folder, folder)
     hashes = json.loads((folder / "images.json").read_text())
     (folder / "images.json").write_text(json.dumps(hashes[1:] + hashes[:1]))
-    files = {**material["latents"].files, "images.json": sha256_of(folder / "images.json")}
+    files = {**material["latents"].files, "images.json": sha256_of_path(folder / "images.json")}
     other = material["latents"].model_copy(update={"folder": folder, "files": files})
     with pytest.raises(ArtefactError, match=r"1\.jpg changed between slicing and encoding"):
-        unlearn(unlearning_settings(objective("core")), Work(tmp_path, "digest", material | {"latents": other}))
+        unlearn(unlearning_settings(objective("core")), StageContext(tmp_path, "digest", material | {"latents": other}))
 
 
 def test_equal_deltas_are_equal_files(tmp_path: Path) -> None:
@@ -325,7 +327,7 @@ def test_another_safetensors_file_is_no_delta(material: dict[str, Manifest], tmp
     save_file({"attn2": torch.zeros(1)}, tmp_path / "other.safetensors", metadata={"format": "pt"})
     base = BaseModel(material["pipeline"])
     with pytest.raises(ArtefactError, match="not a delta, expected the format"):
-        load_delta(tmp_path / "other.safetensors", base.unet(), base.identity)
+        load_delta(tmp_path / "other.safetensors", base.unet(), base.unet_sha256)
 
 
 def test_a_delta_for_another_base_model_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -334,13 +336,13 @@ def test_a_delta_for_another_base_model_is_refused(run: Callable[..., Any], tmp_
     with pytest.raises(
         ArtefactError, match=r"delta\.safetensors: the delta belongs to the base model .*, but the base model in use"
     ):
-        load_delta(tmp_path / "run" / DELTA, other.unet(), other.identity)
+        load_delta(tmp_path / "run" / DELTA_FILE, other.unet(), other.unet_sha256)
 
 
 def test_a_truncated_delta_is_refused(run: Callable[..., Any], material: dict[str, Manifest], tmp_path: Path) -> None:
     run(unlearning_settings(objective("core")), folder="run")
-    path = tmp_path / "run" / DELTA
+    path = tmp_path / "run" / DELTA_FILE
     path.write_bytes(path.read_bytes()[:-100])
     base = BaseModel(material["pipeline"])
     with pytest.raises(ArtefactError, match="the delta is damaged"):
-        load_delta(path, base.unet(), base.identity)
+        load_delta(path, base.unet(), base.unet_sha256)

@@ -13,7 +13,7 @@ from snakemake.logging import DefaultFormatter, LoggerManager
 from snakemake.settings.types import OutputSettings
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from corelib.workflow.failed_logs import LINES, LogEndFormatter, ends_of, show_ends_of_logs
+from corelib.workflow.failed_logs import MAX_LINES, LogEndFormatter, install_log_ends, log_ends
 
 JOB = {
     "event": LogEvent.JOB_ERROR,
@@ -49,7 +49,7 @@ def snakemakes() -> Iterator[logging.Logger]:
 def said(logger: logging.Logger, extra: dict[str, Any], wants_logs: bool = True) -> str:
     """What Snakemake's handlers write of an error, after the workflow has begun."""
     manager = LoggerManager(logger, OutputSettings(show_failed_logs=wants_logs, nocolor=True))
-    show_ends_of_logs([*logger.handlers, *manager.get_log_handlers()])
+    install_log_ends([*logger.handlers, *manager.get_log_handlers()])
     (handler,) = logger.handlers
     assert isinstance(handler, logging.StreamHandler)
     handler.setStream(stream := io.StringIO())
@@ -68,7 +68,7 @@ def test_snakemake_has_the_formatter_whose_logs_are_left_out() -> None:
 
 def test_snakemakes_message_ends_with_the_end_of_the_log(log: Path, snakemakes: logging.Logger) -> None:
     text = said(snakemakes, {**JOB, "log": [str(log)]})
-    assert text.count(f"The last {LINES} of 101 lines of {log}:\n") == 1
+    assert text.count(f"The last {MAX_LINES} of 101 lines of {log}:\n") == 1
     assert text.endswith("    Error: no such image\n")
     assert "Error in rule unlearn:" in text and "line 70" not in text and "Logfile" not in text
 
@@ -92,8 +92,8 @@ def test_a_user_who_wants_no_logs_sees_none(log: Path, snakemakes: logging.Logge
 def test_a_second_catalogue_changes_nothing(log: Path) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(DefaultFormatter(show_failed_logs=True))
-    show_ends_of_logs([handler])
-    show_ends_of_logs([handler])
+    install_log_ends([handler])
+    install_log_ends([handler])
     assert isinstance(handler.formatter, LogEndFormatter)
     record = logging.makeLogRecord({**JOB, "log": [str(log)]})
     assert handler.format(record).count("Error: no such image") == 1
@@ -105,14 +105,14 @@ def test_of_a_long_log_the_end_is_shown(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True)
     own.write_text("".join(f"line {number}\n" for number in range(100)) + "Error: no such image\n")
     slurms.write_text("what Snakemake says on the node\n")
-    shown = list(ends_of([str(own), str(slurms)]))
-    assert shown[0] == f"The last {LINES} of 101 lines of {own}:"
-    assert shown[-1].strip() == "Error: no such image" and len(shown) == LINES + 1
+    shown = list(log_ends([str(own), str(slurms)]))
+    assert shown[0] == f"The last {MAX_LINES} of 101 lines of {own}:"
+    assert shown[-1].strip() == "Error: no such image" and len(shown) == MAX_LINES + 1
 
 
 def test_of_a_job_that_never_began_the_schedulers_log_is_shown(tmp_path: Path) -> None:
     slurms = tmp_path / ".snakemake/slurm_logs/rule_unlearn/7.log"
     slurms.parent.mkdir(parents=True)
     slurms.write_text("slurmstepd: error: no such folder\n")
-    shown = list(ends_of([str(tmp_path / "logs/unlearning/run.log"), str(slurms)]))
+    shown = list(log_ends([str(tmp_path / "logs/unlearning/run.log"), str(slurms)]))
     assert shown == [f"Logfile {slurms}:", "    slurmstepd: error: no such folder"]

@@ -26,9 +26,9 @@ from support.full_format import (
 )
 from support.hub import Hub, Repository
 
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.study.loading import load_study
-from corelib.worlds.unlearn_canvas.asset_lock import as_it_is
+from corelib.worlds.unlearn_canvas.asset_lock import lock_entry
 
 PAPER = load_study("paper", REPOSITORY / "config")
 IMAGES_PER_CELL = 2
@@ -146,7 +146,7 @@ def test_everything_is_downloaded_once_and_locked_with_its_source(fetched: Path,
     places += [f"assets/UnlearnCanvas-ckpts/cls_model/{name}.pth" for name in ("style50", "style50_cls")]
     assert set(lock["assets"]) == {*places, "assets/UnlearnCanvas", "assets/inception-2015-12-05.pt"}
     for place in places:
-        assert lock["assets"][place]["sha256"] == sha256_of(published / place.removeprefix("assets/"))
+        assert lock["assets"][place]["sha256"] == sha256_of_path(published / place.removeprefix("assets/"))
         assert lock["assets"][place]["source"].startswith("model NormalUhr/UnlearnCanvas-ckpts at 89abcdef")
     assert lock["assets"]["assets/inception-2015-12-05.pt"]["source"].endswith(INCEPTION)
 
@@ -193,7 +193,7 @@ def test_an_interrupted_transfer_resumes_within_a_call(site: Site, published: Pa
     first, second = site.hub.asked_for(UNET)
     assert first == 0 < second <= size // 2
     path = site.checkout.folder / "assets/UnlearnCanvas-ckpts" / UNET
-    assert sha256_of(path) == sha256_of(published / "UnlearnCanvas-ckpts" / UNET)
+    assert sha256_of_path(path) == sha256_of_path(published / "UnlearnCanvas-ckpts" / UNET)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -227,7 +227,9 @@ def test_a_transfer_from_another_server_resumes(site: Site, published: Path) -> 
     part.write_bytes(content[: len(content) // 3])
     assert site.make().returncode == 0
     assert site.hub.asked_for(INCEPTION) == [len(content) // 3]
-    assert sha256_of(part.with_name("inception-2015-12-05.pt")) == sha256_of(published / "inception-2015-12-05.pt")
+    assert sha256_of_path(part.with_name("inception-2015-12-05.pt")) == sha256_of_path(
+        published / "inception-2015-12-05.pt"
+    )
 
 
 # Faults, each in one sentence
@@ -311,7 +313,7 @@ def test_an_asset_that_has_changed_since_it_was_locked(site: Site, fetched: Path
     content[-1] ^= 1
     (base / UNET).write_bytes(content)
     error = site.fails()
-    assert f"{UNET} has the sha256 {sha256_of(base / UNET)[:12]}, expected" in error and "as locked" in error
+    assert f"{UNET} has the sha256 {sha256_of_path(base / UNET)[:12]}, expected" in error and "as locked" in error
     assert "remove the entry 'assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50/unet' from" in error
 
 
@@ -359,12 +361,12 @@ def test_existing_copies_are_used_in_place_and_never_modified(site: Site, publis
     }
     leaves = ", ".join(f"{name}: {copies / place}" for name, place in places.items())
     (site.checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % leaves)
-    before = sha256_of(copies), sorted(path for path in copies.rglob("*"))
+    before = sha256_of_path(copies), sorted(path for path in copies.rglob("*"))
     for path in copies.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
     done = site.make(endpoint="http://127.0.0.1:9")
     assert done.returncode == 0, done.stdout
-    assert (sha256_of(copies), sorted(path for path in copies.rglob("*"))) == before
+    assert (sha256_of_path(copies), sorted(path for path in copies.rglob("*"))) == before
     assert site.lock["assets"][f"{copies}/images"]["source"] == "the user's own copy"
     for path in copies.rglob("*"):
         path.chmod(0o755)
@@ -388,5 +390,5 @@ def test_the_locked_hash_of_a_folder_is_its_hash_in_manifests(tmp_path: Path) ->
     for name in ("b/second", "a first", "b/a/third", ".hidden"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    assert as_it_is(tmp_path, "the test").sha256 == sha256_of(tmp_path)
-    assert as_it_is(tmp_path / "a first", "the test").sha256 == sha256_of(tmp_path / "a first")
+    assert lock_entry(tmp_path, "the test").sha256 == sha256_of_path(tmp_path)
+    assert lock_entry(tmp_path / "a first", "the test").sha256 == sha256_of_path(tmp_path / "a first")

@@ -23,10 +23,10 @@ from support.full_format import (
 from support.hand_made import write_manifest
 
 from corelib.errors import AssetError
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.models.base_model import BaseModel
 from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.settings.unlearn_canvas import ConversionStage
 from corelib.worlds.unlearn_canvas.compvis import check_compvis, convert_compvis, read_checkpoint
 
@@ -84,15 +84,15 @@ class World:
     def manifest(self) -> Manifest:
         facts = {
             "pipeline": "pipeline",
-            "parts": {part: sha256_of(self.folder / "pipeline" / part) for part in PARTS},
-            "compvis": {"weights": self.checkpoint.name, "sha256": sha256_of(self.checkpoint)},
+            "parts": {part: sha256_of_path(self.folder / "pipeline" / part) for part in PARTS},
+            "compvis": {"weights": self.checkpoint.name, "sha256": sha256_of_path(self.checkpoint)},
         }
         path = self.folder / "manifest.json"
         write_manifest(path, self.folder, "assets", "assets", [], facts)
         return read_manifest(path)
 
     def converted(self, folder: Path, weights: Any) -> BaseModel:
-        work = Work(folder=folder, digest="x", inputs={"pipeline": self.manifest(), "compvis": self.manifest()})
+        work = StageContext(folder=folder, digest="x", inputs={"pipeline": self.manifest(), "compvis": self.manifest()})
         outcome = convert_compvis(ConversionStage(weights=weights), work)
         path = folder / "manifest.json"
         write_manifest(path, folder, "pipeline", "x", outcome.files, outcome.facts)
@@ -122,7 +122,7 @@ def test_conversion_gives_the_networks_that_were_written(world: World, tmp_path:
 def test_equal_files_convert_to_equal_bytes(world: World, tmp_path: Path) -> None:
     for name in ("first", "second"):
         world.converted(tmp_path / name, "raw")
-    assert sha256_of(tmp_path / "first/pipeline") == sha256_of(tmp_path / "second/pipeline")
+    assert sha256_of_path(tmp_path / "first/pipeline") == sha256_of_path(tmp_path / "second/pipeline")
 
 
 def test_objects_that_training_saves_beside_the_weights_are_not_instantiated(world: World) -> None:

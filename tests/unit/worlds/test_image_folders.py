@@ -12,7 +12,7 @@ from test_images import SMALL, opened, small_images
 
 from corelib.errors import AssetError
 from corelib.worlds.unlearn_canvas.image_index import ImageIndex, write_index
-from corelib.worlds.unlearn_canvas.indexing import index_images
+from corelib.worlds.unlearn_canvas.index_building import index_images
 
 
 def indexed(root: Path, notes: list[str] | None = None) -> ImageIndex:

@@ -25,20 +25,27 @@ from support.full_format import (
 from support.hand_made import write_manifest
 
 from corelib.errors import ArtefactError, AssetError
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import read_manifest
 from corelib.study.loading import load_study
 from corelib.worlds import benchmark_images as reading
-from corelib.worlds.unlearn_canvas.image_index import FOLDER, SCHEMA, ImageIndex, Place, read_index, write_index
-from corelib.worlds.unlearn_canvas.indexing import Wanted, fault_of, index_images, reader_of_captions
+from corelib.worlds.unlearn_canvas.image_index import (
+    SCHEMA,
+    SEPARATE_FILE,
+    ImageIndex,
+    ImageLocation,
+    read_index,
+    write_index,
+)
+from corelib.worlds.unlearn_canvas.index_building import RequiredImages, caption_parser, image_fault, index_images
 
 STUDY = load_study("paper", REPOSITORY / "config")
 STYLES, OBJECTS = STUDY.world.styles, STUDY.world.objects
-SMALL = Wanted(["Monet", "Seed_Images"], ["Cats", "Dogs"], 3)
+SMALL = RequiredImages(["Monet", "Seed_Images"], ["Cats", "Dogs"], 3)
 
 
-def indexed(root: Path, wanted: Wanted = SMALL, threads: int = 2) -> ImageIndex:
+def indexed(root: Path, wanted: RequiredImages = SMALL, threads: int = 2) -> ImageIndex:
     return index_images(root, wanted, "Seed_Images", threads, root.parent / "faults.txt")
 
 
@@ -63,7 +70,7 @@ def test_the_whole_benchmark_is_recovered_from_captions_and_order(tmp_path: Path
     everything = sorted([*STYLES, *UNUSED_STYLES])
     rows = write_parquet(tmp_path / "hub/data", benchmark_images(everything, OBJECTS, 20, side=8))
     assert rows == 24_400
-    wanted = Wanted(STYLES, OBJECTS, 20)
+    wanted = RequiredImages(STYLES, OBJECTS, 20)
     index = indexed(tmp_path / "hub", wanted)
     assert list(index.places) == list(wanted.images())
     written = {
@@ -136,15 +143,15 @@ def test_an_index_is_the_same_file_wherever_and_whenever_it_is_written(tmp_path:
     write_image_folder(tmp_path / "folder", iter(small_images()))
     for name in ("a", "b"):
         write_index(tmp_path / name / "images.parquet", indexed(tmp_path / "folder"))
-    assert sha256_of(tmp_path / "a/images.parquet") == sha256_of(tmp_path / "b/images.parquet")
+    assert sha256_of_path(tmp_path / "a/images.parquet") == sha256_of_path(tmp_path / "b/images.parquet")
     assert read_index(tmp_path / "a/images.parquet") == indexed(tmp_path / "folder")
 
 
 def test_images_of_the_real_size_are_read(tmp_path: Path) -> None:
     content = picture(np.random.default_rng(1), 2048, 900)
     assert 2_000_000 < len(content) < 8_000_000
-    assert fault_of(content) is None
-    assert "truncated" in str(fault_of(content[: len(content) // 2]))
+    assert image_fault(content) is None
+    assert "truncated" in str(image_fault(content[: len(content) // 2]))
 
 
 # Captions
@@ -153,18 +160,18 @@ def test_images_of_the_real_size_are_read(tmp_path: Path) -> None:
 @given(st.sampled_from(STYLES), st.sampled_from(OBJECTS), st.booleans(), st.booleans())
 def test_every_caption_of_the_benchmark_is_understood(style: str, object_: str, lower: bool, period: bool) -> None:
     caption = f"A {object_} image in {style.replace('_', ' ')} style" + "." * period
-    named = reader_of_captions(STYLES, OBJECTS, "Seed_Images")
+    named = caption_parser(STYLES, OBJECTS, "Seed_Images")
     assert named(caption.lower() if lower else caption) == (style, object_)
 
 
 @pytest.mark.parametrize("caption", ["A Dogs image in Photo style.", "A Dogs image in Seed Images style."])
 def test_the_photo_style_has_two_names(caption: str) -> None:
-    assert reader_of_captions(STYLES, OBJECTS, "Seed_Images")(caption) == ("Seed_Images", "Dogs")
+    assert caption_parser(STYLES, OBJECTS, "Seed_Images")(caption) == ("Seed_Images", "Dogs")
 
 
 @pytest.mark.parametrize("caption", ["", "Dogs", "A Dogs image in Nobody style.", "A Cow image in Monet style."])
 def test_other_captions_match_nothing(caption: str) -> None:
-    assert reader_of_captions(STYLES, OBJECTS, "Seed_Images")(caption) is None
+    assert caption_parser(STYLES, OBJECTS, "Seed_Images")(caption) is None
 
 
 # Faults
@@ -174,8 +181,8 @@ def test_other_captions_match_nothing(caption: str) -> None:
 @pytest.mark.parametrize("side", [8, 64, 500])
 def test_a_truncated_image_is_detected_wherever_it_ends(share: float, side: int) -> None:
     content = with_comment(picture(np.random.default_rng(2), side, side // 2), "x")
-    assert fault_of(content) is None
-    assert fault_of(content[: int(share * len(content))])
+    assert image_fault(content) is None
+    assert image_fault(content[: int(share * len(content))])
 
 
 def test_all_faults_of_a_folder_are_listed_at_once(tmp_path: Path) -> None:
@@ -285,7 +292,9 @@ def test_images_that_differ_from_the_index_are_not_used(tmp_path: Path, form: st
 
 @pytest.mark.parametrize("file", ["/etc/passwd", "../secret.jpg", "a/../../b.jpg"])
 def test_an_index_does_not_lead_out_of_the_images_folder(tmp_path: Path, file: str) -> None:
-    write_index(tmp_path / "index.parquet", ImageIndex({("Monet", "Cats", 1): Place(file, FOLDER, 1, "0" * 64)}))
+    write_index(
+        tmp_path / "index.parquet", ImageIndex({("Monet", "Cats", 1): ImageLocation(file, SEPARATE_FILE, 1, "0" * 64)})
+    )
     with pytest.raises(ArtefactError, match="leads out of its folder"):
         read_index(tmp_path / "index.parquet")
 

@@ -14,10 +14,10 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from corelib.errors import ConfigurationError, Interrupted, UserError
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.runs.checkpoint import Checkpoint, State
 from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.miniature import (
     Autoencoder,
     AutoencoderStage,
@@ -25,7 +25,7 @@ from corelib.settings.miniature import (
     ClassifierStage,
     Denoiser,
     PipelineStage,
-    Rendering,
+    RenderingStage,
     TextEncoder,
     Training,
 )
@@ -49,8 +49,8 @@ def prompt_of(style: str, object_: str) -> str:
     return f"A {object_} image in {style.replace('_', ' ')} style."
 
 
-def rendering(styles: list[str]) -> Rendering:
-    return Rendering(
+def rendering(styles: list[str]) -> RenderingStage:
+    return RenderingStage(
         styles=styles,
         objects=FEW_OBJECTS,
         photo_style=PHOTOS,
@@ -88,7 +88,7 @@ CLASSIFIER = ClassifierStage(
 )
 
 
-def vouched_for(folder: Path, outcome: Outcome) -> Manifest:
+def vouched_for(folder: Path, outcome: StageResult) -> Manifest:
     write_manifest(folder / "manifest.json", folder, "stage", "digest", outcome.files, outcome.facts)
     return read_manifest(folder / "manifest.json")
 
@@ -96,20 +96,20 @@ def vouched_for(folder: Path, outcome: Outcome) -> Manifest:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("images")
-    return vouched_for(folder, render_world(rendering(FEW_STYLES), Work(folder, "images", {})))
+    return vouched_for(folder, render_world(rendering(FEW_STYLES), StageContext(folder, "images", {})))
 
 
 @pytest.fixture(scope="module")
 def autoencoder(tmp_path_factory: pytest.TempPathFactory, images: Manifest) -> Manifest:
     folder = tmp_path_factory.mktemp("autoencoder")
-    return vouched_for(folder, train_autoencoder(AUTOENCODER, Work(folder, "autoencoder", {"images": images})))
+    return vouched_for(folder, train_autoencoder(AUTOENCODER, StageContext(folder, "autoencoder", {"images": images})))
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory, images: Manifest, autoencoder: Manifest) -> Manifest:
     folder = tmp_path_factory.mktemp("pipeline")
     inputs = {"images": images, "autoencoder": autoencoder}
-    return vouched_for(folder, train_pipeline(PIPELINE, Work(folder, "pipeline", inputs)))
+    return vouched_for(folder, train_pipeline(PIPELINE, StageContext(folder, "pipeline", inputs)))
 
 
 def test_the_vocabulary_has_fifty_styles_and_twenty_objects_in_alphabetical_order() -> None:
@@ -118,7 +118,7 @@ def test_the_vocabulary_has_fifty_styles_and_twenty_objects_in_alphabetical_orde
 
 
 def test_an_image_does_not_depend_on_which_others_are_rendered(tmp_path: Path, images: Manifest) -> None:
-    render_world(rendering(["Cobalt_Checks"]), Work(tmp_path, "images", {}))
+    render_world(rendering(["Cobalt_Checks"]), StageContext(tmp_path, "images", {}))
     for object_ in FEW_OBJECTS:
         for index in (3, 1, 2):
             name = Path("images", "Cobalt_Checks", object_, f"{index}.jpg")
@@ -133,7 +133,7 @@ def test_every_style_and_object_is_drawn_and_no_two_cells_look_the_same() -> Non
 
 def test_an_unknown_style_or_object_stops_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="style `Amber_Zigzags`: cannot be drawn"):
-        render_world(rendering(["Amber_Zigzags"]), Work(tmp_path, "images", {}))
+        render_world(rendering(["Amber_Zigzags"]), StageContext(tmp_path, "images", {}))
     with pytest.raises(ConfigurationError, match="object `Unicorns`: cannot be drawn"):
         pixels_of("Amber_Stripes", "Unicorns")
     assert not (tmp_path / "images").exists()
@@ -201,11 +201,11 @@ def test_the_pipeline_is_an_ordinary_stable_diffusion_folder_and_generates(pipel
 def test_latents_have_unit_deviation_after_scaling(images: Manifest, autoencoder: Manifest) -> None:
     from diffusers import AutoencoderKL
 
-    from corelib.worlds.miniature.autoencoder import encoded
+    from corelib.worlds.miniature.autoencoder import encode_posteriors
     from corelib.worlds.miniature.training import load_world_images
 
     vae = AutoencoderKL.from_pretrained(autoencoder.file("vae"))
-    means, deviations = encoded(vae, load_world_images(images.folder / "images").pixels).unbind(1)
+    means, deviations = encode_posteriors(vae, load_world_images(images.folder / "images").pixels).unbind(1)
     latents = (means + deviations * torch.randn(means.shape)) * vae.config.scaling_factor
     assert latents.std().item() == pytest.approx(1, abs=0.05)
 
@@ -220,7 +220,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(
         "classifier": (train_classifier, CLASSIFIER),
     }[stage]
     inputs = {"images": images, "autoencoder": autoencoder}
-    undisturbed = train(settings, Work(tmp_path / "undisturbed", "run", inputs))
+    undisturbed = train(settings, StageContext(tmp_path / "undisturbed", "run", inputs))
 
     def save_and_stop(checkpoint: Checkpoint, state: Callable[[], State]) -> None:
         if state()["done"] == 3:
@@ -230,14 +230,14 @@ def test_an_interrupted_training_ends_with_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "offer", save_and_stop)
         with pytest.raises(Interrupted):
-            train(settings, Work(tmp_path / "resumed", "run", inputs))
+            train(settings, StageContext(tmp_path / "resumed", "run", inputs))
     assert not any((tmp_path / "resumed" / name).exists() for name in undisturbed.files)
     torch.manual_seed(1)  # torch's global generator has no effect
-    resumed = train(settings, Work(tmp_path / "resumed", "run", inputs))
+    resumed = train(settings, StageContext(tmp_path / "resumed", "run", inputs))
 
     assert resumed == undisturbed
     for name in undisturbed.files:
-        assert sha256_of(tmp_path / "resumed" / name) == sha256_of(tmp_path / "undisturbed" / name)
+        assert sha256_of_path(tmp_path / "resumed" / name) == sha256_of_path(tmp_path / "undisturbed" / name)
     files = {path.name for path in (tmp_path / "resumed").iterdir()}
     assert files == {*undisturbed.files, "checkpoint.pt"}, "the job removes the state once its manifest is written"
 
@@ -248,7 +248,7 @@ def test_a_loss_that_is_not_finite_stops_in_one_sentence(tmp_path: Path, images:
         update={"autoencoder": AUTOENCODER.autoencoder.model_copy(update={"training": wild})}
     )
     with pytest.raises(UserError, match=r"the loss is .* expected a finite number"):
-        train_autoencoder(settings, Work(tmp_path, "run", {"images": images}))
+        train_autoencoder(settings, StageContext(tmp_path, "run", {"images": images}))
     assert not (tmp_path / "vae").exists()
 
 
@@ -257,8 +257,10 @@ def test_an_image_without_a_class_or_a_prompt_stops_in_one_sentence(
 ) -> None:
     inputs = {"images": images, "autoencoder": autoencoder}
     with pytest.raises(ConfigurationError, match="style `Seed_Images`"):
-        train_classifier(CLASSIFIER.model_copy(update={"classes": FEW_STYLES[:2]}), Work(tmp_path, "run", inputs))
+        train_classifier(
+            CLASSIFIER.model_copy(update={"classes": FEW_STYLES[:2]}), StageContext(tmp_path, "run", inputs)
+        )
     with pytest.raises(ConfigurationError, match="none for style `Amber_Stripes`"):
-        train_pipeline(PIPELINE.model_copy(update={"prompts": {}}), Work(tmp_path, "run", inputs))
+        train_pipeline(PIPELINE.model_copy(update={"prompts": {}}), StageContext(tmp_path, "run", inputs))
     with pytest.raises(ConfigurationError, match="`amber` is missing"):
-        train_pipeline(PIPELINE.model_copy(update={"vocabulary": ["image"]}), Work(tmp_path, "run", inputs))
+        train_pipeline(PIPELINE.model_copy(update={"vocabulary": ["image"]}), StageContext(tmp_path, "run", inputs))

@@ -23,9 +23,9 @@ from test_images import small_images
 from test_taking_weights_into_use import CLASSES, FILES, WEIGHTS, all_taken, configure, provisioned, weights
 
 from corelib.errors import AssetError
-from corelib.models.compatibility import check_classes, check_schedule_of_checkpoint
-from corelib.models.inspection import inspect_part
+from corelib.models.config_checks import check_checkpoint_schedule, check_class_order
 from corelib.models.pipeline_parts import load_scheduler, load_tokenizer
+from corelib.models.weight_checks import inspect_part
 from corelib.worlds.miniature.pipeline import build_tokenizer
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize 3438167540\n"
@@ -238,7 +238,7 @@ def test_a_checkpoint_in_place_of_a_diffusers_folder_is_not_overwritten(assets: 
     "names", [["amber", "Blue", "Cream"], {"Amber": 0, "Blue": 1, "Cream": 2}, ["1", "2", "3"], None]
 )
 def test_classes_in_the_same_order_or_with_other_names_are_accepted(names: object) -> None:
-    check_classes(Path("style50.pth"), {"classes": names, "class_names": 3}, CLASSES)
+    check_class_order(Path("style50.pth"), {"classes": names, "class_names": 3}, CLASSES)
 
 
 def test_a_checkpoint_with_another_noise_schedule_than_its_folder_is_rejected(assets: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_checkpoint_with_another_noise_schedule_than_its_folder_is_rejected(as
     scheduler = load_scheduler(folder)
 
     def check(**tensors: torch.Tensor) -> None:
-        check_schedule_of_checkpoint(Path("a.ckpt"), tensors, folder, scheduler)
+        check_checkpoint_schedule(Path("a.ckpt"), tensors, folder, scheduler)
 
     alphas = scheduler.alphas_cumprod
     check()

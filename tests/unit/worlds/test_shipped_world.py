@@ -16,13 +16,13 @@ from support.small_world import finish
 from corelib.data.embeddings import embed_prompts
 from corelib.errors import AssetError, ConfigurationError
 from corelib.evaluation.classification import classify_images
-from corelib.evaluation.metrics import counts_of
+from corelib.evaluation.metrics import count_metrics
 from corelib.evaluation.predictions import read_predictions
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
 from corelib.models.classifier import ImageClassifier
 from corelib.models.device import Device
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Work
+from corelib.runs.stage_context import StageContext
 from corelib.sampling.collection import gather_samples
 from corelib.sampling.sampler import sample_shard
 from corelib.settings.evaluation import CellsStage
@@ -31,10 +31,10 @@ from corelib.settings.pretrained import PretrainedStage
 from corelib.study.loading import load_study
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
-from corelib.study.shipped import _difference, leaves_of_world, load_shipped
+from corelib.study.shipped_world import _difference, leaves_of_world, load_shipped
 from corelib.study.targets import plan_of
 from corelib.worlds.miniature.drawing import render_image
-from corelib.worlds.miniature.shipped import SHIPPED, adopt_pretrained
+from corelib.worlds.miniature.shipped_models import SHIPPED_FOLDER, adopt_pretrained
 
 CONFIGURATION = REPOSITORY / "config"
 MINI = load_study("mini", CONFIGURATION)
@@ -46,14 +46,14 @@ SETTINGS = PretrainedStage(files=RECORD["files"], facts=RECORD["facts"])
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """The shipped world as a job adopts it."""
-    work = Work(tmp_path_factory.mktemp("pretrained"), "digest", {})
+    work = StageContext(tmp_path_factory.mktemp("pretrained"), "digest", {})
     return finish(work.folder, "pretrained", adopt_pretrained(SETTINGS, work))
 
 
 def test_the_shipped_files_are_those_of_the_record_and_small() -> None:
-    assert {name: sha256_of(SHIPPED / name) for name in RECORD["files"]} == RECORD["files"]
-    assert {path.name for path in SHIPPED.iterdir()} == {*RECORD["files"], "world.json"}
-    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 20e6
+    assert {name: sha256_of_path(SHIPPED_FOLDER / name) for name in RECORD["files"]} == RECORD["files"]
+    assert {path.name for path in SHIPPED_FOLDER.iterdir()} == {*RECORD["files"], "world.json"}
+    assert sum(path.stat().st_size for path in SHIPPED_FOLDER.rglob("*") if path.is_file()) <= 20e6
 
 
 def test_the_record_has_the_provenance_of_every_part() -> None:
@@ -156,7 +156,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_record_of_another_shape_is_reported_in_one_sentence(damage: str, tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
-    record = json.loads((SHIPPED / "world.json").read_text())
+    record = json.loads((SHIPPED_FOLDER / "world.json").read_text())
     act, message = DAMAGES[damage]
     act(record)
     (tmp_path / "config/pretrained/world.json").write_text(json.dumps(record))
@@ -177,7 +177,7 @@ def test_a_damaged_record_is_reported_in_one_sentence(content: str, tmp_path: Pa
 
 def test_a_leaf_that_the_record_lacks_is_named(tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
-    record = json.loads((SHIPPED / "world.json").read_text())
+    record = json.loads((SHIPPED_FOLDER / "world.json").read_text())
     del record["leaves"]["world.seed"]
     (tmp_path / "config" / "pretrained" / "world.json").write_text(json.dumps(record))
     with pytest.raises(ConfigurationError, match=r"world\.seed is 0, expected null, with which the shipped world"):
@@ -185,7 +185,7 @@ def test_a_leaf_that_the_record_lacks_is_named(tmp_path: Path) -> None:
 
 
 def test_the_shipped_world_is_rejected_after_a_change_of_the_drawing_code() -> None:
-    record = json.loads((SHIPPED / "world.json").read_text()) | {"drawing": "another"}
+    record = json.loads((SHIPPED_FOLDER / "world.json").read_text()) | {"drawing": "another"}
     with pytest.raises(ConfigurationError, match=r"corelib\.worlds\.miniature\.drawing: its code has changed since"):
         Plan("mini", MINI, [], record).world.pipeline()
 
@@ -208,15 +208,15 @@ def test_without_the_shipped_files_only_studies_that_need_them_fail(tmp_path: Pa
 
 
 def test_a_modified_shipped_file_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(SHIPPED, tmp_path / "shipped")
-    monkeypatch.setattr("corelib.worlds.miniature.shipped.SHIPPED", tmp_path / "shipped")
+    shutil.copytree(SHIPPED_FOLDER, tmp_path / "shipped")
+    monkeypatch.setattr("corelib.worlds.miniature.shipped_models.SHIPPED_FOLDER", tmp_path / "shipped")
     with (tmp_path / "shipped" / "style.pth").open("ab") as file:
         file.write(b"x")
     with pytest.raises(AssetError, match=r"style\.pth: its sha256 is .*restore it from the repository"):
-        adopt_pretrained(SETTINGS, Work(tmp_path / "run", "digest", {}))
+        adopt_pretrained(SETTINGS, StageContext(tmp_path / "run", "digest", {}))
     (tmp_path / "shipped" / "style.pth").unlink()
     with pytest.raises(AssetError, match=r"style\.pth: the file is missing"):
-        adopt_pretrained(SETTINGS, Work(tmp_path / "run", "digest", {}))
+        adopt_pretrained(SETTINGS, StageContext(tmp_path / "run", "digest", {}))
 
 
 @pytest.mark.parametrize("label", ["style", "object"])
@@ -242,7 +242,7 @@ def test_a_classifier_recognises_held_out_renderings(label: str, world: Manifest
 
 def knowledge_of(cells: list[tuple[str, str]], world: Manifest, folder: Path) -> dict[str, Any]:
     """UA, IRA and CRA of the original model on some cells of Forget25's grid, through the stages that tables use."""
-    embeddings = Work(folder / "embeddings", "digest", {"pipeline": world})
+    embeddings = StageContext(folder / "embeddings", "digest", {"pipeline": world})
     embeddings.folder.mkdir()
     inputs = {
         "pipeline": world,
@@ -254,11 +254,11 @@ def knowledge_of(cells: list[tuple[str, str]], world: Manifest, folder: Path) ->
     }
     settings = PLAN.samples("Forget25", "original", None).settings
     settings = settings.model_copy(update={"grid": [(style, object_, 188) for style, object_ in cells]})
-    samples = Work(folder / "samples", "digest", inputs)
+    samples = StageContext(folder / "samples", "digest", inputs)
     sample_shard(settings, samples, 0, 1)  # type: ignore[arg-type]
     gathered = finish(samples.folder, "samples", gather_samples(settings, samples))  # type: ignore[arg-type]
     judges = {"style_classifier": world, "object_classifier": world, "samples": gathered}
-    predictions = Work(folder / "predictions", "digest", judges)
+    predictions = StageContext(folder / "predictions", "digest", judges)
     predictions.folder.mkdir()
     outcome = classify_images(PLAN.predictions("Forget25", "original", None).settings, predictions)  # type: ignore[arg-type]
     forget = MINI.tasks["Forget25"].forget
@@ -269,7 +269,7 @@ def knowledge_of(cells: list[tuple[str, str]], world: Manifest, folder: Path) ->
         objects=[object_ for object_ in MINI.world.objects if object_ in objects],
         seeds=[188],
     )
-    counts = counts_of(read_predictions(finish(predictions.folder, "predictions", outcome)), judged)
+    counts = count_metrics(read_predictions(finish(predictions.folder, "predictions", outcome)), judged)
     return {name: float(count.percent) for name, count in counts.items()}
 
 
@@ -289,7 +289,7 @@ def test_the_original_model_knows_its_world(world: Manifest, tmp_path: Path) -> 
 
 def test_shipped_weights_are_plain_tensors() -> None:
     for label in ("style", "object"):
-        content = torch.load(SHIPPED / f"{label}.pth", weights_only=True)
+        content = torch.load(SHIPPED_FOLDER / f"{label}.pth", weights_only=True)
         assert set(content) == {"model_state_dict"}
-    assert not list(SHIPPED.rglob("*.bin"))
-    assert json.loads((SHIPPED / "world.json").read_text())["files"] == RECORD["files"]
+    assert not list(SHIPPED_FOLDER.rglob("*.bin"))
+    assert json.loads((SHIPPED_FOLDER / "world.json").read_text())["files"] == RECORD["files"]

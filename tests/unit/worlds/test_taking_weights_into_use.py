@@ -20,26 +20,26 @@ from support.full_format import write_inception
 from support.small_world import FP32, OBJECTS, STYLES, finish, make_classifier, make_images, make_pipeline
 from torchvision.models import inception_v3
 
-from corelib.commands.asset_provision import Provision
 from corelib.data.embeddings import embed_prompts
 from corelib.data.latents import encode_images
 from corelib.errors import AssetError
 from corelib.evaluation.classification import classify_images
-from corelib.files.hashing import sha256_of
+from corelib.files.hashing import sha256_of_path
+from corelib.maintenance.asset_provision import Provision
 from corelib.models.classifier import ImageClassifier
 from corelib.models.classifier_checkpoint import check_classifier
 from corelib.models.device import Device
 from corelib.models.inception import check_torchvision_inception
-from corelib.runs.checkpoint import put_back_tensors
+from corelib.runs.checkpoint import restore_tensors
 from corelib.runs.manifest import Manifest
-from corelib.runs.stage import Outcome, Work
+from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.grid import IMAGES, image_name
 from corelib.settings.data import EmbeddingsStage, Encoding, LatentsStage
 from corelib.settings.evaluation import Classification, PredictionsStage
-from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierForm
-from corelib.worlds.unlearn_canvas.adoption import adopt_assets, faults_of
+from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierSpec
+from corelib.worlds.unlearn_canvas.adoption import adopt_assets, asset_faults
 from corelib.worlds.unlearn_canvas.asset_lock import read_lock
-from corelib.worlds.unlearn_canvas.indexing import Wanted
+from corelib.worlds.unlearn_canvas.index_building import RequiredImages
 
 ARCHITECTURE = "test_resnet"
 CLASSES = ["Amber", "Blue", "Cream"]
@@ -153,18 +153,18 @@ class Taken:
             if not (folder / top).exists():
                 (folder / top).symlink_to(path.parent if "/" in name else path)
         forms = {
-            label: ClassifierForm(architecture=ARCHITECTURE, resolution=16, classes=classes)
+            label: ClassifierSpec(architecture=ARCHITECTURE, resolution=16, classes=classes)
             for label, classes in classifiers.items()
         }
-        sha256: dict[str, str | None] = {name: sha256_of(path) for name, path in assets.items()}
+        sha256: dict[str, str | None] = {name: sha256_of_path(path) for name, path in assets.items()}
         self.settings = AdoptionStage(sha256=sha256, unet=unet, classifiers=forms)
 
     def faults(self, values: bool) -> list[str]:
         """Faults as preflight reports them (without values) or the job (with values)."""
-        return list(faults_of(self.settings, self.folder, values))
+        return list(asset_faults(self.settings, self.folder, values))
 
     def manifest(self) -> Manifest:
-        outcome = adopt_assets(self.settings, Work(self.folder, "digest", {}))
+        outcome = adopt_assets(self.settings, StageContext(self.folder, "digest", {}))
         return finish(self.folder, "assets", outcome)
 
 
@@ -184,7 +184,7 @@ def test_the_weights_of_a_classifier_are_found_under_the_keys_of_training_script
     with caplog.at_level("INFO"):
         classifier = ImageClassifier(taken.manifest(), "style", Device(FP32, 1))
     image = Image.effect_noise((16, 16), 50).convert("RGB")
-    expected = network().eval()(classifier.prepared(image)[None]).softmax(dim=1)
+    expected = network().eval()(classifier.preprocess(image)[None]).softmax(dim=1)
     torch.testing.assert_close(classifier.probabilities([image]), expected.detach(), rtol=1e-2, atol=1e-3)
     assert re.search(message, caplog.text) if message else caplog.text == ""
 
@@ -206,8 +206,8 @@ def test_the_loader_rejects_a_classifier_that_does_not_fit(how: str, tmp_path: P
     make, message = REFUSED[how]
     manifest = make_classifier(tmp_path / "classifier", "style", CLASSES)
     torch.save(make(), manifest.folder / "classifier.pth")
-    facts = {**manifest.facts["classifiers"]["style"], "sha256": sha256_of(manifest.folder / "classifier.pth")}
-    manifest = finish(manifest.folder, "classifier", Outcome(["classifier.pth"], {"classifiers": {"style": facts}}))
+    facts = {**manifest.facts["classifiers"]["style"], "sha256": sha256_of_path(manifest.folder / "classifier.pth")}
+    manifest = finish(manifest.folder, "classifier", StageResult(["classifier.pth"], {"classifiers": {"style": facts}}))
     with pytest.raises(AssetError, match=rf"classifier\.pth: .*{message}"):
         ImageClassifier(manifest, "style", Device(FP32, 1))
 
@@ -229,13 +229,13 @@ def test_probabilities_that_are_not_finite_are_an_error(tmp_path: Path, monkeypa
         Image.effect_noise((16, 16), 50).convert("RGB").save(tmp_path / "samples" / IMAGES / image_name(*image))
     facts = {"grid": grid, "flagged": [], "diverged_at": None}
     inputs = {
-        "samples": finish(tmp_path / "samples", "samples", Outcome([IMAGES], facts)),
+        "samples": finish(tmp_path / "samples", "samples", StageResult([IMAGES], facts)),
         "style_classifier": make_classifier(tmp_path / "style", "style", STYLES),
         "object_classifier": make_classifier(tmp_path / "object", "object", OBJECTS),
     }
     (tmp_path / "predictions").mkdir()
     settings = PredictionsStage(classification=Classification(batch=2))
-    work = Work(tmp_path / "predictions", "digest", inputs)
+    work = StageContext(tmp_path / "predictions", "digest", inputs)
     answers = ImageClassifier.probabilities
 
     def with_a_nan(self: ImageClassifier, images: list[Image.Image]) -> torch.Tensor:
@@ -430,10 +430,12 @@ def provisioned(folder: Path, tmp_path: Path, names: Sequence[str] = ()) -> None
     shutil.copy(REPOSITORY / "config/assets.yaml", configuration)
     names = names or [name for name, file in FILES.items() if (folder / file).exists()]
     places = {name.split("/")[0]: str(folder / FILES[name].split("/")[0]) for name in names}
-    forms = {"style": ClassifierForm(architecture=ARCHITECTURE, resolution=16, classes=CLASSES)}
+    forms = {"style": ClassifierSpec(architecture=ARCHITECTURE, resolution=16, classes=CLASSES)}
     settings = AdoptionStage(sha256=dict.fromkeys(names), unet="unet", classifiers=forms)
     lines: list[str] = []
-    provision = Provision((settings, places), Wanted([], [], 1), configuration, "Seed_Images", "raw", lines.append)
+    provision = Provision(
+        (settings, places), RequiredImages([], [], 1), configuration, "Seed_Images", "raw", lines.append
+    )
     provision.make(again=False)
     assert len(read_lock(configuration).assets) == len(names)
     provision.make(again=False)
@@ -449,13 +451,13 @@ def overflowing(folder: Path, part: str, file: str, tensor: str) -> Manifest:
     tensors = load_file(weights)
     tensors[tensor] = torch.full_like(tensors[tensor], 3e38)
     save_file(tensors, weights)
-    facts = {**manifest.facts, "parts": {**manifest.facts["parts"], part: sha256_of(weights.parent)}}
-    return finish(manifest.folder, "pipeline", Outcome(["pipeline"], facts))
+    facts = {**manifest.facts, "parts": {**manifest.facts["parts"], part: sha256_of_path(weights.parent)}}
+    return finish(manifest.folder, "pipeline", StageResult(["pipeline"], facts))
 
 
 def test_an_embedding_that_is_not_finite_is_named_with_its_prompt(tmp_path: Path) -> None:
     pipeline = overflowing(tmp_path / "pipeline", "text_encoder", "model.safetensors", "final_layer_norm.weight")
-    work = Work(tmp_path, "digest", {"pipeline": pipeline})
+    work = StageContext(tmp_path, "digest", {"pipeline": pipeline})
     with pytest.raises(AssetError, match="the prompt 'A Cats image' has an embedding that is not finite"):
         embed_prompts(EmbeddingsStage(prompts=["A Cats image", "A Dogs image"]), work)
     assert not (tmp_path / "embeddings.safetensors").exists()
@@ -466,7 +468,7 @@ def test_a_latent_that_is_not_finite_is_named_with_its_image(tmp_path: Path) -> 
     images = make_images(tmp_path / "images")
     encoding = Encoding(resolution=16, interpolation="bicubic", batch=2)
     settings = LatentsStage(styles=["Blue"], objects=["Cats"], images=[1, 2, 3], encoding=encoding)
-    work = Work(tmp_path, "digest", {"pipeline": pipeline, "images": images})
+    work = StageContext(tmp_path, "digest", {"pipeline": pipeline, "images": images})
     with pytest.raises(AssetError, match=r"Blue/Cats/1\.jpg: its latent is not finite"):
         encode_images(settings, work)
     assert not (tmp_path / "moments.safetensors").exists()
@@ -478,6 +480,6 @@ def test_a_saved_state_is_restored_exactly_or_not_at_all(tensor: torch.Tensor | 
     parameters = {"a": torch.ones(2, 3), "b": torch.ones(1)}
     state = {"a": tensor, "b": torch.zeros(1)} if tensor is not None else {"b": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"^a is "):
-        put_back_tensors(parameters, state)
-    put_back_tensors(parameters, {"a": torch.full((2, 3), 7.0), "b": torch.zeros(1)})
+        restore_tensors(parameters, state)
+    restore_tensors(parameters, {"a": torch.full((2, 3), 7.0), "b": torch.zeros(1)})
     assert torch.equal(parameters["a"], torch.full((2, 3), 7.0))

@@ -20,16 +20,16 @@ from tqdm import tqdm
 
 from corelib.errors import AssetError, first_line_of
 from corelib.files.atomic import write_text
-from corelib.files.image_files import MOST_BYTES, opened
-from corelib.files.parquet_files import UnreadableParquet, open_parquet, reading_within_bounds
-from corelib.files.paths import content_of
-from corelib.files.pixels import Unusable, as_rgb
-from corelib.files.placeholders import UNPRINTABLE, beginning_of, stands_in
+from corelib.files.image_files import MAX_FILE_BYTES, open_image
+from corelib.files.parquet_files import UnreadableParquet, limited_reading, open_parquet
+from corelib.files.paths import read_bytes
+from corelib.files.pixels import UnusableImage, as_rgb
+from corelib.files.placeholders import UNPRINTABLE, first_bytes, placeholder_kind
 from corelib.files.printable import escaped
-from corelib.models.compatibility import plain
-from corelib.worlds.benchmark_images import IMAGE
-from corelib.worlds.unlearn_canvas.image_folders import find_files, names_of_styles
-from corelib.worlds.unlearn_canvas.image_index import FOLDER, SCHEMA, ImageIndex, Key, Place
+from corelib.models.config_checks import normalise_name
+from corelib.worlds.benchmark_images import IMAGE_COLUMN
+from corelib.worlds.unlearn_canvas.image_folders import find_image_files, style_names
+from corelib.worlds.unlearn_canvas.image_index import SCHEMA, SEPARATE_FILE, ImageIndex, ImageKey, ImageLocation
 
 UNUSED_STYLES = frozenset(
     {"Blue_Blooming", "Crypto_Punks", "Dreamweave", "Foliage_Patchwork", "Impasto"}
@@ -37,24 +37,24 @@ UNUSED_STYLES = frozenset(
 )
 """Styles on disk and on the Hub that are not among the benchmark's 50 styles (protocol, section 1)."""
 
-ROWS_AT_ONCE = 16
+ROWS_PER_BATCH = 16
 """Rows of a parquet file read at a time, so that few images of three megabytes are in memory together."""
 
-LONGEST_CAPTION = 200
+MAX_CAPTION_LENGTH = 200
 """Maximum length in characters; the time to match the pattern grows with the cube of the length."""
 
 CAPTION = re.compile(r"\s*an?\s+(?P<object>.+?)\s+image\s+in\s+(?P<style>.+?)\s+style\s*\.?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequiredImages:
     """The images that must be present."""
 
     styles: Sequence[str]
     objects: Sequence[str]
     images_per_cell: int
 
-    def images(self) -> Iterator[Key]:
+    def images(self) -> Iterator[ImageKey]:
         """Keys of all images, ordered by style, object and index."""
         for style in self.styles:
             for object_ in self.objects:
@@ -64,7 +64,7 @@ class Wanted:
 
 def index_images(
     root: Path,
-    wanted: Wanted,
+    wanted: RequiredImages,
     photo_style: str,
     threads: int,
     report: Path,
@@ -124,30 +124,32 @@ def _natural_key(path: Path) -> list[tuple[int, str]]:
 
 def _is_index(path: Path) -> bool:
     try:
-        with reading_within_bounds():
+        with limited_reading():
             open_parquet(path, {column.name: column.type for column in SCHEMA})
     except UnreadableParquet:
         return False
     return True
 
 
-Found = tuple[dict[Key, Place], list[str]]
+IndexedFiles = tuple[dict[ImageKey, ImageLocation], list[str]]
 
 
-def _read_folder(root: Path, wanted: Wanted, photo_style: str, threads: int, say: Callable[[str], object]) -> Found:
-    search = find_files(root, wanted.styles, wanted.objects, wanted.images_per_cell, photo_style)
+def _read_folder(
+    root: Path, wanted: RequiredImages, photo_style: str, threads: int, say: Callable[[str], object]
+) -> IndexedFiles:
+    search = find_image_files(root, wanted.styles, wanted.objects, wanted.images_per_cell, photo_style)
     for note in search.notes:
         say(f"  {note}")
     keys = [key for key in wanted.images() if key in search.files]
 
-    def inspect(key: Key) -> tuple[Place, str | None]:
+    def inspect(key: ImageKey) -> tuple[ImageLocation, str | None]:
         file = search.files[key]
         try:
-            content = content_of(root / file, MOST_BYTES)
+            content = read_bytes(root / file, MAX_FILE_BYTES)
         except OSError as error:
-            return Place(file, FOLDER, 0, ""), f"not readable ({error.strerror})"
+            return ImageLocation(file, SEPARATE_FILE, 0, ""), f"not readable ({error.strerror})"
         sha256, fault = _hash_and_fault(content)
-        return Place(file, FOLDER, len(content), sha256), fault
+        return ImageLocation(file, SEPARATE_FILE, len(content), sha256), fault
 
     places, faults = {}, list(search.faults)
     with ThreadPoolExecutor(threads) as pool:
@@ -159,21 +161,23 @@ def _read_folder(root: Path, wanted: Wanted, photo_style: str, threads: int, say
     return places, faults + [f"{root / _file_of(key)}: missing, {search.missing(key)}" for key in missing]
 
 
-def _file_of(key: Key) -> str:
+def _file_of(key: ImageKey) -> str:
     style, object_, index = key
     return f"{style}/{object_}/{index}.jpg"
 
 
-def _read_parquet(root: Path, shards: list[Path], wanted: Wanted, photo_style: str, threads: int) -> Found:
-    parse = reader_of_captions(wanted.styles, wanted.objects, photo_style)
+def _read_parquet(
+    root: Path, shards: list[Path], wanted: RequiredImages, photo_style: str, threads: int
+) -> IndexedFiles:
+    parse = caption_parser(wanted.styles, wanted.objects, photo_style)
     counts: dict[tuple[str, str], int] = defaultdict(int)
-    numbered: list[tuple[Path, int, Key]] = []
+    numbered: list[tuple[Path, int, ImageKey]] = []
     faults = []
     for shard in shards:  # captions first: they determine the rows to read
         for row, caption in enumerate(_read_captions(shard)):
             cell = parse(caption)
             if cell is None:
-                words = repr(caption[:LONGEST_CAPTION])
+                words = repr(caption[:MAX_CAPTION_LENGTH])
                 faults.append(f"{shard}, row {row}: the caption {words} names no style and object of the benchmark")
             elif cell[0] not in UNUSED_STYLES:
                 counts[cell] += 1
@@ -181,18 +185,18 @@ def _read_parquet(root: Path, shards: list[Path], wanted: Wanted, photo_style: s
     for cell, count in counts.items():
         if count > wanted.images_per_cell:
             faults.append(f"{root}: {'/'.join(cell)} has {count} images, expected {wanted.images_per_cell}")
-    by_shard: dict[Path, dict[int, Key]] = defaultdict(dict)
+    by_shard: dict[Path, dict[int, ImageKey]] = defaultdict(dict)
     for shard, row, key in numbered:
         by_shard[shard][row] = key
 
-    places: dict[Key, Place] = {}
+    places: dict[ImageKey, ImageLocation] = {}
     with ThreadPoolExecutor(threads) as pool, tqdm(total=len(numbered), desc="images", unit="") as progress:
         for shard, rows in by_shard.items():
             file = shard.relative_to(root).as_posix()
             for batch in _read_images(shard, rows):
                 inspected = zip(batch, batch.values(), pool.map(_hash_and_fault, batch.values()), strict=True)
                 for row, content, (sha256, fault) in inspected:
-                    places[rows[row]] = Place(file, row, len(content), sha256)
+                    places[rows[row]] = ImageLocation(file, row, len(content), sha256)
                     if fault:
                         faults.append(f"{shard}, row {row} ({_file_of(rows[row])}): {fault}")
                 progress.update(len(batch))
@@ -200,10 +204,10 @@ def _read_parquet(root: Path, shards: list[Path], wanted: Wanted, photo_style: s
 
 
 def _hash_and_fault(content: bytes) -> tuple[str, str | None]:
-    return hashlib.sha256(content).hexdigest(), fault_of(content)
+    return hashlib.sha256(content).hexdigest(), image_fault(content)
 
 
-def reader_of_captions(
+def caption_parser(
     styles: Sequence[str], objects: Sequence[str], photo_style: str
 ) -> Callable[[str], tuple[str, str] | None]:
     """A function that maps a caption to its style and object, ignoring case; it returns None if there is no match.
@@ -212,12 +216,12 @@ def reader_of_captions(
     by its own name.
     """
 
-    style_of = names_of_styles((*styles, *UNUSED_STYLES), photo_style)
-    object_of = {plain(object_): object_ for object_ in objects}
+    style_of = style_names((*styles, *UNUSED_STYLES), photo_style)
+    object_of = {normalise_name(object_): object_ for object_ in objects}
 
     def parse(caption: str) -> tuple[str, str] | None:
-        match = CAPTION.fullmatch(" ".join(caption.split())) if len(caption) <= LONGEST_CAPTION else None
-        style, object_ = (plain(match["style"]), plain(match["object"])) if match else ("", "")
+        match = CAPTION.fullmatch(" ".join(caption.split())) if len(caption) <= MAX_CAPTION_LENGTH else None
+        style, object_ = (normalise_name(match["style"]), normalise_name(match["object"])) if match else ("", "")
         cell = (style_of.get(style), object_of.get(object_))
         return None if cell[0] is None or cell[1] is None else (cell[0], cell[1])
 
@@ -226,11 +230,11 @@ def reader_of_captions(
 
 def _read_captions(shard: Path) -> list[str]:
     try:
-        with reading_within_bounds():
-            file = open_parquet(shard, {"image": IMAGE, "text": pa.string()})
+        with limited_reading():
+            file = open_parquet(shard, {"image": IMAGE_COLUMN, "text": pa.string()})
             captions: list[str | None] = file.read(columns=["text"]).column("text").to_pylist()
     except UnreadableParquet as error:
-        if (placeholder := stands_in(beginning_of(shard))) is not None:
+        if (placeholder := placeholder_kind(first_bytes(shard))) is not None:
             raise AssetError(f"{shard}: {placeholder}.") from None
         raise AssetError(
             f"{shard}: not readable ({error}), expected parquet with the columns `image` and `text`."
@@ -238,11 +242,11 @@ def _read_captions(shard: Path) -> list[str]:
     return [caption or "" for caption in captions]
 
 
-def _read_images(shard: Path, rows: Mapping[int, Key]) -> Iterator[dict[int, bytes]]:
+def _read_images(shard: Path, rows: Mapping[int, ImageKey]) -> Iterator[dict[int, bytes]]:
     """The bytes of the images in some rows, a few at a time, by row."""
     start = 0
     try:
-        batches = open_parquet(shard, {"image": IMAGE}).iter_batches(ROWS_AT_ONCE, columns=["image"])
+        batches = open_parquet(shard, {"image": IMAGE_COLUMN}).iter_batches(ROWS_PER_BATCH, columns=["image"])
         while (batch := _next_batch(batches, start, rows)) is not None:
             count, contents = batch
             yield contents
@@ -252,9 +256,9 @@ def _read_images(shard: Path, rows: Mapping[int, Key]) -> Iterator[dict[int, byt
 
 
 def _next_batch(
-    batches: Iterator[pa.RecordBatch], start: int, rows: Mapping[int, Key]
+    batches: Iterator[pa.RecordBatch], start: int, rows: Mapping[int, ImageKey]
 ) -> tuple[int, dict[int, bytes]] | None:
-    with reading_within_bounds():
+    with limited_reading():
         batch = next(batches, None)
         if batch is None:
             return None
@@ -263,24 +267,24 @@ def _next_batch(
         return len(batch), {row: images[row - start].as_py() or b"" for row in wanted}
 
 
-def fault_of(content: bytes) -> str | None:
+def image_fault(content: bytes) -> str | None:
     """Description of the fault of an image; None if it can be decoded to its last pixel."""
-    if (placeholder := stands_in(content)) is not None:
+    if (placeholder := placeholder_kind(content)) is not None:
         return placeholder
     try:
-        with opened(content) as image:
+        with open_image(content) as image:
             # an eighth of the resolution, but all of the bytes
             image.draft("RGB", (image.width // 8, image.height // 8))
             as_rgb(image)
-    except Unusable as fault:
+    except UnusableImage as fault:
         return str(fault)
     except Exception as error:  # Pillow raises many kinds for damaged files
         return f"damaged ({first_line_of(error)})"
     return None
 
 
-def _duplicates(root: Path, places: Mapping[Key, Place]) -> list[str]:
-    first: dict[str, Key] = {}
+def _duplicates(root: Path, places: Mapping[ImageKey, ImageLocation]) -> list[str]:
+    first: dict[str, ImageKey] = {}
     faults = []
     for key, place in places.items():
         if not place.size:

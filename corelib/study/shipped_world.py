@@ -17,9 +17,9 @@ from corelib.errors import ArtefactError, ConfigurationError
 from corelib.files.json_files import read_json
 from corelib.files.printable import printable
 from corelib.runs.fingerprint import digest_of_modules
-from corelib.study.overlays import Key, error_at
+from corelib.study.overlays import Key, error_for_key
 from corelib.study.schema import Study
-from corelib.study.wording import shown
+from corelib.study.wording import to_yaml
 
 
 def leaves_of_world(study: Study) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def check_against_shipped(study: Study, folder: Path, origins: Mapping[Key, Path
     for key, leaf in leaves_of_world(study).items():
         trained = shipped.get(key)
         if leaf != trained:
-            raise error_at(
+            raise error_for_key(
                 tuple(key.split(".")),
                 f"{_difference(key, leaf, trained)}, with which the shipped world was trained "
                 "(or world.pretrained: false, to train another one)",
@@ -58,13 +58,13 @@ def _difference(key: str, actual: object, expected: object) -> str:
         return f"{key} has {actual[index]!r} as entry {index + 1}, expected {expected[index]!r}"
     if isinstance(actual, list) and isinstance(expected, list) and len(expected) > 3:
         return f"{key} has {len(actual)} entries, expected the {len(expected)}"
-    return f"{key} is {shown(actual)}, expected {shown(expected)}"
+    return f"{key} is {to_yaml(actual)}, expected {to_yaml(expected)}"
 
 
-RECORD = Path("pretrained/world.json")
+RECORD_FILE = Path("pretrained/world.json")
 """The path of the record below the configuration folder."""
 
-DRAWING = ("corelib.randomness", "corelib.worlds.miniature.drawing")
+DRAWING_MODULES = ("corelib.randomness", "corelib.worlds.miniature.drawing")
 """The modules that draw a miniature's images."""
 
 
@@ -107,7 +107,7 @@ def load_shipped(folder: Path) -> dict[str, Any]:
 
     Raises `ConfigurationError` if the record is missing, is unreadable, or lacks a key that plans or stages read.
     """
-    file = folder / RECORD
+    file = folder / RECORD_FILE
     if not file.exists():
         raise _error(file, "it is missing")
     try:
@@ -122,13 +122,13 @@ def load_shipped(folder: Path) -> dict[str, Any]:
         raise _error(file, f"not the record of a trained world: {_first_fault(error, record)}") from None
     for name, sha256 in validated.files.items():
         if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
-            raise _error(file, f"files.{name} is {shown(sha256)}, which is not a sha256")
+            raise _error(file, f"files.{name} is {to_yaml(sha256)}, which is not a sha256")
     return dict(record)
 
 
 def digest_of_drawing() -> str:
     """The digest of the code that draws a miniature's images."""
-    return digest_of_modules(*DRAWING)
+    return digest_of_modules(*DRAWING_MODULES)
 
 
 def _first_fault(error: ValidationError, record: dict[str, Any]) -> str:
@@ -139,7 +139,7 @@ def _first_fault(error: ValidationError, record: dict[str, Any]) -> str:
         if not isinstance(value, dict) or name not in value:
             return f"{_key(fault['loc'])} is missing"
         value = value[name]
-    return f"{_key(fault['loc'])} is {shown(value)}"
+    return f"{_key(fault['loc'])} is {to_yaml(value)}"
 
 
 def _key(location: tuple[int | str, ...]) -> str:

@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from corelib.commands.run_folders import NO_RESULT, is_run_folder, runs_behind, unvouched
-from corelib.errors import ArtefactError, listed, reason_of
-from corelib.files.hashing import files_below, sha256_of
-from corelib.files.paths import below, followed
-from corelib.files.sealed_json import SealedRecord, if_readable, is_as_written
+from corelib.errors import ArtefactError, listed, short_message
+from corelib.files.hashing import files_below, sha256_of_path
+from corelib.files.paths import path_inside, resolve_links
+from corelib.files.sealed_json import SealedRecord, bytes_match, read_or_none
+from corelib.maintenance.run_files import UNFINISHED_SUFFIXES, is_run_folder, unlisted_files, with_dependencies
 from corelib.runs.layout import MANIFEST, RECORD, RUNS, SHARDS, SPECIFICATION
 from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.owner import is_held
-from corelib.runs.provenance import ENDING, Provenance, provenance_path, read_provenance
+from corelib.runs.provenance_record import PROVENANCE_SUFFIX, Provenance, provenance_path, read_provenance
 from corelib.runs.specification import Specification, read_specification
-from corelib.runs.stages import PRODUCTS, settings_in
+from corelib.runs.stage_registry import PRODUCTS, settings_in
 from corelib.sampling.batch_record import read_batch
 from corelib.sampling.grid import BATCHES, IMAGES
 from corelib.settings.unlearn_canvas import AdoptionStage
@@ -38,7 +38,7 @@ Kind = TypeVar("Kind", bound=SealedRecord)
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerificationResult:
     """The result of a verification.
 
     Attributes:
@@ -62,7 +62,7 @@ class Verified:
         return summary + (f"; {self.unfinished} runs are unfinished." if self.unfinished else ".")
 
 
-def verify_results() -> Verified:
+def verify_results() -> VerificationResult:
     """Verify `runs/` and `results/` in the working directory. Hashes every file that has a recorded sha256."""
     folders = [path for path in sorted(RUNS.glob("*/*")) if is_run_folder(path)]
     products, others = product_files()
@@ -74,7 +74,7 @@ def verify_results() -> Verified:
     faulty = {path.relative_to(RUNS).as_posix() for path, faults in run_faults.items() if faults}
     runs = [path for path in folders if path.parent.name not in PRODUCTS]
     complete = [path for path in runs if (path / MANIFEST).exists()]
-    return Verified(
+    return VerificationResult(
         runs=len(complete),
         unfinished=len(runs) - len(complete),
         products=sum(path.exists() for path in products),
@@ -94,7 +94,7 @@ def _collected(faults_of: Callable[[Path], Iterator[str]]) -> Callable[[Path], l
         except ArtefactError as error:
             faults.append(str(error))
         except (OSError, ValueError) as error:  # ValueError: a path that the operating system rejects
-            faults.append(f"{path}: not readable ({reason_of(error)}).")
+            faults.append(f"{path}: not readable ({short_message(error)}).")
         return faults
 
     return collected
@@ -107,7 +107,7 @@ def _read(reader: Callable[[Path], Kind], path: Path) -> Generator[str, None, Ki
     except ArtefactError as error:
         yield str(error)
         return None
-    if not is_as_written(path, record):
+    if not bytes_match(path, record):
         yield f"{path}: its bytes have changed since it was written, although its content has not."
     return record
 
@@ -127,7 +127,7 @@ def _faults_of_run(folder: Path) -> Iterator[str]:
                 "and the manifest is written again without computing the run."
             )
         if is_product:
-            yield from _unlisted_files(folder / SPECIFICATION, unvouched(folder, ()))
+            yield from _unlisted_files(folder / SPECIFICATION, unlisted_files(folder, ()))
         return
     specification = yield from _faults_of_specification(folder)
     content = yield from _read(read_manifest, manifest)
@@ -147,7 +147,7 @@ def _faults_of_run(folder: Path) -> Iterator[str]:
         else:
             assert isinstance(settings, AdoptionStage)
             yield from _faults_of_assets(folder, settings.sha256)
-    yield from _unlisted_files(manifest, unvouched(folder, content.files))
+    yield from _unlisted_files(manifest, unlisted_files(folder, content.files))
 
 
 def _faults_of_specification(folder: Path) -> Generator[str, None, Specification | None]:
@@ -182,10 +182,10 @@ def _faults_of_manifest(
 def _faults_of_files(path: Path, folder: Path, files: Mapping[str, str]) -> Iterator[str]:
     """The faults of the files in `folder` whose sha256 are listed in the file `path`."""
     for name, sha256 in files.items():
-        file = below(folder, name)
+        file = path_inside(folder, name)
         if not file.exists():
             yield f"{file}: missing, expected the file listed in {path}."
-        elif (actual := sha256_of(file)) != sha256:
+        elif (actual := sha256_of_path(file)) != sha256:
             yield f"{file}: its sha256 is {actual[:12]}, expected {sha256[:12]} as in {path}."
 
 
@@ -215,18 +215,18 @@ def _faults_of_inputs(subject: str, specification: Specification, manifest: Mani
     """
     for role, name in specification.builds_on.items():
         run, expected = RUNS / name, specification.inputs[role]
-        planned = if_readable(read_specification, run / SPECIFICATION)
+        planned = read_or_none(read_specification, run / SPECIFICATION)
         if planned is not None and planned.digest != expected:
             yield (
                 f"{subject}: it was built on the {role} {expected[:12]}, but {run / SPECIFICATION} is "
                 f"{planned.digest[:12]}."
             )
-        content = if_readable(read_manifest, run / MANIFEST)
+        content = read_or_none(read_manifest, run / MANIFEST)
         for model, seal in content.trained.items() if content is not None else ():
             if manifest.trained.get(model) != seal:
                 yield f"{subject}: it was made with another build of the model {RUNS / model} than its {role}, {run}."
     for name, seal in manifest.trained.items():
-        model_content = if_readable(read_manifest, RUNS / name / MANIFEST)
+        model_content = read_or_none(read_manifest, RUNS / name / MANIFEST)
         if model_content is not None and model_content.seal != seal:
             yield f"{subject}: it was made with another build of the model {RUNS / name} than the present one."
 
@@ -234,10 +234,10 @@ def _faults_of_inputs(subject: str, specification: Specification, manifest: Mani
 def _faults_of_assets(folder: Path, locked: Mapping[str, str | None]) -> Iterator[str]:
     """The faults of the user's own files behind the links in a folder. The jobs that read images check these."""
     for name, sha256 in locked.items():
-        file = followed(folder / name)
+        file = resolve_links(folder / name)
         if not file.exists():
             yield f"{file}: missing, expected the asset that {folder} has adopted."
-        elif name != "images" and (actual := sha256_of(file)) != sha256:
+        elif name != "images" and (actual := sha256_of_path(file)) != sha256:
             yield f"{file}: its sha256 is {actual[:12]}, expected {str(sha256)[:12]} as adopted by {folder}."
 
 
@@ -255,9 +255,9 @@ def _faults_of_shards(folder: Path, specification: Specification | None, manifes
     numbers_by_count: dict[int, set[int]] = {}
     is_complete = True
     for path in sorted((folder / SHARDS).iterdir()) if (folder / SHARDS).is_dir() else []:
-        if path.name.startswith(".") or path.name.endswith(NO_RESULT):
+        if path.name.startswith(".") or path.name.endswith(UNFINISHED_SUFFIXES):
             continue
-        manifest_name = path.name.replace(ENDING, ".json")
+        manifest_name = path.name.replace(PROVENANCE_SUFFIX, ".json")
         if not (number := SHARD.fullmatch(manifest_name)):
             yield from _unlisted_files(folder / MANIFEST, [path])
             continue
@@ -324,14 +324,14 @@ def _faults_of_product(products: Mapping[Path, list[Path]], path: Path) -> Itera
         missing = RUNS / content.stage / f"{slug}-{content.digest[:12]}" / SPECIFICATION
         yield f"{missing}: missing, expected the specification of {path}; ask for the target again to restore it."
     else:
-        specification = if_readable(read_specification, specification_path)
+        specification = read_or_none(read_specification, specification_path)
     yield from _faults_of_manifest(path, path.parent, content, specification)
     if specification is not None:
         if path.stem != (product := specification.settings.get("name", path.stem)):
             yield f"{path}: it is the manifest of {product}, expected that of {path.stem}."
         yield from _faults_of_inputs(f"{path}: {path.stem}", specification, content)
     for name, seal in content.inputs.items():
-        shown = if_readable(read_manifest, RUNS / name / MANIFEST)
+        shown = read_or_none(read_manifest, RUNS / name / MANIFEST)
         if shown is not None and shown.seal != seal:
             yield f"{path}: {path.stem} shows another result of {RUNS / name} than the present one."
     own_files = {path.name, record_path.name, *content.files, *(record.records if record is not None else ())}
@@ -341,8 +341,8 @@ def _faults_of_product(products: Mapping[Path, list[Path]], path: Path) -> Itera
 def _affected(products: list[Path], faulty: Collection[str]) -> Iterator[str]:
     """A sentence for each product that is made of runs with faults."""
     for path in products:
-        record = if_readable(read_provenance, provenance_path(path))
-        behind = sorted(runs_behind(record.specification.builds_on.values()) & set(faulty)) if record else []
+        record = read_or_none(read_provenance, provenance_path(path))
+        behind = sorted(with_dependencies(record.specification.builds_on.values()) & set(faulty)) if record else []
         if behind:
             names = listed([str(RUNS / name) for name in behind])
             yield f"{path.with_suffix('')} is made of runs that have faults: {names}."

@@ -6,26 +6,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from corelib.files.paths import named_below
-from corelib.files.sealed_json import if_readable
+from corelib.files.paths import unresolved_path_inside
+from corelib.files.sealed_json import read_or_none
 from corelib.runs.layout import RECORD, SPECIFICATION
 from corelib.runs.manifest import Manifest
-from corelib.runs.provenance import read_provenance
+from corelib.runs.provenance_record import read_provenance
 from corelib.runs.specification import read_specification
 
-SHARDS = "shards/*.provenance.json"
+SHARD_RECORDS = "shards/*.provenance.json"
 """Records of the jobs that sampled a run's images. The run's own record is that of the job that gathered them."""
 
 PREDICTIONS, FID, FID_OF_ORIGINAL = "predictions", "fid", "fid_of_original"
 
 NOT_ON_RECORD = "not on record"
 
-BELOW = ("samples", "delta")
+UPSTREAM_ROLES = ("samples", "delta")
 """Input roles to follow: from an evaluation to its images, and from images to their model."""
 
 
 @dataclass(frozen=True)
-class Origin:
+class JobProvenance:
     """One job that contributed to a number.
 
     Attributes:
@@ -44,7 +44,7 @@ class Origin:
     finished: str
 
 
-def origins_of(cells: Manifest) -> dict[str, list[Origin]]:
+def provenance_of_cells(cells: Manifest) -> dict[str, list[JobProvenance]]:
     """The jobs behind an evaluated run's accuracies, its FID, and the original model's FID, by input role of the cells.
 
     A list goes from the model to the images and their evaluation; it is empty if there is no specification. A job whose
@@ -57,26 +57,26 @@ def origins_of(cells: Manifest) -> dict[str, list[Origin]]:
     }
 
 
-def _jobs_behind(runs: Path, name: str) -> Iterator[Origin]:
+def _jobs_behind(runs: Path, name: str) -> Iterator[JobProvenance]:
     """The jobs of a run and of the runs behind it, in the order of data flow."""
-    builds_on = _builds_on(named_below(runs, name))
-    for role in BELOW:
+    builds_on = _builds_on(unresolved_path_inside(runs, name))
+    for role in UPSTREAM_ROLES:
         if role in builds_on:
             yield from _jobs_behind(runs, builds_on[role])
     stage, _, run = name.partition("/")
-    records = sorted((runs / name).glob(SHARDS)) or [runs / name / RECORD]
+    records = sorted((runs / name).glob(SHARD_RECORDS)) or [runs / name / RECORD]
     for path in records:
         yield _read_origin(stage, run, path)
 
 
-def _read_origin(stage: str, run: str, path: Path) -> Origin:
-    if (job := if_readable(read_provenance, path)) is None:
-        return Origin(stage, run, None, NOT_ON_RECORD, NOT_ON_RECORD, "")
+def _read_origin(stage: str, run: str, path: Path) -> JobProvenance:
+    if (job := read_or_none(read_provenance, path)) is None:
+        return JobProvenance(stage, run, None, NOT_ON_RECORD, NOT_ON_RECORD, "")
     devices = dict.fromkeys(attempt.device for attempt in (*job.earlier_attempts, job))
-    return Origin(stage, run, job.commit, ", ".join(devices), job.node or job.host, job.finished)
+    return JobProvenance(stage, run, job.commit, ", ".join(devices), job.node or job.host, job.finished)
 
 
 def _builds_on(folder: Path) -> Mapping[str, str]:
     """The runs that a run builds on, by role; empty if its specification is missing or damaged."""
-    specification = if_readable(read_specification, folder / SPECIFICATION)
+    specification = read_or_none(read_specification, folder / SPECIFICATION)
     return {} if specification is None else specification.builds_on

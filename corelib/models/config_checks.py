@@ -19,7 +19,7 @@ from corelib.files.printable import escaped
 # Settings of networks
 
 
-NOT_GIVEN: Mapping[str, tuple[str, ...]] = {
+UNSUPPORTED_KEYS: Mapping[str, tuple[str, ...]] = {
     "unet": (
         "addition_embed_type",
         "class_embed_type",
@@ -41,7 +41,7 @@ def check_settings(part: str, path: Path, network: Any) -> None:
         path: the configuration file.
         network: network built from it.
     """
-    for key in NOT_GIVEN.get(part.removesuffix("_ema"), ()):
+    for key in UNSUPPORTED_KEYS.get(part.removesuffix("_ema"), ()):
         if (value := network.config.get(key)) is not None:
             raise AssetError(
                 f"{path}: `{key}` is {str(value)[:80]}, expected none, as in Stable Diffusion v1; use the weights of "
@@ -52,7 +52,7 @@ def check_settings(part: str, path: Path, network: Any) -> None:
 # Noise schedules
 
 
-SCHEDULE = ("beta_start", "beta_end", "beta_schedule")
+SCHEDULE_KEYS = ("beta_start", "beta_end", "beta_schedule")
 
 
 def check_schedule(path: Path, scheduler: Any) -> None:
@@ -70,21 +70,21 @@ def check_schedule(path: Path, scheduler: Any) -> None:
         )
     if unsupported := [key for key in ("rescale_betas_zero_snr", "thresholding") if config[key]]:
         raise AssetError(f"{path}: `{unsupported[0]}` is true, expected false, as in Stable Diffusion v1.")
-    if content.get("trained_betas") is None and (missing := [key for key in SCHEDULE if content.get(key) is None]):
+    if content.get("trained_betas") is None and (missing := [key for key in SCHEDULE_KEYS if content.get(key) is None]):
         raise AssetError(f"{path}: it lacks `{'`, `'.join(missing)}`; add the values with which the model was trained.")
     alphas = scheduler.alphas_cumprod
     if not bool(((alphas > 0) & (alphas < 1)).all() and (alphas.diff() < 0).all()):
         raise AssetError(f"{path}: the noise does not increase at every step, expected betas between 0 and 1.")
 
 
-TRAINED_WITH = "alphas_cumprod"
+SCHEDULE_TENSOR = "alphas_cumprod"
 """Tensor of a CompVis checkpoint that holds its noise schedule."""
 
-OF_VELOCITY = ("v_pred", "ztsnr")
+VELOCITY_MARKERS = ("v_pred", "ztsnr")
 """Empty tensors that mark a model as predicting velocity, or as having no signal at the last step."""
 
 
-def check_schedule_of_checkpoint(path: Path, weights: Mapping[str, Any], folder: Path, scheduler: Any) -> None:
+def check_checkpoint_schedule(path: Path, weights: Mapping[str, Any], folder: Path, scheduler: Any) -> None:
     """Raise `AssetError` if a CompVis checkpoint was trained with a noise schedule other than the one in use.
 
     Args:
@@ -93,17 +93,17 @@ def check_schedule_of_checkpoint(path: Path, weights: Mapping[str, Any], folder:
         folder: folder of the noise schedule in use.
         scheduler: scheduler built from this folder.
     """
-    if marks := [name for name in OF_VELOCITY if name in weights]:
+    if marks := [name for name in VELOCITY_MARKERS if name in weights]:
         raise AssetError(
             f"{path}: its tensor `{marks[0]}` marks a model that does not predict noise, expected none, as in Stable "
             "Diffusion v1; use the weights of such a model."
         )
-    trained, used = weights.get(TRAINED_WITH), scheduler.alphas_cumprod
+    trained, used = weights.get(SCHEDULE_TENSOR), scheduler.alphas_cumprod
     if trained is not None and not (
         trained.shape == used.shape and trained.float().allclose(used, rtol=1e-3, atol=1e-5)
     ):
         raise AssetError(
-            f"{path}: its noise schedule `{TRAINED_WITH}` differs from that of {folder}, expected the same; use the "
+            f"{path}: its noise schedule `{SCHEDULE_TENSOR}` differs from that of {folder}, expected the same; use the "
             "scheduler of the checkpoint's model."
         )
 
@@ -111,11 +111,11 @@ def check_schedule_of_checkpoint(path: Path, weights: Mapping[str, Any], folder:
 # Classifiers
 
 
-CLASSES = ("class_to_idx", "classes", "class_names")
+CLASS_NAME_KEYS = ("class_to_idx", "classes", "class_names")
 """Keys under which training scripts save the class names: a list in output order, or a mapping to output indices."""
 
 
-def check_classes(path: Path, content: Any, classes: Sequence[str]) -> None:
+def check_class_order(path: Path, content: Any, classes: Sequence[str]) -> None:
     """Raise `AssetError` if a checkpoint records the same classes in another order.
 
     Args:
@@ -123,13 +123,13 @@ def check_classes(path: Path, content: Any, classes: Sequence[str]) -> None:
         content: its content.
         classes: expected classes, in output order.
     """
-    for key in CLASSES:
+    for key in CLASS_NAME_KEYS:
         names = content.get(key) if isinstance(content, Mapping) else None
         if isinstance(names, Mapping) and all(isinstance(index, int) for index in names.values()):
             names = sorted(names, key=names.__getitem__)
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             continue
-        recorded, expected = [plain(name) for name in names], [plain(name) for name in classes]
+        recorded, expected = [normalise_name(name) for name in names], [normalise_name(name) for name in classes]
         if recorded != expected and sorted(recorded) == sorted(expected):
             index = next(index for index, name in enumerate(recorded) if name != expected[index])
             raise AssetError(
@@ -138,7 +138,7 @@ def check_classes(path: Path, content: Any, classes: Sequence[str]) -> None:
             )
 
 
-def plain(name: str) -> str:
+def normalise_name(name: str) -> str:
     """A name in lower case, with spaces instead of underscores."""
     return re.sub(r"[\s_]+", " ", name).strip().lower()
 
@@ -146,7 +146,7 @@ def plain(name: str) -> str:
 # Tokenizers
 
 
-def check_words(folder: Path, tokenizer: Any) -> None:
+def check_merges(folder: Path, tokenizer: Any) -> None:
     """Raise `AssetError` if the files in a folder belong to different tokenizers, or if merges are missing.
 
     A word whose merge is missing is split into letters, which changes the meaning of the prompt.
@@ -173,7 +173,7 @@ def check_words(folder: Path, tokenizer: Any) -> None:
         )
 
 
-def check_vocabulary(folder: Path) -> None:
+def check_tokenizer_files(folder: Path) -> None:
     """Raise `AssetError` if a file with a tokenizer's vocabulary or merges is missing."""
     if (folder / "tokenizer.json").exists():
         return

@@ -1,6 +1,6 @@
 """Replacements for Slurm's commands as Snakemake's executor calls them, for a Slurm that fails now and then.
 
-    python corelib/cluster/slurm_clients.py COMMAND ARGUMENTS...
+    python corelib/cluster/slurm_commands.py COMMAND ARGUMENTS...
 
 The workflow puts `slurm/bin`, whose commands call this module, before Slurm's own commands on PATH. The executor
 (2.8.0) forgets every job once a single cycle of status queries has failed, counts a refused submission as a failed
@@ -10,12 +10,12 @@ that Slurm has cancelled (`CANCELLED by 1000`). Therefore:
 - A status query waits for Slurm's answer, and lists every job that the executor has submitted, including jobs that the
   controller has forgotten.
 - A submission that Slurm refuses for a temporary reason (an outage, a limit on the number of jobs) is repeated.
-- At most `SUBMISSIONS` jobs are submitted per second.
+- At most `MAX_SUBMISSIONS_PER_SECOND` jobs are submitted per second.
 - A job is named by its rule and run, and avoids the nodes on which it failed.
 
 All other calls are passed to Slurm unchanged. Submitted jobs are recorded in the folder that the environment variable
-`FOLDER` names; without that variable all calls are passed to Slurm unchanged. Only the standard library is imported,
-since this module starts once per command.
+`NOTES_VARIABLE` names; without that variable all calls are passed to Slurm unchanged. Only the standard library is
+imported, since this module starts once per command.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER = "CORELIB_SLURM"
+NOTES_VARIABLE = "CORELIB_SLURM"
 """The environment variable with the path of the folder of notes."""
 
 COMMANDS = Path(__file__).resolve().parents[2] / "slurm/bin"
@@ -49,47 +49,47 @@ DEFAULTS = {"patience": 1800.0, "pause": 5.0, "snakemake": 0}
 CONTROLLER, DATABASE = "slurmctld", "slurmdbd"
 """The daemons: one answers `squeue`, `sbatch` and `sinfo`, the other `sacct`, `sacctmgr` and `sshare`."""
 
-SUBMISSIONS = 2.0
+MAX_SUBMISSIONS_PER_SECOND = 2.0
 """Maximum number of jobs submitted per second."""
 
-ANSWER_WITHIN = 55.0
+QUERY_DEADLINE = 55.0
 """Seconds within which a status query must end: the executor gives it up after 60."""
 
-QUERY, SUBMISSION = 20.0, 180.0
+QUERY_TIMEOUT, SUBMISSION_TIMEOUT = 20.0, 180.0
 """Seconds after which a call is given up. `sbatch` itself waits for two minutes if the controller is full."""
 
 FORGOTTEN_AFTER = 120.0
 """Seconds after which a job that Slurm lists nowhere counts as ended. Its files show whether it has done its work."""
 
-LOOKS = 3
+NUM_SEARCHES = 3
 """Number of searches in the queue for a job whose submission was not answered, before it is submitted again."""
 
-LIMIT = re.compile(
+LIMIT_ERRORS = re.compile(
     r"SubmitJob|MaxJobCount|temporarily unable to accept|job queue full|Resource temporarily unavailable"
 )
 """Errors about a limit on the number of jobs, which holds until other jobs end."""
 
-OUTAGE = re.compile(
+OUTAGE_ERRORS = re.compile(
     r"Socket timed out|Unable to contact|Connection (refused|reset|timed out)|Communication|Transport endpoint|"
     r"Zero Bytes|standby mode|[Aa]uthentication|[Mm]unge|connect failure|persistent connection|slurmdbd|database|"
     r"timed out"
 )
 """Error lines about a daemon that does not answer, or not properly."""
 
-NO_ACCOUNTING = re.compile(r"storage is disabled|supported accounting_storage")
+NO_ACCOUNTING_ERRORS = re.compile(r"storage is disabled|supported accounting_storage")
 """Errors of `sacct` and `sacctmgr` at a site that keeps no accounts."""
 
-BLAMES_NODE = ("FAILED", "NODE_FAIL", "BOOT_FAIL")
+NODE_FAULT_STATES = ("FAILED", "NODE_FAIL", "BOOT_FAIL")
 """States of a job for which its node may be to blame."""
 
-FINAL = (*BLAMES_NODE, "COMPLETED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "PREEMPTED")
+FINAL_STATES = (*NODE_FAULT_STATES, "COMPLETED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "PREEMPTED")
 """States of a job that has ended."""
 
-MAY_GO_ON = ("NODE_FAIL", "PREEMPTED")
+REQUEUED_STATES = ("NODE_FAIL", "PREEMPTED")
 """Final states from which Slurm requeues a job within seconds, if allowed. A job that stays in such a state has
 ended."""
 
-HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
+HELD_STATES = ("REQUEUE_HOLD", "SPECIAL_EXIT")
 """States of a job that its node could not start and that waits for an administrator."""
 
 HYPHEN = ".."
@@ -98,19 +98,19 @@ HYPHEN = ".."
 
 def main(program: str, arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status."""
-    real = slurms_own(program)
-    notes = Notes(Path(os.environ[FOLDER])) if FOLDER in os.environ else None
+    real = find_slurm_command(program)
+    notes = Notes(Path(os.environ[NOTES_VARIABLE])) if NOTES_VARIABLE in os.environ else None
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if notes and program in ("squeue", "sacct") and "--name" in arguments:
-            return say_states(_value(arguments, "--name"), notes)
+            return print_states(_value(arguments, "--name"), notes)
         if real is None:
             print(f"{program}: not found on PATH, apart from this workflow's own", file=sys.stderr)
             return 127
         if notes and program == "sbatch" and "--parsable" in arguments:
             return submit(real, list(arguments), notes)
         if notes and program in ("sacctmgr", "sshare", "sinfo"):
-            return ask_patiently([real, *arguments], notes, CONTROLLER if program == "sinfo" else DATABASE)
+            return call_with_retries([real, *arguments], notes, CONTROLLER if program == "sinfo" else DATABASE)
     except KeyboardInterrupt:  # Snakemake is interrupted as well
         if notes:
             notes.give_up()
@@ -118,7 +118,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
     return os.execv(real, [real, *arguments])
 
 
-def slurms_own(program: str) -> str | None:
+def find_slurm_command(program: str) -> str | None:
     """The path of Slurm's command: the first on PATH that is not one of this workflow's."""
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         path = Path(folder or ".", program)
@@ -127,7 +127,7 @@ def slurms_own(program: str) -> str | None:
     return None
 
 
-def slurms_variables() -> dict[str, str]:
+def slurm_environment() -> dict[str, str]:
     """The environment without variables that change which jobs, nodes and columns Slurm's commands list."""
     prefixes = ("SQUEUE_", "SACCT_", "SINFO_", "SLURM_TIME_FORMAT")
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
@@ -145,11 +145,13 @@ class Reply:
     def is_outage(self) -> bool:
         """Whether a daemon that the site has did not answer."""
         lines = [line for line in self.errors.splitlines() if "error" in line.lower()] or [self.errors]
-        reports_outage = any(OUTAGE.search(line) for line in lines) and not NO_ACCOUNTING.search(self.errors)
+        reports_outage = any(OUTAGE_ERRORS.search(line) for line in lines) and not NO_ACCOUNTING_ERRORS.search(
+            self.errors
+        )
         return self.status is None or (self.status != 0 and reports_outage)
 
 
-def call(command: Sequence[str], stdin: str | None = None, seconds: float = QUERY) -> Reply:
+def call(command: Sequence[str], stdin: str | None = None, seconds: float = QUERY_TIMEOUT) -> Reply:
     """Call a command of Slurm's and wait for its end."""
     try:
         done = subprocess.run(
@@ -160,7 +162,7 @@ def call(command: Sequence[str], stdin: str | None = None, seconds: float = QUER
             errors="replace",
             check=False,
             timeout=seconds,
-            env=slurms_variables(),
+            env=slurm_environment(),
         )
     except subprocess.TimeoutExpired as error:
         stderr = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr or ""
@@ -168,9 +170,9 @@ def call(command: Sequence[str], stdin: str | None = None, seconds: float = QUER
     return Reply(done.returncode, done.stdout, done.stderr)
 
 
-def queue(columns: str, notes: Notes) -> list[list[str]] | None:
+def query_queue(columns: str, notes: Notes) -> list[list[str]] | None:
     """The rows of `squeue` for all jobs of this user; None if it does not answer."""
-    squeue = slurms_own("squeue") or "squeue"
+    squeue = find_slurm_command("squeue") or "squeue"
     options = ["--all", f"--user={os.getuid()}", "--states=all", "--noheader", f"--format={columns}"]
     reply = call([squeue, *options])
     if reply.status != 0:
@@ -299,19 +301,24 @@ class Notes:
         """Record that Slurm accepts jobs."""
         (self._folder / "refused.json").unlink(missing_ok=True)
 
-    def wait_for_turn(self) -> None:
-        """Wait until `SUBMISSIONS` allows another submission after the last one."""
+    def throttle(self) -> None:
+        """Wait until `MAX_SUBMISSIONS_PER_SECOND` allows another submission after the last one."""
         name = re.sub(r"\W", "_", str(self._folder.resolve()))[-100:]
         try:
             with Path(f"/tmp/corelib-slurm-{os.getuid()}-{name}").open("a+") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX)
                 stream.seek(0)
                 with suppress(ValueError):
-                    time.sleep(min(1 / SUBMISSIONS, max(0.0, float(stream.read()) + 1 / SUBMISSIONS - time.time())))
+                    time.sleep(
+                        min(
+                            1 / MAX_SUBMISSIONS_PER_SECOND,
+                            max(0.0, float(stream.read()) + 1 / MAX_SUBMISSIONS_PER_SECOND - time.time()),
+                        )
+                    )
                 stream.truncate(0)
                 stream.write(str(time.time()))
         except OSError:  # no space or no locks: two submissions at the same time each wait twice as long
-            time.sleep(2 / SUBMISSIONS)
+            time.sleep(2 / MAX_SUBMISSIONS_PER_SECOND)
 
 
 def _duration(outage: Mapping[str, Any]) -> float:
@@ -341,19 +348,19 @@ def _last_line(message: str) -> str:
 # States
 
 
-def say_states(run: str, notes: Notes) -> int:
+def print_states(run: str, notes: Notes) -> int:
     """Print `NUMBER|STATE` of every job that was submitted under the name of a Snakemake run.
 
-    If Slurm fails, the query is repeated for up to `ANSWER_WITHIN` seconds; then the executor has to query again. Once
+    If Slurm fails, the query is repeated for up to `QUERY_DEADLINE` seconds; then the executor has to query again. Once
     nobody waits any more, an empty list lets the executor keep its jobs and end.
     """
-    deadline = time.monotonic() + ANSWER_WITHIN
+    deadline = time.monotonic() + QUERY_DEADLINE
     while not notes.is_past_patience():
         states = _states_of(run, notes)
         if states is not None:
             print(*(f"{number}|{state}" for number, state in states.items()), sep="\n")
             return 0
-        if time.monotonic() + notes.pause + 2 * QUERY > deadline:
+        if time.monotonic() + notes.pause + 2 * QUERY_TIMEOUT > deadline:
             return 1
         time.sleep(notes.pause)
     return 0
@@ -362,11 +369,11 @@ def say_states(run: str, notes: Notes) -> int:
 def _states_of(run: str, notes: Notes) -> dict[str, str] | None:
     """The state of each job of a Snakemake run; None if Slurm does not answer."""
     jobs = {number: job for number, job in notes.jobs().items() if job.run == run}
-    rows = queue("%i|%T|%N|%r", notes) if jobs else []
+    rows = query_queue("%i|%T|%N|%r", notes) if jobs else []
     if rows is None:
         return None
     listed = {number: (state, node, reason) for number, state, node, reason in rows if state != "REVOKED"}
-    ended = {number for number, job in jobs.items() if job.state in FINAL and number not in listed}
+    ended = {number for number, job in jobs.items() if job.state in FINAL_STATES and number not in listed}
     lost = [number for number in jobs if number not in listed and number not in ended]
     accounted = _accounting_of(lost, notes)
     if accounted is None:
@@ -383,7 +390,7 @@ def _states_of(run: str, notes: Notes) -> dict[str, str] | None:
             _note(job, "missing", "", notes)
             if time.time() - max(job.since, job.submitted) > FORGOTTEN_AFTER:
                 states[number] = "COMPLETED"
-    return {number: "FAILED" if state in MAY_GO_ON else state for number, state in states.items()}
+    return {number: "FAILED" if state in REQUEUED_STATES else state for number, state in states.items()}
 
 
 def _accounting_of(numbers: Sequence[str], notes: Notes) -> dict[str, tuple[str, str]] | None:
@@ -391,7 +398,7 @@ def _accounting_of(numbers: Sequence[str], notes: Notes) -> dict[str, tuple[str,
 
     A job that the controller does not know but that is running in the accounting is omitted: its end was not recorded.
     """
-    sacct = slurms_own("sacct")
+    sacct = find_slurm_command("sacct")
     if sacct is None or not numbers:
         return {}
     columns = ["-X", "--parsable2", "--noheader", "--format=JobIDRaw,State,NodeList"]
@@ -402,7 +409,7 @@ def _accounting_of(numbers: Sequence[str], notes: Notes) -> dict[str, tuple[str,
     notes.answered(DATABASE)
     rows = [line.split("|") for line in reply.output.splitlines() if line.count("|") == 2]
     states = {number: ((state.split() or [""])[0], node) for number, state, node in rows}
-    return {number: (state, node) for number, (state, node) in states.items() if state in FINAL}
+    return {number: (state, node) for number, (state, node) in states.items() if state in FINAL_STATES}
 
 
 def _state_of(job: Job, state: str, node: str, reason: str, notes: Notes) -> str:
@@ -410,14 +417,14 @@ def _state_of(job: Job, state: str, node: str, reason: str, notes: Notes) -> str
 
     A job that may be requeued, or that is held, is reported as failed only after `FORGOTTEN_AFTER` seconds.
     """
-    if state in HELD or reason.startswith("launch failed"):
+    if state in HELD_STATES or reason.startswith("launch failed"):
         _note(job, "held", node, notes)
         if time.time() - job.since <= FORGOTTEN_AFTER:
             return "PENDING"
-        call([slurms_own("scancel") or "scancel", job.number])
+        call([find_slurm_command("scancel") or "scancel", job.number])
         state = "FAILED"
     _note(job, state, node, notes)
-    if state in MAY_GO_ON and time.time() - job.since <= FORGOTTEN_AFTER:
+    if state in REQUEUED_STATES and time.time() - job.since <= FORGOTTEN_AFTER:
         return "RUNNING"
     return state
 
@@ -449,23 +456,23 @@ def submit(real: str, arguments: list[str], notes: Notes) -> int:
     while not notes.is_past_patience():
         number = None
         if searches:
-            rows = queue("%i|%j|%k", notes)
+            rows = query_queue("%i|%j|%k", notes)
             if rows is not None:
                 searches -= 1
                 number = next((row[0] for row in rows if mark in row[1] or mark in row[2]), None)
         else:
-            notes.wait_for_turn()
+            notes.throttle()
             excluded = _nodes_to_avoid(real, comment, command, notes)
-            reply = call([real, *_excluding(command, excluded)], stdin, SUBMISSION)
+            reply = call([real, *_excluding(command, excluded)], stdin, SUBMISSION_TIMEOUT)
             numbers = re.findall(r"^(\d+)(?:;\S+)?\s*$", reply.output, re.MULTILINE)
             if reply.status == 0 and numbers:
                 number = numbers[-1]
-            elif LIMIT.search(reply.errors):
+            elif LIMIT_ERRORS.search(reply.errors):
                 notes.refused(reply.errors)
-                searches = LOOKS if reply.status is None else 0
+                searches = NUM_SEARCHES if reply.status is None else 0
             elif reply.is_outage or reply.status == 0:  # status 0 without a job number is no answer either
                 notes.no_answer(CONTROLLER, reply.errors)
-                searches = LOOKS
+                searches = NUM_SEARCHES
             else:
                 notes.answered(CONTROLLER)
                 sys.stderr.write(reply.errors)
@@ -528,8 +535,8 @@ def _nodes_to_avoid(real: str, comment: str, arguments: list[str], notes: Notes)
 
     None is avoided if the job could not start on the other nodes according to Slurm.
     """
-    ended = [job for job in notes.jobs().values() if job.node and job.state in (*BLAMES_NODE, "COMPLETED")]
-    avoided = {job.node for job in ended if job.comment == comment and job.state in BLAMES_NODE}
+    ended = [job for job in notes.jobs().values() if job.node and job.state in (*NODE_FAULT_STATES, "COMPLETED")]
+    avoided = {job.node for job in ended if job.comment == comment and job.state in NODE_FAULT_STATES}
     for node in {job.node for job in ended}:
         on_node = sorted((job for job in ended if job.node == node), key=lambda job: job.since)
         last_success = max((index for index, job in enumerate(on_node) if job.state == "COMPLETED"), default=-1)
@@ -552,7 +559,7 @@ def _excluding(arguments: list[str], nodes: Sequence[str]) -> list[str]:
 # Other commands
 
 
-def ask_patiently(command: Sequence[str], notes: Notes, daemon: str) -> int:
+def call_with_retries(command: Sequence[str], notes: Notes, daemon: str) -> int:
     """Pass a command to Slurm, again and again while a daemon does not answer."""
     while True:
         reply = call(command)

@@ -10,27 +10,27 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from corelib.commands.run_folders import runs_behind
-from corelib.commands.runs_here import (
-    active_runs,
-    foreign_file,
-    name_of,
-    runs_here,
-    runs_of_products,
-    was_a_run,
-)
-from corelib.costs.forecast import in_bytes
+from corelib.costs.forecast import format_bytes
 from corelib.errors import ConfigurationError
-from corelib.files.sealed_json import if_readable
+from corelib.files.sealed_json import read_or_none
+from corelib.maintenance.run_files import with_dependencies
+from corelib.maintenance.runs_on_disk import (
+    active_runs,
+    first_foreign_file,
+    has_run_files,
+    name_of,
+    runs_of_products,
+    scan_runs,
+)
 from corelib.runs.layout import MANIFEST, RECORD, RUNS, SPECIFICATION
 from corelib.runs.pins import differing_versions
-from corelib.runs.provenance import read_provenance
-from corelib.runs.run import slugged
+from corelib.runs.provenance_record import read_provenance
+from corelib.runs.run import slugify
 from corelib.runs.specification import Specification
-from corelib.runs.stages import PRODUCTS
+from corelib.runs.stage_registry import PRODUCTS
 from corelib.study.overlays import study_names
 from corelib.study.plan import Plan
-from corelib.study.targets import below_here, plan_of
+from corelib.study.targets import plan_of, relative_target
 
 Specifications = Mapping[str, Specification]
 """The specifications of the present runs, by name."""
@@ -54,7 +54,7 @@ class Removable:
 
 
 @dataclass(frozen=True)
-class Unnamed:
+class CleanPlan:
     """The content of `runs/` that no study names.
 
     Attributes:
@@ -68,7 +68,7 @@ class Unnamed:
     left_alone: list[str] = field(default_factory=list)
 
 
-def unnamed_runs(configuration: Path) -> Unnamed:
+def unnamed_runs(configuration: Path) -> CleanPlan:
     """Find the runs in `runs/` that no product needs, neither a product of any study nor one in `results/`.
 
     Runs that a job may be computing are kept, with all runs that they build on. A job on another machine counts as
@@ -80,9 +80,9 @@ def unnamed_runs(configuration: Path) -> Unnamed:
     studies = study_names(configuration)
     plans = [plan_of(study, configuration) for study in studies]
     named = {name for plan in plans for product in plan.products().values() for name in product.with_all_inputs()}
-    here = runs_here()
-    shown = {path: runs_behind(names) for path, names in runs_of_products().items()}
-    in_progress = runs_behind(active_runs())
+    here = scan_runs()
+    shown = {path: with_dependencies(names) for path, names in runs_of_products().items()}
+    in_progress = with_dependencies(active_runs())
     made_for = _made_for(here.specifications)
     removable: list[Removable] = []
     kept: dict[str, list[str]] = {}
@@ -96,15 +96,15 @@ def unnamed_runs(configuration: Path) -> Unnamed:
             kept.setdefault("a job that may be alive computes or reads them", []).append(name)
         elif name in here.leftovers:
             removable.append(_removable(name, "Empty, or with nothing but partial files of a killed job"))
-        elif foreign := foreign_file(name):
+        elif foreign := first_foreign_file(name):
             left_alone.append(
                 f"{foreign}: not part of the run in this folder; move it elsewhere to make the run removable."
             )
         else:
             removable.append(_removable(name, _reason(made_for.get(name, []), here.specifications, studies)))
-    sizes = {reason: in_bytes(sum(_size(RUNS / name) for name in names)) for reason, names in kept.items()}
+    sizes = {reason: format_bytes(sum(_size(RUNS / name) for name in names)) for reason, names in kept.items()}
     sentences = [f"{len(names)} runs, {sizes[reason]}: {reason}." for reason, names in kept.items()]
-    return Unnamed(sorted(removable, key=lambda run: (run.reason, run.path)), sentences, left_alone)
+    return CleanPlan(sorted(removable, key=lambda run: (run.reason, run.path)), sentences, left_alone)
 
 
 def runs_made_of(asked: Sequence[str]) -> list[Removable]:
@@ -120,15 +120,15 @@ def runs_made_of(asked: Sequence[str]) -> list[Removable]:
     Raises `ConfigurationError` if no run matches, if a run to be removed may be in progress, or if its folder contains
     a file that is not part of it.
     """
-    here = runs_here()
+    here = scan_runs()
     specifications = here.specifications
     inputs = {name: set(specification.builds_on.values()) for name, specification in specifications.items()}
     known = specifications.keys() | {name for names in inputs.values() for name in names}
     selected: set[str] = set()
     for argument in asked:
-        text = (below_here(argument) if "/" in argument else argument).removeprefix(f"{RUNS}/").rstrip("/")
+        text = (relative_target(argument) if "/" in argument else argument).removeprefix(f"{RUNS}/").rstrip("/")
         matches = {name for name in known if _matches(name, text)}
-        if text in here.leftovers or (RUNS / text in here.others and was_a_run(RUNS / text)):
+        if text in here.leftovers or (RUNS / text in here.others and has_run_files(RUNS / text)):
             matches |= {text}
         if not matches:
             raise ConfigurationError(
@@ -140,7 +140,7 @@ def runs_made_of(asked: Sequence[str]) -> list[Removable]:
     if in_progress := sorted(selected & active_runs()):
         raise ConfigurationError(f"{RUNS / in_progress[0]}: the run may be in progress; stop its job first.")
     present = [name for name in sorted(selected) if (RUNS / name).is_dir() and not (RUNS / name).is_symlink()]
-    if foreign := next((file for name in present if (file := foreign_file(name))), None):
+    if foreign := next((file for name in present if (file := first_foreign_file(name))), None):
         raise ConfigurationError(f"{foreign}: not part of the run in this folder; move it elsewhere.")
     products = [path for path, names in runs_of_products().items() if names & selected and path.exists()]
     return [*(Removable(path, path.stat().st_size) for path in products), *(_removable(name) for name in present)]
@@ -158,7 +158,7 @@ def _matches(name: str, text: str) -> bool:
     return name.startswith(text) and (len(text) > len(slug) + 1 or name.startswith(f"{text}-"))
 
 
-def check_that_names_are_certain(configuration: Path) -> None:
+def check_addresses_certain(configuration: Path) -> None:
     """Raise `ConfigurationError` if runs in use might count as unused.
 
     With other package versions, or without the lock of the assets, all runs have other addresses.
@@ -181,7 +181,7 @@ def _unlocked(plan: Plan) -> str | None:
     """The first asset of a study that is not locked."""
     if plan.study.world.kind != "unlearn_canvas":
         return None
-    settings, _ = plan.papers_world.assets()
+    settings, _ = plan.unlearn_canvas.assets()
     return next((name for name, sha256 in settings.sha256.items() if sha256 is None), None)
 
 
@@ -193,7 +193,7 @@ def _made_for(specifications: Specifications) -> dict[str, list[str]]:
     products: dict[str, list[str]] = {}
     for product in specifications:
         if product.partition("/")[0] in PRODUCTS:
-            for name in runs_behind([product]):
+            for name in with_dependencies([product]):
                 products.setdefault(name, []).append(product)
     return products
 
@@ -205,9 +205,9 @@ def _reason(products: Collection[str], specifications: Specifications, studies: 
     names_by_study: dict[str, list[str]] = {}
     for product in products:
         name = str(specifications[product].settings.get("name", "gate"))
-        study = specifications[product].slug.removesuffix(f"-{slugged(name)}")
+        study = specifications[product].slug.removesuffix(f"-{slugify(name)}")
         names_by_study.setdefault(study, []).append(name)
-    known = {slugged(study): study for study in studies}
+    known = {slugify(study): study for study in studies}
     parts = []
     for study, names in sorted(names_by_study.items()):
         subject = f"{_in_words(sorted(set(names)))} of the study {known.get(study, study)}"
@@ -224,7 +224,7 @@ def _in_words(names: Sequence[str]) -> str:
 
 def _when(folder: Path) -> str:
     """The time at which a run was finished or, if it is not, planned, in words."""
-    if (record := if_readable(read_provenance, folder / RECORD)) is not None:
+    if (record := read_or_none(read_provenance, folder / RECORD)) is not None:
         return f"finished {datetime.fromisoformat(record.finished):%Y-%m-%d %H:%M}"
     written = (folder / SPECIFICATION) if (folder / SPECIFICATION).exists() else folder
     word = "planned" if folder.parent.name in PRODUCTS else "not finished, planned"

@@ -6,22 +6,22 @@ import shutil
 from pathlib import Path
 
 from corelib.errors import ConfigurationError
-from corelib.files.atomic import folder_written_whole
+from corelib.files.atomic import atomic_folder
 from corelib.files.json_files import write_json
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import DELTA, load_delta
+from corelib.models.delta import DELTA_FILE, load_delta
 from corelib.models.pipeline_folder import save_pipeline
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.specification import read_specification
 from corelib.runs.upstream import read_input
-from corelib.sampling.collection import sampled_images
-from corelib.settings.ddim import Switches
+from corelib.sampling.collection import image_paths
+from corelib.settings.ddim import DDIMConfig
 
-ORIGIN = "corelib.json"
+ORIGIN_FILE = "corelib.json"
 """File in an exported folder that names the run."""
 
-PAPERS_SAMPLER = Switches(steps_offset=1, set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading")
+PAPER_SCHEDULER = DDIMConfig(steps_offset=1, set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading")
 """`sampling.scheduler` of the paper's study. A delta does not name a study, since several may sample it."""
 
 
@@ -41,14 +41,15 @@ def export_model(run: str, folder: Path) -> None:
     unlearned = _run("unlearning", run, folder)
     world = read_input(read_specification(unlearned.folder / SPECIFICATION), "pipeline")
     base = BaseModel(world)
-    delta = unlearned.file(DELTA)
+    delta = unlearned.file(DELTA_FILE)
     unet = base.unet()
-    load_delta(delta, unet, base.identity)
-    with folder_written_whole(folder) as temporary:
-        scheduler = base.scheduler(**PAPERS_SAMPLER.switches)
+    load_delta(delta, unet, base.unet_sha256)
+    with atomic_folder(folder) as temporary:
+        scheduler = base.scheduler(**PAPER_SCHEDULER.switches)
         save_pipeline(temporary, base.autoencoder(), base.text_encoder(), base.tokenizer(), unet, scheduler)
         write_json(
-            temporary / ORIGIN, {"run": unlearned.folder.name, "base": base.identity, "delta": unlearned.files[DELTA]}
+            temporary / ORIGIN_FILE,
+            {"run": unlearned.folder.name, "base": base.unet_sha256, "delta": unlearned.files[DELTA_FILE]},
         )
 
 
@@ -62,8 +63,8 @@ def export_images(run: str, folder: Path) -> None:
     Raises as `export_model` does.
     """
     samples = _run("samples", run, folder)
-    paths = sampled_images(samples)
-    with folder_written_whole(folder) as temporary:
+    paths = image_paths(samples)
+    with atomic_folder(folder) as temporary:
         for path in paths.values():
             shutil.copyfile(path, temporary / path.name)
 

@@ -6,15 +6,15 @@ from collections.abc import Collection
 from pathlib import Path
 
 from corelib.files.hashing import files_below
-from corelib.files.sealed_json import if_readable
-from corelib.runs.job_provenance import ATTEMPTS
+from corelib.files.sealed_json import read_or_none
+from corelib.runs.job_provenance import ATTEMPTS_SUFFIX
 from corelib.runs.layout import MANIFEST, RECORD, RUN, RUNS, SHARDS, SPECIFICATION
-from corelib.runs.provenance import read_provenance
+from corelib.runs.provenance_record import read_provenance
 from corelib.runs.specification import Specification, read_specification
-from corelib.runs.stages import STAGES
+from corelib.runs.stage_registry import STAGES
 from corelib.sampling.grid import BATCHES
 
-NO_RESULT = ("checkpoint.pt", ".lease", ATTEMPTS)
+UNFINISHED_SUFFIXES = ("checkpoint.pt", ".lease", ATTEMPTS_SUFFIX)
 """Suffixes of files with unfinished state, which are not results."""
 
 
@@ -24,7 +24,7 @@ def is_run_folder(path: Path) -> bool:
     return is_name and path.parent.name in STAGES and path.is_dir()
 
 
-def unvouched(folder: Path, vouched: Collection[str]) -> list[Path]:
+def unlisted_files(folder: Path, vouched: Collection[str]) -> list[Path]:
     """The files in a complete run's folder that its manifest does not list and that are not unfinished state.
 
     Files with a leading dot are partial files of a killed job. Links at the top of the folder lead to the user's own
@@ -43,12 +43,12 @@ def unvouched(folder: Path, vouched: Collection[str]) -> list[Path]:
         is_link = path.is_symlink() and path.parent == folder
         is_share = folder.parent.name == "samples" and name.parts[0] in (BATCHES, SHARDS)
         is_record = str(name) in records
-        if not (is_hidden or is_listed or is_link or is_share or is_record or path.name.endswith(NO_RESULT)):
+        if not (is_hidden or is_listed or is_link or is_share or is_record or path.name.endswith(UNFINISHED_SUFFIXES)):
             unlisted.append(path)
     return unlisted
 
 
-def runs_behind(names: Collection[str]) -> set[str]:
+def with_dependencies(names: Collection[str]) -> set[str]:
     """These runs and all runs that they build on or wait for, as far as their specifications are readable.
 
     The digests of inputs are content, their names are not. The result therefore includes every present run with the
@@ -73,7 +73,7 @@ def runs_behind(names: Collection[str]) -> set[str]:
 
 def _specification_or_its_copy(folder: Path) -> Specification | None:
     """The specification of a run, from its own file or from the provenance record; None if both are damaged."""
-    if (specification := if_readable(read_specification, folder / SPECIFICATION)) is not None:
+    if (specification := read_or_none(read_specification, folder / SPECIFICATION)) is not None:
         return specification
-    record = if_readable(read_provenance, folder / RECORD)
+    record = read_or_none(read_provenance, folder / RECORD)
     return record.specification if record is not None else None

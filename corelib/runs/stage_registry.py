@@ -1,7 +1,7 @@
 """The registry of stages: a row for each kind of run.
 
-To add a stage, write its settings (`corelib.settings`), a function `stage(settings, work)`, a rule with its script, and
-a row here (docs/stages.md).
+To add a stage, write its settings (`corelib.settings`), a function `stage(settings, context)`, a rule with its
+script, and a row here (docs/stages.md).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from corelib.runs.specification import Specification
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
-from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, Rendering
+from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
 from corelib.settings.reports import FigureStage, TableStage
 from corelib.settings.sampling import SamplesStage
@@ -66,7 +66,7 @@ STAGES: Mapping[str, Stage] = {
     # The world
     "assets": Stage("adopt_assets", "adopt_assets.py", AdoptionStage, "snakemake"),
     "conversion": Stage("convert_compvis", "convert_compvis.py", ConversionStage, "cpu", 32_000),
-    "images": Stage("render_images", "render.py", Rendering, "cpu"),
+    "images": Stage("render_images", "render.py", RenderingStage, "cpu"),
     "pretrained": Stage("adopt_pretrained", "adopt_pretrained.py", PretrainedStage, "snakemake"),
     "autoencoder": Stage("train_autoencoder", "train_autoencoder.py", AutoencoderStage, "gpu", trains_model=True),
     "pipeline": Stage("train_pipeline", "train_pipeline.py", PipelineStage, "gpu", trains_model=True),

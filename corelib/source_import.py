@@ -16,15 +16,15 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 
-LIBRARY = Path(__file__).resolve().parent
+PACKAGE_FOLDER = Path(__file__).resolve().parent
 
 
-def file_of(name: str) -> Path | None:
+def source_file(name: str) -> Path | None:
     """The source file of a library module: its `.py` file, else the `__init__.py` of its folder, else None."""
     package, *parts = name.split(".")
-    if package != LIBRARY.name:
+    if package != PACKAGE_FOLDER.name:
         return None
-    path = LIBRARY.joinpath(*parts)
+    path = PACKAGE_FOLDER.joinpath(*parts)
     module, initial = path.with_suffix(".py"), path / "__init__.py"
     return module if parts and module.is_file() else initial if initial.is_file() else None
 
@@ -38,18 +38,18 @@ class _FromSource(SourceFileLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds library modules in the source files that `file_of` returns, and nowhere else."""
+    """Finds library modules in the source files that `source_file` returns, and nowhere else."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The import specification of a library module; None for modules of other packages."""
-        if fullname.partition(".")[0] != LIBRARY.name:
+        if fullname.partition(".")[0] != PACKAGE_FOLDER.name:
             return None
-        file = file_of(fullname)
+        file = source_file(fullname)
         if file is None:
             raise ModuleNotFoundError(
-                f"No module named {fullname!r}: {LIBRARY} has no source file for it.", name=fullname
+                f"No module named {fullname!r}: {PACKAGE_FOLDER} has no source file for it.", name=fullname
             )
         folders = [str(file.parent)] if file.name == "__init__.py" else None
         loader = _FromSource(fullname, str(file))

@@ -7,29 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from corelib.commands.unneeded_runs import Removable
 from corelib.errors import ConfigurationError
-from corelib.runs.active_jobs import LOGS
+from corelib.maintenance.unneeded_runs import Removable
+from corelib.runs.active_jobs import LOG_FOLDER
 from corelib.runs.layout import MANIFEST, RECORD, RUNS, SHARDS, SPECIFICATION
-from corelib.runs.lease import Lease, Taken
+from corelib.runs.lease import Lease, LeaseTaken
 from corelib.runs.owner import is_held, read_owner
-from corelib.runs.requests import CONTROLLER
+from corelib.runs.requests import CONTROLLER_LEASE
 
 
 @contextmanager
-def nothing_is_built_here() -> Iterator[None]:
+def folder_locked() -> Iterator[None]:
     """Prevent Snakemake from starting in this folder while the block runs.
 
     Raises `ConfigurationError` if Snakemake already runs here: it may use a study that has been edited since.
     """
-    owner, lease = read_owner(CONTROLLER), Lease(Path.cwd() / CONTROLLER)
+    owner, lease = read_owner(CONTROLLER_LEASE), Lease(Path.cwd() / CONTROLLER_LEASE)
     try:
         if owner is not None and not owner.is_gone():
-            raise Taken(owner)
+            raise LeaseTaken(owner)
         lease.take(patience=0)
-    except Taken as other:
+    except LeaseTaken as other:
         raise ConfigurationError(
-            f"{Path.cwd()}: Snakemake runs here, {other}; wait for it to end (if it has died, delete {CONTROLLER})."
+            f"{Path.cwd()}: Snakemake runs here, {other}; wait for it to end (if it has died, delete "
+            f"{CONTROLLER_LEASE})."
         ) from None
     try:
         yield
@@ -37,7 +38,7 @@ def nothing_is_built_here() -> Iterator[None]:
         lease.give_back()
 
 
-def remove(removable: Removable) -> None:
+def remove_run(removable: Removable) -> None:
     """Remove the folder and the log of a run, but not the targets of its links; or the manifest of a table or figure.
 
     The manifest is removed first and the specification last, so that an interruption leaves an unfinished run. Raises
@@ -56,5 +57,5 @@ def remove(removable: Removable) -> None:
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     path.rmdir()
     stage, name = path.relative_to(RUNS).parts
-    (LOGS / stage / f"{name}.log").unlink(missing_ok=True)
-    shutil.rmtree(LOGS / stage / name, ignore_errors=True)
+    (LOG_FOLDER / stage / f"{name}.log").unlink(missing_ok=True)
+    shutil.rmtree(LOG_FOLDER / stage / name, ignore_errors=True)

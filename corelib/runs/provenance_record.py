@@ -10,11 +10,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from corelib.errors import ArtefactError
 from corelib.files.json_files import read_json
-from corelib.files.sealed_json import SealedRecord, has_its_seal, record_in
+from corelib.files.sealed_json import SealedRecord, has_its_seal, parse_record
 from corelib.runs.manifest import ManifestRecord
 from corelib.runs.specification import Specification
 
-ENDING = ".provenance.json"
+PROVENANCE_SUFFIX = ".provenance.json"
 """Suffix of a record's file name, in place of a manifest's `.json`."""
 
 
@@ -101,7 +101,7 @@ class Provenance(Machine, SealedRecord):
 
 def provenance_path(manifest: Path) -> Path:
     """The path of the provenance record beside a manifest."""
-    return manifest.with_suffix(ENDING)
+    return manifest.with_suffix(PROVENANCE_SUFFIX)
 
 
 def read_provenance(path: Path) -> Provenance:
@@ -111,7 +111,7 @@ def read_provenance(path: Path) -> Provenance:
     specification and the manifest in it are damaged or do not belong to one run.
     """
     content = read_json(path)
-    record = record_in(content, Provenance, path)
+    record = parse_record(content, Provenance, path)
     is_whole = record.specification.has_its_digest() and has_its_seal(content["manifest"])
     if not is_whole or record.manifest.digest != record.specification.digest:
         raise ArtefactError(

@@ -1,4 +1,4 @@
-"""The interface of stages: `stage(settings, work) -> Outcome`."""
+"""The interface of stages: `stage(settings, context) -> StageResult`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from corelib.runs.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Work:
+class StageContext:
     """The context in which a job runs a stage.
 
     Attributes:
@@ -44,7 +44,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageResult:
     """The result of a stage.
 
     Attributes:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from corelib.errors import AssetError
-from corelib.models.compatibility import (
-    check_classes,
+from corelib.models.config_checks import (
+    check_class_order,
+    check_merges,
     check_schedule,
     check_settings,
-    check_vocabulary,
-    check_words,
+    check_tokenizer_files,
 )
 
 
@@ -27,8 +27,8 @@ def inspect_part(part: str, folder: Path, values: bool) -> None:
         check_settings(part, folder / "config.json", build_network(NETWORKS[part], folder))
         check_network(NETWORKS[part], folder, values)
     elif part == "tokenizer":
-        check_vocabulary(folder)
-        check_words(folder, load_tokenizer(folder))
+        check_tokenizer_files(folder)
+        check_merges(folder, load_tokenizer(folder))
     elif part == "scheduler":
         check_schedule(folder / "scheduler_config.json", load_scheduler(folder))
 
@@ -39,7 +39,7 @@ def inspect_classifier(path: Path, architecture: str, classes: Sequence[str], va
     from corelib.models.classifier_checkpoint import check_classifier
 
     check_classifier(path, architecture, len(classes), values)
-    check_classes(path, read_plain_weights(path, "the classifier's weights", mapped=True), classes)
+    check_class_order(path, read_plain_weights(path, "the classifier's weights", mapped=True), classes)
 
 
 def inspect_shipped(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ def inspect_shipped(folder: Path, facts: Mapping[str, Any]) -> None:
         inspect_classifier(folder / form["weights"], form["architecture"], form["classes"], values=True)
 
 
-def faults_between(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) -> Iterator[str]:
+def part_mismatches(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) -> Iterator[str]:
     """Descriptions of sizes in which the parts of a pipeline disagree, although each part is valid on its own."""
     from corelib.models.pipeline_parts import NETWORKS, build_network, load_tokenizer
 

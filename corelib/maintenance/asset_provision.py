@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Literal
 
 from corelib.errors import AssetError
-from corelib.files.paths import existing_part
-from corelib.files.placeholders import check_files
+from corelib.files.paths import nearest_existing
+from corelib.files.placeholders import check_no_placeholders
 from corelib.settings.unlearn_canvas import AdoptionStage
-from corelib.worlds.unlearn_canvas.asset_inspection import Inspection, unreadable
+from corelib.worlds.unlearn_canvas.asset_inspection import AssetInspection, read_error_message
 from corelib.worlds.unlearn_canvas.asset_lock import (
-    LOCK,
+    LOCK_FILE,
     Lock,
     LockedAsset,
-    as_it_is,
-    difference,
-    place_of,
+    asset_path,
+    describe_difference,
+    lock_entry,
     read_lock,
     write_lock,
 )
@@ -33,14 +33,14 @@ from corelib.worlds.unlearn_canvas.download import (
     fetch_from_url,
     list_files,
     load_sources,
-    resolve,
+    resolve_commit,
 )
 from corelib.worlds.unlearn_canvas.image_index import read_index, write_index
-from corelib.worlds.unlearn_canvas.indexing import Wanted, index_images
+from corelib.worlds.unlearn_canvas.index_building import RequiredImages, index_images
 
 IMAGES, PIPELINE = "images", "pipeline"
 
-FAULTS = "faults.txt"
+FAULTS_FILE = "faults.txt"
 """Name of the file with the faults of the images, beside their index; written only if there are any."""
 
 
@@ -59,7 +59,7 @@ class Provision:
     def __init__(
         self,
         assets: tuple[AdoptionStage, Mapping[str, str]],
-        wanted: Wanted,
+        wanted: RequiredImages,
         configuration: Path,
         photo_style: str,
         compvis_weights: Literal["raw", "ema"],
@@ -88,7 +88,7 @@ class Provision:
         faults = list(self._lock_or_compare(again))
         if faults:
             raise AssetError(f"{'; '.join(faults)}.")
-        self.say(f"All {len(self.names)} assets match {self.configuration / LOCK}.")
+        self.say(f"All {len(self.names)} assets match {self.configuration / LOCK_FILE}.")
 
     # Download
 
@@ -106,7 +106,7 @@ class Provision:
         for name in missing:
             source = self.sources[name]
             if source.hub is not None:
-                commit = resolve(source.hub, self.lock.revisions.get(source.hub.name))
+                commit = resolve_commit(source.hub, self.lock.revisions.get(source.hub.name))
                 self._remember(self.lock.with_revision(source.hub.name, commit))
                 listed[name] = commit, list_files(source, commit, self._unet)
         self._check_room(missing, listed)
@@ -129,11 +129,11 @@ class Provision:
 
     def _is_missing(self, name: str) -> bool:
         """Whether a part of an asset is missing, or its download was interrupted."""
-        parts = [place_of(part, self.places) for part in self.names if part.split("/")[0] == name]
+        parts = [asset_path(part, self.places) for part in self.names if part.split("/")[0] == name]
         try:
             return self._unfinished(name).exists() or not all(Path(part).exists() for part in parts)
         except PermissionError as error:
-            raise AssetError(f"world.assets.{name}: {unreadable(error, Path(self.places[name]))}.") from None
+            raise AssetError(f"world.assets.{name}: {read_error_message(error, Path(self.places[name]))}.") from None
 
     def _unfinished(self, name: str) -> Path:
         """A file that exists while the download of an asset is incomplete."""
@@ -168,7 +168,7 @@ class Provision:
             for file in listed[name][1]:
                 path = folder / file.name
                 needed += 0 if path.is_file() and path.stat().st_size == file.size else file.size
-        existing = existing_part(folder)
+        existing = nearest_existing(folder)
         free = shutil.disk_usage(existing).free
         if needed > free:
             raise AssetError(
@@ -181,7 +181,7 @@ class Provision:
     def _lock_or_compare(self, again: bool) -> Iterator[str]:
         """Lock each asset that is not locked, and yield the faults of all assets."""
         for name in self.names:
-            place = place_of(name, self.places)
+            place = asset_path(name, self.places)
             self.say(f"Checking {place}")
             try:
                 current = self._images(again) if name == IMAGES else self._file_or_folder(name)
@@ -189,25 +189,25 @@ class Provision:
                 yield str(error).removesuffix(".")
                 continue
             except OSError as error:
-                yield unreadable(error, Path(place))
+                yield read_error_message(error, Path(place))
                 continue
             locked = self.lock.assets.get(place)
             if locked is not None and locked.sha256 != current.sha256:
                 yield (
-                    f"{difference(place, locked, current)}; restore it, or remove the entry {place!r} from "
-                    f"{self.configuration / LOCK} to trust the present content"
+                    f"{describe_difference(place, locked, current)}; restore it, or remove the entry {place!r} from "
+                    f"{self.configuration / LOCK_FILE} to trust the present content"
                 )
             elif (fault := self._inspection(values=locked is None).fault(name)) is not None:
                 yield fault
             elif locked is None:
                 self._remember(self.lock.with_asset(place, current))
                 self.say(f"  locked: {current.bytes / 1e9:.2f} GB, sha256 {current.sha256[:12]}")
-        yield from self._inspection(values=False).faults_of_pipeline()
+        yield from self._inspection(values=False).pipeline_faults()
 
-    def _inspection(self, values: bool) -> Inspection:
+    def _inspection(self, values: bool) -> AssetInspection:
         """An inspection of the weights; it reads their values if `values`, which is done once, before locking."""
-        paths = {name: Path(place_of(name, self.places)) for name in self.names}
-        return Inspection(self.settings, paths, values, self.compvis_weights)
+        paths = {name: Path(asset_path(name, self.places)) for name in self.names}
+        return AssetInspection(self.settings, paths, values, self.compvis_weights)
 
     def _origin(self, name: str) -> str:
         asset = name.split("/")[0]
@@ -219,9 +219,9 @@ class Provision:
         return f"{source.hub.name} at {self.lock.revisions[source.hub.name]}"
 
     def _file_or_folder(self, name: str) -> LockedAsset:
-        path = Path(place_of(name, self.places))
-        check_files(path)
-        return as_it_is(path, self._origin(name))
+        path = Path(asset_path(name, self.places))
+        check_no_placeholders(path)
+        return lock_entry(path, self._origin(name))
 
     def _images(self, again: bool) -> LockedAsset:
         """The lock entry of the images. Reads all images and writes their index, if they are not locked or `again`."""
@@ -231,7 +231,7 @@ class Provision:
             index = read_index(path)
             if index.digest == locked.sha256:
                 return locked
-        threads, report = os.cpu_count() or 1, path.with_name(FAULTS)
+        threads, report = os.cpu_count() or 1, path.with_name(FAULTS_FILE)
         index = index_images(root, self.wanted, self.photo_style, threads, report, self.say)
         write_index(path, index)
         size = sum(place.size for place in index.places.values())

@@ -9,14 +9,14 @@ import pytest
 from support import hand_made
 
 from corelib.commands import clean as command
-from corelib.commands import run_removal, unneeded_runs
 from corelib.commands.cli import main
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.files.json_files import read_json, write_json
+from corelib.maintenance import run_removal, unneeded_runs
 from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
-from corelib.runs.lease import Lease, Taken
+from corelib.runs.lease import Lease, LeaseTaken
 from corelib.runs.owner import Owner, owner_as_json
-from corelib.runs.requests import CONTROLLER
+from corelib.runs.requests import CONTROLLER_LEASE
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def no_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(unneeded_runs, "study_names", lambda _: [])
-    monkeypatch.setattr(command, "check_that_names_are_certain", lambda _: None)
+    monkeypatch.setattr(command, "check_addresses_certain", lambda _: None)
 
 
 def clean(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -179,17 +179,17 @@ def test_what_a_living_job_reads_stays() -> None:
     with pytest.raises(ConfigurationError, match="the run may be in progress"):
         unneeded_runs.runs_made_of([runs["pipeline"]])
     with pytest.raises(ConfigurationError, match="the run may be in progress"):
-        run_removal.remove(unneeded_runs.Removable(kept["predictions"], 0))
+        run_removal.remove_run(unneeded_runs.Removable(kept["predictions"], 0))
     assert all(path.exists() for path in kept.values())
 
 
 def test_snakemake_cannot_start_while_something_is_removed() -> None:
-    with run_removal.nothing_is_built_here(), pytest.raises(Taken):
-        Lease(CONTROLLER).take(patience=0)
+    with run_removal.folder_locked(), pytest.raises(LeaseTaken):
+        Lease(CONTROLLER_LEASE).take(patience=0)
     refused = pytest.raises(ConfigurationError, match="Snakemake runs here")
-    with Lease(CONTROLLER).held(), refused, run_removal.nothing_is_built_here():
+    with Lease(CONTROLLER_LEASE).held(), refused, run_removal.folder_locked():
         pass
-    assert not CONTROLLER.exists()
+    assert not CONTROLLER_LEASE.exists()
 
 
 def test_runs_are_called_by_whole_words_of_their_names() -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from corelib.commands.run_folders import is_run_folder, unvouched
 from corelib.errors import ArtefactError
-from corelib.files.sealed_json import if_readable
-from corelib.runs.active_jobs import running_jobs
+from corelib.files.sealed_json import read_or_none
+from corelib.maintenance.run_files import is_run_folder, unlisted_files
+from corelib.runs.active_jobs import find_active_jobs
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.manifest import ManifestRecord, read_manifest
-from corelib.runs.provenance import provenance_path, read_provenance
-from corelib.runs.run import slugged
+from corelib.runs.provenance_record import provenance_path, read_provenance
+from corelib.runs.run import slugify
 from corelib.runs.specification import Specification, read_specification
-from corelib.runs.stages import PRODUCTS, STAGES
+from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.study.targets import product_files
 
 
@@ -33,7 +33,7 @@ class RunsHere:
     others: dict[Path, str] = field(default_factory=dict)
 
 
-def runs_here() -> RunsHere:
+def scan_runs() -> RunsHere:
     """Read the content of `runs/` in the working directory."""
     here = RunsHere()
     for path in sorted(RUNS.glob("*")):
@@ -59,7 +59,7 @@ def name_of(folder: Path) -> str:
     return folder.relative_to(RUNS).as_posix()
 
 
-def was_a_run(folder: Path) -> bool:
+def has_run_files(folder: Path) -> bool:
     """Whether a folder has the name of a run, and a manifest or a specification, valid or not."""
     has_files = any((folder / name).exists() for name in (SPECIFICATION, MANIFEST))
     return has_files and not folder.is_symlink() and is_run_folder(folder)
@@ -82,16 +82,16 @@ def _specification_of(folder: Path) -> Specification:
 
 
 def _run_name(specification: Specification) -> str:
-    return f"{specification.stage}/{slugged(specification.slug)}-{specification.digest[:12]}"
+    return f"{specification.stage}/{slugify(specification.slug)}-{specification.digest[:12]}"
 
 
-def foreign_file(name: str) -> Path | None:
+def first_foreign_file(name: str) -> Path | None:
     """The first file in a complete run's folder that is not part of the run.
 
     None if there is none, or if the run is not complete: its files are then unknown.
     """
     try:
-        foreign = unvouched(RUNS / name, read_manifest(RUNS / name / MANIFEST).files)
+        foreign = unlisted_files(RUNS / name, read_manifest(RUNS / name / MANIFEST).files)
     except (ArtefactError, OSError):
         return None
     return next(iter(foreign), None)
@@ -99,7 +99,7 @@ def foreign_file(name: str) -> Path | None:
 
 def active_runs() -> set[str]:
     """The names of the runs that a job may be computing."""
-    return {"/".join(job.run.split("/")[:2]) for job in running_jobs() if not job.owner.is_gone()}
+    return {"/".join(job.run.split("/")[:2]) for job in find_active_jobs() if not job.owner.is_gone()}
 
 
 def runs_of_products() -> dict[Path, set[str]]:
@@ -112,7 +112,7 @@ def runs_of_products() -> dict[Path, set[str]]:
     for path in product_files()[0]:
         if not (path.exists() or provenance_path(path).exists()):
             continue
-        record, manifest = if_readable(read_provenance, provenance_path(path)), if_readable(read_manifest, path)
+        record, manifest = read_or_none(read_provenance, provenance_path(path)), read_or_none(read_manifest, path)
         if record is not None and (manifest is None or manifest.seal == record.manifest.seal):
             runs[path] = _names_in(record.manifest, record.specification)
         elif manifest is not None and (specification := _specification_of_product(manifest)) is not None:
@@ -130,7 +130,7 @@ def _specification_of_product(manifest: ManifestRecord) -> Specification | None:
     if manifest.stage not in PRODUCTS or not manifest.digest.isalnum():
         return None
     folders = list((RUNS / manifest.stage).glob(f"*-{manifest.digest[:12]}"))
-    return if_readable(_specification_of, folders[0]) if len(folders) == 1 else None
+    return read_or_none(_specification_of, folders[0]) if len(folders) == 1 else None
 
 
 def _names_in(manifest: ManifestRecord, specification: Specification) -> set[str]:

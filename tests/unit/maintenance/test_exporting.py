@@ -10,9 +10,9 @@ from diffusers import DDIMScheduler
 from support.checkout import REPOSITORY
 from support.small_world import finish, make_material, unlearning_settings, with_another_scheduler
 
-from corelib.commands import run_export
 from corelib.errors import ConfigurationError
-from corelib.runs.stage import Work
+from corelib.maintenance import run_export
+from corelib.runs.stage_context import StageContext
 from corelib.study.loading import load_study
 from corelib.unlearning.trainer import unlearn
 
@@ -24,7 +24,7 @@ def test_an_exported_model_has_the_papers_scheduler_whatever_the_base_models_fil
 ) -> None:
     material = make_material(tmp_path / "material")
     material["pipeline"] = with_another_scheduler(material["pipeline"], tmp_path / "pndm")
-    work = Work(tmp_path / "unlearning", "digest", material, checkpoint_seconds=1e9)
+    work = StageContext(tmp_path / "unlearning", "digest", material, checkpoint_seconds=1e9)
     work.folder.mkdir()
     run = finish(work.folder, "unlearning", unlearn(unlearning_settings(PAPER.methods["core"].objective), work))
     monkeypatch.setattr(run_export, "_run", lambda *_: run)

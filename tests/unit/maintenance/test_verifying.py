@@ -15,11 +15,11 @@ import pytest
 from support import hand_made
 from support.checkout import Checkout
 
-from corelib.commands import verification
-from corelib.commands.verification import verify_results
 from corelib.files import hashing
 from corelib.files.json_files import read_json, write_json
 from corelib.files.sealed_json import has_its_seal, sealed
+from corelib.maintenance import verification
+from corelib.maintenance.verification import verify_results
 from corelib.runs import manifest
 from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
 from corelib.runs.owner import Owner, owner_as_json
@@ -78,7 +78,7 @@ def kinds(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
     """The files of a copy of a built study, by kind; a file is hashed again only after it has changed."""
     monkeypatch.chdir(checkout.folder)
     known: dict[tuple[object, ...], str] = {}
-    hashed = hashing.sha256_of
+    hashed = hashing.sha256_of_path
 
     def remembered(path: Path) -> str:
         if not path.is_file():

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corelib.cluster.site import FILE
-from corelib.cluster.slurm_clients import HYPHEN, call
+from corelib.cluster.site import SITE_FILE
+from corelib.cluster.slurm_commands import HYPHEN, call
 from corelib.files.yaml_files import read_yaml
 
-PATIENCE = 30
+TIMEOUT_SECONDS = 30
 """Seconds to wait for an answer of Slurm's; without an answer nothing is compared."""
 
-PARTITIONS = "slurm/partitions.yaml"
+PARTITIONS_FILE = "slurm/partitions.yaml"
 
 
 @dataclass(frozen=True)
@@ -147,19 +147,20 @@ class Cluster:
         if account and self.accounts is not None and account not in self.accounts:
             yield (
                 f"{prefix}account is {request.account!r}, expected one of yours: "
-                f"{', '.join(sorted(self.accounts))} ({FILE} or --config)"
+                f"{', '.join(sorted(self.accounts))} ({SITE_FILE} or --config)"
             )
         elif request.qos and self.accounts is not None and self.enforces_qos:
             granted = self.accounts.get(account, set().union(*self.accounts.values()))
             if granted and request.qos not in granted:
                 yield (
-                    f"{prefix}qos is {request.qos!r}, expected one of {', '.join(sorted(granted))} ({FILE} or --config)"
+                    f"{prefix}qos is {request.qos!r}, expected one of {', '.join(sorted(granted))} "
+                    f"({SITE_FILE} or --config)"
                 )
         if request.qos and request.minutes > self.limits_of_qos.get(request.qos, request.minutes):
             limit = self.limits_of_qos[request.qos]
             yield (
                 f"{prefix}they request {request.minutes} minutes, expected at most {limit} with the qos "
-                f"{request.qos}; set max_minutes: {limit} in {FILE}"
+                f"{request.qos}; set max_minutes: {limit} in {SITE_FILE}"
             )
         names = request.partition or next((name for name, part in self.partitions.items() if part.is_default), None)
         if names is None:
@@ -167,7 +168,7 @@ class Cluster:
         if unknown := [name for name in names.split(",") if name not in self.partitions]:
             yield (
                 f"{prefix}partition is {', '.join(unknown)!r}, expected one of {', '.join(sorted(self.partitions))} "
-                f"({FILE} or --config)"
+                f"({SITE_FILE} or --config)"
             )
             return
         parts = [self.partitions[name] for name in names.split(",")]
@@ -176,8 +177,8 @@ class Cluster:
         if longest is not None and request.minutes > longest and request.qos not in self.qos_beyond_partitions:
             yield (
                 f"{prefix}they request {request.minutes} minutes, expected at most {longest} in partition {names}; "
-                f"set max_minutes: {longest} in {FILE} (training and sampling resume in the next attempt), or choose "
-                "another partition"
+                f"set max_minutes: {longest} in {SITE_FILE} (training and sampling resume in the next attempt), or "
+                "choose another partition"
             )
         nodes = [node for part in parts for node in part.nodes]
         if fault := _fault_of_nodes(request, names, nodes):
@@ -190,12 +191,12 @@ def _fault_of_nodes(request: Request, partition: str, nodes: list[Node]) -> str 
         nodes = [node for node in nodes if node.gpu_models]
         models = {model for node in nodes for model in node.gpu_models} - {UNTYPED}
         if not nodes:
-            return f"partition {partition} has no GPUs, expected one with GPUs ({FILE} or --config)"
+            return f"partition {partition} has no GPUs, expected one with GPUs ({SITE_FILE} or --config)"
         if request.gpu_model and request.gpu_model not in models:
             expected = f"one of {', '.join(sorted(models))}" if models else "an empty gpu_model"
             return (
                 f"gpu_model is {request.gpu_model!r}, and no node of partition {partition} has such a GPU, expected "
-                f"{expected} ({FILE} or --config)"
+                f"{expected} ({SITE_FILE} or --config)"
             )
         nodes = [node for node in nodes if not request.gpu_model or request.gpu_model in node.gpu_models]
     if request.constraint and not ALTERNATIVES.search(request.constraint):
@@ -205,19 +206,19 @@ def _fault_of_nodes(request: Request, partition: str, nodes: list[Node]) -> str 
         if not nodes:
             return (
                 f"constraint is {request.constraint!r}, and no node of partition {partition} has it, expected features "
-                f"of {', '.join(sorted(known)) or 'none, since the nodes have no features'} ({FILE} or --config)"
+                f"of {', '.join(sorted(known)) or 'none, since the nodes have no features'} ({SITE_FILE} or --config)"
             )
     for unit, number, maximum in (
         ("MB of memory", request.memory_mb, max(node.memory_mb for node in nodes)),
         ("CPUs", request.cpus, max(node.cpus for node in nodes)),
     ):
         if number > maximum:
-            remedy = f"; set max_memory_mb: {maximum} in {FILE}" if number == request.memory_mb else ""
+            remedy = f"; set max_memory_mb: {maximum} in {SITE_FILE}" if number == request.memory_mb else ""
             return f"they request {number} {unit}, but the largest node of partition {partition} has {maximum}{remedy}"
     return None
 
 
-def faults_on_cluster(requests: Iterable[Request], repository: Path) -> list[str] | None:
+def check_requests(requests: Iterable[Request], repository: Path) -> list[str] | None:
     """The faults of all requests, each once; None if Slurm does not answer.
 
     A request without a partition is not checked if `slurm/partitions.yaml` describes partitions: the executor then
@@ -226,7 +227,7 @@ def faults_on_cluster(requests: Iterable[Request], repository: Path) -> list[str
     cluster = Cluster.asked() if shutil.which("sinfo") else None
     if cluster is None:
         return None
-    described = repository / PARTITIONS
+    described = repository / PARTITIONS_FILE
     chooses = described.exists() and bool((read_yaml(described) or {}).get("partitions"))
     checked = [request for request in requests if request.partition or not chooses]
     return list(dict.fromkeys(fault for request in checked for fault in cluster.faults_of(request)))
@@ -239,7 +240,7 @@ def _text(value: Any) -> str | None:
 def _rows(command: list[str], cells: int) -> list[list[str]] | None:
     """The rows with this number of cells in a table that Slurm prints; None if Slurm does not answer."""
     try:
-        reply = call(command, seconds=PATIENCE)
+        reply = call(command, seconds=TIMEOUT_SECONDS)
     except OSError:  # there is no such command
         return None
     if reply.status != 0:

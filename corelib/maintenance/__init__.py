@@ -1,0 +1,1 @@
+"""What looks after results: verification, removal of unneeded runs, exports, provision of assets."""
