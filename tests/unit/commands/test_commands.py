@@ -73,7 +73,7 @@ def test_what_the_workflow_has_made_belongs_together(checkout: Checkout) -> None
         ("runs/cells/core-*/manifest.json", lambda path: path.write_text("[]"), "not a manifest"),
     ],
 )
-def test_whatever_is_damaged_is_named(
+def test_every_damaged_file_is_named(
     pattern: str, damage: Callable[[Path], None], expected: str, checkout: Checkout
 ) -> None:
     damage(the(checkout, pattern))
@@ -154,11 +154,11 @@ def test_a_changed_module_is_named(checkout: Checkout) -> None:
     assert "unlearning" not in said
 
 
-def test_of_what_is_complete_there_is_nothing_to_say(checkout: Checkout) -> None:
+def test_why_reports_nothing_for_complete_targets(checkout: Checkout) -> None:
     assert checkout.python("-m", "corelib", "why", TABLE).stdout.startswith("Nothing to do")
 
 
-def test_where_nothing_is_there_every_run_is_its_own_cause(tmp_path: Path) -> None:
+def test_without_runs_every_run_is_its_own_cause(tmp_path: Path) -> None:
     said = Checkout.at(tmp_path / "clone").python("-m", "corelib", "why", TABLE).stdout
     assert "no run of this kind is here yet" in said
     assert "that build on these" not in said
@@ -199,7 +199,7 @@ def test_old_runs_are_named_with_their_size_and_removed_when_asked(checkout: Che
     shutil.rmtree(checkout.folder / "results")
     said = checkout.python("-m", "corelib", "clean").stdout
     assert all(f"runs/unlearning/{name}, finished 20" in said for name in old)
-    assert "Made for figure2 and table1 of the study tiny before the study, the code or the packages were cha" in said
+    assert "Made for figure2 and table1 of the study tiny, before the study, the code or the packages" in said
     assert "--delete removes them" in said
     assert sorted(path.name for path in checkout.folder.glob("runs/unlearning/core-*")) == old
     done = checkout.python("-m", "corelib", "clean", "--delete")
@@ -265,7 +265,7 @@ def test_a_run_is_made_again_with_all_that_was_made_of_it(checkout: Checkout) ->
     assert done.returncode == 1 and "unlearning/nosuch: no run in runs has this name" in done.stdout
 
 
-def test_what_was_made_with_another_build_of_a_model_is_named(checkout: Checkout) -> None:
+def test_a_run_made_with_another_build_of_a_model_is_named(checkout: Checkout) -> None:
     path = the(checkout, "runs/unlearning/core-*/manifest.json")
     content = {**json.loads(path.read_text()), "facts": {"steps": 61}}
     write_json(path, sealed({key: value for key, value in content.items() if key != "seal"}))
@@ -278,7 +278,7 @@ def test_what_was_made_with_another_build_of_a_model_is_named(checkout: Checkout
     assert re.search(r"^results/tiny/table1 is made of runs that have faults: .+ and \d+ more\.$", said, re.MULTILINE)
 
 
-def test_what_links_lead_to_is_not_removed(checkout: Checkout, tmp_path: Path) -> None:
+def test_targets_of_links_are_not_removed(checkout: Checkout, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "image.jpg").write_bytes(b"x")

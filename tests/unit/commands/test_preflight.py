@@ -47,7 +47,7 @@ def test_without_assets_every_one_that_is_missing_is_named() -> None:
     assert all(line.startswith("assets: assets/") for line in missing)
 
 
-def test_what_provides_the_assets_is_said_once_with_how_much_it_fetches() -> None:
+def test_the_command_for_assets_is_named_once_with_its_download_size() -> None:
     said = findings("paper")
     assert not any("make assets" in line for line in said["FAULT"])
     (advice,) = [line for line in said["note"] if line.startswith("assets: ")]
@@ -59,7 +59,7 @@ def test_what_provides_the_assets_is_said_once_with_how_much_it_fetches() -> Non
     assert any(line.startswith("disk: results need about 7.5 GB, ") for line in said["ok"])
 
 
-def test_copies_of_ones_own_are_not_said_to_be_fetched(tmp_path: Path) -> None:
+def test_the_users_own_copies_are_not_announced_as_downloads(tmp_path: Path) -> None:
     configuration = Path(shutil.copytree(REPOSITORY / "config", tmp_path / "config"))
     (configuration / "studies/ours.yaml").write_text(
         "world: {assets: {images: /data/images, pipeline: /models/base}}\n"
@@ -123,7 +123,7 @@ def test_the_command_ends_with_the_number_of_faults(tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stdout.startswith("Error: ")
 
 
-def test_room_is_looked_for_where_results_will_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_space_is_checked_where_results_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 0))
     plan = plan_of("tiny", REPOSITORY / "config")
     products = {f"results/tiny/{name}": run for name, run in plan.products().items()}

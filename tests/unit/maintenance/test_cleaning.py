@@ -57,7 +57,7 @@ NO_RUNS = [
 
 
 @pytest.mark.parametrize("name", NO_RUNS)
-def test_what_is_no_run_stays_and_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_not_runs_are_kept_and_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = hand_made.made("unlearning", "core")
     precious = put(RUNS / name)
     said = clean(capsys)
@@ -66,7 +66,7 @@ def test_what_is_no_run_stays_and_is_named(name: str, capsys: pytest.CaptureFixt
     assert line.endswith(".") and "Left alone, because these are not runs:" in said
 
 
-def test_a_link_stays_with_what_it_leads_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_link_is_kept_with_its_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = hand_made.made("unlearning", "core")
     shutil.move(RUNS / run, tmp_path / "elsewhere")
     (RUNS / run).symlink_to(tmp_path / "elsewhere")
@@ -116,7 +116,7 @@ def test_what_a_killed_process_has_left_before_it_began_a_run_goes(capsys: pytes
     assert [path.name for path in (RUNS / "unlearning").iterdir()] == ["core-0123456789ad"]
 
 
-def test_an_unfinished_run_goes_and_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run_is_removed_and_named_unfinished(capsys: pytest.CaptureFixture[str]) -> None:
     run = hand_made.planned("unlearning", "core")
     (RUNS / run / "checkpoint.pt").touch()
     assert f"{RUNS / run}, not finished, planned 20" in clean(capsys)
@@ -151,7 +151,7 @@ def test_one_of_a_products_two_manifests_is_enough_to_keep_its_runs(lost: str, h
     assert [name.partition("/")[0] for name in listed()] == ["figures"]
 
 
-def test_nothing_goes_while_a_product_does_not_say_what_it_was_made_of() -> None:
+def test_nothing_is_removed_while_the_runs_of_a_product_are_unknown() -> None:
     hand_made.study(RESULTS / "gone")
     for file in ("table1.json", "table1.provenance.json"):
         (RESULTS / "gone" / file).write_text("{}")
@@ -168,7 +168,7 @@ def test_what_a_run_builds_on_is_found_by_its_digest_where_the_name_is_damaged()
     assert listed() == []
 
 
-def test_what_a_living_job_reads_stays() -> None:
+def test_runs_that_a_living_job_reads_are_kept() -> None:
     runs = hand_made.study(RESULTS / "gone")
     shutil.rmtree(RESULTS)
     (RUNS / runs["predictions"] / MANIFEST).unlink()
@@ -204,7 +204,7 @@ def test_runs_are_called_by_whole_words_of_their_names() -> None:
             unneeded_runs.runs_made_of([called])
 
 
-def test_with_a_run_goes_what_was_made_of_it_in_every_study() -> None:
+def test_a_run_is_removed_with_its_results_in_every_study() -> None:
     runs = hand_made.study(RESULTS / "gone")
     hand_made.shown(RESULTS, "table1", core=runs["cells"])
     other = hand_made.study(RESULTS / "other", "esd")

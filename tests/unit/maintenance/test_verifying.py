@@ -111,7 +111,7 @@ def test_every_file_of_a_built_study_is_of_a_kind_and_every_kind_has_a_file(kind
 
 
 @pytest.mark.parametrize("flips", [2, pytest.param(12, marks=pytest.mark.slow)])
-def test_of_single_flipped_bits_of_every_kind_of_file_none_is_missed(flips: int, kinds: dict[str, list[Path]]) -> None:
+def test_no_flipped_bit_in_any_kind_of_file_is_missed(flips: int, kinds: dict[str, list[Path]]) -> None:
     missed = []
     for kind, files in kinds.items():
         draws = random.Random(kind)
@@ -127,7 +127,7 @@ def test_of_single_flipped_bits_of_every_kind_of_file_none_is_missed(flips: int,
     assert missed == []
 
 
-def test_a_file_of_any_kind_that_is_missing_empty_or_another_one_is_named(kinds: dict[str, list[Path]]) -> None:
+def test_a_missing_empty_or_replaced_file_of_any_kind_is_named(kinds: dict[str, list[Path]]) -> None:
     missed = []
     for files in kinds.values():
         path = files[len(files) // 2]

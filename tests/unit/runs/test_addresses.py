@@ -63,7 +63,7 @@ def test_everything_that_decides_a_result_is_in_its_digest() -> None:
     assert len(set(digests)) == len(digests)
 
 
-def test_names_and_ways_of_working_are_no_content() -> None:
+def test_slug_and_execution_do_not_change_the_address() -> None:
     assert run(slug="one").digest == run(slug="other").digest
     hasty = replace(run(), execution=Execution(batches_per_shard=1, checkpoint_seconds=9.0))
     assert hasty.digest == run().digest
@@ -91,7 +91,7 @@ def behind(**inputs: Manifest) -> dict[str, str]:
     return {name.removesuffix(DIGEST): seal for name, seal in found.items()}
 
 
-def test_all_that_a_run_is_made_of_has_to_be_made_with_one_build_of_a_model() -> None:
+def test_inputs_from_different_builds_of_a_model_are_refused() -> None:
     assert behind(images=lies("images/x")) == {}
     assert behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="S")) == {"pipeline/x": "S"}
     assert behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="R")) == {"pipeline/x": "R"}
@@ -126,7 +126,7 @@ def test_a_run_that_lies_there_under_another_name_is_that_run(tmp_path: Path, mo
     assert {name for name in beside if not name.startswith("tables/")} <= known.keys()
 
 
-def test_the_import_closure_is_followed_and_the_frame_of_jobs_left_out() -> None:
+def test_the_import_closure_excludes_the_job_runner() -> None:
     modules = code_digests(SCRIPT)
     assert {
         "classify.py",
@@ -139,7 +139,7 @@ def test_the_import_closure_is_followed_and_the_frame_of_jobs_left_out() -> None
 
 
 @pytest.mark.parametrize("package", NUMERICAL_PACKAGES.values())
-def test_what_a_numerical_package_declares_to_require_counts(package: str) -> None:
+def test_declared_requirements_of_numerical_packages_count(package: str) -> None:
     declared = {Requirement(text) for text in importlib.metadata.requires(package) or []}
     always = {found.name for found in declared if found.marker is None or found.marker.evaluate({"extra": ""})}
     assert {canonicalize_name(name) for name in always} & {*NUMERICAL_PACKAGES.values()} <= {
@@ -158,7 +158,7 @@ def test_the_digest_of_a_module_does_not_depend_on_its_imports(tmp_path: Path, m
     assert digest_of("import numpy as np\n\ndef draw(): return 2\n") != drawn
 
 
-def test_of_imports_for_type_checkers_only_those_that_run_are_followed(tmp_path: Path) -> None:
+def test_imports_that_only_type_checkers_see_are_not_followed(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text(
         "from typing import TYPE_CHECKING\n"
@@ -219,6 +219,6 @@ def test_equal_runs_of_different_tables_are_one_run() -> None:
         ),
     ],
 )
-def test_code_is_written_out_alike_by_every_version_of_python(code: str, written: str) -> None:
+def test_code_has_the_same_text_in_every_version_of_python(code: str, written: str) -> None:
     """Compared on 3.11, 3.12 and 3.13, in which `ast.unparse` and `ast.dump` differ."""
     assert _unparse(ast.parse(code)) == written

@@ -33,7 +33,7 @@ def test_the_conda_environment_has_the_same_pins() -> None:
     )
 
 
-def test_what_is_installed_is_what_is_pinned() -> None:
+def test_installed_versions_are_the_pinned_ones() -> None:
     older = pins("requirements-cuda12.txt")
     is_older = importlib.metadata.version("torch").split("+")[0] == older["torch"]
     wanted = {**pins("requirements.txt"), **(older if is_older else {}), **pins("requirements-dev.txt")}
@@ -58,7 +58,7 @@ def test_the_older_cuda_takes_the_place_of_the_newer_one() -> None:
         ("535.230.02", None, None),
     ],
 )
-def test_a_driver_that_is_too_old_is_said_with_the_command_that_helps(
+def test_advice_for_an_old_driver_names_the_command(
     found: str | None, cuda: str | None, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "nvidia-smi"

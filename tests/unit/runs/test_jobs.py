@@ -40,14 +40,14 @@ def test_a_clock_that_is_set_back_makes_no_job_end_before_it_began(toy: Toy) -> 
     assert record["finished"] < record["began"] and 0 <= record["wall_seconds"] < 60
 
 
-def test_what_a_killed_attempt_left_half_written_is_gone_after_the_next(toy: Toy) -> None:
+def test_partial_files_of_a_killed_attempt_are_removed_by_the_next(toy: Toy) -> None:
     (toy.folder / ".made.txt.0123.txt").write_text("half")
     assert toy.run() == 0
     assert toy.left() == MADE
     assert ".made.txt.0123.txt: partial file of an earlier attempt; removed" in toy.log
 
 
-def test_what_was_made_before_is_vouched_for_again_and_not_made_again(toy: Toy) -> None:
+def test_a_complete_run_is_not_computed_again(toy: Toy) -> None:
     assert toy.run() == 0
     (toy.place / "logs/toy.log").unlink()
     manifest = (toy.folder / "manifest.json").read_text()
@@ -68,7 +68,7 @@ def test_a_damaged_file_is_made_again(toy: Toy) -> None:
     assert (toy.folder / "made.txt").read_text() == "whole"
 
 
-def test_a_record_of_another_run_or_half_a_record_is_none(toy: Toy) -> None:
+def test_a_partial_record_or_one_of_another_run_is_ignored(toy: Toy) -> None:
     assert toy.run() == 0
     record = toy.folder / "manifest.provenance.json"
     for text in (record.read_text().replace('"digest": "', '"digest": "0'), record.read_text()[:40], "[]"):
@@ -79,7 +79,7 @@ def test_a_record_of_another_run_or_half_a_record_is_none(toy: Toy) -> None:
         assert toy.attempts == before + 1
 
 
-def test_what_its_record_vouches_for_is_made_again_if_it_has_changed(toy: Toy) -> None:
+def test_a_changed_file_of_the_provenance_record_is_written_again(toy: Toy) -> None:
     assert toy.run() == 0
     path = toy.folder / "manifest.provenance.json"
     record = json.loads(path.read_text())
@@ -92,7 +92,7 @@ def test_what_its_record_vouches_for_is_made_again_if_it_has_changed(toy: Toy) -
         assert toy.attempts == attempts
 
 
-def test_a_record_whose_words_have_changed_is_no_record(toy: Toy) -> None:
+def test_an_edited_provenance_record_is_ignored(toy: Toy) -> None:
     """Otherwise the run would remain complete for ever, with a damaged provenance record."""
     assert toy.run() == 0
     path = toy.folder / "manifest.provenance.json"
@@ -109,7 +109,7 @@ def test_a_specification_is_refused_when_what_its_digest_does_not_cover_has_chan
     assert "specification.json: its seal does not match its content; it was damaged or edited: delete it" in toy.log
 
 
-def test_what_was_made_with_another_build_of_a_model_is_made_again(toy: Toy) -> None:
+def test_a_run_made_with_another_build_of_a_model_is_rebuilt(toy: Toy) -> None:
     """A model that is retrained, for example on another device, has the same address but other bits."""
     model = toy.place / "runs/unlearning/core-000000000000"
     model.mkdir(parents=True)
@@ -137,7 +137,7 @@ def test_what_was_made_with_another_build_of_a_model_is_made_again(toy: Toy) -> 
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
-def test_who_has_worked_at_a_run_before_is_on_record(toy: Toy) -> None:
+def test_earlier_attempts_are_recorded(toy: Toy) -> None:
     """An interrupted attempt may have used another device, and has a cost."""
     job = toy.in_the_middle()
     job.kill()
@@ -153,7 +153,7 @@ def test_who_has_worked_at_a_run_before_is_on_record(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
-def test_of_two_jobs_for_one_run_the_second_waits_and_computes_nothing(toy: Toy) -> None:
+def test_the_second_of_two_jobs_for_one_run_waits_and_computes_nothing(toy: Toy) -> None:
     first, second = toy.in_the_middle(), toy.start()
     toy.waits_for(lambda: "waiting for its result, or for its end" in toy.log)
     (toy.place / "go").touch()
@@ -189,7 +189,7 @@ def test_a_job_that_has_lost_its_run_takes_the_result_of_the_one_that_has_it(toy
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 @pytest.mark.parametrize("asking", [signal.SIGTERM, signal.SIGINT], ids=lambda asking: asking.name)
-def test_a_job_that_is_asked_to_end_leaves_nothing_half_made(asking: signal.Signals, toy: Toy) -> None:
+def test_a_terminated_job_leaves_no_partial_files(asking: signal.Signals, toy: Toy) -> None:
     job = toy.in_the_middle()
     job.send_signal(asking)
     assert job.wait(30) == INTERRUPTED_STATUS

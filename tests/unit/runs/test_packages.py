@@ -199,7 +199,7 @@ def test_the_page_lists_the_packages_that_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", rows_about_packages())
-def test_a_package_that_others_take_up_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_package_that_others_use_automatically_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "extra/site-packages" / name).mkdir(parents=True)
     (tmp_path / "extra/site-packages" / name / "__init__.py").write_text("__version__ = '99.0'\n")
     first = f"import sys\nsys.path.append({str(tmp_path / 'extra/site-packages')!r})\n"

@@ -88,14 +88,14 @@ def test_a_job_refuses_another_value_of_a_variable_that_is_fixed(name: str) -> N
         check_variables(variables | {name: "other"})
 
 
-def test_a_job_takes_what_is_kept_or_recorded() -> None:
+def test_a_job_accepts_kept_and_recorded_variables() -> None:
     users = dict.fromkeys([*treated("kept"), *treated("recorded")], "1")
     prepare_environment(variables := dict(users), REPOSITORY)
     check_variables(variables)
     assert variables.items() >= users.items()
 
 
-def test_what_the_user_may_choose_is_on_record(tmp_path: Path) -> None:
+def test_variables_that_the_user_may_set_are_recorded(tmp_path: Path) -> None:
     toy: Toy = toy_at(tmp_path)
     toy.variables = {name: "default" if name == "ATEN_CPU_CAPABILITY" else "" for name in treated("recorded")}
     assert toy.run() == 0, toy.log
