@@ -1,7 +1,7 @@
 """The work of a run in device-independent units, and the cost of each unit.
 
-There is one count of the work and there are three price lists: FLOP of the paper's networks (`FLOP_COSTS`), seconds of a
-CPU core on the miniature (`CORE_SECONDS`), and seconds of the site's GPUs, from which run times follow
+There is one count of the work and there are three price lists: FLOP of the paper's networks (`FLOP_COSTS`), seconds of
+a CPU core on the miniature (`CORE_SECONDS`), and seconds of the site's GPUs, from which run times follow
 (`corelib.costs.run_time`).
 """
 
