@@ -14,7 +14,7 @@ from pathlib import Path
 repository = Path(workflow.current_basedir)  # the folder of this file, not of a workflow that uses it as a module
 sys.path.insert(0, str(repository))
 
-from corelib.workflow.unknown_target import ABSOLUTE, NO_PRODUCT
+from corelib.workflow.unknown_target import ABSOLUTE_PATTERN, UNKNOWN_PRODUCT_PATTERN
 from corelib.workflow.catalogue import Catalogue
 
 catalogue = Catalogue(repository, ancient, workflow, config)
@@ -50,7 +50,7 @@ if not catalogue.is_module:  # a workflow that uses this one as a module defines
         output:
             "results{rest}",
         wildcard_constraints:
-            rest=NO_PRODUCT,
+            rest=UNKNOWN_PRODUCT_PATTERN,
 
     rule refuse_absolute:
         """Print the relative path of a target that is given as an absolute path."""
@@ -59,7 +59,7 @@ if not catalogue.is_module:  # a workflow that uses this one as a module defines
         output:
             "{target}",
         wildcard_constraints:
-            target=ABSOLUTE,
+            target=ABSOLUTE_PATTERN,
 
 
 include: "rules/worlds.smk"

@@ -26,7 +26,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 from corelib.files.hashing import sha256_of_path  # noqa: E402
 from corelib.runs.layout import MANIFEST  # noqa: E402
-from corelib.runs.manifest import Manifest, read_manifest, write_manifest  # noqa: E402
+from corelib.runs.manifest import Manifest, read_manifest  # noqa: E402
 from corelib.runs.stage_context import StageContext, StageResult  # noqa: E402
 from corelib.study.loading import load_study  # noqa: E402
 
@@ -65,6 +65,8 @@ def run_stage(name: str, folder: Path, threads: int, steps: int) -> None:
     work = StageContext(folder=folder / name, digest=name, inputs=inputs_of(folder, name), threads=threads)
     work.folder.mkdir(parents=True, exist_ok=True)
     outcome = STAGES[name](work, steps)
+    from support.hand_made import write_manifest
+
     write_manifest(work.folder / MANIFEST, work.folder, name, name, outcome.files, outcome.facts)
     seconds, peak = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     on_gpu = f"{torch.cuda.max_memory_allocated() // 2**20:>10}" if torch.cuda.is_available() else f"{'-':>10}"

@@ -7,7 +7,7 @@ import itertools
 from contextlib import nullcontext
 
 from corelib.commands.arguments import CONFIGURATION
-from corelib.costs.forecast import format_bytes
+from corelib.files.text import format_bytes
 from corelib.maintenance.run_removal import folder_locked, remove_run
 from corelib.maintenance.unneeded_runs import CleanPlan, check_addresses_certain, runs_made_of, unnamed_runs
 

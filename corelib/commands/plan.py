@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from corelib.commands.arguments import CONFIGURATION, add_targets
-from corelib.costs.forecast import Forecast, Item, forecast_of, format_bytes
+from corelib.costs.forecast import Forecast, Item, forecast_of
 from corelib.costs.workload import (
     CORE_SECONDS,
     FLOP_COSTS,
@@ -13,6 +13,7 @@ from corelib.costs.workload import (
     Workload,
     core_seconds,
 )
+from corelib.files.text import format_bytes
 from corelib.runs.run import Run
 from corelib.runs.stage_registry import STAGES
 

@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from corelib.cluster.request_checks import Request, check_requests
+from corelib.cluster.partitions import Request, check_requests
 from corelib.cluster.site import SITE_FILE as SITE
 from corelib.cluster.site import Site, check_site_file
 from corelib.commands.arguments import CONFIGURATION, add_study
 from corelib.costs.disk_space import check_disk_space, free_bytes
-from corelib.costs.forecast import forecast, format_bytes
+from corelib.costs.forecast import forecast
 from corelib.costs.run_time import requested_memory_mb, requested_minutes
 from corelib.errors import ConfigurationError
 from corelib.files.paths import nearest_existing, why_not_writable
 from corelib.files.shell_paths import path_faults
+from corelib.files.text import format_bytes
 from corelib.files.yaml_files import read_yaml
 from corelib.runs.active_jobs import LOG_FOLDER
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES

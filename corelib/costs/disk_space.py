@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 
-from corelib.costs.forecast import Forecast, format_bytes
+from corelib.costs.forecast import Forecast
 from corelib.errors import ConfigurationError
 from corelib.files.paths import nearest_existing
+from corelib.files.text import format_bytes
 from corelib.runs.layout import RUNS
 
 

@@ -201,14 +201,3 @@ def _item(run: Run, networks: NetworkSizes, assessment: Assessment) -> Item:
         return Item(run, {**jobs, stage.rule: 1}, sum(shards, Workload()), longest)
     work = workload_of(run, networks)
     return Item(run, {stage.rule: 1}, work, work)
-
-
-def format_bytes(count: float) -> str:
-    """A number of bytes in the largest unit that leaves a number above one."""
-    if not count:
-        return "0 B"
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from corelib.errors import AssetError
-from corelib.files.printable import escaped
+from corelib.files.text import escaped
 
 PLACEHOLDERS = {
     b"version https://git-lfs.github.com/spec/": (

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from corelib.files.printable import printable
+from corelib.files.text import printable
 
 SHELL_SPECIAL = re.compile(r"[ \t\n\\'\"`$&|;<>()*?\[]|\{[^{}]*(,|\.\.)[^{}]*\}")
 """Characters, and brace expansions, that a shell does not take as part of an unquoted word."""

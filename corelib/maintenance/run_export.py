@@ -11,10 +11,10 @@ from corelib.files.json_files import write_json
 from corelib.models.base_model import BaseModel
 from corelib.models.delta import DELTA_FILE, load_delta
 from corelib.models.pipeline_folder import save_pipeline
+from corelib.runs.input_runs import read_input
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.specification import read_specification
-from corelib.runs.upstream import read_input
 from corelib.sampling.collection import image_paths
 from corelib.settings.ddim import DDIMConfig
 

@@ -12,7 +12,7 @@ from corelib.maintenance.unneeded_runs import Removable
 from corelib.runs.active_jobs import LOG_FOLDER
 from corelib.runs.layout import MANIFEST, RECORD, RUNS, SHARDS, SPECIFICATION
 from corelib.runs.lease import Lease, LeaseTaken
-from corelib.runs.owner import is_held, read_owner
+from corelib.runs.lease_owner import is_held, read_owner
 from corelib.runs.requests import CONTROLLER_LEASE
 
 

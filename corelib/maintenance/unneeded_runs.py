@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from corelib.costs.forecast import format_bytes
 from corelib.errors import ConfigurationError
 from corelib.files.sealed_json import read_or_none
+from corelib.files.text import format_bytes
 from corelib.maintenance.run_files import with_dependencies
 from corelib.maintenance.runs_on_disk import (
     active_runs,

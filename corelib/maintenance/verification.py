@@ -22,8 +22,8 @@ from corelib.files.paths import path_inside, resolve_links
 from corelib.files.sealed_json import SealedRecord, bytes_match, read_or_none
 from corelib.maintenance.run_files import UNFINISHED_SUFFIXES, is_run_folder, unlisted_files, with_dependencies
 from corelib.runs.layout import MANIFEST, RECORD, RUNS, SHARDS, SPECIFICATION
+from corelib.runs.lease_owner import is_held
 from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.owner import is_held
 from corelib.runs.provenance_record import PROVENANCE_SUFFIX, Provenance, provenance_path, read_provenance
 from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stage_registry import PRODUCTS, settings_in

@@ -7,14 +7,13 @@ missing key. A key that requires other inputs than those supplied changes the nu
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from corelib.errors import ArtefactError, AssetError
 from corelib.files.json_files import read_json
-from corelib.files.printable import escaped
+from corelib.files.text import escaped, normalise_name
 
 # Settings of networks
 
@@ -77,37 +76,6 @@ def check_schedule(path: Path, scheduler: Any) -> None:
         raise AssetError(f"{path}: the noise does not increase at every step, expected betas between 0 and 1.")
 
 
-SCHEDULE_TENSOR = "alphas_cumprod"
-"""Tensor of a CompVis checkpoint that holds its noise schedule."""
-
-VELOCITY_MARKERS = ("v_pred", "ztsnr")
-"""Empty tensors that mark a model as predicting velocity, or as having no signal at the last step."""
-
-
-def check_checkpoint_schedule(path: Path, weights: Mapping[str, Any], folder: Path, scheduler: Any) -> None:
-    """Raise `AssetError` if a CompVis checkpoint was trained with a noise schedule other than the one in use.
-
-    Args:
-        path: the checkpoint.
-        weights: its tensors.
-        folder: folder of the noise schedule in use.
-        scheduler: scheduler built from this folder.
-    """
-    if marks := [name for name in VELOCITY_MARKERS if name in weights]:
-        raise AssetError(
-            f"{path}: its tensor `{marks[0]}` marks a model that does not predict noise, expected none, as in Stable "
-            "Diffusion v1; use the weights of such a model."
-        )
-    trained, used = weights.get(SCHEDULE_TENSOR), scheduler.alphas_cumprod
-    if trained is not None and not (
-        trained.shape == used.shape and trained.float().allclose(used, rtol=1e-3, atol=1e-5)
-    ):
-        raise AssetError(
-            f"{path}: its noise schedule `{SCHEDULE_TENSOR}` differs from that of {folder}, expected the same; use the "
-            "scheduler of the checkpoint's model."
-        )
-
-
 # Classifiers
 
 
@@ -136,11 +104,6 @@ def check_class_order(path: Path, content: Any, classes: Sequence[str]) -> None:
                 f"{path}: in its `{key}` the class of output {index} is {escaped(names[index])}, expected "
                 f"{classes[index]}; train the classifier again with its classes sorted by name."
             )
-
-
-def normalise_name(name: str) -> str:
-    """A name in lower case, with spaces instead of underscores."""
-    return re.sub(r"[\s_]+", " ", name).strip().lower()
 
 
 # Tokenizers

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from corelib.runs.layout import RUNS, SHARDS
 from corelib.runs.lease import EXPIRY, RENEWAL
-from corelib.runs.owner import TIME, Owner, read_owner
+from corelib.runs.lease_owner import TIME, Owner, read_owner
 
 LOG_FOLDER = Path("logs")
 

@@ -31,6 +31,7 @@ from corelib.files.sealed_json import write_record
 from corelib.runs.environment import check_variables
 from corelib.runs.fingerprint import code_digests, package_versions
 from corelib.runs.gpu import check_assigned_gpu, one_gpu
+from corelib.runs.input_runs import read_inputs, trained_behind
 from corelib.runs.job_log import JobLog, log_lines
 from corelib.runs.job_provenance import ATTEMPTS_SUFFIX, build_provenance, device_description, record_attempt
 from corelib.runs.layout import MANIFEST, RESULTS, SPECIFICATION
@@ -41,7 +42,6 @@ from corelib.runs.provenance_record import Provenance, provenance_path, read_pro
 from corelib.runs.requests import check_still_wanted
 from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stage_context import StageContext, StageResult
-from corelib.runs.upstream import read_inputs, trained_behind
 from corelib.settings.section import Section
 
 log = logging.getLogger(__name__)

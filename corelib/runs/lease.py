@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from corelib.runs.owner import Owner, owner_as_json, read_owner
+from corelib.runs.lease_owner import Owner, owner_as_json, read_owner
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from corelib.errors import ArtefactError
 from corelib.files.atomic import write_text
 from corelib.runs.lease import EXPIRY
-from corelib.runs.owner import is_held, read_owner
+from corelib.runs.lease_owner import is_held, read_owner
 
 BOOKKEEPING_FOLDER = Path(".snakemake/corelib")
 """Folder of these files, in Snakemake's own folder; like the rest of that folder, it may be deleted."""

@@ -10,7 +10,7 @@ from corelib.settings.section import Section
 
 
 class SliceStage(Section):
-    """The forget and retain sets of one task: every listed style x object x image index."""
+    """Settings of the stage `slices`: the forget and the retain set of one task, style x object x image index."""
 
     forget: list[str]
     retain: list[str]
@@ -27,7 +27,7 @@ class Encoding(Section):
 
 
 class LatentsStage(Section):
-    """The images whose latent moments are cached."""
+    """Settings of the stage `latents`: the images whose latent moments are cached."""
 
     styles: list[str]
     objects: list[str]
@@ -36,6 +36,6 @@ class LatentsStage(Section):
 
 
 class EmbeddingsStage(Section):
-    """The prompts to embed, without repetition: those of training, or those of evaluation."""
+    """Settings of the stage `embeddings`: the prompts of training, or those of evaluation, without repetition."""
 
     prompts: list[str]

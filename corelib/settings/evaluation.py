@@ -30,13 +30,13 @@ class FID(Section):
 
 
 class PredictionsStage(Section):
-    """Everything that classification reads besides images and classifiers."""
+    """Settings of the stage `predictions`."""
 
     classification: Classification
 
 
 class ReferenceStage(Section):
-    """The real images whose features are the reference of FID."""
+    """Settings of the stage `reference`: the real images whose features are the reference of FID."""
 
     fid: FID
     styles: list[str]
@@ -44,14 +44,14 @@ class ReferenceStage(Section):
 
 
 class FIDStage(Section):
-    """The sampled images (the retain cells of one task) whose distance to the reference is measured."""
+    """Settings of the stage `fid`: the sampled images of one task's retain cells, compared with the reference."""
 
     fid: FID
     grid: list[tuple[str, str, int]]
 
 
 class CellsStage(Section):
-    """The evaluation grid of one task."""
+    """Settings of the stage `cells`: the evaluation grid of one task."""
 
     forget: list[str]
     retain: list[str]

@@ -8,7 +8,7 @@ from corelib.settings.section import Section
 
 
 class GateStage(Section):
-    """The paper's counts with which those of the base model are compared.
+    """Settings of the stages `gate` and `gates`: the paper's counts, for comparison with the base model's.
 
     Attributes:
         task: the task whose evaluation grid is used.

@@ -8,7 +8,7 @@ from corelib.settings.section import Section
 
 
 class RenderingStage(Section):
-    """A rendered benchmark in UnlearnCanvas' layout: STYLE/OBJECT/INDEX.jpg."""
+    """Settings of the stage `images`: a rendered benchmark in UnlearnCanvas' layout, STYLE/OBJECT/INDEX.jpg."""
 
     styles: list[str]
     objects: list[str]
@@ -64,7 +64,7 @@ class Classifier(Section):
 
 
 class AutoencoderStage(Section):
-    """Everything that the autoencoder's training reads."""
+    """Settings of the stage `autoencoder`."""
 
     autoencoder: Autoencoder
     resolution: PositiveInt
@@ -72,7 +72,7 @@ class AutoencoderStage(Section):
 
 
 class PipelineStage(Section):
-    """Everything that the training of text encoder and U-Net reads.
+    """Settings of the stage `pipeline`, which trains the text encoder and the U-Net.
 
     `prompts[style][object]` is the training caption of the images of that cell.
     """
@@ -85,7 +85,7 @@ class PipelineStage(Section):
 
 
 class ClassifierStage(Section):
-    """Everything that one classifier's training reads; `classes` are in the order of its outputs."""
+    """Settings of the stage `classifier`; `classes` are in the order of its outputs."""
 
     label: str = Field(pattern="^(style|object)$")
     classes: list[str]

@@ -8,7 +8,7 @@ from corelib.settings.section import Section
 
 
 class PretrainedStage(Section):
-    """The trained models that the repository ships.
+    """Settings of the stage `pretrained`: the trained models that the repository ships.
 
     Attributes:
         files: sha256 of each file, by its path in the shipped folder.

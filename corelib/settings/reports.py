@@ -17,7 +17,7 @@ class TableRow(Section):
 
 
 class TableStage(Section):
-    """A table: its rows in the paper's order, and the published numbers to compare them with.
+    """Settings of the stage `tables`: the rows of a table in the paper's order, and the published numbers.
 
     Attributes:
         published: numbers of the paper's table with the same rows, if it has one: (task, row, metric, value, k, n).
@@ -31,7 +31,7 @@ class TableStage(Section):
 
 
 class FigureStage(Section):
-    """A grid of images: rows are prompts (style, object), columns are models (input role of their samples, title)."""
+    """Settings of the stage `figures`: rows are prompts (style, object), columns are models (input role, title)."""
 
     name: str
     rows: list[tuple[str, str]]

@@ -34,7 +34,7 @@ class Sampling(Section):
 
 
 class SamplesStage(Section):
-    """Everything that sampling one model reads.
+    """Settings of the stage `samples`, which samples the images of one model.
 
     `grid` lists the images as (style, object, seed), in label order.
     """

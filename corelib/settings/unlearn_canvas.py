@@ -48,7 +48,7 @@ class ClassifierSpec(Section):
 
 
 class AdoptionStage(Section):
-    """Content of some of the assets, wherever they are stored.
+    """Settings of the stage `assets`: the content of some of the assets, wherever they are stored.
 
     Assets that are used separately are adopted by separate runs, so that each can change without the others.
 
@@ -64,6 +64,6 @@ class AdoptionStage(Section):
 
 
 class ConversionStage(Section):
-    """Weights to take from a CompVis checkpoint: `raw`, as trained, or `ema`, their moving average."""
+    """Settings of the stage `conversion`: the weights of a CompVis checkpoint to use, `raw` or their average `ema`."""
 
     weights: Literal["raw", "ema"]

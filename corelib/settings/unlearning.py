@@ -194,7 +194,7 @@ class Adam(Section):
 
 
 class UnlearningStage(Section):
-    """Everything that one unlearning run reads besides its slice, latents, embeddings and base model.
+    """Settings of the stage `unlearning`: all that one run reads besides slice, latents, embeddings and base model.
 
     Attributes:
         candidates: anchor styles that may be drawn for each forget style; a single one means no draw.
@@ -265,7 +265,7 @@ class Saliency(Section):
 
 
 class SaliencyStage(Section):
-    """Everything that a saliency mask reads besides the training data of its task."""
+    """Settings of the stage `saliency`."""
 
     saliency: Saliency
     trained: TrainableTensors

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from corelib.errors import ArtefactError, ConfigurationError
 from corelib.files.json_files import read_json
-from corelib.files.printable import printable
+from corelib.files.text import printable
 from corelib.runs.fingerprint import digest_of_modules
 from corelib.study.overlays import Key, error_for_key
 from corelib.study.schema import Study

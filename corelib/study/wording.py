@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from corelib.errors import ConfigurationError
-from corelib.files.printable import printable
+from corelib.files.text import printable
 
 
 def to_yaml(value: object) -> str:

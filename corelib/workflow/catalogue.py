@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from snakemake.logging import logger
 from snakemake_interface_common.exceptions import WorkflowError
 
-from corelib.cluster.request_checks import Request, check_requests
+from corelib.cluster.partitions import Request, check_requests
 from corelib.cluster.site import Site, check_site_file
 from corelib.cluster.slurm_queue import cancel_waiting_jobs, queued_jobs, wrap_slurm_commands
 from corelib.costs.disk_space import check_disk_space

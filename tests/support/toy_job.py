@@ -25,29 +25,29 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import corelib.runs.job_provenance
-from corelib.files.atomic import written_whole
+from corelib.files.atomic import atomic_write
 from corelib.runs.job import run_job
 from corelib.settings.section import Section
-from corelib.runs.stage_context import Outcome
+from corelib.runs.stage_context import StageResult
 
 
 class Toy(Section):
     does: str
 
 
-def stage(settings, work):
-    with (work.folder / "attempts").open("a") as stream:
+def stage(settings, context):
+    with (context.folder / "attempts").open("a") as stream:
         stream.write("x")
     if settings.does == "fails":
         raise ValueError("a bug")
     if settings.does == "sets the clock back":
         corelib.runs.job_provenance.datetime = SimpleNamespace(now=lambda: datetime.now() - timedelta(hours=1))
-    with written_whole(work.folder / "made.txt") as temporary:
+    with atomic_write(context.folder / "made.txt") as temporary:
         temporary.write_text("half")
         while settings.does == "waits" and not Path("go").exists():
             time.sleep(0.02)
         temporary.write_text("whole")
-    return Outcome(["made.txt"], {"is": "there"})
+    return StageResult(["made.txt"], {"is": "there"})
 
 
 class Parameters(dict):
@@ -126,7 +126,7 @@ class Toy:
 def toy_at(place: Path, does: str = "works", first: str = "", meanwhile: str = "") -> Toy:
     """A toy whose script begins with some statements, and whose stage executes others."""
     script = place / "toy.py"
-    work = '    with (work.folder / "attempts").open("a") as stream:\n'
+    work = '    with (context.folder / "attempts").open("a") as stream:\n'
     assert work in SCRIPT
     script.write_text(first + SCRIPT.replace(work, "".join(f"    {line}\n" for line in meanwhile.splitlines()) + work))
     content = {

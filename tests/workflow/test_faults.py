@@ -20,13 +20,13 @@ from corelib.errors import ArtefactError
 from corelib.files.json_files import read_json, write_json
 from corelib.files.sealed_json import has_its_seal, sealed
 from corelib.runs.checkpoint import Checkpoint, restore_optimizer
+from corelib.runs.input_runs import read_inputs
 from corelib.runs.job import _clear_leftovers
 from corelib.runs.layout import MANIFEST
 from corelib.runs.lease import Lease
+from corelib.runs.lease_owner import Owner
 from corelib.runs.manifest import matches_files, read_manifest
-from corelib.runs.owner import Owner
 from corelib.runs.stage_registry import STAGES
-from corelib.runs.upstream import read_inputs
 from corelib.sampling.collection import is_complete
 from corelib.sampling.grid import IMAGES
 
@@ -176,13 +176,13 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 from PIL import Image
-from corelib.files.atomic import folder_written_whole, written_whole
+from corelib.files.atomic import atomic_folder, atomic_write
 
 def write(kind, path):
     if kind == "folder":
-        with folder_written_whole(path) as folder:
+        with atomic_folder(path) as folder:
             (folder / "file").write_bytes(bytes(1 << 21))
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         if kind == "torch":
             torch.save(torch.zeros(1 << 20), temporary)
         if kind == "safetensors":

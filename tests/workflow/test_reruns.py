@@ -390,8 +390,8 @@ def test_every_python_says_the_same_of_all_code(version: int) -> None:
     """Every installed Python gives the same digests; it needs none of the packages for that."""
     probe = (
         "from pathlib import Path\n"
-        "from corelib.runs.fingerprint import code_of\n"
-        "print([code_of(script) for script in sorted(Path('workflow_scripts').absolute().glob('*.py'))])"
+        "from corelib.runs.fingerprint import code_digests\n"
+        "print([code_digests(script) for script in sorted(Path('workflow_scripts').absolute().glob('*.py'))])"
     )
     command = [PYTHONS[version], "-c", probe]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -534,7 +534,7 @@ MODULE_TESTS = (
     "test_the_digest_of_a_stage_is_over_the_modules_that_the_page_names or "
     "test_every_module_has_a_row_and_every_row_a_module"
 )
-IMPORTS = "from corelib.runs.stage_context import Outcome"
+IMPORTS = "from corelib.runs.stage_context import Stage"
 
 
 @pytest.mark.parametrize(
@@ -551,7 +551,7 @@ IMPORTS = "from corelib.runs.stage_context import Outcome"
         pytest.param(
             "corelib/unlearning/trainer.py",
             IMPORTS,
-            f"from corelib.reports.tables import as_csv as as_csv\n{IMPORTS}",
+            f"from corelib.reports.tables import to_csv as to_csv\n{IMPORTS}",
             MODULE_TESTS,
             "'reports.tables'",
             id="a module too much",

@@ -14,12 +14,10 @@ from typing import Literal
 
 from corelib.errors import AssetError
 from corelib.files.placeholders import check_no_placeholders
-from corelib.files.printable import escaped
-from corelib.models.config_checks import (
-    check_checkpoint_schedule,
-)
+from corelib.files.text import escaped
 from corelib.models.weight_checks import inspect_classifier, inspect_part, part_mismatches
 from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.worlds.unlearn_canvas.compvis import check_checkpoint_schedule
 
 CLASSIFIERS = {"style_classifier": "style", "object_classifier": "object"}
 

@@ -155,3 +155,37 @@ def _as_asset_error(path: Path, prefix: str, network: Any) -> Iterator[None]:
     except WeightsMismatch as error:
         fault = f"{prefix}* are not the weights of {type(network).__name__}" if network is not None else "not usable"
         raise AssetError(f"{path}: {fault} ({error}).") from None
+
+
+# Noise schedule
+
+
+SCHEDULE_TENSOR = "alphas_cumprod"
+"""Tensor of a CompVis checkpoint that holds its noise schedule."""
+
+VELOCITY_MARKERS = ("v_pred", "ztsnr")
+"""Empty tensors that mark a model as predicting velocity, or as having no signal at the last step."""
+
+
+def check_checkpoint_schedule(path: Path, weights: Mapping[str, Any], folder: Path, scheduler: Any) -> None:
+    """Raise `AssetError` if a CompVis checkpoint was trained with a noise schedule other than the one in use.
+
+    Args:
+        path: the checkpoint.
+        weights: its tensors.
+        folder: folder of the noise schedule in use.
+        scheduler: scheduler built from this folder.
+    """
+    if marks := [name for name in VELOCITY_MARKERS if name in weights]:
+        raise AssetError(
+            f"{path}: its tensor `{marks[0]}` marks a model that does not predict noise, expected none, as in Stable "
+            "Diffusion v1; use the weights of such a model."
+        )
+    trained, used = weights.get(SCHEDULE_TENSOR), scheduler.alphas_cumprod
+    if trained is not None and not (
+        trained.shape == used.shape and trained.float().allclose(used, rtol=1e-3, atol=1e-5)
+    ):
+        raise AssetError(
+            f"{path}: its noise schedule `{SCHEDULE_TENSOR}` differs from that of {folder}, expected the same; use the "
+            "scheduler of the checkpoint's model."
+        )

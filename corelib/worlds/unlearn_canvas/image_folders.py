@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corelib.files.placeholders import UNPRINTABLE
-from corelib.files.printable import escaped
-from corelib.models.config_checks import normalise_name
+from corelib.files.text import escaped, normalise_name
 from corelib.worlds.unlearn_canvas.image_index import ImageKey
 
 IMAGE_FILE = re.compile(r"0*(\d{1,9})\.(jpe?g|png)", re.IGNORECASE)

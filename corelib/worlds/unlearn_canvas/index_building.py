@@ -25,8 +25,7 @@ from corelib.files.parquet_files import UnreadableParquet, limited_reading, open
 from corelib.files.paths import read_bytes
 from corelib.files.pixels import UnusableImage, as_rgb
 from corelib.files.placeholders import UNPRINTABLE, first_bytes, placeholder_kind
-from corelib.files.printable import escaped
-from corelib.models.config_checks import normalise_name
+from corelib.files.text import escaped, normalise_name
 from corelib.worlds.benchmark_images import IMAGE_COLUMN
 from corelib.worlds.unlearn_canvas.image_folders import find_image_files, style_names
 from corelib.worlds.unlearn_canvas.image_index import SCHEMA, SEPARATE_FILE, ImageIndex, ImageKey, ImageLocation

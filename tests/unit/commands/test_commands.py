@@ -22,7 +22,7 @@ from corelib.files.json_files import write_json
 from corelib.files.sealed_json import sealed, write_record
 from corelib.maintenance.verification import verify_results
 from corelib.runs.lease import Lease
-from corelib.runs.owner import Owner, owner_as_json
+from corelib.runs.lease_owner import Owner, owner_as_json
 from corelib.runs.requests import CONTROLLER_LEASE
 
 TABLE = "results/tiny/table1.csv"

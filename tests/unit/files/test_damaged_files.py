@@ -41,8 +41,8 @@ from corelib.models.classifier_checkpoint import read_weights
 from corelib.models.delta import _read_header
 from corelib.runs.checkpoint import Checkpoint
 from corelib.runs.lease import Lease
+from corelib.runs.lease_owner import read_owner
 from corelib.runs.manifest import Manifest, read_manifest
-from corelib.runs.owner import read_owner
 from corelib.runs.provenance_record import Attempt, read_provenance
 from corelib.runs.specification import read_specification
 from corelib.sampling.collection import is_complete

@@ -37,10 +37,10 @@ from corelib.maintenance import unneeded_runs
 from corelib.models.base_model import BaseModel
 from corelib.models.classifier import ImageClassifier
 from corelib.models.device import Device
+from corelib.runs.input_runs import read_inputs
 from corelib.runs.manifest import Manifest, matches_files, read_manifest
 from corelib.runs.specification import read_specification
 from corelib.runs.stage_context import StageContext, StageResult
-from corelib.runs.upstream import read_inputs
 from corelib.sampling.collection import image_paths, is_complete
 from corelib.settings.pretrained import PretrainedStage
 from corelib.worlds.benchmark_images import ImageFolder

@@ -15,7 +15,7 @@ from corelib.files.json_files import read_json, write_json
 from corelib.maintenance import run_removal, unneeded_runs
 from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
 from corelib.runs.lease import Lease, LeaseTaken
-from corelib.runs.owner import Owner, owner_as_json
+from corelib.runs.lease_owner import Owner, owner_as_json
 from corelib.runs.requests import CONTROLLER_LEASE
 
 

@@ -22,7 +22,7 @@ from corelib.maintenance import verification
 from corelib.maintenance.verification import verify_results
 from corelib.runs import manifest
 from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
-from corelib.runs.owner import Owner, owner_as_json
+from corelib.runs.lease_owner import Owner, owner_as_json
 from corelib.sampling import collection
 
 RUN = r"runs/{}/[a-z0-9_-]+-[0-9a-f]{{12}}/"

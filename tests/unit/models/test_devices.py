@@ -12,8 +12,8 @@ from support.checkout import REPOSITORY
 
 PROBE = """
 import json, torch
-from corelib.models.device import compute_with
-compute_with(1)
+from corelib.models.device import set_reproducible
+set_reproducible(1)
 operations = {
     "matmul on a GPU": torch.backends.cuda.matmul, "matmul on a CPU": torch.backends.mkldnn.matmul,
     "convolution on a GPU": torch.backends.cudnn.conv, "recurrence on a GPU": torch.backends.cudnn.rnn,

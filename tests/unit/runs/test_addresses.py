@@ -29,10 +29,10 @@ from corelib.runs.fingerprint import (
     digest_of_modules,
     package_versions,
 )
+from corelib.runs.input_runs import trained_behind
 from corelib.runs.manifest import Manifest
 from corelib.runs.run import Run, slugify
 from corelib.runs.specification import Execution, digest_of
-from corelib.runs.upstream import trained_behind
 from corelib.settings.evaluation import Classification, PredictionsStage
 from corelib.study.loading import load_study
 from corelib.study.plan import Plan
@@ -153,8 +153,10 @@ def test_the_digest_of_a_module_does_not_depend_on_its_imports(tmp_path: Path, m
         monkeypatch.setattr(fingerprint, "source_file", lambda name: path)
         return digest_of_modules(path.name)
 
-    drawn = digest_of("from corelib.runs.stage_context import Work\nimport numpy as np\n\ndef draw(): return 1\n")
-    assert digest_of("from corelib.runs.stage_context import Work\n\ndef draw():\n    return 1\n") == drawn
+    drawn = digest_of(
+        "from corelib.runs.stage_context import StageContext\nimport numpy as np\n\ndef draw(): return 1\n"
+    )
+    assert digest_of("from corelib.runs.stage_context import StageContext\n\ndef draw():\n    return 1\n") == drawn
     assert digest_of("import numpy as np\n\ndef draw(): return 2\n") != drawn
 
 

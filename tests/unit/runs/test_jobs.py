@@ -13,8 +13,8 @@ from support.toy_job import MADE, UNFINISHED, Toy, toy_at
 
 from corelib.files.sealed_json import has_its_seal, sealed
 from corelib.runs.job import INTERRUPTED_STATUS
+from corelib.runs.lease_owner import Owner, owner_as_json
 from corelib.runs.manifest import read_manifest
-from corelib.runs.owner import Owner, owner_as_json
 from corelib.runs.specification import digest_of
 
 

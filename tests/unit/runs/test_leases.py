@@ -14,7 +14,7 @@ import pytest
 from support.checkout import REPOSITORY
 
 from corelib.runs.lease import Lease, LeaseTaken
-from corelib.runs.owner import Owner, owner_as_json, read_owner
+from corelib.runs.lease_owner import Owner, owner_as_json, read_owner
 
 HOLDER = """
 import sys, time
@@ -115,7 +115,7 @@ def test_the_clock_of_another_machine_is_not_believed(tmp_path: Path) -> None:
 
 def test_a_requeued_job_takes_over_from_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    monkeypatch.setattr("corelib.runs.owner.JOB", "12")
+    monkeypatch.setattr("corelib.runs.lease_owner.JOB", "12")
     left_by(tmp_path / "lease", host="the node that failed", job="12")
     began = time.monotonic()
     with Lease(tmp_path / "lease", renewal=1.0, expiry=60.0).held():
@@ -125,7 +125,7 @@ def test_a_requeued_job_takes_over_from_itself(tmp_path: Path, monkeypatch: pyte
 def test_a_living_process_of_the_same_allocation_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Snakemake may itself run in a job of several GPUs: then all its jobs have that job's number."""
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    monkeypatch.setattr("corelib.runs.owner.JOB", "12")
+    monkeypatch.setattr("corelib.runs.lease_owner.JOB", "12")
     first = holder(tmp_path / "lease", 1.5)
     with lease(tmp_path / "lease").held():
         assert first.wait(5) == 0

@@ -15,8 +15,8 @@ from corelib.errors import ArtefactError
 from corelib.files.json_files import write_json
 from corelib.files.sealed_json import SealedRecord, bytes_match, sealed, write_record
 from corelib.runs.layout import RESULTS, RUNS
+from corelib.runs.lease_owner import Owner, owner_as_json, read_owner
 from corelib.runs.manifest import ManifestRecord, read_manifest
-from corelib.runs.owner import Owner, owner_as_json, read_owner
 from corelib.runs.provenance_record import read_provenance
 from corelib.runs.specification import read_specification
 from corelib.sampling.batch_record import BatchRecord, read_batch

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from corelib.runs.active_jobs import find_active_jobs
-from corelib.runs.owner import Owner, owner_as_json
+from corelib.runs.lease_owner import Owner, owner_as_json
 
 QUARTER_OF_AN_HOUR = 900
 

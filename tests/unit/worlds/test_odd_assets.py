@@ -23,10 +23,11 @@ from test_images import small_images
 from test_taking_weights_into_use import CLASSES, FILES, WEIGHTS, all_taken, configure, provisioned, weights
 
 from corelib.errors import AssetError
-from corelib.models.config_checks import check_checkpoint_schedule, check_class_order
+from corelib.models.config_checks import check_class_order
 from corelib.models.pipeline_parts import load_scheduler, load_tokenizer
 from corelib.models.weight_checks import inspect_part
 from corelib.worlds.miniature.pipeline import build_tokenizer
+from corelib.worlds.unlearn_canvas.compvis import check_checkpoint_schedule
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize 3438167540\n"
 PAGE = b"<!DOCTYPE html>\n<html><body>403 Forbidden</body></html>"
