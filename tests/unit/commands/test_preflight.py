@@ -97,7 +97,7 @@ def test_other_versions_are_named_and_no_fault(tmp_path: Path) -> None:
 
 def test_a_real_run_without_room_stops_before_its_first_job(tmp_path: Path) -> None:
     checkout = Checkout.at(tmp_path / "clone")
-    checkout.edit("corelib/costs/workload.py", "\nFLOAT = 4\n", "\nFLOAT = 4_000_000_000\n")
+    checkout.edit("corelib/costs/workload.py", "\nBYTES_PER_FLOAT = 4\n", "\nBYTES_PER_FLOAT = 4_000_000_000\n")
     done = checkout.snakemake("--cores", "1", "results/tiny/table1.csv")
     assert done.returncode == 1
     assert "are free; free some space" in done.stdout

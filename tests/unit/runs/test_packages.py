@@ -65,7 +65,8 @@ def test_planning_names_the_versions_that_jobs_have_whatever_the_users_pythonpat
     probe = (
         "from pathlib import Path; from corelib.workflow.catalogue import _prepare_environment; "
         "_prepare_environment(Path.cwd());"
-        "from corelib.runs.run import package_versions; print(package_versions(Path('workflow_scripts/render.py'))['numpy'])"
+        "from corelib.runs.run import package_versions; "
+        "print(package_versions(Path('workflow_scripts/render.py'))['numpy'])"
     )
     clone = Checkout(REPOSITORY)
     assert clone.python("-c", probe, PYTHONPATH=str(tmp_path)).stdout == clone.python("-c", probe).stdout != "0.1\n"

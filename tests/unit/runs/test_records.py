@@ -101,7 +101,7 @@ def test_a_provenance_record_is_of_one_run(tmp_path: Path) -> None:
         {"manifest": MANIFEST.model_copy(update={"facts": {}})},
     ):
         write_json(path, sealed(whole.model_copy(update=changed).content))
-        with pytest.raises(ArtefactError, match="its specification and its manifest are not of one run"):
+        with pytest.raises(ArtefactError, match="its specification and its manifest do not belong to one run"):
             read_provenance(path)
 
 
