@@ -532,7 +532,7 @@ from corelib.worlds.unlearn_canvas.image_index import read_index
 from corelib.files.image_files import read_image
 from corelib.worlds.unlearn_canvas.index_building import _read_captions as captions
 
-parquet.MOST_MEMORY = 256 * 2**20  # so that the test itself takes little
+parquet.MAX_MEMORY_BYTES = 256 * 2**20  # so that the test itself takes little
 weights = lambda path: read_plain_weights(path, "weights")
 for name, reader in json.loads(sys.argv[2]).items():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
