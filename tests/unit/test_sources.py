@@ -99,6 +99,6 @@ def test_a_linked_module_is_the_file_that_it_leads_to(clone: Checkout, tmp_path:
 def test_importing_the_library_writes_no_bytecode_of_it_and_other_packages_keep_theirs(clone: Checkout) -> None:
     assert says(clone) == "value old"
     written = {path.name.partition(".")[0] for path in (clone.folder / "corelib").rglob("*.pyc")}
-    assert written == {"__init__", "sources"}, "the two that install the finder, which compute nothing"
+    assert written == {"__init__", "source_import"}, "the two that install the finder, which compute nothing"
     probe = "import corelib.probe, yaml; print(type(yaml.__loader__).__name__)"
     assert clone.python("-c", probe).stdout.strip() == "SourceFileLoader"

@@ -90,7 +90,7 @@ def kinds(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
         return known[state]
 
     for module in (hashing, manifest, collection, verification):
-        monkeypatch.setattr(module, "sha256_of", remembered)
+        monkeypatch.setattr(module, "sha256_of_path", remembered)
     found: dict[str, list[Path]] = {}
     for path in sorted([*Path("runs").rglob("*"), *Path("results").rglob("*")]):
         if path.is_file():

@@ -149,10 +149,10 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     offer = Checkpoint.save_if_due
 
     def interrupted(self: Checkpoint, state: Any) -> None:
-        self._asked_to_end = next(offered) == after
+        self._must_end = next(offered) == after
         offer(self, state)
 
-    monkeypatch.setattr(Checkpoint, "offer", interrupted)
+    monkeypatch.setattr(Checkpoint, "save_if_due", interrupted)
     with pytest.raises(Interrupted):
         run(settings, folder="interrupted")
     monkeypatch.undo()

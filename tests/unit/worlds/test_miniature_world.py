@@ -228,7 +228,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(
             raise Interrupted("by the test")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "offer", save_and_stop)
+        patch.setattr(Checkpoint, "save_if_due", save_and_stop)
         with pytest.raises(Interrupted):
             train(settings, StageContext(tmp_path / "resumed", "run", inputs))
     assert not any((tmp_path / "resumed" / name).exists() for name in undisturbed.files)
