@@ -100,7 +100,7 @@ def test_what_another_workflow_does_before_and_after_is_done_as_well(core: Check
 def test_a_prefix_is_refused_in_one_sentence(more: str, core: Checkout, tmp_path: Path) -> None:
     done = outer(tmp_path / "theirs", core, "results/mini/table1.csv", more).snakemake("-n")
     assert done.returncode == 1
-    sentence = "the module's prefix makes core/"
+    sentence = "the module's prefix changes runs/ into core/"
     assert sentence in done.stdout and "expected no prefix and no replace_prefix" in done.stdout, done.stdout
     assert "Traceback" not in done.stdout and "Exception" not in done.stdout
 

@@ -20,7 +20,7 @@ FAILS = """\
 @pytest.mark.parametrize("used", ["by itself", "as a module"])
 def test_the_end_of_a_failed_jobs_log_is_shown(used: str, tmp_path: Path) -> None:
     core = Checkout.at(tmp_path / "core")
-    head = "def render_world(settings: Rendering, work: Work) -> Outcome:\n"
+    head = "def render_world(settings: RenderingStage, context: StageContext) -> StageResult:\n"
     core.edit("corelib/worlds/miniature/images.py", head, f"{head}    import logging\n{FAILS}")
     workflow = core if used == "by itself" else outer(tmp_path / "outer", core, TABLE)
     targets = [TABLE] if used == "by itself" else []

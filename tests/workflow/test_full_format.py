@@ -368,7 +368,7 @@ def test_an_export_is_refused_in_one_sentence(small: Checkout) -> None:
     for arguments, expected in (
         (["model", "nobody", "exported/x"], "nobody: there is no such run in runs/unlearning, expected one of core-"),
         (["images", "", "exported/x"], "3 complete runs have names that begin so"),
-        (["model", "core", "assets"], "assets: it is there already, expected the name of a new folder"),
+        (["model", "core", "assets"], "assets: it already exists, expected the name of a new folder"),
     ):
         done = small.python("-m", "corelib", "export", *arguments)
         assert done.returncode == 1 and done.stdout.startswith("Error: ") and len(done.stdout.splitlines()) == 1
