@@ -197,7 +197,7 @@ def test_nothing_is_built_again_by_another_clone_beside_the_results(small: Check
 def test_preflight_finds_nothing_wrong_and_plan_nothing_to_do(small: Checkout) -> None:
     done = small.python("-m", "corelib", "preflight", "small", timeout=300)
     assert done.returncode == 0, done.stdout
-    assert "all 9 are there, whole and as locked" in done.stdout
+    assert "all 9 are present, intact and as locked" in done.stdout
     assert "the 51 styles are those of the images, in the order of the classifier's outputs" in done.stdout
     assert done.stdout.endswith("small: ready.\n")
     done = small.python("-m", "corelib", "plan", "results/small/table1.csv")
