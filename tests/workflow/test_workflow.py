@@ -370,7 +370,7 @@ def test_a_real_run_without_assets_stops_within_seconds_and_says_what_is_expecte
     sentence = next(line for line in done.stdout.splitlines() if "Error:" in line and "assets" in line)
     for place in ("UnlearnCanvas", "UnlearnCanvas-ckpts/cls_model/style50.pth", "inception-2015-12-05.pt"):
         assert f"assets/{place} is missing;" in sentence
-    assert sentence.count("`make assets` fetches what it can of what is missing") == 1
+    assert sentence.count("`make assets` downloads missing assets that have a source") == 1
     assert "Traceback" not in done.stdout
 
 
