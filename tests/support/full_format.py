@@ -172,7 +172,7 @@ def compvis_state_dict(
     """`state_dict` of a Lightning checkpoint of latent diffusion: noise schedule, U-Net, its average, VAE and CLIP."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     kept = (1 - betas).cumprod(0)
-    before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+    before = torch.cat([kept.new_ones(1), kept[:-1]])
     variance = betas * (1 - before) / (1 - kept)
     schedule = {
         "betas": betas,
