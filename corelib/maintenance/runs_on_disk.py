@@ -12,7 +12,7 @@ from corelib.runs.active_jobs import find_active_jobs
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.manifest import ManifestRecord, read_manifest
 from corelib.runs.provenance_record import provenance_path, read_provenance
-from corelib.runs.run import slugify
+from corelib.runs.run import run_name
 from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.study.targets import product_files
@@ -82,7 +82,7 @@ def _specification_of(folder: Path) -> Specification:
 
 
 def _run_name(specification: Specification) -> str:
-    return f"{specification.stage}/{slugify(specification.slug)}-{specification.digest[:12]}"
+    return run_name(specification.stage, specification.slug, specification.digest)
 
 
 def first_foreign_file(name: str) -> Path | None:

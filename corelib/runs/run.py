@@ -69,7 +69,7 @@ class Run:
     @cached_property
     def name(self) -> str:
         """`STAGE/SLUG-DIGEST`, below `runs/`."""
-        return f"{self.stage}/{slugify(self.slug)}-{self.digest[:12]}"
+        return run_name(self.stage, self.slug, self.digest)
 
     @property
     def folder(self) -> Path:
@@ -118,6 +118,11 @@ def slugs_by_digest() -> dict[tuple[str, str], str]:
             slug, _, digest = folder.name.rpartition("-")
             slugs.setdefault((folder.parent.name, digest), slug)
     return slugs
+
+
+def run_name(stage: str, slug: str, digest: str) -> str:
+    """The name of a run, `STAGE/SLUG-DIGEST`, from the parts of its specification."""
+    return f"{stage}/{slugify(slug)}-{digest[:12]}"
 
 
 def slugify(text: str) -> str:
