@@ -11,7 +11,8 @@
 import sys
 from pathlib import Path
 
-repository = Path(workflow.current_basedir)  # the folder of this file, not of a workflow that uses it as a module
+# The folder of this file, not of a workflow that uses it as a module.
+repository = Path(workflow.current_basedir)
 sys.path.insert(0, str(repository))
 
 from corelib.workflow.unknown_target import ABSOLUTE_PATTERN, UNKNOWN_PRODUCT_PATTERN
@@ -36,7 +37,8 @@ onsuccess:
     catalogue.end()
 
 
-if not catalogue.is_module:  # a workflow that uses this one as a module defines its own default target and errors
+# A workflow that uses this one as a module defines its own default target and its own errors.
+if not catalogue.is_module:
 
     rule all:
         """Every table and figure of the paper."""
