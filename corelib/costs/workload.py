@@ -8,17 +8,15 @@ a CPU core on the miniature (`CORE_SECONDS`), and seconds of the site's GPUs, fr
 from __future__ import annotations
 
 import functools
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from corelib.runs.layout import SHARDS
 from corelib.runs.run import Run
 from corelib.runs.specification import Execution
-from corelib.sampling.grid import record_path, split_into_batches
+from corelib.sampling.grid import record_path, shard_manifests, split_into_batches
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
@@ -307,11 +305,10 @@ def remaining_shards(run: Run, settings: SamplesStage, rebuilt: Set[Path]) -> li
         rebuilt: the paths of the manifests of the shards that are rebuilt.
     """
     num_batches = len(split_into_batches(settings))
-    num_shards = math.ceil(num_batches / run.execution.batches_per_shard)
+    manifests = [run.folder / name for name in shard_manifests(settings, run.execution.batches_per_shard)]
     remaining = []
-    for shard in range(num_shards):
-        manifest = run.folder / SHARDS / f"{shard:04d}-of-{num_shards:04d}.json"
-        batches = range(shard, num_batches, num_shards)
+    for shard, manifest in enumerate(manifests):
+        batches = range(shard, num_batches, len(manifests))
         if manifest in rebuilt:
             remaining.append(list(batches))
         elif not manifest.exists():

@@ -12,7 +12,7 @@ from corelib.runs.layout import MANIFEST, SHARDS
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.batch_record import read_batch
-from corelib.sampling.grid import IMAGES, ImageKey, image_name, record_path, split_into_batches
+from corelib.sampling.grid import IMAGES, SampleKey, image_name, record_path, split_into_batches
 from corelib.settings.sampling import SamplesStage
 
 
@@ -57,7 +57,7 @@ def is_complete(record: Path, trained: Mapping[str, str]) -> bool:
         return False
 
 
-def image_paths(samples: Manifest) -> dict[ImageKey, Path]:
+def image_paths(samples: Manifest) -> dict[SampleKey, Path]:
     """Paths of the images of a run in the order of its grid, after verifying all files against the manifest."""
     folder = samples.file(IMAGES)
     try:

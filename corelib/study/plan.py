@@ -12,7 +12,7 @@ from typing import Any, Literal
 from corelib.errors import ConfigurationError
 from corelib.runs.run import Run
 from corelib.runs.stage_registry import STAGES
-from corelib.sampling.grid import ImageKey
+from corelib.sampling.grid import SampleKey
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
@@ -354,7 +354,7 @@ class Plan:
 
     # Grids
 
-    def grid_of(self, task: str) -> list[ImageKey]:
+    def grid_of(self, task: str) -> list[SampleKey]:
         """The evaluation grid of a task in label order."""
         definition = self.study.tasks[task]
         styles = self.study.styles_in_label_order(definition.forget + definition.evaluation.retain)
@@ -366,7 +366,7 @@ class Plan:
             for seed in sorted(definition.evaluation.seeds)
         ]
 
-    def grid_of_all_tasks(self) -> list[ImageKey]:
+    def grid_of_all_tasks(self) -> list[SampleKey]:
         """The union of the grids of all tasks, in label order."""
         images = {image for task in self.study.tasks for image in self.grid_of(task)}
         world = self.study.world

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import math
 import os
 import sys
 import time
@@ -48,7 +47,7 @@ from corelib.runs.requests import (
 from corelib.runs.run import Run
 from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stage_registry import settings_in
-from corelib.sampling.grid import split_into_batches
+from corelib.sampling.grid import shard_manifests
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearn_canvas import AdoptionStage
@@ -257,9 +256,8 @@ class Catalogue:
         """The input function of the rule that gathers samples: the manifests of all shards, each of whole batches."""
         run = self._run("samples", wildcards.run)
         assert isinstance(run.settings, SamplesStage)
-        shards = math.ceil(len(split_into_batches(run.settings)) / run.execution.batches_per_shard)
         folder = RUNS / "samples" / wildcards.run
-        manifests = [folder / SHARDS / f"{shard:04d}-of-{shards:04d}.json" for shard in range(shards)]
+        manifests = [folder / name for name in shard_manifests(run.settings, run.execution.batches_per_shard)]
         return [*self._unless_remade(manifests, self._assessment.shards), *self._request_for(folder, wildcards)]
 
     def _unless_remade(self, manifests: Iterable[Path], remade: Container[Path]) -> list[str]:
