@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from corelib.cluster.site import SITE_FILE
-from corelib.cluster.slurm_commands import HYPHEN, call
+from corelib.cluster.slurm_calls import call
+from corelib.cluster.slurm_submission import HYPHEN
 from corelib.files.yaml_files import read_yaml
 
 TIMEOUT_SECONDS = 30

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 
-from corelib.cluster.slurm_commands import HYPHEN
-from corelib.costs.run_time import Seconds
+from corelib.cluster.slurm_submission import HYPHEN
+from corelib.costs.device_time import Seconds
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, read_yaml
 from corelib.runs.stage_registry import STAGES

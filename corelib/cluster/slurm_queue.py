@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from corelib.cluster.slurm_commands import NOTES_VARIABLE, Notes, call
+from corelib.cluster.slurm_calls import call
+from corelib.cluster.slurm_notes import NOTES_VARIABLE, SlurmNotes
 from corelib.runs.requests import BOOKKEEPING_FOLDER
 
 PATIENCE = 60
@@ -24,7 +25,7 @@ COMMENT_PREFIX = "rule_"
 """The beginning of the executor's comments on its jobs."""
 
 NOTES = BOOKKEEPING_FOLDER / "slurm"
-"""The folder in which `slurm_clients` records the submitted jobs and outages."""
+"""The folder in which `slurm_commands` records the submitted jobs and outages."""
 
 ACTIVE_STATES = ("PENDING", "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING")
 """The states of jobs that have not ended."""
@@ -42,7 +43,7 @@ REPORT_AFTER_SECONDS = 60.0
 def wrap_slurm_commands(repository: Path, outage: float, give_up: Callable[[str], None]) -> None:
     """Make Snakemake's executor call the workflow's own commands in place of Slurm's.
 
-    These wait for a Slurm that does not answer (`slurm_clients`). A thread prints messages about outages.
+    These wait for a Slurm that does not answer (`slurm_commands`). A thread prints messages about outages.
 
     Args:
         repository: the folder of the Snakefile.
@@ -56,10 +57,10 @@ def wrap_slurm_commands(repository: Path, outage: float, give_up: Callable[[str]
     os.environ[NOTES_VARIABLE] = str(NOTES.absolute())
     os.environ["CORELIB_PYTHON"] = sys.executable
     os.environ["PATH"] = os.pathsep.join([str(repository / "slurm/bin"), os.environ["PATH"]])
-    threading.Thread(target=_watch, args=(Notes(NOTES.absolute()), give_up), daemon=True).start()
+    threading.Thread(target=_watch, args=(SlurmNotes(NOTES.absolute()), give_up), daemon=True).start()
 
 
-def _watch(notes: Notes, give_up: Callable[[str], None]) -> None:
+def _watch(notes: SlurmNotes, give_up: Callable[[str], None]) -> None:
     """Print messages about outages and full queues; give up after an outage that is too long."""
     is_out = is_full = False
     while not notes.has_given_up():
@@ -91,7 +92,7 @@ def _watch(notes: Notes, give_up: Callable[[str], None]) -> None:
 
 def final_state_of_log(log: Path) -> str | None:
     """The final state and the node of the job with this Slurm log, in words; None if they are not known."""
-    job = Notes(NOTES).jobs().get(log.stem)
+    job = SlurmNotes(NOTES).jobs().get(log.stem)
     return (
         f"Slurm's state of job {log.stem}: {job.state} on node {job.node}" if job and job.state and job.node else None
     )

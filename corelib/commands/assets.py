@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from corelib.commands.arguments import CONFIGURATION, add_study
-from corelib.study.targets import plan_of
+from corelib.study.loading import load_plan
 
 HELP = "download, check and lock the files of the paper's world"
 
@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     from corelib.maintenance.asset_provision import Provision  # imported here: no other command needs the Hub's client
     from corelib.worlds.unlearn_canvas.index_building import RequiredImages
 
-    plan = plan_of(arguments.study, CONFIGURATION)
+    plan = load_plan(arguments.study, CONFIGURATION)
     world, photo_style = plan.study.world, plan.study.prompts.photo_style
     wanted = RequiredImages(world.styles, world.objects, world.images_per_cell)
     provision = Provision(

@@ -5,14 +5,9 @@ from __future__ import annotations
 import argparse
 
 from corelib.commands.arguments import CONFIGURATION, add_targets
+from corelib.costs.device_time import CORE_SECONDS, GPUS, core_seconds
 from corelib.costs.forecast import Forecast, Item, forecast_of
-from corelib.costs.workload import (
-    CORE_SECONDS,
-    FLOP_COSTS,
-    GPUS,
-    Workload,
-    core_seconds,
-)
+from corelib.costs.workload import FLOP_COSTS, Workload
 from corelib.files.text import format_bytes
 from corelib.runs.run import Run
 from corelib.runs.stage_registry import STAGES

@@ -22,7 +22,7 @@ from corelib.cluster.site import Site, check_site_file
 from corelib.commands.arguments import CONFIGURATION, add_study
 from corelib.costs.disk_space import check_disk_space, free_bytes
 from corelib.costs.forecast import forecast
-from corelib.costs.run_time import requested_memory_mb, requested_minutes
+from corelib.costs.job_requests import requested_memory_mb, requested_minutes
 from corelib.errors import ConfigurationError
 from corelib.files.paths import nearest_existing, why_not_writable
 from corelib.files.shell_paths import path_faults
@@ -35,9 +35,10 @@ from corelib.runs.layout import RESULTS, RUNS
 from corelib.runs.pins import differing_versions
 from corelib.runs.run import Run
 from corelib.runs.stage_registry import STAGES
+from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
 from corelib.study.schema import UnlearnCanvasWorld
-from corelib.study.targets import assets_command, plan_of, targets_of
+from corelib.study.targets import assets_command, targets_of
 from corelib.worlds.unlearn_canvas.image_index import read_index
 from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE
 
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print each finding at once. Returns 1 if there is a fault."""
     faults = 0
-    for finding in preflight(plan_of(arguments.study, CONFIGURATION), CONFIGURATION.parent):
+    for finding in preflight(load_plan(arguments.study, CONFIGURATION), CONFIGURATION.parent):
         print(finding, flush=True)
         faults += finding.kind == "FAULT"
     print(f"{arguments.study}: {f'{faults} fault(s), expected none' if faults else 'ready'}.")

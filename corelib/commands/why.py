@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from corelib.commands.arguments import CONFIGURATION, add_targets
+from corelib.costs.device_time import GPUS, core_seconds
 from corelib.costs.forecast import Forecast, forecast_of
-from corelib.costs.workload import FLOP_COSTS, GPUS, Workload, core_seconds
+from corelib.costs.workload import FLOP_COSTS, Workload
 from corelib.files.sealed_json import read_or_none
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.run import Run, slugify

@@ -27,9 +27,10 @@ from corelib.runs.run import Run
 from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.sampling.grid import split_into_batches
 from corelib.settings.sampling import SamplesStage
+from corelib.study.loading import load_plan
 from corelib.study.overlays import PAPER
 from corelib.study.staleness import IS_MISSING, IS_OTHER, Assessment, assess
-from corelib.study.targets import plan_of, product_at, relative_target, study_at
+from corelib.study.targets import product_at, relative_target, study_at
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, 
 
     Raises `ConfigurationError` for a target that no study has, and for targets of two worlds.
     """
-    plan = functools.cache(functools.partial(plan_of, configuration=configuration))
+    plan = functools.cache(functools.partial(load_plan, folder=configuration))
     products: dict[str, Run] = {}
     kinds: dict[str, str] = {}
     for target in targets:

@@ -1,8 +1,6 @@
-"""The work of a run in device-independent units, and the cost of each unit.
+"""The work of a run in device-independent units, and the FLOP of each unit.
 
-There is one count of the work and there are three price lists: FLOP of the paper's networks (`FLOP_COSTS`), seconds of
-a CPU core on the miniature (`CORE_SECONDS`), and seconds of the site's GPUs, from which run times follow
-(`corelib.costs.run_time`).
+The seconds of each unit are in `corelib.costs.device_time`.
 """
 
 from __future__ import annotations
@@ -143,47 +141,6 @@ NETWORKS = {
     "miniature": NetworkSizes(resolution=32, shrink=4, trained=155_664, prompt=12 * 64, features=192),
 }
 """The sizes for each kind of world; the miniature's are those of the study `mini`."""
-
-
-@dataclass(frozen=True)
-class GPU:
-    """A GPU for which hours are forecast.
-
-    Attributes:
-        name: name that its maker gives it.
-        peak: peak FLOP per second in bf16 without sparsity, from its data sheet.
-        share: share of the peak that a good implementation reaches.
-        source: source of that share.
-    """
-
-    name: str
-    peak: float
-    share: float
-    source: str
-
-
-GPUS = (
-    GPU("A100", 312e12, 0.385, "best published for this U-Net: 1.34 s for a guided image of 100 steps"),
-    GPU("H100", 989e12, 0.385, "the A100's, not measured"),
-)
-
-CORE_SECONDS = Costs(
-    train_passes=5.1e-3,
-    forward_passes=1.45e-3,
-    decodes=1.0e-3,
-    encodes=0.8e-3,
-    classifications=0.3e-3,
-    feature_extractions=1.0e-3,
-)
-
-JOB_SECONDS = 3.4
-"""`CORE_SECONDS` are those of the study mini on one core of an AMD EPYC server, from the provenance records of CORE on
-Forget06. `JOB_SECONDS` is the start-up time of a job there: Python, torch, diffusers."""
-
-
-def core_seconds(work: Workload, jobs: int) -> float:
-    """Seconds that one CPU core takes for work that is divided into `jobs` jobs."""
-    return CORE_SECONDS.of(work) + JOB_SECONDS * jobs
 
 
 # Counting

@@ -28,9 +28,10 @@ from corelib.runs.provenance_record import read_provenance
 from corelib.runs.run import slugify
 from corelib.runs.specification import Specification
 from corelib.runs.stage_registry import PRODUCTS
+from corelib.study.loading import load_plan
 from corelib.study.overlays import study_names
 from corelib.study.plan import Plan
-from corelib.study.targets import plan_of, relative_target
+from corelib.study.targets import relative_target
 
 Specifications = Mapping[str, Specification]
 """The specifications of the present runs, by name."""
@@ -78,7 +79,7 @@ def unnamed_runs(configuration: Path) -> CleanPlan:
     if the runs behind a product in `results/` are unknown.
     """
     studies = study_names(configuration)
-    plans = [plan_of(study, configuration) for study in studies]
+    plans = [load_plan(study, configuration) for study in studies]
     named = {name for plan in plans for product in plan.products().values() for name in product.with_all_inputs()}
     here = scan_runs()
     shown = {path: with_dependencies(names) for path, names in runs_of_products().items()}
@@ -170,7 +171,7 @@ def check_addresses_certain(configuration: Path) -> None:
     if not any(RUNS.glob(f"assets/*/{MANIFEST}")):
         return
     for study in study_names(configuration):
-        if missing := _unlocked(plan_of(study, configuration)):
+        if missing := _unlocked(load_plan(study, configuration)):
             raise ConfigurationError(
                 f"study {study}: {missing} is not locked here, so the runs made of it would count as unused; restore "
                 "the lock with which they were made (`make assets`)."

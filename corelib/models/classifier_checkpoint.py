@@ -16,16 +16,8 @@ from torch import Tensor
 
 from corelib.errors import AssetError, short_message
 from corelib.files.torch_files import read_plain_weights
-from corelib.models.state_dicts import (
-    COMPILED_PREFIX,
-    WeightsMismatch,
-    as_state_dict,
-    build_empty,
-    check_finite,
-    check_fit,
-    copy_weights,
-    strip_prefix,
-)
+from corelib.models.state_dicts import COMPILED_PREFIX, as_state_dict, build_empty, copy_weights, strip_prefix
+from corelib.models.weight_checks import WeightsMismatch, check_finite, check_fit
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from corelib.errors import ArtefactError, AssetError, short_message
 from corelib.files.atomic import atomic_write
-from corelib.models.state_dicts import WeightsMismatch, check_fit
+from corelib.models.weight_checks import WeightsMismatch, check_fit
 from corelib.settings.trainable import TrainableTensors
 
 DELTA_FILE = "delta.safetensors"

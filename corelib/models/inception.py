@@ -13,14 +13,8 @@ from torchvision.models import inception_v3
 from corelib.errors import AssetError, short_message
 from corelib.files.pickle_inspection import check_archive
 from corelib.files.torch_files import load_pickled
-from corelib.models.state_dicts import (
-    WeightsMismatch,
-    as_state_dict,
-    build_empty,
-    check_finite,
-    check_fit,
-    copy_weights,
-)
+from corelib.models.state_dicts import as_state_dict, build_empty, copy_weights
+from corelib.models.weight_checks import WeightsMismatch, check_finite, check_fit
 
 INCEPTION_FEATURES = 2048
 

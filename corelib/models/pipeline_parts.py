@@ -1,12 +1,11 @@
 """Parts of a diffusers folder: reading them, comparing them with their networks, and loading them.
 
 Each part is a folder with a configuration and weights. diffusers and transformers build the networks and name their
-tensors. The files are read here, because the loaders of both libraries fill in values that a file lacks.
+tensors. Their loaders fill in values that a file lacks, so the files are read by `corelib.models.weight_files`.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,25 +14,15 @@ from typing import Any
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from corelib.errors import ArtefactError, AssetError, listed, short_message
-from corelib.files.json_files import JsonRecord, read_json
-from corelib.files.paths import unresolved_path_inside
+from corelib.errors import ArtefactError, AssetError, short_message
+from corelib.files.json_files import read_json
 from corelib.files.pickle_inspection import UnsafeWeights
-from corelib.files.torch_files import load_pickled
-from corelib.models.state_dicts import (
-    COMPILED_PREFIX,
-    WeightsMismatch,
-    as_state_dict,
-    build_empty,
-    check_finite,
-    check_fit,
-    copy_weights,
-    strip_prefix,
-)
+from corelib.models.state_dicts import COMPILED_PREFIX, build_empty, copy_weights, strip_prefix
+from corelib.models.weight_checks import WeightsMismatch, check_finite, check_fit
+from corelib.models.weight_files import read_part_tensors
 
 # Configurations
 
@@ -266,64 +255,6 @@ class _as_asset_error:  # noqa: N801 (used as a function)
             raise AssetError(f"{self.beginning} ({short_message(error)}).") from None
 
 
-# Files of weights
-
-
-def weight_files(part: Part, folder: Path) -> tuple[list[Path], dict[str, str] | None]:
-    """The weight files of a part and, if the weights are sharded, the mapping from tensors to files.
-
-    Files without a variant take precedence over those of the variant fp16 and, within a variant, safetensors over
-    pickles. Raises `WeightsMismatch` if there are no weights, or two sets of equal precedence.
-    """
-    for variant in ("", ".fp16"):
-        for stem, ending in ((part.stem, "safetensors"), (_pickle_stem(part.stem), "bin")):
-            whole = folder / f"{stem}{variant}.{ending}"
-            index = folder / f"{stem}.{ending}.index{variant}.json"
-            if whole.exists() and index.exists():
-                raise WeightsMismatch(f"both {whole.name} and {index.name} exist, expected only one of them")
-            if whole.exists():
-                return [whole], None
-            if index.exists():
-                return _read_index(folder, index)
-    expected = f"{part.stem}.safetensors or {_pickle_stem(part.stem)}.bin, as one file or with an index"
-    raise WeightsMismatch(f"it has no weights, expected {expected}")
-
-
-def _pickle_stem(stem: str) -> str:
-    """transformers names its pickles differently from its safetensors."""
-    return "pytorch_model" if stem == "model" else stem
-
-
-def _read_index(folder: Path, index: Path) -> tuple[list[Path], dict[str, str]]:
-    weight_map = read_json(index, functools.partial(JsonRecord, source=index))["weight_map"]
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise WeightsMismatch(f"{index.name} does not map tensors to files")
-    files = [unresolved_path_inside(folder, name) for name in sorted(set(weight_map.values()))]
-    if missing := [path.name for path in files if not path.exists()]:
-        raise WeightsMismatch(f"{index.name} names files that are missing: {listed(missing)}")
-    return files, weight_map
-
-
 def _read_weights(part: Part, folder: Path, network: Any) -> dict[str, Tensor]:
-    """All tensors of a part under their current names, memory-mapped where the file format allows it."""
-    files, weight_map = weight_files(part, folder)
-    weights: dict[str, Tensor] = {}
-    for path in files:
-        tensors = as_state_dict(read_tensors(path))
-        if weight_map is not None:
-            _check_shard(path.name, tensors, weight_map)
-        weights |= tensors
-    return part.renamed(strip_prefix(weights, COMPILED_PREFIX), network)
-
-
-def read_tensors(path: Path) -> Any:
-    """The content of a weight file. Raises `UnsafeWeights`, `OSError`, and the exceptions of the reader."""
-    return load_file(path) if path.suffix == ".safetensors" else load_pickled(path, mapped=True)
-
-
-def _check_shard(name: str, tensors: Mapping[str, Tensor], weight_map: Mapping[str, str]) -> None:
-    expected = {tensor for tensor, file in weight_map.items() if file == name}
-    if missing := sorted(expected - tensors.keys()):
-        raise WeightsMismatch(f"{name} lacks {len(missing)} tensors that its index names: {listed(missing)}")
-    if unnamed := sorted(tensors.keys() - expected):
-        raise WeightsMismatch(f"{name} has {len(unnamed)} tensors that its index does not name: {listed(unnamed)}")
+    """All tensors of a part under their current names."""
+    return part.renamed(strip_prefix(read_part_tensors(part.stem, folder), COMPILED_PREFIX), network)

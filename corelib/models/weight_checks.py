@@ -1,84 +1,93 @@
-"""Checks that the weights of pipelines and classifiers fit their networks, before anything is computed."""
+"""Checks that the tensors of a file are those of a network.
+
+PyTorch, diffusers and transformers all load the tensors that fit. They differ in their treatment of the rest: random
+values, tensors without storage, a line in a report. Here the file must contain every tensor of the network, with its
+name, its shape, its kind of number and finite values, and no other tensor.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from corelib.errors import AssetError
-from corelib.models.config_checks import (
-    check_class_order,
-    check_merges,
-    check_schedule,
-    check_settings,
-    check_tokenizer_files,
-)
+import torch
+from torch import Tensor
+
+from corelib.errors import listed
+
+FLOATING_POINT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+MAX_CHUNK = 2**24
+"""Number of values checked at a time. To check a whole tensor at once might need as much memory again."""
+
+STEP_COUNTER = "num_batches_tracked"
+"""Counter of training steps in batch normalisation, which inference never reads. PyTorch saves it since 0.4.1."""
 
 
-def inspect_part(part: str, folder: Path, values: bool) -> None:
-    """Raise `AssetError` if a part of a pipeline cannot be loaded, or is of an unsupported kind.
+class WeightsMismatch(ValueError):
+    """Tensors do not fit a network. The message gives the reason, as a phrase for use within a sentence."""
 
-    The weights must fit the network, and the settings must be those of a model that predicts noise from text.
+
+def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise `WeightsMismatch` if a tensor is missing, unknown, or differs in shape or kind of number.
+
+    Values are not read, so the tensors may be memory-mapped.
+
+    Args:
+        tensors: tensors of a file.
+        expected: `state_dict()` of the network.
     """
-    from corelib.models.pipeline_parts import NETWORKS, build_network, check_network, load_scheduler, load_tokenizer
-
-    if part in NETWORKS:
-        check_settings(part, folder / "config.json", build_network(NETWORKS[part], folder))
-        check_network(NETWORKS[part], folder, values)
-    elif part == "tokenizer":
-        check_tokenizer_files(folder)
-        check_merges(folder, load_tokenizer(folder))
-    elif part == "scheduler":
-        check_schedule(folder / "scheduler_config.json", load_scheduler(folder))
-
-
-def inspect_classifier(path: Path, architecture: str, classes: Sequence[str], values: bool) -> None:
-    """Raise `AssetError` if a checkpoint does not hold the weights of a classifier of these classes, in this order."""
-    from corelib.files.torch_files import read_plain_weights
-    from corelib.models.classifier_checkpoint import check_classifier
-
-    check_classifier(path, architecture, len(classes), values)
-    check_class_order(path, read_plain_weights(path, "the classifier's weights", mapped=True), classes)
+    counters = {name for name in expected if name.rsplit(".", 1)[-1] == STEP_COUNTER}
+    faults = []
+    if missing := [name for name in expected if name not in tensors and name not in counters]:
+        faults.append(f"it lacks {len(missing)} of {len(expected)} tensors: {listed(missing)}")
+    if unknown := [name for name in tensors if name not in expected]:
+        faults.append(f"{len(unknown)} of its tensors belong to no part of the network: {listed(unknown)}")
+    common = [name for name in expected if name in tensors]
+    if reshaped := [name for name in common if tensors[name].shape != expected[name].shape]:
+        first = reshaped[0]
+        shapes = f"{first} has {tuple(tensors[first].shape)}, expected {tuple(expected[first].shape)}"
+        faults.append(f"{len(reshaped)} of its tensors have another shape: {shapes}{_and_more(reshaped)}")
+    if other := [name for name in common if not _is_same_kind(tensors[name], expected[name])]:
+        first = other[0]
+        kinds = f"{first} is {_kind(tensors[first])}, expected {_expected_kind(expected[first])}"
+        faults.append(f"{len(other)} of its tensors hold another kind of number: {kinds}{_and_more(other)}")
+    if faults:
+        raise WeightsMismatch("; ".join(faults))
 
 
-def inspect_shipped(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Raise `AssetError` if the models of the shipped world do not fit the networks that its record names."""
-    for part in facts.get("parts", {}):
-        inspect_part(part, folder / facts["pipeline"] / part, values=True)
-    for form in facts.get("classifiers", {}).values():
-        inspect_classifier(folder / form["weights"], form["architecture"], form["classes"], values=True)
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise `WeightsMismatch` if a tensor has a value that is not finite in fp32. Reads every value once."""
+    if wrong := [name for name, tensor in tensors.items() if not is_finite(tensor)]:
+        raise WeightsMismatch(f"{len(wrong)} of its tensors hold values that are not finite: {listed(wrong)}")
 
 
-def part_mismatches(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) -> Iterator[str]:
-    """Descriptions of sizes in which the parts of a pipeline disagree, although each part is valid on its own."""
-    from corelib.models.pipeline_parts import NETWORKS, build_network, load_tokenizer
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values of a tensor are finite in fp32; integers always are."""
+    if not tensor.is_floating_point():
+        return True
+    for chunk in tensor.detach().reshape(-1).split(MAX_CHUNK):
+        if chunk.numel() and not torch.stack(torch.aminmax(chunk)).float().isfinite().all():
+            return False
+    return True
 
-    try:
-        noise = build_network(NETWORKS[unet.name], unet).config
-        latents = build_network(NETWORKS["vae"], vae).config
-        texts = build_network(NETWORKS["text_encoder"], text_encoder).config
-        tokens = load_tokenizer(tokenizer)
-    except (AssetError, OSError):
-        return  # reported by the check of the part itself
-    channels = (noise["in_channels"], noise["out_channels"])
-    if channels != (latents["latent_channels"],) * 2:
-        yield (
-            f"{unet}: it has {channels[0]} input and {channels[1]} output channels, but the latents of {vae} have "
-            f"{latents['latent_channels']}, expected equal numbers"
-        )
-    if noise["cross_attention_dim"] != texts.hidden_size:
-        yield (
-            f"{unet}: it takes text embeddings of width {noise['cross_attention_dim']}, but those of {text_encoder} "
-            f"have width {texts.hidden_size}, expected equal widths"
-        )
-    if len(tokens) != texts.vocab_size:
-        yield (
-            f"{tokenizer}: it has {len(tokens)} tokens, but {text_encoder} has {texts.vocab_size}, expected equal "
-            "numbers"
-        )
-    if tokens.model_max_length > texts.max_position_embeddings:
-        yield (
-            f"{tokenizer}: its prompts have {tokens.model_max_length} tokens, but {text_encoder} takes at most "
-            f"{texts.max_position_embeddings}"
-        )
+
+def _and_more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _is_same_kind(tensor: Tensor, expected: Tensor) -> bool:
+    if expected.is_floating_point():
+        return tensor.dtype in FLOATING_POINT_TYPES
+    return tensor.dtype == torch.bool if expected.dtype == torch.bool else tensor.dtype in INTEGER_TYPES
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _expected_kind(tensor: Tensor) -> str:
+    if tensor.is_floating_point():
+        return "fp16, bf16, fp32 or fp64"
+    return "bool" if tensor.dtype == torch.bool else "an integer type"

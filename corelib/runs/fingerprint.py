@@ -16,7 +16,7 @@ UNCOUNTED_MODULES = frozenset(
         "corelib.runs.job",
         "corelib.runs.progress",
         "corelib.models.config_checks",
-        "corelib.models.weight_checks",
+        "corelib.models.model_inspection",
         "corelib.worlds.unlearn_canvas.asset_inspection",
     }
 )

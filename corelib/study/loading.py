@@ -1,4 +1,6 @@
-"""Loading of a study: `config/config.yaml`, overlays that name their `base:`, and errors that name their file.
+"""Loading of a study and of its plan.
+
+A study is `config/config.yaml` and overlays that name their `base:`; every error names the file of its key.
 
 An overlay replaces leaves and lists, and merges sections. `null` removes a task, a method, a table, a figure, or a
 method's entry for a task. Removing a task also removes the methods' entries for it. A method with `like: OTHER` takes
@@ -12,12 +14,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from corelib.runs.run import slugs_by_digest
 from corelib.study.consistency import Inconsistency, check_consistency
 from corelib.study.overlays import error_for_key, merge_study, resolve_likes, study_file
+from corelib.study.plan import Plan
 from corelib.study.published import load_published
 from corelib.study.schema import Study
-from corelib.study.shipped_world import check_against_shipped
+from corelib.study.shipped_world import check_against_shipped, load_shipped
 from corelib.study.validation_errors import describe_first_error
+from corelib.worlds.unlearn_canvas.asset_lock import read_lock
 
 
 def load_study(name: str, folder: Path) -> Study:
@@ -44,3 +49,15 @@ def load_study(name: str, folder: Path) -> Study:
     if study.takes_shipped_world:
         check_against_shipped(study, folder, origins, file)
     return study
+
+
+def load_plan(name: str, folder: Path) -> Plan:
+    """Load the study `name` of a configuration folder and plan its runs.
+
+    The plan has the shipped record and the asset lock of that folder, and the slugs of the runs that exist in `runs/`.
+    Raises `ConfigurationError` for a study that cannot be planned.
+    """
+    study = load_study(name, folder)
+    shipped = load_shipped(folder) if study.takes_shipped_world else None
+    locked = read_lock(folder).sha256 if study.world.kind == "unlearn_canvas" else None
+    return Plan(name, study, load_published(folder), shipped, locked, slugs_by_digest())

@@ -1,4 +1,4 @@
-"""From targets to runs: the paths of tables and figures, and the plans of their studies."""
+"""Targets: the paths of tables and figures, and the runs that make them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from pathlib import Path
 
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS
-from corelib.runs.run import Run, slugs_by_digest
-from corelib.study.loading import load_study
+from corelib.runs.run import Run
 from corelib.study.overlays import PAPER
-from corelib.study.plan import Plan
-from corelib.study.published import load_published
 from corelib.study.schema import NAME, Study
-from corelib.study.shipped_world import load_shipped
-from corelib.worlds.unlearn_canvas.asset_lock import read_lock
 
 PRODUCT_FILE = re.compile(r"(table\w+|figure\w+|gate)\.\w+(\.\w+)?")
 
@@ -41,18 +36,6 @@ def targets_of(name: str, study: Study) -> list[str]:
     gate = [] if study.gate is None else [str(place / "gate.md")]
     tables = [str(place / f"{table}.csv") for table in study.tables]
     return gate + tables + [str(place / f"{figure}.png") for figure in study.figures]
-
-
-def plan_of(name: str, configuration: Path) -> Plan:
-    """Load the plan of a study, with the shipped record and the asset lock of its configuration folder, and with the
-    slugs of the runs that exist here.
-
-    Raises `ConfigurationError` for a study that cannot be planned.
-    """
-    study = load_study(name, configuration)
-    shipped = load_shipped(configuration) if study.takes_shipped_world else None
-    locked = read_lock(configuration).sha256 if study.world.kind == "unlearn_canvas" else None
-    return Plan(name, study, load_published(configuration), shipped, locked, slugs_by_digest())
 
 
 def study_at(place: Path) -> str:

@@ -25,7 +25,7 @@ from corelib.cluster.site import Site, check_site_file
 from corelib.cluster.slurm_queue import cancel_waiting_jobs, queued_jobs, wrap_slurm_commands
 from corelib.costs.disk_space import check_disk_space
 from corelib.costs.forecast import Forecast, forecast
-from corelib.costs.run_time import requested_memory_mb, requested_minutes
+from corelib.costs.job_requests import requested_memory_mb, requested_minutes
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.files.paths import why_not_writable
 from corelib.files.sealed_json import read_or_none, write_record
@@ -51,11 +51,11 @@ from corelib.sampling.grid import shard_manifests
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearn_canvas import AdoptionStage
-from corelib.study.loading import load_study
+from corelib.study.loading import load_plan, load_study
 from corelib.study.overlays import PAPER
 from corelib.study.plan import Plan
 from corelib.study.staleness import Assessment, assess, product_fault
-from corelib.study.targets import assets_command, plan_of, product_at, study_at, targets_of
+from corelib.study.targets import assets_command, product_at, study_at, targets_of
 from corelib.workflow.failed_logs import install_log_ends
 from corelib.workflow.messages import stop, stop_on_user_error
 from corelib.workflow.unknown_target import unknown_target_error
@@ -431,7 +431,7 @@ class Catalogue:
 
     @functools.cache  # noqa: B019 (one catalogue per process)
     def _plan(self, study: str) -> Plan:
-        return plan_of(study, self.configuration)
+        return load_plan(study, self.configuration)
 
 
 @functools.cache  # a workflow that uses this one as two modules has two catalogues

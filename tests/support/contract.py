@@ -28,11 +28,11 @@ from corelib.runs.run import Run
 from corelib.runs.stage_registry import PRODUCTS
 from corelib.sampling.grid import split_into_batches
 from corelib.settings.sampling import SamplesStage
-from corelib.study.loading import load_study
+from corelib.study.loading import load_plan, load_study
 from corelib.study.overlays import merge_study
 from corelib.study.plan import Plan
 from corelib.study.schema import Study
-from corelib.study.targets import plan_of, targets_of
+from corelib.study.targets import targets_of
 from corelib.study.worlds import PIPELINE_PARTS
 
 PAGE = REPOSITORY / "docs/reruns.md"
@@ -230,7 +230,7 @@ class Universe:
 
     @classmethod
     def of(cls, name: str, configuration: Path) -> Universe:
-        plan: Plan = plan_of(name, configuration)
+        plan: Plan = load_plan(name, configuration)
         return cls(plan.study, plan.products())
 
     @functools.cached_property

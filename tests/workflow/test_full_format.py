@@ -48,8 +48,7 @@ from corelib.sampling.grid import IMAGES, image_name
 from corelib.sampling.sampler import Sampler, initial_noise, to_pixels
 from corelib.settings.evaluation import CellsStage, PredictionsStage
 from corelib.settings.sampling import SamplesStage
-from corelib.study.loading import load_study
-from corelib.study.targets import plan_of
+from corelib.study.loading import load_plan, load_study
 
 PAPER = load_study("paper", REPOSITORY / "config")
 CLASSIFIERS = ("style_classifier", "object_classifier")
@@ -315,7 +314,7 @@ def test_accuracies_of_images_of_many_kinds_are_those_of_the_benchmarks_own_loop
     small: Checkout, tmp_path: Path
 ) -> None:
     """What a random model samples looks all alike to a random classifier; these images do not."""
-    plan, rng = plan_of("small", small.folder / "config"), np.random.default_rng(3)
+    plan, rng = load_plan("small", small.folder / "config"), np.random.default_rng(3)
     grid = plan.grid_of("Forget01")
     (tmp_path / "samples" / IMAGES).mkdir(parents=True)
     for image in grid:

@@ -38,10 +38,10 @@ from corelib.errors import ConfigurationError
 from corelib.runs import fingerprint
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES, UNCOUNTED_MODULES, code_digests
 from corelib.settings.section import Section
+from corelib.study.loading import load_plan
 from corelib.study.overlays import merge_study, study_names
 from corelib.study.schema import Study
 from corelib.study.shipped_world import DRAWING_MODULES
-from corelib.study.targets import plan_of
 
 AT_ONCE = 30
 SAMPLE = {
@@ -143,7 +143,7 @@ def test_with_the_shipped_world_no_leaf_of_the_world_may_be_another(tmp_path: Pa
             continue
         checkout.add_study("other", json.dumps({"base": "mini", **case.overlay}))
         with pytest.raises(ConfigurationError):
-            plan_of("other", checkout.configuration)
+            load_plan("other", checkout.configuration)
 
 
 def with_studies(checkout: Pretended) -> Path:

@@ -8,7 +8,7 @@ from corelib.errors import AssetError
 from corelib.files.atomic import atomic_folder, atomic_write
 from corelib.files.hashing import sha256_of_path
 from corelib.files.paths import path_inside
-from corelib.models.weight_checks import inspect_shipped
+from corelib.models.model_inspection import inspect_shipped
 from corelib.runs.layout import REPOSITORY
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.pretrained import PretrainedStage

@@ -15,7 +15,7 @@ from typing import Literal
 from corelib.errors import AssetError
 from corelib.files.placeholders import check_no_placeholders
 from corelib.files.text import escaped
-from corelib.models.weight_checks import inspect_classifier, inspect_part, part_mismatches
+from corelib.models.model_inspection import inspect_classifier, inspect_part, part_mismatches
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.worlds.unlearn_canvas.compvis import check_checkpoint_schedule
 
@@ -97,7 +97,7 @@ class AssetInspection:
             return
         from corelib.files.pickle_inspection import UnsafeWeights
         from corelib.files.torch_files import torchscript_values
-        from corelib.models.state_dicts import WeightsMismatch, check_finite
+        from corelib.models.weight_checks import WeightsMismatch, check_finite
 
         try:
             values = torchscript_values(path)

@@ -21,7 +21,8 @@ from corelib.files.atomic import atomic_folder
 from corelib.files.hashing import sha256_of_path
 from corelib.files.torch_files import read_plain_weights
 from corelib.models.pipeline_parts import NETWORKS, build_network
-from corelib.models.state_dicts import WeightsMismatch, check_finite, check_fit, copy_weights
+from corelib.models.state_dicts import copy_weights
+from corelib.models.weight_checks import WeightsMismatch, check_finite, check_fit
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.unlearn_canvas import ConversionStage
 

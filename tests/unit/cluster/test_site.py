@@ -9,7 +9,8 @@ import pytest
 from support.checkout import REPOSITORY, Checkout
 
 from corelib.cluster.site import Site
-from corelib.costs.run_time import OVERHEAD_MINUTES, SAFETY_FACTOR, SITE_NETWORKS, Seconds, requested_minutes
+from corelib.costs.device_time import Seconds
+from corelib.costs.job_requests import OVERHEAD_MINUTES, SAFETY_FACTOR, SITE_NETWORKS, requested_minutes
 from corelib.costs.workload import workload_of
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import read_yaml

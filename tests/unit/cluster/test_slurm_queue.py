@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from corelib.cluster import slurm_queue as slurm
-from corelib.cluster.slurm_commands import Notes
+from corelib.cluster.slurm_notes import SlurmNotes
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ def test_a_long_outage_ends_snakemake_with_a_sentence(tmp_path: Path, monkeypatc
     (tmp_path / "settings.json").write_text(json.dumps({"patience": 120}))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     said: list[str] = []
-    slurm._watch(Notes(tmp_path), said.append)
+    slurm._watch(SlurmNotes(tmp_path), said.append)
     (sentence,) = said
     assert sentence.startswith("Slurm has not answered for 2 minutes (no controller), longer than `outage` in")
-    assert Notes(tmp_path).is_past_patience()
+    assert SlurmNotes(tmp_path).is_past_patience()
 
 
 @pytest.mark.parametrize("slow", ["squeue", "scancel"])

@@ -16,7 +16,7 @@ from corelib.commands.preflight import preflight
 from corelib.costs.forecast import forecast
 from corelib.errors import ConfigurationError
 from corelib.runs.pins import differing_versions, pinned_versions
-from corelib.study.targets import plan_of
+from corelib.study.loading import load_plan
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -24,7 +24,7 @@ Usage = namedtuple("Usage", "total used free")
 def findings(study: str, repository: Path = REPOSITORY) -> dict[str, list[str]]:
     """The findings by kind."""
     said: dict[str, list[str]] = {"ok": [], "note": [], "FAULT": []}
-    for found in preflight(plan_of(study, REPOSITORY / "config"), repository):
+    for found in preflight(load_plan(study, REPOSITORY / "config"), repository):
         said[found.kind].append(f"{found.subject}: {found.said}")
     return said
 
@@ -64,7 +64,7 @@ def test_the_users_own_copies_are_not_announced_as_downloads(tmp_path: Path) -> 
     (configuration / "studies/ours.yaml").write_text(
         "world: {assets: {images: /data/images, pipeline: /models/base}}\n"
     )
-    said = [str(found) for found in preflight(plan_of("ours", configuration), REPOSITORY)]
+    said = [str(found) for found in preflight(load_plan("ours", configuration), REPOSITORY)]
     (advice,) = [line for line in said if "make assets" in line]
     assert "`make assets STUDY=ours` locks the present assets, and downloads about 2.5 GB of missing ones (" in advice
     assert advice.endswith(
@@ -125,7 +125,7 @@ def test_the_command_ends_with_the_number_of_faults(tmp_path: Path) -> None:
 
 def test_disk_space_is_checked_where_results_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 0))
-    plan = plan_of("tiny", REPOSITORY / "config")
+    plan = load_plan("tiny", REPOSITORY / "config")
     products = {f"results/tiny/{name}": run for name, run in plan.products().items()}
     with pytest.raises(ConfigurationError, match="but 0 B are free; free some space, or work in a clone"):
         module.check_disk_space(forecast(products, "miniature"))

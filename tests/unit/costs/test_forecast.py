@@ -16,8 +16,9 @@ from support.full_format import FULL, build_autoencoder, build_unet
 from torch.utils.flop_counter import FlopCounterMode
 
 from corelib.commands.plan import as_text
+from corelib.costs.device_time import GPUS
 from corelib.costs.forecast import Forecast, forecast_of
-from corelib.costs.workload import FLOP_COSTS, FORWARD_FLOP, GPUS, NETWORKS, Workload
+from corelib.costs.workload import FLOP_COSTS, FORWARD_FLOP, NETWORKS, Workload
 from corelib.models.delta import trained_parameters
 from corelib.study.loading import load_study
 from corelib.study.overlays import study_names

@@ -20,7 +20,7 @@ from torch import Tensor
 from corelib.errors import AssetError
 from corelib.files.hashing import sha256_of_path
 from corelib.models.base_model import BaseModel
-from corelib.models.weight_checks import inspect_part
+from corelib.models.model_inspection import inspect_part
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageResult
 

@@ -34,10 +34,9 @@ from corelib.runs.manifest import Manifest
 from corelib.runs.run import Run, slugify
 from corelib.runs.specification import Execution, digest_of
 from corelib.settings.evaluation import Classification, PredictionsStage
-from corelib.study.loading import load_study
+from corelib.study.loading import load_plan, load_study
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
-from corelib.study.targets import plan_of
 
 SCRIPT = REPOSITORY / "workflow_scripts/classify.py"
 
@@ -116,13 +115,13 @@ def test_a_run_that_lies_there_under_another_name_is_that_run(tmp_path: Path, mo
         "base: mini\nmethods: {my_core: {like: core, title: Mine}}\n"
         "tables: {table1: {rows: [original, my_core, core]}}\n"
     )
-    known = plan_of("mini", configuration).table("table1").with_all_inputs()
-    anew = plan_of("sweep", configuration).table("table1").with_all_inputs()
+    known = load_plan("mini", configuration).table("table1").with_all_inputs()
+    anew = load_plan("sweep", configuration).table("table1").with_all_inputs()
     assert not {name for name in known if name.startswith("unlearning/core-")} <= anew.keys()
     for run in known.values():
         run.folder.mkdir(parents=True)
         (run.folder / "specification.json").write_text("{}")
-    beside = plan_of("sweep", configuration).table("table1").with_all_inputs()
+    beside = load_plan("sweep", configuration).table("table1").with_all_inputs()
     assert {name for name in beside if not name.startswith("tables/")} <= known.keys()
 
 

@@ -24,8 +24,8 @@ from test_taking_weights_into_use import CLASSES, FILES, WEIGHTS, all_taken, con
 
 from corelib.errors import AssetError
 from corelib.models.config_checks import check_class_order
+from corelib.models.model_inspection import inspect_part
 from corelib.models.pipeline_parts import load_scheduler, load_tokenizer
-from corelib.models.weight_checks import inspect_part
 from corelib.worlds.miniature.pipeline import build_tokenizer
 from corelib.worlds.unlearn_canvas.compvis import check_checkpoint_schedule
 

@@ -28,11 +28,10 @@ from corelib.sampling.sampler import sample_shard
 from corelib.settings.evaluation import CellsStage
 from corelib.settings.precision import Precision
 from corelib.settings.pretrained import PretrainedStage
-from corelib.study.loading import load_study
+from corelib.study.loading import load_plan, load_study
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
 from corelib.study.shipped_world import _difference, leaves_of_world, load_shipped
-from corelib.study.targets import plan_of
 from corelib.worlds.miniature.drawing import render_image
 from corelib.worlds.miniature.shipped_models import SHIPPED_FOLDER, adopt_pretrained
 
@@ -161,7 +160,7 @@ def test_a_record_of_another_shape_is_reported_in_one_sentence(damage: str, tmp_
     act(record)
     (tmp_path / "config/pretrained/world.json").write_text(json.dumps(record))
     with pytest.raises(ConfigurationError) as raised:
-        plan_of("mini", tmp_path / "config").products()
+        load_plan("mini", tmp_path / "config").products()
     sentence = str(raised.value)
     assert sentence.startswith(f"{tmp_path}/config/pretrained/world.json: ") and message in sentence
     assert "world.pretrained: false" in sentence and "\n" not in sentence

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 
-from pydantic import PositiveFloat
-
-from corelib.costs.workload import Costs, Countable, NetworkSizes, workload_of_job
+from corelib.costs.device_time import Seconds
+from corelib.costs.workload import Countable, NetworkSizes, workload_of_job
 from corelib.runs.stage_registry import STAGES
-from corelib.settings.section import Section
 
 OVERHEAD_MINUTES = 10
 """Start-up time of a job in minutes: Python, models, a slow file system."""
@@ -25,33 +23,6 @@ SAFETY_FACTOR = 2.0
 
 SITE_NETWORKS = NetworkSizes(resolution=None, shrink=8, trained=0, prompt=0, features=0)
 """The sizes for a site, whose seconds hold for an image of any size."""
-
-
-class Seconds(Section):
-    """The time that a device takes per unit of work, in seconds.
-
-    Attributes:
-        train: per latent, for a forward and a backward pass of the U-Net.
-        denoise: per latent, for a forward pass of the U-Net; a guided step has two.
-        encode: per image, for reading it and for one pass of an encoder, a classifier or a feature extractor.
-    """
-
-    train: PositiveFloat
-    denoise: PositiveFloat
-    encode: PositiveFloat
-
-    @property
-    def costs(self) -> Costs:
-        """The cost of each unit of work, in seconds."""
-        return Costs(
-            train_passes=self.train,
-            forward_passes=self.denoise,
-            decodes=self.encode,
-            encodes=self.encode,
-            classifications=self.encode,
-            feature_extractions=self.encode,
-            reads=self.encode,
-        )
 
 
 def requested_minutes(run: Countable, seconds: Seconds | None, attempt: int, max_minutes: int | None = None) -> int:
