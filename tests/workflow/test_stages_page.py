@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from support.checkout import REPOSITORY, Checkout
@@ -50,8 +51,15 @@ def test_a_stage_that_is_added_as_the_page_says_is_built_and_known(workplace: Ch
     assert "brightness" in said and "figures" in said
 
 
-def test_the_edits_of_the_page_fit_the_files(tmp_path) -> None:
+def test_the_edits_of_the_page_fit_the_files(tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path / "clone")
     follow(PAGE.read_text(), clone)
-    code = "from corelib.runs.stage_registry import STAGES; print(STAGES['brightness'].rule)"
+    code = (
+        "from pathlib import Path\n"
+        "from corelib.runs.stage_registry import STAGES\n"
+        "from corelib.study.loading import load_plan\n"
+        "figure = load_plan('tiny', Path('config')).products()['figure2']\n"
+        "runs = figure.with_all_inputs().values()\n"
+        "print(*{STAGES[run.stage].rule for run in runs if run.stage == 'brightness'})\n"
+    )
     assert clone.python("-c", code).stdout == "measure_brightness\n"
