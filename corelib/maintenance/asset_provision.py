@@ -36,12 +36,12 @@ from corelib.worlds.unlearn_canvas.download import (
     resolve_commit,
 )
 from corelib.worlds.unlearn_canvas.image_index import read_index, write_index
-from corelib.worlds.unlearn_canvas.index_building import RequiredImages, index_images
+from corelib.worlds.unlearn_canvas.index_building import RequiredImages, check_may_be_written, index_images
 
 IMAGES, PIPELINE = "images", "pipeline"
 
-FAULTS_FILE = "faults.txt"
-"""Name of the file with the faults of the images, beside their index; written only if there are any."""
+FAULTS_SUFFIX = ".faults.txt"
+"""Suffix of the file with the faults of the images, beside their index; written only if there are any."""
 
 
 class Provision:
@@ -81,9 +81,10 @@ class Provision:
         Args:
             again: whether to read all images again even if they are locked.
 
-        Raises `AssetError`: before the first download, if an asset has no source or the disk has too little space; or
-        at the end, if an asset is faulty.
+        Raises `AssetError`: before the first download, if an asset has no source, the disk has too little space, or the
+        path of the index is that of another file; or at the end, if an asset is faulty.
         """
+        check_may_be_written(Path(self.places["image_index"]))
         self._fetch()
         faults = list(self._lock_or_compare(again))
         if faults:
@@ -231,7 +232,7 @@ class Provision:
             index = read_index(path)
             if index.digest == locked.sha256:
                 return locked
-        threads, report = os.cpu_count() or 1, path.with_name(FAULTS_FILE)
+        threads, report = os.cpu_count() or 1, path.with_name(f"{path.name}{FAULTS_SUFFIX}")
         index = index_images(root, self.wanted, self.photo_style, threads, report, self.say)
         write_index(path, index)
         size = sum(place.size for place in index.places.values())

@@ -102,6 +102,15 @@ def index_images(
     return ImageIndex({key: places[key] for key in wanted.images()})
 
 
+def check_may_be_written(path: Path) -> None:
+    """Raise `AssetError` if an index at `path` would replace a file that is not an index of images."""
+    if os.path.lexists(path) and not _is_index(path):
+        raise AssetError(
+            f"world.assets.image_index is {path}, which exists and is not an index of images; name a new file, which "
+            "will be written, or remove this one."
+        )
+
+
 def _shards_below(root: Path) -> list[Path]:
     """The parquet files below a folder, following links, without hidden files and without image indices."""
     shards, visited = [], set()

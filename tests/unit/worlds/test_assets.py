@@ -380,6 +380,16 @@ def test_a_missing_copy_is_named(site: Site) -> None:
     assert site.hub.requests == []
 
 
+def test_the_index_of_images_never_replaces_another_file(site: Site, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    (site.checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % f"image_index: {notes}")
+    error = site.fails()
+    assert f"world.assets.image_index is {notes}, which exists and is not an index of images" in error
+    assert notes.read_text() == "mine"
+    assert site.hub.requests == []
+
+
 def test_a_study_without_assets(site: Site) -> None:
     done = site.checkout.python("-m", "corelib", "assets", "tiny")
     assert done.returncode == 1
