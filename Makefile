@@ -49,7 +49,7 @@ full-size: env
 
 # Number of processes in which tests run side by side; results that several tests need are built once.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test: env
 	$(PYTEST) -m "not slow"
