@@ -125,8 +125,8 @@ def make_classifier(folder: Path, label: str, classes: list[str]) -> Manifest:
     return finish(folder, "classifier", StageResult(["classifier.pth"], {"classifiers": {label: network}}))
 
 
-def make_material(folder: Path) -> dict[str, Manifest]:
-    """The inputs of unlearning: images, pipeline, slice, latents and embeddings."""
+def make_small_world(folder: Path) -> dict[str, Manifest]:
+    """A world with everything that unlearning needs: images, pipeline, slice, latents and embeddings."""
     images, pipeline = make_images(folder / "images"), make_pipeline(folder / "pipeline")
     slice_settings = SliceStage(forget=["Amber"], retain=["Blue", "Cream"], objects=OBJECTS, images=[1, 2, 3])
     latents_settings = LatentsStage(

@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 import torch
 from support.checkout import REPOSITORY
-from support.small_world import make_material, unlearning_settings
+from support.small_world import make_small_world, unlearning_settings
 
 from corelib.models.base_model import BaseModel
 from corelib.randomness import generator, seed_of
@@ -48,11 +48,11 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Addre
         recorded.append(address)
         return generator(*address)
 
-    material = make_material(tmp_path_factory.mktemp("material"))
+    small_world = make_small_world(tmp_path_factory.mktemp("material"))
     paper = load_study("paper", CONFIGURATION)
     settings = unlearning_settings(paper.methods["salun"].objective)
-    alphas = BaseModel(material["pipeline"]).scheduler().alphas_cumprod
-    made = Batches(settings, TrainingData(material, settings.wording, alphas, torch.device("cpu")), None)  # type: ignore[arg-type]
+    alphas = BaseModel(small_world["pipeline"]).scheduler().alphas_cumprod
+    made = Batches(settings, TrainingData(small_world, settings.wording, alphas, torch.device("cpu")), None)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "generator", recording)
         patch.setattr(training_data, "generator", recording)

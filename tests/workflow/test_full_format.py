@@ -23,7 +23,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from support.checkout import REPOSITORY, Checkout, made_once
+from support.checkout import REPOSITORY, Checkout, build_once
 from support.full_format import (
     REDUCED,
     UNUSED_STYLES,
@@ -138,7 +138,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
         checkout = checkout_of(folder, Form("parquet"), FEWER)
         build(checkout, "results/small/table1.csv", "results/small/gate.md")
 
-    return Checkout(made_once(tmp_path_factory, "full_format", make) / "clone")
+    return Checkout(build_once(tmp_path_factory, "full_format", make) / "clone")
 
 
 @pytest.mark.long
@@ -231,7 +231,7 @@ def core_model(small: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Pat
     def make(folder: Path) -> None:
         exported(small, "model", "core-forget01", str(folder / "core"))
 
-    return made_once(tmp_path_factory, "core_model", make) / "core"
+    return build_once(tmp_path_factory, "core_model", make) / "core"
 
 
 @pytest.mark.parametrize("model", ["original", "core"])

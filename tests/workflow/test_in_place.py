@@ -103,40 +103,40 @@ PRODUCT_FAULTS = (
     ],
 )
 def test_a_product_that_is_not_what_it_should_be_is_made_again(
-    fault: Callable[[Path], None], anywhere: Checkout
+    fault: Callable[[Path], None], workplace_or_slow_clone: Checkout
 ) -> None:
-    before = contents(anywhere)
+    before = contents(workplace_or_slow_clone)
     for _ in range(2):
-        fault(anywhere.folder)
-        assert contents(anywhere) != before
-        ask(anywhere)
-        assert contents(anywhere) == before
-        assert anywhere.planned(*TINY) == {}
+        fault(workplace_or_slow_clone.folder)
+        assert contents(workplace_or_slow_clone) != before
+        ask(workplace_or_slow_clone)
+        assert contents(workplace_or_slow_clone) == before
+        assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_results_of_another_configuration_that_were_copied_over_do_not_stay(anywhere: Checkout) -> None:
-    before = contents(anywhere)
-    other = anywhere.folder / "config/studies/other.yaml"
+def test_results_of_another_configuration_that_were_copied_over_do_not_stay(workplace_or_slow_clone: Checkout) -> None:
+    before = contents(workplace_or_slow_clone)
+    other = workplace_or_slow_clone.folder / "config/studies/other.yaml"
     other.write_text("base: tiny\ntables: {table1: {rows: [original, core]}}\nfigures: {figure2: {columns: [core]}}\n")
-    ask(anywhere, "results/other/table1.csv", "results/other/figure2.png")
+    ask(workplace_or_slow_clone, "results/other/table1.csv", "results/other/figure2.png")
     for _ in range(2):
-        for path in (anywhere.folder / "results/other").iterdir():
-            shutil.copy2(path, anywhere.folder / "results/tiny")
-        assert contents(anywhere) != before
-        ask(anywhere)
-        assert contents(anywhere) == before
-        assert anywhere.planned(*TINY) == {}
+        for path in (workplace_or_slow_clone.folder / "results/other").iterdir():
+            shutil.copy2(path, workplace_or_slow_clone.folder / "results/tiny")
+        assert contents(workplace_or_slow_clone) != before
+        ask(workplace_or_slow_clone)
+        assert contents(workplace_or_slow_clone) == before
+        assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_the_documented_recovery_makes_what_was_removed_anew(anywhere: Checkout) -> None:
-    before = contents(anywhere)
+def test_the_documented_recovery_makes_what_was_removed_anew(workplace_or_slow_clone: Checkout) -> None:
+    before = contents(workplace_or_slow_clone)
     for _ in range(2):
-        removed = anywhere.python("-m", "corelib", "clean", "cells/core", "--delete")
+        removed = workplace_or_slow_clone.python("-m", "corelib", "clean", "cells/core", "--delete")
         assert removed.returncode == 0, removed.stdout
-        assert "rule count_cells:" in ask(anywhere)
-        assert contents(anywhere) == before
-        assert len(list((anywhere.folder / "runs/cells").glob("core-*/manifest.json"))) == 2
-        assert anywhere.planned(*TINY) == {}
+        assert "rule count_cells:" in ask(workplace_or_slow_clone)
+        assert contents(workplace_or_slow_clone) == before
+        assert len(list((workplace_or_slow_clone.folder / "runs/cells").glob("core-*/manifest.json"))) == 2
+        assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
 # Runs behind them
@@ -186,16 +186,16 @@ def an_image_is_damaged(folder: Path) -> None:
     ],
 )
 def test_damage_behind_a_table_that_has_to_be_made_is_mended_before_it_is_read(
-    fault: Callable[[Path], None], anywhere: Checkout
+    fault: Callable[[Path], None], workplace_or_slow_clone: Checkout
 ) -> None:
-    before = contents(anywhere)
+    before = contents(workplace_or_slow_clone)
     for _ in range(2):
-        fault(anywhere.folder)
-        truncated(anywhere.folder)
-        ask(anywhere)
-        assert contents(anywhere) == before
-        assert "0 faults" in verified(anywhere)
-        assert anywhere.planned(*TINY) == {}
+        fault(workplace_or_slow_clone.folder)
+        truncated(workplace_or_slow_clone.folder)
+        ask(workplace_or_slow_clone)
+        assert contents(workplace_or_slow_clone) == before
+        assert "0 faults" in verified(workplace_or_slow_clone)
+        assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
 # Other builds of one model
@@ -225,26 +225,31 @@ def without_model_alone(checkout: Checkout) -> None:
     "removed", [without_model_and_all_that_was_made_of_it, pytest.param(without_model_alone, marks=pytest.mark.slow)]
 )
 def test_a_model_that_is_trained_again_elsewhere_leaves_no_table_with_numbers_of_the_old_one(
-    removed: Callable[[Checkout], None], anywhere: Checkout
+    removed: Callable[[Checkout], None], workplace_or_slow_clone: Checkout
 ) -> None:
     """Two studies show the same run; they have to say the same of it, or the one that does not is not up to date."""
     more = (
         "base: tiny\ntasks: {Forget01: {evaluation: {seeds: [188, 288, 388]}}}\ntables: {table1: {tasks: [Forget01]}}\n"
     )
-    (anywhere.folder / "config/studies/more.yaml").write_text(more)
-    removed(anywhere)
-    trained_elsewhere(anywhere, "more")
-    assert anywhere.planned(*TINY).keys() >= {"tabulate"}, "its numbers are those of a model that is gone"
-    ask(anywhere)
-    assert "0 faults" in verified(anywhere)
+    (workplace_or_slow_clone.folder / "config/studies/more.yaml").write_text(more)
+    removed(workplace_or_slow_clone)
+    trained_elsewhere(workplace_or_slow_clone, "more")
+    assert workplace_or_slow_clone.planned(*TINY).keys() >= {"tabulate"}, (
+        "its numbers are those of a model that is gone"
+    )
+    ask(workplace_or_slow_clone)
+    assert "0 faults" in verified(workplace_or_slow_clone)
     seals = {
         model: seal
         for study in ("tiny", "more")
-        for model, seal in read_json(anywhere.folder / f"results/{study}/table1.json")["trained"].items()
+        for model, seal in read_json(workplace_or_slow_clone.folder / f"results/{study}/table1.json")["trained"].items()
     }
     for study in ("tiny", "more"):
-        assert read_json(anywhere.folder / f"results/{study}/table1.json")["trained"].items() <= seals.items()
-    assert anywhere.planned(*TINY) == {}
+        assert (
+            read_json(workplace_or_slow_clone.folder / f"results/{study}/table1.json")["trained"].items()
+            <= seals.items()
+        )
+    assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
 @pytest.mark.slow
@@ -335,11 +340,11 @@ def test_requests_do_not_pile_up_and_the_wanted_digest_is_that_of_the_study(work
     assert wanted == json.loads((workplace.folder / "results/tiny/table1.json").read_text())["digest"]
 
 
-def test_a_manifest_whose_seal_was_made_anew_after_an_edit_is_that_of_no_run(anywhere: Checkout) -> None:
+def test_a_manifest_whose_seal_was_made_anew_after_an_edit_is_that_of_no_run(workplace_or_slow_clone: Checkout) -> None:
     """Somebody who edits a number and mends all hashes has forged a result; a foreign digest is seen all the same."""
-    path = (anywhere.folder / TABLE).with_suffix(".json")
-    before = contents(anywhere)
+    path = (workplace_or_slow_clone.folder / TABLE).with_suffix(".json")
+    before = contents(workplace_or_slow_clone)
     content = read_json(path)
     write_json(path, sealed({**content, "digest": "0" * 64}))
-    ask(anywhere)
-    assert contents(anywhere) == before
+    ask(workplace_or_slow_clone)
+    assert contents(workplace_or_slow_clone) == before

@@ -23,15 +23,15 @@ from support.contract import (
     LOCKED,
     NOTHING,
     STUDIES,
-    Pretended,
-    Universe,
+    FakeBuild,
+    PlannedStudy,
     cases_of,
     check,
+    check_leaves,
     leaves_of,
     one_of_each_row,
-    prepared,
+    prepare_checkout,
     tables_of_page,
-    walk,
 )
 
 from corelib.errors import ConfigurationError
@@ -73,19 +73,19 @@ IN_WORDS = {
 @pytest.mark.long
 @pytest.mark.parametrize("head", STUDIES)
 def test_one_leaf_of_each_kind_builds_what_the_page_says(head: str, tmp_path: Path) -> None:
-    _, _, leaves = prepared(tmp_path / "to-read", head)
+    _, _, leaves = prepare_checkout(tmp_path / "to-read", head)
     assert check(tmp_path / "clone", head, one_of_each_row(cases_of(head, leaves)), AT_ONCE) == []
 
 
 def test_a_sample_of_leaves_builds_what_the_page_says_where_the_study_was_built(workplace: Checkout) -> None:
     """With real results, Snakemake's memory of the jobs that made them, and twice in a row."""
-    checkout = Pretended(workplace.folder)
+    checkout = FakeBuild(workplace.folder)
     merged, _ = merge_study("tiny", checkout.configuration, ())
     leaves = [(key, value) for key, value in leaves_of(merged) if key in SAMPLE]
     cases = cases_of("leaf", leaves)
     assert len(cases) == len(SAMPLE)
     for _ in range(2):
-        assert walk(checkout, "tiny", Universe.of("tiny", checkout.configuration), cases) == []
+        assert check_leaves(checkout, "tiny", PlannedStudy.of("tiny", checkout.configuration), cases) == []
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_every_leaf_builds_what_the_page_says(head: str, tmp_path: Path) -> None
 
 def test_every_row_about_a_leaf_is_about_one_that_there_is(tmp_path: Path) -> None:
     for head in STUDIES:
-        _, _, leaves = prepared(tmp_path / head, head)
+        _, _, leaves = prepare_checkout(tmp_path / head, head)
         used = {case.promise for case in cases_of(head, leaves)}
         assert len(used) == len(tables_of_page()[head])
 
@@ -105,7 +105,7 @@ def test_every_leaf_that_the_configuration_may_have_is_among_those_that_are_chan
     """By the types of the configuration, whatever kind of world, target or length the studies happen to choose."""
     changed: set[tuple[str, ...]] = set()
     for head, (study, _) in STUDIES.items():
-        checkout, _, _ = prepared(tmp_path / head, head)
+        checkout, _, _ = prepare_checkout(tmp_path / head, head)
         merged, _ = merge_study(study, checkout.configuration, ())
         changed |= {key for key, _ in leaves_of(merged)}
     missing = {key for key in leaves_of_type(Study) if not any(_fits(key, leaf) for leaf in changed)}
@@ -135,7 +135,7 @@ def _fits(pattern: tuple[str, ...], leaf: tuple[str, ...]) -> bool:
 
 
 def test_with_the_shipped_world_no_leaf_of_the_world_may_be_another(tmp_path: Path) -> None:
-    checkout = Pretended(Checkout.at(tmp_path / "clone").folder)
+    checkout = FakeBuild(Checkout.at(tmp_path / "clone").folder)
     merged, _ = merge_study("miniatures", with_studies(checkout), ())
     leaves = [leaf for leaf in leaves_of(merged) if leaf[0][0] in ("world", "prompts")]
     for case in cases_of("leaf of the miniature", leaves):
@@ -146,7 +146,7 @@ def test_with_the_shipped_world_no_leaf_of_the_world_may_be_another(tmp_path: Pa
             load_plan("other", checkout.configuration)
 
 
-def with_studies(checkout: Pretended) -> Path:
+def with_studies(checkout: FakeBuild) -> Path:
     for study, text in STUDIES.values():
         checkout.add_study(study, text)
     return checkout.configuration
@@ -157,10 +157,10 @@ def with_studies(checkout: Pretended) -> Path:
 
 @pytest.mark.parametrize("study", [*study_names(REPOSITORY / "config"), *(name for name, _ in STUDIES.values())])
 def test_runs_build_on_the_stages_that_the_page_names_and_on_no_others(study: str, tmp_path: Path) -> None:
-    checkout = Pretended(Checkout.at(tmp_path / "clone").folder)
+    checkout = FakeBuild(Checkout.at(tmp_path / "clone").folder)
     with_studies(checkout)
     rows = {stage.strip("`"): built_on for stage, built_on in tables_of_page()["stage"]}
-    for run in Universe.of(study, checkout.configuration).runs.values():
+    for run in PlannedStudy.of(study, checkout.configuration).runs.values():
         below = {input_.stage for input_ in run.inputs.values()}
         always, _, sometimes = rows[run.stage].partition(";")
         for term in filter(None, always.split(", ")):
@@ -251,37 +251,39 @@ def loaded_by(lines: list[str]) -> frozenset[str]:
     return _loaded_by("\n".join(lines))
 
 
-def expected_of_stages(universe: Universe, stages: set[str]) -> set[str]:
-    return universe.built_on({name for name, run in universe.runs.items() if run.stage in stages})
+def expected_of_stages(planned: PlannedStudy, stages: set[str]) -> set[str]:
+    return planned.built_on({name for name, run in planned.runs.items() if run.stage in stages})
 
 
 class Changed:
     """Studies of both worlds that look complete, in a checkout in which something is then changed."""
 
     def __init__(self, folder: Path) -> None:
-        self.checkout, papers, _ = prepared(folder, "leaf")
+        self.checkout, papers, _ = prepare_checkout(folder, "leaf")
         self.checkout.add_study(*STUDIES["leaf of the miniature"])
-        self.universes: dict[str, Universe] = {"papers": papers}
+        self.planned_studies: dict[str, PlannedStudy] = {"papers": papers}
         for name in ("miniatures", "mini"):
-            self.universes[name] = self.checkout.make_complete(name)
+            self.planned_studies[name] = self.checkout.make_complete(name)
 
     def would_build(self, packages: Path | None = None) -> set[tuple[str, str]]:
         """What a dry run would build, by stage and words: digests are other ones after a change."""
-        found = self.checkout.would_build({name: universe.study for name, universe in self.universes.items()}, packages)
+        found = self.checkout.would_build(
+            {name: planned.study for name, planned in self.planned_studies.items()}, packages
+        )
         return {self._without_digest(name) for name in found}
 
     def of_stages(self, stages: set[str]) -> set[tuple[str, str]]:
         """What has to be built when the code of some stages is another one."""
         found = set()
-        for study, universe in self.universes.items():
-            products = {run.name: f"results/{study}/{name}" for name, run in universe.products.items()}
-            found |= {products.get(name, name) for name in expected_of_stages(universe, stages)}
+        for study, planned in self.planned_studies.items():
+            products = {run.name: f"results/{study}/{name}" for name, run in planned.products.items()}
+            found |= {products.get(name, name) for name in expected_of_stages(planned, stages)}
         return {self._without_digest(name) for name in found}
 
     def without(self, study: str) -> Changed:
         """The same without one of the studies."""
         other = copy.copy(self)
-        other.universes = {name: universe for name, universe in self.universes.items() if name != study}
+        other.planned_studies = {name: planned for name, planned in self.planned_studies.items() if name != study}
         return other
 
     @staticmethod
@@ -452,7 +454,7 @@ def test_another_asset_builds_what_reads_it(name: str, changed: Changed) -> None
         found = changed.would_build()
     finally:
         changed.checkout.lock()
-    papers = changed.universes["papers"]
+    papers = changed.planned_studies["papers"]
     built = papers.built_on(papers.readers(promised.get(name, NOTHING), {}))
     products = {run.name: f"results/papers/{product}" for product, run in papers.products.items()}
     wanted = {changed._without_digest(products.get(run, run)) for run in built}
@@ -521,8 +523,8 @@ def test_a_leaf_in_the_wrong_digest_is_noticed(kind: str, tmp_path: Path) -> Non
     copy = repository_with(tmp_path, file, old, new)
     program = (
         "import sys; sys.path[:0] = ['tests', '.']\n"
-        "from pathlib import Path; from support.contract import cases_of, check, prepared\n"
-        f"_, _, leaves = prepared(Path('to-read'), 'leaf')\n"
+        "from pathlib import Path; from support.contract import cases_of, check, prepare_checkout\n"
+        f"_, _, leaves = prepare_checkout(Path('to-read'), 'leaf')\n"
         f"leaves = [leaf for leaf in leaves if leaf[0] == {tuple(leaf.split('.'))!r}]\n"
         "print(*check(Path('clone'), 'leaf', cases_of('leaf', leaves)), sep='\\n')"
     )

@@ -123,123 +123,129 @@ def test_a_fresh_clone_beside_the_old_results_runs_nothing(checkout: Checkout) -
 
 
 @pytest.mark.parametrize("order", ["forwards", "backwards"])
-def test_touching_every_file_runs_nothing(order: str, either: Checkout) -> None:
-    files = sorted(path for path in either.folder.rglob("*") if path.is_file())
+def test_touching_every_file_runs_nothing(order: str, workplace_or_clone: Checkout) -> None:
+    files = sorted(path for path in workplace_or_clone.folder.rglob("*") if path.is_file())
     moment = time.time()
     for age, path in enumerate(files if order == "forwards" else reversed(files)):
         os.utime(path, (moment - age, moment - age))
-    assert either.planned(*TINY) == {}
+    assert workplace_or_clone.planned(*TINY) == {}
 
 
-def test_other_numbers_of_cores_and_shards_and_the_cluster_profile_run_nothing(anywhere: Checkout) -> None:
-    assert anywhere.planned("--cores", "7", *TINY) == {}
-    assert anywhere.planned("--profile", "slurm", *TINY) == {}
-    anywhere.edit(
+def test_other_numbers_of_cores_and_shards_and_the_cluster_profile_run_nothing(
+    workplace_or_slow_clone: Checkout,
+) -> None:
+    assert workplace_or_slow_clone.planned("--cores", "7", *TINY) == {}
+    assert workplace_or_slow_clone.planned("--profile", "slurm", *TINY) == {}
+    workplace_or_slow_clone.edit(
         "config/studies/tiny.yaml",
         "batches_per_shard: 1, checkpoint_seconds: 20.0",
         "batches_per_shard: 3, checkpoint_seconds: 7.0",
     )
-    assert anywhere.planned(*TINY) == {}
+    assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
 # Changes
 
 
 @pytest.mark.long
-def test_changing_cores_learning_rate_builds_cores_runs_and_changing_it_back_nothing(anywhere: Checkout) -> None:
+def test_changing_cores_learning_rate_builds_cores_runs_and_changing_it_back_nothing(
+    workplace_or_slow_clone: Checkout,
+) -> None:
     old, new = "  core:\n    learning_rate: 1.0e-3", "  core:\n    learning_rate: 2.0e-3"
-    table = anywhere.folder / "results/tiny/table1.csv"
-    before, products = table.read_text(), hashes_below(anywhere.folder / "results")
+    table = workplace_or_slow_clone.folder / "results/tiny/table1.csv"
+    before, products = table.read_text(), hashes_below(workplace_or_slow_clone.folder / "results")
     for expected in (CORES_RUNS, {"tabulate": 1, "draw": 1}):  # the second time all runs are there
-        anywhere.edit("config/studies/tiny.yaml", old, new)
-        assert anywhere.planned(*TINY) == expected
-        done = anywhere.snakemake("--cores", "2", *TINY)
+        workplace_or_slow_clone.edit("config/studies/tiny.yaml", old, new)
+        assert workplace_or_slow_clone.planned(*TINY) == expected
+        done = workplace_or_slow_clone.snakemake("--cores", "2", *TINY)
         assert done.returncode == 0, done.stdout[-4000:]
-        assert anywhere.planned(*TINY) == {}
+        assert workplace_or_slow_clone.planned(*TINY) == {}
         changed = table.read_text()
         unchanged_rows = [row for row in before.splitlines() if "CORE" not in row]
         assert [row for row in changed.splitlines() if "CORE" not in row] == unchanged_rows
 
         # back: every run is still there; only the products at their stable names are put together again
-        anywhere.edit("config/studies/tiny.yaml", new, old)
-        assert anywhere.planned(*TINY) == {"tabulate": 1, "draw": 1}
-        assert anywhere.snakemake("--cores", "1", *TINY).returncode == 0
-        assert hashes_below(anywhere.folder / "results") == products
-        assert anywhere.planned(*TINY) == {}
+        workplace_or_slow_clone.edit("config/studies/tiny.yaml", new, old)
+        assert workplace_or_slow_clone.planned(*TINY) == {"tabulate": 1, "draw": 1}
+        assert workplace_or_slow_clone.snakemake("--cores", "1", *TINY).returncode == 0
+        assert hashes_below(workplace_or_slow_clone.folder / "results") == products
+        assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_changing_it_back_before_anything_was_built_builds_nothing(anywhere: Checkout) -> None:
+def test_changing_it_back_before_anything_was_built_builds_nothing(workplace_or_slow_clone: Checkout) -> None:
     old, new = "  core:\n    learning_rate: 1.0e-3", "  core:\n    learning_rate: 2.0e-3"
-    anywhere.edit("config/studies/tiny.yaml", old, new)
-    assert anywhere.planned(*TINY) == CORES_RUNS
-    anywhere.edit("config/studies/tiny.yaml", new, old)
-    assert anywhere.planned(*TINY) == {}
+    workplace_or_slow_clone.edit("config/studies/tiny.yaml", old, new)
+    assert workplace_or_slow_clone.planned(*TINY) == CORES_RUNS
+    workplace_or_slow_clone.edit("config/studies/tiny.yaml", new, old)
+    assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(anywhere: Checkout) -> None:
-    anywhere.edit(
+def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(workplace_or_slow_clone: Checkout) -> None:
+    workplace_or_slow_clone.edit(
         "corelib/unlearning/objective.py",
         '"""The pairs of one training step."""',
         '"""Something else\n\n    altogether.\n    """\n    # a comment',
     )
-    anywhere.edit(
+    workplace_or_slow_clone.edit(
         "corelib/unlearning/objective.py",
         "return base - eta * (own - base)  # equation 8",
         "return (base\n                    - eta * (own - base))",
     )
-    assert anywhere.planned(*TINY) == {}
+    assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_changing_the_loss_builds_everything_that_was_trained_with_it(anywhere: Checkout) -> None:
-    anywhere.edit(
+def test_changing_the_loss_builds_everything_that_was_trained_with_it(workplace_or_slow_clone: Checkout) -> None:
+    workplace_or_slow_clone.edit(
         "corelib/unlearning/objective.py",
         "return weight * distances.mean()",
         "return weight * distances.sum()",
     )
-    planned = anywhere.planned(*TINY)
+    planned = workplace_or_slow_clone.planned(*TINY)
     assert planned["unlearn"] == 4
     assert planned.keys() >= AFTER_UNLEARNING
     assert not planned.keys() & {"render_images", "train_pipeline", "train_classifier", "slice_images"}
 
 
-def test_changing_how_a_table_is_laid_out_trains_nothing(anywhere: Checkout) -> None:
-    anywhere.edit("corelib/reports/tables.py", 'header = ["Algorithm", *(f"', 'header = ["Method", *(f"')
-    assert anywhere.planned(*TINY) == {"tabulate": 1}
+def test_changing_how_a_table_is_laid_out_trains_nothing(workplace_or_slow_clone: Checkout) -> None:
+    workplace_or_slow_clone.edit("corelib/reports/tables.py", 'header = ["Algorithm", *(f"', 'header = ["Method", *(f"')
+    assert workplace_or_slow_clone.planned(*TINY) == {"tabulate": 1}
 
 
-def test_a_changed_guidance_scale_samples_anew_but_trains_nothing(anywhere: Checkout) -> None:
-    anywhere.edit("config/studies/tiny.yaml", "guidance_scale: 3.0", "guidance_scale: 4.0")
-    planned = anywhere.planned(*TINY)
+def test_a_changed_guidance_scale_samples_anew_but_trains_nothing(workplace_or_slow_clone: Checkout) -> None:
+    workplace_or_slow_clone.edit("config/studies/tiny.yaml", "guidance_scale: 3.0", "guidance_scale: 4.0")
+    planned = workplace_or_slow_clone.planned(*TINY)
     assert planned.keys() == AFTER_UNLEARNING | {"tabulate", "draw"}
 
 
-def test_a_table_that_was_changed_by_hand_is_put_together_again(either: Checkout) -> None:
-    table = either.folder / "results/tiny/table1.csv"
+def test_a_table_that_was_changed_by_hand_is_put_together_again(workplace_or_clone: Checkout) -> None:
+    table = workplace_or_clone.folder / "results/tiny/table1.csv"
     content = table.read_text()
     table.write_text(content.replace("CORE (ours)", "CORE (mine)"))
-    assert either.planned(*TINY) == {"tabulate": 1}
-    assert either.snakemake("--cores", "1", *TINY).returncode == 0
+    assert workplace_or_clone.planned(*TINY) == {"tabulate": 1}
+    assert workplace_or_clone.snakemake("--cores", "1", *TINY).returncode == 0
     assert table.read_text() == content
 
 
-def test_a_table_that_is_dated_tomorrow_is_put_together_again_all_the_same(anywhere: Checkout) -> None:
+def test_a_table_that_is_dated_tomorrow_is_put_together_again_all_the_same(workplace_or_slow_clone: Checkout) -> None:
     """The clock has been set back since. Snakemake refuses an output that is older than what it was made from."""
-    table = anywhere.folder / "results/tiny/table1.csv"
+    table = workplace_or_slow_clone.folder / "results/tiny/table1.csv"
     content = table.read_text()
     table.write_text(content.replace("CORE (ours)", "CORE (mine)"))
     tomorrow = time.time() + 86400
     for path in table.parent.iterdir():
         os.utime(path, (tomorrow, tomorrow))
-    assert anywhere.planned(*TINY) == {"tabulate": 1}
-    done = anywhere.snakemake("--cores", "1", *TINY)
+    assert workplace_or_slow_clone.planned(*TINY) == {"tabulate": 1}
+    done = workplace_or_slow_clone.snakemake("--cores", "1", *TINY)
     assert done.returncode == 0, done.stdout[-3000:]
     assert table.read_text() == content
-    assert anywhere.planned(*TINY) == {}
+    assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_a_study_of_two_lines_shares_every_run_it_does_not_change(anywhere: Checkout) -> None:
-    (anywhere.folder / "config/studies/faster.yaml").write_text("base: tiny\nmethods: {core: {learning_rate: 2e-3}}\n")
-    planned = anywhere.planned("results/faster/table1.csv")
+def test_a_study_of_two_lines_shares_every_run_it_does_not_change(workplace_or_slow_clone: Checkout) -> None:
+    (workplace_or_slow_clone.folder / "config/studies/faster.yaml").write_text(
+        "base: tiny\nmethods: {core: {learning_rate: 2e-3}}\n"
+    )
+    planned = workplace_or_slow_clone.planned("results/faster/table1.csv")
     assert planned == {rule: count for rule, count in CORES_RUNS.items() if rule != "draw"}
 
 
@@ -413,13 +419,15 @@ def cut_off(image: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut_off, Path.unlink])
-def test_images_that_are_not_as_rendered_are_rendered_again(damage: Callable[[Path], None], anywhere: Checkout) -> None:
-    world = next((anywhere.folder / "runs/images").iterdir())
+def test_images_that_are_not_as_rendered_are_rendered_again(
+    damage: Callable[[Path], None], workplace_or_slow_clone: Checkout
+) -> None:
+    world = next((workplace_or_slow_clone.folder / "runs/images").iterdir())
     damage(world / "images/Cobalt_Stripes/Circles/2.jpg")
     for stage in ("slices", "latents", "unlearning", "samples", "predictions", "fid", "cells"):
-        shutil.rmtree(anywhere.folder / "runs" / stage)
-    shutil.rmtree(anywhere.folder / "results")
-    planned = anywhere.planned(*TINY)
+        shutil.rmtree(workplace_or_slow_clone.folder / "runs" / stage)
+    shutil.rmtree(workplace_or_slow_clone.folder / "results")
+    planned = workplace_or_slow_clone.planned(*TINY)
     assert planned["render_images"] == 1
     assert "slice_images" in planned
 

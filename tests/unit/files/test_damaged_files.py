@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from support import records
 from support.checkout import REPOSITORY
-from support.timing import in_time
+from support.timing import time_limit
 
 from corelib.data.embeddings import EmbeddingCache
 from corelib.data.latents import LatentCache
@@ -311,7 +311,7 @@ def check(reader: Reader, path: Path, made: list[tuple[str, float, bytes]]) -> N
     logging.disable()
     try:
         path.write_bytes(edited(content, made))
-        with in_time():
+        with time_limit():
             reader.read(path)
     except reader.error as error:
         said = str(error)

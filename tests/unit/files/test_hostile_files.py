@@ -24,7 +24,7 @@ from PIL import Image, PngImagePlugin
 from support import records
 from support.checkout import REPOSITORY
 from support.small_world import FP32, finish, make_classifier, make_images, make_pipeline
-from support.timing import in_time
+from support.timing import time_limit
 
 from corelib.errors import ArtefactError, AssetError, ConfigurationError, UserError
 from corelib.files.hashing import sha256_of_path
@@ -490,7 +490,7 @@ def test_a_file_that_is_too_large_for_an_image_is_not_read(tmp_path: Path) -> No
 def test_reading_a_caption_takes_no_longer_if_it_is_long() -> None:
     named = caption_parser(["Amber"], ["Cats"], "Seed_Images")
     assert named("A Cats image in Amber style.") == ("Amber", "Cats")
-    with in_time(10):
+    with time_limit(10):
         assert named("a" + " " * 5000 + "image in" + " " * 5000) is None
         assert named("a " + "x image in " * 50_000) is None
 

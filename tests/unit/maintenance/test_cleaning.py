@@ -58,7 +58,7 @@ NO_RUNS = [
 
 @pytest.mark.parametrize("name", NO_RUNS)
 def test_files_that_are_not_runs_are_kept_and_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = hand_made.made("unlearning", "core")
+    run = hand_made.write_run("unlearning", "core")
     precious = put(RUNS / name)
     said = clean(capsys)
     assert (precious / "thesis.txt").exists() and not (RUNS / run).exists()
@@ -67,7 +67,7 @@ def test_files_that_are_not_runs_are_kept_and_named(name: str, capsys: pytest.Ca
 
 
 def test_a_link_is_kept_with_its_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = hand_made.made("unlearning", "core")
+    run = hand_made.write_run("unlearning", "core")
     shutil.move(RUNS / run, tmp_path / "elsewhere")
     (RUNS / run).symlink_to(tmp_path / "elsewhere")
     (RUNS / "fid").symlink_to(put(tmp_path / "fid"))
@@ -77,7 +77,7 @@ def test_a_link_is_kept_with_its_target(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_copy_of_a_run_under_another_name_stays(capsys: pytest.CaptureFixture[str]) -> None:
-    run = hand_made.made("unlearning", "core")
+    run = hand_made.write_run("unlearning", "core")
     digest = run.rpartition("-")[2]
     for copy in (f"unlearning/mine-{digest}", f"saliency/core-{digest}", "unlearning/core-0123456789ab"):
         shutil.copytree(RUNS / run, RUNS / copy)
@@ -87,7 +87,7 @@ def test_a_copy_of_a_run_under_another_name_stays(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("damaged", ["", "{}", "[]", '{"stage": 1, "settings": [], "slug": {}}'])
 def test_a_run_whose_specification_is_damaged_goes_only_by_its_whole_name(damaged: str) -> None:
-    run = hand_made.made("unlearning", "core")
+    run = hand_made.write_run("unlearning", "core")
     (RUNS / run / SPECIFICATION).write_text(damaged)
     assert listed() == []
     with pytest.raises(ConfigurationError, match="no run in runs has this name"):
@@ -96,7 +96,7 @@ def test_a_run_whose_specification_is_damaged_goes_only_by_its_whole_name(damage
 
 
 def test_a_file_beside_a_complete_runs_own_keeps_the_run(capsys: pytest.CaptureFixture[str]) -> None:
-    run = hand_made.made("unlearning", "core")
+    run = hand_made.write_run("unlearning", "core")
     (RUNS / run / "thesis.txt").write_text("precious")
     said = clean(capsys)
     assert f"{RUNS / run}/thesis.txt: not part of the run" in said and (RUNS / run / "thesis.txt").exists()
@@ -117,7 +117,7 @@ def test_what_a_killed_process_has_left_before_it_began_a_run_goes(capsys: pytes
 
 
 def test_an_unfinished_run_is_removed_and_named_unfinished(capsys: pytest.CaptureFixture[str]) -> None:
-    run = hand_made.planned("unlearning", "core")
+    run = hand_made.plan_run("unlearning", "core")
     (RUNS / run / "checkpoint.pt").touch()
     assert f"{RUNS / run}, not finished, planned 20" in clean(capsys)
     assert not (RUNS / run).exists()
@@ -126,8 +126,8 @@ def test_an_unfinished_run_is_removed_and_named_unfinished(capsys: pytest.Captur
 def test_what_a_product_in_results_was_made_of_stays_though_its_study_is_not_here(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    runs = hand_made.study(RESULTS / "gone")
-    other = hand_made.made("unlearning", "esd")
+    runs = hand_made.write_study(RESULTS / "gone")
+    other = hand_made.write_run("unlearning", "esd")
     said = clean(capsys)
     assert all((RUNS / name).exists() for name in runs.values()) and not (RUNS / other).exists()
     assert "no study that is here names them, but results/gone/figure2 and results/gone/table1 show them." in said
@@ -142,7 +142,7 @@ def test_what_a_product_in_results_was_made_of_stays_though_its_study_is_not_her
 @pytest.mark.parametrize("lost", ["table1.json", "table1.provenance.json"])
 @pytest.mark.parametrize("how", ["missing", "damaged"])
 def test_one_of_a_products_two_manifests_is_enough_to_keep_its_runs(lost: str, how: str) -> None:
-    hand_made.study(RESULTS / "gone")
+    hand_made.write_study(RESULTS / "gone")
     for file in (RESULTS / "gone").glob("figure2*"):
         file.unlink()
     path = RESULTS / "gone" / lost
@@ -152,7 +152,7 @@ def test_one_of_a_products_two_manifests_is_enough_to_keep_its_runs(lost: str, h
 
 
 def test_nothing_is_removed_while_the_runs_of_a_product_are_unknown() -> None:
-    hand_made.study(RESULTS / "gone")
+    hand_made.write_study(RESULTS / "gone")
     for file in ("table1.json", "table1.provenance.json"):
         (RESULTS / "gone" / file).write_text("{}")
     with pytest.raises(ArtefactError, match=r"results/gone/table1\.json: neither it nor its provenance record names"):
@@ -160,7 +160,7 @@ def test_nothing_is_removed_while_the_runs_of_a_product_are_unknown() -> None:
 
 
 def test_what_a_run_builds_on_is_found_by_its_digest_where_the_name_is_damaged() -> None:
-    runs = hand_made.study(RESULTS / "gone")
+    runs = hand_made.write_study(RESULTS / "gone")
     path = RUNS / runs["cells"] / SPECIFICATION
     content = read_json(path)
     content["builds_on"]["predictions"] = f"prediction3/{runs['predictions'].partition('/')[2]}"
@@ -169,7 +169,7 @@ def test_what_a_run_builds_on_is_found_by_its_digest_where_the_name_is_damaged()
 
 
 def test_runs_that_a_living_job_reads_are_kept() -> None:
-    runs = hand_made.study(RESULTS / "gone")
+    runs = hand_made.write_study(RESULTS / "gone")
     shutil.rmtree(RESULTS)
     (RUNS / runs["predictions"] / MANIFEST).unlink()
     elsewhere = Owner.of_this_process().model_copy(update={"host": "elsewhere"})
@@ -193,8 +193,11 @@ def test_snakemake_cannot_start_while_something_is_removed() -> None:
 
 
 def test_runs_are_called_by_whole_words_of_their_names() -> None:
-    core, other = hand_made.made("unlearning", "core-forget01"), hand_made.made("unlearning", "core_live-forget01")
-    ten = hand_made.made("unlearning", "core-forget010")
+    core, other = (
+        hand_made.write_run("unlearning", "core-forget01"),
+        hand_made.write_run("unlearning", "core_live-forget01"),
+    )
+    ten = hand_made.write_run("unlearning", "core-forget010")
     for called in ("core-forget01", "unlearning/core-forget01", f"runs/{core}/", core, core[:-5]):
         assert [run.path for run in unneeded_runs.runs_made_of([called])] == [RUNS / core], called
     assert [run.path for run in unneeded_runs.runs_made_of(["core"])] == sorted([RUNS / core, RUNS / ten])
@@ -205,9 +208,9 @@ def test_runs_are_called_by_whole_words_of_their_names() -> None:
 
 
 def test_a_run_is_removed_with_its_results_in_every_study() -> None:
-    runs = hand_made.study(RESULTS / "gone")
-    hand_made.shown(RESULTS, "table1", core=runs["cells"])
-    other = hand_made.study(RESULTS / "other", "esd")
+    runs = hand_made.write_study(RESULTS / "gone")
+    hand_made.write_product(RESULTS, "table1", core=runs["cells"])
+    other = hand_made.write_study(RESULTS / "other", "esd")
     found = [str(run.path) for run in unneeded_runs.runs_made_of([runs["unlearning"]])]
     manifests = ["results/gone/figure2.json", "results/gone/table1.json", "results/table1.json"]
     assert found[:3] == manifests  # and first, so that after an interruption no table shows a removed run

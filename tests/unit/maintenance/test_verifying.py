@@ -155,9 +155,9 @@ def test_a_missing_empty_or_replaced_file_of_any_kind_is_named(kinds: dict[str, 
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The names of the runs of a study in a working directory of its own, by stage."""
     monkeypatch.chdir(tmp_path)
-    found = hand_made.study(RESULTS / "mini")
-    hand_made.shown(RESULTS / "mini", "gate", cells=found["cells"])
-    hand_made.shown(RESULTS, "table1", core=found["cells"])
+    found = hand_made.write_study(RESULTS / "mini")
+    hand_made.write_product(RESULTS / "mini", "gate", cells=found["cells"])
+    hand_made.write_product(RESULTS, "table1", core=found["cells"])
     assert verify_results().faults == []
     return found
 
@@ -223,7 +223,7 @@ def test_what_is_unfinished_or_hidden_is_no_fault_and_what_belongs_to_nothing_is
     for name in (".table1.csv.x.csv", "table2.lease", "table2.attempts.json", "notes.txt"):
         (RESULTS / "mini" / name).touch()
     (RUNS / "backup/important").mkdir(parents=True)
-    hand_made.planned("unlearning", "begun")
+    hand_made.plan_run("unlearning", "begun")
     found = verify_results()
     assert found.faults == []
     assert found.others == [RUNS / "backup/important", RESULTS / "mini/notes.txt"]
@@ -266,7 +266,7 @@ def test_a_table_is_named_that_is_made_of_a_damaged_run_or_of_another_build_of_a
     ]
     model = RUNS / runs["unlearning"]
     (model / "made.txt").write_text("trained again")
-    hand_made.vouch(model / MANIFEST, model, runs["unlearning"], ["made.txt"], {})
+    hand_made.write_records(model / MANIFEST, model, runs["unlearning"], ["made.txt"], {})
     faults = verify_results().faults
     said = f"it was made with another build of the model {model} than the present one."
     assert f"results/mini/table1.json: table1: {said}" in faults and f"{RUNS / runs['samples']}: {said}" in faults
@@ -276,13 +276,13 @@ def test_a_table_of_two_studies_put_together_is_noticed(runs: dict[str, str]) ->
     """Its cells were rebuilt elsewhere, from another build of a model that is missing here."""
     cells = RUNS / runs["cells"]
     shutil.rmtree(RUNS / runs["unlearning"])
-    hand_made.vouch(cells / MANIFEST, cells, runs["cells"], ["made.txt"], {runs["unlearning"]: "another"})
+    hand_made.write_records(cells / MANIFEST, cells, runs["cells"], ["made.txt"], {runs["unlearning"]: "another"})
     said = f"it was made with another build of the model {RUNS / runs['unlearning']} than its core, {cells}."
     assert f"results/mini/table1.json: table1: {said}" in verify_results().faults
 
 
 def test_the_manifest_of_another_product_is_noticed(runs: dict[str, str]) -> None:
-    hand_made.shown(RESULTS / "mini", "table2", core=runs["cells"])
+    hand_made.write_product(RESULTS / "mini", "table2", core=runs["cells"])
     for ending in ("json", "provenance.json"):
         shutil.copy(RESULTS / f"mini/table2.{ending}", RESULTS / f"mini/table1.{ending}")
     assert "results/mini/table1.json: it is the manifest of table2, expected that of table1." in verify_results().faults

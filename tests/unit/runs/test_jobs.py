@@ -25,7 +25,7 @@ def toy(tmp_path: Path, request: pytest.FixtureRequest) -> Toy:
 
 def test_a_job_leaves_its_file_a_manifest_and_a_record_of_where_it_ran(toy: Toy) -> None:
     assert toy.run() == 0
-    assert toy.left() == MADE
+    assert toy.files() == MADE
     record = json.loads((toy.folder / "manifest.provenance.json").read_text())
     assert record["manifest"] == json.loads((toy.folder / "manifest.json").read_text())
     assert record["began"] < record["finished"] and record["wall_seconds"] >= 0
@@ -43,7 +43,7 @@ def test_a_clock_that_is_set_back_makes_no_job_end_before_it_began(toy: Toy) -> 
 def test_partial_files_of_a_killed_attempt_are_removed_by_the_next(toy: Toy) -> None:
     (toy.folder / ".made.txt.0123.txt").write_text("half")
     assert toy.run() == 0
-    assert toy.left() == MADE
+    assert toy.files() == MADE
     assert ".made.txt.0123.txt: partial file of an earlier attempt; removed" in toy.log
 
 
@@ -139,7 +139,7 @@ def test_a_run_made_with_another_build_of_a_model_is_rebuilt(toy: Toy) -> None:
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_earlier_attempts_are_recorded(toy: Toy) -> None:
     """An interrupted attempt may have used another device, and has a cost."""
-    job = toy.in_the_middle()
+    job = toy.start_writing()
     job.kill()
     job.wait(60)
     (toy.folder / "checkpoint.pt").touch()
@@ -154,19 +154,19 @@ def test_earlier_attempts_are_recorded(toy: Toy) -> None:
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_the_second_of_two_jobs_for_one_run_waits_and_computes_nothing(toy: Toy) -> None:
-    first, second = toy.in_the_middle(), toy.start()
-    toy.waits_for(lambda: "waiting for its result, or for its end" in toy.log)
+    first, second = toy.start_writing(), toy.start()
+    toy.wait_until(lambda: "waiting for its result, or for its end" in toy.log)
     (toy.place / "go").touch()
     assert (first.wait(60), second.wait(60)) == (0, 0)
     assert toy.attempts == 1
     assert "already complete (by" in toy.log
-    assert toy.left() == MADE
+    assert toy.files() == MADE
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_a_log_that_is_deleted_under_a_living_job_is_made_anew(toy: Toy) -> None:
     """Snakemake deletes it when it starts another job for the run."""
-    job = toy.in_the_middle()
+    job = toy.start_writing()
     (toy.place / "logs/toy.log").unlink()
     (toy.place / "go").touch()
     assert job.wait(60) == 0
@@ -176,36 +176,36 @@ def test_a_log_that_is_deleted_under_a_living_job_is_made_anew(toy: Toy) -> None
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_a_job_that_has_lost_its_run_takes_the_result_of_the_one_that_has_it(toy: Toy) -> None:
     """For example, its node was cut off. If it failed, Snakemake would delete the manifest of the other job."""
-    job = toy.in_the_middle()
+    job = toy.start_writing()
     lease = toy.folder / "manifest.lease"
     heir = Owner.of_this_process().model_copy(update={"nonce": "the heir"})
     lease.write_text(owner_as_json(heir))  # this process, so it is alive
-    toy.waits_for(lambda: "lost to process" in toy.log and "waiting for its result" in toy.log)
+    toy.wait_until(lambda: "lost to process" in toy.log and "waiting for its result" in toy.log)
     (toy.place / "go").touch()
     lease.unlink()
     assert job.wait(60) == 0
-    assert toy.left() == MADE
+    assert toy.files() == MADE
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 @pytest.mark.parametrize("asking", [signal.SIGTERM, signal.SIGINT], ids=lambda asking: asking.name)
 def test_a_terminated_job_leaves_no_partial_files(asking: signal.Signals, toy: Toy) -> None:
-    job = toy.in_the_middle()
+    job = toy.start_writing()
     job.send_signal(asking)
     assert job.wait(30) == INTERRUPTED_STATUS
-    assert toy.left() == UNFINISHED
+    assert toy.files() == UNFINISHED
     assert f"received {asking.name}" in toy.log
     assert "Traceback" not in toy.log
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_a_job_whose_predecessor_was_killed_does_not_wait_for_it(toy: Toy) -> None:
-    killed = toy.in_the_middle()
+    killed = toy.start_writing()
     killed.kill()
     killed.wait()
-    assert "manifest.lease" in toy.left()
+    assert "manifest.lease" in toy.files()
     again = toy.start()
-    toy.waits_for(lambda: toy.attempts == 2)
+    toy.wait_until(lambda: toy.attempts == 2)
     again.terminate()
     assert again.wait(30) == INTERRUPTED_STATUS
 
@@ -214,4 +214,4 @@ def test_a_job_whose_predecessor_was_killed_does_not_wait_for_it(toy: Toy) -> No
 def test_a_bug_ends_in_its_traceback_at_the_end_of_the_log(toy: Toy) -> None:
     assert toy.run() == 1
     assert toy.log.rstrip().endswith("ValueError: a bug")
-    assert toy.left() == UNFINISHED
+    assert toy.files() == UNFINISHED

@@ -129,7 +129,7 @@ def test_an_owner_that_lacks_something_is_nobody(tmp_path: Path) -> None:
 def test_a_damaged_record_accuses_no_file_that_it_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody can tell which files it had named."""
     monkeypatch.chdir(tmp_path)
-    folder = RUNS / hand_made.study(RESULTS / "mini")["samples"]
+    folder = RUNS / hand_made.write_study(RESULTS / "mini")["samples"]
     for name in ("batches/00000.json", "shards/0000-of-0002.json", "manifest.json"):
         path = folder / name
         content = path.read_text()

@@ -108,7 +108,7 @@ def test_a_variable_that_a_start_up_file_sets_again_stops_the_job_with_one_sente
     toy.set_again = {"OMP_DYNAMIC": "true"}
     assert toy.run() == 1
     assert "Error: environment: OMP_DYNAMIC is 'true', expected no such variable in a job" in toy.log
-    assert "Traceback" not in toy.log and toy.left() == {"specification.json"}
+    assert "Traceback" not in toy.log and toy.files() == {"specification.json"}
 
 
 TRAINING = """

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.checkout import REPOSITORY
-from support.timing import in_time
+from support.timing import time_limit
 
 from corelib.errors import ConfigurationError
 from corelib.files.json_files import read_json, write_json
@@ -39,7 +39,7 @@ many_files = settings(max_examples=200, deadline=None, suppress_health_check=lis
 
 def planned_or_refused(name: str, folder: Path) -> Study | str:
     """The study, after all its products are planned, or the sentence with which it is refused."""
-    with in_time():
+    with time_limit():
         try:
             study = load_study(name, folder)
             shipped = load_shipped(CONFIGURATION) if study.takes_shipped_world else None
@@ -187,7 +187,7 @@ STYLES = f"world: {{styles: [{', '.join(f's{number}' for number in range(2_000))
     ids=["seeds", "tasks", "images", "styles"],
 )
 def test_a_short_file_cannot_request_more_images_than_the_maximum(folder: Path, content: str, expected: str) -> None:
-    with in_time(10):
+    with time_limit(10):
         answer = answer_to(folder, f"base: mini\n{content}\n".encode())
     assert isinstance(answer, str)
     assert expected in answer
@@ -262,7 +262,7 @@ def test_hundreds_of_damaged_files_are_studies_or_sentences(folder: Path, made: 
 @few
 @given(st.binary(max_size=300) | st.lists(st.sampled_from(MARKS) | st.binary(max_size=3), max_size=40).map(b"".join))
 def test_any_bytes_are_values_or_one_reason(content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(suffix=".yaml") as file, in_time():
+    with tempfile.NamedTemporaryFile(suffix=".yaml") as file, time_limit():
         file.write(content)
         file.flush()
         with suppress(UnreadableYaml):

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from support.checkout import REPOSITORY
-from support.small_world import PROMPTS, make_material, unlearning_settings
+from support.small_world import PROMPTS, make_small_world, unlearning_settings
 
 from corelib.data.latents import preprocess
 from corelib.models.delta import DELTA_FILE
@@ -131,10 +131,12 @@ def test_a_switch_changes_the_settings_of_its_stages(
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, torch.Tensor]]:
     """Train a few steps in the small world; the delta's tensors."""
-    material = make_material(tmp_path_factory.mktemp("material"))
+    small_world = make_small_world(tmp_path_factory.mktemp("material"))
 
     def train(objective: Any, **changes: Any) -> dict[str, torch.Tensor]:
-        inputs: dict[str, Manifest] = {role: material[role] for role in ("pipeline", "slice", "latents", "embeddings")}
+        inputs: dict[str, Manifest] = {
+            role: small_world[role] for role in ("pipeline", "slice", "latents", "embeddings")
+        }
         work = StageContext(tmp_path_factory.mktemp("run"), "digest", inputs, checkpoint_seconds=1e9)
         AcceleratorState._reset_state(reset_partial_state=True)  # a job is a process, and has one precision
         unlearn(unlearning_settings(objective, **changes), work)
