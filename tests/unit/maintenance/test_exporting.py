@@ -19,7 +19,7 @@ from corelib.unlearning.trainer import unlearn
 PAPER = load_study("paper", REPOSITORY / "config")
 
 
-def test_an_exported_model_has_the_papers_scheduler_whatever_the_base_models_file_says(
+def test_an_exported_model_has_the_papers_scheduler_even_if_the_base_model_has_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_world = make_small_world(tmp_path / "material")
@@ -32,12 +32,12 @@ def test_an_exported_model_has_the_papers_scheduler_whatever_the_base_models_fil
     monkeypatch.setattr(run_export, "read_input", lambda *_: small_world["pipeline"])
     run_export.export_model("core", tmp_path / "exported")
     written = json.loads((tmp_path / "exported/scheduler/scheduler_config.json").read_text())
-    said = PAPER.sampling.scheduler.model_dump(exclude={"steps", "eta"})
-    assert {key: written[key] for key in said} == said
+    expected = PAPER.sampling.scheduler.model_dump(exclude={"steps", "eta"})
+    assert {key: written[key] for key in expected} == expected
     assert isinstance(DDIMScheduler.from_pretrained(tmp_path / "exported/scheduler"), DDIMScheduler)
 
 
-def test_where_there_is_no_run_at_all_an_export_says_how_to_get_one(
+def test_without_any_run_the_error_of_an_export_says_how_to_build_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
