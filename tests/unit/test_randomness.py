@@ -1,4 +1,4 @@
-"""Streams of draws: what a seed decides, and that no two draws that meet have one stream."""
+"""Streams of random numbers: how a seed selects one, and that related draws never share one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from corelib.unlearning.training_data import TrainingData
 
 CONFIGURATION = REPOSITORY / "config"
 STREAMS = 2**32
-"""What torch's generator on the CPU makes of a seed."""
+"""Number of streams of torch's CPU generator, which uses the lowest 32 bits of a seed."""
 
 Address = tuple[str | int, ...]
 
@@ -29,7 +29,7 @@ def stream_of(address: Address) -> int:
     return seed_of(*address) % STREAMS
 
 
-def test_a_seed_has_63_bits_and_a_stream_is_chosen_by_the_lowest_32() -> None:
+def test_a_seed_has_63_bits_and_the_lowest_32_select_the_stream() -> None:
     seeds = [seed_of("a", number) for number in range(2000)]
     assert 2**62 < max(seeds) < 2**63
     first = torch.randn(5, generator=torch.Generator().manual_seed(seeds[0]))
@@ -68,14 +68,14 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Addre
     ]
 
 
-def test_no_two_images_of_the_paper_have_one_noise() -> None:
+def test_no_two_images_of_the_paper_share_their_noise() -> None:
     grid = Plan("paper", load_study("paper", CONFIGURATION), load_published(CONFIGURATION)).grid_of_all_tasks()
     assert len(grid) == 1140
     assert len({stream_of(("image", seed, style, object_)) for style, object_, seed in grid}) == len(grid)
 
 
-def test_no_two_draws_of_near_training_steps_have_one_stream(addresses: list[tuple[int, Address]]) -> None:
-    """As many pairs as 2^32 streams make likely do, far apart; the docstring of `seed_of` has these numbers."""
+def test_no_two_draws_of_nearby_training_steps_share_a_stream(addresses: list[tuple[int, Address]]) -> None:
+    """Some distant steps share one, as is likely with 2^32 streams; the docstring of `seed_of` has these numbers."""
     steps: defaultdict[int, list[int]] = defaultdict(list)
     for step, address in addresses:
         steps[stream_of(address)].append(step)

@@ -23,7 +23,7 @@ def toy(tmp_path: Path, request: pytest.FixtureRequest) -> Toy:
     return toy_at(tmp_path, getattr(request, "param", "works"))
 
 
-def test_a_job_leaves_its_file_a_manifest_and_a_record_of_where_it_ran(toy: Toy) -> None:
+def test_a_job_writes_its_file_a_manifest_and_a_provenance_record(toy: Toy) -> None:
     assert toy.run() == 0
     assert toy.files() == MADE
     record = json.loads((toy.folder / "manifest.provenance.json").read_text())
@@ -34,7 +34,7 @@ def test_a_job_leaves_its_file_a_manifest_and_a_record_of_where_it_ran(toy: Toy)
 
 
 @pytest.mark.parametrize("toy", ["sets the clock back"], indirect=True)
-def test_a_clock_that_is_set_back_makes_no_job_end_before_it_began(toy: Toy) -> None:
+def test_the_wall_time_is_positive_even_if_the_clock_is_set_back(toy: Toy) -> None:
     assert toy.run() == 0
     record = json.loads((toy.folder / "manifest.provenance.json").read_text())
     assert record["finished"] < record["began"] and 0 <= record["wall_seconds"] < 60
@@ -59,7 +59,7 @@ def test_a_complete_run_is_not_computed_again(toy: Toy) -> None:
     assert "1 CPU thread(s), python 3" in toy.log and "done in" in toy.log  # the log of the job that completed the run
 
 
-def test_a_damaged_file_is_made_again(toy: Toy) -> None:
+def test_a_damaged_file_is_rebuilt(toy: Toy) -> None:
     assert toy.run() == 0
     (toy.folder / "made.txt").write_text("hole")
     (toy.folder / "manifest.json").unlink()
@@ -79,7 +79,7 @@ def test_a_partial_record_or_one_of_another_run_is_ignored(toy: Toy) -> None:
         assert toy.attempts == before + 1
 
 
-def test_a_changed_file_of_the_provenance_record_is_written_again(toy: Toy) -> None:
+def test_a_damaged_file_of_the_provenance_record_is_rebuilt(toy: Toy) -> None:
     assert toy.run() == 0
     path = toy.folder / "manifest.provenance.json"
     record = json.loads(path.read_text())
@@ -102,7 +102,7 @@ def test_an_edited_provenance_record_is_ignored(toy: Toy) -> None:
     assert toy.attempts == 2 and has_its_seal(json.loads(path.read_text()))
 
 
-def test_a_specification_is_refused_when_what_its_digest_does_not_cover_has_changed(toy: Toy) -> None:
+def test_a_specification_with_an_edit_that_its_digest_does_not_cover_is_refused(toy: Toy) -> None:
     path = toy.folder / "specification.json"
     path.write_text(path.read_text().replace('"checkpoint_seconds": 1.0', '"checkpoint_seconds": 9.0'))
     assert toy.run() == 1
@@ -164,7 +164,7 @@ def test_the_second_of_two_jobs_for_one_run_waits_and_computes_nothing(toy: Toy)
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
-def test_a_log_that_is_deleted_under_a_living_job_is_made_anew(toy: Toy) -> None:
+def test_a_log_that_is_deleted_during_a_job_is_written_again(toy: Toy) -> None:
     """Snakemake deletes it when it starts another job for the run."""
     job = toy.start_writing()
     (toy.place / "logs/toy.log").unlink()
@@ -174,12 +174,12 @@ def test_a_log_that_is_deleted_under_a_living_job_is_made_anew(toy: Toy) -> None
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
-def test_a_job_that_has_lost_its_run_takes_the_result_of_the_one_that_has_it(toy: Toy) -> None:
-    """For example, its node was cut off. If it failed, Snakemake would delete the manifest of the other job."""
+def test_a_job_that_lost_its_lease_uses_the_result_of_the_new_owner(toy: Toy) -> None:
+    """For example, its node was cut off. If the job failed, Snakemake would delete the manifest of the other job."""
     job = toy.start_writing()
     lease = toy.folder / "manifest.lease"
-    heir = Owner.of_this_process().model_copy(update={"nonce": "the heir"})
-    lease.write_text(owner_as_json(heir))  # this process, so it is alive
+    new_owner = Owner.of_this_process().model_copy(update={"nonce": "the heir"})
+    lease.write_text(owner_as_json(new_owner))  # its owner is this process, which is alive
     toy.wait_until(lambda: "lost to process" in toy.log and "waiting for its result" in toy.log)
     (toy.place / "go").touch()
     lease.unlink()
@@ -188,13 +188,13 @@ def test_a_job_that_has_lost_its_run_takes_the_result_of_the_one_that_has_it(toy
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
-@pytest.mark.parametrize("asking", [signal.SIGTERM, signal.SIGINT], ids=lambda asking: asking.name)
-def test_a_terminated_job_leaves_no_partial_files(asking: signal.Signals, toy: Toy) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT], ids=lambda sent: sent.name)
+def test_a_terminated_job_leaves_no_partial_files(sent: signal.Signals, toy: Toy) -> None:
     job = toy.start_writing()
-    job.send_signal(asking)
+    job.send_signal(sent)
     assert job.wait(30) == INTERRUPTED_STATUS
     assert toy.files() == UNFINISHED
-    assert f"received {asking.name}" in toy.log
+    assert f"received {sent.name}" in toy.log
     assert "Traceback" not in toy.log
 
 
@@ -211,7 +211,7 @@ def test_a_job_whose_predecessor_was_killed_does_not_wait_for_it(toy: Toy) -> No
 
 
 @pytest.mark.parametrize("toy", ["fails"], indirect=True)
-def test_a_bug_ends_in_its_traceback_at_the_end_of_the_log(toy: Toy) -> None:
+def test_the_log_of_a_bug_ends_with_the_traceback(toy: Toy) -> None:
     assert toy.run() == 1
     assert toy.log.rstrip().endswith("ValueError: a bug")
     assert toy.files() == UNFINISHED

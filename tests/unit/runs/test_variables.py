@@ -30,8 +30,8 @@ def treated(wanted: str) -> list[str]:
 
 
 def fixed() -> dict[str, str]:
-    said = {names[0]: treatment for names, _, treatment in rows() if treatment.startswith("fixed: ")}
-    return {name: treatment.removeprefix("fixed: ").strip("`") for name, treatment in said.items()}
+    treatments = {names[0]: treatment for names, _, treatment in rows() if treatment.startswith("fixed: ")}
+    return {name: treatment.removeprefix("fixed: ").strip("`") for name, treatment in treatments.items()}
 
 
 def cleared_names() -> list[str]:
@@ -60,7 +60,7 @@ print(subprocess.run(["env", "-0"], capture_output=True, text=True).stdout)
 """
 
 
-def test_a_process_that_the_snakefile_starts_has_every_variable_as_the_page_says() -> None:
+def test_a_process_that_the_snakefile_starts_has_the_variables_that_the_page_describes() -> None:
     kept, chosen = dict.fromkeys(treated("kept"), "7"), dict.fromkeys(treated("recorded"), "")
     users = dict.fromkeys([*cleared_names(), *fixed()], "user") | kept | chosen
     done = Checkout(REPOSITORY).python("-c", PROBE, json.dumps(users))
@@ -73,7 +73,7 @@ def test_a_process_that_the_snakefile_starts_has_every_variable_as_the_page_says
 
 
 @pytest.mark.parametrize("name", cleared_names())
-def test_a_job_refuses_a_variable_that_has_come_back(name: str) -> None:
+def test_a_job_refuses_a_cleared_variable_that_is_set_again(name: str) -> None:
     prepare_environment(variables := {"PATH": "/bin"}, REPOSITORY)
     check_variables(variables)
     with pytest.raises(ConfigurationError, match=re.escape(f"{name} is 'here again', expected no such variable")):
@@ -81,7 +81,7 @@ def test_a_job_refuses_a_variable_that_has_come_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FIXED))
-def test_a_job_refuses_another_value_of_a_variable_that_is_fixed(name: str) -> None:
+def test_a_job_refuses_another_value_of_a_fixed_variable(name: str) -> None:
     prepare_environment(variables := {name: "other"}, REPOSITORY)
     assert variables[name] == FIXED[name]
     with pytest.raises(ConfigurationError, match=f"{name} is 'other', expected {FIXED[name]}"):
@@ -119,9 +119,7 @@ torch.nn.Conv2d(3, 32, 3)(torch.zeros(16, 3, 32, 32)).sum().backward()
 
 
 @pytest.mark.parametrize("variable", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}], ids=str)
-def test_a_limit_of_threads_in_the_users_shell_does_not_make_a_job_wait_forever(
-    variable: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_limit_of_threads_in_the_users_shell_does_not_block_a_job(variable: dict[str, str], tmp_path: Path) -> None:
     toy: Toy = toy_at(tmp_path, meanwhile=TRAINING)
     toy.variables = variable
     assert toy.run() == 0, toy.log

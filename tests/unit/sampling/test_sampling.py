@@ -65,7 +65,7 @@ def sampled(
     shards: int = 1,
     order: list[int] | None = None,
 ) -> dict[str, str]:
-    """Sample a run; the sha256 of every image by name."""
+    """Sample a run, and return the sha256 of every image by name."""
     folder.mkdir(exist_ok=True)
     work = StageContext(folder, "digest", small_world)
     for shard in order or range(shards):
@@ -110,13 +110,13 @@ def test_an_interrupted_shard_resumes_and_samples_only_missing_batches(
     sampled_batches: list[int] = []
     sample = Sampler.sample
 
-    def dying(self: Sampler, number: int, images: Any) -> None:
+    def interrupted(self: Sampler, number: int, images: Any) -> None:
         if len(sampled_batches) == 2:
             raise KeyboardInterrupt
         sampled_batches.append(number)
         sample(self, number, images)
 
-    monkeypatch.setattr(Sampler, "sample", dying)
+    monkeypatch.setattr(Sampler, "sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sampled(samples_settings(GRID), tmp_path, small_world)
     monkeypatch.setattr(
@@ -138,7 +138,7 @@ def test_a_damaged_image_is_sampled_again(
     assert sampled(samples_settings(GRID), tmp_path, small_world) == undisturbed
 
 
-def test_the_images_of_one_run_are_of_one_build_of_its_model(
+def test_images_from_different_builds_of_a_model_are_not_gathered(
     undisturbed: dict[str, str], small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
     """A delta may be trained again, with other bits, after some shards of its images have been sampled."""
@@ -155,7 +155,7 @@ def test_the_images_of_one_run_are_of_one_build_of_its_model(
     assert {path.name: sha256_of_path(path) for path in (tmp_path / IMAGES).glob("*.jpg")} == undisturbed
 
 
-def test_another_batch_size_differs_by_rounding_only(small_world: dict[str, Manifest], tmp_path: Path) -> None:
+def test_another_batch_size_changes_images_only_by_rounding(small_world: dict[str, Manifest], tmp_path: Path) -> None:
     work = StageContext(tmp_path, "digest", small_world)
     images = [GRID[0], GRID[3]]
     pair = Sampler(samples_settings(GRID, batch=2), work).images_of(images)
@@ -199,7 +199,7 @@ def test_a_delta_changes_the_images(
 
 
 class Failing(torch.nn.Module):
-    """A decoder whose images are all one value."""
+    """A decoder whose images have a single value."""
 
     def __init__(self, decoder: torch.nn.Module, value: float) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class Failing(torch.nn.Module):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 7.0])
-def test_constant_and_non_finite_images_are_flagged_or_for_the_original_model_an_error(
+def test_constant_and_non_finite_images_are_flagged_and_an_error_for_the_original_model(
     value: float, small_world: dict[str, Manifest], delta: Manifest, tmp_path: Path
 ) -> None:
     settings = samples_settings(GRID[:2])
@@ -282,7 +282,9 @@ def test_a_base_model_that_changed_after_its_adoption_is_refused(
         BaseModel(read_manifest(moved / MANIFEST)).unet()
 
 
-def test_noise_within_a_trajectory_is_addressed_too(small_world: dict[str, Manifest], tmp_path: Path) -> None:
+def test_noise_within_a_trajectory_does_not_depend_on_the_batch(
+    small_world: dict[str, Manifest], tmp_path: Path
+) -> None:
     content = samples_settings(GRID).model_dump()
     content["sampling"]["scheduler"]["eta"] = 1.0
     sampler = Sampler(SamplesStage.model_validate(content), StageContext(tmp_path, "digest", small_world))
@@ -292,7 +294,7 @@ def test_noise_within_a_trajectory_is_addressed_too(small_world: dict[str, Manif
     assert not torch.allclose(one, deterministic, atol=1e-3)
 
 
-def test_only_cross_attention_is_taken_from_a_delta(delta: Manifest) -> None:
+def test_a_delta_contains_only_cross_attention(delta: Manifest) -> None:
     from safetensors.torch import load_file
 
     assert all(CROSS_ATTENTION in name for name in load_file(delta.file(DELTA_FILE)))

@@ -228,7 +228,7 @@ EQUATIONS = {
 
 
 def computed(objective: Objective, point: tuple[Linear, Linear, Side, Side], reduction: str = "sum") -> ByHand:
-    """The library's loss and gradients at the same point."""
+    """The loss and gradients of the library at the same point."""
     student, teacher, f, r = point
     trained, frozen = Differentiable(student), Differentiable(teacher)
     batch = Batch(f.pairs(with_anchor=True), r.pairs(with_anchor=False) if objective.retain else None)
@@ -280,7 +280,7 @@ def test_the_reduction_is_one_factor_of_the_whole_loss(
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_a_norm_of_0_has_a_gradient(reduction: str, point: tuple[Linear, Linear, Side, Side]) -> None:
-    """It occurs if the alternative concept is the model's own: the gradient is the subgradient 0, not NaN."""
+    """A norm of 0 occurs if the target is the student's own prediction. The gradient is the subgradient 0, not NaN."""
     target = {"kind": "frozen_model", "prompt": "own"}
     objective = with_unlearn(PAPER.methods["ca_noise"].objective, distance="norm", target=target)
     objective = objective.model_copy(update={"retain": None})
@@ -341,8 +341,8 @@ def pair_by_pair(method: str, point: tuple[Linear, Linear, Side, Side], weights:
 
 
 @pytest.mark.parametrize(("alpha_bar", "expected"), [(0.0, 1.0), (1e-12, 1.0), (0.5, 1.0), (10 / 11, 0.5), (1.0, 0.0)])
-def test_min_snr_is_a_number_at_every_noise_level(alpha_bar: float, expected: float) -> None:
-    """Including pure noise and no noise; at an SNR of 10 and with gamma 5 it is one half."""
+def test_min_snr_is_finite_at_every_noise_level(alpha_bar: float, expected: float) -> None:
+    """The levels include pure noise and no noise; at an SNR of 10 and with gamma 5, the weight is one half."""
     weight = UnlearnTerm.model_validate(
         PAPER.methods["ca_noise"].objective.unlearn.model_dump()
         | {"weight": {"kind": "min_snr", "scale": 1.0, "gamma": 5.0}}
@@ -389,7 +389,7 @@ def test_a_target_through_both_branches_adds_the_gradient_of_the_target(
     assert not np.allclose(result.b, salun(*point).b), "detached and through both branches must differ"
 
 
-def test_the_norm_is_the_root_of_the_squared_norm(point: tuple[Linear, Linear, Side, Side]) -> None:
+def test_the_distance_norm_is_the_root_of_the_squared_norm(point: tuple[Linear, Linear, Side, Side]) -> None:
     objective = with_unlearn(PAPER.methods["ca_noise"].objective, distance="norm")
     student, _, f, r = point
     expected = ByHand.zero()

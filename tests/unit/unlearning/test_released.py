@@ -1,4 +1,4 @@
-"""Differences of the baselines' released code: sampled x_t, generated anchors, keys and values alone."""
+"""Features of the baselines' released code: sampled x_t, generated anchors, training of keys and values only."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]
     }
 
 
-def material_of(inputs: Mapping[str, Manifest], settings: Any) -> TrainingData:
+def training_data(inputs: Mapping[str, Manifest], settings: Any) -> TrainingData:
     alphas = BaseModel(inputs["pipeline"]).scheduler().alphas_cumprod
     return TrainingData(inputs, settings.wording, alphas, torch.device("cpu"))
 
@@ -97,7 +97,7 @@ class Linear:
 def by_hand(
     images: SampledImages, level: int, alphas: torch.Tensor, noise: torch.Tensor, own: torch.Tensor
 ) -> torch.Tensor:
-    """DDIM from its equation (12) with sigma 0, down to the noise level of the `level`-th of the steps."""
+    """DDIM by its equation (12) with sigma 0, down to the noise level of the step with the number `level`."""
     ratio = 1000 // images.steps
     noisy = noise
     for step in range(images.steps - 1, level, -1):
@@ -135,9 +135,9 @@ def test_the_model_in_training_samples_and_gets_no_gradient_from_it(small_world:
     settings = unlearning_settings(PAPER.methods["esd_released"].objective, candidates={"Amber": [""]}, batch=1)
     base = BaseModel(small_world["pipeline"])
     models = StudentAndTeacher(base.unet(), settings.trained, Device(FP32, 1))
-    data = material_of(small_world, settings)
+    data = training_data(small_world, settings)
     batches = Batches(settings, data, PartialSampler(models.student, base.scheduler(), data.empty_prompts))
-    # a step that stops part of the way
+    # a step at which sampling stops halfway
     step = next(step for step in range(50) if int(batches.at(step).forget.timesteps) < 500)
     before = batches.at(step).forget
     assert not before.noisy.requires_grad
@@ -145,14 +145,14 @@ def test_the_model_in_training_samples_and_gets_no_gradient_from_it(small_world:
         for parameter in models.trained.values():
             parameter.add_(0.05 * torch.randn_like(parameter))
     after = batches.at(step).forget
-    assert not torch.allclose(before.noisy, after.noisy), "it is the current model that samples"
+    assert not torch.allclose(before.noisy, after.noisy), "the current model samples"
     assert torch.equal(before.timesteps, after.timesteps)
 
 
 def test_training_on_sampled_images_does_not_depend_on_the_base_models_scheduler(
     small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
-    """Options that the file of another scheduler lacks would be diffusers' defaults, and not settings of the run."""
+    """Otherwise, options that the scheduler's file lacks would be diffusers' defaults and not settings of the run."""
     settings = unlearning_settings(PAPER.methods["esd_released"].objective, candidates={"Amber": [""]}, batch=1)
     trained = []
     for name, pipeline in (
@@ -169,7 +169,7 @@ def test_training_on_sampled_images_does_not_depend_on_the_base_models_scheduler
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_the_switches_of_sampled_images_are_those_of_the_released_sampler(switch: str) -> None:
+def test_the_options_of_sampled_images_are_those_of_the_released_sampler(switch: str) -> None:
     """CompVis' DDIM: timesteps from 1 at equal distances, x_0 as it is predicted, no step to a clean image."""
     images = PAPER.methods["esd_released"].objective.unlearn.images
     assert isinstance(images, SampledImages) and images.switches[switch] == SWITCHES[switch]
@@ -201,19 +201,19 @@ def test_latents_of_generated_images_are_those_of_the_sampled_files(small_world:
         torch.testing.assert_close(cache.draw([pair], torch.zeros(1, *cache.shape)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_generated_images_are_of_the_anchor_and_prompted_with_the_forget_concept(
+def test_generated_images_show_the_anchor_and_are_prompted_with_the_forget_concept(
     small_world: dict[str, Manifest],
 ) -> None:
     generated = unlearning_settings(PAPER.methods["ca_released"].objective)
     real = unlearning_settings(PAPER.methods["ca_model"].objective)
-    batches = [Batches(settings, material_of(small_world, settings), None) for settings in (generated, real)]  # type: ignore[arg-type]
+    batches = [Batches(settings, training_data(small_world, settings), None) for settings in (generated, real)]  # type: ignore[arg-type]
     one, other = (batch.at(0).forget for batch in batches)
     assert torch.equal(one.own, other.own) and torch.equal(one.anchor, other.anchor)
     assert torch.equal(one.noise, other.noise) and torch.equal(one.timesteps, other.timesteps)
     assert not torch.allclose(one.noisy, other.noisy)
 
 
-# Keys and values alone
+# Training of keys and values only
 
 
 @pytest.mark.parametrize("method", RELEASED)
@@ -233,7 +233,7 @@ def test_exactly_the_trained_tensors_change(method: str, small_world: dict[str, 
         assert all(".attn2.to_k." in name or ".attn2.to_v." in name for name in changed)
 
 
-def test_a_delta_of_keys_and_values_is_not_taken_for_one_of_all_cross_attention(
+def test_a_delta_of_keys_and_values_is_not_loaded_as_one_of_all_cross_attention(
     small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
     from safetensors import safe_open
@@ -251,11 +251,11 @@ def test_a_delta_of_keys_and_values_is_not_taken_for_one_of_all_cross_attention(
         load_delta(tmp_path / "wrong.safetensors", base.unet(), base.unet_sha256)
 
 
-# In the paper's study
+# The paper's study
 
 
 @pytest.mark.parametrize("method", RELEASED)
-def test_a_released_variant_has_the_rate_batch_and_length_of_its_paper_form(method: str) -> None:
+def test_a_released_variant_has_the_rate_batch_and_length_of_the_method_in_the_paper(method: str) -> None:
     variant, paper = PAPER.methods[method], PAPER.methods[{"ca_released": "ca_model"}.get(method, method[:-9])]
     assert (variant.learning_rate, variant.batch) == (paper.learning_rate, paper.batch)
     assert all(paper.length[task] == length for task, length in variant.length.items())
@@ -290,7 +290,7 @@ def test_equation_8_with_an_empty_base_is_the_released_codes_loss(small_world: d
     settings = unlearning_settings(objective, candidates={"Amber": [""]}, batch=1)
     base = BaseModel(small_world["pipeline"])
     models = StudentAndTeacher(base.unet(), "cross_attention", Device(FP32, 1))
-    data = material_of(small_world, settings)
+    data = training_data(small_world, settings)
     batch = Batches(settings, data, PartialSampler(models.student, base.scheduler(), data.empty_prompts)).at(3)
     batch = replace(batch, forget=replace(batch.forget, timesteps=torch.tensor([371])))
     loss = compute_loss(objective, models.student, models.teacher, batch, "mean")

@@ -89,7 +89,7 @@ def test_the_mask_equals_one_computed_pair_by_pair(
     assert found.keys() == trained.keys()
     agreeing = sum(int((found[name].numpy() == (trained[name] >= threshold)).sum()) for name in found)
     close = sum(int((np.abs(magnitude / threshold - 1) < 1e-4).sum()) for magnitude in magnitudes.values())
-    assert close < 0.002 * len(ranked)  # only these may fall on the other side by rounding
+    assert close < 0.002 * len(ranked)  # rounding may move only these across the threshold
     weights = sum(magnitude.size for magnitude in trained.values())
     assert agreeing >= weights - close
     kept = sum(int(mask.sum()) for mask in found.values())
@@ -98,7 +98,7 @@ def test_the_mask_equals_one_computed_pair_by_pair(
     assert kept == pytest.approx(expected, abs=2 + close)
 
 
-def test_other_weights_may_change_if_all_weights_are_ranked(small_world: dict[str, Manifest], tmp_path: Path) -> None:
+def test_a_ranking_of_all_weights_selects_other_weights(small_world: dict[str, Manifest], tmp_path: Path) -> None:
     kept = {}
     for scope in ("trained", "all"):
         saliency = HALF.model_copy(update={"scope": scope})
@@ -157,7 +157,7 @@ def test_a_gradient_that_is_not_finite_is_refused() -> None:
         saliency_masks(gradients, set(gradients), HALF)
 
 
-def test_a_fraction_beyond_the_weights_with_a_gradient_is_refused() -> None:
+def test_a_fraction_that_exceeds_the_weights_with_a_gradient_is_refused() -> None:
     """Otherwise the threshold would be 0, which every weight reaches, and the mask would hide none."""
     gradients = {"a": torch.tensor([1.0, -5.0, 0.0]), "b": torch.zeros(2)}
     with pytest.raises(ConfigurationError, match=r"saliency\.keep is 0\.6, expected at most 2 / 5, the fraction"):
@@ -189,7 +189,7 @@ def test_the_threshold_is_the_kth_largest_magnitude(keep: float) -> None:
     assert saliency_threshold(gradients, saliency) == float(expected)
 
 
-def test_one_threshold_holds_for_all_tensors_together() -> None:
+def test_all_tensors_share_one_threshold() -> None:
     gradients = {"a": torch.tensor([1.0, -5.0, 0.1]), "b": torch.tensor([[2.0, -0.2], [3.0, 4.0]])}
     assert (
         saliency_threshold(gradients, Saliency(keep=3 / 7, threshold=None, guidance_scale=1.0, scope="trained")) == 3.0

@@ -52,7 +52,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]
 
 @pytest.fixture
 def run(small_world: dict[str, Manifest], tmp_path: Path) -> Callable[..., dict[str, torch.Tensor]]:
-    """Run unlearning in a new folder, or in a named one; its delta's tensors."""
+    """A function that runs unlearning in a new or given folder and returns the tensors of the delta."""
     count = iter(range(1000))
 
     def unlearned(settings: Any, folder: str = "", **inputs: Manifest) -> dict[str, torch.Tensor]:
@@ -99,7 +99,7 @@ def test_the_module_in_training_keeps_every_other_tensor(small_world: dict[str, 
     assert trainable == {name for name in models.unet.state_dict() if CROSS_ATTENTION in name}
 
 
-def test_the_teacher_stays_the_pretrained_model_while_the_student_moves(small_world: dict[str, Manifest]) -> None:
+def test_the_teacher_stays_the_pretrained_model_while_the_student_changes(small_world: dict[str, Manifest]) -> None:
     models = StudentAndTeacher(BaseModel(small_world["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
     noisy, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])
     prompts = torch.randn(2, 8, 16)
@@ -145,12 +145,12 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 ) -> None:
     settings = unlearning_settings(objective(method))
     undisturbed = run(settings)
-    offered = iter(range(1, 100))
-    offer = Checkpoint.save_if_due
+    numbers = iter(range(1, 100))
+    save_if_due = Checkpoint.save_if_due
 
     def interrupted(self: Checkpoint, state: Any) -> None:
-        self._must_end = next(offered) == after
-        offer(self, state)
+        self._must_end = next(numbers) == after
+        save_if_due(self, state)
 
     monkeypatch.setattr(Checkpoint, "save_if_due", interrupted)
     with pytest.raises(Interrupted):
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_another_build_of_a_model_has_another_owner(tmp_path: Pa
     assert len(set(owners)) == 3
 
 
-def test_a_damaged_checkpoint_starts_the_run_afresh(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_run_with_a_damaged_checkpoint_starts_from_the_beginning(run: Callable[..., Any], tmp_path: Path) -> None:
     settings = unlearning_settings(objective("core"))
     undisturbed = run(settings)
     (tmp_path / "damaged").mkdir()
@@ -246,7 +246,7 @@ def test_the_targets_own_noisy_image_has_the_same_t_and_noise_and_another_latent
 def test_an_epoch_is_one_pass_over_the_forget_pairs(
     length: Length, counts: str, expected: int, small_world: dict[str, Manifest]
 ) -> None:
-    # 6 forget pairs in batches of 2; "both" leaves room for one forget pair a step
+    # 6 forget pairs in batches of 2; with "both", each step has one forget pair
     assert batches(small_world, length=length, batch_counts=counts).steps == expected
 
 
@@ -277,7 +277,7 @@ def test_equation_6_takes_the_image_of_the_anchor_style(small_world: dict[str, M
     one, other = erasing.at(0).forget, relabelling.at(0).forget
     assert torch.equal(one.own, other.own), "both are prompted with p_f"
     assert torch.equal(one.noise, other.noise)
-    assert not torch.equal(one.noisy, other.noisy), "but the image is another"
+    assert not torch.equal(one.noisy, other.noisy), "but the images differ"
 
 
 def test_a_loss_that_is_not_finite_marks_the_run_diverged(small_world: dict[str, Manifest], tmp_path: Path) -> None:

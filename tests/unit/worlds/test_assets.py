@@ -125,13 +125,13 @@ def hashes_in(assets: dict) -> dict[str, str]:
     return {place: asset["sha256"] for place, asset in assets.items()}
 
 
-def take(fetched: Path, site: Site) -> None:
+def copy_assets(fetched: Path, site: Site) -> None:
     """Copy the assets and the lock file of an undisturbed `make assets` to a site."""
     shutil.copytree(fetched / "assets", site.checkout.folder / "assets")
     shutil.copy(fetched / "config/assets.lock.json", site.checkout.folder / "config")
 
 
-# What arrives
+# Downloads
 
 
 def test_everything_is_downloaded_once_and_locked_with_its_source(fetched: Path, published: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_average_is_fetched_if_the_study_uses_it(site: Site) -> None:
 
 
 def test_a_second_call_does_not_use_the_network(fetched: Path, site: Site) -> None:
-    take(fetched, site)
+    copy_assets(fetched, site)
     before = site.lock
     done = site.make(endpoint="http://127.0.0.1:9")
     assert done.returncode == 0, done.stdout
@@ -173,7 +173,7 @@ def test_a_second_call_does_not_use_the_network(fetched: Path, site: Site) -> No
 
 
 def test_locked_images_are_read_again_on_request(fetched: Path, site: Site) -> None:
-    take(fetched, site)
+    copy_assets(fetched, site)
     shard = next((site.checkout.folder / "assets/UnlearnCanvas/data").glob("*.parquet"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
@@ -213,7 +213,7 @@ def test_a_transfer_resumes_after_a_call_that_was_stopped(
     assert not (site.checkout.folder / "assets/UnlearnCanvas-ckpts" / UNET).exists()
     shard = site.hub.request_starts("data/train-00000-of-00001.parquet")
     assert site.make().returncode == 0
-    assert site.hub.request_starts("data/train-00000-of-00001.parquet") == shard  # whole, so not asked for again
+    assert site.hub.request_starts("data/train-00000-of-00001.parquet") == shard  # complete, so not requested again
     first, second = site.hub.request_starts(UNET)
     assert first == 0 < second <= size // 2
     undisturbed = json.loads((fetched / "config/assets.lock.json").read_text())["assets"]
@@ -289,7 +289,7 @@ def test_a_missing_revision(site: Site) -> None:
 
 
 def test_a_locked_revision_is_kept_when_the_repository_moves_on(site: Site, fetched: Path) -> None:
-    take(fetched, site)
+    copy_assets(fetched, site)
     shutil.rmtree(site.checkout.folder / "assets/UnlearnCanvas-ckpts/cls_model")
     old = site.hub.repositories[MODEL]
     site.hub.repositories[MODEL] = replace(old, commit="f" * 40)
@@ -307,7 +307,7 @@ def test_a_file_that_is_missing_from_the_repository(site: Site, published: Path,
 
 
 def test_an_asset_that_has_changed_since_it_was_locked(site: Site, fetched: Path) -> None:
-    take(fetched, site)
+    copy_assets(fetched, site)
     base = site.checkout.folder / "assets/UnlearnCanvas-ckpts"
     content = bytearray((base / UNET).read_bytes())
     content[-1] ^= 1

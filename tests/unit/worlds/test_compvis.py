@@ -50,7 +50,7 @@ def test_a_full_compvis_file_has_the_public_models_names_and_shapes() -> None:
     assert len(shapes) - len(public) == 14
 
 
-def test_the_networks_at_full_width_are_as_large_as_the_public_ones() -> None:
+def test_the_networks_at_full_width_have_the_size_of_the_public_ones() -> None:
     with torch.device("meta"):
         networks: list[Any] = [build_unet(FULL), build_autoencoder(FULL), build_text_encoder(FULL)]
     assert [(network.num_parameters(), len(network.state_dict())) for network in networks] == [
@@ -189,7 +189,9 @@ def test_a_file_that_is_not_a_checkpoint_is_reported_in_one_sentence(tmp_path: P
         ("integers", r"1 of its tensors hold another kind of number: down_blocks\.0\S* is int8, expected fp16"),
     ],
 )
-def test_no_tensor_is_missing_or_left_over(tmp_path: Path, world: World, change: str, expected: str) -> None:
+def test_a_checkpoint_whose_tensors_do_not_fit_is_refused(
+    tmp_path: Path, world: World, change: str, expected: str
+) -> None:
     key = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     weights = dict(world.weights)
     match change:
@@ -234,7 +236,7 @@ def test_weights_that_do_not_fit_are_detected_before_the_conversion(tmp_path: Pa
     check_compvis(world.checkpoint, world.folder / "pipeline", "ema", values=True)
 
 
-def test_values_that_are_not_finite_are_detected_in_a_checkpoint_alone(tmp_path: Path, world: World) -> None:
+def test_values_that_are_not_finite_are_detected_without_the_networks(tmp_path: Path, world: World) -> None:
     """The networks are not available where a checkpoint is adopted."""
     weights = {name: tensor.clone() for name, tensor in world.weights.items()}
     weights["log_one_minus_alphas_cumprod"].fill_(float("-inf"))  # the noise schedule is not read

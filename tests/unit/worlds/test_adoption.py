@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-class Taken:
+class LinkedAssets:
     """Assets as a job of the stage `assets` receives them: links in its folder, and their locked hashes."""
 
     def __init__(self, folder: Path, assets: dict[str, Path], unet: Any = None, **classifiers: list[str]) -> None:
@@ -168,9 +168,9 @@ class Taken:
         return finish(self.folder, "assets", outcome)
 
 
-def style_classifier(content: Any, folder: Path) -> Taken:
+def style_classifier(content: Any, folder: Path) -> LinkedAssets:
     torch.save(content, folder / "style50.pth")
-    return Taken(folder / "taken", {"style_classifier": folder / "style50.pth"}, style=CLASSES)
+    return LinkedAssets(folder / "taken", {"style_classifier": folder / "style50.pth"}, style=CLASSES)
 
 
 @pytest.mark.parametrize("how", UNDERSTOOD)
@@ -178,11 +178,11 @@ def test_the_weights_of_a_classifier_are_found_under_the_keys_of_training_script
     how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make, message = UNDERSTOOD[how]
-    taken = style_classifier(make(), tmp_path)
-    assert taken.faults(values=False) == taken.faults(values=True) == []
+    linked_assets = style_classifier(make(), tmp_path)
+    assert linked_assets.faults(values=False) == linked_assets.faults(values=True) == []
     caplog.clear()
     with caplog.at_level("INFO"):
-        classifier = ImageClassifier(taken.manifest(), "style", Device(FP32, 1))
+        classifier = ImageClassifier(linked_assets.manifest(), "style", Device(FP32, 1))
     image = Image.effect_noise((16, 16), 50).convert("RGB")
     expected = network().eval()(classifier.preprocess(image)[None]).softmax(dim=1)
     torch.testing.assert_close(classifier.probabilities([image]), expected.detach(), rtol=1e-2, atol=1e-3)
@@ -192,12 +192,12 @@ def test_the_weights_of_a_classifier_are_found_under_the_keys_of_training_script
 @pytest.mark.parametrize("how", REFUSED)
 def test_a_classifier_that_cannot_be_loaded_is_not_adopted(how: str, tmp_path: Path) -> None:
     make, message = REFUSED[how]
-    taken = style_classifier(make(), tmp_path)
+    linked_assets = style_classifier(make(), tmp_path)
     with pytest.raises(AssetError, match=rf"assets of the paper's world: .*style50\.pth: .*{message}"):
-        taken.manifest()
-    (fault,) = taken.faults(values=True)
+        linked_assets.manifest()
+    (fault,) = linked_assets.faults(values=True)
     assert "\n" not in fault
-    assert taken.faults(values=False) == ([] if "not finite" in message else [fault])
+    assert linked_assets.faults(values=False) == ([] if "not finite" in message else [fault])
 
 
 @pytest.mark.parametrize("how", REFUSED)
@@ -276,9 +276,9 @@ FILES = {
 }
 
 
-def all_taken(folder: Path, where: Path) -> Taken:
+def link_all_assets(folder: Path, where: Path) -> LinkedAssets:
     paths = {name: folder / file for name, file in FILES.items() if (folder / file).exists()}
-    return Taken(where, paths, "unet", style=CLASSES)
+    return LinkedAssets(where, paths, "unet", style=CLASSES)
 
 
 Change = Callable[[dict[str, torch.Tensor]], None]
@@ -400,9 +400,9 @@ def test_complete_assets_are_adopted(assets: Path, tmp_path: Path) -> None:
     check_torchvision_inception(assets / "inception_v3.pth", values=True)
     ignored = shutil.ignore_patterns("made", "inception_v3.pth")
     folder = Path(shutil.copytree(assets, tmp_path / "assets", ignore=ignored))
-    taken = all_taken(folder, tmp_path / "taken")
-    assert taken.faults(values=False) == taken.faults(values=True) == []
-    provisioned(folder, tmp_path)
+    linked_assets = link_all_assets(folder, tmp_path / "taken")
+    assert linked_assets.faults(values=False) == linked_assets.faults(values=True) == []
+    make_assets(folder, tmp_path)
 
 
 @pytest.mark.parametrize("how", DAMAGE)
@@ -412,18 +412,18 @@ def test_assets_that_do_not_fit_are_detected_by_every_check(how: str, assets: Pa
     if "torchvision" not in how:  # a hundred megabytes
         (folder / "inception_v3.pth").unlink()
     damage(folder)
-    taken = all_taken(folder, tmp_path / "taken")
+    linked_assets = link_all_assets(folder, tmp_path / "taken")
     with pytest.raises(AssetError, match=message):
-        taken.manifest()
-    assert len(taken.faults(values=True)) == 1
-    assert len(taken.faults(values=False)) == without_values
+        linked_assets.manifest()
+    assert len(linked_assets.faults(values=True)) == 1
+    assert len(linked_assets.faults(values=False)) == without_values
     with pytest.raises(AssetError, match=message):
-        provisioned(folder, tmp_path)
-    unlocked = len(taken.settings.sha256) - len(read_lock(tmp_path / "config").assets)
+        make_assets(folder, tmp_path)
+    unlocked = len(linked_assets.settings.sha256) - len(read_lock(tmp_path / "config").assets)
     assert unlocked == (0 if "takes at most" in message else 1), "mismatched parts are valid on their own"
 
 
-def provisioned(folder: Path, tmp_path: Path, names: Sequence[str] = ()) -> None:
+def make_assets(folder: Path, tmp_path: Path, names: Sequence[str] = ()) -> None:
     """Run `make assets` on these files, or on all existing ones: it inspects whatever it locks."""
     configuration = tmp_path / "config"
     configuration.mkdir()
