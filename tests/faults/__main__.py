@@ -189,7 +189,7 @@ def _call(compute: Callable):  # type: ignore[type-arg, no-untyped-def]
 
 
 def _use_one_thread() -> None:
-    """Turn threads off, because a forked process loses them."""
+    """Use a single thread, because a forked process loses the others."""
     import torch
 
     torch.set_num_threads(1)

@@ -189,7 +189,7 @@ def cases_of(head: str, leaves: Iterable[tuple[Key, Any]]) -> list[Case]:
 
 
 def overlay_of(key: Key, value: Any, change: str) -> dict[str, Any]:
-    """The file of a study that changes one leaf, or the section that contains it."""
+    """The overlay of a study that changes one leaf, or the section that contains it."""
     text = change.strip("`")
     if change == "a mapping":
         changed: Any = reordered_anchors()

@@ -152,7 +152,7 @@ def make_small_world(folder: Path) -> dict[str, Manifest]:
 
 
 def unlearning_settings(objective: Objective, **changes: Any) -> UnlearningStage:
-    """A short run that forgets Amber."""
+    """Settings of a short run that forgets Amber."""
     leaves: dict[str, Any] = {
         "objective": objective,
         "trained": "cross_attention",
@@ -173,7 +173,7 @@ def unlearning_settings(objective: Objective, **changes: Any) -> UnlearningStage
 
 
 def samples_settings(grid: list[tuple[str, str, int]], batch: int = 2) -> SamplesStage:
-    """A few DDIM steps of a small grid."""
+    """Settings of a few DDIM steps for a small grid."""
     scheduler = DDIMSampling(
         steps=3, eta=0.0, steps_offset=1, set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading"
     )

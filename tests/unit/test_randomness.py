@@ -41,10 +41,10 @@ def test_a_seed_has_63_bits_and_the_lowest_32_select_the_stream() -> None:
 
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Address]]:
-    """Every address from which a training step of the paper's longest run draws, with its step."""
+    """Every address from which the training steps of the paper's longest run draw, with the step."""
     recorded: list[Address] = []
 
-    def recording(*address: str | int) -> torch.Generator:
+    def record_address(*address: str | int) -> torch.Generator:
         recorded.append(address)
         return generator(*address)
 
@@ -54,8 +54,8 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Addre
     alphas = BaseModel(small_world["pipeline"]).scheduler().alphas_cumprod
     made = Batches(settings, TrainingData(small_world, settings.wording, alphas, torch.device("cpu")), None)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "generator", recording)
-        patch.setattr(training_data, "generator", recording)
+        patch.setattr(batches, "generator", record_address)
+        patch.setattr(training_data, "generator", record_address)
         training_data._order.cache_clear()
         made.at(7)
     of_a_step = [address for address in recorded if 7 in address]

@@ -115,7 +115,7 @@ def mix_up_runs(walk: Walk) -> str:
 
 
 def clean(walk: Walk) -> str:
-    """Remove runs that no study names, or some runs with everything made of them."""
+    """Remove runs that no study names, or some runs with everything that was made from them."""
     if walk.random.random() < 0.4:
         done = walk.checkout.python("-m", "corelib", "clean", "--delete", timeout=120)
         assert done.returncode == 0, done.stdout
@@ -127,7 +127,7 @@ def clean(walk: Walk) -> str:
 
 
 def recover(walk: Walk) -> str:
-    """Follow the advice of `verify`: remove damaged runs with everything made of them."""
+    """Follow the advice of `verify`: remove damaged runs with everything that was made from them."""
     damaged = walk.damaged()
     for run in damaged:
         walk.checkout.python("-m", "corelib", "clean", run, "--delete", timeout=120)

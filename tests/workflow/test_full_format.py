@@ -204,7 +204,7 @@ def test_preflight_finds_no_fault_and_plan_nothing_to_do(small: Checkout) -> Non
 # Comparison of the results with independent implementations
 
 
-def exported(small: Checkout, what: str, run: str, name: str) -> Path:
+def export(small: Checkout, what: str, run: str, name: str) -> Path:
     done = small.python("-m", "corelib", "export", what, run, name, timeout=300)
     assert done.returncode == 0, done.stdout
     return small.folder / name
@@ -227,7 +227,7 @@ def diffusers_images(pipeline: StableDiffusionPipeline, images: list[tuple[str, 
 @pytest.fixture(scope="module")
 def core_model(small: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
-        exported(small, "model", "core-forget01", str(folder / "core"))
+        export(small, "model", "core-forget01", str(folder / "core"))
 
     return build_once(tmp_path_factory, "core_model", make) / "core"
 
@@ -302,7 +302,7 @@ def benchmarks_own_loop(assets: Path, folder: Path) -> tuple[Counter[str], set[i
 
 
 def test_accuracies_of_the_table_are_those_of_the_benchmarks_own_loop(small: Checkout) -> None:
-    folder = exported(small, "images", "core-forget01", "exported/images")
+    folder = export(small, "images", "core-forget01", "exported/images")
     hits, _ = benchmarks_own_loop(small.folder / "assets", folder)
     ours = {cell["metric"]: int(cell["k"]) for cell in cells_of(small, "table1") if cell["row"] == "core" and cell["k"]}
     assert ours == dict(hits)
@@ -336,7 +336,7 @@ def test_accuracies_of_images_of_many_kinds_are_those_of_the_benchmarks_own_loop
 
 def test_fid_is_clean_fids_own(small: Checkout, tmp_path: Path) -> None:
     task = PAPER.tasks["Forget01"]
-    images = exported(small, "images", "salun-forget01", "exported/salun")
+    images = export(small, "images", "salun-forget01", "exported/salun")
     (tmp_path / "retain").mkdir()
     for path in images.iterdir():
         if not path.name.startswith("Van_Gogh_"):

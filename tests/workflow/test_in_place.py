@@ -208,7 +208,7 @@ def build_elsewhere(checkout: Checkout, study: str) -> str:
 
 
 def delete_model_and_its_results(checkout: Checkout) -> None:
-    """As a user does who needs disk space; the table is kept."""
+    """Delete runs as a user who needs disk space does; the table is kept."""
     for path in (checkout.folder / "runs").glob("*/core-forget01-*"):
         if path.parent.name != "slices":
             shutil.rmtree(path)

@@ -412,11 +412,11 @@ def test_code_that_changes_while_a_job_waits_is_noticed_by_the_job(checkout: Che
     assert "module corelib.unlearning.objective has changed since this run was planned" in done.stdout
 
 
-def cut_off(image: Path) -> None:
+def truncate(image: Path) -> None:
     image.write_bytes(image.read_bytes()[:300])
 
 
-@pytest.mark.parametrize("damage", [cut_off, Path.unlink])
+@pytest.mark.parametrize("damage", [truncate, Path.unlink])
 def test_damaged_images_are_rendered_again(damage: Callable[[Path], None], workplace_or_slow_clone: Checkout) -> None:
     world = next((workplace_or_slow_clone.folder / "runs/images").iterdir())
     damage(world / "images/Cobalt_Stripes/Circles/2.jpg")

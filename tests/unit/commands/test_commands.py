@@ -255,7 +255,7 @@ def test_a_removed_run_is_rebuilt_with_everything_that_was_made_from_it(checkout
     delta = first_path(checkout, "runs/unlearning/core-*")
     name = delta.relative_to(checkout.folder / "runs").as_posix()
     shutil.rmtree(delta)
-    assert checkout.planned(TABLE) == {}  # the runs made of it are complete and no longer need it
+    assert checkout.planned(TABLE) == {}  # the runs that were made from it are complete, and do not need it
     output = checkout.python("-m", "corelib", "plan", TABLE).stdout
     assert "Nothing to do: 1 of the " in output and f"clean {name} --delete" in output
     assert checkout.python("-m", "corelib", "clean", name, "--delete").returncode == 0

@@ -286,7 +286,7 @@ edits = st.one_of(
 )
 
 
-def edited(content: bytes, made: list[tuple[str, float, bytes]]) -> bytes:
+def apply_edits(content: bytes, made: list[tuple[str, float, bytes]]) -> bytes:
     for kind, where, new in made:
         place = round(where * len(content))
         if kind == "cut":
@@ -310,7 +310,7 @@ def check(reader: Reader, path: Path, made: list[tuple[str, float, bytes]]) -> N
     message = ""
     logging.disable()
     try:
-        path.write_bytes(edited(content, made))
+        path.write_bytes(apply_edits(content, made))
         with time_limit():
             reader.read(path)
     except reader.error as error:
@@ -349,7 +349,7 @@ def test_files_of_a_manifest_are_unchanged_or_refused(
     path = tmp_path_factory.mktemp("vouched") / "file"
     path.write_bytes(content := bytes(range(100)))
     manifest = manifest_of(path)
-    path.write_bytes(edited(content, made))
+    path.write_bytes(apply_edits(content, made))
     try:
         manifest.file("file")
         unchanged = True

@@ -371,7 +371,7 @@ def test_objects_that_training_saves_are_loaded_unchanged(tmp_path: Path, is_new
     assert repr(found) == repr(expected)
 
 
-def repacked(path: Path, change: Callable[[bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:
+def repack(path: Path, change: Callable[[bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:
     """Rewrite an archive with another pickle in it."""
     with zipfile.ZipFile(path) as archive:
         records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
@@ -383,7 +383,7 @@ def repacked(path: Path, change: Callable[[bytes], bytes], compression: int = zi
 def test_a_record_that_is_shorter_than_its_tensor_claims_is_not_read_beyond_its_end(tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     torch.save({"x": torch.zeros(4)}, path)
-    repacked(path, lambda content: content.replace(b"K\x04", b"J\x00\x00\x00\x01"))  # 4 -> 16,777,216, everywhere
+    repack(path, lambda content: content.replace(b"K\x04", b"J\x00\x00\x00\x01"))  # 4 -> 16,777,216, everywhere
     with pytest.raises(AssetError, match=r"a tensor claims 67,108,864 bytes, more than its record has"):
         read_plain_weights(path, "weights")
 
@@ -406,7 +406,7 @@ def jpeg(size: tuple[int, int] = (16, 16), **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def as_format(name: str) -> bytes:
+def encode_as(name: str) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (16, 16)).save(stream, format=name)
     return stream.getvalue()
@@ -439,7 +439,7 @@ def huge_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def claiming(content: bytes, width: int, height: int) -> bytes:
+def with_size(content: bytes, width: int, height: int) -> bytes:
     """A JPEG whose header claims another size."""
     place = content.index(b"\xff\xc0") + 5
     return content[:place] + struct.pack(">HH", height, width) + content[place + 4 :]
@@ -448,8 +448,8 @@ def claiming(content: bytes, width: int, height: int) -> bytes:
 OTHER_FORMATS = dict.fromkeys(("ICO", "PPM", "PDF"), "not an image")
 OTHER_FORMATS |= {"GIF": "a GIF file", "TIFF": "a TIFF file", "WEBP": "a WebP file", "BMP": "a BMP file"}
 UNUSABLE = {
-    **{name: (lambda name=name: as_format(name), message) for name, message in OTHER_FORMATS.items()},
-    "a JPEG that claims to be large": (lambda: claiming(jpeg(), 65_000, 65_000), "expected at most 64 million"),
+    **{name: (lambda name=name: encode_as(name), message) for name, message in OTHER_FORMATS.items()},
+    "a JPEG that claims to be large": (lambda: with_size(jpeg(), 65_000, 65_000), "expected at most 64 million"),
     "a PNG of 100 megapixels": (lambda: huge_png(10_000, 10_000), "10000 x 10000 pixels, expected at most 64 million"),
     "a JPEG of many scans": (lambda: with_many_scans(300), "scans, expected at most 200"),
     "text that is large when it is unpacked": (with_long_text, "damaged"),
@@ -551,10 +551,10 @@ def write_bombs(folder: Path) -> None:
     with (folder / "sparse.json").open("wb") as stream:
         stream.truncate(2**30)
     torch.save({"x": torch.zeros(4)}, folder / "packed.pth")
-    repacked(folder / "packed.pth", lambda content: content[:-1] + b"0" * 2**29 + b".", zipfile.ZIP_DEFLATED)
+    repack(folder / "packed.pth", lambda content: content[:-1] + b"0" * 2**29 + b".", zipfile.ZIP_DEFLATED)
     torch.save(tensor_of((20_000, 20_000), (0, 0)), folder / "times.pth")
     torch.save({"x": torch.zeros(4)}, folder / "long.pth")
-    repacked(folder / "long.pth", lambda content: content.replace(b"K\x04", b"J\x00\x00\x00\x10"))
+    repack(folder / "long.pth", lambda content: content.replace(b"K\x04", b"J\x00\x00\x00\x10"))
     names = ["style", "object", "index", "file", "row", "size", "sha256"]
     types = [pa.string(), pa.string(), pa.int32(), pa.string(), pa.int64(), pa.int64(), pa.string()]
 

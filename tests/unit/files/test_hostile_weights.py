@@ -134,14 +134,14 @@ def test_code_inside_ignored_objects_is_refused(act: str, inside: str, tmp_path:
     called = f"c{module}\n{name}\nX{chr(len(str(marker)))}\0\0\0{marker}\x85R".encode("latin-1")
     outer, kind = inside.rsplit(".", 1)
     program = b"\x80\x02" + f"c{outer}\n{kind}\n".encode() + called + b"\x85R."
-    rewritten(path, program)
+    replace_pickle(path, program)
     with pytest.raises(AssetError, match=rf"it names {re.escape(act)}, which weights do not need"):
         read_plain_weights(path, "weights")
     assert not marker.exists()
 
 
-def rewritten(path: Path, program: bytes) -> None:
-    """Give an archive another pickle."""
+def replace_pickle(path: Path, program: bytes) -> None:
+    """Replace the pickle of an archive."""
     with zipfile.ZipFile(path) as archive:
         records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     with zipfile.ZipFile(path, "w") as archive:

@@ -23,7 +23,7 @@ SIDE = 16
 RAMP = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)
 
 
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+def encode(image: Image.Image, form: str, **options: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, **options)
     return stream.getvalue()
@@ -131,9 +131,7 @@ def test_a_palette_without_transparency_is_accepted() -> None:
 
 def test_an_animated_png_is_refused() -> None:
     frames = [Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "blue")]
-    assert "an animation of 2 pictures" in refusal_of(
-        encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
-    )
+    assert "an animation of 2 pictures" in refusal_of(encode(frames[0], "PNG", save_all=True, append_images=frames[1:]))
 
 
 # JPEG
@@ -141,19 +139,19 @@ def test_an_animated_png_is_refused() -> None:
 
 def test_grey_and_colours_of_a_jpeg_are_close_to_the_original() -> None:
     assert (
-        np.abs(pixels_of(encoded(Image.fromarray(RAMP), "JPEG", quality=100)).astype(int) - RAMP[..., None]).max() <= 2
+        np.abs(pixels_of(encode(Image.fromarray(RAMP), "JPEG", quality=100)).astype(int) - RAMP[..., None]).max() <= 2
     )
     plain = np.full((SIDE, SIDE, 3), (200, 30, 90), dtype=np.uint8)
-    assert np.abs(pixels_of(encoded(Image.fromarray(plain), "JPEG", quality=100)).astype(int) - plain).max() <= 2
+    assert np.abs(pixels_of(encode(Image.fromarray(plain), "JPEG", quality=100)).astype(int) - plain).max() <= 2
 
 
 def test_cmyk_colours_are_refused() -> None:
-    error = refusal_of(encoded(Image.new("CMYK", (SIDE, SIDE), (10, 20, 30, 40)), "JPEG"))
+    error = refusal_of(encode(Image.new("CMYK", (SIDE, SIDE), (10, 20, 30, 40)), "JPEG"))
     assert "CMYK" in error and "expected RGB or grey" in error
 
 
 def mpo(*pictures: Image.Image) -> bytes:
-    return encoded(pictures[0], "MPO", save_all=True, append_images=list(pictures[1:]))
+    return encode(pictures[0], "MPO", save_all=True, append_images=list(pictures[1:]))
 
 
 def test_the_first_picture_of_an_mpo_file_is_read() -> None:
@@ -167,7 +165,7 @@ def test_the_first_picture_of_an_mpo_file_is_read() -> None:
 @pytest.mark.parametrize("form", ["JPEG", "MPO"])
 def test_a_jpeg_or_mpo_file_with_too_many_scans_is_refused(form: str) -> None:
     picture = Image.new("RGB", (SIDE, SIDE))
-    content = mpo(picture, picture) if form == "MPO" else encoded(picture, "JPEG")
+    content = mpo(picture, picture) if form == "MPO" else encode(picture, "JPEG")
     bomb = content + START_OF_SCAN * (MAX_SCANS + 1)
     assert "scans, expected at most" in refusal_of(bomb)
 
@@ -190,13 +188,13 @@ def test_a_picture_is_rotated_by_its_exif_orientation(form: str, orientation: in
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif)
+    content = encode(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif)
     found = pixels_of(content).astype(int)
     assert found.shape == upright.shape and np.abs(found - upright).max() < 40
 
 
 def test_damaged_exif_data_is_ignored() -> None:
-    content = encoded(Image.fromarray(RAMP), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    content = encode(Image.fromarray(RAMP), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert pixels_of(content).shape == (SIDE, SIDE, 3)
 
 
@@ -246,7 +244,7 @@ def in_srgb(pixels: NDArray[np.uint8], primaries: tuple[tuple[float, float, floa
 def test_colours_of_another_space_are_converted_to_srgb(form: str) -> None:
     colours = np.random.default_rng(4).integers(60, 200, (4, 4, 3), dtype=np.uint8)
     pixels = colours.repeat(16, axis=0).repeat(16, axis=1)
-    content = encoded(
+    content = encode(
         Image.fromarray(pixels), form, icc_profile=profile(ADOBE_RGB, 563 / 256),
         **({"quality": 100, "subsampling": 0} if form == "JPEG" else {}),
     )  # fmt: skip
@@ -262,11 +260,11 @@ def test_colours_of_another_space_are_converted_to_srgb(form: str) -> None:
 )
 def test_a_profile_that_describes_srgb_changes_no_value(icc_profile: bytes) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    assert np.array_equal(pixels_of(encoded(Image.fromarray(pixels), "PNG", icc_profile=icc_profile)), pixels)
+    assert np.array_equal(pixels_of(encode(Image.fromarray(pixels), "PNG", icc_profile=icc_profile)), pixels)
 
 
 def test_a_profile_of_unreasonable_size_is_refused() -> None:
-    content = encoded(Image.fromarray(RAMP), "JPEG", icc_profile=bytes(5 * 2**20))
+    content = encode(Image.fromarray(RAMP), "JPEG", icc_profile=bytes(5 * 2**20))
     assert "colour profile" in refusal_of(content)
 
 
@@ -274,30 +272,30 @@ def test_a_profile_of_unreasonable_size_is_refused() -> None:
 
 
 def tiff(*pictures: Image.Image) -> bytes:
-    return encoded(pictures[0], "TIFF", save_all=True, append_images=list(pictures[1:]))
+    return encode(pictures[0], "TIFF", save_all=True, append_images=list(pictures[1:]))
 
 
 TIFF_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "I", "I;16", "I;16B", "F")
 OTHER_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
-    "GIF": (lambda: encoded(Image.new("P", (SIDE, SIDE)), "GIF"), "a GIF file"),
+    "GIF": (lambda: encode(Image.new("P", (SIDE, SIDE)), "GIF"), "a GIF file"),
     "an animated GIF": (
-        lambda: encoded(
+        lambda: encode(
             Image.new("RGB", (SIDE, SIDE), "red"), "GIF", save_all=True,
             append_images=[Image.new("RGB", (SIDE, SIDE), "blue")],
         ),
         "a GIF file",
     ),
-    "WebP": (lambda: encoded(Image.new("RGB", (SIDE, SIDE)), "WEBP"), "a WebP file"),
+    "WebP": (lambda: encode(Image.new("RGB", (SIDE, SIDE)), "WEBP"), "a WebP file"),
     "an animated WebP": (
-        lambda: encoded(
+        lambda: encode(
             Image.new("RGB", (SIDE, SIDE), "red"), "WEBP", save_all=True,
             append_images=[Image.new("RGB", (SIDE, SIDE), "blue")],
         ),
         "a WebP file",
     ),
-    "BMP": (lambda: encoded(Image.new("RGB", (SIDE, SIDE)), "BMP"), "a BMP file"),
-    "AVIF": (lambda: encoded(Image.new("RGB", (SIDE, SIDE)), "AVIF"), "an AVIF file"),
-    "JPEG 2000": (lambda: encoded(Image.new("RGB", (SIDE, SIDE)), "JPEG2000"), "a JPEG 2000 file"),
+    "BMP": (lambda: encode(Image.new("RGB", (SIDE, SIDE)), "BMP"), "a BMP file"),
+    "AVIF": (lambda: encode(Image.new("RGB", (SIDE, SIDE)), "AVIF"), "an AVIF file"),
+    "JPEG 2000": (lambda: encode(Image.new("RGB", (SIDE, SIDE)), "JPEG2000"), "a JPEG 2000 file"),
     "a TIFF of two pages": (lambda: tiff(*[Image.new("RGB", (SIDE, SIDE))] * 2), "a TIFF file"),
     **{
         f"TIFF {mode}": (lambda mode=mode: tiff(Image.new(mode, (SIDE, SIDE))), "a TIFF file")
@@ -346,10 +344,10 @@ def test_clean_fid_reads_the_same_pixels(tmp_path: Path) -> None:
     exif[0x0112] = 6
     colours = values(8, 3).astype(np.uint8)
     kinds = {
-        "plain.jpg": encoded(Image.fromarray(RAMP), "JPEG"),
+        "plain.jpg": encode(Image.fromarray(RAMP), "JPEG"),
         "deep.png": png(values(16, 1), 16, 0),
-        "turned.jpg": encoded(Image.fromarray(RAMP), "JPEG", exif=exif),
-        "adobe.png": encoded(Image.fromarray(colours), "PNG", icc_profile=profile(ADOBE_RGB, 2.2)),
+        "turned.jpg": encode(Image.fromarray(RAMP), "JPEG", exif=exif),
+        "adobe.png": encode(Image.fromarray(colours), "PNG", icc_profile=profile(ADOBE_RGB, 2.2)),
         "palette.png": png(values(4, 1), 4, 3, (b"PLTE", bytes(range(48)))),
     }
     paths = []

@@ -68,8 +68,8 @@ def test_no_environment_is_created_at_a_path_where_it_would_not_work(name: str, 
     assert not (checkout.folder / ".venv").exists()
 
 
-def linked_environment(folder: Path) -> str:
-    """The interpreter of an environment in a folder."""
+def link_environment(folder: Path) -> str:
+    """Link the present environment into a folder, and return its interpreter."""
     (folder / ".venv").symlink_to(sys.prefix)
     return str(folder / ".venv/bin/python")
 
@@ -80,7 +80,7 @@ def test_snakemake_stops_with_one_sentence_if_its_jobs_could_not_start(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     checkout = Checkout.at(tmp_path / "my clone")
-    python = linked_environment(checkout.folder)
+    python = link_environment(checkout.folder)
     command = [python, "-m", "snakemake", *arguments]
     done = subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, check=False, timeout=120)
     output = done.stdout + done.stderr

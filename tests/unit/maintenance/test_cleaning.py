@@ -34,7 +34,7 @@ def clean(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def listed() -> list[str]:
+def unnamed_runs() -> list[str]:
     return [run.path.relative_to(RUNS).as_posix() for run in unneeded_runs.unnamed_runs(Path()).runs]
 
 
@@ -81,7 +81,7 @@ def test_a_copy_of_a_run_under_another_name_is_kept(capsys: pytest.CaptureFixtur
     digest = run.rpartition("-")[2]
     for copy in (f"unlearning/mine-{digest}", f"saliency/core-{digest}", "unlearning/core-0123456789ab"):
         shutil.copytree(RUNS / run, RUNS / copy)
-    assert listed() == [run]
+    assert unnamed_runs() == [run]
     assert "its run does not have the name of the folder" in clean(capsys)
 
 
@@ -89,7 +89,7 @@ def test_a_copy_of_a_run_under_another_name_is_kept(capsys: pytest.CaptureFixtur
 def test_a_run_with_a_damaged_specification_is_removed_only_by_its_whole_name(damaged: str) -> None:
     run = hand_made.write_run("unlearning", "core")
     (RUNS / run / SPECIFICATION).write_text(damaged)
-    assert listed() == []
+    assert unnamed_runs() == []
     with pytest.raises(ConfigurationError, match="no run in runs has this name"):
         unneeded_runs.runs_made_of(["unlearning/core"])
     assert [found.path for found in unneeded_runs.runs_made_of([run])] == [RUNS / run]
@@ -150,7 +150,7 @@ def test_one_of_the_two_records_of_a_product_is_enough_to_keep_its_runs(lost: st
     path = RESULTS / "gone" / lost
     text = path.read_text()
     path.unlink() if how == "missing" else path.write_text(text.replace('"digest": "', '"digest": "0'))
-    assert [name.partition("/")[0] for name in listed()] == ["figures"]
+    assert [name.partition("/")[0] for name in unnamed_runs()] == ["figures"]
 
 
 def test_nothing_is_removed_while_the_runs_of_a_product_are_unknown() -> None:
@@ -167,7 +167,7 @@ def test_an_input_with_a_damaged_name_is_found_by_its_digest() -> None:
     content = read_json(path)
     content["builds_on"]["predictions"] = f"prediction3/{runs['predictions'].partition('/')[2]}"
     write_json(path, content)
-    assert listed() == []
+    assert unnamed_runs() == []
 
 
 def test_runs_that_an_active_job_reads_are_kept() -> None:
@@ -176,7 +176,7 @@ def test_runs_that_an_active_job_reads_are_kept() -> None:
     (RUNS / runs["predictions"] / MANIFEST).unlink()
     elsewhere = Owner.of_this_process().model_copy(update={"host": "elsewhere"})
     (RUNS / runs["predictions"] / "manifest.lease").write_text(owner_as_json(elsewhere))
-    assert [name.partition("/")[0] for name in listed()] == ["figures", "cells", "tables"]
+    assert [name.partition("/")[0] for name in unnamed_runs()] == ["figures", "cells", "tables"]
     kept = {name: RUNS / runs[name] for name in ("predictions", "samples", "unlearning", "pipeline")}
     with pytest.raises(ConfigurationError, match="the run may be in progress"):
         unneeded_runs.runs_made_of([runs["pipeline"]])

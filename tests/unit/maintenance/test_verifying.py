@@ -30,7 +30,7 @@ TRAINED_STAGES = (
     "images", "autoencoder", "pipeline", "classifier", "slices", "latents", "embeddings", "unlearning", "samples",
     "predictions", "reference", "fid", "cells",
 )  # fmt: skip
-"""The stages of a miniature that is trained here."""
+"""The stages of a study that trains its own miniature world."""
 
 FILES_OF_STAGES = {
     "images": [r"images/.+\.jpg"],
@@ -153,7 +153,7 @@ def test_a_missing_empty_or_replaced_file_of_any_kind_is_named(kinds: dict[str, 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The names of the runs of a study in a working directory of its own, by stage."""
+    """The names of the runs of a study in a separate working directory, by stage."""
     monkeypatch.chdir(tmp_path)
     found = hand_made.write_study(RESULTS / "mini")
     hand_made.write_product(RESULTS / "mini", "gate", cells=found["cells"])

@@ -243,7 +243,7 @@ def base_model_in(folder: Path) -> BaseModel:
     return BaseModel(finish(folder, "pipeline", StageResult(["pipeline"], facts)))
 
 
-def loaded(base: BaseModel, part: str) -> Tensors:
+def load_part(base: BaseModel, part: str) -> Tensors:
     make: dict[str, Callable[[], Any]] = {
         "unet": base.unet,
         "vae": base.autoencoder,
@@ -255,7 +255,7 @@ def loaded(base: BaseModel, part: str) -> Tensors:
     return network.state_dict()
 
 
-def prepared(original: Manifest, part: str, folder: Path) -> Place:
+def prepare_part(original: Manifest, part: str, folder: Path) -> Place:
     shutil.copytree(original.folder / "pipeline", folder / "pipeline")
     place = folder / "pipeline" / part
     weights = place / f"{STEM[part]}.safetensors"
@@ -267,13 +267,13 @@ def prepared(original: Manifest, part: str, folder: Path) -> Place:
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("how", MATRIX)
 def test_weights_are_loaded_exactly_or_rejected(original: Manifest, part: str, how: str, tmp_path: Path) -> None:
-    place = prepared(original, part, tmp_path)
+    place = prepare_part(original, part, tmp_path)
     write, outcome = MATRIX[how]
     write(place)
     base = base_model_in(tmp_path)
     if outcome.startswith((SAME, "rounded to ", "two alike")):
         inspect_part(part, place.folder, values=True)
-        tensors = loaded(base, part)
+        tensors = load_part(base, part)
         assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
         assert tensors.keys() == place.tensors.keys()
         for name, tensor in place.tensors.items():
@@ -286,7 +286,7 @@ def test_weights_are_loaded_exactly_or_rejected(original: Manifest, part: str, h
         return
     message = outcome.replace("COUNT", str(len(place.tensors))).replace("FIRST", re.escape(place.first()))
     with pytest.raises(AssetError, match=rf"{part}: not loadable as .*{message}"):
-        loaded(base, part)
+        load_part(base, part)
     with pytest.raises(AssetError, match=message):
         inspect_part(part, place.folder, values=True)
     if "not finite" not in outcome:

@@ -337,8 +337,12 @@ def test_a_job_with_a_damaged_or_missing_record_is_listed_as_not_on_record(tmp_p
     path.write_text(path.read_text().replace("here", "hare"))
     (damaged,) = table_line(row("core", "CORE"), evaluations).jobs_behind("UA")
     path.unlink()
-    (gone,) = table_line(row("core", "CORE"), evaluations).jobs_behind("UA")
-    assert damaged == gone and (gone.run, gone.commit, gone.device) == (f"core{DIGEST}", None, "not on record")
+    (missing,) = table_line(row("core", "CORE"), evaluations).jobs_behind("UA")
+    assert damaged == missing and (missing.run, missing.commit, missing.device) == (
+        f"core{DIGEST}",
+        None,
+        "not on record",
+    )
 
 
 def test_cells_hold_counts_intervals_published_numbers_and_verdicts(tmp_path):

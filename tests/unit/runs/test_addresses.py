@@ -1,4 +1,4 @@
-"""Addresses: what counts as content and what does not."""
+"""Addresses of runs: what they depend on, and what they do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records: the bytes of their files, and what their readers refuse."""
+"""Records: the bytes of their files, and the errors of their readers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RECORDS: dict[str, tuple[SealedRecord, Callable[[Path], SealedRecord]]] = {
 
 
 def test_the_file_of_a_record_has_its_fields_in_sorted_order_and_nothing_else(tmp_path: Path) -> None:
-    """Every byte is compared, because seals of manifests and hashes of batch records enter results."""
+    """Every byte is compared, because other results contain seals of manifests and hashes of batch records."""
     write_record(tmp_path / "manifest.json", MANIFEST)
     assert (tmp_path / "manifest.json").read_text() == (
         "{\n"

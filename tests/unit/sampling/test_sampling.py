@@ -58,7 +58,7 @@ def delta(small_world: dict[str, Manifest], tmp_path_factory: pytest.TempPathFac
     return finish(folder, "unlearning", unlearn(settings, StageContext(folder, "digest", small_world, 1, 1e9)))
 
 
-def sampled(
+def sample_run(
     settings: SamplesStage,
     folder: Path,
     small_world: dict[str, Manifest],
@@ -76,7 +76,7 @@ def sampled(
 
 @pytest.fixture(scope="module")
 def undisturbed(small_world: dict[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return sampled(samples_settings(GRID), tmp_path_factory.mktemp("undisturbed"), small_world)
+    return sample_run(samples_settings(GRID), tmp_path_factory.mktemp("undisturbed"), small_world)
 
 
 def test_noise_of_an_image_does_not_depend_on_the_batch_it_is_drawn_in() -> None:
@@ -101,7 +101,7 @@ def test_every_image_of_the_grid_is_sampled(undisturbed: dict[str, str]) -> None
 def test_images_do_not_depend_on_shards_or_their_order(
     shards: int, order: list[int] | None, undisturbed: dict[str, str], small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
-    assert sampled(samples_settings(GRID), tmp_path, small_world, shards, order) == undisturbed
+    assert sample_run(samples_settings(GRID), tmp_path, small_world, shards, order) == undisturbed
 
 
 def test_an_interrupted_shard_resumes_and_samples_only_missing_batches(
@@ -118,24 +118,24 @@ def test_an_interrupted_shard_resumes_and_samples_only_missing_batches(
 
     monkeypatch.setattr(Sampler, "sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sampled(samples_settings(GRID), tmp_path, small_world)
+        sample_run(samples_settings(GRID), tmp_path, small_world)
     monkeypatch.setattr(
         Sampler, "sample", lambda self, number, images: (sampled_batches.append(number), sample(self, number, images))
     )
-    assert sampled(samples_settings(GRID), tmp_path, small_world) == undisturbed
+    assert sample_run(samples_settings(GRID), tmp_path, small_world) == undisturbed
     assert sorted(sampled_batches) == [0, 1, 2, 3], "no batch was sampled twice"
 
 
 def test_a_damaged_image_is_sampled_again(
     undisturbed: dict[str, str], small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
-    sampled(samples_settings(GRID), tmp_path, small_world)
+    sample_run(samples_settings(GRID), tmp_path, small_world)
     (tmp_path / IMAGES / image_name(*GRID[3])).write_bytes(b"damaged")
     with pytest.raises(
         ArtefactError, match=r"00001\.json: an image of its batch .* is missing, damaged, or from another build"
     ):
         gather_samples(samples_settings(GRID), StageContext(tmp_path, "digest", small_world))
-    assert sampled(samples_settings(GRID), tmp_path, small_world) == undisturbed
+    assert sample_run(samples_settings(GRID), tmp_path, small_world) == undisturbed
 
 
 def test_images_from_different_builds_of_a_model_are_not_gathered(
@@ -194,7 +194,7 @@ def test_images_equal_those_of_diffusers_own_pipeline(
 def test_a_delta_changes_the_images(
     undisturbed: dict[str, str], small_world: dict[str, Manifest], delta: Manifest, tmp_path: Path
 ) -> None:
-    unlearned = sampled(samples_settings(GRID), tmp_path, small_world | {"delta": delta})
+    unlearned = sample_run(samples_settings(GRID), tmp_path, small_world | {"delta": delta})
     assert all(unlearned[name] != undisturbed[name] for name in undisturbed)
 
 
@@ -227,7 +227,7 @@ def test_constant_and_non_finite_images_are_flagged_and_an_error_for_the_origina
     assert record["flagged"] == [image_name(*image) for image in GRID[:2]]
 
 
-def classified(samples: Manifest, folder: Path, batch: int) -> Any:
+def classify(samples: Manifest, folder: Path, batch: int) -> Any:
     classifiers = {
         "style_classifier": make_classifier(folder / "style", "style", STYLES),
         "object_classifier": make_classifier(folder / "object", "object", OBJECTS),
@@ -249,7 +249,7 @@ def test_predictions_do_not_depend_on_the_order_of_the_grid(small_world: dict[st
         work.folder.mkdir()
         sample_shard(settings, work, 0, 1)
         samples = finish(work.folder, "samples", gather_samples(settings, work))
-        predictions.append(classified(samples, folder, batch=1).sort_index())
+        predictions.append(classify(samples, folder, batch=1).sort_index())
     assert predictions[0].equals(predictions[1])
 
 

@@ -34,14 +34,16 @@ def retain_styles(count: int) -> list[str]:
     return [f"kept{number}" for number in range(count)]
 
 
-def chosen(scheme: str, forget: int, retain: int, base: str = "first_retain", group: int = 5) -> dict[str, list[str]]:
+def candidates_of(
+    scheme: str, forget: int, retain: int, base: str = "first_retain", group: int = 5
+) -> dict[str, list[str]]:
     return anchor_candidates(scheme, forget_styles(forget), retain_styles(retain), base, group, "in_order")
 
 
 @settings(deadline=None)
 @given(forget=sizes, retain=sizes)
 def test_one_to_one_pairs_the_forget_styles_in_order_with_distinct_retain_styles_if_there_are_enough(forget, retain):
-    found = chosen("one_to_one", min(forget, retain), max(forget, retain))
+    found = candidates_of("one_to_one", min(forget, retain), max(forget, retain))
     anchors = [anchor for styles in found.values() for anchor in styles]
     assert list(found) == forget_styles(min(forget, retain))
     assert anchors == retain_styles(max(forget, retain))[: len(found)]
@@ -52,7 +54,7 @@ def test_one_to_one_pairs_the_forget_styles_in_order_with_distinct_retain_styles
 @given(retain=sizes, more=sizes)
 def test_one_to_one_is_a_derangement_of_the_forget_styles_if_there_are_too_few_retain_styles(retain, more):
     forget = retain + more
-    found = chosen("one_to_one", forget, retain)
+    found = candidates_of("one_to_one", forget, retain)
     assert all(len(styles) == 1 for styles in found.values())
     anchors = [styles[0] for styles in found.values()]
     assert sorted(anchors) == sorted(forget_styles(forget)) == sorted(found)
@@ -63,7 +65,7 @@ def test_one_to_one_is_a_derangement_of_the_forget_styles_if_there_are_too_few_r
 @given(forget=sizes, retain=sizes, base=st.sampled_from(["first_retain", "Some_Style", EMPTY_CONCEPT]))
 def test_all_to_one_gives_every_forget_style_the_same_single_base(forget, retain, base):
     expected = retain_styles(retain)[0] if base == "first_retain" else base
-    assert chosen("all_to_one", forget, retain, base) == {style: [expected] for style in forget_styles(forget)}
+    assert candidates_of("all_to_one", forget, retain, base) == {style: [expected] for style in forget_styles(forget)}
 
 
 @settings(deadline=None)
@@ -71,7 +73,7 @@ def test_all_to_one_gives_every_forget_style_the_same_single_base(forget, retain
 def test_each_group_of_consecutive_forget_styles_shares_the_retain_style_with_the_number_of_the_group(
     forget, retain, group
 ):
-    found = chosen("five_to_one", forget, retain, group=group)
+    found = candidates_of("five_to_one", forget, retain, group=group)
     styles = forget_styles(forget)
     for number, start in enumerate(range(0, forget, group)):
         expected = [retain_styles(retain)[number % retain]]
@@ -84,13 +86,15 @@ def test_each_group_of_consecutive_forget_styles_shares_the_retain_style_with_th
 @settings(deadline=None)
 @given(forget=sizes, retain=sizes)
 def test_one_to_all_gives_every_forget_style_every_retain_style(forget, retain):
-    assert chosen("one_to_all", forget, retain) == {style: retain_styles(retain) for style in forget_styles(forget)}
+    assert candidates_of("one_to_all", forget, retain) == {
+        style: retain_styles(retain) for style in forget_styles(forget)
+    }
 
 
 @settings(deadline=None)
 @given(forget=sizes, retain=sizes, group=groups)
 def test_one_to_five_gives_the_next_five_distinct_retain_styles_in_cyclic_order(forget, retain, group):
-    found = chosen("one_to_five", forget, retain, group=group)
+    found = candidates_of("one_to_five", forget, retain, group=group)
     names = retain_styles(retain)
     for number, style in enumerate(forget_styles(forget)):
         assert len(found[style]) == len(set(found[style])) == min(group, retain)
@@ -102,7 +106,7 @@ def test_one_to_five_gives_the_next_five_distinct_retain_styles_in_cyclic_order(
 @settings(deadline=None)
 @given(scheme=st.sampled_from(SCHEMES), forget=sizes, retain=sizes, group=groups)
 def test_every_scheme_gives_every_forget_style_an_anchor_other_than_itself(scheme, forget, retain, group):
-    found = chosen(scheme, forget, retain, group=group)
+    found = candidates_of(scheme, forget, retain, group=group)
     assert list(found) == forget_styles(forget)
     assert all(anchors and style not in anchors for style, anchors in found.items())
 

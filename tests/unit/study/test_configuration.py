@@ -1429,7 +1429,7 @@ def test_any_leaf_with_any_value_or_none_loads_or_is_refused_in_one_line(section
 
 
 def with_leaf(place: tuple[str | int, ...], value: object) -> dict[str, Any]:
-    """The paper's content with another value at a place, or with nothing there."""
+    """The paper's content with another value at a place, or without this place."""
     content = copy.deepcopy(CONTENT)
     here: Any = content
     for name in place[:-1]:

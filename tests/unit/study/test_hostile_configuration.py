@@ -72,11 +72,11 @@ values = st.recursive(
 )
 
 
-def merged(name: str) -> dict[str, Any]:
+def merged_study(name: str) -> dict[str, Any]:
     return overlays.merge_study(name, CONFIGURATION, ())[0]
 
 
-WHOLE = {name: merged(name) for name in ("paper", "tiny", "mini")}
+WHOLE = {name: merged_study(name) for name in ("paper", "tiny", "mini")}
 
 
 def places_in(value: Any, place: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
@@ -88,7 +88,7 @@ def places_in(value: Any, place: tuple[str | int, ...] = ()) -> list[tuple[str |
 PLACES = {name: [place for place in places_in(content) if place] for name, content in WHOLE.items()}
 
 
-def at(content: Any, place: tuple[str | int, ...]) -> Any:
+def value_at(content: Any, place: tuple[str | int, ...]) -> Any:
     for name in place:
         content = content[name]
     return content
@@ -110,18 +110,18 @@ def changes(draw: st.DrawFn) -> tuple[str, list[Change]]:
     return name, draw(st.lists(kinds, min_size=1, max_size=3))
 
 
-def changed(name: str, made: list[Change]) -> dict[str, Any]:
+def apply_changes(name: str, made: list[Change]) -> dict[str, Any]:
     content = copy.deepcopy(WHOLE[name])
     for place, kind, value in made:
         try:
-            section, last = at(content, place[:-1]), place[-1]
+            section, last = value_at(content, place[:-1]), place[-1]
             section[last]
         except (KeyError, IndexError, TypeError):  # removed by an earlier change
             continue
         if kind == "replace":
             section[last] = value
         elif kind == "swap":
-            section[last] = copy.deepcopy(at(WHOLE[name], value))
+            section[last] = copy.deepcopy(value_at(WHOLE[name], value))
         elif kind == "remove":
             del section[last]
         elif kind == "rename" and isinstance(section, dict):
@@ -134,7 +134,7 @@ def changed(name: str, made: list[Change]) -> dict[str, Any]:
 
 
 def check(name: str, made: list[Change]) -> None:
-    content = changed(name, made)
+    content = apply_changes(name, made)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(overlays, "read_yaml", lambda _: copy.deepcopy(content))
         answer = planned_or_refused("paper", CONFIGURATION)
@@ -239,7 +239,7 @@ edits = st.lists(
 )
 
 
-def edited(content: bytes, made: list[tuple[int, int, bytes]]) -> bytes:
+def apply_edits(content: bytes, made: list[tuple[int, int, bytes]]) -> bytes:
     """Bytes with some of them replaced by others."""
     for start, length, new in made:
         content = content[:start] + new + content[start + length :]
@@ -249,14 +249,14 @@ def edited(content: bytes, made: list[tuple[int, int, bytes]]) -> bytes:
 @few_files
 @given(edits)
 def test_a_damaged_file_is_planned_or_refused_in_one_sentence(folder: Path, made: list[tuple[int, int, bytes]]) -> None:
-    answer_to(folder, edited(OVERLAY, made))
+    answer_to(folder, apply_edits(OVERLAY, made))
 
 
 @pytest.mark.slow
 @many_files
 @given(edits)
 def test_hundreds_of_damaged_files_are_planned_or_refused(folder: Path, made: list[tuple[int, int, bytes]]) -> None:
-    answer_to(folder, edited(OVERLAY, made))
+    answer_to(folder, apply_edits(OVERLAY, made))
 
 
 @few

@@ -170,7 +170,7 @@ def test_training_on_sampled_images_does_not_depend_on_the_base_models_scheduler
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_the_options_of_sampled_images_are_those_of_the_released_sampler(switch: str) -> None:
-    """CompVis' DDIM: timesteps from 1 at equal distances, x_0 as it is predicted, no step to a clean image."""
+    """CompVis' DDIM has equidistant timesteps from 1, does not clip x_0, and has no final step to a clean image."""
     images = PAPER.methods["esd_released"].objective.unlearn.images
     assert isinstance(images, SampledImages) and images.switches[switch] == SWITCHES[switch]
 

@@ -37,8 +37,8 @@ PAPER = load_study("paper", REPOSITORY / "config")
 
 
 CHECKPOINT = "checkpoint.pt"
-NO_TRAJECTORIES: Any = None
-"""For objectives that take their images from the benchmark."""
+NO_SAMPLER: Any = None
+"""Argument for objectives that use images of the benchmark and therefore sample none."""
 
 
 def objective(method: str) -> Any:
@@ -187,7 +187,7 @@ def batches(small_world: dict[str, Manifest], **changes: Any) -> Batches:
     settings = unlearning_settings(objective("core"), **changes)
     base = BaseModel(small_world["pipeline"])
     data = TrainingData(small_world, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    return Batches(settings, data, NO_TRAJECTORIES)
+    return Batches(settings, data, NO_SAMPLER)
 
 
 def test_a_batch_does_not_depend_on_the_batches_before_it(small_world: dict[str, Manifest]) -> None:
@@ -273,7 +273,7 @@ def test_equation_6_takes_the_image_of_the_anchor_style(small_world: dict[str, M
     relabelled = unlearning_settings(objective("ca_noise"), candidates={"Amber": ["Blue"]})
     base = BaseModel(small_world["pipeline"])
     data = TrainingData(small_world, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    relabelling = Batches(relabelled, data, NO_TRAJECTORIES)
+    relabelling = Batches(relabelled, data, NO_SAMPLER)
     one, other = erasing.at(0).forget, relabelling.at(0).forget
     assert torch.equal(one.own, other.own), "both are prompted with p_f"
     assert torch.equal(one.noise, other.noise)

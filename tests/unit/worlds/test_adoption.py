@@ -61,7 +61,7 @@ def prefixed(prefix: str) -> dict[str, torch.Tensor]:
     return {prefix + name: tensor for name, tensor in weights().items()}
 
 
-def changed(**tensors: torch.Tensor) -> dict[str, Any]:
+def with_tensors(**tensors: torch.Tensor) -> dict[str, Any]:
     return {"model_state_dict": weights() | {name.replace("__", "."): tensor for name, tensor in tensors.items()}}
 
 
@@ -120,20 +120,23 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: {"model_state_dict": {n: t for n, t in weights().items() if n != "fc.weight"}},
         r"it lacks 1 of \d+ tensors: fc\.weight\)",
     ),
-    "one too much": (lambda: changed(extra=torch.zeros(2)), r"1 of its tensors belong to no part .*: extra\)"),
+    "one too much": (lambda: with_tensors(extra=torch.zeros(2)), r"1 of its tensors belong to no part .*: extra\)"),
     "transposed": (
-        lambda: changed(fc__weight=network().fc.weight.detach().T),
+        lambda: with_tensors(fc__weight=network().fc.weight.detach().T),
         r"another shape: fc\.weight has \(\d+, 3\), expected \(3, \d+\)",
     ),
     "integers": (
-        lambda: changed(fc__weight=network().fc.weight.detach().to(torch.int8)),
+        lambda: with_tensors(fc__weight=network().fc.weight.detach().to(torch.int8)),
         r"fc\.weight is int8, expected fp16, bf16, fp32 or fp64",
     ),
     "NaN in a weight": (
-        lambda: changed(fc__weight=torch.full_like(network().fc.weight.detach(), NAN)),
+        lambda: with_tensors(fc__weight=torch.full_like(network().fc.weight.detach(), NAN)),
         r"1 of its tensors hold values that are not finite: fc\.weight\)",
     ),
-    "an infinity in a bias": (lambda: changed(fc__bias=torch.tensor([0.0, INFINITY, 0.0])), r"not finite: fc\.bias\)"),
+    "an infinity in a bias": (
+        lambda: with_tensors(fc__bias=torch.tensor([0.0, INFINITY, 0.0])),
+        r"not finite: fc\.bias\)",
+    ),
     "text beside its tensors": (
         lambda: {"model_state_dict": {**weights(), "note": "x"}},
         r"it has an entry that is not a named tensor: note\)",
@@ -409,7 +412,7 @@ def test_complete_assets_are_adopted(assets: Path, tmp_path: Path) -> None:
 def test_assets_that_do_not_fit_are_detected_by_every_check(how: str, assets: Path, tmp_path: Path) -> None:
     damage, message, without_values = DAMAGE[how]
     folder = Path(shutil.copytree(assets, tmp_path / "assets", ignore=shutil.ignore_patterns("made")))
-    if "torchvision" not in how:  # a hundred megabytes
+    if "torchvision" not in how:  # it has a hundred megabytes
         (folder / "inception_v3.pth").unlink()
     damage(folder)
     linked_assets = link_all_assets(folder, tmp_path / "taken")
@@ -424,7 +427,7 @@ def test_assets_that_do_not_fit_are_detected_by_every_check(how: str, assets: Pa
 
 
 def make_assets(folder: Path, tmp_path: Path, names: Sequence[str] = ()) -> None:
-    """Run `make assets` on these files, or on all existing ones: it inspects whatever it locks."""
+    """Run `make assets` on these files, or on all existing ones; it inspects every asset that it locks."""
     configuration = tmp_path / "config"
     configuration.mkdir()
     shutil.copy(REPOSITORY / "config/assets.yaml", configuration)
@@ -444,7 +447,7 @@ def make_assets(folder: Path, tmp_path: Path, names: Sequence[str] = ()) -> None
 # Non-finite results of finite weights
 
 
-def overflowing(folder: Path, part: str, file: str, tensor: str) -> Manifest:
+def make_overflowing_pipeline(folder: Path, part: str, file: str, tensor: str) -> Manifest:
     """A pipeline in which one tensor is so large that results computed with it are infinite."""
     manifest = make_pipeline(folder)
     weights = manifest.folder / "pipeline" / part / file
@@ -456,7 +459,9 @@ def overflowing(folder: Path, part: str, file: str, tensor: str) -> Manifest:
 
 
 def test_an_embedding_that_is_not_finite_is_named_with_its_prompt(tmp_path: Path) -> None:
-    pipeline = overflowing(tmp_path / "pipeline", "text_encoder", "model.safetensors", "final_layer_norm.weight")
+    pipeline = make_overflowing_pipeline(
+        tmp_path / "pipeline", "text_encoder", "model.safetensors", "final_layer_norm.weight"
+    )
     work = StageContext(tmp_path, "digest", {"pipeline": pipeline})
     with pytest.raises(AssetError, match="the prompt 'A Cats image' has an embedding that is not finite"):
         embed_prompts(EmbeddingsStage(prompts=["A Cats image", "A Dogs image"]), work)
@@ -464,7 +469,7 @@ def test_an_embedding_that_is_not_finite_is_named_with_its_prompt(tmp_path: Path
 
 
 def test_a_latent_that_is_not_finite_is_named_with_its_image(tmp_path: Path) -> None:
-    pipeline = overflowing(tmp_path / "pipeline", "vae", WEIGHTS, "quant_conv.weight")
+    pipeline = make_overflowing_pipeline(tmp_path / "pipeline", "vae", WEIGHTS, "quant_conv.weight")
     images = make_images(tmp_path / "images")
     encoding = Encoding(resolution=16, interpolation="bicubic", batch=2)
     settings = LatentsStage(styles=["Blue"], objects=["Cats"], images=[1, 2, 3], encoding=encoding)

@@ -1,4 +1,4 @@
-"""`make assets` with a Hub on loopback: everything is downloaded once and locked; nothing unverified is used."""
+"""`make assets` with a Hub on loopback: every asset is downloaded once, verified and locked."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class World:
         write_manifest(path, self.folder, "assets", "assets", [], facts)
         return read_manifest(path)
 
-    def converted(self, folder: Path, weights: Any) -> BaseModel:
+    def convert(self, folder: Path, weights: Any) -> BaseModel:
         work = StageContext(folder=folder, digest="x", inputs={"pipeline": self.manifest(), "compvis": self.manifest()})
         outcome = convert_compvis(ConversionStage(weights=weights), work)
         path = folder / "manifest.json"
@@ -111,7 +111,7 @@ def is_equal(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize("weights", ["raw", "ema"])
 def test_conversion_gives_the_networks_that_were_written(world: World, tmp_path: Path, weights: str) -> None:
-    base = world.converted(tmp_path, weights)
+    base = world.convert(tmp_path, weights)
     assert is_equal(base.unet(), world.unet if weights == "raw" else world.average)
     assert is_equal(base.autoencoder(), world.autoencoder)
     assert is_equal(base.text_encoder(), world.text_encoder)
@@ -121,7 +121,7 @@ def test_conversion_gives_the_networks_that_were_written(world: World, tmp_path:
 
 def test_equal_files_convert_to_equal_bytes(world: World, tmp_path: Path) -> None:
     for name in ("first", "second"):
-        world.converted(tmp_path / name, "raw")
+        world.convert(tmp_path / name, "raw")
     assert sha256_of_path(tmp_path / "first/pipeline") == sha256_of_path(tmp_path / "second/pipeline")
 
 
@@ -218,7 +218,7 @@ def test_a_checkpoint_whose_tensors_do_not_fit_is_refused(
     (tmp_path / "pipeline").symlink_to(world.folder / "pipeline")
     write_lightning(other.checkpoint, weights)
     with pytest.raises(AssetError, match=expected):
-        other.converted(tmp_path / "converted", "ema" if change == "drop average" else "raw")
+        other.convert(tmp_path / "converted", "ema" if change == "drop average" else "raw")
     assert not (tmp_path / "converted/pipeline").exists()
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from support.full_format import write_image_folder, write_parquet
-from test_images import SMALL, opened, small_images
+from test_images import SMALL, open_images, small_images
 
 from corelib.errors import AssetError
 from corelib.worlds.unlearn_canvas.image_index import ImageIndex, write_index
 from corelib.worlds.unlearn_canvas.index_building import index_images
 
 
-def indexed(root: Path, notes: list[str] | None = None) -> ImageIndex:
+def build_index(root: Path, notes: list[str] | None = None) -> ImageIndex:
     say = (lambda line: None) if notes is None else notes.append
     return index_images(root, SMALL, "Seed_Images", 2, root.parent / "faults.txt", say)
 
@@ -23,7 +23,7 @@ def indexed(root: Path, notes: list[str] | None = None) -> ImageIndex:
 def faults_of(root: Path) -> str:
     """The sentence that rejects the images, followed by all faults on separate lines."""
     with pytest.raises(AssetError) as refused:
-        indexed(root)
+        build_index(root)
     assert "\n" not in str(refused.value)
     return f"{refused.value}\n{(root.parent / 'faults.txt').read_text()}"
 
@@ -88,9 +88,9 @@ def test_the_same_images_are_found_under_other_names(layout: str, tmp_path: Path
     else:
         LAYOUTS[layout](root)
     notes: list[str] = []
-    index = indexed(root, notes)
-    assert index.digest == indexed(tmp_path / "plain").digest
-    images = opened(tmp_path / "world", root, index)
+    index = build_index(root, notes)
+    assert index.digest == build_index(tmp_path / "plain").digest
+    images = open_images(tmp_path / "world", root, index)
     for style, object_, number, content in small_images():
         (path,) = images.files([(style, object_, number)], tmp_path)
         assert path.read_bytes() == content
@@ -139,9 +139,9 @@ def test_the_same_images_are_found_in_parquet_files_at_any_location(
     write_image_folder(tmp_path / "plain", iter(small_images()))
     root = tmp_path / "hub/here"
     arrange(root)
-    index = indexed(root)
-    assert index.digest == indexed(tmp_path / "plain").digest
-    images = opened(tmp_path / "world", root, index)
+    index = build_index(root)
+    assert index.digest == build_index(tmp_path / "plain").digest
+    images = open_images(tmp_path / "world", root, index)
     assert images.read("Monet", "Cats", 1).size == (24, 24)
 
 
@@ -152,9 +152,9 @@ def test_an_index_beside_the_images_is_not_read_as_images(
 ) -> None:
     root = tmp_path / "here"
     write(root, iter(small_images()))
-    first = indexed(root)
+    first = build_index(root)
     write_index(root / name, first)
-    assert indexed(root) == first
+    assert build_index(root) == first
 
 
 # Rejected layouts
@@ -197,7 +197,7 @@ def test_an_image_with_two_candidate_files_is_ambiguous(tmp_path: Path) -> None:
     shutil.copy(root / "Monet/Cats/2.jpg", root / "Monet/Cats/1.PNG")
     assert "Monet/Cats/1.jpg: it may be 01.jpg or 1.PNG, expected only one of them" in faults_of(root)
     shutil.copy(root / "Monet/Cats/01.jpg", root / "Monet/Cats/1.jpg")  # the documented name takes precedence
-    indexed(root)
+    build_index(root)
 
 
 def test_a_style_with_two_candidate_folders_is_ambiguous(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from support.full_format import write_image_folder, write_parquet
 from support.small_world import make_pipeline
 from test_adoption import CLASSES, FILES, WEIGHTS, configure, link_all_assets, make_assets, weights
-from test_image_folders import faults_of, indexed
+from test_image_folders import build_index, faults_of
 from test_images import small_images
 
 from corelib.errors import AssetError
@@ -335,7 +335,7 @@ def test_a_folder_of_images_without_read_permission_is_named(tmp_path: Path, mon
     write_image_folder(root, iter(small_images()))
     forbid(root / "Monet", monkeypatch)
     with pytest.raises(OSError, match="Permission denied") as refused:
-        indexed(root)
+        build_index(root)
     assert refused.value.filename.endswith("here/Monet"), "`make assets` turns it into a sentence"
 
 
@@ -345,7 +345,7 @@ def test_parquet_files_are_ordered_by_number_with_or_without_leading_zeros(tmp_p
     shutil.copytree(tmp_path / "padded", tmp_path / "plain")
     for path in list((tmp_path / "plain/data").iterdir()):
         path.rename(path.with_name(re.sub(r"-0*(\d+)-of.*", r"-\1.parquet", path.name)))
-    assert indexed(tmp_path / "plain").digest == indexed(tmp_path / "padded").digest
+    assert build_index(tmp_path / "plain").digest == build_index(tmp_path / "padded").digest
 
 
 def test_a_row_with_a_path_in_place_of_an_image_is_reported_once(tmp_path: Path) -> None:
@@ -364,11 +364,11 @@ def test_a_pointer_in_place_of_a_parquet_file_is_reported(tmp_path: Path) -> Non
     (tmp_path / "here").mkdir()
     (tmp_path / "here/train-00000-of-00001.parquet").write_bytes(POINTER)
     with pytest.raises(AssetError, match=r"00001\.parquet: a Git LFS pointer, not the file itself"):
-        indexed(tmp_path / "here")
+        build_index(tmp_path / "here")
 
 
 def test_an_unprintable_name_of_a_parquet_file_is_reported(tmp_path: Path) -> None:
     write_parquet(tmp_path / "here/data", iter(small_images()))
     os.rename(tmp_path / "here/data", os.fsencode(tmp_path / "here") + b"/dat\xe9")
     with pytest.raises(AssetError, match="its name has characters that cannot be printed; rename it"):
-        indexed(tmp_path / "here")
+        build_index(tmp_path / "here")

@@ -131,7 +131,7 @@ def test_the_differing_entry_of_a_long_list_is_named(tmp_path: Path) -> None:
     assert _difference("world.styles", lacking, trained) == "world.styles has 50 entries, expected the 51"
 
 
-def without(record: dict[str, Any], *keys: str) -> None:
+def remove_key(record: dict[str, Any], *keys: str) -> None:
     """Remove the value at a path of keys; `*` stands for the first key of a section."""
     *sections, last = keys
     for section in sections:
@@ -140,13 +140,16 @@ def without(record: dict[str, Any], *keys: str) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
-    "no drawing": (lambda record: without(record, "drawing"), "drawing is missing"),
+    "no drawing": (lambda record: remove_key(record, "drawing"), "drawing is missing"),
     "a number for the drawing": (lambda record: record.update(drawing=7), "drawing is 7"),
     "a list of runs": (lambda record: record.update(provenance=[]), "provenance is []"),
-    "no classifier": (lambda record: without(record, "facts", "classifiers"), "facts.classifiers is missing"),
-    "one classifier": (lambda record: without(record, "facts", "classifiers", "style"), "classifiers.style is missing"),
-    "no classes": (lambda record: without(record, "facts", "classifiers", "style", "classes"), "classes is missing"),
-    "no pipeline": (lambda record: without(record, "facts", "pipeline"), "facts.pipeline is missing"),
+    "no classifier": (lambda record: remove_key(record, "facts", "classifiers"), "facts.classifiers is missing"),
+    "one classifier": (
+        lambda record: remove_key(record, "facts", "classifiers", "style"),
+        "classifiers.style is missing",
+    ),
+    "no classes": (lambda record: remove_key(record, "facts", "classifiers", "style", "classes"), "classes is missing"),
+    "no pipeline": (lambda record: remove_key(record, "facts", "pipeline"), "facts.pipeline is missing"),
     "a number for a hash": (lambda record: record["files"].update(pipeline=7), "files.pipeline is 7"),
     "no hash": (lambda record: record["files"].update(pipeline="abc"), "files.pipeline is 'abc'"),
 }
