@@ -1,10 +1,10 @@
-"""The paper's models at full size with random weights: how long each stage takes, and how much memory.
+"""Measure the time and memory of each stage, with the paper's models at full size and random weights.
 
     python benchmarks/full_size.py [--steps N] [--keep FOLDER]
 
-One CORE step, one SalUn mask, one guided image and one classification, by the stages that the workflow runs, each in a
-process of its own. 860 million parameters, 512 pixels; about 18 GB of memory and 20 GB on disk. On a GPU if there is
-one.
+Runs the stages of the workflow, each in a separate process, for one CORE step, one SalUn mask, one guided image and one
+classification. The models have 860 million parameters and 512 pixels; they need about 18 GB of memory and 20 GB on
+disk. Uses a GPU if there is one.
 """
 
 from __future__ import annotations
@@ -33,32 +33,34 @@ from corelib.study.loading import load_study  # noqa: E402
 STUDY = load_study("paper", REPOSITORY / "config")
 FORGET, RETAIN, OBJECT = "Van_Gogh", "Monet", "Dogs"
 PAIRS = [1, 2, 3, 4]
-"""Images of each of the two cells: as many pairs as a step of CORE sees."""
+"""Indices of the images of each of the two cells: as many as one step of CORE has pairs."""
 
 
 def main() -> None:
-    """Make the assets, then run every stage in a process of its own, and print a table."""
+    """Create the assets, run every stage in a separate process, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=STUDY.sampling.scheduler.steps, help="of DDIM, for the image")
+    parser.add_argument(
+        "--steps", type=int, default=STUDY.sampling.scheduler.steps, help="number of DDIM steps for the image"
+    )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--keep", type=Path, help="folder for the assets, which is kept; else a temporary one")
+    parser.add_argument("--keep", type=Path, help="folder for the assets, which is kept (default: a temporary folder)")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.stage:
-        run_stage(asked.stage, asked.keep, asked.threads, asked.steps)
+    options = parser.parse_args()
+    if options.stage:
+        run_stage(options.stage, options.keep, options.threads, options.steps)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        folder = asked.keep or Path(temporary)
-        said = ["--keep", str(folder), "--threads", str(asked.threads), "--steps", str(asked.steps)]
-        print(f"{platform.processor() or platform.machine()}, {asked.threads} threads, {asked.steps} DDIM steps\n")
+        folder = options.keep or Path(temporary)
+        arguments = ["--keep", str(folder), "--threads", str(options.threads), "--steps", str(options.steps)]
+        print(f"{platform.processor() or platform.machine()}, {options.threads} threads, {options.steps} DDIM steps\n")
         print(f"{'stage':<16}{'seconds':>10}{'peak MiB':>10}{'GPU MiB':>10}  result", flush=True)
         for stage in STAGES:
             if not (folder / stage / MANIFEST).exists():
-                subprocess.run([sys.executable, __file__, "--stage", stage, *said], check=True)
+                subprocess.run([sys.executable, __file__, "--stage", stage, *arguments], check=True)
 
 
 def run_stage(name: str, folder: Path, threads: int, steps: int) -> None:
-    """One stage in this process; prints its line of the table."""
+    """Run one stage in this process, and print its line of the table."""
     import torch
 
     began = time.monotonic()
@@ -69,17 +71,17 @@ def run_stage(name: str, folder: Path, threads: int, steps: int) -> None:
 
     write_manifest(work.folder / MANIFEST, work.folder, name, name, outcome.files, outcome.facts)
     seconds, peak = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    on_gpu = f"{torch.cuda.max_memory_allocated() // 2**20:>10}" if torch.cuda.is_available() else f"{'-':>10}"
-    said = {key: value for key, value in outcome.facts.items() if isinstance(value, int | float)}
-    print(f"{name:<16}{seconds:>10.1f}{peak:>10}{on_gpu}  {json.dumps(said)}", flush=True)
+    gpu_peak = f"{torch.cuda.max_memory_allocated() // 2**20:>10}" if torch.cuda.is_available() else f"{'-':>10}"
+    numbers = {key: value for key, value in outcome.facts.items() if isinstance(value, int | float)}
+    print(f"{name:<16}{seconds:>10.1f}{peak:>10}{gpu_peak}  {json.dumps(numbers)}", flush=True)
 
 
 def inputs_of(folder: Path, stage: str) -> dict[str, Manifest]:
-    """The manifests that a stage builds on, by role."""
-    return {role: read_manifest(folder / made / MANIFEST) for role, made in INPUTS[stage].items()}
+    """Manifests of the inputs of a stage, by role."""
+    return {role: read_manifest(folder / stage_of_input / MANIFEST) for role, stage_of_input in INPUTS[stage].items()}
 
 
-# The stages, each with the paper's settings on as little data as it can work with
+# The stages, with the paper's settings and as little data as possible
 
 
 def make_assets(context: StageContext, _: int) -> StageResult:
@@ -116,7 +118,7 @@ def make_assets(context: StageContext, _: int) -> StageResult:
 
 
 def make_slice(context: StageContext, _: int) -> StageResult:
-    """One cell to forget and one to retain."""
+    """A slice with one cell to forget and one to retain."""
     from corelib.data.slices import slice_images
     from corelib.settings.data import SliceStage
 
@@ -124,7 +126,7 @@ def make_slice(context: StageContext, _: int) -> StageResult:
 
 
 def make_latents(context: StageContext, _: int) -> StageResult:
-    """Latent moments of eight images of three megabytes."""
+    """Latent moments of eight images of three megabytes each."""
     from corelib.data.latents import encode_images
     from corelib.settings.data import LatentsStage
 
@@ -133,14 +135,14 @@ def make_latents(context: StageContext, _: int) -> StageResult:
 
 
 def make_embeddings(context: StageContext, _: int) -> StageResult:
-    """All prompts of the study."""
+    """Embeddings of all prompts of the study."""
     from corelib.data.embeddings import embed_prompts
     from corelib.settings.data import EmbeddingsStage
 
     concepts = [(style, object_) for style in STUDY.world.styles for object_ in STUDY.world.objects]
     wordings = (STUDY.prompts.in_training, STUDY.prompts.in_evaluation)
     settings = EmbeddingsStage(
-        prompts=sorted({"", *(said.prompt(*concept) for said in wordings for concept in concepts)})
+        prompts=sorted({"", *(wording.prompt(*concept) for wording in wordings for concept in concepts)})
     )
     return embed_prompts(settings, context)
 
@@ -208,14 +210,14 @@ STAGES: dict[str, Callable[[StageContext, int], StageResult]] = {
     "samples": sample_image,
     "predictions": classify,
 }
-MATERIAL = {"pipeline": "assets", "slice": "slice", "latents": "latents", "embeddings": "embeddings"}
+TRAINING_INPUTS = {"pipeline": "assets", "slice": "slice", "latents": "latents", "embeddings": "embeddings"}
 INPUTS: dict[str, dict[str, str]] = {
     "assets": {},
     "slice": {"images": "assets"},
     "latents": {"images": "assets", "pipeline": "assets"},
     "embeddings": {"pipeline": "assets"},
-    "saliency": MATERIAL,
-    "unlearning": MATERIAL,
+    "saliency": TRAINING_INPUTS,
+    "unlearning": TRAINING_INPUTS,
     "samples": {"pipeline": "assets", "embeddings": "embeddings", "delta": "unlearning"},
     "predictions": {"samples": "samples", "style_classifier": "assets", "object_classifier": "assets"},
 }

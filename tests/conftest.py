@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the tiny study, built once, where it was built and as a clone."""
+"""Shared fixtures: the tiny study, built once, in the folder of its build and as a copy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from support.checkout import TINY, Checkout, Places, made_once
+from support.checkout import TINY, Checkout, Places, build_once
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,22 +25,22 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
         assert done.returncode == 0, done.stdout[-6000:]
         shutil.copytree(folder / "workplace", folder / "copy", symlinks=True)
 
-    folder = made_once(tmp_path_factory, "tiny", make)
+    folder = build_once(tmp_path_factory, "tiny", make)
     return Places(folder / "workplace", folder / "copy")
 
 
 @pytest.fixture(scope="session")
 def built(places: Places) -> Checkout:
-    """A checkout with the tiny study, for tests that only look."""
+    """A checkout with the tiny study, for tests that change nothing in it."""
     return Checkout(places.copy)
 
 
 @pytest.fixture
 def workplace(places: Places) -> Iterator[Checkout]:
-    """The folder in which the tiny study was built, with all that Snakemake remembers of it: where users stand.
+    """The folder in which the tiny study was built, with all of Snakemake's metadata, as a user would have it.
 
-    Snakemake knows some files by their absolute path, so a copy is not the same. One test at a time has it; afterwards
-    it is put back as it was.
+    Snakemake records some files by their absolute paths, so a copy does not behave in the same way. Only one test at a
+    time uses the folder, which is restored afterwards.
     """
     with FileLock(places.workplace.with_suffix(".lock")):
         yield Checkout(places.workplace)
@@ -50,7 +50,7 @@ def workplace(places: Places) -> Iterator[Checkout]:
 
 @pytest.fixture
 def checkout(built: Checkout, tmp_path: Path) -> Checkout:
-    """A fresh clone beside the results of the tiny study, without Snakemake's own memory."""
+    """A fresh clone with the results of the tiny study, without Snakemake's metadata."""
     clone = Checkout.at(tmp_path / "clone")
     for name in ("runs", "results"):
         shutil.copytree(built.folder / name, clone.folder / name)
@@ -58,14 +58,14 @@ def checkout(built: Checkout, tmp_path: Path) -> Checkout:
 
 
 @pytest.fixture(params=["in place", "in a clone"])
-def either(request: pytest.FixtureRequest) -> Checkout:
-    """The folder of the build with Snakemake's memory, and a fresh clone without it."""
-    found: Checkout = request.getfixturevalue("workplace" if request.param == "in place" else "checkout")
-    return found
+def workplace_or_clone(request: pytest.FixtureRequest) -> Checkout:
+    """The folder of the build, with Snakemake's metadata, and a fresh clone without it."""
+    checkout: Checkout = request.getfixturevalue("workplace" if request.param == "in place" else "checkout")
+    return checkout
 
 
 @pytest.fixture(params=["in place", pytest.param("in a clone", marks=pytest.mark.slow)])
-def anywhere(request: pytest.FixtureRequest) -> Checkout:
-    """The same two, of which the clone waits for `make test-all`: for tests that build something twice."""
-    found: Checkout = request.getfixturevalue("workplace" if request.param == "in place" else "checkout")
-    return found
+def workplace_or_slow_clone(request: pytest.FixtureRequest) -> Checkout:
+    """The same two; the clone only in `make test-all`, since these tests build everything twice."""
+    checkout: Checkout = request.getfixturevalue("workplace" if request.param == "in place" else "checkout")
+    return checkout

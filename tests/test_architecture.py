@@ -1,4 +1,4 @@
-"""The rooms: small, in order, and without doors that lead back."""
+"""The architecture of the library: the order of its packages, and rules for its files."""
 
 from __future__ import annotations
 
@@ -55,30 +55,30 @@ def test_a_wing_imports_only_those_before_it() -> None:
     assert wrong == []
 
 
-def test_the_workflow_needs_no_command() -> None:
+def test_the_workflow_imports_no_command() -> None:
     paths = [path for path in MODULES if wing_of(f"{name_of(path)}.") == "workflow"]
     assert not {name for path in paths for name in imports_of(path) if name.startswith("corelib.commands")}
 
 
-def test_no_circle_of_imports() -> None:
+def test_there_are_no_circular_imports() -> None:
     below = {name_of(module): imports_of(module) for module in MODULES}
     left = dict(below)
     while left:
         free = {name for name, needed in left.items() if not needed & left.keys()}
-        assert free, f"a circle among {sorted(left)}"
+        assert free, f"circular imports among {sorted(left)}"
         left = {name: needed for name, needed in left.items() if name not in free}
 
 
-def test_no_module_imports_what_another_keeps_for_itself() -> None:
-    taken = []
+def test_no_module_imports_private_names() -> None:
+    private = []
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("corelib"):
-                taken += [f"{name_of(path)}: {alias.name}" for alias in node.names if alias.name.startswith("_")]
-    assert taken == []
+                private += [f"{name_of(path)}: {alias.name}" for alias in node.names if alias.name.startswith("_")]
+    assert private == []
 
 
-def test_every_wing_says_what_it_is_for_and_nothing_else() -> None:
+def test_every_package_file_contains_only_a_docstring() -> None:
     for path in MODULES:
         if path.name == "__init__.py" and path.parent.name != "corelib":
             tree = ast.parse(path.read_text())
@@ -86,16 +86,16 @@ def test_every_wing_says_what_it_is_for_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("word", ["utils", "helpers", "common", "misc"])
-def test_no_room_for_odds_and_ends(word: str) -> None:
+def test_no_file_has_a_catch_all_name(word: str) -> None:
     assert [path for path in [*MODULES, *RULE_FILES, *SCRIPTS] if word in path.stem] == []
 
 
-def test_the_snakefile_can_be_read_at_a_glance() -> None:
+def test_the_snakefile_is_short() -> None:
     assert len((REPOSITORY / "Snakefile").read_text().splitlines()) < 80
 
 
 @pytest.mark.parametrize("path", RULE_FILES, ids=lambda path: path.stem)
-def test_a_rule_file_holds_one_stage_and_says_what_comes_in_and_goes_out(path: Path) -> None:
+def test_a_rule_file_is_short_and_begins_with_its_inputs_and_outputs(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 150
     assert re.match(r"# .+\n# In:  .+\n(# .+\n)*# Out: .+\n", text)
@@ -121,8 +121,8 @@ def test_planning_never_imports_torch() -> None:
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_no_stage_depends_on_how_studies_are_read_or_planned(path: Path) -> None:
-    """Else a new key in the configuration would train every model again."""
+def test_no_stage_depends_on_the_reading_or_planning_of_studies(path: Path) -> None:
+    """Otherwise a new key in the configuration would retrain every model."""
     above = WINGS[WINGS.index("study") :]
     modules = [name for name in code_digests(path) if name.startswith("corelib.")]
     assert [name for name in modules if wing_of(f"{name}.") in above or name == "corelib.runs.job"] == []
@@ -136,14 +136,14 @@ def test_tables_depend_on_no_training_code() -> None:
     assert "torch" not in package_versions(REPOSITORY / "workflow_scripts/tabulate.py")
 
 
-def test_every_public_function_says_what_it_is_for() -> None:
-    silent = []
+def test_every_public_function_has_a_docstring() -> None:
+    undocumented = []
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             is_public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
             if is_public and ast.get_docstring(node) is None and not _is_local(node, path):
-                silent.append(f"{name_of(path)}.{node.name}")
-    assert silent == []
+                undocumented.append(f"{name_of(path)}.{node.name}")
+    assert undocumented == []
 
 
 def _is_local(node: ast.AST, path: Path) -> bool:

@@ -26,7 +26,7 @@ def prose(page: Path) -> str:
 
 
 def code_spans(page: Path) -> list[str]:
-    """What stands between backticks in a page's text, each on one line."""
+    """The code spans in a page's text, each on one line."""
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(page))]
 
 
@@ -48,7 +48,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def names_in(body: list[ast.stmt]) -> dict[str, ast.stmt]:
-    """What a module or class defines: functions, classes, and names that are assigned or imported."""
+    """The names that a module or class defines: functions, classes, and names that are assigned or imported."""
     found: dict[str, ast.stmt] = {}
     for node in body:
         match node:
@@ -105,7 +105,7 @@ def test_names_that_do_not_exist_are_found() -> None:
 
 
 @every_page
-def test_every_relative_link_of_a_page_leads_somewhere(page: Path) -> None:
+def test_every_relative_link_of_a_page_has_a_target(page: Path) -> None:
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if re.match(r"[a-z]+:", link):
@@ -120,18 +120,18 @@ def test_every_relative_link_of_a_page_leads_somewhere(page: Path) -> None:
 @every_page
 def test_every_target_of_make_that_a_page_names_exists(page: Path) -> None:
     targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    asked = [line for line in (*commands(page), *code_spans(page)) if re.match(r"make\b(?!:)", line)]
-    named = [word for line in asked for word in line.split()[1:] if "=" not in word]
+    calls = [line for line in (*commands(page), *code_spans(page)) if re.match(r"make\b(?!:)", line)]
+    named = [word for line in calls for word in line.split()[1:] if "=" not in word]
     assert [name for name in named if name not in targets] == []
 
 
 @pytest.fixture(scope="module")
 def known_commands() -> list[str]:
     """The commands of `python -m corelib`."""
-    asked = [sys.executable, "-m", "corelib", "--help"]
-    said = subprocess.run(asked, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    listed = re.search(r"\{([\w,\s]+)\}", said)
-    assert listed, said
+    command = [sys.executable, "-m", "corelib", "--help"]
+    output = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    listed = re.search(r"\{([\w,\s]+)\}", output)
+    assert listed, output
     return re.split(r",\s*", listed[1])
 
 

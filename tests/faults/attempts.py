@@ -1,6 +1,6 @@
 """Attempts at a job: real scripts in forked processes, killed at given moments, and the files that they leave.
 
-This process has imported all modules that any job imports, so that disturbances hit a job's work and not its start.
+This process has imported all modules that any job imports, so a disturbance hits the work of a job, not its imports.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 
 from corelib.files.sealed_json import has_its_seal
 
-LONGEST = 180.0
+MAX_SECONDS = 180.0
 """Seconds after which an attempt counts as stuck."""
 
 PRODUCTS = ("tables", "figures", "gates")
 WRITING = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.utime", "os.symlink", "os.link"}
-"""Python's audit events that change, or may change, what lies on the disk."""
+"""Python's audit events that change files, or may change them."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Reference:
         return [self.jobs[path] for path in shares]
 
     def built_on(self, job: Job) -> list[Job]:
-        """The jobs that have written the inputs of a job."""
+        """The jobs that wrote the inputs of a job."""
         content = json.loads((self.folder / job.specification).read_text())
         return [self.jobs[Path("runs", name, "manifest.json")] for name in sorted({*content["builds_on"].values()})]
 
@@ -140,22 +140,22 @@ class Place:
         if (reference.folder / "assets").exists():
             (folder / "assets").symlink_to(reference.folder / "assets")
         for below in reference.built_on(job):
-            self.give(below, put)
+            self.copy_run(below, put)
         if job.label == "gathering":
-            self.give(job, put)
+            self.copy_run(job, put)
             self.clear_outputs(job)
             (folder / job.manifest).with_suffix(".provenance.json").unlink()
-        self.specify(job)
+        self.write_specification(job)
 
-    def give(self, job: Job, put: Callable[[str, str], Any] = os.link) -> None:
-        """Copy the complete run of a job into it."""
+    def copy_run(self, job: Job, put: Callable[[str, str], Any] = os.link) -> None:
+        """Copy the complete run of a job into the working directory."""
         run = job.specification.parent
         if not (self.folder / run / "manifest.json").exists():
             shutil.rmtree(self.folder / run, ignore_errors=True)
             shutil.copytree(self.reference.folder / run, self.folder / run, symlinks=True, copy_function=put)
 
-    def specify(self, job: Job) -> None:
-        """Write the specification of a run, as Snakemake's controller does before the first job, unless it is there."""
+    def write_specification(self, job: Job) -> None:
+        """Write a missing specification of a run, as Snakemake's controller does before the first job."""
         path, planned = self.folder / job.specification, self.reference.folder / job.specification
         if not path.is_file() or path.read_bytes() != planned.read_bytes():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ class Place:
 
     @property
     def terminal(self) -> str:
-        """The output to the terminal instead of the log."""
+        """The output of the last attempts that went to the terminal instead of the log."""
         return self.terminal_path.read_text(errors="replace") if self.terminal_path.exists() else ""
 
     def unfinished(self) -> list[str]:
@@ -204,7 +204,7 @@ class Place:
         return [name for name in names if re.search(r"(^|/)\.|\.lease|checkpoint\.pt$", name)]
 
     def is_inside_a_write(self) -> bool:
-        """Whether a write was interrupted: there is a temporary file of anything but a lease."""
+        """Whether a write was interrupted, so that there is a temporary file that does not belong to a lease."""
         return any(re.search(r"(^|/)\.", name) and ".lease" not in name for name in self.unfinished())
 
 
@@ -216,12 +216,12 @@ def _is_sealed(path: Path) -> bool:
 
 
 @dataclass
-class Ended:
-    """How an attempt ended.
+class AttemptEnd:
+    """The end of an attempt.
 
     Attributes:
         status: its exit status, or minus the signal that killed it.
-        seconds: processor time after its imports, in seconds.
+        seconds: processor time after the imports, in seconds.
         events: its operations on the disk, if these were requested.
     """
 
@@ -235,7 +235,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class At:
+class Moment:
     """The moment of a kill.
 
     Attributes:
@@ -249,8 +249,8 @@ class At:
 
 
 def attempt(
-    job: Job, place: Place, kill: At | None = None, watch: bool = False, prepare: Callable[[], None] | None = None
-) -> Ended:
+    job: Job, place: Place, kill: Moment | None = None, watch: bool = False, prepare: Callable[[], None] | None = None
+) -> AttemptEnd:
     """Start a job in its own process, as Snakemake does, and wait until it ends, or kill it."""
     place.clear_outputs(job)
     (place.folder / job.manifest).parent.mkdir(parents=True, exist_ok=True)
@@ -268,18 +268,18 @@ def attempt(
     return ended
 
 
-def _await(pid: int, reading: int, kill: At | None, watch: bool) -> Ended:
+def _await(pid: int, reading: int, kill: Moment | None, watch: bool) -> AttemptEnd:
     end = os.pidfd_open(pid)
-    os.read(reading, 1)  # it starts
-    deadline = time.monotonic() + LONGEST
-    said = b""
+    os.read(reading, 1)  # the job has begun
+    deadline = time.monotonic() + MAX_SECONDS
+    received = b""
     is_timed = kill is not None and kill.event is None
     before = _processor_time(pid)
     while True:
-        ready = select.select([end, reading], [], [], 0.001 if is_timed else LONGEST)[0]
+        ready = select.select([end, reading], [], [], 0.001 if is_timed else MAX_SECONDS)[0]
         if reading in ready and (part := os.read(reading, 1 << 16)):
-            said += part
-            if kill is not None and kill.event is not None:  # it has come to the event
+            received += part
+            if kill is not None and kill.event is not None:  # the job has reached the event
                 time.sleep(kill.seconds)
                 os.kill(pid, signal.SIGKILL)
         elif end in ready:
@@ -289,23 +289,23 @@ def _await(pid: int, reading: int, kill: At | None, watch: bool) -> Ended:
             is_timed = False
         elif time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
-            raise TimeoutError(f"an attempt has taken longer than {LONGEST:.0f} s")
+            raise TimeoutError(f"an attempt has taken longer than {MAX_SECONDS:.0f} s")
     _, status, used = os.wait4(pid, 0)
     os.close(end)
     seconds = used.ru_utime + used.ru_stime - before
-    return Ended(os.waitstatus_to_exitcode(status), seconds, said.decode().splitlines() if watch else [])
+    return AttemptEnd(os.waitstatus_to_exitcode(status), seconds, received.decode().splitlines() if watch else [])
 
 
 def _processor_time(pid: int) -> float:
-    """Processor time of all threads of a process in seconds; None if it has ended."""
+    """Processor time of all threads of a process in seconds; 0 if it has ended."""
     try:
-        return time.clock_gettime((~pid << 3) | 2)  # the number that Linux gives to a process's clock
+        return time.clock_gettime((~pid << 3) | 2)  # the ID of a process's clock in Linux
     except OSError:
         return 0.0
 
 
 def _job(
-    job: Job, place: Place, writing: int, kill: At | None, watch: bool, prepare: Callable[[], None] | None
+    job: Job, place: Place, writing: int, kill: Moment | None, watch: bool, prepare: Callable[[], None] | None
 ) -> None:
     """The body of the forked process."""
     status = 1
@@ -321,7 +321,7 @@ def _job(
         if watch or (kill is not None and kill.event is not None):
             _watch(str(place.folder), writing, kill)
         os.write(writing, b".")
-        exec(script, {"snakemake": _as_snakemake_says(job, path.parent), "__name__": "__main__"})
+        exec(script, {"snakemake": _snakemake_object(job, path.parent), "__name__": "__main__"})
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
@@ -338,7 +338,7 @@ class _Parameters(dict):  # type: ignore[type-arg]
     __getattr__ = dict.__getitem__
 
 
-def _as_snakemake_says(job: Job, scripts: Path) -> SimpleNamespace:
+def _snakemake_object(job: Job, scripts: Path) -> SimpleNamespace:
     """The object that Snakemake passes to scripts, with the attributes that our scripts use."""
     parameters = _Parameters(specification=str(job.specification))
     if job.folder is not None:
@@ -354,8 +354,8 @@ def _as_snakemake_says(job: Job, scripts: Path) -> SimpleNamespace:
     )
 
 
-def _watch(folder: str, writing: int, kill: At | None) -> None:
-    """Count the operations of this process on the disk below a folder, and kill it at the given event."""
+def _watch(folder: str, writing: int, kill: Moment | None) -> None:
+    """Count the disk operations of this process in a folder; report them, or kill the process at the given event."""
     seen = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -372,7 +372,7 @@ def _watch(folder: str, writing: int, kill: At | None) -> None:
             flags = arguments[2] if isinstance(arguments[2], int) else 0
             mode = arguments[1] or ""
             is_written = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) or set(mode) & set("wax+")
-            if not is_written and not os.path.basename(name).startswith("."):  # hidden: read to be flushed to the disk
+            if not is_written and not os.path.basename(name).startswith("."):  # hidden files are opened to flush them
                 return
         seen += 1
         if kill is None:
@@ -386,7 +386,7 @@ def _watch(folder: str, writing: int, kill: At | None) -> None:
 
 
 def in_a_process(compute: Callable[[], Any]) -> Any:
-    """The result of a function, passed as JSON from a separate process, so that this one starts no threads."""
+    """Run a function in a separate process, so that this process starts no threads. The result is passed as JSON."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:

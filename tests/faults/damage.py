@@ -1,7 +1,7 @@
-"""Damaged, foreign and missing input files of a job, and losses that become non-finite.
+"""Damaged, foreign and missing input files of a job, and non-finite losses.
 
-A job may not notice the damage, because it does not read the file or writes it again. It must then give the same bits.
-Otherwise its error must name the file and the remedy in one sentence, and this remedy must lead to the same bits.
+If a job does not read the damaged file, or writes it again, it must produce the same bits. Otherwise its error must
+name the file and the remedy in one sentence, and this remedy must lead to the same bits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attempts import At, Ended, Job, Place, attempt, in_a_process
+from attempts import AttemptEnd, Job, Moment, Place, attempt, in_a_process
 from outcomes import CLEAR, SAME, UNCLEAR, WRONG, Bench, Outcome, sentence_of
 
 from corelib.files.sealed_json import sealed
@@ -92,7 +92,7 @@ def damage_a_file(bench: Bench, job: Job, name: Path, kind: str, seed: int) -> O
         changed = _content(place.folder / name)
         ended = attempt(job, place)
         is_unchanged = _content(place.folder / name) == changed
-        return _judged(bench, job, place, ended, kind, name if is_unchanged else None)
+        return _judge(bench, job, place, ended, kind, name if is_unchanged else None)
 
 
 def damage_a_state(bench: Bench, job: Job, kind: str, seed: int) -> Outcome:
@@ -102,15 +102,15 @@ def damage_a_state(bench: Bench, job: Job, kind: str, seed: int) -> Outcome:
     with bench.place(job) as place:
         path = place.folder / job.specification.with_name("checkpoint.pt")
         for share in (0.6, 0.5, 0.4, 0.7, 0.3):
-            if attempt(job, place, At(share * seconds)).killed and path.exists():
+            if attempt(job, place, Moment(share * seconds)).killed and path.exists():
                 break
         if not path.exists():
-            return Outcome(job.label, f"state: {kind}", UNCLEAR, detail="it was killed, and had saved no state")
+            return Outcome(job.label, f"state: {kind}", UNCLEAR, detail="the job was killed before it saved a state")
         if kind in DAMAGES:
             DAMAGES[kind](path, draws)
         else:
             in_a_process(lambda: _save_another(path, kind))
-        return _judged(bench, job, place, attempt(job, place), f"state: {kind}")
+        return _judge(bench, job, place, attempt(job, place), f"state: {kind}")
 
 
 STATES = ["foreign", "other shapes", "one number for each tensor", "another format"]
@@ -138,8 +138,8 @@ def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     return [_mapped(entry, change) for entry in value] if isinstance(value, list) else value
 
 
-def lose_the_numbers(bench: Bench, job: Job) -> Outcome:
-    """Train a part of the world with a learning rate at which its loss becomes non-finite, which must be an error."""
+def make_loss_non_finite(bench: Bench, job: Job) -> Outcome:
+    """Train a part of the world with a learning rate at which its loss becomes non-finite; the job must fail."""
     with bench.place(job) as place:
         path = place.folder / job.specification
         content = json.loads(path.read_text())
@@ -149,14 +149,14 @@ def lose_the_numbers(bench: Bench, job: Job) -> Outcome:
         content["digest"] = digest_of(content)
         path.write_text(json.dumps(sealed(content)))
         ended = attempt(job, place)
-        said = sentence_of(place) or ""
-        if ended.status == 0 or "expected a finite number" not in said:
+        sentence = sentence_of(place) or ""
+        if ended.status == 0 or "expected a finite number" not in sentence:
             return Outcome(job.label, "not a number", UNCLEAR, detail=place.log[-600:])
         return Outcome(job.label, "not a number", CLEAR)
 
 
-def _judged(
-    bench: Bench, job: Job, place: Place, ended: Ended, kind: str, still_damaged: Path | None = None
+def _judge(
+    bench: Bench, job: Job, place: Place, ended: AttemptEnd, kind: str, still_damaged: Path | None = None
 ) -> Outcome:
     outcome = SAME
     for _ in range(3):
@@ -168,7 +168,7 @@ def _judged(
                 job.label, kind, UNCLEAR, detail=f"{still_damaged}: {place.log[-900:]}{place.terminal[-900:]}"
             )
         if "delete" not in sentence and "ask for the target again" not in sentence:
-            return Outcome(job.label, kind, UNCLEAR, detail=f"it says not what to do: {sentence}")
+            return Outcome(job.label, kind, UNCLEAR, detail=f"the error does not say what to do: {sentence}")
         cleaned = [f"runs/{name}" for name in re.findall(r"corelib clean (\S+) --delete", sentence)]
         for named in [*cleaned, *re.findall(r"delete (\S+?)[,;.]?(?= |$)", sentence)]:
             target = place.folder / (named if "/" in named else sentence.partition(":")[0])
@@ -178,27 +178,27 @@ def _judged(
                 target.unlink(missing_ok=True)
         still_damaged = None
         outcome = CLEAR
-        ended = ask(place, job)
+        ended = request(place, job)
     else:
-        return Outcome(job.label, kind, UNCLEAR, detail=f"done what it says, and: {sentence_of(place)}")
+        return Outcome(job.label, kind, UNCLEAR, detail=f"after its advice was followed: {sentence_of(place)}")
     expected = bench.undisturbed[job.manifest].listing
     found = place.listing()
     for name, sha256 in expected.items():
         if found.get(name) != sha256 and name != str(still_damaged):
-            return Outcome(job.label, kind, WRONG, detail=f"{name}, by damage to {still_damaged}")
+            return Outcome(job.label, kind, WRONG, detail=f"{name} differs after damage to {still_damaged}")
     return Outcome(job.label, kind, outcome)
 
 
-def ask(place: Place, job: Job) -> Ended:
-    """Request a job's manifest as Snakemake does: first the missing manifests that it builds on."""
+def request(place: Place, job: Job) -> AttemptEnd:
+    """Request a job's manifest as Snakemake does, after the missing manifests that the job builds on."""
     for below in [*place.reference.built_on(job), *place.reference.shards_of(job)]:
-        place.specify(below)
+        place.write_specification(below)
         if not (place.folder / below.manifest).is_file():
             for further in place.reference.built_on(below):
-                place.give(further)
-            if (ended := ask(place, below)).status != 0:
+                place.copy_run(further)
+            if (ended := request(place, below)).status != 0:
                 return ended
-    place.specify(job)
+    place.write_specification(job)
     return attempt(job, place)
 
 

@@ -1,4 +1,4 @@
-"""Disks that are full after a number of pages, or read-only: a file system in memory, and a ballast file."""
+"""Full and read-only disks, simulated by a file system in memory with a ballast file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fill_the_disk(bench: Bench, job: Job, pages: int) -> Outcome:
         fault = _fault(place, ended.status, FULL)
         ballast.unlink()
         if fault is None:
-            return _done_again(bench, job, place, "disk full" if ended.status else "disk nearly full", ended.status)
+            return _run_again(bench, job, place, "disk full" if ended.status else "disk nearly full", ended.status)
         return Outcome(job.label, "disk full", UNCLEAR, detail=f"{pages} pages: {fault}")
 
 
@@ -56,11 +56,13 @@ def write_protect(bench: Bench, job: Job) -> Outcome:
         subprocess.run(["mount", "-o", "remount,ro", str(place.folder.parent)], check=True)
         ended = attempt(job, place)
         fault = (
-            _fault(place, ended.status, READ_ONLY) if ended.status else "it ended well, where nothing can be written"
+            _fault(place, ended.status, READ_ONLY)
+            if ended.status
+            else "the job succeeded, although nothing can be written"
         )
         subprocess.run(["mount", "-o", "remount,rw", str(place.folder.parent)], check=True)
         if fault is None:
-            return _done_again(bench, job, place, "read-only", ended.status)
+            return _run_again(bench, job, place, "read-only", ended.status)
         return Outcome(job.label, "read-only", UNCLEAR, detail=fault)
 
 
@@ -69,20 +71,20 @@ def _free(place: Place) -> int:
 
 
 def _fault(place: Place, status: int, reason: str) -> str | None:
-    """The fault in how a job failed; None if it succeeded, or failed with one sentence and left no partial files."""
+    """The fault of a failed job; None if the job succeeded, or failed with one sentence and left no partial files."""
     if status == 0:
         return None
     sentence = sentence_of(place)
     if sentence is None or reason not in sentence or sentence.startswith("None"):
-        return f"status {status}, no sentence that says so: {place.log[-1500:]} / {place.terminal[-1500:]}"
+        return f"status {status}, no sentence with this reason: {place.log[-1500:]} / {place.terminal[-1500:]}"
     if left := [name for name in place.unfinished() if not name.endswith("/checkpoint.pt")]:
         return f"left behind: {left}"
     return None
 
 
-def _done_again(bench: Bench, job: Job, place: Place, kind: str, before: int) -> Outcome:
+def _run_again(bench: Bench, job: Job, place: Place, kind: str, before: int) -> Outcome:
     ended = attempt(job, place)
     if ended.status != 0:
-        return Outcome(job.label, kind, UNCLEAR, detail=f"done again: {place.log[-600:]}")
-    said, detail = bench.compared(job, place)
-    return Outcome(job.label, kind, CLEAR if said == SAME and before != 0 else said, detail=detail)
+        return Outcome(job.label, kind, UNCLEAR, detail=f"second attempt: {place.log[-600:]}")
+    result, detail = bench.compare(job, place)
+    return Outcome(job.label, kind, CLEAR if result == SAME and before != 0 else result, detail=detail)

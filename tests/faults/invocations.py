@@ -1,4 +1,4 @@
-"""Whole invocations of Snakemake: killed with all their jobs, two at once, on full disks, with clocks that are set."""
+"""Whole invocations of Snakemake: killed with all their jobs, two at once, on full disks, and with other clocks."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from support.checkout import WORKFLOW, Checkout
 
 LABEL = "Snakemake"
 BUSY = "Snakemake already runs here"
-LONGEST = 600.0
+MAX_SECONDS = 600.0
 FAKETIME = "libfaketime.so.1"
-LATE = ("predictions", "fid", "cells")
-"""The stages that each disturbed invocation builds again: short ones."""
+SHORT_STAGES = ("predictions", "fid", "cells")
+"""Short stages, which each disturbed invocation builds again."""
 
 
 @contextmanager
 def clone(bench: Bench, without: tuple[str, ...], size: int = 0) -> Iterator[Checkout]:
-    """A copy of the reference without some stages and without products; on its own disk, if a size is given."""
+    """A copy of the reference without some stages and without products, on its own disk if a size is given."""
     folder = Path(tempfile.mkdtemp(dir=bench.scratch))
     try:
         (folder / "disk").mkdir()
@@ -70,27 +70,27 @@ def start(checkout: Checkout, *targets: str, **environment: str) -> subprocess.P
     )
 
 
-def kill_all_of_it(bench: Bench, number: int, seed: int) -> Outcome:
+def kill_invocation(bench: Bench, number: int, seed: int) -> Outcome:
     """Kill Snakemake and its jobs at random moments, many times, until everything is built."""
     draws = random.Random(f"invocation {seed} {number}")
     kills = 0
-    with clone(bench, without=(*LATE, "slices", "latents", "unlearning", "samples")) as checkout:
+    with clone(bench, without=(*SHORT_STAGES, "slices", "latents", "unlearning", "samples")) as checkout:
         while True:
             running = start(checkout, TABLE, FIGURE)
             try:
-                said, _ = running.communicate(timeout=draws.uniform(4, 25) if kills < 12 else LONGEST)
+                output, _ = running.communicate(timeout=draws.uniform(4, 25) if kills < 12 else MAX_SECONDS)
                 break
             except subprocess.TimeoutExpired:
                 os.killpg(running.pid, signal.SIGKILL)
                 running.wait()
                 kills += 1
         if running.returncode != 0:
-            return Outcome(LABEL, "killed with its jobs", UNCLEAR, kills, 0, said[-1500:])
-        word, detail = _compared(bench, checkout)
-        return Outcome(LABEL, "killed with its jobs", word, kills, 0, detail)
+            return Outcome(LABEL, "killed with its jobs", UNCLEAR, kills, 0, output[-1500:])
+        result, detail = _compare(bench, checkout)
+        return Outcome(LABEL, "killed with its jobs", result, kills, 0, detail)
 
 
-def start_two(bench: Bench, number: int, seed: int) -> Outcome:
+def start_two_invocations(bench: Bench, number: int, seed: int) -> Outcome:
     """Start Snakemake twice within milliseconds, for one table, or for a table and a figure."""
     draws = random.Random(f"two {seed} {number}")
     kind = "two at once, same table" if number % 2 else "two at once, different products"
@@ -98,25 +98,25 @@ def start_two(bench: Bench, number: int, seed: int) -> Outcome:
         running = [start(checkout, TABLE)]
         time.sleep(draws.choice([0.0, draws.random() * 0.02, draws.random() * 0.5, draws.random() * 4]))
         running.append(start(checkout, TABLE if number % 2 else FIGURE))
-        said = [process.communicate(timeout=LONGEST)[0] for process in running]
-        for process, words in zip(running, said, strict=True):
-            if process.returncode != 0 and (words.count(BUSY) != 1 or "Traceback" in words):
-                return Outcome(LABEL, kind, UNCLEAR, detail=words[-1500:])
-        outputs = [output for words in said for output in re.findall(r"^    output: (.*)$", words, re.MULTILINE)]
-        if twice := {output for output in outputs if outputs.count(output) > 1}:
-            return Outcome(LABEL, kind, WRONG, detail=f"made twice: {twice}")
+        logs = [process.communicate(timeout=MAX_SECONDS)[0] for process in running]
+        for process, log in zip(running, logs, strict=True):
+            if process.returncode != 0 and (log.count(BUSY) != 1 or "Traceback" in log):
+                return Outcome(LABEL, kind, UNCLEAR, detail=log[-1500:])
+        paths = [path for log in logs for path in re.findall(r"^    output: (.*)$", log, re.MULTILINE)]
+        if twice := {path for path in paths if paths.count(path) > 1}:
+            return Outcome(LABEL, kind, WRONG, detail=f"built twice: {twice}")
         if all(process.returncode for process in running):
-            return Outcome(LABEL, kind, UNCLEAR, detail="both were turned away")
+            return Outcome(LABEL, kind, UNCLEAR, detail="both were refused")
         again = start(checkout, TABLE, FIGURE)
-        words = again.communicate(timeout=LONGEST)[0]
+        log = again.communicate(timeout=MAX_SECONDS)[0]
         if again.returncode != 0:
-            return Outcome(LABEL, kind, UNCLEAR, detail=words[-1500:])
-        word, detail = _compared(bench, checkout)
-        turned_away = any(process.returncode for process in running)
-        return Outcome(LABEL, kind, CLEAR if word == SAME and turned_away else word, detail=detail)
+            return Outcome(LABEL, kind, UNCLEAR, detail=log[-1500:])
+        result, detail = _compare(bench, checkout)
+        refused = any(process.returncode for process in running)
+        return Outcome(LABEL, kind, CLEAR if result == SAME and refused else result, detail=detail)
 
 
-def fill_its_disk(bench: Bench, pages: int) -> Outcome:
+def fill_disk_of_invocation(bench: Bench, pages: int) -> Outcome:
     """Run an invocation with a number of free pages on the disk; then free space, and run it again."""
     with clone(bench, without=("predictions", "cells"), size=400 << 20) as checkout:
         ballast = checkout.folder.parent / "ballast"
@@ -124,26 +124,26 @@ def fill_its_disk(bench: Bench, pages: int) -> Outcome:
         with ballast.open("wb") as stream:
             os.posix_fallocate(stream.fileno(), 0, free * PAGE)
         first = start(checkout, TABLE, FIGURE)
-        said = first.communicate(timeout=LONGEST)[0]
+        output = first.communicate(timeout=MAX_SECONDS)[0]
         ballast.unlink()
-        if first.returncode != 0 and not re.search(rf"{FULL}|free", said):
-            return Outcome(LABEL, "disk full", UNCLEAR, detail=f"{pages} pages: {said[-1500:]}")
-        ours = re.search(r'Traceback(?:(?!Traceback)[\s\S])*File "[^"]*/corelib/', said)
+        if first.returncode != 0 and not re.search(rf"{FULL}|free", output):
+            return Outcome(LABEL, "disk full", UNCLEAR, detail=f"{pages} pages: {output[-1500:]}")
+        ours = re.search(r'Traceback(?:(?!Traceback)[\s\S])*File "[^"]*/corelib/', output)
         if ours:
-            return Outcome(LABEL, "disk full", UNCLEAR, detail=f"{pages} pages: {said[-2500:]}")
+            return Outcome(LABEL, "disk full", UNCLEAR, detail=f"{pages} pages: {output[-2500:]}")
         again = start(checkout, TABLE, FIGURE)
-        words = again.communicate(timeout=LONGEST)[0]
+        log = again.communicate(timeout=MAX_SECONDS)[0]
         if again.returncode != 0:
-            return Outcome(LABEL, "disk full", UNCLEAR, detail=f"{pages} pages, done again: {words[-1500:]}")
-        word, detail = _compared(bench, checkout)
-        return Outcome(LABEL, "disk full", CLEAR if word == SAME and first.returncode else word, detail=detail)
+            return Outcome(LABEL, "disk full", UNCLEAR, detail=f"{pages} pages, second request: {log[-1500:]}")
+        result, detail = _compare(bench, checkout)
+        return Outcome(LABEL, "disk full", CLEAR if result == SAME and first.returncode else result, detail=detail)
 
 
 CLOCKS = {"set back an hour": "-3600s", "set forward a day": "+86400s", "set back while it runs": "-5400s"}
 
 
 def set_the_clock(bench: Bench, kind: str) -> Outcome:
-    """Build with another clock, or one that changes meanwhile; then request the target again with the true clock."""
+    """Build with another clock, or with one that changes meanwhile; then request the target with the true clock."""
     with clone(bench, without=("predictions", "cells")) as checkout:
         clock = checkout.folder / "clock"
         clock.write_text("+0" if "while" in kind else CLOCKS[kind])
@@ -156,31 +156,31 @@ def set_the_clock(bench: Bench, kind: str) -> Outcome:
             FAKETIME_DONT_FAKE_MONOTONIC="1",
         )
         if "while" in kind:
-            until = time.monotonic() + LONGEST
+            until = time.monotonic() + MAX_SECONDS
             while running.poll() is None and time.monotonic() < until:
                 if (checkout.folder / "runs/predictions").exists():
                     clock.write_text(CLOCKS[kind])
                     break
                 time.sleep(0.05)
-        said = running.communicate(timeout=LONGEST)[0]
+        output = running.communicate(timeout=MAX_SECONDS)[0]
         if (
-            running.returncode != 0 and "while" in kind and "clock skew" in said
+            running.returncode != 0 and "while" in kind and "clock skew" in output
         ):  # Snakemake's own message; the target is requested again
             clock.write_text(CLOCKS[kind])
-            said = start(checkout, TABLE).communicate(timeout=LONGEST)[0]
+            output = start(checkout, TABLE).communicate(timeout=MAX_SECONDS)[0]
         elif running.returncode != 0:
-            return Outcome(LABEL, f"clock {kind}", UNCLEAR, detail=said[-1500:])
+            return Outcome(LABEL, f"clock {kind}", UNCLEAR, detail=output[-1500:])
         for record in checkout.folder.glob("runs/predictions/*/*.provenance.json"):
-            if not 0 <= json.loads(record.read_text())["wall_seconds"] < LONGEST:
-                return Outcome(LABEL, f"clock {kind}", WRONG, detail=f"{record}: its wall time is not one")
+            if not 0 <= json.loads(record.read_text())["wall_seconds"] < MAX_SECONDS:
+                return Outcome(LABEL, f"clock {kind}", WRONG, detail=f"{record}: its wall time is wrong")
         if checkout.planned(TABLE) != {}:
-            return Outcome(LABEL, f"clock {kind}", LOST, detail="under the true clock it is made again")
+            return Outcome(LABEL, f"clock {kind}", LOST, detail="with the true clock, the table would be rebuilt")
         done = start(checkout, TABLE, FIGURE)
-        said = done.communicate(timeout=LONGEST)[0]
+        output = done.communicate(timeout=MAX_SECONDS)[0]
         if done.returncode != 0:
-            return Outcome(LABEL, f"clock {kind}", UNCLEAR, detail=said[-1500:])
-        word, detail = _compared(bench, checkout)
-        return Outcome(LABEL, f"clock {kind}", word, detail=detail)
+            return Outcome(LABEL, f"clock {kind}", UNCLEAR, detail=output[-1500:])
+        result, detail = _compare(bench, checkout)
+        return Outcome(LABEL, f"clock {kind}", result, detail=detail)
 
 
 def faketime() -> Path | None:
@@ -197,7 +197,7 @@ DAMAGED = {
 }
 
 
-def damage_under_it(bench: Bench, what: str, seed: int) -> Outcome:
+def damage_result(bench: Bench, what: str, seed: int) -> Outcome:
     """Damage a file, request the table, follow the advice of the error, and request it again."""
     kind = f"flipped bit in {what}"
     with clone(bench, without=("predictions", "cells") if "image" in what else ("cells",)) as checkout:
@@ -206,35 +206,35 @@ def damage_under_it(bench: Bench, what: str, seed: int) -> Outcome:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bench.reference.folder / name, path)
         flip_a_bit(path, random.Random(f"{seed} {what}"))
-        word = SAME
+        result = SAME
         for _ in range(3):
-            asked = start(checkout, TABLE, FIGURE)
-            said = asked.communicate(timeout=LONGEST)[0]
-            if asked.returncode == 0:
+            invocation = start(checkout, TABLE, FIGURE)
+            output = invocation.communicate(timeout=MAX_SECONDS)[0]
+            if invocation.returncode == 0:
                 break
-            word = CLEAR
-            sentences = re.findall(r"Error: (\S+/.*)$", said, re.MULTILINE)
-            if not sentences or "Traceback" in said:
-                return Outcome(LABEL, kind, UNCLEAR, detail=said[-1500:])
+            result = CLEAR
+            sentences = re.findall(r"Error: (\S+/.*)$", output, re.MULTILINE)
+            if not sentences or "Traceback" in output:
+                return Outcome(LABEL, kind, UNCLEAR, detail=output[-1500:])
             for sentence in sentences:
                 for named in re.findall(r"delete (\S+?)[,;.]?(?= |$)", sentence):
                     target = checkout.folder / (named if "/" in named else sentence.partition(":")[0])
                     shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
         else:
-            return Outcome(LABEL, kind, UNCLEAR, detail=said[-1500:])
-        same, detail = _compared(bench, checkout)
-        return Outcome(LABEL, kind, word if same == SAME else same, detail=detail)
+            return Outcome(LABEL, kind, UNCLEAR, detail=output[-1500:])
+        same, detail = _compare(bench, checkout)
+        return Outcome(LABEL, kind, result if same == SAME else same, detail=detail)
 
 
-def _compared(bench: Bench, checkout: Checkout) -> tuple[str, str]:
-    """Whether an invocation has built exactly the reference's files with the same bits, and nothing is left to do."""
+def _compare(bench: Bench, checkout: Checkout) -> tuple[str, str]:
+    """Check that an invocation built the files of the reference, with the same bits, and that nothing is left to do."""
     place = object.__new__(Place)
     place.folder = checkout.folder
     found = place.listing()
     place.folder = bench.reference.folder
     names = _names(bench)
     expected = {name: sha256 for name, sha256 in place.listing().items() if name in names}
-    for name, sha256 in expected.items():  # of a run, only what is still needed is made again
+    for name, sha256 in expected.items():  # runs that are no longer needed are not rebuilt
         if found.get(name, sha256) != sha256 or (name not in found and name.startswith("results")):
             return WRONG, f"{name}: {'other bits' if name in found else 'missing'}"
     if left := sorted(found.keys() - expected.keys()):
@@ -243,12 +243,12 @@ def _compared(bench: Bench, checkout: Checkout) -> tuple[str, str]:
     if verified.returncode != 0 or " 0 faults" not in verified.stdout:
         return WRONG, verified.stdout[-600:]
     if planned := checkout.planned(TABLE, FIGURE):
-        return LOST, f"asked again, it would make {planned}"
+        return LOST, f"the next request would run {planned}"
     return SAME, ""
 
 
 def _names(bench: Bench) -> set[str]:
-    """The names of the study's runs in the reference, which also contains runs of another study."""
+    """The names of the study's files in the reference, which also contains files of another study."""
     names = set()
     for job in bench.reference.jobs.values():
         if job.stage != "pretrained":

@@ -18,7 +18,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 SAME, CLEAR = "same bits", "one clear error"
 WRONG, LOST, UNCLEAR = "WRONG", "LOST", "UNCLEAR"
-"""Bits that differ from an undisturbed run's; saved work that is repeated; a failure without one clear sentence."""
+"""Bits that differ from an undisturbed run; saved work that was repeated; a failure without one clear error."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,15 @@ class Outcome:
     Attributes:
         label: the stage.
         kind: kind of disturbance.
-        said: one of the constants above.
-        kills: the number of kills, and the number of those inside a write or the saving of a state.
+        result: one of the constants above.
+        kills: number of kills.
+        inside: number of kills inside a write or while a state was saved.
         detail: details of a failure.
     """
 
     label: str
     kind: str
-    said: str
+    result: str
     kills: int = 0
     inside: int = 0
     detail: str = ""
@@ -60,15 +61,15 @@ class Bench:
 
     @contextmanager
     def place(self, job: Job) -> Iterator[Place]:
-        """A working directory for attempts at a job, which is removed afterwards."""
+        """A temporary working directory for attempts at a job."""
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         try:
             yield Place(self.reference, job, folder / "work")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def leave_alone(self, job: Job) -> Undisturbed:
-        """Run a job undisturbed, and check that the result is that of Snakemake's job."""
+    def run_undisturbed(self, job: Job) -> Undisturbed:
+        """Run a job undisturbed, and check that its result is that of Snakemake's job."""
         with self.place(job) as place:
             ended = attempt(job, place, watch=True)
             assert ended.status == 0, f"{job.manifest}: {place.log or place.terminal}"
@@ -78,21 +79,21 @@ class Bench:
         for name, found in listing.items():
             built = self.reference.folder / name
             is_record = ".provenance." in name
-            assert found != "not sealed", f"{name}: it does not have its seal"
+            assert found != "not sealed", f"{name}: its seal does not match its content"
             assert not found or is_record or sha256(built.read_bytes()).hexdigest() == found, (
-                f"{name}: not as Snakemake's job made it"
+                f"{name}: differs from the result of Snakemake's job"
             )
         assert listing[str(job.manifest)]
         return Undisturbed(ended.seconds, ended.events, pages, listing)
 
-    def compared(self, job: Job, place: Place) -> tuple[str, str]:
+    def compare(self, job: Job, place: Place) -> tuple[str, str]:
         """Compare the files of a successful job with those of an undisturbed one: the same files with the same bits."""
         expected, found = self.undisturbed[job.manifest].listing, place.listing()
         for name in expected:
             if found.get(name) != expected[name]:
-                return WRONG, f"{name}: other bits than undisturbed" if name in found else f"{name}: missing"
+                return WRONG, f"{name}: differs from the undisturbed result" if name in found else f"{name}: missing"
         left = sorted(found.keys() - expected.keys())
-        if job.shard:  # other shards write into the same run: partial images are removed when the shards are gathered
+        if job.shard:  # partial images of other shards are removed when the shards are gathered
             left = [name for name in left if "/images/." not in name and "/batches/." not in name]
         if left:
             return LOST, f"left behind: {', '.join(left[:4])}"
@@ -100,10 +101,10 @@ class Bench:
 
 
 def sentence_of(place: Place) -> str | None:
-    """The sentence with which a job has failed, from the end of its log or else the terminal; None if there is none."""
-    for said in (place.log, place.terminal):
-        lines = [line for line in said.splitlines() if line.strip()]
-        if "Traceback" in said:
+    """The error of a failed job, at the end of its log or otherwise on the terminal; None if there is none."""
+    for text in (place.log, place.terminal):
+        lines = [line for line in text.splitlines() if line.strip()]
+        if "Traceback" in text:
             return None
         if lines and (found := re.search(r"Error: (.+)$", lines[-1])):
             return found.group(1)

@@ -11,8 +11,8 @@ from pathlib import Path
 from support.checkout import REPOSITORY, Checkout
 
 TABLE, FIGURE = "results/faults/table1.csv", "results/faults/figure2.png"
-TAKING = "base: faults\nworld: {pretrained: true}\n"
-"""The same study with the world that the first one has trained, shipped like that of the repository."""
+WITH_SHIPPED_WORLD = "base: faults\nworld: {pretrained: true}\n"
+"""The same study with the world trained by the first one, shipped as the repository ships its own world."""
 
 
 def build(folder: Path, paper: bool) -> list[Path]:
@@ -35,15 +35,15 @@ def build_miniature(folder: Path) -> Path:
     """Build a table and a figure, and the stage that adopts a trained world."""
     checkout = checkout_at(folder)
     _run(checkout, TABLE, FIGURE)
-    take_over(checkout)
+    ship_and_adopt_world(checkout)
     return folder
 
 
-def take_over(checkout: Checkout) -> None:
+def ship_and_adopt_world(checkout: Checkout) -> None:
     """Ship the world of a checkout, and let another study use it."""
     done = checkout.python("-m", "corelib", "ship", "faults")
     assert done.returncode == 0, done.stdout
-    (checkout.folder / "config/studies/taking.yaml").write_text(TAKING)
+    (checkout.folder / "config/studies/taking.yaml").write_text(WITH_SHIPPED_WORLD)
     _run(checkout, "results/taking/table1.csv", "--until", "adopt_pretrained")
 
 
@@ -54,7 +54,7 @@ def _run(checkout: Checkout, *arguments: str) -> None:
 
 def build_paper(folder: Path) -> Path:
     """Build the gate of the paper's world from a CompVis checkpoint and assets as published, with random content."""
-    from test_full_format import COMPVIS, Form, checkout_of  # here: it imports the repository's own modules
+    from test_full_format import COMPVIS, Form, checkout_of  # imported late: it imports the repository's modules
 
     checkout = checkout_of(folder, Form("folder", COMPVIS))
     done = checkout.python("-m", "corelib", "assets", "small", timeout=600)

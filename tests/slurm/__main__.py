@@ -2,8 +2,8 @@
 
     python tests/slurm [--long] [arguments of pytest]
 
-Needs root and Debian's packages `slurm-wlm munge` (`--long`: also `slurmdbd mariadb-server`). A missing one is named,
-and is a failure.
+Needs root and Debian's packages `slurm-wlm munge` (`--long`: also `slurmdbd mariadb-server`). Fails with their names if
+some are missing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-
 
 
 def main(arguments: list[str]) -> int:
-    """Run pytest in separate namespaces, which leave this machine unchanged and in which no process survives."""
+    """Run pytest in separate namespaces, so that this machine stays unchanged and no process survives."""
     long = "--long" in arguments
     if os.environ.get(INSIDE):
         return _first_process(arguments)

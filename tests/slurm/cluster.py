@@ -1,7 +1,7 @@
 """A throw-away Slurm cluster on this machine: a real controller, real node daemons, virtual A100s.
 
-It runs in separate namespaces (see `__main__.py`): its configuration is mounted over the system's, and when the
-first process of the namespace ends, the kernel ends every daemon and job with it. Nothing is left behind.
+It runs in separate namespaces (see `__main__.py`). Its configuration is mounted over the system's. When the first
+process of the namespace ends, the kernel ends every daemon and job, so that nothing is left behind.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Cluster:
         wait_for("idle nodes", lambda: set(self.states().values()) == {"idle"}, 60)
 
     def stop(self) -> None:
-        """Stop all daemons, in reverse order of their start. One that waits for a job is killed after 30 seconds."""
+        """Stop all daemons in reverse order. A daemon that still waits for a job after 30 seconds is killed."""
         for name in reversed(self._processes):
             self._processes[name].terminate()
         for process in self._processes.values():
@@ -295,8 +295,8 @@ class Cluster:
             "--bind-address=127.0.0.1",
         )
         wait_for("the database", socket.exists, 60)
-        said = "CREATE DATABASE slurm; GRANT ALL ON slurm.* TO slurm@127.0.0.1 IDENTIFIED BY 'throwaway';"
-        self.run("mariadb", "--no-defaults", f"--socket={socket}", "--user=root", "--execute", said)
+        statements = "CREATE DATABASE slurm; GRANT ALL ON slurm.* TO slurm@127.0.0.1 IDENTIFIED BY 'throwaway';"
+        self.run("mariadb", "--no-defaults", f"--socket={socket}", "--user=root", "--execute", statements)
         (CONFIGURATION / "slurmdbd.conf").write_text(
             SLURMDBD_CONF.format(folder=self.folder, port=DATABASE_PORT, database_port=port)
         )
@@ -348,7 +348,7 @@ def processes_of_job(number: str, text: str) -> list[int]:
 
 
 def _processes_of_node(name: str) -> list[int]:
-    """All processes of all jobs on a node, their supervising daemons first, so that these report nothing."""
+    """All processes of all jobs on a node. Their supervising daemons come first, so that these report nothing."""
     mark = f"SLURMD_NODENAME={name}".encode()
     tasks = [pid for pid in _all_processes() if mark in _read(pid, "environ").split(b"\0")]
     watchers = set()

@@ -1,6 +1,6 @@
 """The contract in the tables of docs/reruns.md, compared with Snakemake's dry runs of the same changes.
 
-Nothing is computed here: a working directory is made to look complete, one thing is changed, and a dry run says what it
+Nothing is computed here. The tests make a working directory look complete, change one thing, and compare what a dry run
 would build.
 """
 
@@ -39,9 +39,9 @@ PAGE = REPOSITORY / "docs/reruns.md"
 NOTHING, REFUSED = "nothing", "refused"
 
 
-def papers() -> str:
-    """The paper's study, the released baselines, and what no method has in its terms: so that every leaf that there may
-    be is read by something.
+def paper_overlay() -> str:
+    """An overlay of the paper's study with the released baselines, and with methods that use the remaining kinds of
+    targets and weights, so that some run reads every possible leaf.
     """
     core = read_yaml(REPOSITORY / "config/config.yaml")["methods"]["core"]
     retain: dict[str, dict[str, Any]] = {
@@ -63,7 +63,7 @@ def papers() -> str:
 
 
 MINIATURES = "base: mini-from-scratch\n"
-STUDIES = {"leaf": ("papers", papers()), "leaf of the miniature": ("miniatures", MINIATURES)}
+STUDIES = {"leaf": ("papers", paper_overlay()), "leaf of the miniature": ("miniatures", MINIATURES)}
 """The study with which the rows of each kind of table are tested."""
 
 PLACES = {
@@ -75,7 +75,7 @@ PLACES = {
     "inception": "assets/inception-2015-12-05.pt",
     "inception_torchvision": "assets/inception_v3_google-0cc3c7bd.pth",
 }
-"""Paths of the assets of the paper's world. Each is locked there and below `elsewhere/`."""
+"""Paths of the assets of the paper's world. The lock lists each asset there and in `elsewhere/`."""
 
 LOCKED = [name for name in PLACES if name != "pipeline"]
 LOCKED += [f"pipeline/{part}" for part in ("unet", "unet_ema", *PIPELINE_PARTS)]
@@ -189,11 +189,11 @@ def cases_of(head: str, leaves: Iterable[tuple[Key, Any]]) -> list[Case]:
 
 
 def overlay_of(key: Key, value: Any, change: str) -> dict[str, Any]:
-    """The file of a study that changes one leaf, or the section that contains it."""
+    """The overlay of a study that changes one leaf, or the section that contains it."""
     text = change.strip("`")
     if change == "a mapping":
-        changed: Any = anchors_in_another_order()
-    elif change.endswith(", and no masks"):  # which weight decay would undo, so that a study with both is refused
+        changed: Any = reordered_anchors()
+    elif change.endswith(", and no masks"):  # weight decay would change masked weights: a study with both is refused
         changed, masked = parse_yaml(change.split("`")[1]), ("salun", "salun_released")
         return {"training": {"optimizer": {key[-1]: changed}}, "methods": {name: {"saliency": None} for name in masked}}
     elif change == "in reverse":
@@ -210,8 +210,8 @@ def overlay_of(key: Key, value: Any, change: str) -> dict[str, Any]:
     return overlay
 
 
-def anchors_in_another_order() -> dict[str, str]:
-    """For every forget style of the paper's study an anchor, other than in order, no two alike in one task."""
+def reordered_anchors() -> dict[str, str]:
+    """An anchor for every forget style of the paper's study, in a different order, and distinct in each task."""
     study = load_study("paper", REPOSITORY / "config")
     forget = list(dict.fromkeys(style for task in study.tasks.values() for style in task.forget))
     others = [style for style in reversed(study.world.styles) if style not in {*forget, study.prompts.photo_style}]
@@ -222,14 +222,14 @@ def anchors_in_another_order() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Universe:
+class PlannedStudy:
     """The planned runs of a study."""
 
     study: Study
     products: Mapping[str, Run]
 
     @classmethod
-    def of(cls, name: str, configuration: Path) -> Universe:
+    def of(cls, name: str, configuration: Path) -> PlannedStudy:
         plan: Plan = load_plan(name, configuration)
         return cls(plan.study, plan.products())
 
@@ -257,7 +257,7 @@ class Universe:
         tasks = sorted((task.lower() for task in self.study.tasks if f"-{task.lower()}-" in slug), key=len)
         parts = {*run.slug.split("-"), *tasks[-1:]} - set(tasks[:-1])
         hidden = set(tasks[-1].split("-")) - {tasks[-1]} if tasks else set()
-        if "anchors" in parts and "anchors" not in words:  # images that a method trains on, and not a model's own
+        if "anchors" in parts and "anchors" not in words:  # images on which a method trains, not those of a model
             return not words
         return all(word in parts - hidden for word in words)
 
@@ -281,7 +281,7 @@ class Universe:
 # A working directory that looks complete
 
 
-class Pretended(Checkout):
+class FakeBuild(Checkout):
     """A checkout in which all runs of some studies look complete."""
 
     @property
@@ -291,10 +291,10 @@ class Pretended(Checkout):
     def add_study(self, name: str, text: str) -> None:
         (self.configuration / "studies" / f"{name}.yaml").write_text(text)
 
-    def make_complete(self, study: str) -> Universe:
+    def make_complete(self, study: str) -> PlannedStudy:
         """Make all runs and products of a study look complete."""
-        universe = Universe.of(study, self.configuration)
-        for run in universe.runs.values():
+        planned = PlannedStudy.of(study, self.configuration)
+        for run in planned.runs.values():
             if run.stage not in PRODUCTS:
                 _write(self.folder / run.manifest, _manifest_of(run))
             if isinstance(run.settings, SamplesStage):
@@ -302,12 +302,12 @@ class Pretended(Checkout):
                 for shard in range(shards):
                     name = f"{shard:04d}-of-{shards:04d}.json"
                     _write(self.folder / run.folder / SHARDS / name, _manifest_of(run))
-        self.publish(study, universe)
-        return universe
+        self.publish(study, planned)
+        return planned
 
-    def publish(self, place: str, universe: Universe) -> None:
+    def publish(self, place: str, planned: PlannedStudy) -> None:
         """Make the tables and figures of a study look complete in the folder of another study."""
-        for name, run in universe.products.items():
+        for name, run in planned.products.items():
             for ending in PRODUCT_FILES[run.stage]:
                 _write(self.folder / RESULTS / place / f"{name}{ending}")
             manifest = _manifest_of(run)
@@ -316,7 +316,7 @@ class Pretended(Checkout):
             _write(self.folder / RESULTS / place / f"{name}.provenance.json", record)
 
     def lock(self, other: str | None = None) -> None:
-        """Write a lock of all assets; one of them may have another sha256 than in other calls."""
+        """Write a lock of all assets, in which the asset `other` has a different sha256."""
         assets = {}
         for name in LOCKED:
             asset, *part = name.split("/")
@@ -356,59 +356,61 @@ def _write(path: Path, text: str = "{}") -> None:
     path.write_text(text)
 
 
-def as_asked(names: Iterable[str], universe: Universe, study: str) -> set[str]:
-    """The same runs, with products under the paths of their targets."""
-    products = {run.name: f"{RESULTS}/{study}/{name}" for name, run in universe.products.items()}
+def with_target_paths(names: Iterable[str], planned: PlannedStudy, study: str) -> set[str]:
+    """Replace the names of products by the paths of their targets."""
+    products = {run.name: f"{RESULTS}/{study}/{name}" for name, run in planned.products.items()}
     return {products.get(name, name) for name in names}
 
 
 def differences(case: Case, wanted: set[str], found: set[str]) -> str:
     """The differences between promised and actual runs of a leaf, in words; empty if there are none."""
-    said = []
+    parts = []
     if unnoticed := sorted(wanted - found):
-        said.append(f"is not built anew, though it should be: {_some(unnoticed)}")
+        parts.append(f"is not built anew, though it should be: {_some(unnoticed)}")
     if needless := sorted(found - wanted):
-        said.append(f"is built anew, though it should not be: {_some(needless)}")
-    return f"{'.'.join(case.key)}: {'; '.join(said)}" if said else ""
+        parts.append(f"is built anew, though it should not be: {_some(needless)}")
+    return f"{'.'.join(case.key)}: {'; '.join(parts)}" if parts else ""
 
 
 def _some(names: list[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def walk(checkout: Pretended, base: str, complete: Universe, cases: Sequence[Case]) -> list[str]:
+def check_leaves(checkout: FakeBuild, base: str, complete: PlannedStudy, cases: Sequence[Case]) -> list[str]:
     """Change each leaf of some cases in a separate study, make one dry run of all these studies, and compare.
 
-    Jobs of runs that are complete do not count: they look at what is there, and end.
+    Jobs of complete runs do not count, because they find the result and end.
     """
-    universes: dict[str, tuple[Case, Universe]] = {}
+    planned_studies: dict[str, tuple[Case, PlannedStudy]] = {}
     for number, case in enumerate(cases):
         name = f"{base}-{number}"
         checkout.add_study(name, json.dumps({"base": base, **copy.deepcopy(case.overlay)}))
-        universes[name] = case, Universe.of(name, checkout.configuration)
+        planned_studies[name] = case, PlannedStudy.of(name, checkout.configuration)
         checkout.publish(name, complete)
-    found = checkout.would_build({name: universe.study for name, (_, universe) in universes.items()})
+    found = checkout.would_build({name: planned.study for name, (_, planned) in planned_studies.items()})
     faults, known = [], set()
-    for name, (case, universe) in universes.items():
-        built = universe.built_on(universe.readers(case.promise.readers, names_in(case.key)))
-        everything = as_asked(universe.runs, universe, name)
+    for name, (case, planned) in planned_studies.items():
+        built = planned.built_on(planned.readers(case.promise.readers, names_in(case.key)))
+        everything = with_target_paths(planned.runs, planned, name)
         known |= everything
-        if fault := differences(case, as_asked(built, universe, name), (found & everything) - complete.runs.keys()):
+        if fault := differences(
+            case, with_target_paths(built, planned, name), (found & everything) - complete.runs.keys()
+        ):
             faults.append(fault)
         (checkout.configuration / "studies" / f"{name}.yaml").unlink()
     assert found <= known, f"jobs of no study: {_some(sorted(found - known))}"
     return faults
 
 
-def prepared(folder: Path, head: str) -> tuple[Pretended, Universe, list[tuple[Key, Any]]]:
+def prepare_checkout(folder: Path, head: str) -> tuple[FakeBuild, PlannedStudy, list[tuple[Key, Any]]]:
     """A checkout in which the study for one kind of table looks complete, its runs, and the leaves to test."""
-    checkout = Pretended(Checkout.at(folder).folder)
+    checkout = FakeBuild(Checkout.at(folder).folder)
     study, text = STUDIES[head]
     checkout.add_study(study, text)
     checkout.lock()
     merged, _ = merge_study(study, checkout.configuration, ())
     leaves = list(leaves_of(merged))
-    if head != "leaf":  # of what both worlds have, the paper's is tried
+    if head != "leaf":  # leaves that both worlds have are tested in the paper's study
         leaves = [
             (key, value) for key, value in leaves if key[0] in ("world", "prompts") or key == ("threads", "world")
         ]
@@ -417,26 +419,26 @@ def prepared(folder: Path, head: str) -> tuple[Pretended, Universe, list[tuple[K
 
 def check(folder: Path, head: str, cases: Sequence[Case] | None = None, at_once: int = 30) -> list[str]:
     """All differences between Snakemake and the page, for some leaves or all, in words."""
-    checkout, complete, leaves = prepared(folder, head)
+    checkout, complete, leaves = prepare_checkout(folder, head)
     chosen = cases_of(head, leaves) if cases is None else list(cases)
     study, _ = STUDIES[head]
-    faults = [fault for case in chosen if case.is_refused for fault in accepted(checkout, study, case)]
-    walked = [case for case in chosen if not case.is_refused]
-    for start in range(0, len(walked), at_once):
-        faults += walk(checkout, study, complete, walked[start : start + at_once])
+    faults = [fault for case in chosen if case.is_refused for fault in faults_of_accepted_study(checkout, study, case)]
+    valid = [case for case in chosen if not case.is_refused]
+    for start in range(0, len(valid), at_once):
+        faults += check_leaves(checkout, study, complete, valid[start : start + at_once])
     return faults
 
 
-def accepted(checkout: Pretended, study: str, case: Case) -> Iterator[str]:
-    """A fault if a study that must be refused is accepted."""
+def faults_of_accepted_study(checkout: FakeBuild, study: str, case: Case) -> Iterator[str]:
+    """A fault for a study that is accepted although it must be refused."""
     checkout.add_study("refused", json.dumps({"base": study, **case.overlay}))
     try:
-        Universe.of("refused", checkout.configuration)
+        PlannedStudy.of("refused", checkout.configuration)
     except ConfigurationError:
         return
     yield f"{'.'.join(case.key)}: is accepted, though it should be refused"
 
 
 def one_of_each_row(cases: Iterable[Case]) -> list[Case]:
-    """The last of the leaves that each row is about."""
+    """The last case of each row."""
     return list({case.promise: case for case in cases}.values())

@@ -1,7 +1,7 @@
-"""The paper's assets with random content, file by file as they are published: same names, same keys, same pickles.
+"""The paper's assets with random content, in the published form: the same file names, keys and pickles.
 
-At `REDUCED` width a few megabytes, to go through the whole workflow; at `FULL` width the real architectures, 860
-million parameters and 512 pixels, to be weighed and timed.
+At `REDUCED` width, the assets have a few megabytes, for tests of the whole workflow. At `FULL` width, they have the
+real architectures with 860 million parameters and 512 pixels, for measurements of time and memory.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ UNUSED_STYLES = (
     "Palette_Knife", "Pointillism", "Rainwash", "Realistic_Watercolor", "Techno",
 )  # fmt: skip
 VOCABULARY = 49408
-"""Tokens of CLIP: 256 bytes, the same at the end of a word, 48,894 merges, and the two marks of a text."""
+"""Number of tokens of CLIP: 256 bytes, 256 bytes that end a word, 48,894 merges, and the start and end of a text."""
 
 
 @dataclass(frozen=True)
 class Width:
-    """How wide the architecture of Stable Diffusion v1.5 and of ViT-L is made; levels and layers stay."""
+    """Widths of the networks of Stable Diffusion v1.5, and the architecture of the classifiers.
+
+    The U-Net and the autoencoder have the original levels and layers at every width.
+    """
 
     unet: tuple[int, int, int, int]
     autoencoder: tuple[int, int, int, int]
@@ -50,11 +53,11 @@ FULL = Width((320, 640, 1280, 1280), (128, 256, 512, 512), 768, 12, 12, "vit_lar
 REDUCED = Width((32, 64, 96, 96), (32, 64, 96, 96), 32, 2, 2, "vit_tiny_patch16_224.augreg_in21k")
 
 
-# The networks of `stable-diffusion-v1-5`: configuration as in its folders `unet`, `vae` and `text_encoder`
+# The networks of `stable-diffusion-v1-5`, configured as in its folders `unet`, `vae` and `text_encoder`
 
 
 def build_unet(width: Width) -> UNet2DConditionModel:
-    """860 M parameters in 686 tensors at full width."""
+    """The U-Net: 860 M parameters in 686 tensors at full width."""
     return UNet2DConditionModel(
         sample_size=64,
         block_out_channels=width.unet,
@@ -67,7 +70,7 @@ def build_unet(width: Width) -> UNet2DConditionModel:
 
 
 def build_autoencoder(width: Width) -> AutoencoderKL:
-    """84 M parameters in 248 tensors at full width."""
+    """The autoencoder: 84 M parameters in 248 tensors at full width."""
     return AutoencoderKL(
         block_out_channels=width.autoencoder,
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -80,7 +83,7 @@ def build_autoencoder(width: Width) -> AutoencoderKL:
 
 
 def build_text_encoder(width: Width) -> CLIPTextModel:
-    """123 M parameters in 196 tensors at full width."""
+    """The text encoder: 123 M parameters in 196 tensors at full width."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=VOCABULARY,
@@ -102,7 +105,7 @@ def build_text_encoder(width: Width) -> CLIPTextModel:
 
 
 def compvis_unet_name(name: str) -> str:
-    """A tensor of diffusers' U-Net under the name that it has in a CompVis checkpoint."""
+    """The name in a CompVis checkpoint of a tensor of diffusers' U-Net."""
     first, *rest = name.split(".")
     match [first, *rest]:
         case ["conv_in", leaf]:
@@ -144,7 +147,7 @@ def _inside(kind: str, below: Sequence[str]) -> str:
 
 
 def compvis_autoencoder_name(name: str) -> str:
-    """A tensor of diffusers' autoencoder under the name that it has in a CompVis checkpoint."""
+    """The name in a CompVis checkpoint of a tensor of diffusers' autoencoder."""
     for theirs, ours in (
         ("conv_norm_out", "norm_out"),
         ("conv_shortcut", "nin_shortcut"),
@@ -211,7 +214,7 @@ def compvis_state_dict(
 
 
 def write_assets(folder: Path, width: Width, styles: Sequence[str], objects: Sequence[str]) -> None:
-    """Everything but the images, below `folder`, where `config/config.yaml` expects it."""
+    """Write all assets except the images, at the paths in `folder` that `config/config.yaml` expects."""
     torch.manual_seed(0)
     checkpoints = folder / "UnlearnCanvas-ckpts"
     with torch.no_grad():
@@ -229,7 +232,7 @@ def write_assets(folder: Path, width: Width, styles: Sequence[str], objects: Seq
 def write_diffusers_folder(
     folder: Path, unet: UNet2DConditionModel, autoencoder: AutoencoderKL, text_encoder: CLIPTextModel
 ) -> None:
-    """A pipeline as diffusers' `train_text_to_image.py` left it in 2023, with the average in `unet_ema`."""
+    """Write a pipeline as diffusers' `train_text_to_image.py` did in 2023, with the averaged weights in `unet_ema`."""
     unet.save_pretrained(folder / "unet")
     average = UNet2DConditionModel.from_config(unet.config)
     average.load_state_dict({name: tensor * 0.99 for name, tensor in unet.state_dict().items()})
@@ -271,7 +274,7 @@ def write_diffusers_folder(
 
 
 def write_old_text_encoder(folder: Path, text_encoder: CLIPTextModel) -> None:
-    """As transformers 4.21 wrote it: nested under `text_model`, with its positions, pickled."""
+    """Write a text encoder as transformers 4.21 did: pickled, under `text_model`, with the position IDs."""
     folder.mkdir(parents=True)
     weights = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in text_encoder.state_dict().items()}
     weights["text_model.embeddings.position_ids"] = torch.arange(77)[None]
@@ -281,7 +284,7 @@ def write_old_text_encoder(folder: Path, text_encoder: CLIPTextModel) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """CLIP's files and sizes; its words are letters, and pairs of letters that nobody writes."""
+    """Write a tokenizer with CLIP's files and sizes. Its tokens are letters, and pairs that do not occur in prompts."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     ends = [letter + "</w>" for letter in letters]
     rare = [letter for letter in letters if not letter.isascii()]
@@ -310,7 +313,7 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def write_lightning(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """A checkpoint as Lightning 1.4 wrote it: the callbacks' classes are keys of its pickle, and nobody has them."""
+    """Write a checkpoint as Lightning 1.4 did. Its pickle contains classes of callbacks that are not installed here."""
     callback = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks.model_checkpoint"})
     content = {
         "epoch": 4,
@@ -324,7 +327,7 @@ def write_lightning(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 class _importable:  # noqa: N801 (used as a function)
-    """Lets pickle find a class where it says it lives, for as long as it writes."""
+    """A context in which pickle can import a class from the module that the class names."""
 
     def __init__(self, found: type) -> None:
         self.found = found
@@ -348,7 +351,7 @@ class _importable:  # noqa: N801 (used as a function)
 
 
 def write_classifier(path: Path, architecture: str, classes: int) -> None:
-    """A checkpoint as the benchmark's classifier training saves it; it calls our pictures by many of its classes."""
+    """Write a checkpoint in the benchmark's form. The classifier predicts many different classes for our pictures."""
     model = timm.create_model(architecture, pretrained=False, num_classes=classes).eval()
     rng = np.random.default_rng(7)
     pictures = np.stack([np.asarray(Image.open(io.BytesIO(picture(rng, 224)))) for _ in range(32)])
@@ -364,10 +367,10 @@ def write_classifier(path: Path, architecture: str, classes: int) -> None:
 
 
 class _Layers(torch.nn.Module):
-    """Stands in for the layers of Inception: the means of 4 x 4 patches in (-1, 1), mixed into features.
+    """Replacement for the layers of Inception: the means of 4 x 4 patches, mixed into features in (-1, 1).
 
-    2,048 as there, but all beyond the first 40 are zero: of those forty a hundred images have a regular covariance, and
-    SciPy's matrix root is as exact as ours.
+    There are 2,048 features as in Inception, but only the first 40 differ from zero. The covariance of 40 features of a
+    hundred images is regular, so SciPy's matrix root is as accurate as ours.
     """
 
     def __init__(self) -> None:
@@ -389,7 +392,7 @@ class _Inception(torch.nn.Module):
 
 
 def write_inception(path: Path) -> None:
-    """A TorchScript file with the parts of clean-fid's Inception that are called."""
+    """Write a TorchScript file with those parts of clean-fid's Inception that are called."""
     torch.manual_seed(3)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.jit.script(_Inception().eval()).save(path)
@@ -399,7 +402,7 @@ def write_inception(path: Path) -> None:
 
 
 def picture(rng: np.random.Generator, side: int, grain: int = 4) -> bytes:
-    """A JPEG of coarse random colours; with a fine grain it is as large as the benchmark's."""
+    """A JPEG of coarse random colours. With a fine grain, its file is as large as those of the benchmark."""
     coarse = Image.fromarray(rng.integers(0, 256, (grain, grain, 3), dtype=np.uint8)).resize((side, side))
     stream = io.BytesIO()
     coarse.save(stream, format="JPEG", quality=95, subsampling=0)
@@ -407,7 +410,7 @@ def picture(rng: np.random.Generator, side: int, grain: int = 4) -> bytes:
 
 
 def with_comment(jpeg: bytes, text: str) -> bytes:
-    """The same picture in other bytes: a comment behind the start of the file."""
+    """The same picture in a different file, which has a comment after its first marker."""
     content = text.encode()
     return jpeg[:2] + b"\xff\xfe" + (len(content) + 2).to_bytes(2, "big") + content + jpeg[2:]
 
@@ -415,7 +418,7 @@ def with_comment(jpeg: bytes, text: str) -> bytes:
 def benchmark_images(
     styles: Sequence[str], objects: Sequence[str], per_cell: int, large: Sequence[tuple[str, str]] = (), side: int = 24
 ) -> Iterator[tuple[str, str, int, bytes]]:
-    """Style, object, index and bytes of every image; in the `large` cells three megabytes each, and no two equal."""
+    """Style, object, index and bytes of every image. No two are equal; those of `large` cells have three megabytes."""
     rng = np.random.default_rng(5)
     for style in styles:
         for object_ in objects:
@@ -426,7 +429,7 @@ def benchmark_images(
 
 
 def write_image_folder(folder: Path, images: Iterator[tuple[str, str, int, bytes]]) -> None:
-    """STYLE/OBJECT/INDEX.jpg."""
+    """Write the images as STYLE/OBJECT/INDEX.jpg."""
     for style, object_, index, content in images:
         cell = folder / style / object_
         cell.mkdir(parents=True, exist_ok=True)
@@ -434,7 +437,7 @@ def write_image_folder(folder: Path, images: Iterator[tuple[str, str, int, bytes
 
 
 def write_parquet(folder: Path, images: Iterator[tuple[str, str, int, bytes]], rows_per_shard: int = 2500) -> int:
-    """The Hub's form: shards with a picture and a text a row, in order; the number of rows."""
+    """Write the images as on the Hub, as shards with an image and a caption in each row; return the number of rows."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
         {"image": {"bytes": content, "path": None}, "text": f"A {object_} image in {words_of(style)} style."}
@@ -452,7 +455,7 @@ def write_parquet(folder: Path, images: Iterator[tuple[str, str, int, bytes]], r
 
 
 def words_of(style: str) -> str:
-    """A style in a caption."""
+    """The words for a style in a caption."""
     return "Photo" if style == "Seed_Images" else style.replace("_", " ")
 
 

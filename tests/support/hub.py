@@ -35,11 +35,13 @@ class Repository:
 
 @dataclass
 class Hub:
-    """Use as a context manager; `repositories` by kind and name, `files` at URLs of their own.
+    """The server, as a context manager.
 
     Attributes:
-        cut: number of bytes of a file that are sent before the connection is closed, by file name; once each.
-        stall: number of bytes of a file after which the server stops sending, by file name; once each.
+        repositories: the repositories, by kind and name.
+        files: files outside the repositories, by the path in their URL.
+        cut: number of bytes of a file that are sent before the connection is closed, by file name; for one request.
+        stall: number of bytes of a file after which the server stops sending, by file name; for one request.
         wrong: files that are sent with one byte changed.
         requests: the method, path and first byte of the range of each request.
     """
@@ -64,7 +66,7 @@ class Hub:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_address[1]}"
 
-    def asked_for(self, name: str) -> list[int]:
+    def request_starts(self, name: str) -> list[int]:
         """The first byte of each request for a file's content."""
         return [start for method, path, start in self.requests if method == "GET" and path.endswith(name)]
 
@@ -166,5 +168,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def git_hash(content: bytes) -> str:
-    """The name of a blob in git."""
+    """The hash by which git names a file of this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

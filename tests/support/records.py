@@ -24,9 +24,9 @@ def specification(
     """A specification with the digest of its content.
 
     Args:
-        stage, slug: of the run.
+        stage, slug: stage and slug of the run.
         builds_on: names of the runs that it builds on, by role.
-        inputs: their digests, by role; by default digests that begin as in the names.
+        inputs: digests of these runs, by role; by default the digests in their names.
         fields: values of further fields, in place of the defaults.
     """
     names = dict(builds_on or {})

@@ -125,8 +125,8 @@ def make_classifier(folder: Path, label: str, classes: list[str]) -> Manifest:
     return finish(folder, "classifier", StageResult(["classifier.pth"], {"classifiers": {label: network}}))
 
 
-def make_material(folder: Path) -> dict[str, Manifest]:
-    """The inputs of unlearning: images, pipeline, slice, latents and embeddings."""
+def make_small_world(folder: Path) -> dict[str, Manifest]:
+    """A world with everything that unlearning needs: images, pipeline, slice, latents and embeddings."""
     images, pipeline = make_images(folder / "images"), make_pipeline(folder / "pipeline")
     slice_settings = SliceStage(forget=["Amber"], retain=["Blue", "Cream"], objects=OBJECTS, images=[1, 2, 3])
     latents_settings = LatentsStage(
@@ -152,7 +152,7 @@ def make_material(folder: Path) -> dict[str, Manifest]:
 
 
 def unlearning_settings(objective: Objective, **changes: Any) -> UnlearningStage:
-    """A short run that forgets Amber."""
+    """Settings of a short run that forgets Amber."""
     leaves: dict[str, Any] = {
         "objective": objective,
         "trained": "cross_attention",
@@ -173,7 +173,7 @@ def unlearning_settings(objective: Objective, **changes: Any) -> UnlearningStage
 
 
 def samples_settings(grid: list[tuple[str, str, int]], batch: int = 2) -> SamplesStage:
-    """A few DDIM steps of a small grid."""
+    """Settings of a few DDIM steps for a small grid."""
     scheduler = DDIMSampling(
         steps=3, eta=0.0, steps_offset=1, set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading"
     )

@@ -12,7 +12,7 @@ SECONDS = 20
 
 
 @contextmanager
-def in_time(seconds: int = SECONDS) -> Iterator[None]:
+def time_limit(seconds: int = SECONDS) -> Iterator[None]:
     """Fail after a time limit, instead of waiting for ever."""
 
     def give_up(_signal: int, _frame: FrameType | None) -> None:

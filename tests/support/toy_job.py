@@ -75,8 +75,8 @@ class Toy:
 
     Attributes:
         place: the working directory.
-        variables: the user's environment, before Snakemake prepares it for jobs.
-        set_again: variables that are set in the job itself.
+        variables: variables of the user's environment, before Snakemake prepares it for jobs.
+        set_again: variables that are set again after that, for the job alone.
     """
 
     place: Path
@@ -108,23 +108,23 @@ class Toy:
     def run(self) -> int:
         return self.start().wait(60)
 
-    def in_the_middle(self) -> subprocess.Popen[str]:
+    def start_writing(self) -> subprocess.Popen[str]:
         process = self.start()
-        self.waits_for(lambda: any(path.name.startswith(".made.txt") for path in self.folder.iterdir()))
+        self.wait_until(lambda: any(path.name.startswith(".made.txt") for path in self.folder.iterdir()))
         return process
 
-    def waits_for(self, holds: Callable[[], bool]) -> None:
+    def wait_until(self, holds: Callable[[], bool]) -> None:
         until = time.monotonic() + 60
         while not holds():
             assert time.monotonic() < until
             time.sleep(0.02)
 
-    def left(self) -> set[str]:
+    def files(self) -> set[str]:
         return {path.name for path in self.folder.iterdir()}
 
 
 def toy_at(place: Path, does: str = "works", first: str = "", meanwhile: str = "") -> Toy:
-    """A toy whose script begins with some statements, and whose stage executes others."""
+    """A toy job. Its script begins with the statements `first`, and its stage executes the statements `meanwhile`."""
     script = place / "toy.py"
     work = '    with (context.folder / "attempts").open("a") as stream:\n'
     assert work in SCRIPT

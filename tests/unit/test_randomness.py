@@ -1,4 +1,4 @@
-"""Streams of draws: what a seed decides, and that no two draws that meet have one stream."""
+"""Streams of random numbers: how a seed selects one, and that related draws never share one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 import torch
 from support.checkout import REPOSITORY
-from support.small_world import make_material, unlearning_settings
+from support.small_world import make_small_world, unlearning_settings
 
 from corelib.models.base_model import BaseModel
 from corelib.randomness import generator, seed_of
@@ -20,7 +20,7 @@ from corelib.unlearning.training_data import TrainingData
 
 CONFIGURATION = REPOSITORY / "config"
 STREAMS = 2**32
-"""What torch's generator on the CPU makes of a seed."""
+"""Number of streams of torch's CPU generator, which uses the lowest 32 bits of a seed."""
 
 Address = tuple[str | int, ...]
 
@@ -29,7 +29,7 @@ def stream_of(address: Address) -> int:
     return seed_of(*address) % STREAMS
 
 
-def test_a_seed_has_63_bits_and_a_stream_is_chosen_by_the_lowest_32() -> None:
+def test_a_seed_has_63_bits_and_the_lowest_32_select_the_stream() -> None:
     seeds = [seed_of("a", number) for number in range(2000)]
     assert 2**62 < max(seeds) < 2**63
     first = torch.randn(5, generator=torch.Generator().manual_seed(seeds[0]))
@@ -41,21 +41,21 @@ def test_a_seed_has_63_bits_and_a_stream_is_chosen_by_the_lowest_32() -> None:
 
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Address]]:
-    """Every address from which a training step of the paper's longest run draws, with its step."""
+    """Every address from which the training steps of the paper's longest run draw, with the step."""
     recorded: list[Address] = []
 
-    def recording(*address: str | int) -> torch.Generator:
+    def record_address(*address: str | int) -> torch.Generator:
         recorded.append(address)
         return generator(*address)
 
-    material = make_material(tmp_path_factory.mktemp("material"))
+    small_world = make_small_world(tmp_path_factory.mktemp("material"))
     paper = load_study("paper", CONFIGURATION)
     settings = unlearning_settings(paper.methods["salun"].objective)
-    alphas = BaseModel(material["pipeline"]).scheduler().alphas_cumprod
-    made = Batches(settings, TrainingData(material, settings.wording, alphas, torch.device("cpu")), None)  # type: ignore[arg-type]
+    alphas = BaseModel(small_world["pipeline"]).scheduler().alphas_cumprod
+    made = Batches(settings, TrainingData(small_world, settings.wording, alphas, torch.device("cpu")), None)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "generator", recording)
-        patch.setattr(training_data, "generator", recording)
+        patch.setattr(batches, "generator", record_address)
+        patch.setattr(training_data, "generator", record_address)
         training_data._order.cache_clear()
         made.at(7)
     of_a_step = [address for address in recorded if 7 in address]
@@ -68,14 +68,14 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Addre
     ]
 
 
-def test_no_two_images_of_the_paper_have_one_noise() -> None:
+def test_no_two_images_of_the_paper_share_their_noise() -> None:
     grid = Plan("paper", load_study("paper", CONFIGURATION), load_published(CONFIGURATION)).grid_of_all_tasks()
     assert len(grid) == 1140
     assert len({stream_of(("image", seed, style, object_)) for style, object_, seed in grid}) == len(grid)
 
 
-def test_no_two_draws_of_near_training_steps_have_one_stream(addresses: list[tuple[int, Address]]) -> None:
-    """As many pairs as 2^32 streams make likely do, far apart; the docstring of `seed_of` has these numbers."""
+def test_no_two_draws_of_nearby_training_steps_share_a_stream(addresses: list[tuple[int, Address]]) -> None:
+    """Some distant steps share one, as is likely with 2^32 streams; the docstring of `seed_of` has these numbers."""
     steps: defaultdict[int, list[int]] = defaultdict(list)
     for step, address in addresses:
         steps[stream_of(address)].append(step)

@@ -1,4 +1,4 @@
-"""The code that runs is the code that is hashed, whatever compiled files lie beside it."""
+"""The code that runs is the code that is hashed, even if there are compiled files beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def clone(tmp_path: Path) -> Checkout:
     return made
 
 
-def says(clone: Checkout) -> str:
+def printed_value(clone: Checkout) -> str:
     return clone.python("-c", PROBE, **WRITES_BYTECODE).stdout.strip()
 
 
@@ -34,12 +34,12 @@ def edit_unnoticed(path: Path, old: str, new: str) -> None:
 
 
 def test_an_edit_of_the_same_size_and_time_stamp_runs(clone: Checkout) -> None:
-    assert says(clone) == "value old"
+    assert printed_value(clone) == "value old"
     edit_unnoticed(clone.folder / "corelib/probe.py", "old", "new")
-    assert says(clone) == "value new"
+    assert printed_value(clone) == "value new"
 
 
-def test_such_an_edit_runs_in_the_process_of_snakemake(clone: Checkout) -> None:
+def test_an_edit_of_the_same_size_and_time_stamp_runs_in_snakemake(clone: Checkout) -> None:
     command = ("-m", "snakemake", "--dry-run", "results/nowhere/table1.csv")
     assert "expected one of" in (before := clone.python(*command, **WRITES_BYTECODE).stdout), before
     for path in (clone.folder / "corelib").rglob("*.py"):
@@ -48,7 +48,7 @@ def test_such_an_edit_runs_in_the_process_of_snakemake(clone: Checkout) -> None:
     assert "EXPECTED ONE OF" in clone.python(*command, **WRITES_BYTECODE).stdout
 
 
-def test_such_an_edit_runs_in_the_commands(clone: Checkout) -> None:
+def test_an_edit_of_the_same_size_and_time_stamp_runs_in_the_commands(clone: Checkout) -> None:
     command = ("-m", "corelib", "--help")
     assert "list the jobs that run now" in clone.python(*command, **WRITES_BYTECODE).stdout
     edit_unnoticed(clone.folder / "corelib/commands/jobs.py", "list the jobs that run", "LIST THE JOBS THAT RUN")
@@ -56,11 +56,11 @@ def test_such_an_edit_runs_in_the_commands(clone: Checkout) -> None:
 
 
 def test_a_module_without_its_source_cannot_be_imported(clone: Checkout) -> None:
-    """Python runs a `.pyc` that lies where the source file would."""
+    """By default, Python runs a `.pyc` file in the place of a missing source file."""
     source = clone.folder / "corelib/probe.py"
     py_compile.compile(str(source), cfile=str(source.with_suffix(".pyc")))
     source.unlink()
-    assert "No module named 'corelib.probe'" in says(clone)
+    assert "No module named 'corelib.probe'" in printed_value(clone)
 
 
 @pytest.mark.parametrize("shadow", ["probe/__init__.py", "probe/__init__.pyc"])
@@ -73,12 +73,12 @@ def test_a_folder_of_the_same_name_does_not_hide_the_module_that_is_hashed(shado
     else:
         file.write_text("VALUE = 'other'\n")
         (clone.folder / "corelib/probe.py").write_text("VALUE = 'new'\n")
-    assert says(clone) == "value new"
+    assert printed_value(clone) == "value new"
 
 
 def test_a_compiled_module_does_not_hide_the_module_that_is_hashed(clone: Checkout) -> None:
     (clone.folder / "corelib/probe.so").write_bytes(b"not a library")
-    assert says(clone) == "value old"
+    assert printed_value(clone) == "value old"
 
 
 def test_a_folder_without_source_is_no_module(clone: Checkout) -> None:
@@ -87,17 +87,17 @@ def test_a_folder_without_source_is_no_module(clone: Checkout) -> None:
     assert "No module named 'corelib.probe'" in clone.python("-c", "import corelib.probe").stdout
 
 
-def test_a_linked_module_is_the_file_that_it_leads_to(clone: Checkout, tmp_path: Path) -> None:
+def test_a_linked_module_runs_the_target_of_the_link(clone: Checkout, tmp_path: Path) -> None:
     path = clone.folder / "corelib/probe.py"
     path.rename(tmp_path / "elsewhere.py")
     path.symlink_to(tmp_path / "elsewhere.py")
-    assert says(clone) == "value old"
+    assert printed_value(clone) == "value old"
     edit_unnoticed(tmp_path / "elsewhere.py", "old", "new")
-    assert says(clone) == "value new"
+    assert printed_value(clone) == "value new"
 
 
-def test_importing_the_library_writes_no_bytecode_of_it_and_other_packages_keep_theirs(clone: Checkout) -> None:
-    assert says(clone) == "value old"
+def test_importing_the_library_writes_no_bytecode_of_it_and_does_not_affect_other_packages(clone: Checkout) -> None:
+    assert printed_value(clone) == "value old"
     written = {path.name.partition(".")[0] for path in (clone.folder / "corelib").rglob("*.pyc")}
     assert written == {"__init__", "source_import"}, "the two that install the finder, which compute nothing"
     probe = "import corelib.probe, yaml; print(type(yaml.__loader__).__name__)"

@@ -40,7 +40,7 @@ def damage_a_product(walk: Walk) -> str:
 
 
 def damage_an_intermediate(walk: Walk) -> str:
-    """Do the same to a file of a run."""
+    """Damage a file of a run in the same ways."""
     stages = sorted({path.parts[len(walk.folder.parts) + 1] for path in _runs(walk)})
     stage = walk.random.choice(stages)
     return _damage(walk, walk.random.choice(_files(walk.folder / "runs" / stage)))
@@ -48,10 +48,10 @@ def damage_an_intermediate(walk: Walk) -> str:
 
 def damage_an_intermediate_and_the_table(walk: Walk) -> str:
     """Damage a file of a run and delete the table, so that the table must be built from damaged inputs."""
-    said = damage_an_intermediate(walk)
+    description = damage_an_intermediate(walk)
     table = walk.folder / f"results/{walk.study}/table1.csv"
     table.unlink(missing_ok=True)
-    return f"{said}; table1.csv deleted"
+    return f"{description}; table1.csv deleted"
 
 
 def delete_runs(walk: Walk) -> str:
@@ -62,14 +62,14 @@ def delete_runs(walk: Walk) -> str:
             shutil.rmtree(other)
         return f"all of {run.parent.name}"
     shutil.rmtree(run)
-    return _named(walk, run)
+    return _name_of(walk, run)
 
 
 def delete_runs_and_a_product(walk: Walk) -> str:
-    """Delete runs, and a product that shows them."""
-    said = delete_runs(walk)
+    """Delete runs, and a product that was made from them."""
+    description = delete_runs(walk)
     (walk.folder / f"results/{walk.study}/table1.json").unlink(missing_ok=True)
-    return f"{said}; table1.json deleted"
+    return f"{description}; table1.json deleted"
 
 
 def copy_results_in(walk: Walk) -> str:
@@ -110,24 +110,24 @@ def mix_up_runs(walk: Walk) -> str:
         return "nothing to mix up"
     name = walk.random.choice(names)
     shutil.copy(one / name, other / name)
-    walk.disturbed.add(_named(walk, other))
-    return f"{name} of {_named(walk, one)} over that of {_named(walk, other)}"
+    walk.disturbed.add(_name_of(walk, other))
+    return f"{name} of {_name_of(walk, one)} over that of {_name_of(walk, other)}"
 
 
 def clean(walk: Walk) -> str:
-    """Remove runs that no study names, or some runs with everything made of them."""
+    """Remove runs that no study names, or some runs with everything that was made from them."""
     if walk.random.random() < 0.4:
         done = walk.checkout.python("-m", "corelib", "clean", "--delete", timeout=120)
         assert done.returncode == 0, done.stdout
-        return "what no study names"
-    run = _named(walk, walk.random.choice(_runs(walk)))
+        return "runs that no study names"
+    run = _name_of(walk, walk.random.choice(_runs(walk)))
     done = walk.checkout.python("-m", "corelib", "clean", run, "--delete", timeout=120)
     assert done.returncode == 0, done.stdout
     return run
 
 
 def recover(walk: Walk) -> str:
-    """Follow the advice of `verify`: remove damaged runs with everything made of them."""
+    """Follow the advice of `verify`: remove damaged runs with everything that was made from them."""
     damaged = walk.damaged()
     for run in damaged:
         walk.checkout.python("-m", "corelib", "clean", run, "--delete", timeout=120)
@@ -144,32 +144,32 @@ def touch(walk: Walk) -> str:
     return f"{len(chosen)} files"
 
 
-def forget(walk: Walk) -> str:
+def delete_metadata(walk: Walk) -> str:
     """Remove Snakemake's metadata, all of it or that of past jobs."""
     name = walk.random.choice([".snakemake", ".snakemake/metadata", ".snakemake/corelib", "logs"])
     shutil.rmtree(walk.folder / name, ignore_errors=True)
     return name
 
 
-def ask_for_a_part(walk: Walk) -> str:
+def request_a_part(walk: Walk) -> str:
     """Request one product, a run, the first stages, or nothing."""
     table, figure = targets_of(walk.study)
     manifests = sorted((walk.folder / "runs").glob("*/*/manifest.json"))
     run = walk.random.choice(manifests).relative_to(walk.folder).as_posix()
-    asked = walk.random.choice(
+    arguments = walk.random.choice(
         [[figure], [table.replace(".csv", ".md")], [run], [table, "--until", "classify_images"], [table, "-n"]]
     )
-    walk.checkout.snakemake("--cores", "2", *asked)
-    return " ".join(asked)
+    walk.checkout.snakemake("--cores", "2", *arguments)
+    return " ".join(arguments)
 
 
-def look_ahead_at_another_configuration(walk: Walk) -> str:
-    """Edit a leaf, look at a dry run, and change it back."""
+def dry_run_another_configuration(walk: Walk) -> str:
+    """Edit a leaf, make a dry run, and change the leaf back."""
     before = walk.configuration
-    said = edit_a_leaf(walk)
+    description = edit_a_leaf(walk)
     walk.checkout.snakemake("-n", *targets_of(walk.study))
     walk.configure(before)
-    return said
+    return description
 
 
 def kill(walk: Walk) -> str:
@@ -178,7 +178,7 @@ def kill(walk: Walk) -> str:
     In half of the cases, the configuration is changed back.
     """
     before = walk.configuration
-    said = edit_a_leaf(walk)
+    description = edit_a_leaf(walk)
     if walk.random.random() < 0.5:
         (walk.folder / f"results/{walk.study}/table1.csv").unlink(missing_ok=True)
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *targets_of(walk.study)]
@@ -193,9 +193,9 @@ def kill(walk: Walk) -> str:
         moment = f"after {seconds:.1f} s"
     else:
         began = time.monotonic()
-        while process.poll() is None and time.monotonic() - began < 120 and not _tabulates(walk.folder):
+        while process.poll() is None and time.monotonic() - began < 120 and not _is_tabulating(walk.folder):
             time.sleep(0.02)
-        moment = "while a table is put together"
+        moment = "while it makes a table"
     if alone:
         process.kill()
     else:
@@ -204,11 +204,11 @@ def kill(walk: Walk) -> str:
     process.wait()
     if walk.random.random() < 0.5:
         walk.configure(before)
-        said += " and back"
-    return f"{said}, {'Snakemake alone' if alone else 'with its jobs'} {moment}"
+        description += " and back"
+    return f"{description}, {'Snakemake alone' if alone else 'with its jobs'} {moment}"
 
 
-def _tabulates(folder: Path) -> bool:
+def _is_tabulating(folder: Path) -> bool:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if (process / "cwd").resolve() == folder.resolve() and b"tabulate.py" in (process / "cmdline").read_bytes():
@@ -253,7 +253,7 @@ def _runs(walk: Walk) -> list[Path]:
     return sorted(path.parent for path in (walk.folder / "runs").glob("*/*/specification.json"))
 
 
-def _named(walk: Walk, run: Path) -> str:
+def _name_of(walk: Walk, run: Path) -> str:
     return run.relative_to(walk.folder / "runs").as_posix()
 
 
@@ -271,9 +271,9 @@ WEIGHTED: dict[Move, int] = {
     clean: 5,
     recover: 4,
     touch: 5,
-    forget: 4,
-    ask_for_a_part: 6,
-    look_ahead_at_another_configuration: 3,
+    delete_metadata: 4,
+    request_a_part: 6,
+    dry_run_another_configuration: 3,
     kill: 10,
 }
 MOVES, WEIGHTS = list(WEIGHTED), list(WEIGHTED.values())

@@ -43,7 +43,7 @@ def targets_of(study: str) -> tuple[str, str]:
     return f"results/{study}/table1.csv", f"results/{study}/figure2.png"
 
 
-def place_at(folder: Path) -> Checkout:
+def checkout_at(folder: Path) -> Checkout:
     """A checkout with the studies of the walk."""
     if folder.exists():
         return Checkout(folder)
@@ -56,7 +56,7 @@ def write_studies(checkout: Checkout, configuration: Configuration) -> None:
     """Write the study of a configuration, and a second study that shares most runs with it."""
     study = yaml.safe_load((HERE / "study.yaml").read_text())
     for chosen, overlays in zip(configuration, CHOICES.values(), strict=True):
-        study = _overlaid(study, overlays[chosen])
+        study = _merge(study, overlays[chosen])
     folder = checkout.folder / "config/studies"
     (folder / f"{STUDY}.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     (folder / f"{SIBLING}.yaml").write_text(
@@ -64,11 +64,11 @@ def write_studies(checkout: Checkout, configuration: Configuration) -> None:
     )
 
 
-def _overlaid(below: object, above: object) -> dict[str, object]:
+def _merge(below: object, above: object) -> dict[str, object]:
     assert isinstance(below, dict) and isinstance(above, dict)
     found = dict(below)
     for key, value in above.items():
-        found[key] = _overlaid(found.get(key, {}), value) if isinstance(value, dict) else value
+        found[key] = _merge(found.get(key, {}), value) if isinstance(value, dict) else value
     return found
 
 
@@ -84,7 +84,7 @@ def hash_of(path: Path) -> str:
 
 
 def results_at(checkout: Checkout) -> dict[Path, str]:
-    """The hashes of those files of all runs that do not depend on when and where they are made."""
+    """The hashes of the files of all runs, except files that depend on the time and place of the build."""
     runs = checkout.folder / "runs"
     found = {}
     for path in runs.rglob("*"):
@@ -111,7 +111,7 @@ class Reference:
     """An undisturbed folder that builds the products of each configuration."""
 
     def __init__(self, folder: Path) -> None:
-        self.checkout = place_at(folder)
+        self.checkout = checkout_at(folder)
         self._products: dict[tuple[Configuration, str], dict[str, str]] = {}
 
     def products(self, configuration: Configuration, study: str) -> dict[str, str]:
@@ -142,19 +142,19 @@ class Step:
         number: number of the step.
         move: name of the move.
         detail: description of the move.
-        asked: number of requests until the products were built.
+        requests: number of requests until the products were built.
         faults: descriptions, each beginning with its kind: STALE, LOST, UNCLEAR, VERIFY.
     """
 
     number: int
     move: str
     detail: str
-    asked: int
+    requests: int
     faults: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        again = "" if self.asked == 1 else f" [asked {self.asked} times]"
-        return "\n    ".join([f"{self.number:4d} {self.move}: {self.detail}{again}", *self.faults])
+        repeated = "" if self.requests == 1 else f" [requested {self.requests} times]"
+        return "\n    ".join([f"{self.number:4d} {self.move}: {self.detail}{repeated}", *self.faults])
 
 
 class Walk:
@@ -167,7 +167,7 @@ class Walk:
     """
 
     def __init__(self, folder: Path, reference: Reference, seed: int) -> None:
-        self.checkout = place_at(folder)
+        self.checkout = checkout_at(folder)
         self.folder = folder
         self.reference = reference
         self.random = random.Random(seed)
@@ -197,16 +197,16 @@ class Walk:
         detail = move(self)
         wanted = self.reference.products(self.configuration, self.study)
         before = complete_runs(self.checkout)
-        asked, faults = 0, list[str]()
-        while asked < 3:
-            asked += 1
+        requests, faults = 0, list[str]()
+        while requests < 3:
+            requests += 1
             done = self.checkout.snakemake("--cores", "2", *targets_of(self.study))
             if done.returncode == 0:
                 break
             if "Traceback" in done.stdout or done.stdout.count("Error: ") < 1:
                 faults.append(f"UNCLEAR: {done.stdout[-1500:]}")
         else:
-            faults.append(f"LOST: asked three times, and still: {done.stdout[-1500:]}")
+            faults.append(f"LOST: the third request failed, too: {done.stdout[-1500:]}")
         if (found := products_at(self.checkout, self.study)) != wanted:
             names = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
             faults.append(f"STALE: {', '.join(names)}")
@@ -218,23 +218,23 @@ class Walk:
                 (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (self.folder / path).write_text(content)
         faults += self._compare_with_verify()
-        return Step(self.number, move.__name__, detail, asked, faults)
+        return Step(self.number, move.__name__, detail, requests, faults)
 
     def _compare_with_verify(self) -> list[str]:
         """The faults of `verify`: differing runs that it does not name, and undisturbed runs that it names."""
         done = self.checkout.python("-m", "corelib", "verify", timeout=300)
         named = [line for line in done.stdout.splitlines() if "faults" not in line and "clean RUN" not in line]
-        right = results_at(self.reference.checkout)
-        lies = results_at(self.checkout)
+        expected = results_at(self.reference.checkout)
+        present = results_at(self.checkout)
         complete = complete_runs(self.checkout)
         faults = []
-        for path, digest in lies.items():
+        for path, digest in present.items():
             run = "/".join(path.parts[1:3])
-            if run in complete and right.get(path, digest) != digest and not any(run in line for line in named):
-                faults.append(f"VERIFY: says nothing of {path}")
+            if run in complete and expected.get(path, digest) != digest and not any(run in line for line in named):
+                faults.append(f"VERIFY: does not name {path}")
         for line in named:
             if line.startswith("runs/") and not any(run in line for run in self.disturbed):
-                faults.append(f"VERIFY: of a run that nobody has disturbed: {line}")
+                faults.append(f"VERIFY: names an undisturbed run: {line}")
         return faults
 
     def damaged(self) -> list[str]:

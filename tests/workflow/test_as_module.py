@@ -1,4 +1,4 @@
-"""Another workflow uses this one as a Snakemake module, and asks for its tables by rules of its own."""
+"""Another workflow uses this one as a Snakemake module, and requests our tables in its own rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ rule all:
 
 rule summary:
     input:
-        {asked!r},
+        {target!r},
     output:
         "results/summary.txt",
     shell:
@@ -45,13 +45,13 @@ figures:
   figure3: null
 sampling: {scheduler: {steps: 2}, batch: 3}
 """
-"""One picture of the shipped world's model: an adoption, prompts, a batch and a figure."""
+"""A study with one picture of the shipped model: an adoption, embeddings, one batch and a figure."""
 
 
-def outer(folder: Path, core: Checkout, asked: str, more: str = "") -> Checkout:
-    """A workflow of somebody else in a folder of its own, with the settings that he has taken over from this one."""
+def other_workflow(folder: Path, core: Checkout, target: str, more: str = "") -> Checkout:
+    """Another workflow in a separate folder, with a copy of our profiles."""
     folder.mkdir()
-    (folder / "Snakefile").write_text(OUTER.format(asked=asked, snakefile=str(core.folder / "Snakefile"), more=more))
+    (folder / "Snakefile").write_text(OUTER.format(target=target, snakefile=str(core.folder / "Snakefile"), more=more))
     shutil.copytree(core.folder / "profiles", folder / "profiles")
     return Checkout(folder)
 
@@ -61,22 +61,22 @@ def core(tmp_path: Path) -> Checkout:
     return Checkout.at(tmp_path / "a place/core")
 
 
-def test_a_rule_of_another_workflow_asks_for_a_table(core: Checkout, tmp_path: Path) -> None:
-    theirs = outer(tmp_path / "theirs", core, "results/mini/table1.csv")
+def test_a_rule_of_another_workflow_can_request_a_table(core: Checkout, tmp_path: Path) -> None:
+    theirs = other_workflow(tmp_path / "theirs", core, "results/mini/table1.csv")
     planned = theirs.planned()
     assert planned.pop("all") == planned.pop("summary") == 1
     assert planned == core.planned("results/mini/table1.csv")
 
 
-def test_a_rule_of_another_workflow_gets_a_figure(core: Checkout, tmp_path: Path) -> None:
+def test_a_rule_of_another_workflow_can_use_a_figure(core: Checkout, tmp_path: Path) -> None:
     (core.folder / "config/studies/one.yaml").write_text(SMALL)
-    theirs = outer(tmp_path / "theirs", core, "results/one/figure2.png")
+    theirs = other_workflow(tmp_path / "theirs", core, "results/one/figure2.png")
     done = theirs.snakemake("--cores", "2")
     assert done.returncode == 0, done.stdout[-4000:]
     assert "results/one/figure2.png" in (theirs.folder / "results/summary.txt").read_text()
     assert not (core.folder / "runs").exists() and not (core.folder / "results").exists()
     assert theirs.planned() == {}
-    # what was changed by hand is made again, as in a folder of its own
+    # a figure that was edited by hand is rebuilt, as in an ordinary clone
     (theirs.folder / "results/one/figure2.png").write_bytes(b"other")
     planned = theirs.planned()
     assert planned["draw"] == 1 and "sample_shard" not in planned
@@ -84,9 +84,9 @@ def test_a_rule_of_another_workflow_gets_a_figure(core: Checkout, tmp_path: Path
     assert record["specification"]["stage"] == "figures"
 
 
-def test_what_another_workflow_does_before_and_after_is_done_as_well(core: Checkout, tmp_path: Path) -> None:
+def test_hooks_of_another_workflow_run_as_well(core: Checkout, tmp_path: Path) -> None:
     (core.folder / "config/studies/one.yaml").write_text(SMALL)
-    theirs = outer(tmp_path / "theirs", core, "results/one/figure2.png")
+    theirs = other_workflow(tmp_path / "theirs", core, "results/one/figure2.png")
     snakefile = theirs.folder / "Snakefile"
     hooks = 'onstart:\n    print("THEIR START")\n\n\nonsuccess:\n    print("THEIR END")\n\n\n'
     snakefile.write_text(hooks + snakefile.read_text())
@@ -98,28 +98,26 @@ def test_what_another_workflow_does_before_and_after_is_done_as_well(core: Check
 
 @pytest.mark.parametrize("more", ['    prefix:\n        "core"', '    replace_prefix:\n        {"runs/": "core/"}'])
 def test_a_prefix_is_refused_in_one_sentence(more: str, core: Checkout, tmp_path: Path) -> None:
-    done = outer(tmp_path / "theirs", core, "results/mini/table1.csv", more).snakemake("-n")
+    done = other_workflow(tmp_path / "theirs", core, "results/mini/table1.csv", more).snakemake("-n")
     assert done.returncode == 1
     sentence = "the module's prefix changes runs/ into core/"
     assert sentence in done.stdout and "expected no prefix and no replace_prefix" in done.stdout, done.stdout
     assert "Traceback" not in done.stdout and "Exception" not in done.stdout
 
 
-def test_assets_that_are_missing_are_said_before_the_first_job_of_another_workflow(
-    core: Checkout, tmp_path: Path
-) -> None:
-    done = outer(tmp_path / "theirs", core, "results/table1.csv").snakemake("--cores", "1")
+def test_missing_assets_are_reported_before_the_first_job_of_another_workflow(core: Checkout, tmp_path: Path) -> None:
+    done = other_workflow(tmp_path / "theirs", core, "results/table1.csv").snakemake("--cores", "1")
     assert done.returncode == 1 and "Error: assets of the paper's world: assets/" in done.stdout, done.stdout
     assert "Traceback" not in done.stdout and "localrule adopt_assets" not in done.stdout
 
 
-def test_a_second_snakemake_is_turned_away_from_the_folder_of_another_workflow(core: Checkout, tmp_path: Path) -> None:
+def test_a_second_snakemake_in_the_folder_of_another_workflow_is_refused(core: Checkout, tmp_path: Path) -> None:
     from contextlib import chdir
 
     from corelib.runs.lease import Lease
     from corelib.runs.requests import CONTROLLER_LEASE
 
-    theirs = outer(tmp_path / "theirs", core, "results/mini/table1.csv")
+    theirs = other_workflow(tmp_path / "theirs", core, "results/mini/table1.csv")
     with chdir(theirs.folder):
         CONTROLLER_LEASE.parent.mkdir(parents=True)
         with Lease(CONTROLLER_LEASE).held():

@@ -1,4 +1,4 @@
-"""Of a job that fails the terminal shows the end of its log, also where another workflow uses this one."""
+"""The terminal shows the end of the log of a failed job, also if another workflow uses this one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.checkout import Checkout
-from test_as_module import outer
+from test_as_module import other_workflow
 
 from corelib.workflow.failed_logs import MAX_LINES
 
@@ -22,7 +22,7 @@ def test_the_end_of_a_failed_jobs_log_is_shown(used: str, tmp_path: Path) -> Non
     core = Checkout.at(tmp_path / "core")
     head = "def render_world(settings: RenderingStage, context: StageContext) -> StageResult:\n"
     core.edit("corelib/worlds/miniature/images.py", head, f"{head}    import logging\n{FAILS}")
-    workflow = core if used == "by itself" else outer(tmp_path / "outer", core, TABLE)
+    workflow = core if used == "by itself" else other_workflow(tmp_path / "outer", core, TABLE)
     targets = [TABLE] if used == "by itself" else []
     done = workflow.snakemake("--cores", "1", *targets, "--until", "render_images")
     assert done.returncode == 1

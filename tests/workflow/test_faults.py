@@ -1,4 +1,4 @@
-"""What `tests/faults` has found, each as a small test; and a sample of it on the tiny study."""
+"""Small tests of the faults that `tests/faults` has found, and a sample of its tests on the tiny study."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from corelib.sampling.grid import IMAGES
 # The command
 
 
-def test_a_stage_that_there_is_not_is_refused_before_anything_is_built() -> None:
+def test_an_unknown_stage_is_refused_before_anything_is_built() -> None:
     command = [sys.executable, str(REPOSITORY / "tests/faults"), "--kinds", "kills", "--stages", "unlearn"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and done.stdout == ""
@@ -50,8 +50,8 @@ def flip(path: Path, at: int, bit: int = 0) -> None:
     path.write_bytes(bytes(content))
 
 
-def test_no_flipped_bit_of_a_saved_state_is_trained_on(tmp_path: Path) -> None:
-    """torch reads its archives without a look at their check sums."""
+def test_training_does_not_resume_from_a_state_with_a_flipped_bit(tmp_path: Path) -> None:
+    """torch does not compare its archives with their checksums."""
     path = tmp_path / "checkpoint.pt"
     state = {"step": 3, "trained": {"weight": torch.arange(64.0)}}
     Checkpoint(path, "run", 1.0).save(state)
@@ -60,7 +60,7 @@ def test_no_flipped_bit_of_a_saved_state_is_trained_on(tmp_path: Path) -> None:
         path.write_bytes(whole)
         flip(path, at, at % 8)
         loaded = Checkpoint(path, "run", 1.0).load()
-        if loaded is not None:  # the bit lies between the records
+        if loaded is not None:  # the bit is between the records
             assert loaded["step"] == 3 and torch.equal(loaded["trained"]["weight"], state["trained"]["weight"])
 
 
@@ -80,7 +80,7 @@ def test_a_state_of_other_shapes_is_refused_and_not_broadcast(shape: tuple[int, 
 
 
 def test_no_flipped_bit_of_a_manifest_goes_unnoticed(tmp_path: Path) -> None:
-    """Its facts are results: the distance, the step of a divergence."""
+    """Its facts are results, such as a Fréchet distance or the step of a divergence."""
     path = tmp_path / MANIFEST
     write_manifest(path, tmp_path, "fid", "digest", [], {"fid": 12.25, "images": 20})
     whole = path.read_bytes()
@@ -91,10 +91,10 @@ def test_no_flipped_bit_of_a_manifest_goes_unnoticed(tmp_path: Path) -> None:
             read = read_manifest(path)
         except ArtefactError:
             continue
-        assert read.facts == {"fid": 12.25, "images": 20}  # the bit lies in the white space between the values
+        assert read.facts == {"fid": 12.25, "images": 20}  # the bit is in white space
 
 
-def test_what_a_record_says_of_a_result_is_not_believed_once_it_has_changed(tmp_path: Path) -> None:
+def test_a_manifest_with_edited_facts_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path / MANIFEST, tmp_path, "fid", "digest", [], {"fid": 12.25})
     made = read_json(tmp_path / MANIFEST)
     assert matches_files(read_manifest(tmp_path / MANIFEST), tmp_path, "digest")
@@ -118,7 +118,7 @@ def test_a_seal_is_the_same_before_and_after_json() -> None:
     assert has_its_seal(json.loads(json.dumps(content, indent=1)))
 
 
-def test_the_manifest_of_another_run_is_not_built_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_manifest_of_another_run_is_refused_as_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = Path("runs/slices/of-something-0123456789ab")
     run.mkdir(parents=True)
@@ -129,10 +129,10 @@ def test_the_manifest_of_another_run_is_not_built_on(tmp_path: Path, monkeypatch
         read_inputs(specification(builds_on=builds_on, inputs={"slice": "b" * 64}))
 
 
-# What is left by kills
+# Leftovers of killed jobs
 
 
-def test_what_a_killed_job_left_half_written_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+def test_only_partial_files_of_a_killed_job_are_removed(tmp_path: Path) -> None:
     run, theirs = tmp_path / "run", tmp_path / "theirs"
     for path in (run / ".images.x/Style/1.jpg", run / "images/.1.jpg.x.jpg", theirs / ".hidden", run / "made"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,15 +145,15 @@ def test_what_a_killed_job_left_half_written_is_cleared_and_nothing_else(tmp_pat
     assert (theirs / ".hidden").exists()
 
 
-def test_a_table_clears_nothing_of_another_tables(tmp_path: Path) -> None:
+def test_a_table_removes_no_partial_file_of_another_table(tmp_path: Path) -> None:
     for name in (".table1.csv.x.csv", ".table1.json.x.json", ".table10.csv.x.csv", ".figure2.png.x.png"):
         (tmp_path / name).touch()
     _clear_leftovers(tmp_path / "table1.json")
     assert {path.name for path in tmp_path.iterdir()} == {".table10.csv.x.csv", ".figure2.png.x.png"}
 
 
-def test_the_mark_of_a_dead_successor_expires_whatever_the_clock_says(tmp_path: Path) -> None:
-    """It was made before the clock was set back by an hour."""
+def test_the_mark_of_a_dead_successor_expires_even_if_it_is_dated_in_the_future(tmp_path: Path) -> None:
+    """The clock was set back by an hour after the mark was made."""
     path = tmp_path / "lease"
     dead = Owner.of_this_process()
     path.write_text(json.dumps(vars(dead) | {"pid": 2**22 + 1, "nonce": "dead"}))
@@ -205,7 +205,7 @@ print(*Path(sys.argv[1]).iterdir())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_whatever_library_meets_a_full_disk_the_file_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+def test_on_a_full_disk_the_error_of_every_library_names_the_file_and_no_file_is_left(tmp_path: Path) -> None:
     mounted = f'mount -t tmpfs -o size=1m small {tmp_path} && exec {sys.executable} -c "$0" {tmp_path}'
     command = ["unshare", "--mount", "sh", "-c", mounted, FULL]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -223,7 +223,7 @@ run_job(SimpleNamespace(log=[sys.argv[1]], params=SimpleNamespace(specification=
 
 
 @pytest.mark.parametrize("log", ["/dev/full", "/proc/nothing/job.log"])
-def test_where_a_job_has_no_room_for_its_log_its_sentence_is_printed(log: str) -> None:
+def test_a_job_that_cannot_write_its_log_prints_its_error(log: str) -> None:
     command = [sys.executable, "-c", LOGS_TO, log]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode != 0
@@ -231,7 +231,7 @@ def test_where_a_job_has_no_room_for_its_log_its_sentence_is_printed(log: str) -
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
-def test_a_lease_that_cannot_be_signed_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_a_lease_that_cannot_be_written_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "lease"
     lease = Lease(path)
     path.touch()
@@ -245,7 +245,7 @@ def test_a_lease_that_cannot_be_signed_keeps_nobody_waiting(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_stages_that_are_killed_or_given_damaged_files_come_to_the_same_bits(built: Checkout, tmp_path: Path) -> None:
+def test_stages_that_are_killed_or_read_damaged_files_produce_the_same_bits(built: Checkout, tmp_path: Path) -> None:
     few = ["--kills", "12", "--write-kills", "2", "--damages", "2", "--kinds", "kills", "writes", "damage"]
     stages = ["--stages", "slices", "latents", "embeddings", "samples", "gathering", "predictions", "cells", "tables"]
     command = [

@@ -1,4 +1,4 @@
-"""The paper's own study on files of exactly the published form: from assets to Table 1, in a checkout of its own."""
+"""The paper's study with assets in exactly the published form: from assets to Table 1, in a separate checkout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from support.checkout import REPOSITORY, Checkout, made_once
+from support.checkout import REPOSITORY, Checkout, build_once
 from support.full_format import (
     REDUCED,
     UNUSED_STYLES,
@@ -78,15 +78,15 @@ tables:
   table4: null
 figures: {figure2: null, figure3: null}
 """
-"""Rows of Table 1 that pass through every rule: a mask, two methods, and the gate's grid of Forget25."""
+"""Rows of Table 1 that need every rule: a mask, two methods, and the gate's grid of Forget25."""
 
 LARGE: dict[str, Any] = {"large": [("Van_Gogh", "Bears"), ("Monet", "Birds")]}
-"""Cells with images of the real size: one of the forget set, one of the retain set and of FID's reference."""
+"""Cells with images of the real size: one in the forget set, and one in the retain set and in FID's reference."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """One of the forms in which the assets may be had."""
+    """A form in which users may have the assets."""
 
     images: str
     compvis: str = "null"
@@ -94,7 +94,7 @@ class Form:
 
 
 def checkout_of(folder: Path, form: Form, overlay: str = "") -> Checkout:
-    """A clone beside the published files, with a study that is the paper's but for its size."""
+    """A clone with the published assets, and with the paper's study at a reduced size."""
     checkout = Checkout.at(folder / "clone")
     assets = checkout.folder / "assets"
     styles, objects = sorted([*PAPER.world.styles, *UNUSED_STYLES]), PAPER.world.objects
@@ -104,13 +104,13 @@ def checkout_of(folder: Path, form: Form, overlay: str = "") -> Checkout:
         write_parquet(assets / "UnlearnCanvas/data", images)
     else:
         write_image_folder(assets / "UnlearnCanvas", images)
-    said = OVERLAY.format(compvis=form.compvis, weights=form.weights, architecture=REDUCED.classifier)
-    (checkout.folder / "config/studies/small.yaml").write_text(said + overlay)
+    study = OVERLAY.format(compvis=form.compvis, weights=form.weights, architecture=REDUCED.classifier)
+    (checkout.folder / "config/studies/small.yaml").write_text(study + overlay)
     return checkout
 
 
 def build(checkout: Checkout, *targets: str) -> None:
-    """The two commands of a user with the assets."""
+    """Run the two commands of a user who has the assets."""
     done = checkout.python("-m", "corelib", "assets", "small", timeout=300)
     assert done.returncode == 0, done.stdout[-4000:]
     done = checkout.snakemake("--cores", "2", *targets, timeout=3000)
@@ -123,7 +123,7 @@ def cells_of(checkout: Checkout, table: str) -> list[dict[str, str]]:
 
 
 def manifest(checkout: Checkout, stage: str, slug: str) -> Manifest:
-    """The one run of a stage whose name begins with `slug`."""
+    """The manifest of the only run of a stage whose name begins with `slug`."""
     (found,) = (checkout.folder / "runs" / stage).glob(f"{slug}-*/manifest.json")
     return read_manifest(found)
 
@@ -138,11 +138,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
         checkout = checkout_of(folder, Form("parquet"), FEWER)
         build(checkout, "results/small/table1.csv", "results/small/gate.md")
 
-    return Checkout(made_once(tmp_path_factory, "full_format", make) / "clone")
+    return Checkout(build_once(tmp_path_factory, "full_format", make) / "clone")
 
 
 @pytest.mark.long
-def test_the_papers_study_goes_from_assets_to_its_table(small: Checkout) -> None:
+def test_the_papers_study_is_built_from_assets_to_table(small: Checkout) -> None:
     cells = cells_of(small, "table1")
     assert [(cell["row"], cell["metric"]) for cell in cells] == [
         (row, metric) for row in ("original", "salun", "core") for metric in ("UA", "IRA", "CRA", "SFID", "Total")
@@ -154,13 +154,13 @@ def test_the_papers_study_goes_from_assets_to_its_table(small: Checkout) -> None
     assert cells[3]["value"] == "100.00", "SFID compares with the original model itself"
 
 
-def test_the_gate_looks_at_the_largest_grid_and_names_the_papers_numbers(small: Checkout) -> None:
+def test_the_gate_uses_the_largest_grid_and_reports_the_papers_numbers(small: Checkout) -> None:
     page = (small.folder / "results/small/gate.md").read_text()
     assert "Gate: failed" in page and "Forget25" in page
     assert all(number in page for number in ("1.20", "96.54", "95.29"))
 
 
-def test_the_original_model_is_sampled_once_for_all_tasks_and_the_deltas_are_of_its_cross_attention(
+def test_the_original_model_is_sampled_once_for_all_tasks_and_deltas_contain_only_cross_attention(
     small: Checkout,
 ) -> None:
     samples = manifest(small, "samples", "original")
@@ -171,10 +171,8 @@ def test_the_original_model_is_sampled_once_for_all_tasks_and_the_deltas_are_of_
             assert all("attn2" in name for name in delta.keys())  # noqa: SIM118 (no dict)
 
 
-def test_where_the_assets_are_gone_a_table_is_put_together_again_and_nothing_else_begun(
-    small: Checkout, tmp_path: Path
-) -> None:
-    """Results were taken to a laptop, and a title is to be another one."""
+def test_without_the_assets_only_tables_can_be_rebuilt(small: Checkout, tmp_path: Path) -> None:
+    """For example, results were copied to a laptop, and a title is changed there."""
     laptop = Checkout.at(tmp_path / "laptop")
     shutil.copy(small.folder / "config/studies/small.yaml", laptop.folder / "config/studies/small.yaml")
     shutil.copy(small.folder / "config/assets.lock.json", laptop.folder / "config/assets.lock.json")
@@ -189,11 +187,11 @@ def test_where_the_assets_are_gone_a_table_is_put_together_again_and_nothing_els
     assert done.returncode == 1 and "is missing" in done.stdout and "`make assets STUDY=small`" in done.stdout
 
 
-def test_nothing_is_built_again_by_another_clone_beside_the_results(small: Checkout) -> None:
+def test_nothing_is_left_to_do_after_the_build(small: Checkout) -> None:
     assert small.planned("results/small/table1.csv", "results/small/gate.md") == {}
 
 
-def test_preflight_finds_nothing_wrong_and_plan_nothing_to_do(small: Checkout) -> None:
+def test_preflight_finds_no_fault_and_plan_nothing_to_do(small: Checkout) -> None:
     done = small.python("-m", "corelib", "preflight", "small", timeout=300)
     assert done.returncode == 0, done.stdout
     assert "all 9 are present, intact and as locked" in done.stdout
@@ -203,17 +201,17 @@ def test_preflight_finds_nothing_wrong_and_plan_nothing_to_do(small: Checkout) -
     assert done.stdout.startswith("Nothing to do")
 
 
-# Against independent implementations, on what the study has made
+# Comparison of the results with independent implementations
 
 
-def exported(small: Checkout, what: str, run: str, name: str) -> Path:
+def export(small: Checkout, what: str, run: str, name: str) -> Path:
     done = small.python("-m", "corelib", "export", what, run, name, timeout=300)
     assert done.returncode == 0, done.stdout
     return small.folder / name
 
 
 def diffusers_images(pipeline: StableDiffusionPipeline, images: list[tuple[str, str, int]]) -> torch.Tensor:
-    """What diffusers' own pipeline makes of our noise, (n, 3, side, side) in [0, 1]."""
+    """Images that diffusers' own pipeline samples from our noise, (n, 3, side, side) in [0, 1]."""
     pipeline.set_progress_bar_config(disable=True)
     answers = pipeline(
         [PAPER.prompts.in_evaluation.prompt(style, object_) for style, object_, _ in images],
@@ -229,9 +227,9 @@ def diffusers_images(pipeline: StableDiffusionPipeline, images: list[tuple[str, 
 @pytest.fixture(scope="module")
 def core_model(small: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
-        exported(small, "model", "core-forget01", str(folder / "core"))
+        export(small, "model", "core-forget01", str(folder / "core"))
 
-    return made_once(tmp_path_factory, "core_model", make) / "core"
+    return build_once(tmp_path_factory, "core_model", make) / "core"
 
 
 @pytest.mark.parametrize("model", ["original", "core"])
@@ -256,7 +254,7 @@ def test_images_are_those_of_diffusers_own_pipeline(model: str, small: Checkout,
         stream = io.BytesIO()
         Image.fromarray(to_pixels(values)).save(stream, format="JPEG", quality=75)
         differing = np.abs(ours - np.asarray(Image.open(stream), dtype=int)) > 2
-        assert differing.mean() < 0.02, "what rounds to another level may move a few blocks of a JPEG"
+        assert differing.mean() < 0.02, "rounding to another level may change a few blocks of a JPEG"
     with chdir(small.folder):
         settings = SamplesStage.model_validate_json(json.dumps(specification_of(samples)["settings"]))
         below = specification_of(samples)["builds_on"]
@@ -265,8 +263,8 @@ def test_images_are_those_of_diffusers_own_pipeline(model: str, small: Checkout,
     torch.testing.assert_close(ours.clamp(0, 1), theirs, rtol=0, atol=2e-5)
 
 
-def test_the_exported_model_is_another_than_the_original(small: Checkout, core_model: Path) -> None:
-    """Else the test above would say nothing of the delta."""
+def test_the_exported_model_differs_from_the_original_in_cross_attention(small: Checkout, core_model: Path) -> None:
+    """Otherwise the test above would not test the delta."""
     folder = small.folder / "assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50/unet"
     before = load_file(folder / "diffusion_pytorch_model.safetensors")
     after = load_file(core_model / "unet/diffusion_pytorch_model.safetensors")
@@ -275,7 +273,7 @@ def test_the_exported_model_is_another_than_the_original(small: Checkout, core_m
 
 
 def benchmarks_own_loop(assets: Path, folder: Path) -> tuple[Counter[str], set[int]]:
-    """One image at a time through torchvision's transforms, as UnlearnCanvas' accuracy.py does it; the objects seen."""
+    """The hits and the predicted objects, one image at a time with torchvision, as in UnlearnCanvas' accuracy.py."""
     transform = transforms.Compose(
         [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
     )
@@ -304,7 +302,7 @@ def benchmarks_own_loop(assets: Path, folder: Path) -> tuple[Counter[str], set[i
 
 
 def test_accuracies_of_the_table_are_those_of_the_benchmarks_own_loop(small: Checkout) -> None:
-    folder = exported(small, "images", "core-forget01", "exported/images")
+    folder = export(small, "images", "core-forget01", "exported/images")
     hits, _ = benchmarks_own_loop(small.folder / "assets", folder)
     ours = {cell["metric"]: int(cell["k"]) for cell in cells_of(small, "table1") if cell["row"] == "core" and cell["k"]}
     assert ours == dict(hits)
@@ -313,7 +311,7 @@ def test_accuracies_of_the_table_are_those_of_the_benchmarks_own_loop(small: Che
 def test_accuracies_of_images_of_many_kinds_are_those_of_the_benchmarks_own_loop(
     small: Checkout, tmp_path: Path
 ) -> None:
-    """What a random model samples looks all alike to a random classifier; these images do not."""
+    """The images of a random model all look alike to a random classifier; these images do not."""
     plan, rng = load_plan("small", small.folder / "config"), np.random.default_rng(3)
     grid = plan.grid_of("Forget01")
     (tmp_path / "samples" / IMAGES).mkdir(parents=True)
@@ -338,7 +336,7 @@ def test_accuracies_of_images_of_many_kinds_are_those_of_the_benchmarks_own_loop
 
 def test_fid_is_clean_fids_own(small: Checkout, tmp_path: Path) -> None:
     task = PAPER.tasks["Forget01"]
-    images = exported(small, "images", "salun-forget01", "exported/salun")
+    images = export(small, "images", "salun-forget01", "exported/salun")
     (tmp_path / "retain").mkdir()
     for path in images.iterdir():
         if not path.name.startswith("Van_Gogh_"):
@@ -355,7 +353,7 @@ def test_fid_is_clean_fids_own(small: Checkout, tmp_path: Path) -> None:
         for name in ("retain", "real")
     ]
     assert [len(features) for features in sets] == [150, 100]
-    assert not any(features[:, 40:].any() for features in sets), "the stand-in's features, which add nothing"
+    assert not any(features[:, 40:].any() for features in sets), "the features that are zero in the replacement"
     statistics = [(features[:, :40].mean(axis=0), np.cov(features[:, :40], rowvar=False)) for features in sets]
     theirs = frechet_distance(*statistics[0], *statistics[1])
     with chdir(small.folder):
@@ -381,7 +379,7 @@ def test_an_export_is_refused_in_one_sentence(small: Checkout) -> None:
     [Form("folder", COMPVIS, "raw"), Form("parquet", COMPVIS, "ema"), Form("folder", weights="ema")],
     ids=["folder-compvis-raw", "parquet-compvis-ema", "folder-diffusers-ema"],
 )
-def test_every_form_of_the_assets_leads_to_the_table(form: Form, tmp_path: Path) -> None:
+def test_the_table_is_built_from_every_form_of_the_assets(form: Form, tmp_path: Path) -> None:
     checkout = checkout_of(tmp_path, form, FEWER)
     build(checkout, "results/small/table1.csv")
     assert len(cells_of(checkout, "table1")) == 15
@@ -399,7 +397,7 @@ figures: {figure2: null, figure3: null}
 
 
 @pytest.mark.slow
-def test_baselines_as_released_and_the_evaluators_own_fid_go_through_the_workflow(tmp_path: Path) -> None:
+def test_the_workflow_builds_released_baselines_with_the_evaluators_own_fid(tmp_path: Path) -> None:
     checkout = checkout_of(tmp_path, Form("folder"), RELEASED)
     checkout.edit("config/studies/small.yaml", "gate: warn\n", "")
     checkout.edit("config/studies/small.yaml", "fid: {reference", "fid: {mode: benchmark, reference")
@@ -426,7 +424,7 @@ def test_baselines_as_released_and_the_evaluators_own_fid_go_through_the_workflo
 
 
 @pytest.mark.slow
-def test_all_of_table_1_is_built_from_the_papers_own_file(tmp_path: Path) -> None:
+def test_the_whole_table_1_is_built_from_the_papers_own_file(tmp_path: Path) -> None:
     checkout = checkout_of(tmp_path, Form("folder"))
     began = time.monotonic()
     build(checkout, "results/small/table1.csv")

@@ -1,6 +1,6 @@
-"""A table that is wrong is never called up to date, in the folder in which it was built and in a clone.
+"""A wrong table never counts as up to date, in the folder in which it was built and in a clone.
 
-Each fault is made twice in a row: Snakemake remembers what it has put right.
+Each fault occurs twice in a row, because Snakemake records what it has rebuilt.
 """
 
 from __future__ import annotations
@@ -26,148 +26,146 @@ TABLE, FIGURE = Path(TINY[0]), Path(TINY[1])
 
 
 def contents(checkout: Checkout) -> dict[str, bytes]:
-    """The products of the tiny study; who made them when is not compared."""
+    """The products of the tiny study, except provenance records."""
     folder = checkout.folder / "results/tiny"
     return {path.name: path.read_bytes() for path in folder.iterdir() if "provenance" not in path.name}
 
 
-def ask(checkout: Checkout, *targets: str) -> str:
-    """Ask for products of the tiny study; what is said."""
+def request(checkout: Checkout, *targets: str) -> str:
+    """Request products of the tiny study, and return the output."""
     done = checkout.snakemake("--cores", "2", *(targets or TINY))
     assert done.returncode == 0, done.stdout[-5000:]
     return done.stdout
 
 
-def verified(checkout: Checkout) -> str:
+def verify(checkout: Checkout) -> str:
     return checkout.python("-m", "corelib", "verify").stdout
 
 
 # Products
 
 
-def edited(folder: Path) -> None:
+def edit_table(folder: Path) -> None:
     table = folder / TABLE
     table.write_text(table.read_text().replace("100.00", "99.99"))
 
 
-def edited_and_dated_back(folder: Path) -> None:
+def edit_table_and_keep_its_date(folder: Path) -> None:
     old = (folder / TABLE).stat().st_mtime
-    edited(folder)
+    edit_table(folder)
     os.utime(folder / TABLE, (old, old))
 
 
-def truncated(folder: Path) -> None:
+def empty_table(folder: Path) -> None:
     (folder / TABLE).write_text("")
 
 
-def without_markdown(folder: Path) -> None:
+def delete_markdown(folder: Path) -> None:
     (folder / TABLE).with_suffix(".md").unlink()
 
 
-def without_manifest(folder: Path) -> None:
+def delete_manifest(folder: Path) -> None:
     (folder / TABLE).with_suffix(".json").unlink()
 
 
-def with_a_flipped_bit_in_the_manifest(folder: Path) -> None:
+def flip_a_bit_in_manifest(folder: Path) -> None:
     path = (folder / TABLE).with_suffix(".json")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def without_cells(folder: Path) -> None:
+def delete_cells(folder: Path) -> None:
     (folder / "results/tiny/table1.cells.csv").unlink()
 
 
-def overwritten(folder: Path) -> None:
+def truncate_figure(folder: Path) -> None:
     (folder / FIGURE).write_bytes((folder / FIGURE).read_bytes()[:-100])
 
 
 PRODUCT_FAULTS = (
-    edited,
-    edited_and_dated_back,
-    truncated,
-    without_markdown,
-    without_manifest,
-    with_a_flipped_bit_in_the_manifest,
-    without_cells,
-    overwritten,
+    edit_table,
+    edit_table_and_keep_its_date,
+    empty_table,
+    delete_markdown,
+    delete_manifest,
+    flip_a_bit_in_manifest,
+    delete_cells,
+    truncate_figure,
 )
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(fault, marks=() if fault in (edited, truncated, overwritten) else pytest.mark.slow)
+        pytest.param(fault, marks=() if fault in (edit_table, empty_table, truncate_figure) else pytest.mark.slow)
         for fault in PRODUCT_FAULTS
     ],
 )
-def test_a_product_that_is_not_what_it_should_be_is_made_again(
-    fault: Callable[[Path], None], anywhere: Checkout
-) -> None:
-    before = contents(anywhere)
+def test_a_wrong_product_is_rebuilt(fault: Callable[[Path], None], workplace_or_slow_clone: Checkout) -> None:
+    before = contents(workplace_or_slow_clone)
     for _ in range(2):
-        fault(anywhere.folder)
-        assert contents(anywhere) != before
-        ask(anywhere)
-        assert contents(anywhere) == before
-        assert anywhere.planned(*TINY) == {}
+        fault(workplace_or_slow_clone.folder)
+        assert contents(workplace_or_slow_clone) != before
+        request(workplace_or_slow_clone)
+        assert contents(workplace_or_slow_clone) == before
+        assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_results_of_another_configuration_that_were_copied_over_do_not_stay(anywhere: Checkout) -> None:
-    before = contents(anywhere)
-    other = anywhere.folder / "config/studies/other.yaml"
+def test_products_copied_from_another_configuration_are_rebuilt(workplace_or_slow_clone: Checkout) -> None:
+    before = contents(workplace_or_slow_clone)
+    other = workplace_or_slow_clone.folder / "config/studies/other.yaml"
     other.write_text("base: tiny\ntables: {table1: {rows: [original, core]}}\nfigures: {figure2: {columns: [core]}}\n")
-    ask(anywhere, "results/other/table1.csv", "results/other/figure2.png")
+    request(workplace_or_slow_clone, "results/other/table1.csv", "results/other/figure2.png")
     for _ in range(2):
-        for path in (anywhere.folder / "results/other").iterdir():
-            shutil.copy2(path, anywhere.folder / "results/tiny")
-        assert contents(anywhere) != before
-        ask(anywhere)
-        assert contents(anywhere) == before
-        assert anywhere.planned(*TINY) == {}
+        for path in (workplace_or_slow_clone.folder / "results/other").iterdir():
+            shutil.copy2(path, workplace_or_slow_clone.folder / "results/tiny")
+        assert contents(workplace_or_slow_clone) != before
+        request(workplace_or_slow_clone)
+        assert contents(workplace_or_slow_clone) == before
+        assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_the_documented_recovery_makes_what_was_removed_anew(anywhere: Checkout) -> None:
-    before = contents(anywhere)
+def test_the_documented_recovery_rebuilds_removed_runs(workplace_or_slow_clone: Checkout) -> None:
+    before = contents(workplace_or_slow_clone)
     for _ in range(2):
-        removed = anywhere.python("-m", "corelib", "clean", "cells/core", "--delete")
+        removed = workplace_or_slow_clone.python("-m", "corelib", "clean", "cells/core", "--delete")
         assert removed.returncode == 0, removed.stdout
-        assert "rule count_cells:" in ask(anywhere)
-        assert contents(anywhere) == before
-        assert len(list((anywhere.folder / "runs/cells").glob("core-*/manifest.json"))) == 2
-        assert anywhere.planned(*TINY) == {}
+        assert "rule count_cells:" in request(workplace_or_slow_clone)
+        assert contents(workplace_or_slow_clone) == before
+        assert len(list((workplace_or_slow_clone.folder / "runs/cells").glob("core-*/manifest.json"))) == 2
+        assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-# Runs behind them
+# Runs from which products are made
 
 
 def cell_of_core(folder: Path) -> Path:
     return next((folder / "runs/cells").glob("core-forget01-*"))
 
 
-def counts_are_edited(folder: Path) -> None:
+def edit_counts(folder: Path) -> None:
     path = cell_of_core(folder) / "cells.json"
     path.write_text(path.read_text().replace('"n": 6', '"n": 7'))
 
 
-def a_manifest_is_damaged(folder: Path) -> None:
+def edit_manifest(folder: Path) -> None:
     path = cell_of_core(folder) / "manifest.json"
     path.write_text(path.read_text().replace('"k": ', '"k": 1'))
 
 
-def a_manifest_is_that_of_another_run(folder: Path) -> None:
+def replace_manifest_by_that_of_another_run(folder: Path) -> None:
     other = next((folder / "runs/cells").glob("esd-forget01-*"))
     shutil.copy(other / "manifest.json", cell_of_core(folder) / "manifest.json")
 
 
-def predictions_are_truncated(folder: Path) -> None:
+def truncate_predictions(folder: Path) -> None:
     shutil.rmtree(cell_of_core(folder))
     for path in (folder / "runs/predictions").glob("core-forget01-*/*.parquet"):
         path.write_bytes(path.read_bytes()[:50])
 
 
-def an_image_is_damaged(folder: Path) -> None:
+def truncate_image(folder: Path) -> None:
     shutil.rmtree(cell_of_core(folder))
     for path in (folder / "runs/predictions").glob("core-forget01-*"):
         shutil.rmtree(path)
@@ -178,87 +176,88 @@ def an_image_is_damaged(folder: Path) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        counts_are_edited,
-        a_manifest_is_damaged,
-        a_manifest_is_that_of_another_run,
-        pytest.param(predictions_are_truncated, marks=pytest.mark.slow),
-        pytest.param(an_image_is_damaged, marks=pytest.mark.slow),
+        edit_counts,
+        edit_manifest,
+        replace_manifest_by_that_of_another_run,
+        pytest.param(truncate_predictions, marks=pytest.mark.slow),
+        pytest.param(truncate_image, marks=pytest.mark.slow),
     ],
 )
-def test_damage_behind_a_table_that_has_to_be_made_is_mended_before_it_is_read(
-    fault: Callable[[Path], None], anywhere: Checkout
+def test_damaged_inputs_of_a_missing_table_are_rebuilt_before_they_are_read(
+    fault: Callable[[Path], None], workplace_or_slow_clone: Checkout
 ) -> None:
-    before = contents(anywhere)
+    before = contents(workplace_or_slow_clone)
     for _ in range(2):
-        fault(anywhere.folder)
-        truncated(anywhere.folder)
-        ask(anywhere)
-        assert contents(anywhere) == before
-        assert "0 faults" in verified(anywhere)
-        assert anywhere.planned(*TINY) == {}
+        fault(workplace_or_slow_clone.folder)
+        empty_table(workplace_or_slow_clone.folder)
+        request(workplace_or_slow_clone)
+        assert contents(workplace_or_slow_clone) == before
+        assert "0 faults" in verify(workplace_or_slow_clone)
+        assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
 # Other builds of one model
 
 
-def trained_elsewhere(checkout: Checkout, study: str) -> str:
-    """Ask for a study's table where the CPU has other kernels: a stand-in for another device."""
+def build_elsewhere(checkout: Checkout, study: str) -> str:
+    """Request a study's table with other kernels of the CPU, which simulate another device."""
     targets = ["-m", "snakemake", "--cores", "2", f"results/{study}/table1.csv"]
     done = checkout.python(*targets, timeout=600, ATEN_CPU_CAPABILITY="default")
     assert done.returncode == 0, done.stdout[-5000:]
     return done.stdout
 
 
-def without_model_and_all_that_was_made_of_it(checkout: Checkout) -> None:
-    """As somebody removes it who needs the room; the table stays."""
+def delete_model_and_its_results(checkout: Checkout) -> None:
+    """Delete runs as a user who needs disk space does; the table is kept."""
     for path in (checkout.folder / "runs").glob("*/core-forget01-*"):
         if path.parent.name != "slices":
             shutil.rmtree(path)
 
 
-def without_model_alone(checkout: Checkout) -> None:
+def delete_model(checkout: Checkout) -> None:
     for path in (checkout.folder / "runs/unlearning").glob("core-forget01-*"):
         shutil.rmtree(path)
 
 
-@pytest.mark.parametrize(
-    "removed", [without_model_and_all_that_was_made_of_it, pytest.param(without_model_alone, marks=pytest.mark.slow)]
-)
-def test_a_model_that_is_trained_again_elsewhere_leaves_no_table_with_numbers_of_the_old_one(
-    removed: Callable[[Checkout], None], anywhere: Checkout
+@pytest.mark.parametrize("delete", [delete_model_and_its_results, pytest.param(delete_model, marks=pytest.mark.slow)])
+def test_no_table_keeps_numbers_of_the_old_model_after_it_is_retrained_elsewhere(
+    delete: Callable[[Checkout], None], workplace_or_slow_clone: Checkout
 ) -> None:
-    """Two studies show the same run; they have to say the same of it, or the one that does not is not up to date."""
+    """Two studies show the same run. Both must show the same build of it; otherwise one of them is out of date."""
     more = (
         "base: tiny\ntasks: {Forget01: {evaluation: {seeds: [188, 288, 388]}}}\ntables: {table1: {tasks: [Forget01]}}\n"
     )
-    (anywhere.folder / "config/studies/more.yaml").write_text(more)
-    removed(anywhere)
-    trained_elsewhere(anywhere, "more")
-    assert anywhere.planned(*TINY).keys() >= {"tabulate"}, "its numbers are those of a model that is gone"
-    ask(anywhere)
-    assert "0 faults" in verified(anywhere)
+    (workplace_or_slow_clone.folder / "config/studies/more.yaml").write_text(more)
+    delete(workplace_or_slow_clone)
+    build_elsewhere(workplace_or_slow_clone, "more")
+    assert workplace_or_slow_clone.planned(*TINY).keys() >= {"tabulate"}, "its numbers are those of a deleted model"
+    request(workplace_or_slow_clone)
+    assert "0 faults" in verify(workplace_or_slow_clone)
     seals = {
         model: seal
         for study in ("tiny", "more")
-        for model, seal in read_json(anywhere.folder / f"results/{study}/table1.json")["trained"].items()
+        for model, seal in read_json(workplace_or_slow_clone.folder / f"results/{study}/table1.json")["trained"].items()
     }
     for study in ("tiny", "more"):
-        assert read_json(anywhere.folder / f"results/{study}/table1.json")["trained"].items() <= seals.items()
-    assert anywhere.planned(*TINY) == {}
+        assert (
+            read_json(workplace_or_slow_clone.folder / f"results/{study}/table1.json")["trained"].items()
+            <= seals.items()
+        )
+    assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
 @pytest.mark.slow
-def test_of_two_studies_asked_for_at_once_both_are_of_the_model_that_is_trained_for_them(workplace: Checkout) -> None:
+def test_two_studies_requested_together_use_the_same_newly_trained_model(workplace: Checkout) -> None:
     (workplace.folder / "config/studies/more.yaml").write_text(
         "base: tiny\ntasks: {Forget01: {evaluation: {seeds: [188]}}}\ntables: {table1: {tasks: [Forget01]}}\n"
     )
-    without_model_alone(workplace)
+    delete_model(workplace)
     targets = ["-m", "snakemake", "--cores", "2", TINY[0], "results/more/table1.csv"]
     done = workplace.python(*targets, timeout=600, ATEN_CPU_CAPABILITY="default")
     assert done.returncode == 0, done.stdout[-5000:]
     tiny, more = (read_json(workplace.folder / f"results/{study}/table1.json")["trained"] for study in ("tiny", "more"))
     assert {model: tiny[model] for model in more} == more
-    assert "another build" not in verified(workplace)
+    assert "another build" not in verify(workplace)
     assert workplace.planned(TINY[0], "results/more/table1.csv") == {}
 
 
@@ -292,7 +291,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["after its job has ended", "while its job still runs"])
-def test_a_job_that_snakemake_left_behind_does_not_put_another_table_in_place(waits: bool, workplace: Checkout) -> None:
+def test_a_job_left_behind_by_snakemake_does_not_replace_the_table(waits: bool, workplace: Checkout) -> None:
     before = contents(workplace)
     study = workplace.folder / "config/studies/tiny.yaml"
     original = study.read_text()
@@ -305,14 +304,14 @@ def test_a_job_that_snakemake_left_behind_does_not_put_another_table_in_place(wa
         if waits:
             wait_until(lambda: not jobs_of(workplace, "tabulate.py"))
         study.write_text(original)
-        ask(workplace)
+        request(workplace)
         wait_until(lambda: not jobs_of(workplace, "tabulate.py"))
         assert contents(workplace) == before
         assert workplace.planned(*TINY) == {}
 
 
-def test_a_dry_run_beside_a_working_snakemake_leaves_its_products_alone(workplace: Checkout) -> None:
-    truncated(workplace.folder)
+def test_a_dry_run_does_not_disturb_a_running_snakemake(workplace: Checkout) -> None:
+    empty_table(workplace.folder)
     process = start(workplace, TINY[0])
     wait_until(lambda: (workplace.folder / ".snakemake/corelib/controller.lease").exists())
     study = workplace.folder / "config/studies/tiny.yaml"
@@ -324,22 +323,22 @@ def test_a_dry_run_beside_a_working_snakemake_leaves_its_products_alone(workplac
     assert workplace.planned(TINY[0]) == {}
 
 
-# What is kept of it
+# Records of requests
 
 
-def test_requests_do_not_pile_up_and_the_wanted_digest_is_that_of_the_study(workplace: Checkout) -> None:
+def test_after_several_requests_the_wanted_digest_is_that_of_the_study(workplace: Checkout) -> None:
     for _ in range(3):
-        truncated(workplace.folder)
-        ask(workplace)
+        empty_table(workplace.folder)
+        request(workplace)
     wanted = (workplace.folder / WANTED_FOLDER / "results/tiny/table1.json").read_text()
     assert wanted == json.loads((workplace.folder / "results/tiny/table1.json").read_text())["digest"]
 
 
-def test_a_manifest_whose_seal_was_made_anew_after_an_edit_is_that_of_no_run(anywhere: Checkout) -> None:
-    """Somebody who edits a number and mends all hashes has forged a result; a foreign digest is seen all the same."""
-    path = (anywhere.folder / TABLE).with_suffix(".json")
-    before = contents(anywhere)
+def test_a_manifest_with_a_valid_seal_and_a_foreign_digest_is_replaced(workplace_or_slow_clone: Checkout) -> None:
+    """Somebody who edits a number and all hashes can forge a result, but a foreign digest is still noticed."""
+    path = (workplace_or_slow_clone.folder / TABLE).with_suffix(".json")
+    before = contents(workplace_or_slow_clone)
     content = read_json(path)
     write_json(path, sealed({**content, "digest": "0" * 64}))
-    ask(anywhere)
-    assert contents(anywhere) == before
+    request(workplace_or_slow_clone)
+    assert contents(workplace_or_slow_clone) == before

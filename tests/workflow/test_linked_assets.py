@@ -1,4 +1,4 @@
-"""Assets are taken into use through `runs` and `assets` that are links to a larger disk."""
+"""Assets are adopted if `runs` and `assets` are links to a larger disk."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from corelib.runs.layout import MANIFEST
 
 
 @pytest.mark.slow
-def test_assets_are_taken_into_use_where_runs_are_a_link(tmp_path: Path) -> None:
-    """From `make assets` to what reads images and weights through the links in the runs' folders."""
+def test_assets_are_adopted_if_runs_and_assets_are_links(tmp_path: Path) -> None:
+    """From `make assets` to the stages that read images and weights through the links in the folders of runs."""
     checkout = checkout_of(tmp_path / "home", Form("folder"), FEWER)
     put_on_scratch(checkout, tmp_path / "scratch")
     for command in ("assets", "preflight"):

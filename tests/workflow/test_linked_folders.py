@@ -17,7 +17,7 @@ LINKED = ("runs", "results", "logs", "assets", ".snakemake")
 
 
 def put_on_scratch(checkout: Checkout, scratch: Path) -> None:
-    """Let the folders of a clone be links to another disk, as deep in its tree as it happens to be."""
+    """Move the folders of a clone to another disk, at another depth, and replace them by links."""
     for name in LINKED:
         place = scratch / "of" / "somebody" / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -28,12 +28,12 @@ def put_on_scratch(checkout: Checkout, scratch: Path) -> None:
         (checkout.folder / name).symlink_to(place)
 
 
-def is_as_it_was_linked(checkout: Checkout) -> bool:
+def has_all_links(checkout: Checkout) -> bool:
     return all((checkout.folder / name).is_symlink() for name in LINKED)
 
 
 @pytest.mark.parametrize("place", ["assets/images", "../shared/images", "/absolute"])
-def test_a_link_in_a_run_leads_to_its_place_from_wherever_the_run_really_lies(
+def test_a_link_in_a_run_works_wherever_the_runs_are_stored(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = place.replace("/absolute", str(tmp_path / "absolute"))
@@ -46,14 +46,12 @@ def test_a_link_in_a_run_leads_to_its_place_from_wherever_the_run_really_lies(
     Path(place, "here").touch()
     folder = Path("runs/assets/images-0123456789ab")
     folder.mkdir(parents=True)
-    for _ in range(2):  # the second time it is there already
+    for _ in range(2):  # the second time, the link exists already
         _link(folder / "images", Path(place))
         assert (folder / "images/here").exists()
 
 
-def test_a_link_in_a_run_survives_that_the_clone_is_moved_as_a_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_link_in_a_run_works_after_the_whole_clone_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "clone/assets").mkdir(parents=True)
     (tmp_path / "clone/runs/assets/x").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "clone")
@@ -63,7 +61,7 @@ def test_a_link_in_a_run_survives_that_the_clone_is_moved_as_a_whole(
     assert (tmp_path / "moved/runs/assets/x/images").is_dir()
 
 
-def test_products_of_a_study_whose_folder_is_a_link_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_of_a_study_in_a_linked_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scratch").mkdir()
     (tmp_path / "scratch/table1.json").touch()
@@ -74,7 +72,7 @@ def test_products_of_a_study_whose_folder_is_a_link_are_seen(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("name", LINKED[:3])
-def test_a_link_that_leads_nowhere_is_one_sentence_before_anything_is_computed(name: str, tmp_path: Path) -> None:
+def test_a_broken_link_is_one_error_before_anything_is_computed(name: str, tmp_path: Path) -> None:
     checkout = Checkout.at(tmp_path / "clone")
     (checkout.folder / name).symlink_to(tmp_path / "unmounted")
     sentence = f"{name}: a link to {tmp_path}/unmounted, which is missing, expected a folder"
@@ -86,7 +84,7 @@ def test_a_link_that_leads_nowhere_is_one_sentence_before_anything_is_computed(n
 
 
 @pytest.mark.slow
-def test_a_table_is_made_where_runs_and_results_are_links(tmp_path: Path) -> None:
+def test_a_table_is_built_if_runs_and_results_are_links(tmp_path: Path) -> None:
     checkout = Checkout.at(tmp_path / "home/clone")
     shutil.copy(REPOSITORY / "tests/walk/study.yaml", checkout.folder / "config/studies/walk.yaml")
     fewer = "base: walk\ntables: {table1: {rows: [original, core]}}\nfigures: {figure2: null}\n"
@@ -95,7 +93,7 @@ def test_a_table_is_made_where_runs_and_results_are_links(tmp_path: Path) -> Non
     target = "results/short/table1.csv"
     done = checkout.snakemake("--cores", "2", target)
     assert done.returncode == 0, done.stdout[-4000:]
-    assert is_as_it_was_linked(checkout)
+    assert has_all_links(checkout)
     with (checkout.folder / target).open() as stream:
         assert len(list(csv.DictReader(stream))) == 2
     assert (tmp_path / "scratch/of/somebody" / target).is_file()

@@ -1,4 +1,4 @@
-"""docs/dag.svg is the graph of rules that Snakemake has today."""
+"""docs/dag.svg shows the current graph of Snakemake's rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.checkout import REPOSITORY, Checkout
 TARGETS = ["results/mini/table1.csv", "results/mini/figure2.png"]
 
 
-def test_the_picture_of_the_workflow_shows_its_rules_and_how_they_depend_on_each_other(tmp_path: Path) -> None:
+def test_the_picture_of_the_workflow_shows_its_rules_and_their_dependencies(tmp_path: Path) -> None:
     done = Checkout.at(tmp_path / "clone").snakemake(*TARGETS, "--rulegraph")
     rules = dict(re.findall(r'(\d+)\[label = "(\w+)"', done.stdout))
     edges = {(rules[above], rules[below]) for above, below in re.findall(r"(\d+) -> (\d+)", done.stdout)}

@@ -1,6 +1,6 @@
-"""The contract of docs/reruns.md: what a change builds anew, and that nothing else is.
+"""The contract of docs/reruns.md: a change rebuilds what the page says, and nothing else.
 
-A sample of it in `make test`, all of it in `make test-all`.
+`make test` tests a sample of it, `make test-all` everything.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from support.contract import (
     LOCKED,
     NOTHING,
     STUDIES,
-    Pretended,
-    Universe,
+    FakeBuild,
+    PlannedStudy,
     cases_of,
     check,
+    check_leaves,
     leaves_of,
     one_of_each_row,
-    prepared,
+    prepare_checkout,
     tables_of_page,
-    walk,
 )
 
 from corelib.errors import ConfigurationError
@@ -55,7 +55,7 @@ SAMPLE = {
     ("threads", "evaluation"),
     ("execution", "batches_per_shard"),
 }
-"""Leaves that are changed in the folder of a build: of training, products, images, evaluation, and no content."""
+"""Leaves that are changed in the folder of a build. They affect models, images, evaluations, products, or nothing."""
 SCRIPTS = sorted((REPOSITORY / "workflow_scripts").glob("*.py"))
 MODULES = sorted(path for path in (REPOSITORY / "corelib").rglob("*.py") if path.name != "__init__.py")
 BASE_MODEL, CLASSIFIERS = {"assets", "conversion", "pipeline", "pretrained"}, {"assets", "classifier", "pretrained"}
@@ -72,48 +72,48 @@ IN_WORDS = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("head", STUDIES)
-def test_one_leaf_of_each_kind_builds_what_the_page_says(head: str, tmp_path: Path) -> None:
-    _, _, leaves = prepared(tmp_path / "to-read", head)
+def test_one_leaf_of_each_row_rebuilds_what_the_page_says(head: str, tmp_path: Path) -> None:
+    _, _, leaves = prepare_checkout(tmp_path / "to-read", head)
     assert check(tmp_path / "clone", head, one_of_each_row(cases_of(head, leaves)), AT_ONCE) == []
 
 
-def test_a_sample_of_leaves_builds_what_the_page_says_where_the_study_was_built(workplace: Checkout) -> None:
-    """With real results, Snakemake's memory of the jobs that made them, and twice in a row."""
-    checkout = Pretended(workplace.folder)
+def test_a_sample_of_leaves_rebuilds_what_the_page_says_in_the_folder_of_a_build(workplace: Checkout) -> None:
+    """With real results and Snakemake's metadata, and twice in a row."""
+    checkout = FakeBuild(workplace.folder)
     merged, _ = merge_study("tiny", checkout.configuration, ())
     leaves = [(key, value) for key, value in leaves_of(merged) if key in SAMPLE]
     cases = cases_of("leaf", leaves)
     assert len(cases) == len(SAMPLE)
     for _ in range(2):
-        assert walk(checkout, "tiny", Universe.of("tiny", checkout.configuration), cases) == []
+        assert check_leaves(checkout, "tiny", PlannedStudy.of("tiny", checkout.configuration), cases) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", STUDIES)
-def test_every_leaf_builds_what_the_page_says(head: str, tmp_path: Path) -> None:
+def test_every_leaf_rebuilds_what_the_page_says(head: str, tmp_path: Path) -> None:
     assert check(tmp_path / "clone", head, at_once=AT_ONCE) == []
 
 
-def test_every_row_about_a_leaf_is_about_one_that_there_is(tmp_path: Path) -> None:
+def test_every_row_about_leaves_matches_an_existing_leaf(tmp_path: Path) -> None:
     for head in STUDIES:
-        _, _, leaves = prepared(tmp_path / head, head)
+        _, _, leaves = prepare_checkout(tmp_path / head, head)
         used = {case.promise for case in cases_of(head, leaves)}
         assert len(used) == len(tables_of_page()[head])
 
 
-def test_every_leaf_that_the_configuration_may_have_is_among_those_that_are_changed(tmp_path: Path) -> None:
-    """By the types of the configuration, whatever kind of world, target or length the studies happen to choose."""
-    changed: set[tuple[str, ...]] = set()
+def test_the_tests_change_every_leaf_that_the_configuration_can_have(tmp_path: Path) -> None:
+    """According to the types of the configuration, with all kinds of worlds, targets and lengths."""
+    tested: set[tuple[str, ...]] = set()
     for head, (study, _) in STUDIES.items():
-        checkout, _, _ = prepared(tmp_path / head, head)
+        checkout, _, _ = prepare_checkout(tmp_path / head, head)
         merged, _ = merge_study(study, checkout.configuration, ())
-        changed |= {key for key, _ in leaves_of(merged)}
-    missing = {key for key in leaves_of_type(Study) if not any(_fits(key, leaf) for leaf in changed)}
+        tested |= {key for key, _ in leaves_of(merged)}
+    missing = {key for key in leaves_of_type(Study) if not any(_fits(key, leaf) for leaf in tested)}
     assert missing == {("methods", "*", "objective", "retain", "target", "eta")}, "a guided retain target is refused"
 
 
 def leaves_of_type(annotation: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every leaf of a configuration type, `*` for names of the user's own choosing; a list is one."""
+    """Every leaf of a configuration type, with `*` for names that the user chooses; a list is one leaf."""
     if get_origin(annotation) is Annotated:
         yield from leaves_of_type(get_args(annotation)[0], key)
     elif isinstance(annotation, type) and issubclass(annotation, Section):
@@ -134,9 +134,9 @@ def _fits(pattern: tuple[str, ...], leaf: tuple[str, ...]) -> bool:
     return same and all(part in ("*", own) for part, own in zip(pattern, leaf, strict=True))
 
 
-def test_with_the_shipped_world_no_leaf_of_the_world_may_be_another(tmp_path: Path) -> None:
-    checkout = Pretended(Checkout.at(tmp_path / "clone").folder)
-    merged, _ = merge_study("miniatures", with_studies(checkout), ())
+def test_the_shipped_world_allows_no_change_of_its_leaves(tmp_path: Path) -> None:
+    checkout = FakeBuild(Checkout.at(tmp_path / "clone").folder)
+    merged, _ = merge_study("miniatures", add_studies(checkout), ())
     leaves = [leaf for leaf in leaves_of(merged) if leaf[0][0] in ("world", "prompts")]
     for case in cases_of("leaf of the miniature", leaves):
         if case.key == ("world", "pretrained"):
@@ -146,21 +146,21 @@ def test_with_the_shipped_world_no_leaf_of_the_world_may_be_another(tmp_path: Pa
             load_plan("other", checkout.configuration)
 
 
-def with_studies(checkout: Pretended) -> Path:
+def add_studies(checkout: FakeBuild) -> Path:
     for study, text in STUDIES.values():
         checkout.add_study(study, text)
     return checkout.configuration
 
 
-# What builds on what
+# Inputs of runs
 
 
 @pytest.mark.parametrize("study", [*study_names(REPOSITORY / "config"), *(name for name, _ in STUDIES.values())])
 def test_runs_build_on_the_stages_that_the_page_names_and_on_no_others(study: str, tmp_path: Path) -> None:
-    checkout = Pretended(Checkout.at(tmp_path / "clone").folder)
-    with_studies(checkout)
+    checkout = FakeBuild(Checkout.at(tmp_path / "clone").folder)
+    add_studies(checkout)
     rows = {stage.strip("`"): built_on for stage, built_on in tables_of_page()["stage"]}
-    for run in Universe.of(study, checkout.configuration).runs.values():
+    for run in PlannedStudy.of(study, checkout.configuration).runs.values():
         below = {input_.stage for input_ in run.inputs.values()}
         always, _, sometimes = rows[run.stage].partition(";")
         for term in filter(None, always.split(", ")):
@@ -175,14 +175,14 @@ def stages_in(words: str) -> set[str]:
 
 
 def test_every_stage_has_a_row() -> None:
-    assert {row[0].strip("`") for row in tables_of_page()["stage"]} == stages_of_scripts().keys()
+    assert {row[0].strip("`") for row in tables_of_page()["stage"]} == scripts_of_stages().keys()
 
 
 # Code
 
 
-def stages_of_scripts() -> dict[str, tuple[Path, ...]]:
-    """The scripts of each stage, by the rules: their output says the stage, or their product."""
+def scripts_of_stages() -> dict[str, tuple[Path, ...]]:
+    """The scripts of each stage, according to the outputs in the rules."""
     found: dict[str, tuple[Path, ...]] = {}
     for path in sorted((REPOSITORY / "rules").glob("*.smk")):
         for rule in path.read_text().split("\nrule ")[1:]:
@@ -202,13 +202,13 @@ def promised_stages(head: str) -> dict[str, set[str]]:
     """The stages of each module or package in a table of the page."""
     found = {}
     for names, stages in tables_of_page()[head]:
-        named = set(stages_of_scripts()) if stages == "every stage" else set(re.findall(r"`(\w+)`", stages))
+        named = set(scripts_of_stages()) if stages == "every stage" else set(re.findall(r"`(\w+)`", stages))
         found |= {name.strip("`"): named for name in names.split(", ")}
     return found
 
 
 def name_of(module: Path) -> str:
-    """A module as the page writes it: below the library."""
+    """The name of a module on the page, without `corelib.`."""
     return ".".join(module.relative_to(REPOSITORY / "corelib").with_suffix("").parts)
 
 
@@ -216,19 +216,19 @@ def test_every_module_has_a_row_and_every_row_a_module() -> None:
     assert promised_stages("module").keys() == {name_of(module) for module in MODULES}
 
 
-def test_the_digest_of_a_stage_is_over_the_modules_that_the_page_names() -> None:
+def test_the_digest_of_a_stage_covers_the_modules_that_the_page_names() -> None:
     promised = promised_stages("module")
-    for stage, scripts in stages_of_scripts().items():
+    for stage, scripts in scripts_of_stages().items():
         own = {name.removeprefix("corelib.") for name in code_digests(*scripts) if name.startswith("corelib.")}
         own = {name for name in own if name in promised}
         assert own == {name for name, stages in promised.items() if stage in stages}, stage
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", stages_of_scripts())
-def test_what_a_script_loads_when_it_is_imported_is_in_its_digest(stage: str) -> None:
-    """As Python does it, instead of reading the imports."""
-    scripts = stages_of_scripts()[stage]
+@pytest.mark.parametrize("stage", scripts_of_stages())
+def test_modules_that_a_script_imports_are_in_the_digest_of_its_stage(stage: str) -> None:
+    """Found by real imports, not by parsing the code."""
+    scripts = scripts_of_stages()[stage]
     harness = loaded_by([f"import {name}" for name in sorted(UNCOUNTED_MODULES)])
     for script in scripts:
         lines = [
@@ -251,37 +251,39 @@ def loaded_by(lines: list[str]) -> frozenset[str]:
     return _loaded_by("\n".join(lines))
 
 
-def expected_of_stages(universe: Universe, stages: set[str]) -> set[str]:
-    return universe.built_on({name for name, run in universe.runs.items() if run.stage in stages})
+def runs_built_on_stages(planned: PlannedStudy, stages: set[str]) -> set[str]:
+    return planned.built_on({name for name, run in planned.runs.items() if run.stage in stages})
 
 
-class Changed:
-    """Studies of both worlds that look complete, in a checkout in which something is then changed."""
+class CompleteStudies:
+    """Complete-looking studies of both worlds in a checkout, in which the tests then change something."""
 
     def __init__(self, folder: Path) -> None:
-        self.checkout, papers, _ = prepared(folder, "leaf")
+        self.checkout, papers, _ = prepare_checkout(folder, "leaf")
         self.checkout.add_study(*STUDIES["leaf of the miniature"])
-        self.universes: dict[str, Universe] = {"papers": papers}
+        self.planned_studies: dict[str, PlannedStudy] = {"papers": papers}
         for name in ("miniatures", "mini"):
-            self.universes[name] = self.checkout.make_complete(name)
+            self.planned_studies[name] = self.checkout.make_complete(name)
 
     def would_build(self, packages: Path | None = None) -> set[tuple[str, str]]:
-        """What a dry run would build, by stage and words: digests are other ones after a change."""
-        found = self.checkout.would_build({name: universe.study for name, universe in self.universes.items()}, packages)
+        """What a dry run would build, without the digests, which differ after a change."""
+        found = self.checkout.would_build(
+            {name: planned.study for name, planned in self.planned_studies.items()}, packages
+        )
         return {self._without_digest(name) for name in found}
 
     def of_stages(self, stages: set[str]) -> set[tuple[str, str]]:
-        """What has to be built when the code of some stages is another one."""
+        """What must be built after a change of the code of some stages."""
         found = set()
-        for study, universe in self.universes.items():
-            products = {run.name: f"results/{study}/{name}" for name, run in universe.products.items()}
-            found |= {products.get(name, name) for name in expected_of_stages(universe, stages)}
+        for study, planned in self.planned_studies.items():
+            products = {run.name: f"results/{study}/{name}" for name, run in planned.products.items()}
+            found |= {products.get(name, name) for name in runs_built_on_stages(planned, stages)}
         return {self._without_digest(name) for name in found}
 
-    def without(self, study: str) -> Changed:
+    def without(self, study: str) -> CompleteStudies:
         """The same without one of the studies."""
         other = copy.copy(self)
-        other.universes = {name: universe for name, universe in self.universes.items() if name != study}
+        other.planned_studies = {name: planned for name, planned in self.planned_studies.items() if name != study}
         return other
 
     @staticmethod
@@ -291,52 +293,59 @@ class Changed:
 
 
 @pytest.fixture(scope="module")
-def changed(tmp_path_factory: pytest.TempPathFactory) -> Changed:
-    return Changed(tmp_path_factory.mktemp("changed") / "clone")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> CompleteStudies:
+    return CompleteStudies(tmp_path_factory.mktemp("complete") / "clone")
 
 
-def assert_that_only(stages: set[str], changed: Changed, packages: Path | None = None) -> None:
-    """That exactly these stages are built anew, and all that builds on them; what waits for the gate may look in."""
-    found, wanted = changed.would_build(packages), changed.of_stages(stages)
-    visited = changed.of_stages({"saliency", "unlearning"}) if any(stage == "gate" for stage, _ in wanted) else set()
-    assert wanted <= found, f"not built anew: {sorted(wanted - found)[:5]}"
-    assert found - visited <= wanted, f"built anew: {sorted(found - visited - wanted)[:5]}"
+def assert_only_rebuilds(stages: set[str], complete: CompleteStudies, packages: Path | None = None) -> None:
+    """Assert that exactly these stages, and all that builds on them, are rebuilt.
+
+    Stages that wait for a rebuilt gate may run as well, but they find their results and end.
+    """
+    found, wanted = complete.would_build(packages), complete.of_stages(stages)
+    visited = complete.of_stages({"saliency", "unlearning"}) if any(stage == "gate" for stage, _ in wanted) else set()
+    assert wanted <= found, f"not rebuilt: {sorted(wanted - found)[:5]}"
+    assert found - visited <= wanted, f"rebuilt: {sorted(found - visited - wanted)[:5]}"
 
 
-def assert_that_a_change_of_a_module_builds_its_stages(name: str, changed: Changed) -> None:
-    path = changed.checkout.folder / "corelib" / f"{name.replace('.', '/')}.py"
+def assert_a_change_of_a_module_rebuilds_its_stages(name: str, complete: CompleteStudies) -> None:
+    path = complete.checkout.folder / "corelib" / f"{name.replace('.', '/')}.py"
     before = path.read_text()
-    if f"corelib.{name}" in DRAWING_MODULES:  # the shipped world is of images that were drawn otherwise: it is refused
-        changed = changed.without("mini")
+    if f"corelib.{name}" in DRAWING_MODULES:  # then the shipped world is refused
+        complete = complete.without("mini")
     try:
         path.write_text(f"{before}\n\nassert __name__\n")
-        assert_that_only(promised_stages("module")[name], changed)
+        assert_only_rebuilds(promised_stages("module")[name], complete)
         path.write_text(ast.unparse(ast.parse(before)) + "\n# a comment\n")
-        assert changed.would_build() == set()
+        assert complete.would_build() == set()
     finally:
         path.write_text(before)
 
 
 @pytest.mark.parametrize("name", ["unlearning.objective", "study.plan"])
-def test_a_changed_statement_of_some_modules_builds_the_stages_that_the_page_names(name: str, changed: Changed) -> None:
-    assert_that_a_change_of_a_module_builds_its_stages(name, changed)
+def test_a_changed_statement_in_some_modules_rebuilds_the_stages_that_the_page_names(
+    name: str, complete: CompleteStudies
+) -> None:
+    assert_a_change_of_a_module_rebuilds_its_stages(name, complete)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name_of(module) for module in MODULES])
-def test_a_changed_statement_of_any_module_builds_the_stages_that_the_page_names(name: str, changed: Changed) -> None:
-    assert_that_a_change_of_a_module_builds_its_stages(name, changed)
+def test_a_changed_statement_in_any_module_rebuilds_the_stages_that_the_page_names(
+    name: str, complete: CompleteStudies
+) -> None:
+    assert_a_change_of_a_module_rebuilds_its_stages(name, complete)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", stages_of_scripts())
-def test_a_changed_script_builds_its_stage(stage: str, changed: Changed) -> None:
-    for script in stages_of_scripts()[stage]:
-        path = changed.checkout.folder / "workflow_scripts" / script.name
+@pytest.mark.parametrize("stage", scripts_of_stages())
+def test_a_changed_script_rebuilds_its_stage(stage: str, complete: CompleteStudies) -> None:
+    for script in scripts_of_stages()[stage]:
+        path = complete.checkout.folder / "workflow_scripts" / script.name
         before = path.read_text()
         try:
             path.write_text(f"{before}\nassert __name__\n")
-            assert_that_only({stage}, changed)
+            assert_only_rebuilds({stage}, complete)
         finally:
             path.write_text(before)
 
@@ -345,7 +354,7 @@ def test_a_changed_script_builds_its_stage(stage: str, changed: Changed) -> None
 
 
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda path: path.relative_to(REPOSITORY).as_posix())
-def test_comments_docstrings_and_layout_are_no_content_and_every_statement_is(path: Path) -> None:
+def test_every_statement_changes_the_digest_but_comments_docstrings_and_layout_do_not(path: Path) -> None:
     tree = ast.parse(path.read_text())
     before = fingerprint._unparse(tree)
     assert fingerprint._unparse(ast.parse(ast.unparse(tree))) == before
@@ -372,7 +381,7 @@ def bodies(tree: ast.AST) -> Iterator[list[ast.stmt]]:
 
 
 def interpreter(version: int) -> str | None:
-    """A Python of that version that starts here; some are names that stand for none."""
+    """A Python of that version that starts on this machine; some commands on PATH do not."""
     places = [shutil.which(f"python3.{version}"), *Path.home().glob(f".pyenv/versions/3.{version}.*/bin/python")]
     starts = (
         str(path)
@@ -386,8 +395,8 @@ PYTHONS = {version: found for version in (11, 12, 13) if (found := interpreter(v
 
 
 @pytest.mark.parametrize("version", PYTHONS)
-def test_every_python_says_the_same_of_all_code(version: int) -> None:
-    """Every installed Python gives the same digests; it needs none of the packages for that."""
+def test_every_version_of_python_computes_the_same_digests(version: int) -> None:
+    """Every installed Python computes the same digests, even without the packages."""
     probe = (
         "from pathlib import Path\n"
         "from corelib.runs.fingerprint import code_digests\n"
@@ -419,7 +428,7 @@ def pinned() -> set[str]:
 def test_every_package_that_can_change_a_number_has_a_row() -> None:
     promised = promised_stages("package")
     assert promised.keys() == set(NUMERICAL_PACKAGES.values()) <= {name.lower() for name in pinned()}
-    stages = stages_of_scripts()
+    stages = scripts_of_stages()
     for name, promise in promised.items():
         assert {stage for stage in stages if name in fingerprint.package_versions(*stages[stage])} == promise, name
 
@@ -427,16 +436,18 @@ def test_every_package_that_can_change_a_number_has_a_row() -> None:
 @pytest.mark.parametrize(
     "name", ["clean-fid", *(pytest.param(name, marks=pytest.mark.slow) for name in promised_stages("package"))]
 )
-def test_another_version_of_a_package_builds_the_stages_that_the_page_names(
-    name: str, changed: Changed, tmp_path: Path
+def test_another_version_of_a_package_rebuilds_the_stages_that_the_page_names(
+    name: str, complete: CompleteStudies, tmp_path: Path
 ) -> None:
-    assert_that_only(promised_stages("package")[name], changed, with_versions(tmp_path, {name: "99.0.0"}))
+    assert_only_rebuilds(promised_stages("package")[name], complete, with_versions(tmp_path, {name: "99.0.0"}))
 
 
-def test_another_version_of_what_computes_no_number_builds_nothing(changed: Changed, tmp_path: Path) -> None:
+def test_another_version_of_a_package_that_computes_no_number_rebuilds_nothing(
+    complete: CompleteStudies, tmp_path: Path
+) -> None:
     others = pinned() - set(NUMERICAL_PACKAGES.values()) - {name for name in pinned() if "snakemake" in name}
     assert len(others) > 50
-    assert changed.would_build(with_versions(tmp_path, dict.fromkeys(sorted(others), "99.0.0"))) == set()
+    assert complete.would_build(with_versions(tmp_path, dict.fromkeys(sorted(others), "99.0.0"))) == set()
 
 
 # Assets
@@ -445,26 +456,26 @@ def test_another_version_of_what_computes_no_number_builds_nothing(changed: Chan
 @pytest.mark.parametrize(
     "name", ["object_classifier", *(pytest.param(name, marks=pytest.mark.slow) for name in LOCKED)]
 )
-def test_another_asset_builds_what_reads_it(name: str, changed: Changed) -> None:
+def test_another_asset_rebuilds_what_reads_it(name: str, complete: CompleteStudies) -> None:
     promised = {asset.strip("`"): readers for asset, readers in tables_of_page()["locked asset"]}
-    changed.checkout.lock(other=name)
+    complete.checkout.lock(other=name)
     try:
-        found = changed.would_build()
+        found = complete.would_build()
     finally:
-        changed.checkout.lock()
-    papers = changed.universes["papers"]
+        complete.checkout.lock()
+    papers = complete.planned_studies["papers"]
     built = papers.built_on(papers.readers(promised.get(name, NOTHING), {}))
     products = {run.name: f"results/papers/{product}" for product, run in papers.products.items()}
-    wanted = {changed._without_digest(products.get(run, run)) for run in built}
-    visited = changed.of_stages({"saliency", "unlearning"}) if wanted else set()
+    wanted = {complete._without_digest(products.get(run, run)) for run in built}
+    visited = complete.of_stages({"saliency", "unlearning"}) if wanted else set()
     assert wanted <= found and found - visited <= wanted
 
 
-# What is no content
+# Changes that rebuild nothing
 
 
-def test_rules_profiles_and_pages_are_no_content(changed: Changed) -> None:
-    folder = changed.checkout.folder
+def test_changes_of_rules_and_profiles_rebuild_nothing(complete: CompleteStudies) -> None:
+    folder = complete.checkout.folder
     edits = [
         ("rules/unlearning.smk", "    threads:", "    priority: 3\n    threads:"),
         ("rules/sampling.smk", '"""Sample one shard', '"""Sample some shard'),
@@ -478,18 +489,20 @@ def test_rules_profiles_and_pages_are_no_content(changed: Changed) -> None:
         for name, old, new in edits:
             assert old in before[name], f"{name} has no {old!r}"
             (folder / name).write_text(before[name].replace(old, new, 1))
-        assert changed.would_build() == set()
+        assert complete.would_build() == set()
     finally:
         for name, text in before.items():
             (folder / name).write_text(text)
 
 
-def test_the_papers_numbers_are_read_by_what_compares_with_them(changed: Changed) -> None:
-    path = changed.checkout.folder / "config/published.csv"
+def test_a_change_of_published_numbers_rebuilds_only_the_tables_that_compare_with_them(
+    complete: CompleteStudies,
+) -> None:
+    path = complete.checkout.folder / "config/published.csv"
     before = path.read_text()
     try:
         path.write_text(re.sub(r"(?m)^table3,.*$\n", "", before, count=1))
-        found = changed.would_build()
+        found = complete.would_build()
     finally:
         path.write_text(before)
     assert found == {("results", "papers/table3"), ("results", "miniatures/table3"), ("results", "mini/table3")}
@@ -517,28 +530,28 @@ VIOLATIONS = {
 
 @pytest.mark.parametrize("kind", VIOLATIONS)
 def test_a_leaf_in_the_wrong_digest_is_noticed(kind: str, tmp_path: Path) -> None:
-    file, old, new, leaf, said = VIOLATIONS[kind]
+    file, old, new, leaf, message = VIOLATIONS[kind]
     copy = repository_with(tmp_path, file, old, new)
     program = (
         "import sys; sys.path[:0] = ['tests', '.']\n"
-        "from pathlib import Path; from support.contract import cases_of, check, prepared\n"
-        f"_, _, leaves = prepared(Path('to-read'), 'leaf')\n"
+        "from pathlib import Path; from support.contract import cases_of, check, prepare_checkout\n"
+        f"_, _, leaves = prepare_checkout(Path('to-read'), 'leaf')\n"
         f"leaves = [leaf for leaf in leaves if leaf[0] == {tuple(leaf.split('.'))!r}]\n"
         "print(*check(Path('clone'), 'leaf', cases_of('leaf', leaves)), sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=copy, capture_output=True, text=True, check=False)
-    assert done.stdout.startswith(said), done.stdout + done.stderr
+    assert done.stdout.startswith(message), done.stdout + done.stderr
 
 
 MODULE_TESTS = (
-    "test_the_digest_of_a_stage_is_over_the_modules_that_the_page_names or "
+    "test_the_digest_of_a_stage_covers_the_modules_that_the_page_names or "
     "test_every_module_has_a_row_and_every_row_a_module"
 )
 IMPORTS = "from corelib.runs.stage_context import Stage"
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "tests", "said"),
+    ("file", "old", "new", "tests", "message"),
     [
         pytest.param(
             "corelib/runs/fingerprint.py",
@@ -575,12 +588,12 @@ IMPORTS = "from corelib.runs.stage_context import Stage"
     ],
 )
 def test_a_violation_of_the_contract_fails(
-    file: str, old: str, new: str, tests: str, said: str, tmp_path: Path
+    file: str, old: str, new: str, tests: str, message: str, tmp_path: Path
 ) -> None:
     copy = repository_with(tmp_path, file, old, new)
     if "newer" in new:
         (copy / "corelib/newer.py").write_text('"""New."""\n\nsomething = 1\n')
-    # said in full: of a difference of sets pytest else shows a few entries, in no order
+    # -vv: otherwise pytest shows only some entries of a difference of sets
     command = [
         sys.executable,
         "-m",
@@ -594,7 +607,7 @@ def test_a_violation_of_the_contract_fails(
     ]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert said in done.stdout, done.stdout[-3000:]
+    assert message in done.stdout, done.stdout[-3000:]
 
 
 def repository_with(folder: Path, file: str, old: str, new: str) -> Path:
@@ -608,6 +621,6 @@ def repository_with(folder: Path, file: str, old: str, new: str) -> Path:
     return copy
 
 
-def test_a_leaf_of_which_the_page_says_nothing_fails() -> None:
+def test_a_leaf_without_a_row_fails() -> None:
     with pytest.raises(AssertionError, match=r"says nothing of the leaf training\.momentum"):
         cases_of("leaf", [(("training", "momentum"), 0.9)])

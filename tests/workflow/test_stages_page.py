@@ -1,4 +1,4 @@
-"""docs/stages.md: a stage that is added as the page says is planned, built and known to all commands."""
+"""docs/stages.md: a stage that is added as the page describes is planned, built, and known to the commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADING = re.compile(r"^`([\w/.]+)` \((new|append|replace)\):$|^```python\n(.*?)
 
 
 def follow(page: str, clone: Checkout) -> None:
-    """Write, append and replace what the page says."""
+    """Write, append and replace code as the page describes."""
     file, action, replaced = "", "", None
     for match in HEADING.finditer(page):
         path, what, code = match.groups()
@@ -34,7 +34,7 @@ def follow(page: str, clone: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_a_stage_that_is_added_as_the_page_says_is_built_and_known(workplace: Checkout) -> None:
+def test_a_stage_added_as_the_page_describes_is_built_and_known_to_the_commands(workplace: Checkout) -> None:
     follow(PAGE.read_text(), workplace)
     assert workplace.planned("results/tiny/table1.csv") == {}
     planned = workplace.planned("results/tiny/figure2.png")
@@ -47,8 +47,8 @@ def test_a_stage_that_is_added_as_the_page_says_is_built_and_known(workplace: Ch
     assert workplace.python("-m", "corelib", "verify").returncode == 0
     shutil.rmtree(made[0].parent)
     (workplace.folder / "results/tiny/figure2.png").unlink()
-    said = workplace.python("-m", "corelib", "why", "results/tiny/figure2.png").stdout
-    assert "brightness" in said and "figures" in said
+    output = workplace.python("-m", "corelib", "why", "results/tiny/figure2.png").stdout
+    assert "brightness" in output and "figures" in output
 
 
 def test_the_edits_of_the_page_fit_the_files(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A short random walk through what people do to a folder of results; `make test-faults` takes a long one."""
+"""A short random walk of changes to a folder of results; `make test-faults` takes a long one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.checkout import REPOSITORY
 
 
 @pytest.mark.slow
-def test_after_every_move_of_a_short_walk_the_products_are_what_the_configuration_says(tmp_path: Path) -> None:
+def test_the_products_are_correct_after_every_move_of_a_short_walk(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = [sys.executable, str(REPOSITORY / "tests/walk"), "--moves", "8", "--seed", "5", "--json", str(report)]
     done = subprocess.run([*command, "--scratch", str(tmp_path)], capture_output=True, text=True, check=False)

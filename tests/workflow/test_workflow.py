@@ -1,4 +1,4 @@
-"""The workflow as a user drives it: one command, nothing done twice, and exactly what a change calls for."""
+"""The workflow as users run it: one command, no work done twice, and exactly the rebuilds that a change needs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REPORTING = {".md": "report_gate", ".csv": "tabulate", ".png": "draw"}
 
 
 def hashes_below(folder: Path) -> dict[str, str]:
-    """Every file of a results folder but records of who made it when."""
+    """The hashes of all files in a folder, except provenance records."""
     return {
         str(path.relative_to(folder)): sha256_of_path(path)
         for path in sorted(folder.rglob("*"))
@@ -61,7 +61,7 @@ def test_the_tiny_study_ends_with_a_table_in_the_papers_columns(built: Checkout)
     assert all(row["SFID"] == "100.00" for row in rows if row["Algorithm"] == "Original")
 
 
-def test_every_cell_stands_for_as_many_images_as_its_grid_has(built: Checkout) -> None:
+def test_every_cell_counts_the_images_of_its_grid(built: Checkout) -> None:
     with (built.folder / "results/tiny/table1.cells.csv").open() as stream:
         cells = {(row["task"], row["row"], row["metric"]): row for row in csv.DictReader(stream)}
     for row in ("original", "esd", "core"):
@@ -70,7 +70,7 @@ def test_every_cell_stands_for_as_many_images_as_its_grid_has(built: Checkout) -
         assert [int(cells["Forget02", row, metric]["n"]) for metric in ("UA", "IRA", "CRA")] == [8, 12, 20]
 
 
-def test_the_figure_has_a_row_a_prompt_and_a_column_a_model(built: Checkout) -> None:
+def test_the_figure_has_a_row_for_each_prompt_and_a_column_for_each_model(built: Checkout) -> None:
     with Image.open(built.folder / "results/tiny/figure2.png") as picture:
         width, height = picture.size
         colours = len(picture.convert("RGB").getcolors(1 << 24) or [])
@@ -79,8 +79,8 @@ def test_the_figure_has_a_row_a_prompt_and_a_column_a_model(built: Checkout) -> 
 
 
 @pytest.mark.parametrize(("metric", "chance"), [("UA", 1 / 7), ("IRA", 1 / 7), ("CRA", 1 / 4)])
-def test_the_miniature_knows_its_world_far_beyond_chance(metric: str, chance: float, built: Checkout) -> None:
-    """Not a claim about methods: a base model that could not draw its seven styles would make every row below void."""
+def test_the_miniature_draws_its_world_far_better_than_chance(metric: str, chance: float, built: Checkout) -> None:
+    """This is no claim about methods. If the base model could not draw its seven styles, no row would mean anything."""
     with (built.folder / "results/tiny/table1.cells.csv").open() as stream:
         cells = {(row["task"], row["row"], row["metric"]): row for row in csv.DictReader(stream)}
     cell = cells["Forget02", "original", metric]
@@ -89,7 +89,7 @@ def test_the_miniature_knows_its_world_far_beyond_chance(metric: str, chance: fl
     assert binomtest(recognised, n, chance, alternative="greater").pvalue < 1e-3
 
 
-def test_beside_every_manifest_lies_a_provenance_record_that_belongs_to_it(built: Checkout) -> None:
+def test_every_manifest_has_a_matching_provenance_record(built: Checkout) -> None:
     manifests = list((built.folder / "runs").glob(f"*/*/{MANIFEST}"))
     assert len(manifests) > 30
     for path in manifests:
@@ -110,10 +110,10 @@ def test_no_unfinished_state_is_left(built: Checkout) -> None:
     assert left == []
 
 
-# Asking again
+# Repeated requests
 
 
-def test_asking_again_runs_nothing(built: Checkout) -> None:
+def test_a_repeated_request_runs_nothing(built: Checkout) -> None:
     assert built.planned(*TINY) == {}
 
 
@@ -123,134 +123,140 @@ def test_a_fresh_clone_beside_the_old_results_runs_nothing(checkout: Checkout) -
 
 
 @pytest.mark.parametrize("order", ["forwards", "backwards"])
-def test_touching_every_file_runs_nothing(order: str, either: Checkout) -> None:
-    files = sorted(path for path in either.folder.rglob("*") if path.is_file())
+def test_touching_every_file_runs_nothing(order: str, workplace_or_clone: Checkout) -> None:
+    files = sorted(path for path in workplace_or_clone.folder.rglob("*") if path.is_file())
     moment = time.time()
     for age, path in enumerate(files if order == "forwards" else reversed(files)):
         os.utime(path, (moment - age, moment - age))
-    assert either.planned(*TINY) == {}
+    assert workplace_or_clone.planned(*TINY) == {}
 
 
-def test_other_numbers_of_cores_and_shards_and_the_cluster_profile_run_nothing(anywhere: Checkout) -> None:
-    assert anywhere.planned("--cores", "7", *TINY) == {}
-    assert anywhere.planned("--profile", "slurm", *TINY) == {}
-    anywhere.edit(
+def test_other_numbers_of_cores_or_shards_or_the_cluster_profile_run_nothing(
+    workplace_or_slow_clone: Checkout,
+) -> None:
+    assert workplace_or_slow_clone.planned("--cores", "7", *TINY) == {}
+    assert workplace_or_slow_clone.planned("--profile", "slurm", *TINY) == {}
+    workplace_or_slow_clone.edit(
         "config/studies/tiny.yaml",
         "batches_per_shard: 1, checkpoint_seconds: 20.0",
         "batches_per_shard: 3, checkpoint_seconds: 7.0",
     )
-    assert anywhere.planned(*TINY) == {}
+    assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
 # Changes
 
 
 @pytest.mark.long
-def test_changing_cores_learning_rate_builds_cores_runs_and_changing_it_back_nothing(anywhere: Checkout) -> None:
+def test_changing_cores_learning_rate_builds_cores_runs_and_changing_it_back_nothing(
+    workplace_or_slow_clone: Checkout,
+) -> None:
     old, new = "  core:\n    learning_rate: 1.0e-3", "  core:\n    learning_rate: 2.0e-3"
-    table = anywhere.folder / "results/tiny/table1.csv"
-    before, products = table.read_text(), hashes_below(anywhere.folder / "results")
-    for expected in (CORES_RUNS, {"tabulate": 1, "draw": 1}):  # the second time all runs are there
-        anywhere.edit("config/studies/tiny.yaml", old, new)
-        assert anywhere.planned(*TINY) == expected
-        done = anywhere.snakemake("--cores", "2", *TINY)
+    table = workplace_or_slow_clone.folder / "results/tiny/table1.csv"
+    before, products = table.read_text(), hashes_below(workplace_or_slow_clone.folder / "results")
+    for expected in (CORES_RUNS, {"tabulate": 1, "draw": 1}):  # the second time, all runs exist
+        workplace_or_slow_clone.edit("config/studies/tiny.yaml", old, new)
+        assert workplace_or_slow_clone.planned(*TINY) == expected
+        done = workplace_or_slow_clone.snakemake("--cores", "2", *TINY)
         assert done.returncode == 0, done.stdout[-4000:]
-        assert anywhere.planned(*TINY) == {}
+        assert workplace_or_slow_clone.planned(*TINY) == {}
         changed = table.read_text()
         unchanged_rows = [row for row in before.splitlines() if "CORE" not in row]
         assert [row for row in changed.splitlines() if "CORE" not in row] == unchanged_rows
 
-        # back: every run is still there; only the products at their stable names are put together again
-        anywhere.edit("config/studies/tiny.yaml", new, old)
-        assert anywhere.planned(*TINY) == {"tabulate": 1, "draw": 1}
-        assert anywhere.snakemake("--cores", "1", *TINY).returncode == 0
-        assert hashes_below(anywhere.folder / "results") == products
-        assert anywhere.planned(*TINY) == {}
+        # after the change back, every run still exists, and only the products are rebuilt
+        workplace_or_slow_clone.edit("config/studies/tiny.yaml", new, old)
+        assert workplace_or_slow_clone.planned(*TINY) == {"tabulate": 1, "draw": 1}
+        assert workplace_or_slow_clone.snakemake("--cores", "1", *TINY).returncode == 0
+        assert hashes_below(workplace_or_slow_clone.folder / "results") == products
+        assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_changing_it_back_before_anything_was_built_builds_nothing(anywhere: Checkout) -> None:
+def test_changing_it_back_before_anything_was_built_builds_nothing(workplace_or_slow_clone: Checkout) -> None:
     old, new = "  core:\n    learning_rate: 1.0e-3", "  core:\n    learning_rate: 2.0e-3"
-    anywhere.edit("config/studies/tiny.yaml", old, new)
-    assert anywhere.planned(*TINY) == CORES_RUNS
-    anywhere.edit("config/studies/tiny.yaml", new, old)
-    assert anywhere.planned(*TINY) == {}
+    workplace_or_slow_clone.edit("config/studies/tiny.yaml", old, new)
+    assert workplace_or_slow_clone.planned(*TINY) == CORES_RUNS
+    workplace_or_slow_clone.edit("config/studies/tiny.yaml", new, old)
+    assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(anywhere: Checkout) -> None:
-    anywhere.edit(
+def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(workplace_or_slow_clone: Checkout) -> None:
+    workplace_or_slow_clone.edit(
         "corelib/unlearning/objective.py",
         '"""The pairs of one training step."""',
         '"""Something else\n\n    altogether.\n    """\n    # a comment',
     )
-    anywhere.edit(
+    workplace_or_slow_clone.edit(
         "corelib/unlearning/objective.py",
         "return base - eta * (own - base)  # equation 8",
         "return (base\n                    - eta * (own - base))",
     )
-    assert anywhere.planned(*TINY) == {}
+    assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_changing_the_loss_builds_everything_that_was_trained_with_it(anywhere: Checkout) -> None:
-    anywhere.edit(
+def test_changing_the_loss_builds_everything_that_was_trained_with_it(workplace_or_slow_clone: Checkout) -> None:
+    workplace_or_slow_clone.edit(
         "corelib/unlearning/objective.py",
         "return weight * distances.mean()",
         "return weight * distances.sum()",
     )
-    planned = anywhere.planned(*TINY)
+    planned = workplace_or_slow_clone.planned(*TINY)
     assert planned["unlearn"] == 4
     assert planned.keys() >= AFTER_UNLEARNING
     assert not planned.keys() & {"render_images", "train_pipeline", "train_classifier", "slice_images"}
 
 
-def test_changing_how_a_table_is_laid_out_trains_nothing(anywhere: Checkout) -> None:
-    anywhere.edit("corelib/reports/tables.py", 'header = ["Algorithm", *(f"', 'header = ["Method", *(f"')
-    assert anywhere.planned(*TINY) == {"tabulate": 1}
+def test_changing_how_a_table_is_laid_out_trains_nothing(workplace_or_slow_clone: Checkout) -> None:
+    workplace_or_slow_clone.edit("corelib/reports/tables.py", 'header = ["Algorithm", *(f"', 'header = ["Method", *(f"')
+    assert workplace_or_slow_clone.planned(*TINY) == {"tabulate": 1}
 
 
-def test_a_changed_guidance_scale_samples_anew_but_trains_nothing(anywhere: Checkout) -> None:
-    anywhere.edit("config/studies/tiny.yaml", "guidance_scale: 3.0", "guidance_scale: 4.0")
-    planned = anywhere.planned(*TINY)
+def test_a_changed_guidance_scale_samples_again_but_trains_nothing(workplace_or_slow_clone: Checkout) -> None:
+    workplace_or_slow_clone.edit("config/studies/tiny.yaml", "guidance_scale: 3.0", "guidance_scale: 4.0")
+    planned = workplace_or_slow_clone.planned(*TINY)
     assert planned.keys() == AFTER_UNLEARNING | {"tabulate", "draw"}
 
 
-def test_a_table_that_was_changed_by_hand_is_put_together_again(either: Checkout) -> None:
-    table = either.folder / "results/tiny/table1.csv"
+def test_a_table_that_was_edited_by_hand_is_rebuilt(workplace_or_clone: Checkout) -> None:
+    table = workplace_or_clone.folder / "results/tiny/table1.csv"
     content = table.read_text()
     table.write_text(content.replace("CORE (ours)", "CORE (mine)"))
-    assert either.planned(*TINY) == {"tabulate": 1}
-    assert either.snakemake("--cores", "1", *TINY).returncode == 0
+    assert workplace_or_clone.planned(*TINY) == {"tabulate": 1}
+    assert workplace_or_clone.snakemake("--cores", "1", *TINY).returncode == 0
     assert table.read_text() == content
 
 
-def test_a_table_that_is_dated_tomorrow_is_put_together_again_all_the_same(anywhere: Checkout) -> None:
-    """The clock has been set back since. Snakemake refuses an output that is older than what it was made from."""
-    table = anywhere.folder / "results/tiny/table1.csv"
+def test_a_wrong_table_is_rebuilt_even_if_it_is_dated_tomorrow(workplace_or_slow_clone: Checkout) -> None:
+    """The clock was set back after the build. Snakemake refuses an output that is older than its inputs."""
+    table = workplace_or_slow_clone.folder / "results/tiny/table1.csv"
     content = table.read_text()
     table.write_text(content.replace("CORE (ours)", "CORE (mine)"))
     tomorrow = time.time() + 86400
     for path in table.parent.iterdir():
         os.utime(path, (tomorrow, tomorrow))
-    assert anywhere.planned(*TINY) == {"tabulate": 1}
-    done = anywhere.snakemake("--cores", "1", *TINY)
+    assert workplace_or_slow_clone.planned(*TINY) == {"tabulate": 1}
+    done = workplace_or_slow_clone.snakemake("--cores", "1", *TINY)
     assert done.returncode == 0, done.stdout[-3000:]
     assert table.read_text() == content
-    assert anywhere.planned(*TINY) == {}
+    assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
-def test_a_study_of_two_lines_shares_every_run_it_does_not_change(anywhere: Checkout) -> None:
-    (anywhere.folder / "config/studies/faster.yaml").write_text("base: tiny\nmethods: {core: {learning_rate: 2e-3}}\n")
-    planned = anywhere.planned("results/faster/table1.csv")
+def test_a_study_of_two_lines_shares_every_run_it_does_not_change(workplace_or_slow_clone: Checkout) -> None:
+    (workplace_or_slow_clone.folder / "config/studies/faster.yaml").write_text(
+        "base: tiny\nmethods: {core: {learning_rate: 2e-3}}\n"
+    )
+    planned = workplace_or_slow_clone.planned("results/faster/table1.csv")
     assert planned == {rule: count for rule, count in CORES_RUNS.items() if rule != "draw"}
 
 
-def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checkout) -> None:
+def test_a_world_that_was_trained_here_can_be_shipped_and_adopted(checkout: Checkout) -> None:
     (path,) = (checkout.folder / "runs/pipeline").glob("*/manifest.provenance.json")
     record = json.loads(path.read_text())
     attempt = {key: record[key] for key in ("began", "device", "node", "processor", "scheduler_job")}
     record["earlier_attempts"] = [{**attempt, "host": "somebodys-machine"}]
     path.write_text(json.dumps(record))
     done = checkout.python("-m", "corelib", "ship", "tiny")
-    assert done.returncode == 1 and "is damaged; run" in done.stdout  # its seal is of other words
+    assert done.returncode == 1 and "is damaged; run" in done.stdout  # its seal does not match the edit
     path.write_text(json.dumps(sealed(record)))
     done = checkout.python("-m", "corelib", "ship", "tiny")
     assert done.returncode == 0 and done.stdout.strip() == "config/pretrained", done.stdout
@@ -261,18 +267,18 @@ def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checko
     assert not {"train_autoencoder", "train_pipeline", "train_classifier", "render_images"} & planned.keys()
     done = checkout.snakemake("results/taking/table1.csv", "--cores", "1", "--until", "adopt_pretrained")
     assert done.returncode == 0, done.stdout
-    (taken,) = (checkout.folder / "runs/pretrained").glob("*/manifest.json")
+    (adopted,) = (checkout.folder / "runs/pretrained").glob("*/manifest.json")
     (trained,) = (checkout.folder / "runs/pipeline").glob("*/manifest.json")
-    assert sha256_of_path(taken.parent / "pipeline") == sha256_of_path(trained.parent / "pipeline")
+    assert sha256_of_path(adopted.parent / "pipeline") == sha256_of_path(trained.parent / "pipeline")
     (checkout.folder / "config/pretrained/pipeline/unet/config.json").unlink()
-    shutil.rmtree(taken.parent)
+    shutil.rmtree(adopted.parent)
     done = checkout.snakemake("results/taking/table1.csv", "--cores", "1")
     assert done.returncode != 0
     assert "config/pretrained/pipeline: its sha256 is" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("ship", "mini"), "mini.yaml: it trains no world, expected world.pretrained: false."),
         (
@@ -286,12 +292,10 @@ def test_a_world_that_was_trained_here_can_be_shipped_and_taken(checkout: Checko
         ),
     ],
 )
-def test_a_command_that_cannot_be_carried_out_says_so_in_one_sentence(
-    arguments: tuple[str, ...], said: str, tmp_path: Path
-) -> None:
+def test_a_failing_command_prints_one_error(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     done = Checkout.at(tmp_path / "clone").python("-m", "corelib", *arguments)
     assert done.returncode == 1
-    assert done.stdout.startswith("Error: ") and done.stdout.rstrip().endswith(said) and done.stdout.count("\n") == 1
+    assert done.stdout.startswith("Error: ") and done.stdout.rstrip().endswith(message) and done.stdout.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -309,7 +313,7 @@ def test_every_table_of_every_study_is_planned(study: str, tmp_path: Path) -> No
         assert planned[REPORTING[Path(product).suffix]] == 1
 
 
-def test_a_queued_job_does_not_notice_that_the_configuration_was_edited(checkout: Checkout) -> None:
+def test_a_queued_job_does_not_depend_on_edits_of_the_configuration(checkout: Checkout) -> None:
     runs = sorted((checkout.folder / "runs/unlearning").iterdir())
     (checkout.folder / "config/studies/tiny.yaml").write_text("this: [is, no, study")
     for run in runs:
@@ -321,7 +325,7 @@ def test_a_queued_job_does_not_notice_that_the_configuration_was_edited(checkout
 
 @pytest.mark.long
 def test_the_same_study_built_again_gives_the_same_bits(checkout: Checkout) -> None:
-    """From the base model on, with one core and other shards; whatever the stages keep as their results."""
+    """Everything after the base model is built again, with one core and other shards, and all results are compared."""
     before = hashes_below(checkout.folder / "runs"), hashes_below(checkout.folder / "results")
     for stage in ("slices", "latents", "unlearning", "samples", "predictions", "fid", "cells"):
         shutil.rmtree(checkout.folder / "runs" / stage)
@@ -335,8 +339,8 @@ def test_the_same_study_built_again_gives_the_same_bits(checkout: Checkout) -> N
     assert {name: after[0].get(name) for name in kept} == kept
 
 
-def test_a_job_that_ended_unseen_keeps_nothing_after_it_from_being_made(checkout: Checkout) -> None:
-    """Its manifest is there, and so is Snakemake's mark that it is incomplete: the process that started it had died."""
+def test_a_job_whose_end_snakemake_missed_does_not_block_later_jobs(checkout: Checkout) -> None:
+    """Its manifest exists, but Snakemake, which died before the job ended, has marked the manifest as incomplete."""
     for path in [checkout.folder / "results", *checkout.folder.glob("runs/cells"), *checkout.folder.glob("runs/fid")]:
         shutil.rmtree(path)
     marks = checkout.folder / ".snakemake/incomplete"
@@ -361,7 +365,7 @@ def test_the_papers_study_is_planned_without_its_assets(tmp_path: Path) -> None:
     assert clone.planned("--profile", "slurm", "results/table1.csv") == planned
 
 
-def test_a_real_run_without_assets_stops_within_seconds_and_says_what_is_expected_where(tmp_path: Path) -> None:
+def test_a_real_run_without_assets_stops_within_seconds_and_lists_the_missing_files(tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path)
     began = time.monotonic()
     done = clone.snakemake("--cores", "2", "results/table1.csv")
@@ -408,18 +412,18 @@ def test_code_that_changes_while_a_job_waits_is_noticed_by_the_job(checkout: Che
     assert "module corelib.unlearning.objective has changed since this run was planned" in done.stdout
 
 
-def cut_off(image: Path) -> None:
+def truncate(image: Path) -> None:
     image.write_bytes(image.read_bytes()[:300])
 
 
-@pytest.mark.parametrize("damage", [cut_off, Path.unlink])
-def test_images_that_are_not_as_rendered_are_rendered_again(damage: Callable[[Path], None], anywhere: Checkout) -> None:
-    world = next((anywhere.folder / "runs/images").iterdir())
+@pytest.mark.parametrize("damage", [truncate, Path.unlink])
+def test_damaged_images_are_rendered_again(damage: Callable[[Path], None], workplace_or_slow_clone: Checkout) -> None:
+    world = next((workplace_or_slow_clone.folder / "runs/images").iterdir())
     damage(world / "images/Cobalt_Stripes/Circles/2.jpg")
     for stage in ("slices", "latents", "unlearning", "samples", "predictions", "fid", "cells"):
-        shutil.rmtree(anywhere.folder / "runs" / stage)
-    shutil.rmtree(anywhere.folder / "results")
-    planned = anywhere.planned(*TINY)
+        shutil.rmtree(workplace_or_slow_clone.folder / "runs" / stage)
+    shutil.rmtree(workplace_or_slow_clone.folder / "results")
+    planned = workplace_or_slow_clone.planned(*TINY)
     assert planned["render_images"] == 1
     assert "slice_images" in planned
 
@@ -427,7 +431,7 @@ def test_images_that_are_not_as_rendered_are_rendered_again(damage: Callable[[Pa
 @pytest.mark.parametrize(
     ("study", "sentence"),
     [
-        ("tiny", "Write-protected output files for rule tabulate:"),  # Snakemake's own, where there are products
+        ("tiny", "Write-protected output files for rule tabulate:"),  # Snakemake's own message, for existing products
         ("other", "results/other: not writable, expected a writable folder."),
     ],
 )
@@ -458,7 +462,7 @@ def test_a_read_only_results_folder_is_named_before_anything_is_computed(
 
 
 @pytest.mark.parametrize("used", ["used before", "never used"])
-def test_a_second_user_in_a_clone_reads_one_sentence(used: str, tmp_path: Path) -> None:
+def test_a_second_user_of_a_clone_gets_one_error(used: str, tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path / "clone")
     if used == "used before":
         assert clone.planned(*TINY)
@@ -466,7 +470,7 @@ def test_a_second_user_in_a_clone_reads_one_sentence(used: str, tmp_path: Path) 
         shutil.rmtree(clone.folder / ".snakemake", ignore_errors=True)
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *TINY]
     folders = [clone.folder, *(path for path in clone.folder.rglob("*") if path.is_dir() and not path.is_symlink())]
-    if os.geteuid() == 0:  # root may write everywhere, unless it lays that right down
+    if os.geteuid() == 0:  # root may write everywhere, unless it drops these capabilities
         for folder in folders:
             os.chown(folder, 65534, 65534)
         command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", *command]
@@ -481,10 +485,10 @@ def test_a_second_user_in_a_clone_reads_one_sentence(used: str, tmp_path: Path) 
     assert ("not writable" in done.stderr) or ("a clone belongs to one user" in done.stderr)
 
 
-# The entrance
+# The repository
 
 
-def test_lint_has_nothing_to_say_but_what_is_named_here(tmp_path: Path) -> None:
+def test_snakemake_lint_finds_nothing(tmp_path: Path) -> None:
     done = Checkout.at(tmp_path).snakemake("--lint")
     assert done.returncode == 0, done.stdout
 

@@ -78,7 +78,7 @@ REQUEST = Request("unlearn", "gpu", "mine", None, None, True, "a100", 4, 32_000,
         ),
     ],
 )
-def test_a_job_that_can_never_start_is_one_sentence(change: dict, fault: str | None) -> None:
+def test_a_job_that_can_never_start_is_reported_in_one_sentence(change: dict, fault: str | None) -> None:
     found = list(CLUSTER.faults_of(replace(REQUEST, **change)))
     assert len(found) == (fault is not None)
     if fault is not None:

@@ -43,8 +43,8 @@ def test_empty_values_are_left_to_slurm() -> None:
 
 def test_jobs_without_a_gpu_request_no_model_and_their_own_partition() -> None:
     site = Site.of({"account": "4711", "partition": "a100", "cpu_partition": "std", "gpu_model": "a100", "qos": "long"})
-    said = {"gpu": 1, "slurm_account": "4711", "slurm_partition": "a100", "gpu_model": "a100", "qos": "long"}
-    assert site.resources_of("unlearning") == said
+    expected = {"gpu": 1, "slurm_account": "4711", "slurm_partition": "a100", "gpu_model": "a100", "qos": "long"}
+    assert site.resources_of("unlearning") == expected
     assert site.resources_of("slices") == {"slurm_account": "4711", "slurm_partition": "std", "qos": "long"}
 
 
@@ -103,9 +103,9 @@ def test_the_requests_of_jobs_override_other_default_resources(tmp_path: Path) -
     """`--default-resources` on the command line replaces those of the profile."""
     clone = Checkout.at(tmp_path / "clone")
     command = ("--profile", "slurm", "-n", "results/tiny/table1.csv")
-    said = [clone.snakemake(*command, *more).stdout for more in ((), ("--default-resources", "slurm_account=x"))]
+    outputs = [clone.snakemake(*command, *more).stdout for more in ((), ("--default-resources", "slurm_account=x"))]
     for rule, memory in (("unlearn", 32000), ("embed_prompts", 8000), ("slice_images", 4000)):
-        jobs = [text.split(f"rule {rule}:")[1].split("\nrule ")[0] for text in said]
+        jobs = [text.split(f"rule {rule}:")[1].split("\nrule ")[0] for text in outputs]
         wanted = [set(re.findall(r"(?:mem_mb|runtime|threads|gpu)[:=] ?\w+", job)) for job in jobs]
         assert wanted[0] == wanted[1]
         assert any(f"mem_mb={memory}" in resource for resource in wanted[1])
@@ -114,8 +114,8 @@ def test_the_requests_of_jobs_override_other_default_resources(tmp_path: Path) -
 
 def test_a_site_can_be_set_on_the_command_line(tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path / "clone")
-    said = ("account=us", "partition=fat", "gpu_model=h100")
-    done = clone.snakemake("--profile", "slurm", "-n", "results/tiny/table1.csv", "--config", *said)
+    values = ("account=us", "partition=fat", "gpu_model=h100")
+    done = clone.snakemake("--profile", "slurm", "-n", "results/tiny/table1.csv", "--config", *values)
     assert done.returncode == 0, done.stdout
     job = done.stdout.split("rule unlearn:")[1].split("\nrule ")[0]
     for resource in ("slurm_account=us", "slurm_partition=fat", "gpu_model=h100", "gpu=1", "mem_mb=32000"):
@@ -134,7 +134,7 @@ def test_a_wrong_key_on_the_command_line_stops_before_any_job(tmp_path: Path) ->
 
 def test_a_value_that_yaml_readers_disagree_about_stops_before_any_job(tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path / "clone")
-    clone.edit("slurm/site.yaml", "account:   ", "account: 010")  # 8 to Snakemake
+    clone.edit("slurm/site.yaml", "account:   ", "account: 010")  # Snakemake reads this as 8
     done = clone.snakemake("--profile", "slurm", "-n", "results/tiny/table1.csv")
     assert done.returncode != 0
     assert done.stdout.count("Error: slurm/site.yaml, line 6: not readable as YAML: YAML readers disagree about") == 1
@@ -145,7 +145,7 @@ def test_a_value_that_yaml_readers_disagree_about_stops_before_any_job(tmp_path:
 # Run times
 
 
-def test_the_run_time_of_the_paper_follows_from_the_passes_of_its_steps(plan: Plan) -> None:
+def test_the_run_time_of_a_training_follows_from_the_passes_of_its_steps(plan: Plan) -> None:
     run = plan.unlearning("Forget25", "core", None)
     steps_of_pairs = 25 * 20 * 3  # one epoch over the forget set
     passes = 2 * run.settings.length.epochs * steps_of_pairs  # forget and retain pairs: the student and the teacher
@@ -161,7 +161,7 @@ def test_a_model_that_samples_its_own_images_requests_time_for_that_too(plan: Pl
     assert minutes(released) == -(-(OVERHEAD_MINUTES * 60 + SAFETY_FACTOR * seconds) // 60) > minutes(paper)
 
 
-def test_a_job_of_samples_is_one_shard(plan: Plan) -> None:
+def test_a_sampling_job_requests_the_time_of_one_shard(plan: Plan) -> None:
     run = plan.samples("Forget01", "original", None)
     images = run.execution.batches_per_shard * run.settings.sampling.batch
     seconds = images * (2 * run.settings.sampling.scheduler.steps * SECONDS.denoise + SECONDS.encode)
@@ -179,7 +179,7 @@ def test_no_job_requests_more_than_the_cluster_grants(plan: Plan) -> None:
     assert requested_minutes(run, SECONDS, attempt=3, max_minutes=60) == 60
 
 
-def test_every_stage_whose_work_grows_has_a_run_time(plan: Plan) -> None:
+def test_every_stage_with_costs_has_a_run_time(plan: Plan) -> None:
     runs = {run.stage: run for product in plan.products().values() for run in product.with_all_inputs().values()}
     runs["generated"] = plan.unlearning("Forget06", "ca_released", None).inputs["generated"]
     for stage, run in runs.items():

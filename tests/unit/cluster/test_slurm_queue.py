@@ -15,7 +15,7 @@ from corelib.cluster.slurm_notes import SlurmNotes
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose programs come first on PATH; the patience is short."""
+    """A folder that comes first on PATH; calls of its programs have a short time limit."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm, "PATIENCE", 0.5)
     return tmp_path
@@ -59,14 +59,14 @@ def test_a_machine_with_slurms_commands_that_belongs_to_no_cluster_has_no_jobs(
     assert capsys.readouterr().err == ""
 
 
-def test_a_long_outage_ends_snakemake_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_outage_ends_snakemake_with_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outage = {"since": 0, "last": 130, "message": "no controller"}
     (tmp_path / "outage-slurmctld.json").write_text(json.dumps(outage))
     (tmp_path / "settings.json").write_text(json.dumps({"patience": 120}))
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    said: list[str] = []
-    slurm._watch(SlurmNotes(tmp_path), said.append)
-    (sentence,) = said
+    errors: list[str] = []
+    slurm._watch(SlurmNotes(tmp_path), errors.append)
+    (sentence,) = errors
     assert sentence.startswith("Slurm has not answered for 2 minutes (no controller), longer than `outage` in")
     assert SlurmNotes(tmp_path).is_past_patience()
 
@@ -79,5 +79,5 @@ def test_a_controller_that_does_not_answer_stops_nothing(
     program(place, "scancel", "exit 0")
     program(place, slow, "exec sleep 60")
     slurm.cancel_waiting_jobs(place)
-    said = capsys.readouterr().err
-    assert said.startswith(f"{slow} has not answered within 0.5 seconds") and len(said.splitlines()) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"{slow} has not answered within 0.5 seconds") and len(errors.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The commands for results: `verify` finds contradictions, `why` names changes, `clean` frees disk space."""
+"""The commands for results: `verify` finds inconsistencies, `why` names changes, `clean` frees disk space."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ FASTER = "  core:\n    learning_rate: 1.0e-3\n", "  core:\n    learning_rate: 2.
 """An edit of one hyperparameter of one method."""
 
 
-def the(checkout: Checkout, pattern: str) -> Path:
-    """The first path of a pattern."""
+def first_path(checkout: Checkout, pattern: str) -> Path:
+    """The first path that matches a pattern."""
     return sorted(checkout.folder.glob(pattern))[0]
 
 
@@ -50,7 +50,7 @@ def amend(path: Path, change: Callable[[dict], None]) -> None:
 # verify
 
 
-def test_what_the_workflow_has_made_belongs_together(checkout: Checkout) -> None:
+def test_the_results_of_the_workflow_are_consistent(checkout: Checkout) -> None:
     done = checkout.python("-m", "corelib", "verify")
     assert done.returncode == 0, done.stdout
     assert "complete runs and 2 products, 0 faults" in done.stdout
@@ -76,7 +76,7 @@ def test_what_the_workflow_has_made_belongs_together(checkout: Checkout) -> None
 def test_every_damaged_file_is_named(
     pattern: str, damage: Callable[[Path], None], expected: str, checkout: Checkout
 ) -> None:
-    damage(the(checkout, pattern))
+    damage(first_path(checkout, pattern))
     done = checkout.python("-m", "corelib", "verify")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout
@@ -84,15 +84,15 @@ def test_every_damaged_file_is_named(
     assert "0 faults" not in done.stdout
 
 
-def test_a_specification_that_was_edited_belongs_to_nothing_any_more(checkout: Checkout) -> None:
-    path = the(checkout, "runs/unlearning/core-*/specification.json")
+def test_an_edited_specification_is_named(checkout: Checkout) -> None:
+    path = first_path(checkout, "runs/unlearning/core-*/specification.json")
     amend(path, lambda content: content["settings"].update(learning_rate=0.5))
     done = checkout.python("-m", "corelib", "verify")
     assert done.returncode == 1
     assert f"{path.relative_to(checkout.folder)}: its seal does not match its content; it was damaged" in done.stdout
 
 
-def test_a_result_under_another_runs_name_is_noticed(checkout: Checkout) -> None:
+def test_a_run_under_the_name_of_another_run_is_noticed(checkout: Checkout) -> None:
     one, other = sorted(checkout.folder.glob("runs/cells/core-*"))
     shutil.rmtree(one)
     shutil.copytree(other, one)
@@ -101,15 +101,15 @@ def test_a_result_under_another_runs_name_is_noticed(checkout: Checkout) -> None
     assert f"{one.relative_to(checkout.folder)}/specification.json: its digest is" in done.stdout
 
 
-def test_an_unfinished_run_is_counted_and_no_fault(checkout: Checkout) -> None:
-    for path in the(checkout, "runs/cells/core-*").glob("manifest.*"):
+def test_an_unfinished_run_is_counted_but_is_no_fault(checkout: Checkout) -> None:
+    for path in first_path(checkout, "runs/cells/core-*").glob("manifest.*"):
         path.unlink()
     done = checkout.python("-m", "corelib", "verify")
     assert done.returncode == 0
     assert "1 runs are unfinished" in done.stdout
 
 
-def test_an_asset_that_was_replaced_after_it_was_taken_into_use_is_named(
+def test_an_asset_that_was_replaced_after_its_adoption_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -135,23 +135,23 @@ def test_an_asset_that_was_replaced_after_it_was_taken_into_use_is_named(
 
 def test_a_changed_hyperparameter_is_named_and_nothing_else(checkout: Checkout) -> None:
     checkout.edit("config/studies/tiny.yaml", *FASTER)
-    said = checkout.python("-m", "corelib", "why", TABLE).stdout.splitlines()
-    causes = [line for line in said if line.startswith("unlearning core-")]
+    output = checkout.python("-m", "corelib", "why", TABLE).stdout.splitlines()
+    causes = [line for line in output if line.startswith("unlearning core-")]
     assert len(causes) == 2 and "60 steps" in causes[0]
-    assert all("learning_rate: 0.001 -> 0.002" in said[said.index(cause) + 1] for cause in causes)
+    assert all("learning_rate: 0.001 -> 0.002" in output[output.index(cause) + 1] for cause in causes)
     planned = checkout.planned(TABLE)
     runs = sum(count for rule, count in planned.items() if rule != "sample_shard")
-    assert said[-2] == f"and {runs - 2} runs that build on these"
-    assert said[-1].startswith(f"{runs} runs in all, 120 steps")
+    assert output[-2] == f"and {runs - 2} runs that build on these"
+    assert output[-1].startswith(f"{runs} runs in all, 120 steps")
 
 
 def test_a_changed_module_is_named(checkout: Checkout) -> None:
     checkout.edit(
         "corelib/evaluation/metrics.py", 'ACCURACIES = ("UA", "IRA", "CRA")', 'ACCURACIES = ("UA",) + ("IRA", "CRA")'
     )
-    said = checkout.python("-m", "corelib", "why", TABLE).stdout
-    assert "module corelib.evaluation.metrics has changed" in said
-    assert "unlearning" not in said
+    output = checkout.python("-m", "corelib", "why", TABLE).stdout
+    assert "module corelib.evaluation.metrics has changed" in output
+    assert "unlearning" not in output
 
 
 def test_why_reports_nothing_for_complete_targets(checkout: Checkout) -> None:
@@ -159,12 +159,12 @@ def test_why_reports_nothing_for_complete_targets(checkout: Checkout) -> None:
 
 
 def test_without_runs_every_run_is_its_own_cause(tmp_path: Path) -> None:
-    said = Checkout.at(tmp_path / "clone").python("-m", "corelib", "why", TABLE).stdout
-    assert "no run of this kind is here yet" in said
-    assert "that build on these" not in said
+    output = Checkout.at(tmp_path / "clone").python("-m", "corelib", "why", TABLE).stdout
+    assert "no run of this kind is here yet" in output
+    assert "that build on these" not in output
 
 
-def test_old_and_new_value_of_a_hyperparameter_stand_in_one_table(checkout: Checkout) -> None:
+def test_one_table_can_compare_two_values_of_a_hyperparameter(checkout: Checkout) -> None:
     """The example of docs/reruns.md with the tests' study: one more method is trained, and no other run is new."""
     (checkout.folder / "config/studies/faster.yaml").write_text(
         "base: tiny\n"
@@ -177,30 +177,30 @@ def test_old_and_new_value_of_a_hyperparameter_stand_in_one_table(checkout: Chec
     assert planned["unlearn"] == 2 and planned["tabulate"] == 1
     assert not planned.keys() & {"encode_images", "embed_prompts", "slice_images", "train_pipeline"}
     assert all(count <= 4 for count in planned.values())
-    said = checkout.python("-m", "corelib", "why", "results/faster/table1.csv").stdout
-    assert "unlearning core_faster-forget01" in said and "unlearning core-forget01" not in said
+    output = checkout.python("-m", "corelib", "why", "results/faster/table1.csv").stdout
+    assert "unlearning core_faster-forget01" in output and "unlearning core-forget01" not in output
 
 
 # clean
 
 
 def test_runs_that_a_study_names_are_kept(checkout: Checkout) -> None:
-    said = checkout.python("-m", "corelib", "clean", "--delete").stdout
-    assert said.strip().endswith("0 runs that no study names, removed.")
+    output = checkout.python("-m", "corelib", "clean", "--delete").stdout
+    assert output.strip().endswith("0 runs that no study names, removed.")
     assert checkout.planned(TABLE) == {}
 
 
-def test_old_runs_are_named_with_their_size_and_removed_when_asked(checkout: Checkout) -> None:
+def test_old_runs_are_listed_and_removed_only_with_delete(checkout: Checkout) -> None:
     old = sorted(path.name for path in checkout.folder.glob("runs/unlearning/core-*"))
     checkout.edit("config/studies/tiny.yaml", *FASTER)
-    said = checkout.python("-m", "corelib", "clean").stdout
-    assert "no study that is here names them, but results/tiny/figure2 and results/tiny/table1 show them." in said
-    assert said.strip().endswith("0 runs that no study names.")
+    output = checkout.python("-m", "corelib", "clean").stdout
+    assert "no study that is here names them, but results/tiny/figure2 and results/tiny/table1 show them." in output
+    assert output.strip().endswith("0 runs that no study names.")
     shutil.rmtree(checkout.folder / "results")
-    said = checkout.python("-m", "corelib", "clean").stdout
-    assert all(f"runs/unlearning/{name}, finished 20" in said for name in old)
-    assert "Made for figure2 and table1 of the study tiny, before the study, the code or the packages" in said
-    assert "--delete removes them" in said
+    output = checkout.python("-m", "corelib", "clean").stdout
+    assert all(f"runs/unlearning/{name}, finished 20" in output for name in old)
+    assert "Made for figure2 and table1 of the study tiny, before the study, the code or the packages" in output
+    assert "--delete removes them" in output
     assert sorted(path.name for path in checkout.folder.glob("runs/unlearning/core-*")) == old
     done = checkout.python("-m", "corelib", "clean", "--delete")
     assert done.returncode == 0
@@ -209,8 +209,8 @@ def test_old_runs_are_named_with_their_size_and_removed_when_asked(checkout: Che
     assert checkout.python("-m", "corelib", "verify").returncode == 0
 
 
-def test_a_run_that_may_be_computed_elsewhere_is_kept_however_long_it_is_silent(checkout: Checkout) -> None:
-    old = the(checkout, "runs/unlearning/core-*")
+def test_a_run_that_may_be_in_progress_elsewhere_is_kept_even_with_an_old_lease(checkout: Checkout) -> None:
+    old = first_path(checkout, "runs/unlearning/core-*")
     shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     lease = old / "manifest.lease"
@@ -224,10 +224,10 @@ def test_a_run_that_may_be_computed_elsewhere_is_kept_however_long_it_is_silent(
 
 
 def test_nothing_is_removed_while_snakemake_works_here(checkout: Checkout) -> None:
-    """If its study has been edited meanwhile, all its runs would count as unused."""
+    """Otherwise, all its runs would count as unused if its study was edited meanwhile."""
     shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", *FASTER)
-    old = the(checkout, "runs/unlearning/core-*")
+    old = first_path(checkout, "runs/unlearning/core-*")
     lease = Lease(checkout.folder / CONTROLLER_LEASE)
     lease.take(patience=0)
     try:
@@ -240,7 +240,7 @@ def test_nothing_is_removed_while_snakemake_works_here(checkout: Checkout) -> No
     assert not old.exists()
 
 
-def test_nothing_is_removed_where_other_packages_give_all_runs_other_addresses(checkout: Checkout) -> None:
+def test_nothing_is_removed_if_other_package_versions_change_all_addresses(checkout: Checkout) -> None:
     before = sorted(checkout.folder.glob("runs/*/*"))
     version = importlib.metadata.version("scipy")
     checkout.edit("envs/requirements.txt", f"scipy=={version}", "scipy==1.0.0")
@@ -251,13 +251,13 @@ def test_nothing_is_removed_where_other_packages_give_all_runs_other_addresses(c
     assert sorted(checkout.folder.glob("runs/*/*")) == before
 
 
-def test_a_run_is_made_again_with_all_that_was_made_of_it(checkout: Checkout) -> None:
-    delta = the(checkout, "runs/unlearning/core-*")
+def test_a_removed_run_is_rebuilt_with_everything_that_was_made_from_it(checkout: Checkout) -> None:
+    delta = first_path(checkout, "runs/unlearning/core-*")
     name = delta.relative_to(checkout.folder / "runs").as_posix()
     shutil.rmtree(delta)
-    assert checkout.planned(TABLE) == {}  # the runs made of it are complete and no longer need it
-    said = checkout.python("-m", "corelib", "plan", TABLE).stdout
-    assert "Nothing to do: 1 of the " in said and f"clean {name} --delete" in said
+    assert checkout.planned(TABLE) == {}  # the runs that were made from it are complete, and do not need it
+    output = checkout.python("-m", "corelib", "plan", TABLE).stdout
+    assert "Nothing to do: 1 of the " in output and f"clean {name} --delete" in output
     assert checkout.python("-m", "corelib", "clean", name, "--delete").returncode == 0
     planned = checkout.planned(TABLE)
     assert planned["unlearn"] == planned["gather_samples"] == planned["count_cells"] == planned["tabulate"] == 1
@@ -266,16 +266,18 @@ def test_a_run_is_made_again_with_all_that_was_made_of_it(checkout: Checkout) ->
 
 
 def test_a_run_made_with_another_build_of_a_model_is_named(checkout: Checkout) -> None:
-    path = the(checkout, "runs/unlearning/core-*/manifest.json")
+    path = first_path(checkout, "runs/unlearning/core-*/manifest.json")
     content = {**json.loads(path.read_text()), "facts": {"steps": 61}}
     write_json(path, sealed({key: value for key, value in content.items() if key != "seal"}))
-    said = checkout.python("-m", "corelib", "verify").stdout
+    output = checkout.python("-m", "corelib", "verify").stdout
     run = path.parent.relative_to(checkout.folder)
     for stage in ("samples", "predictions", "fid", "cells"):
-        folder = the(checkout, f"runs/{stage}/{path.parent.name.rpartition('-')[0]}-*").relative_to(checkout.folder)
-        assert f"{folder}: it was made with another build of the model {run}" in said
-    assert f"results/tiny/table1.json: table1: it was made with another build of the model {run}" in said
-    assert re.search(r"^results/tiny/table1 is made of runs that have faults: .+ and \d+ more\.$", said, re.MULTILINE)
+        folder = first_path(checkout, f"runs/{stage}/{path.parent.name.rpartition('-')[0]}-*").relative_to(
+            checkout.folder
+        )
+        assert f"{folder}: it was made with another build of the model {run}" in output
+    assert f"results/tiny/table1.json: table1: it was made with another build of the model {run}" in output
+    assert re.search(r"^results/tiny/table1 is made of runs that have faults: .+ and \d+ more\.$", output, re.MULTILINE)
 
 
 def test_targets_of_links_are_not_removed(checkout: Checkout, tmp_path: Path) -> None:
@@ -283,11 +285,11 @@ def test_targets_of_links_are_not_removed(checkout: Checkout, tmp_path: Path) ->
     precious.mkdir()
     (precious / "image.jpg").write_bytes(b"x")
     planned = records.specification("assets", "old")
-    left = checkout.folder / records.folder_of(planned)
-    write_record(left / "specification.json", planned)
-    (left / "images").symlink_to(precious)
+    run = checkout.folder / records.folder_of(planned)
+    write_record(run / "specification.json", planned)
+    (run / "images").symlink_to(precious)
     checkout.python("-m", "corelib", "clean", "--delete")
-    assert not left.exists()
+    assert not run.exists()
     assert (precious / "image.jpg").exists()
 
 
@@ -301,14 +303,14 @@ def test_nothing_is_removed_while_a_study_cannot_be_read(checkout: Checkout) -> 
     assert sorted(checkout.folder.glob("runs/*/*")) == before
 
 
-# All of them
+# All commands
 
 
 COMMANDS = ["preflight", "plan", "assets", "jobs", "why", "verify", "clean", "export", "products", "ship"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_says_what_it_is_for(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_a_description(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     listed = " ".join(capsys.readouterr().out.split())
@@ -320,13 +322,13 @@ def test_every_command_says_what_it_is_for(command: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("command", ["why", "plan", "products"])
-def test_a_reader_who_has_seen_enough_ends_a_command_quietly(command: str) -> None:
+def test_a_command_whose_output_is_no_longer_read_ends_quietly(command: str) -> None:
     shell = f"{sys.executable} -m corelib {command}; echo status $? >&2"
     done = subprocess.run(f"( {shell} ) | true", shell=True, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stderr == "status 141\n"
 
 
-def test_a_python_without_the_packages_is_told_which_has_them() -> None:
+def test_the_error_without_the_packages_names_the_right_python() -> None:
     done = subprocess.run(
         [sys.executable, "-S", "-m", "corelib", "plan"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )

@@ -23,40 +23,40 @@ Usage = namedtuple("Usage", "total used free")
 
 def findings(study: str, repository: Path = REPOSITORY) -> dict[str, list[str]]:
     """The findings by kind."""
-    said: dict[str, list[str]] = {"ok": [], "note": [], "FAULT": []}
+    reported: dict[str, list[str]] = {"ok": [], "note": [], "FAULT": []}
     for found in preflight(load_plan(study, REPOSITORY / "config"), repository):
-        said[found.kind].append(f"{found.subject}: {found.said}")
-    return said
+        reported[found.kind].append(f"{found.subject}: {found.said}")
+    return reported
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 def test_a_laptop_is_ready_for_the_miniature() -> None:
-    said = findings("mini")
-    assert said["FAULT"] == []
-    assert any(line.startswith("disk: results need about") for line in said["ok"])
-    assert "versions: all 14 numerical packages have their pinned versions" in said["ok"]
+    reported = findings("mini")
+    assert reported["FAULT"] == []
+    assert any(line.startswith("disk: results need about") for line in reported["ok"])
+    assert "versions: all 14 numerical packages have their pinned versions" in reported["ok"]
 
 
-def test_without_assets_every_one_that_is_missing_is_named() -> None:
+def test_every_missing_asset_is_named() -> None:
     missing = [line for line in findings("paper")["FAULT"] if "is missing" in line]
     assert len(missing) == 9
     assert all(line.startswith("assets: assets/") for line in missing)
 
 
 def test_the_command_for_assets_is_named_once_with_its_download_size() -> None:
-    said = findings("paper")
-    assert not any("make assets" in line for line in said["FAULT"])
-    (advice,) = [line for line in said["note"] if line.startswith("assets: ")]
+    reported = findings("paper")
+    assert not any("make assets" in line for line in reported["FAULT"])
+    (advice,) = [line for line in reported["note"] if line.startswith("assets: ")]
     assert re.fullmatch(
         r"assets: `make assets` locks the present assets, and downloads about 84 GB of missing ones "
         r"\(.+ are free there\)",
         advice,
     )
-    assert any(line.startswith("disk: results need about 7.5 GB, ") for line in said["ok"])
+    assert any(line.startswith("disk: results need about 7.5 GB, ") for line in reported["ok"])
 
 
 def test_the_users_own_copies_are_not_announced_as_downloads(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_the_users_own_copies_are_not_announced_as_downloads(tmp_path: Path) -> 
     (configuration / "studies/ours.yaml").write_text(
         "world: {assets: {images: /data/images, pipeline: /models/base}}\n"
     )
-    said = [str(found) for found in preflight(load_plan("ours", configuration), REPOSITORY)]
-    (advice,) = [line for line in said if "make assets" in line]
+    reported = [str(found) for found in preflight(load_plan("ours", configuration), REPOSITORY)]
+    (advice,) = [line for line in reported if "make assets" in line]
     assert "`make assets STUDY=ours` locks the present assets, and downloads about 2.5 GB of missing ones (" in advice
     assert advice.endswith(
         "; it does not download assets for which the study has its own path: /data/images, /models/base"
@@ -83,19 +83,19 @@ def test_a_folder_that_cannot_be_written_to_is_a_fault(monkeypatch: pytest.Monke
     assert len(findings("mini")["FAULT"]) == 3
 
 
-def test_other_versions_are_named_and_no_fault(tmp_path: Path) -> None:
+def test_other_package_versions_are_named_but_are_no_fault(tmp_path: Path) -> None:
     (tmp_path / "envs").mkdir()
     text = (REPOSITORY / "envs/requirements.txt").read_text()
-    here = importlib.metadata.version("diffusers")
+    installed = importlib.metadata.version("diffusers")
     shutil.copy(REPOSITORY / "envs/requirements-cuda12.txt", tmp_path / "envs")
-    (tmp_path / "envs/requirements.txt").write_text(text.replace(f"diffusers=={here}", "diffusers==0.1.0"))
-    (said,) = differing_versions(tmp_path)
-    assert said == f"diffusers is {here}, pinned is 0.1.0: results get addresses of their own"
-    assert findings("mini", tmp_path)["note"][0] == f"versions: {said}"
+    (tmp_path / "envs/requirements.txt").write_text(text.replace(f"diffusers=={installed}", "diffusers==0.1.0"))
+    (reported,) = differing_versions(tmp_path)
+    assert reported == f"diffusers is {installed}, pinned is 0.1.0: results get addresses of their own"
+    assert findings("mini", tmp_path)["note"][0] == f"versions: {reported}"
     assert pinned_versions(tmp_path)["diffusers"] == "0.1.0"
 
 
-def test_a_real_run_without_room_stops_before_its_first_job(tmp_path: Path) -> None:
+def test_a_real_run_without_disk_space_stops_before_its_first_job(tmp_path: Path) -> None:
     checkout = Checkout.at(tmp_path / "clone")
     checkout.edit("corelib/costs/workload.py", "\nBYTES_PER_FLOAT = 4\n", "\nBYTES_PER_FLOAT = 4_000_000_000\n")
     done = checkout.snakemake("--cores", "1", "results/tiny/table1.csv")
@@ -105,13 +105,13 @@ def test_a_real_run_without_room_stops_before_its_first_job(tmp_path: Path) -> N
     assert not list((checkout.folder / "runs").rglob("manifest.json"))
 
 
-def test_a_real_run_names_other_versions_and_goes_on(tmp_path: Path) -> None:
+def test_a_real_run_names_other_package_versions_and_continues(tmp_path: Path) -> None:
     checkout = Checkout.at(tmp_path / "clone")
-    here = importlib.metadata.version("diffusers")
-    checkout.edit("envs/requirements.txt", f"diffusers=={here}\n", "diffusers==0.1.0\n")
+    installed = importlib.metadata.version("diffusers")
+    checkout.edit("envs/requirements.txt", f"diffusers=={installed}\n", "diffusers==0.1.0\n")
     done = checkout.snakemake("--cores", "1", "results/tiny/table1.csv", "--until", "render_images")
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count(f"diffusers is {here}, pinned is 0.1.0") == 1
+    assert done.stdout.count(f"diffusers is {installed}, pinned is 0.1.0") == 1
 
 
 def test_the_command_ends_with_the_number_of_faults(tmp_path: Path) -> None:

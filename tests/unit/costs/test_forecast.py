@@ -28,21 +28,21 @@ CONFIGURATION = REPOSITORY / "config"
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory in which nothing is built."""
     monkeypatch.chdir(tmp_path)
 
 
-def of(*targets: str) -> Forecast:
+def forecast_for(*targets: str) -> Forecast:
     return forecast_of(targets, CONFIGURATION)[0]
 
 
 # The paper's work, with nothing built
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_all_tables_of_the_paper_take_the_steps_and_images_that_follow_from_it() -> None:
-    found = of(*(f"results/table{number}.csv" for number in range(1, 5)))
+@pytest.mark.usefixtures("empty_folder")
+def test_all_tables_take_the_steps_and_images_that_follow_from_the_paper() -> None:
+    found = forecast_for(*(f"results/table{number}.csv" for number in range(1, 5)))
     assert (found.work.steps, found.work.images) == (382_250, 14_220)
     assert FLOP_COSTS.of(found.work) == pytest.approx(9.07e18, rel=0.01)
     hours = FLOP_COSTS.of(found.work) / GPUS[0].peak / 3600
@@ -50,38 +50,38 @@ def test_all_tables_of_the_paper_take_the_steps_and_images_that_follow_from_it()
     assert hours / GPUS[0].share == pytest.approx(21, abs=0.5)
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_figures_and_gate_cost_nothing_more() -> None:
-    tables, everything = of(*(f"results/table{number}.csv" for number in range(1, 5))), of("all")
+@pytest.mark.usefixtures("empty_folder")
+def test_figures_and_gate_add_no_cost() -> None:
+    tables, everything = forecast_for(*(f"results/table{number}.csv" for number in range(1, 5))), forecast_for("all")
     assert everything.work == tables.work
     assert len(everything.runs) == len(tables.runs) + 3
 
 
-@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.usefixtures("empty_folder")
 def test_tables_share_runs() -> None:
-    apart = sum(of(f"results/table{number}.csv").work.steps for number in range(1, 5))
+    apart = sum(forecast_for(f"results/table{number}.csv").work.steps for number in range(1, 5))
     default, core_on_forget06 = 37_500, 2_250  # rows of Table 4 and Table 3 that Table 1 has too
     assert apart == 382_250 + default + core_on_forget06
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_the_steps_of_one_table_are_those_counted_by_hand() -> None:
+@pytest.mark.usefixtures("empty_folder")
+def test_the_steps_of_one_table_equal_a_count_by_hand() -> None:
     """Table 3: 6 styles x 20 objects x 3 images, batches of four, 25 epochs; four rows."""
-    assert of("results/table3.csv").work.steps == 4 * 25 * 6 * 20 * 3 // 4
+    assert forecast_for("results/table3.csv").work.steps == 4 * 25 * 6 * 20 * 3 // 4
 
 
-@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.usefixtures("empty_folder")
 def test_core_step_and_guided_image_cost_what_the_paper_implies() -> None:
-    trained = [item for item in of("results/table3.csv").items.values() if item.run.stage == "unlearning"]
+    trained = [item for item in forecast_for("results/table3.csv").items.values() if item.run.stage == "unlearning"]
     core = next(item for item in trained if item.run.slug.startswith("core-forget06"))
     assert FLOP_COSTS.of(core.work) / core.work.steps == pytest.approx(20.0e12, rel=0.01)
     image = Workload(forward_passes=2 * 100, decodes=1)
     assert FLOP_COSTS.of(image) == pytest.approx(163e12, rel=0.01)
 
 
-@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.usefixtures("empty_folder")
 def test_the_longest_chain_goes_from_the_assets_through_the_gate_to_the_table() -> None:
-    _, chain = of("all").longest_chain(FLOP_COSTS)
+    _, chain = forecast_for("all").longest_chain(FLOP_COSTS)
     stages = [run.stage for run in chain]
     assert stages[0] == "assets" and stages[-1] == "tables"
     assert stages.index("gate") < stages.index("unlearning")
@@ -89,54 +89,56 @@ def test_the_longest_chain_goes_from_the_assets_through_the_gate_to_the_table() 
         assert before in (*after.inputs.values(), *after.after.values())
 
 
-# Against Snakemake
+# Comparison with Snakemake
 
 
 @pytest.mark.parametrize("study", study_names(CONFIGURATION))
-def test_the_jobs_are_those_of_a_dry_run(study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_jobs_equal_those_of_a_dry_run(study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout = Checkout.at(tmp_path / "clone")
     targets = targets_of(study, load_study(study, CONFIGURATION))
     planned = checkout.planned(*targets)
     monkeypatch.chdir(checkout.folder)
-    assert dict(of(*targets).jobs) == planned
+    assert dict(forecast_for(*targets).jobs) == planned
 
 
 def test_complete_runs_are_not_counted(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkout.folder)
-    assert of(*TINY).items == {}
+    assert forecast_for(*TINY).items == {}
     assert as_text(*forecast_of(TINY, CONFIGURATION)).startswith("Nothing to do")
 
-    everything = of(*TINY).runs.values()
+    everything = forecast_for(*TINY).runs.values()
     core = next(run for run in everything if run.stage == "samples" and run.slug.startswith("core-forget02"))
     delta = core.inputs["delta"]
     shutil.rmtree(delta.folder)
-    assert dict(of(*TINY).jobs) == checkout.planned(*TINY), "a run that something complete was made from"
+    assert dict(forecast_for(*TINY).jobs) == checkout.planned(*TINY), "complete runs do not need their missing inputs"
 
     for run in everything:
         if core.name in run.with_all_inputs():
             shutil.rmtree(run.folder, ignore_errors=True)
     checkout.folder.joinpath("results/tiny/table1.csv").unlink()
-    jobs = of(*TINY).jobs
+    jobs = forecast_for(*TINY).jobs
     assert dict(jobs) == checkout.planned(*TINY)
     assert jobs["unlearn"] == 1 and jobs["tabulate"] == 1
-    assert of(*TINY).work.steps == delta.settings.length.steps  # type: ignore[attr-defined]
-    assert of(*TINY).work.images == len(core.settings.grid)  # type: ignore[attr-defined]
+    assert forecast_for(*TINY).work.steps == delta.settings.length.steps  # type: ignore[attr-defined]
+    assert forecast_for(*TINY).work.images == len(core.settings.grid)  # type: ignore[attr-defined]
 
 
 def test_sampled_batches_are_subtracted_from_their_shard(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkout.folder)
-    core = next(run for run in of(*TINY).runs.values() if run.stage == "samples" and run.slug.startswith("core"))
-    for run in of(*TINY).runs.values():
+    core = next(
+        run for run in forecast_for(*TINY).runs.values() if run.stage == "samples" and run.slug.startswith("core")
+    )
+    for run in forecast_for(*TINY).runs.values():
         if core.name in run.with_all_inputs():
             run.manifest.unlink(missing_ok=True)
     (checkout.folder / "results/tiny/table1.json").unlink()
     shards = sorted((core.folder / "shards").glob("*-of-*[0-9].json"))
     shards[0].unlink()
-    assert of(*TINY).jobs["sample_shard"] == 1
-    assert of(*TINY).work.images == 0, "its images are all there"
+    assert forecast_for(*TINY).jobs["sample_shard"] == 1
+    assert forecast_for(*TINY).work.images == 0, "all its images exist"
     (core.folder / "batches/00000.json").unlink()
-    assert of(*TINY).work.images == core.settings.sampling.batch  # type: ignore[attr-defined]
-    assert dict(of(*TINY).jobs) == checkout.planned(*TINY)
+    assert forecast_for(*TINY).work.images == core.settings.sampling.batch  # type: ignore[attr-defined]
+    assert dict(forecast_for(*TINY).jobs) == checkout.planned(*TINY)
 
 
 # The command
@@ -152,7 +154,7 @@ def test_sampled_batches_are_subtracted_from_their_shard(checkout: Checkout, mon
         (["results/table1.csv", "results/mini/table1.csv"], "of two worlds, expected targets of one world"),
     ],
 )
-def test_a_wrong_target_is_one_sentence(targets: list[str], expected: str, tmp_path: Path) -> None:
+def test_a_wrong_target_is_reported_in_one_sentence(targets: list[str], expected: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "corelib", "plan", *targets]
     environment = {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -161,12 +163,12 @@ def test_a_wrong_target_is_one_sentence(targets: list[str], expected: str, tmp_p
     assert expected in done.stderr
 
 
-@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.usefixtures("empty_folder")
 def test_the_text_names_hours_disk_and_chain() -> None:
-    said = as_text(*forecast_of(["results/table1.csv"], CONFIGURATION))
-    assert "EFLOP" in said and "A100" in said and "H100" in said and "longest chain" in said
-    said = as_text(*forecast_of(["results/mini/table1.csv"], CONFIGURATION))
-    assert "minutes of one CPU core" in said and "EFLOP" not in said
+    text = as_text(*forecast_of(["results/table1.csv"], CONFIGURATION))
+    assert "EFLOP" in text and "A100" in text and "H100" in text and "longest chain" in text
+    text = as_text(*forecast_of(["results/mini/table1.csv"], CONFIGURATION))
+    assert "minutes of one CPU core" in text and "EFLOP" not in text
 
 
 # The costs themselves
@@ -178,7 +180,7 @@ def flop_of(function: object) -> float:
     return float(counter.get_total_flops())
 
 
-def test_the_costs_are_those_of_the_networks_counted_operation_by_operation() -> None:
+def test_the_costs_equal_those_of_the_networks_counted_operation_by_operation() -> None:
     with torch.device("meta"):
         unet, autoencoder = build_unet(FULL).requires_grad_(False), build_autoencoder(FULL).requires_grad_(False)
         noisy, step, prompt = torch.zeros(1, 4, 64, 64), torch.zeros(1, dtype=torch.long), torch.zeros(1, 77, 768)

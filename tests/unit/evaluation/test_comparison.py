@@ -44,7 +44,7 @@ def test_the_probability_of_a_false_difference_is_the_sum_over_all_pairs_of_coun
 @pytest.mark.parametrize(
     ("n", "o", "share"), [(30, 30, 0.5), (30, 30, 0.9), (60, 60, 0.85), (150, 150, 0.3), (60, 120, 0.7)]
 )
-def test_the_probability_of_a_false_difference_is_that_of_a_simulation(n, o, share):
+def test_the_probability_of_a_false_difference_equals_that_of_a_simulation(n, o, share):
     draws = np.random.default_rng(0)
     num_draws = 200_000
     pairs, times = np.unique(
@@ -80,7 +80,7 @@ def test_the_tail_is_the_sum_over_all_outcomes_of_independent_cells(chances, dat
     assert poisson_binomial_tail(chances, min_count) == pytest.approx(expected, abs=1e-12)
 
 
-def test_false_differences_are_expected_at_the_accuracy_that_both_counts_have_together():
+def test_the_expected_number_of_false_differences_uses_pooled_accuracies():
     pairs = [(Count(29, 30), Count(30, 30)), (Count(140, 150), Count(99, 150))]
     differences = count_differences(pairs, 0.05)
     each = [rejection_probability(30, 30, 59 / 60, 0.05), rejection_probability(150, 150, 239 / 300, 0.05)]

@@ -1,4 +1,4 @@
-"""The benchmark's own FID features, against a second implementation of its evaluator; and faulty files."""
+"""The benchmark's own FID features, compared with a second implementation of its evaluator; and faulty files."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.mark.parametrize("size", list(OPENCV))
 def test_pixels_equal_those_of_opencv(size: str) -> None:
-    """The listing has OpenCV's own results, and how they were made."""
+    """The listing contains OpenCV's results, and describes how they were computed."""
     image = Image.fromarray(noise(*map(int, size.split("x"))))
     expected = OPENCV[size]
     levels = resize_uint8(np.asarray(image), 512)
@@ -94,7 +94,7 @@ def test_pixels_equal_those_of_opencv(size: str) -> None:
     ours = benchmark_resize(image).permute(1, 2, 0).contiguous().numpy()
     assert ours.shape == (299, 299, 3) and ours.dtype == np.float32
     assert hashlib.sha256(ours.tobytes()).hexdigest() == expected["floats"]
-    # Intel's library places the sampling points in another precision, and each of its versions in its own.
+    # Intel's library computes the sampling points with another precision, which differs between its versions.
     assert np.abs(ours[::61, ::61, 1].ravel() - np.array(expected["ipp"])).max() < 3e-5
 
 
@@ -103,11 +103,11 @@ def test_halves_are_rounded_up_where_four_pixels_become_one() -> None:
     assert resize_uint8(pixels, 1).tolist() == [[[1, 1, 1]]]
 
 
-def test_an_image_that_has_the_size_is_unchanged() -> None:
+def test_an_image_of_the_target_size_is_unchanged() -> None:
     assert np.array_equal(resize_uint8(noise(512, 512), 512), noise(512, 512))
 
 
-def test_features_are_those_of_the_evaluator(world: Manifest, pictures: list[Path], tmp_path: Path) -> None:
+def test_features_equal_those_of_the_evaluator(world: Manifest, pictures: list[Path], tmp_path: Path) -> None:
     ours = extract_features(pictures, BENCHMARK, StageContext(tmp_path, "digest", {"inception": world}))
     pixels = torch.stack([pixels_of_opencv(Image.open(path)) for path in pictures])
     theirs = PartialInception(world.folder / "inception_v3_google.pth")(pixels)
@@ -139,7 +139,7 @@ def test_the_batch_size_changes_features_only_by_rounding(
 
 
 class Resizing(torch.nn.Module):
-    """Like the network of legacy TensorFlow: takes images of any size, and returns 2,048 features of each."""
+    """A module like the legacy TensorFlow network: it takes images of any size, and returns 2,048 features of each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ def test_legacy_features_of_images_of_any_size_equal_those_of_clean_fid_for_each
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other weights", "a pickle that would run code"])
-def test_a_file_without_the_weights_is_an_error_of_one_sentence(damage: str, world: Manifest, tmp_path: Path) -> None:
+def test_a_file_without_the_weights_is_reported_in_one_sentence(damage: str, world: Manifest, tmp_path: Path) -> None:
     path, original = tmp_path / "inception_v3_google.pth", world.folder / "inception_v3_google.pth"
     if damage == "truncated":
         path.write_bytes(original.read_bytes()[:100_000])

@@ -1,4 +1,4 @@
-"""The Frechet distance, against that of clean-fid and against one computed from eigenvalues."""
+"""The Frechet distance, compared with clean-fid and with a computation from eigenvalues."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def distance_by_eigenvalues(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(("sampled", "real", "dimensions"), [(200, 300, 16), (90, 400, 48), (500, 120, 64)])
-def test_the_distance_is_that_of_clean_fid_if_both_covariances_are_regular(sampled, real, dimensions):
+def test_the_distance_equals_that_of_clean_fid_if_both_covariances_are_regular(sampled, real, dimensions):
     first, second = features(sampled, dimensions, 1), features(real, dimensions, 2, shift=0.3)
     (mean_1, cov_1), (mean_2, cov_2) = statistics(first), statistics(second)
     theirs = cleanfid.frechet_distance(mean_1, cov_1, mean_2, cov_2)
@@ -51,7 +51,9 @@ def test_the_distance_is_that_of_clean_fid_if_both_covariances_are_regular(sampl
     dimensions=st.integers(min_value=2, max_value=60),
     seed=seeds,
 )
-def test_the_distance_is_that_of_the_eigenvalues_also_with_fewer_images_than_features(sampled, real, dimensions, seed):
+def test_the_distance_equals_that_from_eigenvalues_even_with_fewer_images_than_features(
+    sampled, real, dimensions, seed
+):
     first, second = features(sampled, dimensions, seed), features(real, dimensions, seed + 1, shift=1.0)
     distance = frechet_distance(first, second)
     assert np.isfinite(distance)
@@ -64,19 +66,19 @@ def test_the_distance_of_few_images_with_many_features_is_finite_and_right():
     assert frechet_distance(first, second) == pytest.approx(distance_by_eigenvalues(first, second), rel=1e-6)
 
 
-def test_the_distance_of_one_dimensional_gaussians_is_the_textbook_formula():
+def test_the_distance_of_one_dimensional_gaussians_follows_the_textbook_formula():
     first, second = features(50, 1, 5), features(80, 1, 6, shift=2.0)
     expected = (first.mean() - second.mean()) ** 2 + (first.std() - second.std()) ** 2
     assert frechet_distance(first, second) == pytest.approx(float(expected), rel=1e-9)
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(2, 5), (10, 40), (200, 20)])
-def test_a_set_has_no_distance_from_itself(count, dimensions):
+def test_the_distance_of_a_set_from_itself_is_zero(count, dimensions):
     values = features(count, dimensions, 7)
     assert frechet_distance(values, values.clone()) == pytest.approx(0.0, abs=1e-10)
 
 
-def test_a_shift_alone_is_its_squared_length():
+def test_the_distance_of_a_shifted_set_is_the_squared_length_of_the_shift():
     values = features(100, 12, 8)
     shift = torch.linspace(-1, 1, 12, dtype=torch.float64)
     assert frechet_distance(values, values + shift) == pytest.approx(float(shift.square().sum()), rel=1e-9)
@@ -98,7 +100,7 @@ def test_the_order_of_the_images_does_not_matter(order, dimensions):
 
 
 @pytest.mark.parametrize(("sampled", "real"), [(1, 5), (5, 1), (0, 5)])
-def test_fewer_than_two_images_have_no_distance(sampled, real):
+def test_the_distance_of_fewer_than_two_images_is_an_error(sampled, real):
     expected = f"FID of {sampled} sampled and {real} real images, expected at least two of each"
     with pytest.raises(AssetError, match=expected):
         frechet_distance(features(sampled, 4, 13), features(real, 4, 14))

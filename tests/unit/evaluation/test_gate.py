@@ -46,7 +46,9 @@ def plan_with(gate: str | None) -> Plan:
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.data())
-def test_the_probability_is_that_of_all_tables_no_more_likely(n: int, m: int, data: st.DataObject) -> None:
+def test_the_p_value_is_the_probability_of_all_tables_that_are_at_most_as_likely(
+    n: int, m: int, data: st.DataObject
+) -> None:
     k, j = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
     weights = [comb(n, first) * comb(m, k + j - first) for first in range(max(0, k + j - m), min(n, k + j) + 1)]
     observed = comb(n, k) * comb(m, j)

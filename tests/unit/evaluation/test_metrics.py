@@ -93,7 +93,7 @@ def counted_naively(rows: pd.DataFrame, cells: CellsStage) -> dict[str, Count]:
     [line for line in published() if line["metric"] in ACCURACIES],
     ids=lambda line: f"{line['table']}-{line['task']}-{line['row']}-{line['metric']}",
 )
-def test_every_published_accuracy_is_its_k_of_n_rounded_to_two_decimals(line):
+def test_every_published_accuracy_is_its_fraction_k_of_n_rounded_to_two_decimals(line):
     assert Count(int(line["k"]), int(line["n"])).percent == Decimal(line["value"])
 
 
@@ -109,13 +109,13 @@ def test_every_published_total_is_the_sum_of_four_rounded_values():
         assert total(values) == Decimal(metrics["Total"]["value"]), name
 
 
-def test_the_published_counts_are_of_the_grids_that_the_protocol_names():
+def test_the_published_counts_belong_to_the_grids_of_the_protocol():
     expected = {
         ("table1", "Forget01"): {(30, 150, 180)},
         ("table1", "Forget06"): {(60, 60, 120)},
         ("table1", "Forget25"): {(500, 520, 1020)},
         ("table2", "Forget06-unseen"): {(60, 60, 120)},
-        ("table3", "Forget06"): {(60, 60, 120), (60, 60, 240)},  # 97.08 is no k of 120
+        ("table3", "Forget06"): {(60, 60, 120), (60, 60, 240)},  # 97.08 % is not a fraction of 120
         ("table4", "Forget25"): {(500, 520, 1020)},
     }
     sizes = defaultdict(dict)
@@ -165,7 +165,7 @@ def test_the_interval_is_within_0_and_100_and_contains_the_share(k, n):
     low=st.floats(min_value=0.5, max_value=0.9),
     more=st.floats(min_value=0.01, max_value=0.09),
 )
-def test_more_confidence_is_a_wider_interval(k, low, more):
+def test_more_confidence_widens_the_interval(k, low, more):
     narrow, wide = Count(k, 60).interval(low), Count(k, 60).interval(low + more)
     assert wide[0] <= narrow[0] + 1e-12
     assert narrow[1] <= wide[1] + 1e-12
@@ -177,7 +177,7 @@ def test_more_confidence_is_a_wider_interval(k, low, more):
     original=st.floats(min_value=0.01, max_value=1000),
     unlearned=st.floats(min_value=0.01, max_value=1000),
 )
-def test_sfid_is_equation_7(original, unlearned):
+def test_sfid_follows_equation_7(original, unlearned):
     expected = min(100 * original / unlearned, 100)
     assert scaled_fid(original, unlearned) == pytest.approx(expected, rel=1e-12)
 
@@ -200,7 +200,7 @@ def test_the_total_is_an_exact_sum_of_hundredths(values):
 
 @settings(max_examples=60, deadline=None)
 @given(draw=seeds_of_draws, data=st.data())
-def test_counts_are_those_of_a_loop_over_the_images(draw, data):
+def test_counts_equal_those_of_a_loop_over_the_images(draw, data):
     styles = data.draw(st.permutations(STYLES))
     cut = data.draw(st.integers(min_value=1, max_value=len(STYLES) - 1))
     cells = CellsStage(
@@ -233,7 +233,7 @@ def test_perfect_predictions_keep_everything_and_forget_nothing():
     assert count_metrics(rows, GRID) == {"UA": Count(0, 8), "IRA": Count(8, 8), "CRA": Count(16, 16)}
 
 
-def test_unlearning_accuracy_rises_only_with_forget_images_that_are_seen_in_another_style():
+def test_unlearning_accuracy_rises_only_with_forget_images_that_are_classified_as_another_style():
     rows = predictions()
     rows["predicted_style"], rows["predicted_object"] = rows["style"], rows["object"]
     rows.loc[(rows["style"] == "Monet") & (rows["object"] == "Bears"), "predicted_style"] = "Rust"
@@ -257,7 +257,7 @@ def manifest(folder: Path, files: list[str], facts: dict[str, object]) -> Manife
     return records.manifest(folder, {name: sha256_of_path(folder / name) for name in files}, facts, "test")
 
 
-def work_with(rows: pd.DataFrame, folder: Path, diverged_at: int | None = None) -> StageContext:
+def context_with(rows: pd.DataFrame, folder: Path, diverged_at: int | None = None) -> StageContext:
     folder.mkdir()
     rows.to_parquet(folder / PREDICTIONS)
     inputs = {
@@ -271,7 +271,7 @@ def work_with(rows: pd.DataFrame, folder: Path, diverged_at: int | None = None) 
 
 def test_cells_hold_counts_both_distances_flagged_images_and_divergence(tmp_path):
     rows = predictions(3)
-    work = work_with(rows, tmp_path / "run", diverged_at=17)
+    work = context_with(rows, tmp_path / "run", diverged_at=17)
     outcome = count_cells(GRID, work)
     cells = read_json(work.folder / CELLS)
     assert outcome.files == [CELLS]
@@ -284,7 +284,7 @@ def test_cells_hold_counts_both_distances_flagged_images_and_divergence(tmp_path
     }
 
 
-def test_flagged_images_are_counted_on_the_tasks_own_grid_alone(tmp_path):
+def test_only_flagged_images_of_the_tasks_own_grid_are_counted(tmp_path):
     rows = predictions(3)
     on_grid = (
         rows["style"].isin([*GRID.forget, *GRID.retain])
@@ -292,5 +292,5 @@ def test_flagged_images_are_counted_on_the_tasks_own_grid_alone(tmp_path):
         & rows["seed"].isin(GRID.seeds)
     )
     rows["flagged"] = True
-    outcome = count_cells(GRID, work_with(rows, tmp_path / "run"))
+    outcome = count_cells(GRID, context_with(rows, tmp_path / "run"))
     assert outcome.facts["flagged"] == on_grid.sum() == 16

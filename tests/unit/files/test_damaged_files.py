@@ -1,4 +1,4 @@
-"""Every reader, fuzzed by edits of a valid file: it reads the original content, or raises one sentence."""
+"""Every reader, fuzzed by edits of a valid file: it reads the file, or raises an error of one sentence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from support import records
 from support.checkout import REPOSITORY
-from support.timing import in_time
+from support.timing import time_limit
 
 from corelib.data.embeddings import EmbeddingCache
 from corelib.data.latents import LatentCache
@@ -55,7 +55,7 @@ from corelib.worlds.unlearn_canvas.download import load_sources
 from corelib.worlds.unlearn_canvas.image_index import SEPARATE_FILE, ImageIndex, ImageLocation, read_index, write_index
 from corelib.worlds.unlearn_canvas.index_building import RequiredImages, image_fault, index_images
 
-MOST_GROWTH = 500 * 1024  # KiB
+MAX_GROWTH = 500 * 1024  # KiB
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Reader:
     name: str
 
 
-def vouched(*paths: Path, **facts: Any) -> Manifest:
-    """Change files and manifest alike, as an attacker would."""
+def manifest_of(*paths: Path, **facts: Any) -> Manifest:
+    """A manifest of the files in their present state, as an attacker would write it."""
     return records.manifest(paths[0].parent, {path.name: sha256_of_path(path) for path in paths}, facts)
 
 
@@ -97,7 +97,7 @@ def write_latents(path: Path) -> None:
 
 def read_latents(path: Path) -> Any:
     return LatentCache(
-        vouched(path, path.with_name("images.json"), styles=["A"], objects=["B"], images=[1, 2], scaling_factor=1)
+        manifest_of(path, path.with_name("images.json"), styles=["A"], objects=["B"], images=[1, 2], scaling_factor=1)
     )
 
 
@@ -107,7 +107,7 @@ def write_embeddings(path: Path) -> None:
 
 
 def read_embeddings(path: Path) -> Any:
-    return EmbeddingCache(vouched(path, path.with_name("prompts.json"))).of(["a"])
+    return EmbeddingCache(manifest_of(path, path.with_name("prompts.json"))).of(["a"])
 
 
 def write_predictions(path: Path) -> None:
@@ -167,14 +167,14 @@ def saved(content: Any, is_new: bool = True) -> Callable[[Path], None]:
 
 
 def read_a_checkpoint(path: Path) -> Any:
-    """Which is not an error when it is damaged: the run starts from the beginning."""
+    """Read a checkpoint. A damaged one is no error, because the run then starts from the beginning."""
     state = Checkpoint(path, "me", 60.0).load()
     if state is not None and "step" in state:
         assert (state["step"], state["x"].tolist()) == (7, [1.0, 2.0])
 
 
 def masks(path: Path) -> Any:
-    return load_masks(vouched(path), {"a": torch.nn.Parameter(torch.zeros(3))})
+    return load_masks(manifest_of(path), {"a": torch.nn.Parameter(torch.zeros(3))})
 
 
 def copied(name: str) -> Callable[[Path], None]:
@@ -217,7 +217,7 @@ READERS: dict[str, Reader] = {
         ArtefactError,
         "00000.json",
     ),
-    # its renewal would notice that the damaged file is not its own, and end the tests
+    # a renewal would notice the damage, and end the tests
     "lease": Reader(lambda path: Lease(path, renewal=1e6).take(0), read_owner, ArtefactError, "manifest.lease"),
     "lock of assets": Reader(
         lambda path: write_lock(path.parent, LOCK), lambda path: read_lock(path.parent), AssetError, "assets.lock.json"
@@ -254,7 +254,7 @@ READERS: dict[str, Reader] = {
         lambda path: save_file({"a": torch.zeros(3)}, path), read_safetensors, ArtefactError, "x.safetensors"
     ),
     "predictions": Reader(
-        write_predictions, lambda path: read_predictions(vouched(path)), ArtefactError, "predictions.parquet"
+        write_predictions, lambda path: read_predictions(manifest_of(path)), ArtefactError, "predictions.parquet"
     ),
     "index of images": Reader(lambda path: write_index(path, INDEX), read_index, ArtefactError, "images.parquet"),
     "images of the Hub": Reader(write_images, read_images, AssetError, "x.parquet"),
@@ -286,7 +286,7 @@ edits = st.one_of(
 )
 
 
-def edited(content: bytes, made: list[tuple[str, float, bytes]]) -> bytes:
+def apply_edits(content: bytes, made: list[tuple[str, float, bytes]]) -> bytes:
     for kind, where, new in made:
         place = round(where * len(content))
         if kind == "cut":
@@ -307,25 +307,25 @@ def edited(content: bytes, made: list[tuple[str, float, bytes]]) -> bytes:
 def check(reader: Reader, path: Path, made: list[tuple[str, float, bytes]]) -> None:
     content = path.read_bytes()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    said = ""
+    message = ""
     logging.disable()
     try:
-        path.write_bytes(edited(content, made))
-        with in_time():
+        path.write_bytes(apply_edits(content, made))
+        with time_limit():
             reader.read(path)
     except reader.error as error:
-        said = str(error)
+        message = str(error)
     finally:
         logging.disable(logging.NOTSET)
         path.write_bytes(content)
-    assert "\n" not in said
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_GROWTH
+    assert "\n" not in message
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_GROWTH
 
 
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(made=st.lists(edits, min_size=1, max_size=3))
-def test_a_damaged_file_is_one_sentence(
+def test_a_damaged_file_is_reported_in_one_sentence(
     valid: dict[str, Path], name: str, made: list[tuple[str, float, bytes]]
 ) -> None:
     check(READERS[name], valid[name], made)
@@ -335,7 +335,7 @@ def test_a_damaged_file_is_one_sentence(
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(made=st.lists(edits, min_size=1, max_size=5))
-def test_a_file_damaged_in_hundreds_of_ways_is_one_sentence(
+def test_hundreds_of_damaged_files_are_reported_in_one_sentence_each(
     valid: dict[str, Path], name: str, made: list[tuple[str, float, bytes]]
 ) -> None:
     check(READERS[name], valid[name], made)
@@ -348,8 +348,8 @@ def test_files_of_a_manifest_are_unchanged_or_refused(
 ) -> None:
     path = tmp_path_factory.mktemp("vouched") / "file"
     path.write_bytes(content := bytes(range(100)))
-    manifest = vouched(path)
-    path.write_bytes(edited(content, made))
+    manifest = manifest_of(path)
+    path.write_bytes(apply_edits(content, made))
     try:
         manifest.file("file")
         unchanged = True
@@ -371,7 +371,7 @@ DOCUMENTS = [
 @pytest.mark.parametrize("name", DOCUMENTS)
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_a_document_with_another_value_somewhere_is_one_sentence(
+def test_a_document_with_a_changed_value_is_reported_in_one_sentence(
     valid: dict[str, Path], name: str, data: st.DataObject
 ) -> None:
     document = json.loads(valid[name].read_text())
@@ -387,6 +387,6 @@ headers = st.dictionaries(st.sampled_from(["delta", "x"]), st.text(max_size=30) 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(header=headers | st.none())
-def test_a_delta_with_another_header_is_one_sentence(header: dict[str, str] | None) -> None:
+def test_a_delta_with_another_header_is_reported_in_one_sentence(header: dict[str, str] | None) -> None:
     with pytest.raises(ArtefactError, match="not a delta"):
         _read_header(Path("x"), header)

@@ -24,7 +24,7 @@ from PIL import Image, PngImagePlugin
 from support import records
 from support.checkout import REPOSITORY
 from support.small_world import FP32, finish, make_classifier, make_images, make_pipeline
-from support.timing import in_time
+from support.timing import time_limit
 
 from corelib.errors import ArtefactError, AssetError, ConfigurationError, UserError
 from corelib.files.hashing import sha256_of_path
@@ -70,7 +70,7 @@ OUTWARD = [
 
 
 @pytest.mark.parametrize("name", OUTWARD, ids=lambda name: repr(name)[:20])
-def test_no_name_in_a_file_leads_out_of_a_folder(tmp_path: Path, name: object) -> None:
+def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: object) -> None:
     with pytest.raises(ArtefactError, match=r"leads out of its folder") as caught:
         path_inside(tmp_path / "run", name)
     assert "\n" not in str(caught.value)
@@ -173,7 +173,7 @@ def record(run: Path, images: dict[str, str]) -> Path:
 
 
 @pytest.mark.parametrize("grid", [[["Amber", "Cats"]], [1], "abc", [["Amber", "Cats", "x"]], None])
-def test_a_grid_of_another_form_is_one_sentence(tmp_path: Path, grid: object) -> None:
+def test_a_grid_of_another_form_is_reported_in_one_sentence(tmp_path: Path, grid: object) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(ArtefactError, match="its grid is not a list"):
         image_paths(manifest(tmp_path, {"images": sha256_of_path(tmp_path / "images")}, {"grid": grid}))
@@ -182,7 +182,7 @@ def test_a_grid_of_another_form_is_one_sentence(tmp_path: Path, grid: object) ->
 @pytest.mark.parametrize(
     "name", ["../../etc/x-0123456789ab", "a/../b", "/etc", "a", 3, "a/b-0123456789ab/c", "A/b-0123456789ab"]
 )
-def test_a_specification_names_runs_and_no_other_folders(tmp_path: Path, name: object) -> None:
+def test_a_specification_can_only_name_runs(tmp_path: Path, name: object) -> None:
     path = tmp_path / "specification.json"
     whole = records.specification("x", "x", {"a": "x/y-0123456789ab"})
     write_record(path, whole)
@@ -194,11 +194,11 @@ def test_a_specification_names_runs_and_no_other_folders(tmp_path: Path, name: o
             read_specification(path)
 
 
-def test_a_run_builds_on_what_its_digest_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_builds_only_on_runs_with_the_planned_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs/x/y-0123456789ab"
     run.mkdir(parents=True)
-    manifest(run, {})  # of the digest x
+    manifest(run, {})  # with the digest x
     builds_on = {"a": "x/y-0123456789ab"}
     assert read_inputs(records.specification(builds_on=builds_on, inputs={"a": "x"}))["a"].digest == "x"
     with pytest.raises(ArtefactError, match="it is the manifest of the run x, expected other as a"):
@@ -233,7 +233,7 @@ def test_nothing_is_downloaded_outside_the_working_directory(tmp_path: Path, pla
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd"])
-def test_a_shipped_world_is_copied_from_its_folder_alone(tmp_path: Path, name: str) -> None:
+def test_a_shipped_world_is_copied_only_from_its_folder(tmp_path: Path, name: str) -> None:
     settings = PretrainedStage(files={name: "0" * 64}, facts={})
     with pytest.raises(ArtefactError, match="leads out of"):
         adopt_pretrained(settings, StageContext(folder=tmp_path, digest="x", inputs={}))
@@ -272,7 +272,7 @@ def test_a_classifiers_facts_load_nothing_but_its_weights(tmp_path: Path, change
 
 
 @pytest.mark.parametrize("lacking", ["stage", "digest", "files", "facts", "trained", "inputs"])
-def test_a_manifest_without_a_part_is_one_sentence(tmp_path: Path, lacking: str) -> None:
+def test_a_manifest_without_a_part_is_reported_in_one_sentence(tmp_path: Path, lacking: str) -> None:
     whole = {"stage": "x", "digest": "x", "files": {}, "facts": {"a": {"b": 1}}, "trained": {}, "inputs": {}}
     write_json(tmp_path / "manifest.json", sealed(whole))
     facts = read_manifest(tmp_path / "manifest.json").facts
@@ -292,10 +292,10 @@ class Calls:
     """Pickled as a call of a function or class."""
 
     def __init__(self, called: Any, *arguments: Any) -> None:
-        self.said = called, arguments
+        self.call = called, arguments
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self.said
+        return self.call
 
 
 class Keeps:
@@ -342,7 +342,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["archive", "old format"])
 @pytest.mark.parametrize(("content", "expected"), REFUSED.values(), ids=REFUSED)
-def test_a_pickle_that_claims_more_than_it_has_is_not_loaded(
+def test_a_pickle_that_claims_more_than_it_contains_is_not_loaded(
     tmp_path: Path, content: Any, expected: str, is_new: bool
 ) -> None:
     path = tmp_path / "file.pth"
@@ -352,26 +352,26 @@ def test_a_pickle_that_claims_more_than_it_has_is_not_loaded(
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["archive", "old format"])
-def test_what_training_saves_is_loaded_as_it_was(tmp_path: Path, is_new: bool) -> None:
+def test_objects_that_training_saves_are_loaded_unchanged(tmp_path: Path, is_new: bool) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.ones(2, 3)).sum().backward()
     optimizer.step()
-    said = {
+    content = {
         "owner": "x", "step": 2**40, "loss": 0.5, "none": None, "bytes": b"\x00\xff", "huge": 2**200,
         "list": [1, (2, "x")], "set": {1, 2}, "dtype": torch.float16, "parameter": model[0].weight,
         "model": model.state_dict(), "optimizer": optimizer.state_dict(), "view": torch.arange(6.0)[2:4],
         "transposed": torch.arange(6.0).reshape(2, 3).T, "scalar": torch.tensor(3), "empty": torch.zeros(0, 5),
         "half": torch.ones(3, dtype=torch.bfloat16),
     }  # fmt: skip
-    torch.save(said, tmp_path / "file.pt", _use_new_zipfile_serialization=is_new)
+    torch.save(content, tmp_path / "file.pt", _use_new_zipfile_serialization=is_new)
     found = load_pickled(tmp_path / "file.pt")
-    assert found.keys() == said.keys()
+    assert found.keys() == content.keys()
     expected = torch.load(tmp_path / "file.pt", weights_only=True)
     assert repr(found) == repr(expected)
 
 
-def repacked(path: Path, change: Callable[[bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:
+def repack(path: Path, change: Callable[[bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:
     """Rewrite an archive with another pickle in it."""
     with zipfile.ZipFile(path) as archive:
         records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
@@ -383,7 +383,7 @@ def repacked(path: Path, change: Callable[[bytes], bytes], compression: int = zi
 def test_a_record_that_is_shorter_than_its_tensor_claims_is_not_read_beyond_its_end(tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     torch.save({"x": torch.zeros(4)}, path)
-    repacked(path, lambda content: content.replace(b"K\x04", b"J\x00\x00\x00\x01"))  # 4 -> 16,777,216, everywhere
+    repack(path, lambda content: content.replace(b"K\x04", b"J\x00\x00\x00\x01"))  # 4 -> 16,777,216, everywhere
     with pytest.raises(AssetError, match=r"a tensor claims 67,108,864 bytes, more than its record has"):
         read_plain_weights(path, "weights")
 
@@ -406,7 +406,7 @@ def jpeg(size: tuple[int, int] = (16, 16), **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def as_format(name: str) -> bytes:
+def encode_as(name: str) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (16, 16)).save(stream, format=name)
     return stream.getvalue()
@@ -439,7 +439,7 @@ def huge_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def claiming(content: bytes, width: int, height: int) -> bytes:
+def with_size(content: bytes, width: int, height: int) -> bytes:
     """A JPEG whose header claims another size."""
     place = content.index(b"\xff\xc0") + 5
     return content[:place] + struct.pack(">HH", height, width) + content[place + 4 :]
@@ -448,8 +448,8 @@ def claiming(content: bytes, width: int, height: int) -> bytes:
 OTHER_FORMATS = dict.fromkeys(("ICO", "PPM", "PDF"), "not an image")
 OTHER_FORMATS |= {"GIF": "a GIF file", "TIFF": "a TIFF file", "WEBP": "a WebP file", "BMP": "a BMP file"}
 UNUSABLE = {
-    **{name: (lambda name=name: as_format(name), said) for name, said in OTHER_FORMATS.items()},
-    "a JPEG that claims to be large": (lambda: claiming(jpeg(), 65_000, 65_000), "expected at most 64 million"),
+    **{name: (lambda name=name: encode_as(name), message) for name, message in OTHER_FORMATS.items()},
+    "a JPEG that claims to be large": (lambda: with_size(jpeg(), 65_000, 65_000), "expected at most 64 million"),
     "a PNG of 100 megapixels": (lambda: huge_png(10_000, 10_000), "10000 x 10000 pixels, expected at most 64 million"),
     "a JPEG of many scans": (lambda: with_many_scans(300), "scans, expected at most 200"),
     "text that is large when it is unpacked": (with_long_text, "damaged"),
@@ -459,7 +459,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize(("make", "expected"), UNUSABLE.values(), ids=UNUSABLE)
-def test_an_image_that_no_benchmark_has_is_not_decoded(make: Callable[[], bytes], expected: str) -> None:
+def test_an_unusable_image_is_not_decoded(make: Callable[[], bytes], expected: str) -> None:
     content = make()
     with pytest.raises(AssetError, match=rf"^x\.jpg: .*{expected}"):
         decode_image(content, "x.jpg")
@@ -467,7 +467,7 @@ def test_an_image_that_no_benchmark_has_is_not_decoded(make: Callable[[], bytes]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "YCbCr"])
-def test_an_image_of_many_modes_is_brought_to_three_channels(mode: str) -> None:
+def test_an_image_of_any_mode_is_converted_to_three_channels(mode: str) -> None:
     stream = io.BytesIO()
     deep = Image.fromarray(np.zeros((8, 8), np.uint16))
     image = deep if mode == "I;16" else Image.new("RGB", (8, 8)).convert(mode)
@@ -475,7 +475,7 @@ def test_an_image_of_many_modes_is_brought_to_three_channels(mode: str) -> None:
     assert decode_image(stream.getvalue(), "x").mode == "RGB"
 
 
-def test_a_progressive_image_is_read_as_any_other() -> None:
+def test_a_progressive_image_is_read() -> None:
     assert decode_image(jpeg((64, 64), progressive=True), "x").size == (64, 64)
 
 
@@ -487,10 +487,10 @@ def test_a_file_that_is_too_large_for_an_image_is_not_read(tmp_path: Path) -> No
         read_image(tmp_path / "x.jpg")
 
 
-def test_reading_a_caption_takes_no_longer_if_it_is_long() -> None:
+def test_a_long_caption_is_read_in_a_short_time() -> None:
     named = caption_parser(["Amber"], ["Cats"], "Seed_Images")
     assert named("A Cats image in Amber style.") == ("Amber", "Cats")
-    with in_time(10):
+    with time_limit(10):
         assert named("a" + " " * 5000 + "image in" + " " * 5000) is None
         assert named("a " + "x image in " * 50_000) is None
 
@@ -499,7 +499,7 @@ def test_reading_a_caption_takes_no_longer_if_it_is_long() -> None:
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, '"\\ud800', "\xff", "", "nul"])
-def test_json_of_any_kind_is_one_sentence(tmp_path: Path, content: str) -> None:
+def test_invalid_json_is_reported_in_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(ArtefactError, match=r"x\.json: not readable as JSON"):
         read_json(tmp_path / "x.json")
@@ -532,16 +532,16 @@ from corelib.worlds.unlearn_canvas.image_index import read_index
 from corelib.files.image_files import read_image
 from corelib.worlds.unlearn_canvas.index_building import _read_captions as captions
 
-parquet.MAX_MEMORY_BYTES = 256 * 2**20  # so that the test itself takes little
+parquet.MAX_MEMORY_BYTES = 256 * 2**20  # so that the test itself needs little memory
 weights = lambda path: read_plain_weights(path, "weights")
 for name, reader in json.loads(sys.argv[2]).items():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         globals()[reader](Path(sys.argv[1]) / name)
-        said = "it was read"
+        message = "it was read"
     except UserError as error:
-        said = str(error)
-    print(json.dumps([name, said, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before]))
+        message = str(error)
+    print(json.dumps([name, message, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before]))
 """
 
 
@@ -551,10 +551,10 @@ def write_bombs(folder: Path) -> None:
     with (folder / "sparse.json").open("wb") as stream:
         stream.truncate(2**30)
     torch.save({"x": torch.zeros(4)}, folder / "packed.pth")
-    repacked(folder / "packed.pth", lambda content: content[:-1] + b"0" * 2**29 + b".", zipfile.ZIP_DEFLATED)
+    repack(folder / "packed.pth", lambda content: content[:-1] + b"0" * 2**29 + b".", zipfile.ZIP_DEFLATED)
     torch.save(tensor_of((20_000, 20_000), (0, 0)), folder / "times.pth")
     torch.save({"x": torch.zeros(4)}, folder / "long.pth")
-    repacked(folder / "long.pth", lambda content: content.replace(b"K\x04", b"J\x00\x00\x00\x10"))
+    repack(folder / "long.pth", lambda content: content.replace(b"K\x04", b"J\x00\x00\x00\x10"))
     names = ["style", "object", "index", "file", "row", "size", "sha256"]
     types = [pa.string(), pa.string(), pa.int32(), pa.string(), pa.int64(), pa.int64(), pa.string()]
 
@@ -580,11 +580,11 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, i
     command = [sys.executable, "-c", MEASURED, str(folder), readers]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {name: (said, growth) for name, said, growth in map(json.loads, done.stdout.splitlines())}
+    return {name: (message, growth) for name, message, growth in map(json.loads, done.stdout.splitlines())}
 
 
-@pytest.mark.parametrize(("name", "expected"), [(name, said) for name, (_, said) in BOMBS.items()], ids=BOMBS)
+@pytest.mark.parametrize(("name", "expected"), [(name, message) for name, (_, message) in BOMBS.items()], ids=BOMBS)
 def test_no_file_exceeds_the_limit_on_memory(measured: dict[str, tuple[str, int]], name: str, expected: str) -> None:
-    said, growth = measured[name]
-    assert expected in said
+    message, growth = measured[name]
+    assert expected in message
     assert growth < 400 * 1024, f"{name} took {growth // 1024} MiB"

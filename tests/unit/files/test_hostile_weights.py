@@ -81,7 +81,7 @@ def test_a_classifier_that_is_a_pickle_executes_nothing(tmp_path: Path) -> None:
 # Objects that training scripts save beside weights
 
 
-LEFT: dict[str, Any] = {
+SAVED_OBJECTS: dict[str, Any] = {
     "accuracy": np.float64(0.98),
     "epoch": np.int64(7),
     "curve": np.arange(3.0),
@@ -107,12 +107,12 @@ LEFT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["archive", "old format"])
-@pytest.mark.parametrize("name", LEFT)
+@pytest.mark.parametrize("name", SAVED_OBJECTS)
 def test_objects_that_a_training_script_saves_beside_its_weights_are_ignored(
     name: str, is_new: bool, tmp_path: Path
 ) -> None:
     weights = {"fc.weight": torch.arange(6.0).reshape(2, 3)}
-    content = {"model_state_dict": weights, name: LEFT[name], "nested": {"more": [LEFT[name]]}}
+    content = {"model_state_dict": weights, name: SAVED_OBJECTS[name], "nested": {"more": [SAVED_OBJECTS[name]]}}
     torch.save(content, tmp_path / "style50.pth", _use_new_zipfile_serialization=is_new)
     found = read_plain_weights(tmp_path / "style50.pth", "weights")
     assert found.keys() == content.keys()
@@ -126,7 +126,7 @@ def test_objects_that_a_training_script_saves_beside_its_weights_are_ignored(
 )
 @pytest.mark.parametrize("inside", ["argparse.Namespace", "collections.defaultdict", "numpy._core.multiarray.scalar"])
 def test_code_inside_ignored_objects_is_refused(act: str, inside: str, tmp_path: Path) -> None:
-    """A stub accepts any arguments, and the names in them are checked as all others are."""
+    """A stub accepts any arguments, but the names in them are checked like all others."""
     path = tmp_path / "file.pth"
     torch.save({"x": torch.zeros(1)}, path)
     module, name = act.rsplit(".", 1)
@@ -134,14 +134,14 @@ def test_code_inside_ignored_objects_is_refused(act: str, inside: str, tmp_path:
     called = f"c{module}\n{name}\nX{chr(len(str(marker)))}\0\0\0{marker}\x85R".encode("latin-1")
     outer, kind = inside.rsplit(".", 1)
     program = b"\x80\x02" + f"c{outer}\n{kind}\n".encode() + called + b"\x85R."
-    rewritten(path, program)
+    replace_pickle(path, program)
     with pytest.raises(AssetError, match=rf"it names {re.escape(act)}, which weights do not need"):
         read_plain_weights(path, "weights")
     assert not marker.exists()
 
 
-def rewritten(path: Path, program: bytes) -> None:
-    """Give an archive another pickle."""
+def replace_pickle(path: Path, program: bytes) -> None:
+    """Replace the pickle of an archive."""
     with zipfile.ZipFile(path) as archive:
         records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     with zipfile.ZipFile(path, "w") as archive:

@@ -1,4 +1,4 @@
-"""Every kind of image that Pillow opens becomes the RGB that an independent computation gives, or is refused."""
+"""Every kind of image that Pillow opens is converted to RGB as in an independent computation, or is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIDE = 16
 RAMP = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)
 
 
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+def encode(image: Image.Image, form: str, **options: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, **options)
     return stream.getvalue()
@@ -36,14 +36,14 @@ def pixels_of(content: bytes) -> NDArray[np.uint8]:
 
 
 def refusal_of(content: bytes) -> str:
-    """The sentence with which an image is refused, which is the same when it is indexed and when it is read."""
-    with pytest.raises(AssetError) as said:
+    """The error for an image, which must be the same when the image is indexed and when it is read."""
+    with pytest.raises(AssetError) as caught:
         decode_image(content, "x")
-    assert image_fault(content) is not None and str(said.value) == f"x: {image_fault(content)}."
-    return str(said.value)
+    assert image_fault(content) is not None and str(caught.value) == f"x: {image_fault(content)}."
+    return str(caught.value)
 
 
-# PNG, written by hand: kinds of colour 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha
+# PNG, written by hand. Colour types: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -51,7 +51,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(values: NDArray[np.integer], bits: int, colour: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """Values (h, w, channels) at 1 to 16 bits each."""
+    """A PNG of values (h, w, channels) with 1 to 16 bits each."""
     height, width, _ = values.shape
     if bits == 16:
         rows = [row.astype(">u2").tobytes() for row in values]
@@ -75,12 +75,12 @@ def values(bits: int, channels: int) -> NDArray[np.integer]:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
-def test_grey_of_every_depth_is_the_same_grey_in_three_channels(bits: int) -> None:
+def test_grey_of_every_depth_is_converted_to_equal_channels(bits: int) -> None:
     grey = values(bits, 1)
     expected = grey / (2**bits - 1) * 255
     found = pixels_of(png(grey, bits, 0)).astype(float)
     assert np.array_equal(found[..., 0], found[..., 1]) and np.array_equal(found[..., 0], found[..., 2])
-    assert np.abs(found[..., :1] - expected).max() < 1, "of sixteen bits the upper eight are kept, as of colours"
+    assert np.abs(found[..., :1] - expected).max() < 1, "the upper eight of sixteen bits are kept, as for colours"
     if bits < 16:
         assert np.array_equal(found[..., :1], expected.round())
 
@@ -123,7 +123,7 @@ def test_a_transparent_colour_is_refused(kind: str) -> None:
     assert "transparent" in refusal_of(TRANSPARENT[kind])
 
 
-def test_a_palette_that_hides_nothing_is_not_refused() -> None:
+def test_a_palette_without_transparency_is_accepted() -> None:
     palette = bytes([10, 20, 30, 40, 50, 60])
     found = pixels_of(png(values(1, 1), 1, 3, (b"PLTE", palette), (b"tRNS", b"\xff\xff")))
     assert {tuple(colour) for colour in found.reshape(-1, 3).tolist()} == {(10, 20, 30), (40, 50, 60)}
@@ -131,32 +131,30 @@ def test_a_palette_that_hides_nothing_is_not_refused() -> None:
 
 def test_an_animated_png_is_refused() -> None:
     frames = [Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "blue")]
-    assert "an animation of 2 pictures" in refusal_of(
-        encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
-    )
+    assert "an animation of 2 pictures" in refusal_of(encode(frames[0], "PNG", save_all=True, append_images=frames[1:]))
 
 
 # JPEG
 
 
-def test_grey_and_colours_of_a_jpeg_are_near_what_was_written() -> None:
+def test_grey_and_colours_of_a_jpeg_are_close_to_the_original() -> None:
     assert (
-        np.abs(pixels_of(encoded(Image.fromarray(RAMP), "JPEG", quality=100)).astype(int) - RAMP[..., None]).max() <= 2
+        np.abs(pixels_of(encode(Image.fromarray(RAMP), "JPEG", quality=100)).astype(int) - RAMP[..., None]).max() <= 2
     )
     plain = np.full((SIDE, SIDE, 3), (200, 30, 90), dtype=np.uint8)
-    assert np.abs(pixels_of(encoded(Image.fromarray(plain), "JPEG", quality=100)).astype(int) - plain).max() <= 2
+    assert np.abs(pixels_of(encode(Image.fromarray(plain), "JPEG", quality=100)).astype(int) - plain).max() <= 2
 
 
-def test_colours_for_print_are_refused() -> None:
-    said = refusal_of(encoded(Image.new("CMYK", (SIDE, SIDE), (10, 20, 30, 40)), "JPEG"))
-    assert "CMYK" in said and "expected RGB or grey" in said
+def test_cmyk_colours_are_refused() -> None:
+    error = refusal_of(encode(Image.new("CMYK", (SIDE, SIDE), (10, 20, 30, 40)), "JPEG"))
+    assert "CMYK" in error and "expected RGB or grey" in error
 
 
 def mpo(*pictures: Image.Image) -> bytes:
-    return encoded(pictures[0], "MPO", save_all=True, append_images=list(pictures[1:]))
+    return encode(pictures[0], "MPO", save_all=True, append_images=list(pictures[1:]))
 
 
-def test_the_first_picture_of_a_file_of_several_jpegs_is_read() -> None:
+def test_the_first_picture_of_an_mpo_file_is_read() -> None:
     pictures = [Image.new("RGB", (SIDE, SIDE), colour) for colour in ((250, 0, 0), (0, 0, 250))]
     content = mpo(*pictures)
     assert Image.open(io.BytesIO(content)).format == "MPO"
@@ -165,19 +163,19 @@ def test_the_first_picture_of_a_file_of_several_jpegs_is_read() -> None:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "MPO"])
-def test_no_form_of_jpeg_has_more_scans_than_allowed(form: str) -> None:
+def test_a_jpeg_or_mpo_file_with_too_many_scans_is_refused(form: str) -> None:
     picture = Image.new("RGB", (SIDE, SIDE))
-    content = mpo(picture, picture) if form == "MPO" else encoded(picture, "JPEG")
+    content = mpo(picture, picture) if form == "MPO" else encode(picture, "JPEG")
     bomb = content + START_OF_SCAN * (MAX_SCANS + 1)
     assert "scans, expected at most" in refusal_of(bomb)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_a_picture_is_made_upright_by_its_exif_orientation(form: str, orientation: int) -> None:
+def test_a_picture_is_rotated_by_its_exif_orientation(form: str, orientation: int) -> None:
     upright = np.zeros((16, 32, 3), dtype=np.uint8)
     upright[:8, :16] = 250  # above, left
-    # what a camera stores, by the meaning of the eight values in the EXIF standard: where row 0 and column 0 are
+    # stored pixels for the eight values in the EXIF standard; the comments name the sides of row 0 and column 0
     stored = {
         1: upright,  # top, left
         2: upright[:, ::-1],  # top, right
@@ -190,13 +188,13 @@ def test_a_picture_is_made_upright_by_its_exif_orientation(form: str, orientatio
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif)
+    content = encode(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif)
     found = pixels_of(content).astype(int)
     assert found.shape == upright.shape and np.abs(found - upright).max() < 40
 
 
-def test_damaged_exif_data_turns_nothing() -> None:
-    content = encoded(Image.fromarray(RAMP), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+def test_damaged_exif_data_is_ignored() -> None:
+    content = encode(Image.fromarray(RAMP), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert pixels_of(content).shape == (SIDE, SIDE, 3)
 
 
@@ -204,7 +202,7 @@ def test_damaged_exif_data_turns_nothing() -> None:
 
 
 def profile(primaries: tuple[tuple[float, float, float], ...], gamma: float) -> bytes:
-    """A profile of a display, version 2, written by hand: XYZ of its primaries (adapted to D50) and a gamma."""
+    """A version 2 profile of a display, from the XYZ of its primaries (adapted to D50) and a gamma."""
 
     def fixed(value: float) -> bytes:
         return struct.pack(">i", round(value * 65536))
@@ -236,37 +234,37 @@ SRGB = (0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.060
 
 
 def in_srgb(pixels: NDArray[np.uint8], primaries: tuple[tuple[float, float, float], ...], gamma: float) -> NDArray:
-    """The conversion by the matrices and the two curves."""
+    """Convert pixels to sRGB by the matrices and the two curves."""
     linear = (pixels / 255) ** gamma @ np.array(primaries) @ np.linalg.inv(np.array(SRGB))
     linear = linear.clip(0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_colours_of_another_space_become_those_of_srgb(form: str) -> None:
+def test_colours_of_another_space_are_converted_to_srgb(form: str) -> None:
     colours = np.random.default_rng(4).integers(60, 200, (4, 4, 3), dtype=np.uint8)
     pixels = colours.repeat(16, axis=0).repeat(16, axis=1)
-    content = encoded(
+    content = encode(
         Image.fromarray(pixels), form, icc_profile=profile(ADOBE_RGB, 563 / 256),
         **({"quality": 100, "subsampling": 0} if form == "JPEG" else {}),
     )  # fmt: skip
     found, expected = pixels_of(content).astype(float), in_srgb(pixels, ADOBE_RGB, 563 / 256)
-    assert np.abs(expected - pixels).max() > 10, "the profile says something"
+    assert np.abs(expected - pixels).max() > 10, "the profile has an effect"
     assert np.abs(found - expected).max() < (2 if form == "PNG" else 5)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "icc_profile",
     [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), b"", b"no profile", bytes(200)],
     ids=["sRGB", "empty", "no profile", "zeros"],
 )
-def test_a_profile_that_describes_srgb_changes_no_value(said: bytes) -> None:
+def test_a_profile_that_describes_srgb_changes_no_value(icc_profile: bytes) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    assert np.array_equal(pixels_of(encoded(Image.fromarray(pixels), "PNG", icc_profile=said)), pixels)
+    assert np.array_equal(pixels_of(encode(Image.fromarray(pixels), "PNG", icc_profile=icc_profile)), pixels)
 
 
 def test_a_profile_of_unreasonable_size_is_refused() -> None:
-    content = encoded(Image.fromarray(RAMP), "JPEG", icc_profile=bytes(5 * 2**20))
+    content = encode(Image.fromarray(RAMP), "JPEG", icc_profile=bytes(5 * 2**20))
     assert "colour profile" in refusal_of(content)
 
 
@@ -274,30 +272,30 @@ def test_a_profile_of_unreasonable_size_is_refused() -> None:
 
 
 def tiff(*pictures: Image.Image) -> bytes:
-    return encoded(pictures[0], "TIFF", save_all=True, append_images=list(pictures[1:]))
+    return encode(pictures[0], "TIFF", save_all=True, append_images=list(pictures[1:]))
 
 
 TIFF_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "I", "I;16", "I;16B", "F")
 OTHER_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
-    "GIF": (lambda: encoded(Image.new("P", (SIDE, SIDE)), "GIF"), "a GIF file"),
+    "GIF": (lambda: encode(Image.new("P", (SIDE, SIDE)), "GIF"), "a GIF file"),
     "an animated GIF": (
-        lambda: encoded(
+        lambda: encode(
             Image.new("RGB", (SIDE, SIDE), "red"), "GIF", save_all=True,
             append_images=[Image.new("RGB", (SIDE, SIDE), "blue")],
         ),
         "a GIF file",
     ),
-    "WebP": (lambda: encoded(Image.new("RGB", (SIDE, SIDE)), "WEBP"), "a WebP file"),
+    "WebP": (lambda: encode(Image.new("RGB", (SIDE, SIDE)), "WEBP"), "a WebP file"),
     "an animated WebP": (
-        lambda: encoded(
+        lambda: encode(
             Image.new("RGB", (SIDE, SIDE), "red"), "WEBP", save_all=True,
             append_images=[Image.new("RGB", (SIDE, SIDE), "blue")],
         ),
         "a WebP file",
     ),
-    "BMP": (lambda: encoded(Image.new("RGB", (SIDE, SIDE)), "BMP"), "a BMP file"),
-    "AVIF": (lambda: encoded(Image.new("RGB", (SIDE, SIDE)), "AVIF"), "an AVIF file"),
-    "JPEG 2000": (lambda: encoded(Image.new("RGB", (SIDE, SIDE)), "JPEG2000"), "a JPEG 2000 file"),
+    "BMP": (lambda: encode(Image.new("RGB", (SIDE, SIDE)), "BMP"), "a BMP file"),
+    "AVIF": (lambda: encode(Image.new("RGB", (SIDE, SIDE)), "AVIF"), "an AVIF file"),
+    "JPEG 2000": (lambda: encode(Image.new("RGB", (SIDE, SIDE)), "JPEG2000"), "a JPEG 2000 file"),
     "a TIFF of two pages": (lambda: tiff(*[Image.new("RGB", (SIDE, SIDE))] * 2), "a TIFF file"),
     **{
         f"TIFF {mode}": (lambda mode=mode: tiff(Image.new(mode, (SIDE, SIDE))), "a TIFF file")
@@ -310,9 +308,9 @@ OTHER_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("kind", OTHER_FILES)
 def test_the_error_for_another_kind_of_file_names_the_kind(kind: str) -> None:
-    write, said = OTHER_FILES[kind]
+    write, description = OTHER_FILES[kind]
     sentence = refusal_of(write())
-    assert sentence.startswith(f"x: {said}, expected a JPEG")
+    assert sentence.startswith(f"x: {description}, expected a JPEG")
 
 
 MODES = {
@@ -346,10 +344,10 @@ def test_clean_fid_reads_the_same_pixels(tmp_path: Path) -> None:
     exif[0x0112] = 6
     colours = values(8, 3).astype(np.uint8)
     kinds = {
-        "plain.jpg": encoded(Image.fromarray(RAMP), "JPEG"),
+        "plain.jpg": encode(Image.fromarray(RAMP), "JPEG"),
         "deep.png": png(values(16, 1), 16, 0),
-        "turned.jpg": encoded(Image.fromarray(RAMP), "JPEG", exif=exif),
-        "adobe.png": encoded(Image.fromarray(colours), "PNG", icc_profile=profile(ADOBE_RGB, 2.2)),
+        "turned.jpg": encode(Image.fromarray(RAMP), "JPEG", exif=exif),
+        "adobe.png": encode(Image.fromarray(colours), "PNG", icc_profile=profile(ADOBE_RGB, 2.2)),
         "palette.png": png(values(4, 1), 4, 3, (b"PLTE", bytes(range(48)))),
     }
     paths = []
@@ -357,7 +355,7 @@ def test_clean_fid_reads_the_same_pixels(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         paths.append(tmp_path / name)
     with _files_for_clean_fid(paths) as files:
-        assert files[0] == paths[0], "most are read where they lie"
+        assert files[0] == paths[0], "most files are read in place"
         for path, file in zip(paths, files, strict=True):
             assert np.array_equal(np.asarray(Image.open(file).convert("RGB")), np.asarray(read_image(path)))
     assert all(path.exists() for path in paths) and not files[1].exists()

@@ -28,7 +28,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize(("written", "value"), VALUES.items(), ids=VALUES)
-def test_a_value_that_all_readers_understand_is_read_as_they_do(file: Path, written: str, value: Any) -> None:
+def test_a_value_on_which_all_readers_agree_is_read_as_they_do(file: Path, written: str, value: Any) -> None:
     file.write_text(f"a: {written}\n")
     found = read_yaml(file)["a"]
     assert (type(found), found) == (type(value), value)
@@ -50,7 +50,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize(("written", "expected"), AMBIGUOUS.items(), ids=AMBIGUOUS)
-def test_a_value_that_readers_read_differently_is_refused(file: Path, written: str, expected: str) -> None:
+def test_a_value_on_which_readers_disagree_is_refused(file: Path, written: str, expected: str) -> None:
     places = ["a: {}", "a: [1, {}]", "a:\n- {}", "{}"] + ["{}: 1"] * (written != "<<")
     for place in places:
         file.write_text(f"# a comment\n{place.format(written)}\n")
@@ -61,7 +61,7 @@ def test_a_value_that_readers_read_differently_is_refused(file: Path, written: s
 
 
 @pytest.mark.parametrize("written", AMBIGUOUS)
-def test_quotes_make_text_of_anything(file: Path, written: str) -> None:
+def test_any_quoted_value_is_text(file: Path, written: str) -> None:
     for quoted in ("'{}'", '"{}"', "|-\n  {}", ">-\n  {}"):
         file.write_text(f"a: {quoted.format(written)}\n")
         assert read_yaml(file) == {"a": written}
@@ -77,7 +77,7 @@ def test_a_sections_own_keys_override_merged_ones_and_the_first_merged_section_o
 
 
 @pytest.mark.parametrize("name", ["a", "a b", "a: 1", "[a, b]", "- a\n- b"])
-def test_a_file_of_one_value_or_none_is_read_whole(file: Path, name: str) -> None:
+def test_a_file_with_one_value_or_none_is_read(file: Path, name: str) -> None:
     file.write_text(f"--- # a comment\n{name}\n...\n")
     assert read_yaml(file) == {"a: 1": {"a": 1}, "[a, b]": ["a", "b"], "- a\n- b": ["a", "b"]}.get(name, name)
     file.write_text("# a comment alone\n")
@@ -88,7 +88,7 @@ SHIPPED = [*(REPOSITORY / "config").rglob("*.yaml"), *(REPOSITORY / "slurm").glo
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_shipped_files_mean_the_same_to_snakemakes_reader_of_yaml_1_1(path: Path) -> None:
+def test_shipped_files_have_the_same_meaning_in_yaml_1_1(path: Path) -> None:
     import yaml
 
     assert read_yaml(path) == yaml.safe_load(path.read_text(encoding="utf-8"))

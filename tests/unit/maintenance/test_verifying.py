@@ -26,13 +26,13 @@ from corelib.runs.lease_owner import Owner, owner_as_json
 from corelib.sampling import collection
 
 RUN = r"runs/{}/[a-z0-9_-]+-[0-9a-f]{{12}}/"
-MADE = (
+TRAINED_STAGES = (
     "images", "autoencoder", "pipeline", "classifier", "slices", "latents", "embeddings", "unlearning", "samples",
     "predictions", "reference", "fid", "cells",
 )  # fmt: skip
-"""The stages of a miniature that is trained here."""
+"""The stages of a study that trains its own miniature world."""
 
-OF_A_STAGE = {
+FILES_OF_STAGES = {
     "images": [r"images/.+\.jpg"],
     "autoencoder": [r"vae/config\.json", r"vae/\w+\.safetensors"],
     "pipeline": [
@@ -61,10 +61,10 @@ PRODUCTS = {
 }
 
 KINDS = [
-    *(RUN.format(stage) + name for stage in MADE for name in OF_A_STAGE[stage]),
+    *(RUN.format(stage) + name for stage in TRAINED_STAGES for name in FILES_OF_STAGES[stage]),
     *(
         RUN.format(stage) + name
-        for stage in MADE
+        for stage in TRAINED_STAGES
         for name in (r"specification\.json", r"manifest\.json", r"manifest\.provenance\.json")
     ),
     *(RUN.format(f"{kind}s") + r"specification\.json" for kind in PRODUCTS),
@@ -78,19 +78,19 @@ def kinds(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
     """The files of a copy of a built study, by kind; a file is hashed again only after it has changed."""
     monkeypatch.chdir(checkout.folder)
     known: dict[tuple[object, ...], str] = {}
-    hashed = hashing.sha256_of_path
+    compute_hash = hashing.sha256_of_path
 
-    def remembered(path: Path) -> str:
+    def cached_hash(path: Path) -> str:
         if not path.is_file():
-            return hashed(path)
+            return compute_hash(path)
         status = path.stat()
         state = (path, status.st_ino, status.st_size, status.st_mtime_ns)
         if state not in known:
-            known[state] = hashed(path)
+            known[state] = compute_hash(path)
         return known[state]
 
     for module in (hashing, manifest, collection, verification):
-        monkeypatch.setattr(module, "sha256_of_path", remembered)
+        monkeypatch.setattr(module, "sha256_of_path", cached_hash)
     found: dict[str, list[Path]] = {}
     for path in sorted([*Path("runs").rglob("*"), *Path("results").rglob("*")]):
         if path.is_file():
@@ -105,7 +105,7 @@ def faults_that_name(path: Path) -> list[str]:
     return [fault for fault in verify_results().faults if run in fault]
 
 
-def test_every_file_of_a_built_study_is_of_a_kind_and_every_kind_has_a_file(kinds: dict[str, list[Path]]) -> None:
+def test_every_file_of_a_built_study_belongs_to_a_kind_and_every_kind_has_a_file(kinds: dict[str, list[Path]]) -> None:
     assert sorted(kinds) == sorted(KINDS)
     assert verify_results().faults == []
 
@@ -148,16 +148,16 @@ def test_a_missing_empty_or_replaced_file_of_any_kind_is_named(kinds: dict[str, 
     assert missed == []
 
 
-# By hand
+# A study written by hand
 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The names of the runs of a study in a working directory of its own, by stage."""
+    """The names of the runs of a study in a separate working directory, by stage."""
     monkeypatch.chdir(tmp_path)
-    found = hand_made.study(RESULTS / "mini")
-    hand_made.shown(RESULTS / "mini", "gate", cells=found["cells"])
-    hand_made.shown(RESULTS, "table1", core=found["cells"])
+    found = hand_made.write_study(RESULTS / "mini")
+    hand_made.write_product(RESULTS / "mini", "gate", cells=found["cells"])
+    hand_made.write_product(RESULTS, "table1", core=found["cells"])
     assert verify_results().faults == []
     return found
 
@@ -175,7 +175,7 @@ def test_flipped_bits_of_gates_and_of_the_papers_own_products_are_not_missed(run
     assert verify_results().faults == []
 
 
-def test_a_number_that_is_spelled_in_another_way_is_not_as_it_was_written(runs: dict[str, str]) -> None:
+def test_a_number_with_another_spelling_is_noticed(runs: dict[str, str]) -> None:
     """One bit may change the spelling but not the value, and the seal covers values."""
     path = RUNS / runs["cells"] / MANIFEST
     write_json(path, sealed({**read_json(path), "facts": {"rate": 1e-05, "sum": 0.1 + 0.2}}))
@@ -186,7 +186,7 @@ def test_a_number_that_is_spelled_in_another_way_is_not_as_it_was_written(runs: 
         assert f"{path}: its bytes have changed since it was written" in " ".join(verify_results().faults)
 
 
-STRAYS = {
+SUPERFLUOUS = {
     "samples/images/5.jpg": r"images: its sha256 is",
     "samples/batches/00009.json": r"batches/00009\.json: .+/shards does not list it",
     "samples/shards/more.txt": r"shards/more\.txt: .+ does not list it",
@@ -195,16 +195,16 @@ STRAYS = {
 }
 
 
-@pytest.mark.parametrize("name", STRAYS)
-def test_a_file_too_many_in_a_runs_folder_is_named(name: str, runs: dict[str, str]) -> None:
+@pytest.mark.parametrize("name", SUPERFLUOUS)
+def test_a_superfluous_file_in_the_folder_of_a_run_is_named(name: str, runs: dict[str, str]) -> None:
     stage, _, file = name.partition("/")
     folder = next((RUNS / stage).iterdir())
     (folder / file).write_text("{}")
-    assert any(re.search(STRAYS[name], fault) for fault in verify_results().faults)
+    assert any(re.search(SUPERFLUOUS[name], fault) for fault in verify_results().faults)
 
 
 @pytest.mark.parametrize("name", ["table9.csv", "table1.json.csv", "table1.old", "figure3.png", "gate.tex"])
-def test_a_file_under_a_products_name_that_nothing_vouches_for_is_named(name: str, runs: dict[str, str]) -> None:
+def test_an_unlisted_file_under_the_name_of_a_product_is_named(name: str, runs: dict[str, str]) -> None:
     (RESULTS / "mini" / name).write_text("numbers")
     (fault,) = verify_results().faults
     assert name in fault and ("does not list it" in fault or "missing, expected the manifest of" in fault)
@@ -216,27 +216,27 @@ def test_a_table_without_its_manifest_is_named_with_its_files(runs: dict[str, st
     assert fault.startswith("results/mini/table1.json: missing, expected the manifest of table1.cells.csv, table1.csv")
 
 
-def test_what_is_unfinished_or_hidden_is_no_fault_and_what_belongs_to_nothing_is_listed(runs: dict[str, str]) -> None:
+def test_unfinished_and_hidden_files_are_no_faults_and_unrelated_files_are_listed(runs: dict[str, str]) -> None:
     folder = RUNS / runs["unlearning"]
     for name in ("checkpoint.pt", "manifest.attempts.json", "manifest.lease", ".delta.x.txt"):
         (folder / name).touch()
     for name in (".table1.csv.x.csv", "table2.lease", "table2.attempts.json", "notes.txt"):
         (RESULTS / "mini" / name).touch()
     (RUNS / "backup/important").mkdir(parents=True)
-    hand_made.planned("unlearning", "begun")
+    hand_made.plan_run("unlearning", "begun")
     found = verify_results()
     assert found.faults == []
     assert found.others == [RUNS / "backup/important", RESULTS / "mini/notes.txt"]
     assert str(found) == "5 complete runs and 4 products, 0 faults; 1 runs are unfinished."
 
 
-def test_a_run_that_is_complete_but_for_its_manifest_is_named(runs: dict[str, str]) -> None:
+def test_a_completed_run_without_its_manifest_is_named(runs: dict[str, str]) -> None:
     path = RUNS / runs["cells"] / MANIFEST
     path.unlink()
     (fault,) = verify_results().faults
     assert fault.startswith(f"{path}: missing, but manifest.provenance.json records that the run was completed")
     path.with_suffix(".lease").write_text(owner_as_json(Owner.of_this_process()))
-    assert verify_results().faults == []  # a job writes it again
+    assert verify_results().faults == []  # an active job writes it again
 
 
 def test_a_shard_that_is_missing_with_its_record_is_noticed(runs: dict[str, str]) -> None:
@@ -246,8 +246,8 @@ def test_a_shard_that_is_missing_with_its_record_is_noticed(runs: dict[str, str]
     assert f"{shards}: the manifest of a shard is missing" in " ".join(verify_results().faults)
 
 
-def test_a_name_of_another_run_than_the_digest_says_is_noticed(runs: dict[str, str]) -> None:
-    """Even if the seal was computed again."""
+def test_an_input_whose_name_does_not_match_its_digest_is_noticed(runs: dict[str, str]) -> None:
+    """Even if the seal is computed again."""
     path = RUNS / runs["cells"] / SPECIFICATION
     content = read_json(path)
     content["builds_on"]["predictions"] = "predictions/core-forget01-0123456789ab"
@@ -256,7 +256,7 @@ def test_a_name_of_another_run_than_the_digest_says_is_noticed(runs: dict[str, s
     assert fault.startswith(f"{path}: it names predictions/core-forget01-0123456789ab as its predictions, expected")
 
 
-def test_a_table_is_named_that_is_made_of_a_damaged_run_or_of_another_build_of_a_model(runs: dict[str, str]) -> None:
+def test_tables_made_from_a_damaged_run_or_another_build_of_a_model_are_named(runs: dict[str, str]) -> None:
     (RUNS / runs["predictions"] / "made.txt").write_text("damaged")
     found = verify_results()
     assert len(found.faults) == 1
@@ -266,29 +266,29 @@ def test_a_table_is_named_that_is_made_of_a_damaged_run_or_of_another_build_of_a
     ]
     model = RUNS / runs["unlearning"]
     (model / "made.txt").write_text("trained again")
-    hand_made.vouch(model / MANIFEST, model, runs["unlearning"], ["made.txt"], {})
+    hand_made.write_records(model / MANIFEST, model, runs["unlearning"], ["made.txt"], {})
     faults = verify_results().faults
-    said = f"it was made with another build of the model {model} than the present one."
-    assert f"results/mini/table1.json: table1: {said}" in faults and f"{RUNS / runs['samples']}: {said}" in faults
+    message = f"it was made with another build of the model {model} than the present one."
+    assert f"results/mini/table1.json: table1: {message}" in faults and f"{RUNS / runs['samples']}: {message}" in faults
 
 
-def test_a_table_of_two_studies_put_together_is_noticed(runs: dict[str, str]) -> None:
+def test_a_table_made_from_two_builds_of_a_model_is_noticed(runs: dict[str, str]) -> None:
     """Its cells were rebuilt elsewhere, from another build of a model that is missing here."""
     cells = RUNS / runs["cells"]
     shutil.rmtree(RUNS / runs["unlearning"])
-    hand_made.vouch(cells / MANIFEST, cells, runs["cells"], ["made.txt"], {runs["unlearning"]: "another"})
-    said = f"it was made with another build of the model {RUNS / runs['unlearning']} than its core, {cells}."
-    assert f"results/mini/table1.json: table1: {said}" in verify_results().faults
+    hand_made.write_records(cells / MANIFEST, cells, runs["cells"], ["made.txt"], {runs["unlearning"]: "another"})
+    message = f"it was made with another build of the model {RUNS / runs['unlearning']} than its core, {cells}."
+    assert f"results/mini/table1.json: table1: {message}" in verify_results().faults
 
 
 def test_the_manifest_of_another_product_is_noticed(runs: dict[str, str]) -> None:
-    hand_made.shown(RESULTS / "mini", "table2", core=runs["cells"])
+    hand_made.write_product(RESULTS / "mini", "table2", core=runs["cells"])
     for ending in ("json", "provenance.json"):
         shutil.copy(RESULTS / f"mini/table2.{ending}", RESULTS / f"mini/table1.{ending}")
     assert "results/mini/table1.json: it is the manifest of table2, expected that of table1." in verify_results().faults
 
 
-def test_a_manifest_that_leads_out_of_its_folder_is_one_sentence(runs: dict[str, str]) -> None:
+def test_a_manifest_that_leads_out_of_its_folder_is_reported_in_one_sentence(runs: dict[str, str]) -> None:
     for path, stage in ((RESULTS / "mini/figure2.json", "figures"), (RUNS / runs["cells"] / MANIFEST, "cells")):
         content = read_json(path)
         assert content["stage"] == stage

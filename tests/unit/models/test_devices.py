@@ -25,7 +25,7 @@ print(json.dumps({"TF32": torch._C._get_cublas_allow_tf32(), "precisions": preci
 
 
 @pytest.mark.parametrize("override", ["0", "1"])
-def test_fp32_is_fp32_on_gpus_too(override: str) -> None:
+def test_fp32_is_never_computed_as_tf32(override: str) -> None:
     """Convolutions use TF32 by default, and matrix products if this variable is set."""
     environment = {**os.environ, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": override}
     done = subprocess.run(

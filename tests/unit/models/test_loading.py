@@ -43,18 +43,18 @@ class Place:
     folder: Path
     tensors: Tensors
 
-    def whole(self, tensors: Tensors, variant: str = "") -> None:
+    def write_safetensors(self, tensors: Tensors, variant: str = "") -> None:
         save_file({name: t.contiguous() for name, t in tensors.items()}, self.path("safetensors", variant))
 
-    def pickled(self, tensors: Any, **options: Any) -> None:
+    def write_pickle(self, tensors: Any, **options: Any) -> None:
         torch.save(tensors, self.path("bin"), **options)
 
     def path(self, ending: str, variant: str = "") -> Path:
         stem = (PICKLED if ending == "bin" else STEM)[self.part]
         return self.folder / f"{stem}{variant}.{ending}"
 
-    def shards(self, ending: str = "safetensors", variant: str = "") -> tuple[list[Path], dict[str, str]]:
-        """Two files and their index."""
+    def write_shards(self, ending: str = "safetensors", variant: str = "") -> tuple[list[Path], dict[str, str]]:
+        """Write two files and their index; return both files, and the file of each tensor."""
         stem = (PICKLED if ending == "bin" else STEM)[self.part]
         names, files = sorted(self.tensors), []
         places: dict[str, str] = {}
@@ -64,20 +64,20 @@ class Place:
             save_file(tensors, path) if ending == "safetensors" else torch.save(tensors, path)
             places |= dict.fromkeys(shard, path.name)
             files.append(path)
-        self.index(places, ending, variant)
+        self.write_index(places, ending, variant)
         return files, places
 
-    def index(self, places: dict[str, str], ending: str = "safetensors", variant: str = "") -> None:
+    def write_index(self, places: dict[str, str], ending: str = "safetensors", variant: str = "") -> None:
         stem = (PICKLED if ending == "bin" else STEM)[self.part]
         content = {"metadata": {"total_size": 1}, "weight_map": places}
         (self.folder / f"{stem}.{ending}.index{variant}.json").write_text(json.dumps(content))
 
     def first(self) -> str:
-        """A tensor whose first two dimensions differ, so that transposing them shows."""
+        """The name of a tensor whose first two dimensions differ, so that a transposition is noticed."""
         return next(n for n, t in sorted(self.tensors.items()) if t.ndim >= 2 and t.shape[0] != t.shape[1])
 
     def alike(self) -> tuple[str, str]:
-        """Two tensors of one shape and of other values."""
+        """The names of two tensors with equal shapes and different values."""
         return next(
             (one, other)
             for one, other in itertools.combinations(sorted(self.tensors), 2)
@@ -86,64 +86,66 @@ class Place:
         )
 
 
-def _with(place: Place, **changes: Any) -> Tensors:
+def _with_changes(place: Place, **changes: Any) -> Tensors:
     return {**place.tensors, **changes}
 
 
-def _as(dtype: torch.dtype) -> Callable[[Place], None]:
-    return lambda place: place.whole({name: tensor.to(dtype) for name, tensor in place.tensors.items()})
+def _with_dtype(dtype: torch.dtype) -> Callable[[Place], None]:
+    return lambda place: place.write_safetensors({name: tensor.to(dtype) for name, tensor in place.tensors.items()})
 
 
-def _first_as(change: Callable[[Tensor], Tensor]) -> Callable[[Place], None]:
-    return lambda place: place.whole(_with(place, **{place.first(): change(place.tensors[place.first()])}))
+def _with_first_changed(change: Callable[[Tensor], Tensor]) -> Callable[[Place], None]:
+    return lambda place: place.write_safetensors(
+        _with_changes(place, **{place.first(): change(place.tensors[place.first()])})
+    )
 
 
 def _without_one(place: Place) -> None:
-    place.whole({name: tensor for name, tensor in place.tensors.items() if name != place.first()})
+    place.write_safetensors({name: tensor for name, tensor in place.tensors.items() if name != place.first()})
 
 
 def _prefixed(prefix: str) -> Callable[[Place], None]:
-    return lambda place: place.whole({prefix + name: tensor for name, tensor in place.tensors.items()})
+    return lambda place: place.write_safetensors({prefix + name: tensor for name, tensor in place.tensors.items()})
 
 
 def _two_formats(place: Place) -> None:
-    place.whole(place.tensors)
-    place.pickled({name: tensor + 1 for name, tensor in place.tensors.items()})
+    place.write_safetensors(place.tensors)
+    place.write_pickle({name: tensor + 1 for name, tensor in place.tensors.items()})
 
 
 def _two_variants(place: Place) -> None:
-    place.whole(place.tensors)
-    place.whole({name: tensor.half() + 1 for name, tensor in place.tensors.items()}, ".fp16")
+    place.write_safetensors(place.tensors)
+    place.write_safetensors({name: tensor.half() + 1 for name, tensor in place.tensors.items()}, ".fp16")
 
 
 def _shared(place: Place) -> None:
     """Pickle one tensor under two names, as for tied weights."""
     first, second = place.alike()
-    place.pickled(_with(place, **{second: place.tensors[first]}))
+    place.write_pickle(_with_changes(place, **{second: place.tensors[first]}))
 
 
 def _missing_shard(place: Place) -> None:
-    place.shards()[0][1].unlink()
+    place.write_shards()[0][1].unlink()
 
 
 def _index_names_more(place: Place) -> None:
-    files, places = place.shards()
-    place.index({**places, "one.more": files[0].name})
+    files, places = place.write_shards()
+    place.write_index({**places, "one.more": files[0].name})
 
 
 def _index_names_less(place: Place) -> None:
-    _, places = place.shards()
+    _, places = place.write_shards()
     del places[place.first()]
-    place.index(places)
+    place.write_index(places)
 
 
 def _index_and_whole(place: Place) -> None:
-    place.shards()
-    place.whole(place.tensors)
+    place.write_shards()
+    place.write_safetensors(place.tensors)
 
 
 def _fp16_shards(place: Place) -> None:
-    place.shards(variant=".fp16")
+    place.write_shards(variant=".fp16")
 
 
 def _old_names(place: Place) -> None:
@@ -157,27 +159,27 @@ def _old_names(place: Place) -> None:
         tensors[f"text_model.{name}" if place.part == "text_encoder" else name] = tensor
     if place.part == "text_encoder":
         tensors["text_model.embeddings.position_ids"] = torch.arange(12)[None]
-    place.pickled(tensors, _use_new_zipfile_serialization=False)
+    place.write_pickle(tensors, _use_new_zipfile_serialization=False)
 
 
 def _without_convolutions_of_the_latents(place: Place) -> None:
     prefix = {"vae": "quant_conv.", "unet": "conv_out.", "text_encoder": "final_layer_norm."}[place.part]
-    place.whole({name: t for name, t in place.tensors.items() if not name.startswith(prefix)})
+    place.write_safetensors({name: t for name, t in place.tensors.items() if not name.startswith(prefix)})
 
 
 SAME = "as it is"
 MATRIX: dict[str, tuple[Callable[[Place], None], str]] = {
-    "safetensors, fp32": (_as(torch.float32), SAME),
-    "safetensors, fp16": (_as(torch.float16), "rounded to float16"),
-    "safetensors, bf16": (_as(torch.bfloat16), "rounded to bfloat16"),
-    "safetensors, fp64": (_as(torch.float64), SAME),
-    "safetensors of the variant fp16, alone": (lambda place: place.whole(place.tensors, ".fp16"), SAME),
+    "safetensors, fp32": (_with_dtype(torch.float32), SAME),
+    "safetensors, fp16": (_with_dtype(torch.float16), "rounded to float16"),
+    "safetensors, bf16": (_with_dtype(torch.bfloat16), "rounded to bfloat16"),
+    "safetensors, fp64": (_with_dtype(torch.float64), SAME),
+    "safetensors of the variant fp16, alone": (lambda place: place.write_safetensors(place.tensors, ".fp16"), SAME),
     "safetensors, and others of the variant fp16": (_two_variants, SAME),
-    ".bin": (lambda place: place.pickled(place.tensors), SAME),
-    ".bin, old format": (lambda place: place.pickled(place.tensors, _use_new_zipfile_serialization=False), SAME),
+    ".bin": (lambda place: place.write_pickle(place.tensors), SAME),
+    ".bin, old format": (lambda place: place.write_pickle(place.tensors, _use_new_zipfile_serialization=False), SAME),
     "safetensors, and another .bin": (_two_formats, SAME),
-    "safetensors in two files with an index": (lambda place: place.shards() and None, SAME),
-    ".bin in two files with an index": (lambda place: place.shards("bin") and None, SAME),
+    "safetensors in two files with an index": (lambda place: place.write_shards() and None, SAME),
+    ".bin in two files with an index": (lambda place: place.write_shards("bin") and None, SAME),
     "two files of the variant fp16 with an index": (_fp16_shards, SAME),
     "names of older versions": (_old_names, SAME),
     "names behind `_orig_mod.`": (_prefixed("_orig_mod."), SAME),
@@ -191,29 +193,35 @@ MATRIX: dict[str, tuple[Callable[[Place], None], str]] = {
     "one tensor missing": (_without_one, r"it lacks 1 of COUNT tensors: FIRST\)"),
     "a layer missing": (_without_convolutions_of_the_latents, r"it lacks 2 of COUNT tensors: "),
     "one tensor too much": (
-        lambda place: place.whole(_with(place, extra=torch.zeros(1))),
+        lambda place: place.write_safetensors(_with_changes(place, extra=torch.zeros(1))),
         r"1 of its tensors belong to no part of the network: extra\)",
     ),
     "one tensor transposed": (
-        _first_as(lambda t: t.transpose(0, 1)),
+        _with_first_changed(lambda t: t.transpose(0, 1)),
         r"1 of its tensors have another shape: FIRST has \(",
     ),
     "one tensor of int8": (
-        _first_as(lambda t: t.to(torch.int8)),
+        _with_first_changed(lambda t: t.to(torch.int8)),
         r"1 of its tensors hold another kind of number: FIRST is int8, expected fp16, bf16, fp32 or fp64\)",
     ),
-    "all tensors of uint8": (_as(torch.uint8), r"COUNT of its tensors hold another kind of number: .* is uint8"),
-    "one tensor of fp8": (_first_as(lambda t: t.to(torch.float8_e4m3fn)), r"FIRST is float8_e4m3fn, expected fp16"),
+    "all tensors of uint8": (
+        _with_dtype(torch.uint8),
+        r"COUNT of its tensors hold another kind of number: .* is uint8",
+    ),
+    "one tensor of fp8": (
+        _with_first_changed(lambda t: t.to(torch.float8_e4m3fn)),
+        r"FIRST is float8_e4m3fn, expected fp16",
+    ),
     "one NaN": (
-        _first_as(lambda t: torch.cat([t.reshape(-1)[1:], torch.tensor([float("nan")])]).reshape(t.shape)),
+        _with_first_changed(lambda t: torch.cat([t.reshape(-1)[1:], torch.tensor([float("nan")])]).reshape(t.shape)),
         r"1 of its tensors hold values that are not finite: FIRST\)",
     ),
     "an infinity of fp64": (
-        _first_as(lambda t: t.double().clamp(min=1e300)),
+        _with_first_changed(lambda t: t.double().clamp(min=1e300)),
         r"1 of its tensors hold values that are not finite: FIRST\)",
     ),
     ".bin with its tensors under `state_dict`": (
-        lambda place: place.pickled({"state_dict": place.tensors}),
+        lambda place: place.write_pickle({"state_dict": place.tensors}),
         r"it has an entry that is not a named tensor: state_dict\)",
     ),
     ".bin that is cut off": (lambda place: _cut(place, "bin"), r"\("),
@@ -223,19 +231,19 @@ MATRIX: dict[str, tuple[Callable[[Place], None], str]] = {
 
 
 def _cut(place: Place, ending: str) -> None:
-    place.pickled(place.tensors) if ending == "bin" else place.whole(place.tensors)
+    place.write_pickle(place.tensors) if ending == "bin" else place.write_safetensors(place.tensors)
     content = place.path(ending).read_bytes()
     place.path(ending).write_bytes(content[: len(content) // 2])
 
 
-def taken_into_use(folder: Path) -> BaseModel:
+def base_model_in(folder: Path) -> BaseModel:
     root = folder / "pipeline"
     parts = {part.name: sha256_of_path(part) for part in root.iterdir() if part.is_dir()}
     facts = {"pipeline": "pipeline", "unet": "unet", "parts": parts}
     return BaseModel(finish(folder, "pipeline", StageResult(["pipeline"], facts)))
 
 
-def loaded(base: BaseModel, part: str) -> Tensors:
+def load_part(base: BaseModel, part: str) -> Tensors:
     make: dict[str, Callable[[], Any]] = {
         "unet": base.unet,
         "vae": base.autoencoder,
@@ -247,7 +255,7 @@ def loaded(base: BaseModel, part: str) -> Tensors:
     return network.state_dict()
 
 
-def prepared(original: Manifest, part: str, folder: Path) -> Place:
+def prepare_part(original: Manifest, part: str, folder: Path) -> Place:
     shutil.copytree(original.folder / "pipeline", folder / "pipeline")
     place = folder / "pipeline" / part
     weights = place / f"{STEM[part]}.safetensors"
@@ -259,13 +267,13 @@ def prepared(original: Manifest, part: str, folder: Path) -> Place:
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("how", MATRIX)
 def test_weights_are_loaded_exactly_or_rejected(original: Manifest, part: str, how: str, tmp_path: Path) -> None:
-    place = prepared(original, part, tmp_path)
+    place = prepare_part(original, part, tmp_path)
     write, outcome = MATRIX[how]
     write(place)
-    base = taken_into_use(tmp_path)
+    base = base_model_in(tmp_path)
     if outcome.startswith((SAME, "rounded to ", "two alike")):
         inspect_part(part, place.folder, values=True)
-        tensors = loaded(base, part)
+        tensors = load_part(base, part)
         assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
         assert tensors.keys() == place.tensors.keys()
         for name, tensor in place.tensors.items():
@@ -278,7 +286,7 @@ def test_weights_are_loaded_exactly_or_rejected(original: Manifest, part: str, h
         return
     message = outcome.replace("COUNT", str(len(place.tensors))).replace("FIRST", re.escape(place.first()))
     with pytest.raises(AssetError, match=rf"{part}: not loadable as .*{message}"):
-        loaded(base, part)
+        load_part(base, part)
     with pytest.raises(AssetError, match=message):
         inspect_part(part, place.folder, values=True)
     if "not finite" not in outcome:
@@ -325,7 +333,7 @@ KEYS: dict[str, tuple[str, str, Any]] = {
 }
 
 
-def all_of(base: BaseModel) -> None:
+def load_all_parts(base: BaseModel) -> None:
     for load in (base.unet, base.autoencoder, base.text_encoder, base.tokenizer, base.scheduler):
         load()
 
@@ -340,7 +348,7 @@ def test_a_key_that_leads_to_code_is_rejected_by_name(
     inner = "auto_map" if key == "text_config" else key
     message = rf"{file}: `{inner}` is .*, which would load other code or files; remove the key from the file\."
     with pytest.raises(AssetError, match=message):
-        all_of(taken_into_use(tmp_path))
+        load_all_parts(base_model_in(tmp_path))
     with pytest.raises(AssetError, match=message):
         inspect_part(file.split("/")[0], path.parent, values=False)
 
@@ -365,7 +373,7 @@ def test_a_configuration_of_another_class_is_rejected(
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     name = value[0] if isinstance(value, list) else value
     with pytest.raises(AssetError, match=rf"{file}: it configures '{re.escape(name)}', expected "):
-        all_of(taken_into_use(tmp_path))
+        load_all_parts(base_model_in(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "nul", None], ids=["empty", "a list", "cut", "no JSON", "missing"])
@@ -386,7 +394,7 @@ def test_an_invalid_configuration_is_reported_in_one_sentence(
     path = tmp_path / "pipeline" / file
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(AssetError, match=rf"{file}: (the file is missing|not readable as a JSON object), expected"):
-        all_of(taken_into_use(tmp_path))
+        load_all_parts(base_model_in(tmp_path))
 
 
 def test_harmless_keys_of_published_folders_are_accepted(original: Manifest, tmp_path: Path) -> None:
@@ -409,6 +417,6 @@ def test_harmless_keys_of_published_folders_are_accepted(original: Manifest, tmp
     for file, keys in added.items():
         path = tmp_path / "pipeline" / file
         path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
-    base = taken_into_use(tmp_path)
-    all_of(base)
+    base = base_model_in(tmp_path)
+    load_all_parts(base)
     assert {tensor.dtype for tensor in base.text_encoder().parameters()} == {torch.float32}

@@ -68,7 +68,7 @@ def row(name: str, title: str, task: str = "Forget01") -> TableRow:
 def table(
     folder: Path, comparable: bool = True, published: str | None = "table1", **evaluations: Manifest
 ) -> StageContext:
-    """Tabulate ESD and CORE of two tasks, CORE of the second one diverged."""
+    """Tabulate ESD and CORE of two tasks; in the second one, CORE diverged."""
     rows = [
         row("esd", "ESD"),
         row("core", "CORE (ours)"),
@@ -138,7 +138,7 @@ def test_table_1_of_the_paper_lists_its_methods_task_by_task():
     assert [line.title for line in settings.rows] == titles * 3
 
 
-def test_every_row_of_every_table_of_the_paper_meets_its_published_numbers():
+def test_every_row_of_every_table_of_the_paper_has_published_numbers():
     with (CONFIGURATION / "published.csv").open(newline="") as stream:
         published = list(csv.reader(stream))[1:]
     plan = Plan("paper", load_study("paper", CONFIGURATION), published)
@@ -182,7 +182,7 @@ def test_markdown_has_a_section_for_each_task_and_the_best_total_in_bold(tmp_pat
 
 
 def test_markdown_notes_how_many_accuracies_would_differ_by_chance(tmp_path):
-    """Against a simulation of the same cells with equal accuracies: the pooled ones of the table's counts."""
+    """Compared with a simulation of the same cells with equal accuracies, pooled from both counts."""
     sentence = (table(tmp_path).folder / "table1.md").read_text().splitlines()[-1]
     stated, min_count, probability = re.search(
         r"equal, (\S+) would .*; (\d+) or more with a probability of (\S+) ", sentence
@@ -245,7 +245,7 @@ def test_a_row_with_a_remark_is_never_bold_and_the_best_of_the_others_is(tmp_pat
     assert r"\textbf" not in to_latex([best])
 
 
-def test_a_total_that_is_no_number_is_never_bold_and_the_best_of_the_others_is(tmp_path):
+def test_a_total_that_is_not_a_number_is_never_bold_and_the_best_of_the_others_is(tmp_path):
     good = table_line(row("good", "Good"), cells(tmp_path / "good", ESD))
     strange = replace(table_line(row("strange", "Strange"), cells(tmp_path / "strange", CORE)), sfid=Decimal("NaN"))
     for lines in ([good, strange], [strange, good]):
@@ -262,7 +262,7 @@ def test_a_run_that_diverged_at_its_first_step_has_a_remark(tmp_path):
     assert table_line(row("esd", "ESD"), cells(tmp_path / "run", ESD, diverged_at=0)).remark == "diverged at step 0"
 
 
-# The cells behind it
+# The cells of a table
 
 
 def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
@@ -283,7 +283,7 @@ def test_cells_list_every_metric_of_every_row_with_its_run(tmp_path):
 
 
 def record(runs: Path, run: str, commit: str, device: str, **builds_on: str) -> Path:
-    """Write the specification and the provenance record of a run, `STAGE/SLUG`, that builds on others; its folder."""
+    """Write the specification and the provenance record of a run, `STAGE/SLUG`, and return its folder."""
     stage, _, slug = run.partition("/")
     folder = runs / f"{run}{DIGEST}"
     planned = records.specification(stage, slug, {role: f"{name}{DIGEST}" for role, name in builds_on.items()})
@@ -308,7 +308,7 @@ def test_provenance_names_run_commit_and_device_of_each_job_behind_a_cell(tmp_pa
     record(runs, "samples/original", "c1", "cpu")
     samples = record(runs, "samples/core", "c2", "cpu", delta="unlearning/core")
     (samples / "shards").mkdir()
-    for shard, device in (("0000-of-0002", "A100"), ("0001-of-0002", "H100")):  # who gathers the images has made none
+    for shard, device in (("0000-of-0002", "A100"), ("0001-of-0002", "H100")):  # the gathering job is not listed
         share = record(tmp_path, f"share/{shard}", "c2", device)
         (share / "manifest.provenance.json").rename(samples / f"shards/{shard}.provenance.json")
     record(runs, "unlearning/core", "c1", "A100")
@@ -320,15 +320,15 @@ def test_provenance_names_run_commit_and_device_of_each_job_behind_a_cell(tmp_pa
         "Total": ["unlearning", "samples", "samples", "predictions", "fid", "samples", "fid"],
     }
     made = list(csv.DictReader(provenance_csv([line]).splitlines()))
-    said = [[job[key] for key in ("metric", "stage", "run", "commit", "device")] for job in made[:4]]
-    assert [(metric, stage, run.removesuffix(DIGEST), *rest) for metric, stage, run, *rest in said] == [
+    columns = [[job[key] for key in ("metric", "stage", "run", "commit", "device")] for job in made[:4]]
+    assert [(metric, stage, run.removesuffix(DIGEST), *rest) for metric, stage, run, *rest in columns] == [
         ("UA", "unlearning", "core", "c1", "A100"), ("UA", "samples", "core", "c2", "A100"),
         ("UA", "samples", "core", "c2", "H100"), ("UA", "predictions", "core", "c3", "A100"),
     ]  # fmt: skip
 
 
-def test_a_job_whose_record_is_damaged_or_gone_is_listed_as_not_on_record(tmp_path):
-    """The number is not in doubt: its manifest vouches for it."""
+def test_a_job_with_a_damaged_or_missing_record_is_listed_as_not_on_record(tmp_path):
+    """The number itself is certain, because its manifest contains its hash."""
     folder = record(tmp_path / "runs", "cells/core", "c4", "cpu", predictions="predictions/core")
     evaluations = cells(folder, CORE)
     path = record(tmp_path / "runs", "predictions/core", "c3", "A100") / "manifest.provenance.json"
@@ -337,8 +337,12 @@ def test_a_job_whose_record_is_damaged_or_gone_is_listed_as_not_on_record(tmp_pa
     path.write_text(path.read_text().replace("here", "hare"))
     (damaged,) = table_line(row("core", "CORE"), evaluations).jobs_behind("UA")
     path.unlink()
-    (gone,) = table_line(row("core", "CORE"), evaluations).jobs_behind("UA")
-    assert damaged == gone and (gone.run, gone.commit, gone.device) == (f"core{DIGEST}", None, "not on record")
+    (missing,) = table_line(row("core", "CORE"), evaluations).jobs_behind("UA")
+    assert damaged == missing and (missing.run, missing.commit, missing.device) == (
+        f"core{DIGEST}",
+        None,
+        "not on record",
+    )
 
 
 def test_cells_hold_counts_intervals_published_numbers_and_verdicts(tmp_path):
@@ -370,7 +374,7 @@ def test_nothing_is_comparable_outside_the_papers_world_or_without_a_published_t
     assert any(line["published"] for line in lines) == has_numbers
 
 
-def test_published_numbers_are_those_of_the_named_table_alone():
+def test_published_numbers_come_only_from_the_named_table():
     study = load_study("paper", CONFIGURATION).model_copy(update={"gate": None})
     plan = Plan("paper", study, PUBLISHED)
     assert read_published(plan.table("table2").settings.published) == {
@@ -407,7 +411,7 @@ def test_a_result_is_compatible_with_itself(k, n):
 
 
 @pytest.mark.parametrize(("n", "last_compatible"), [(30, 25), (60, 55), (500, 495)])
-def test_the_verdict_on_a_perfect_published_score_turns_between_two_neighbouring_counts(n, last_compatible):
+def test_the_verdict_on_a_perfect_published_score_changes_between_two_neighbouring_counts(n, last_compatible):
     perfect = Published("100.00", Count(n, n))
     assert verdict(Count(last_compatible, n), perfect, comparable=True) == "compatible"
     assert verdict(Count(last_compatible - 1, n), perfect, comparable=True) == "differs"

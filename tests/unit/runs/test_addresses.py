@@ -1,4 +1,4 @@
-"""Addresses: what counts as content and what does not."""
+"""Addresses of runs: what they depend on, and what they do not."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(batch: int = 1, threads: int = 1, slug: str = "slug", stage: str = "pred
     return Run(stage, (SCRIPT,), slug, settings, threads, inputs, execution=EXECUTION)
 
 
-def test_everything_that_decides_a_result_is_in_its_digest() -> None:
+def test_everything_that_affects_a_result_changes_its_digest() -> None:
     digests = [
         run().digest,
         run(batch=2).digest,
@@ -64,8 +64,8 @@ def test_everything_that_decides_a_result_is_in_its_digest() -> None:
 
 def test_slug_and_execution_do_not_change_the_address() -> None:
     assert run(slug="one").digest == run(slug="other").digest
-    hasty = replace(run(), execution=Execution(batches_per_shard=1, checkpoint_seconds=9.0))
-    assert hasty.digest == run().digest
+    other = replace(run(), execution=Execution(batches_per_shard=1, checkpoint_seconds=9.0))
+    assert other.digest == run().digest
 
 
 def test_a_specification_has_the_digest_of_its_run() -> None:
@@ -77,37 +77,41 @@ def test_a_specification_has_the_digest_of_its_run() -> None:
 DIGEST = "-0123456789ab"
 
 
-def lies(name: str, **trained: str) -> Manifest:
-    """A complete run, made with one build of the models behind it."""
+def complete_run(name: str, **trained: str) -> Manifest:
+    """The manifest of a complete run, with the builds of the models from which it was made."""
     seals = {f"pipeline/{key}{DIGEST}": seal for key, seal in trained.items()}
     made = manifest(Path("runs", name + DIGEST), stage=name.partition("/")[0], trained=seals)
     return made.model_copy(update={"seal": "S"})
 
 
-def behind(**inputs: Manifest) -> dict[str, str]:
-    names = {role: str(lying.folder.relative_to("runs")) for role, lying in inputs.items()}
+def trained_models(**inputs: Manifest) -> dict[str, str]:
+    names = {role: str(made.folder.relative_to("runs")) for role, made in inputs.items()}
     found = trained_behind(specification(slug="core", builds_on=names), inputs)
     return {name.removesuffix(DIGEST): seal for name, seal in found.items()}
 
 
 def test_inputs_from_different_builds_of_a_model_are_refused() -> None:
-    assert behind(images=lies("images/x")) == {}
-    assert behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="S")) == {"pipeline/x": "S"}
-    assert behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="R")) == {"pipeline/x": "R"}
+    assert trained_models(images=complete_run("images/x")) == {}
+    assert trained_models(pipeline=complete_run("pipeline/x"), latents=complete_run("latents/y", x="S")) == {
+        "pipeline/x": "S"
+    }
+    assert trained_models(predictions=complete_run("predictions/a", x="R"), fid=complete_run("fid/b", x="R")) == {
+        "pipeline/x": "R"
+    }
     with pytest.raises(
         ArtefactError,
         match=r"^runs/latents/y-\w+: the inputs of .* were built from different trainings of runs/pipeline/x-",
     ):
-        behind(pipeline=lies("pipeline/x"), latents=lies("latents/y", x="R"))
+        trained_models(pipeline=complete_run("pipeline/x"), latents=complete_run("latents/y", x="R"))
     with pytest.raises(
         ArtefactError,
         match=r"^runs/predictions/a-\w+ and runs/fid/b-\w+: the inputs of .* were built from different trainings",
     ):
-        behind(predictions=lies("predictions/a", x="R"), fid=lies("fid/b", x="S"))
+        trained_models(predictions=complete_run("predictions/a", x="R"), fid=complete_run("fid/b", x="S"))
 
 
-def test_a_run_that_lies_there_under_another_name_is_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new row that equals a later row of its table therefore trains nothing again."""
+def test_an_existing_run_under_another_name_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Therefore a new row that equals a later row of its table trains nothing."""
     monkeypatch.chdir(tmp_path)
     configuration = tmp_path / "config"
     shutil.copytree(REPOSITORY / "config", configuration)
@@ -116,13 +120,13 @@ def test_a_run_that_lies_there_under_another_name_is_that_run(tmp_path: Path, mo
         "tables: {table1: {rows: [original, my_core, core]}}\n"
     )
     known = load_plan("mini", configuration).table("table1").with_all_inputs()
-    anew = load_plan("sweep", configuration).table("table1").with_all_inputs()
-    assert not {name for name in known if name.startswith("unlearning/core-")} <= anew.keys()
+    without_runs = load_plan("sweep", configuration).table("table1").with_all_inputs()
+    assert not {name for name in known if name.startswith("unlearning/core-")} <= without_runs.keys()
     for run in known.values():
         run.folder.mkdir(parents=True)
         (run.folder / "specification.json").write_text("{}")
-    beside = load_plan("sweep", configuration).table("table1").with_all_inputs()
-    assert {name for name in beside if not name.startswith("tables/")} <= known.keys()
+    with_runs = load_plan("sweep", configuration).table("table1").with_all_inputs()
+    assert {name for name in with_runs if not name.startswith("tables/")} <= known.keys()
 
 
 def test_the_import_closure_excludes_the_job_runner() -> None:
@@ -138,7 +142,7 @@ def test_the_import_closure_excludes_the_job_runner() -> None:
 
 
 @pytest.mark.parametrize("package", NUMERICAL_PACKAGES.values())
-def test_declared_requirements_of_numerical_packages_count(package: str) -> None:
+def test_declared_requirements_of_numerical_packages_are_known(package: str) -> None:
     declared = {Requirement(text) for text in importlib.metadata.requires(package) or []}
     always = {found.name for found in declared if found.marker is None or found.marker.evaluate({"extra": ""})}
     assert {canonicalize_name(name) for name in always} & {*NUMERICAL_PACKAGES.values()} <= {
@@ -176,7 +180,7 @@ def test_slugs_are_parts_of_paths() -> None:
 
 
 @pytest.mark.parametrize("study", ["paper", "tiny"])
-def test_addresses_do_not_depend_on_where_the_clone_lies(study: str, tmp_path: Path) -> None:
+def test_addresses_do_not_depend_on_the_location_of_the_clone(study: str, tmp_path: Path) -> None:
     here = names(REPOSITORY, study)
     for name in ("corelib", "workflow_scripts", "config"):
         shutil.copytree(REPOSITORY / name, tmp_path / "elsewhere" / name)
@@ -221,5 +225,5 @@ def test_equal_runs_of_different_tables_are_one_run() -> None:
     ],
 )
 def test_code_has_the_same_text_in_every_version_of_python(code: str, written: str) -> None:
-    """Compared on 3.11, 3.12 and 3.13, in which `ast.unparse` and `ast.dump` differ."""
+    """The texts are those of 3.11, 3.12 and 3.13, although `ast.unparse` and `ast.dump` differ between these."""
     assert _unparse(ast.parse(code)) == written

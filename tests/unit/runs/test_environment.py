@@ -42,12 +42,12 @@ def test_installed_versions_are_the_pinned_ones() -> None:
     assert differing_versions(REPOSITORY) == []
 
 
-def test_the_older_cuda_takes_the_place_of_the_newer_one() -> None:
+def test_the_pins_for_the_older_cuda_replace_only_torch() -> None:
     assert pins("requirements-cuda12.txt").keys() == {"torch", "torchvision"}
 
 
 @pytest.mark.parametrize(
-    ("found", "cuda", "said"),
+    ("found", "cuda", "advice"),
     [
         ("580.65.06", "13.2", None),
         ("575.57.08", "13.2", "the NVIDIA driver is 575.57.08, but CUDA 13.2 needs 580 or newer: make env CUDA=12"),
@@ -59,16 +59,16 @@ def test_the_older_cuda_takes_the_place_of_the_newer_one() -> None:
     ],
 )
 def test_advice_for_an_old_driver_names_the_command(
-    found: str | None, cuda: str | None, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    found: str | None, cuda: str | None, advice: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\necho {found}\n" if found else "#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert driver_advice(cuda) == said
+    assert driver_advice(cuda) == advice
 
 
-def test_the_versions_that_the_workflow_was_made_for() -> None:
+def test_snakemake_and_its_executor_have_the_intended_versions() -> None:
     assert pins("requirements.txt")["snakemake"] == "9.27.1"
     assert pins("requirements.txt")["snakemake-executor-plugin-slurm"] == "2.8.0"
 
@@ -85,7 +85,7 @@ def test_torchvision_imports_beside_torch_without_a_gpu() -> None:
 
 
 @pytest.mark.parametrize("kind", ["a folder with files", "a link to an environment"])
-def test_make_env_empties_no_folder_of_the_users(kind: str, tmp_path: Path) -> None:
+def test_make_env_deletes_no_files_of_the_user(kind: str, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "notes.txt").write_text("mine")

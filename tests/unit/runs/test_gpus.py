@@ -62,8 +62,8 @@ def test_seven_jobs_on_three_gpus_never_share_one(tmp_path: Path) -> None:
     jobs = [job(tmp_path / "locks", 0.4) for _ in range(7)]
     spans: dict[str, list[tuple[float, float]]] = {}
     for process in jobs:
-        said = process.communicate(timeout=60)[0].split()
-        spans.setdefault(said[0], []).append((float(said[1]), float(said[2])))
+        output = process.communicate(timeout=60)[0].split()
+        spans.setdefault(output[0], []).append((float(output[1]), float(output[2])))
     assert spans.keys() <= {"GPU-a", "GPU-b", "GPU-c"}
     for used in spans.values():
         used.sort()
@@ -84,18 +84,18 @@ def test_the_gpu_of_a_killed_job_is_free_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - began < 1
 
 
-def test_of_several_named_gpus_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_visible_gpus_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VISIBLE_DEVICES, "2,5")
     with one_gpu(tmp_path / "locks"):
         assert os.environ[VISIBLE_DEVICES] == "2"
-        said = job(tmp_path / "locks", 0).communicate(timeout=60)[0]  # it sees only this GPU, which is taken here
-        assert said.split()[0] == "2"
+        output = job(tmp_path / "locks", 0).communicate(timeout=60)[0]  # it sees only this GPU, which is taken here
+        assert output.split()[0] == "2"
     assert os.environ[VISIBLE_DEVICES] == "2,5"
 
 
 @pytest.mark.usefixtures("three_gpus")
 @pytest.mark.parametrize("chosen", ["0", "GPU-c", ""])
-def test_where_one_or_none_is_chosen_nothing_is_touched(
+def test_the_users_choice_of_one_gpu_or_none_is_kept(
     chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VISIBLE_DEVICES, chosen)
@@ -106,9 +106,7 @@ def test_where_one_or_none_is_chosen_nothing_is_touched(
 
 @pytest.mark.usefixtures("three_gpus")
 @pytest.mark.parametrize("scheduler", SCHEDULER_VARIABLES)
-def test_in_a_schedulers_job_nothing_is_touched(
-    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_choice_of_a_scheduler_is_kept(scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(scheduler, "7")
     with one_gpu(tmp_path / "locks"):
         assert VISIBLE_DEVICES not in os.environ
@@ -133,17 +131,17 @@ GPU 1: NVIDIA A100-SXM4-80GB (UUID: GPU-bbbb)
 """
 
 
-def driver_that_lists(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def install_driver(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = folder / "nvidia-smi"
     program.write_text(f"#!/bin/sh\ncat <<END\n{text}END\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-def test_instances_of_a_gpu_take_its_place_and_each_job_has_its_own(
+def test_mig_instances_replace_their_gpu_and_each_job_has_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver_that_lists(LISTING_WITH_MIG, tmp_path, monkeypatch)
+    install_driver(LISTING_WITH_MIG, tmp_path, monkeypatch)
     assert list_gpus() == ["MIG-1111", "MIG-GPU-aaaa/2/0", "GPU-bbbb"]
     assert max_jobs_on_gpus() == 3
     jobs = [job(tmp_path / "locks", 1) for _ in range(3)]
@@ -163,10 +161,10 @@ def test_instances_of_a_gpu_take_its_place_and_each_job_has_its_own(
         ("GPU-bbbb,MIG-1111", ["GPU-bbbb", "MIG-1111"]),
     ],
 )
-def test_cuda_reads_the_names_of_devices_to_the_first_that_is_none(
+def test_devices_after_the_first_invalid_name_are_ignored_as_in_cuda(
     value: str, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver_that_lists(LISTING_WITH_MIG, tmp_path, monkeypatch)
+    install_driver(LISTING_WITH_MIG, tmp_path, monkeypatch)
     monkeypatch.setenv(VISIBLE_DEVICES, value)
     assert max_jobs_on_gpus() == (len(names) or None)
     jobs = [job(tmp_path / "locks", 1) for _ in range(2)]
@@ -174,14 +172,14 @@ def test_cuda_reads_the_names_of_devices_to_the_first_that_is_none(
     assert seen == (set(names[:2]) if len(names) > 1 else {value})
 
 
-def test_a_machine_without_gpus_has_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_machine_without_gpus_none_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert list_gpus() == []
     with one_gpu(tmp_path / "locks"):
         assert VISIBLE_DEVICES not in os.environ
 
 
-def test_a_driver_that_does_not_answer_leaves_nothing_to_choose(
+def test_with_a_driver_that_does_not_respond_no_gpu_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     program = tmp_path / "nvidia-smi"
@@ -248,7 +246,7 @@ def test_a_job_that_was_given_a_gpu_does_not_compute_on_the_cpu_instead(
 
 
 @pytest.mark.parametrize(("given", "warns"), [(None, True), ("0", True), ("", False), ("-1", False)])
-def test_a_workstation_is_told_that_its_gpu_is_not_used_unless_it_hides_it(
+def test_a_workstation_warns_about_an_unused_gpu_unless_it_is_hidden(
     given: str | None, warns: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     if given is not None:

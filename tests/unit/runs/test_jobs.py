@@ -23,9 +23,9 @@ def toy(tmp_path: Path, request: pytest.FixtureRequest) -> Toy:
     return toy_at(tmp_path, getattr(request, "param", "works"))
 
 
-def test_a_job_leaves_its_file_a_manifest_and_a_record_of_where_it_ran(toy: Toy) -> None:
+def test_a_job_writes_its_file_a_manifest_and_a_provenance_record(toy: Toy) -> None:
     assert toy.run() == 0
-    assert toy.left() == MADE
+    assert toy.files() == MADE
     record = json.loads((toy.folder / "manifest.provenance.json").read_text())
     assert record["manifest"] == json.loads((toy.folder / "manifest.json").read_text())
     assert record["began"] < record["finished"] and record["wall_seconds"] >= 0
@@ -34,7 +34,7 @@ def test_a_job_leaves_its_file_a_manifest_and_a_record_of_where_it_ran(toy: Toy)
 
 
 @pytest.mark.parametrize("toy", ["sets the clock back"], indirect=True)
-def test_a_clock_that_is_set_back_makes_no_job_end_before_it_began(toy: Toy) -> None:
+def test_the_wall_time_is_not_negative_if_the_clock_is_set_back(toy: Toy) -> None:
     assert toy.run() == 0
     record = json.loads((toy.folder / "manifest.provenance.json").read_text())
     assert record["finished"] < record["began"] and 0 <= record["wall_seconds"] < 60
@@ -43,7 +43,7 @@ def test_a_clock_that_is_set_back_makes_no_job_end_before_it_began(toy: Toy) -> 
 def test_partial_files_of_a_killed_attempt_are_removed_by_the_next(toy: Toy) -> None:
     (toy.folder / ".made.txt.0123.txt").write_text("half")
     assert toy.run() == 0
-    assert toy.left() == MADE
+    assert toy.files() == MADE
     assert ".made.txt.0123.txt: partial file of an earlier attempt; removed" in toy.log
 
 
@@ -59,7 +59,7 @@ def test_a_complete_run_is_not_computed_again(toy: Toy) -> None:
     assert "1 CPU thread(s), python 3" in toy.log and "done in" in toy.log  # the log of the job that completed the run
 
 
-def test_a_damaged_file_is_made_again(toy: Toy) -> None:
+def test_a_damaged_file_is_rebuilt(toy: Toy) -> None:
     assert toy.run() == 0
     (toy.folder / "made.txt").write_text("hole")
     (toy.folder / "manifest.json").unlink()
@@ -79,7 +79,7 @@ def test_a_partial_record_or_one_of_another_run_is_ignored(toy: Toy) -> None:
         assert toy.attempts == before + 1
 
 
-def test_a_changed_file_of_the_provenance_record_is_written_again(toy: Toy) -> None:
+def test_a_damaged_file_of_the_provenance_record_is_rebuilt(toy: Toy) -> None:
     assert toy.run() == 0
     path = toy.folder / "manifest.provenance.json"
     record = json.loads(path.read_text())
@@ -102,7 +102,7 @@ def test_an_edited_provenance_record_is_ignored(toy: Toy) -> None:
     assert toy.attempts == 2 and has_its_seal(json.loads(path.read_text()))
 
 
-def test_a_specification_is_refused_when_what_its_digest_does_not_cover_has_changed(toy: Toy) -> None:
+def test_a_specification_with_an_edit_that_its_digest_does_not_cover_is_refused(toy: Toy) -> None:
     path = toy.folder / "specification.json"
     path.write_text(path.read_text().replace('"checkpoint_seconds": 1.0', '"checkpoint_seconds": 9.0'))
     assert toy.run() == 1
@@ -139,7 +139,7 @@ def test_a_run_made_with_another_build_of_a_model_is_rebuilt(toy: Toy) -> None:
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_earlier_attempts_are_recorded(toy: Toy) -> None:
     """An interrupted attempt may have used another device, and has a cost."""
-    job = toy.in_the_middle()
+    job = toy.start_writing()
     job.kill()
     job.wait(60)
     (toy.folder / "checkpoint.pt").touch()
@@ -154,19 +154,19 @@ def test_earlier_attempts_are_recorded(toy: Toy) -> None:
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_the_second_of_two_jobs_for_one_run_waits_and_computes_nothing(toy: Toy) -> None:
-    first, second = toy.in_the_middle(), toy.start()
-    toy.waits_for(lambda: "waiting for its result, or for its end" in toy.log)
+    first, second = toy.start_writing(), toy.start()
+    toy.wait_until(lambda: "waiting for its result, or for its end" in toy.log)
     (toy.place / "go").touch()
     assert (first.wait(60), second.wait(60)) == (0, 0)
     assert toy.attempts == 1
     assert "already complete (by" in toy.log
-    assert toy.left() == MADE
+    assert toy.files() == MADE
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
-def test_a_log_that_is_deleted_under_a_living_job_is_made_anew(toy: Toy) -> None:
+def test_a_log_that_is_deleted_during_a_job_is_written_again(toy: Toy) -> None:
     """Snakemake deletes it when it starts another job for the run."""
-    job = toy.in_the_middle()
+    job = toy.start_writing()
     (toy.place / "logs/toy.log").unlink()
     (toy.place / "go").touch()
     assert job.wait(60) == 0
@@ -174,44 +174,44 @@ def test_a_log_that_is_deleted_under_a_living_job_is_made_anew(toy: Toy) -> None
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
-def test_a_job_that_has_lost_its_run_takes_the_result_of_the_one_that_has_it(toy: Toy) -> None:
-    """For example, its node was cut off. If it failed, Snakemake would delete the manifest of the other job."""
-    job = toy.in_the_middle()
+def test_a_job_that_lost_its_lease_uses_the_result_of_the_new_owner(toy: Toy) -> None:
+    """For example, its node was cut off. If the job failed, Snakemake would delete the manifest of the other job."""
+    job = toy.start_writing()
     lease = toy.folder / "manifest.lease"
-    heir = Owner.of_this_process().model_copy(update={"nonce": "the heir"})
-    lease.write_text(owner_as_json(heir))  # this process, so it is alive
-    toy.waits_for(lambda: "lost to process" in toy.log and "waiting for its result" in toy.log)
+    new_owner = Owner.of_this_process().model_copy(update={"nonce": "the heir"})
+    lease.write_text(owner_as_json(new_owner))  # its owner is this process, which is alive
+    toy.wait_until(lambda: "lost to process" in toy.log and "waiting for its result" in toy.log)
     (toy.place / "go").touch()
     lease.unlink()
     assert job.wait(60) == 0
-    assert toy.left() == MADE
+    assert toy.files() == MADE
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
-@pytest.mark.parametrize("asking", [signal.SIGTERM, signal.SIGINT], ids=lambda asking: asking.name)
-def test_a_terminated_job_leaves_no_partial_files(asking: signal.Signals, toy: Toy) -> None:
-    job = toy.in_the_middle()
-    job.send_signal(asking)
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT], ids=lambda sent: sent.name)
+def test_a_terminated_job_leaves_no_partial_files(sent: signal.Signals, toy: Toy) -> None:
+    job = toy.start_writing()
+    job.send_signal(sent)
     assert job.wait(30) == INTERRUPTED_STATUS
-    assert toy.left() == UNFINISHED
-    assert f"received {asking.name}" in toy.log
+    assert toy.files() == UNFINISHED
+    assert f"received {sent.name}" in toy.log
     assert "Traceback" not in toy.log
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_a_job_whose_predecessor_was_killed_does_not_wait_for_it(toy: Toy) -> None:
-    killed = toy.in_the_middle()
+    killed = toy.start_writing()
     killed.kill()
     killed.wait()
-    assert "manifest.lease" in toy.left()
+    assert "manifest.lease" in toy.files()
     again = toy.start()
-    toy.waits_for(lambda: toy.attempts == 2)
+    toy.wait_until(lambda: toy.attempts == 2)
     again.terminate()
     assert again.wait(30) == INTERRUPTED_STATUS
 
 
 @pytest.mark.parametrize("toy", ["fails"], indirect=True)
-def test_a_bug_ends_in_its_traceback_at_the_end_of_the_log(toy: Toy) -> None:
+def test_the_log_of_a_bug_ends_with_the_traceback(toy: Toy) -> None:
     assert toy.run() == 1
     assert toy.log.rstrip().endswith("ValueError: a bug")
-    assert toy.left() == UNFINISHED
+    assert toy.files() == UNFINISHED

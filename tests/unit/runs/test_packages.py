@@ -23,11 +23,11 @@ TIMM = f"timm {importlib.metadata.version('timm')}"
 RENDER = ("--cores", "1", "results/tiny/table1.csv", "--until", "render_images")
 
 
-def refuses(toy: Toy, *said: str) -> None:
-    """Whether the job stops with one sentence that contains these texts, and leaves no file."""
+def assert_refused(toy: Toy, *texts: str) -> None:
+    """Assert that the job stops with one sentence that contains these texts, and writes no manifest."""
     assert toy.run() == 1
     (sentence,) = [line for line in toy.log.splitlines() if "Error: " in line]
-    assert all(part in sentence for part in said), sentence
+    assert all(part in sentence for part in texts), sentence
     assert "Traceback" not in toy.log and not (toy.folder / "manifest.json").exists()
 
 
@@ -58,7 +58,7 @@ def test_snakemake_starts_its_scripts_without_the_users_pythonpath(tmp_path: Pat
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-def test_planning_names_the_versions_that_jobs_have_whatever_the_users_pythonpath_holds(tmp_path: Path) -> None:
+def test_planning_uses_the_package_versions_of_jobs_in_spite_of_the_users_pythonpath(tmp_path: Path) -> None:
     record = tmp_path / "numpy-0.1.dist-info"
     record.mkdir()
     (record / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n")
@@ -70,15 +70,15 @@ def test_planning_names_the_versions_that_jobs_have_whatever_the_users_pythonpat
     )
     clone = Checkout(REPOSITORY)
     assert clone.python("-c", probe, PYTHONPATH=str(tmp_path)).stdout == clone.python("-c", probe).stdout != "0.1\n"
-    asked = ("-m", "corelib", "plan", "results/tiny/table1.csv")
-    assert clone.python(*asked, PYTHONPATH=str(tmp_path)).stdout == clone.python(*asked).stdout
+    command = ("-m", "corelib", "plan", "results/tiny/table1.csv")
+    assert clone.python(*command, PYTHONPATH=str(tmp_path)).stdout == clone.python(*command).stdout
 
 
 @pytest.mark.parametrize("name", ["PIL", "safetensors"])
 def test_a_copy_of_a_package_that_is_found_first_is_refused(name: str, tmp_path: Path) -> None:
     """A `.pth` file, an editable install or `sitecustomize` may add its folder to `sys.path`."""
     copy = edited_copy(name, tmp_path / "elsewhere")
-    refuses(
+    assert_refused(
         toy_at(tmp_path, first=f"import sys\nsys.path.insert(0, {str(copy.parent)!r})\nimport {name}\n"),
         str(copy / "__init__.py"),
         name,
@@ -89,7 +89,7 @@ def test_a_copy_of_a_package_that_is_found_first_is_refused(name: str, tmp_path:
 def test_a_copy_that_the_stage_imports_while_it_runs_is_refused_too(tmp_path: Path) -> None:
     copy = edited_copy("safetensors", tmp_path / "elsewhere")
     statements = f"import sys\nsys.path.insert(0, {str(copy.parent)!r})\nimport safetensors\n"
-    refuses(toy_at(tmp_path, meanwhile=statements), str(copy / "__init__.py"), "safetensors")
+    assert_refused(toy_at(tmp_path, meanwhile=statements), str(copy / "__init__.py"), "safetensors")
 
 
 @pytest.mark.parametrize("name", ["timm.py", "timm/__init__.py", "csv.py", "tqdm.py"])
@@ -99,7 +99,7 @@ def test_a_file_beside_the_snakefile_that_hides_a_package_is_refused(name: str, 
     toy = toy_at(tmp_path, first=f"import sys\nsys.path.insert(0, {str(clone.folder)!r})\nimport {imported}\n")
     (clone.folder / name).parent.mkdir(exist_ok=True)
     (clone.folder / name).write_text("__version__ = '0'\nreader = writer = tqdm = None\n")
-    refuses(toy, str(clone.folder / name), imported, "remove")
+    assert_refused(toy, str(clone.folder / name), imported, "remove")
 
 
 # Files of the environment
@@ -122,22 +122,22 @@ def installed_copy(name: str, place: Path, **files: str) -> Path:
     return root
 
 
-def with_it(root: Path, name: str) -> str:
+def import_statements(root: Path, name: str) -> str:
     return f"import sys\nsys.path.insert(0, {str(root)!r})\nimport {name}\n"
 
 
-def test_an_installed_package_as_its_installer_left_it_is_taken(tmp_path: Path) -> None:
+def test_an_unchanged_installed_package_is_accepted(tmp_path: Path) -> None:
     root = installed_copy("timm", tmp_path)
-    toy = toy_at(tmp_path, first=with_it(root, "timm"))
+    toy = toy_at(tmp_path, first=import_statements(root, "timm"))
     assert toy.run() == 0, toy.log
 
 
 @pytest.mark.parametrize("text", ["VALUE = 22\n", "VALUE = 2\n"], ids=["another size", "the same size"])
-def test_a_file_that_was_edited_where_it_is_installed_is_refused(text: str, tmp_path: Path) -> None:
+def test_an_edited_file_of_an_installed_package_is_refused(text: str, tmp_path: Path) -> None:
     root = installed_copy("timm", tmp_path)
     (root / "timm/__init__.py").write_text(text)
-    refuses(
-        toy_at(tmp_path, first=with_it(root, "timm")),
+    assert_refused(
+        toy_at(tmp_path, first=import_statements(root, "timm")),
         str(root / "timm/__init__.py"),
         TIMM,
         "pip install",
@@ -148,8 +148,8 @@ def test_a_file_that_was_edited_where_it_is_installed_is_refused(text: str, tmp_
 def test_a_package_from_a_folder_or_a_repository_is_refused(kind: str, tmp_path: Path) -> None:
     """Its version does not identify its code."""
     root = installed_copy("timm", tmp_path, direct_url_json=f'{{"url": "file:///home/user/timm", {kind}}}')
-    refuses(
-        toy_at(tmp_path, first=with_it(root, "timm")),
+    assert_refused(
+        toy_at(tmp_path, first=import_statements(root, "timm")),
         TIMM,
         "file:///home/user/timm",
         "its own version",
@@ -159,7 +159,7 @@ def test_a_package_from_a_folder_or_a_repository_is_refused(kind: str, tmp_path:
 def test_a_package_without_a_list_of_its_files_is_refused(tmp_path: Path) -> None:
     root = installed_copy("timm", tmp_path)
     next(root.glob("timm-*.dist-info/RECORD")).unlink()
-    refuses(toy_at(tmp_path, first=with_it(root, "timm")), TIMM, "RECORD")
+    assert_refused(toy_at(tmp_path, first=import_statements(root, "timm")), TIMM, "RECORD")
 
 
 def test_a_compiled_library_that_is_preloaded_is_refused(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_compiled_library_that_is_preloaded_is_refused(tmp_path: Path) -> None
     shutil.copy(INSTALLED / "torch/lib/libgomp.so.1", library)
     toy = toy_at(tmp_path)
     toy.variables = {"LD_PRELOAD": str(library)}
-    refuses(toy, str(library), "LD_PRELOAD")
+    assert_refused(toy, str(library), "LD_PRELOAD")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_compiled_library_that_is_preloaded_is_refused(tmp_path: Path) -> None
         for path in sorted((REPOSITORY / "workflow_scripts").glob("*.py"))
     ],
 )
-def test_everything_that_a_script_imports_is_the_environments_own(script: Path, tmp_path: Path) -> None:
+def test_every_import_of_a_script_comes_from_the_environment(script: Path, tmp_path: Path) -> None:
     imports = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
     program = "\n".join(
         [*map(ast.unparse, imports), "from corelib.runs.packages import check_packages", "check_packages()"]
@@ -204,4 +204,4 @@ def test_a_package_that_others_use_automatically_is_refused(name: str, tmp_path:
     (tmp_path / "extra/site-packages" / name).mkdir(parents=True)
     (tmp_path / "extra/site-packages" / name / "__init__.py").write_text("__version__ = '99.0'\n")
     first = f"import sys\nsys.path.append({str(tmp_path / 'extra/site-packages')!r})\n"
-    refuses(toy_at(tmp_path, first=first), f"the package {name} is installed", "uninstall it")
+    assert_refused(toy_at(tmp_path, first=first), f"the package {name} is installed", "uninstall it")

@@ -1,4 +1,4 @@
-"""Records: the bytes of their files, and what their readers refuse."""
+"""Records: the bytes of their files, and the errors of their readers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RECORDS: dict[str, tuple[SealedRecord, Callable[[Path], SealedRecord]]] = {
 
 
 def test_the_file_of_a_record_has_its_fields_in_sorted_order_and_nothing_else(tmp_path: Path) -> None:
-    """Every byte: seals of manifests and hashes of batch records are content."""
+    """Every byte is compared, because other results contain seals of manifests and hashes of batch records."""
     write_record(tmp_path / "manifest.json", MANIFEST)
     assert (tmp_path / "manifest.json").read_text() == (
         "{\n"
@@ -61,7 +61,7 @@ def test_the_file_of_a_record_has_its_fields_in_sorted_order_and_nothing_else(tm
 
 
 @pytest.mark.parametrize("kind", RECORDS)
-def test_a_record_that_is_read_is_the_one_that_was_written(kind: str, tmp_path: Path) -> None:
+def test_a_record_is_read_as_it_was_written(kind: str, tmp_path: Path) -> None:
     written, reader = RECORDS[kind]
     path = tmp_path / "record.json"
     write_record(path, written)
@@ -72,7 +72,7 @@ def test_a_record_that_is_read_is_the_one_that_was_written(kind: str, tmp_path: 
 
 @pytest.mark.parametrize("kind", RECORDS)
 def test_a_key_that_is_missing_unknown_or_of_another_type_is_named(kind: str, tmp_path: Path) -> None:
-    """Even where the seal was made anew."""
+    """Even if the seal is computed again."""
     written, reader = RECORDS[kind]
     path = tmp_path / "record.json"
     content = {key: value for key, value in written.content.items() if key != "seal"}
@@ -91,7 +91,7 @@ def test_a_key_that_is_missing_unknown_or_of_another_type_is_named(kind: str, tm
         reader(path)
 
 
-def test_a_provenance_record_is_of_one_run(tmp_path: Path) -> None:
+def test_a_provenance_record_with_parts_of_two_runs_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "manifest.provenance.json"
     whole = records.provenance(SPECIFICATION, MANIFEST)
     other = records.specification("fid", "other", settings={"rate": 1.0})
@@ -105,14 +105,14 @@ def test_a_provenance_record_is_of_one_run(tmp_path: Path) -> None:
             read_provenance(path)
 
 
-def test_roles_of_a_specification_have_a_name_and_a_digest_each(tmp_path: Path) -> None:
+def test_a_specification_without_a_name_for_every_role_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "specification.json"
     write_json(path, sealed({**SPECIFICATION.content, "builds_on": {}}))
     with pytest.raises(ArtefactError, match=r"`inputs` and `builds_on` disagree: \['samples'\] against \[\]"):
         read_specification(path)
 
 
-def test_an_owner_that_lacks_something_is_nobody(tmp_path: Path) -> None:
+def test_an_incomplete_or_invalid_owner_is_ignored(tmp_path: Path) -> None:
     path, owner = tmp_path / "lease", Owner.of_this_process()
     path.write_text(owner_as_json(owner))
     assert read_owner(path) == owner
@@ -126,10 +126,10 @@ def test_an_owner_that_lacks_something_is_nobody(tmp_path: Path) -> None:
         assert read_owner(path) is None
 
 
-def test_a_damaged_record_accuses_no_file_that_it_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody can tell which files it had named."""
+def test_a_damaged_record_does_not_make_its_files_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is unknown which files the record listed."""
     monkeypatch.chdir(tmp_path)
-    folder = RUNS / hand_made.study(RESULTS / "mini")["samples"]
+    folder = RUNS / hand_made.write_study(RESULTS / "mini")["samples"]
     for name in ("batches/00000.json", "shards/0000-of-0002.json", "manifest.json"):
         path = folder / name
         content = path.read_text()

@@ -19,7 +19,7 @@ from support.small_world import (
     STYLES,
     finish,
     make_classifier,
-    make_material,
+    make_small_world,
     samples_settings,
     unlearning_settings,
 )
@@ -47,23 +47,27 @@ GRID = [(style, object_, seed) for style in STYLES[:3] for object_ in OBJECTS fo
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
-    return make_material(tmp_path_factory.mktemp("material"))
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    return make_small_world(tmp_path_factory.mktemp("material"))
 
 
 @pytest.fixture(scope="module")
-def delta(material: dict[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def delta(small_world: dict[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("delta")
     settings = unlearning_settings(PAPER.methods["core"].objective, learning_rate=1e-2)
-    return finish(folder, "unlearning", unlearn(settings, StageContext(folder, "digest", material, 1, 1e9)))
+    return finish(folder, "unlearning", unlearn(settings, StageContext(folder, "digest", small_world, 1, 1e9)))
 
 
-def sampled(
-    settings: SamplesStage, folder: Path, material: dict[str, Manifest], shards: int = 1, order: list[int] | None = None
+def sample_run(
+    settings: SamplesStage,
+    folder: Path,
+    small_world: dict[str, Manifest],
+    shards: int = 1,
+    order: list[int] | None = None,
 ) -> dict[str, str]:
-    """Sample a run; the sha256 of every image by name."""
+    """Sample a run, and return the sha256 of every image by name."""
     folder.mkdir(exist_ok=True)
-    work = StageContext(folder, "digest", material)
+    work = StageContext(folder, "digest", small_world)
     for shard in order or range(shards):
         sample_shard(settings, work, shard, shards)
     gather_samples(settings, work)
@@ -71,8 +75,8 @@ def sampled(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(material: dict[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return sampled(samples_settings(GRID), tmp_path_factory.mktemp("undisturbed"), material)
+def undisturbed(small_world: dict[str, Manifest], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return sample_run(samples_settings(GRID), tmp_path_factory.mktemp("undisturbed"), small_world)
 
 
 def test_noise_of_an_image_does_not_depend_on_the_batch_it_is_drawn_in() -> None:
@@ -95,51 +99,51 @@ def test_every_image_of_the_grid_is_sampled(undisturbed: dict[str, str]) -> None
 
 @pytest.mark.parametrize(("shards", "order"), [(1, [0]), (2, [1, 0]), (3, [2, 0, 1]), (4, [3, 2, 1, 0]), (9, None)])
 def test_images_do_not_depend_on_shards_or_their_order(
-    shards: int, order: list[int] | None, undisturbed: dict[str, str], material: dict[str, Manifest], tmp_path: Path
+    shards: int, order: list[int] | None, undisturbed: dict[str, str], small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
-    assert sampled(samples_settings(GRID), tmp_path, material, shards, order) == undisturbed
+    assert sample_run(samples_settings(GRID), tmp_path, small_world, shards, order) == undisturbed
 
 
 def test_an_interrupted_shard_resumes_and_samples_only_missing_batches(
-    undisturbed: dict[str, str], material: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: dict[str, str], small_world: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampled_batches: list[int] = []
     sample = Sampler.sample
 
-    def dying(self: Sampler, number: int, images: Any) -> None:
+    def interrupted(self: Sampler, number: int, images: Any) -> None:
         if len(sampled_batches) == 2:
             raise KeyboardInterrupt
         sampled_batches.append(number)
         sample(self, number, images)
 
-    monkeypatch.setattr(Sampler, "sample", dying)
+    monkeypatch.setattr(Sampler, "sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sampled(samples_settings(GRID), tmp_path, material)
+        sample_run(samples_settings(GRID), tmp_path, small_world)
     monkeypatch.setattr(
         Sampler, "sample", lambda self, number, images: (sampled_batches.append(number), sample(self, number, images))
     )
-    assert sampled(samples_settings(GRID), tmp_path, material) == undisturbed
+    assert sample_run(samples_settings(GRID), tmp_path, small_world) == undisturbed
     assert sorted(sampled_batches) == [0, 1, 2, 3], "no batch was sampled twice"
 
 
 def test_a_damaged_image_is_sampled_again(
-    undisturbed: dict[str, str], material: dict[str, Manifest], tmp_path: Path
+    undisturbed: dict[str, str], small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
-    sampled(samples_settings(GRID), tmp_path, material)
+    sample_run(samples_settings(GRID), tmp_path, small_world)
     (tmp_path / IMAGES / image_name(*GRID[3])).write_bytes(b"damaged")
     with pytest.raises(
         ArtefactError, match=r"00001\.json: an image of its batch .* is missing, damaged, or from another build"
     ):
-        gather_samples(samples_settings(GRID), StageContext(tmp_path, "digest", material))
-    assert sampled(samples_settings(GRID), tmp_path, material) == undisturbed
+        gather_samples(samples_settings(GRID), StageContext(tmp_path, "digest", small_world))
+    assert sample_run(samples_settings(GRID), tmp_path, small_world) == undisturbed
 
 
-def test_the_images_of_one_run_are_of_one_build_of_its_model(
-    undisturbed: dict[str, str], material: dict[str, Manifest], tmp_path: Path
+def test_images_from_different_builds_of_a_model_are_not_gathered(
+    undisturbed: dict[str, str], small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
     """A delta may be trained again, with other bits, after some shards of its images have been sampled."""
     before, after = (
-        StageContext(tmp_path, "digest", material, trained={"unlearning/x-0123456789ab": seal})
+        StageContext(tmp_path, "digest", small_world, trained={"unlearning/x-0123456789ab": seal})
         for seal in ("old", "new")
     )
     sample_shard(samples_settings(GRID), before, 0, 2)
@@ -151,8 +155,8 @@ def test_the_images_of_one_run_are_of_one_build_of_its_model(
     assert {path.name: sha256_of_path(path) for path in (tmp_path / IMAGES).glob("*.jpg")} == undisturbed
 
 
-def test_another_batch_size_differs_by_rounding_only(material: dict[str, Manifest], tmp_path: Path) -> None:
-    work = StageContext(tmp_path, "digest", material)
+def test_another_batch_size_changes_images_only_by_rounding(small_world: dict[str, Manifest], tmp_path: Path) -> None:
+    work = StageContext(tmp_path, "digest", small_world)
     images = [GRID[0], GRID[3]]
     pair = Sampler(samples_settings(GRID, batch=2), work).images_of(images)
     single = [Sampler(samples_settings(GRID, batch=1), work).images_of([image])[0] for image in images]
@@ -161,13 +165,13 @@ def test_another_batch_size_differs_by_rounding_only(material: dict[str, Manifes
 
 @pytest.mark.parametrize("unlearned", [False, True])
 def test_images_equal_those_of_diffusers_own_pipeline(
-    unlearned: bool, material: dict[str, Manifest], delta: Manifest, tmp_path: Path
+    unlearned: bool, small_world: dict[str, Manifest], delta: Manifest, tmp_path: Path
 ) -> None:
     settings = samples_settings(GRID)
-    inputs = material | ({"delta": delta} if unlearned else {})
+    inputs = small_world | ({"delta": delta} if unlearned else {})
     ours = Sampler(settings, StageContext(tmp_path, "digest", inputs)).images_of(GRID[:3])
 
-    base = BaseModel(material["pipeline"])
+    base = BaseModel(small_world["pipeline"])
     pipeline = StableDiffusionPipeline.from_pretrained(
         str(base.folder), safety_checker=None, feature_extractor=None, local_files_only=True
     )
@@ -188,14 +192,14 @@ def test_images_equal_those_of_diffusers_own_pipeline(
 
 
 def test_a_delta_changes_the_images(
-    undisturbed: dict[str, str], material: dict[str, Manifest], delta: Manifest, tmp_path: Path
+    undisturbed: dict[str, str], small_world: dict[str, Manifest], delta: Manifest, tmp_path: Path
 ) -> None:
-    unlearned = sampled(samples_settings(GRID), tmp_path, material | {"delta": delta})
+    unlearned = sample_run(samples_settings(GRID), tmp_path, small_world | {"delta": delta})
     assert all(unlearned[name] != undisturbed[name] for name in undisturbed)
 
 
 class Failing(torch.nn.Module):
-    """A decoder whose images are all one value."""
+    """A decoder whose images have a single value."""
 
     def __init__(self, decoder: torch.nn.Module, value: float) -> None:
         super().__init__()
@@ -207,14 +211,14 @@ class Failing(torch.nn.Module):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 7.0])
-def test_constant_and_non_finite_images_are_flagged_or_for_the_original_model_an_error(
-    value: float, material: dict[str, Manifest], delta: Manifest, tmp_path: Path
+def test_constant_and_non_finite_images_are_flagged_and_an_error_for_the_original_model(
+    value: float, small_world: dict[str, Manifest], delta: Manifest, tmp_path: Path
 ) -> None:
     settings = samples_settings(GRID[:2])
-    for inputs in (material, material | {"delta": delta}):
+    for inputs in (small_world, small_world | {"delta": delta}):
         sampler = Sampler(settings, StageContext(tmp_path, "digest", inputs))
         sampler.autoencoder = Failing(sampler.autoencoder, value)
-        if inputs is material:
+        if inputs is small_world:
             with pytest.raises(ArtefactError, match="the original model sampled a constant or non-finite image"):
                 sampler.sample(0, GRID[:2])
         else:
@@ -223,7 +227,7 @@ def test_constant_and_non_finite_images_are_flagged_or_for_the_original_model_an
     assert record["flagged"] == [image_name(*image) for image in GRID[:2]]
 
 
-def classified(samples: Manifest, folder: Path, batch: int) -> Any:
+def classify(samples: Manifest, folder: Path, batch: int) -> Any:
     classifiers = {
         "style_classifier": make_classifier(folder / "style", "style", STYLES),
         "object_classifier": make_classifier(folder / "object", "object", OBJECTS),
@@ -234,24 +238,26 @@ def classified(samples: Manifest, folder: Path, batch: int) -> Any:
     return read_predictions(finish(work.folder, "predictions", outcome)).set_index(["style", "object", "seed"])
 
 
-def test_predictions_do_not_depend_on_the_order_of_the_grid(material: dict[str, Manifest], tmp_path: Path) -> None:
+def test_predictions_do_not_depend_on_the_order_of_the_grid(small_world: dict[str, Manifest], tmp_path: Path) -> None:
     predictions = []
     shuffled = random.Random(1).sample(GRID, len(GRID))
     for name, grid in (("ordered", GRID), ("shuffled", shuffled)):
         folder = tmp_path / name
         folder.mkdir()
         settings = samples_settings(grid, batch=1)
-        work = StageContext(folder / "samples", "digest", material)
+        work = StageContext(folder / "samples", "digest", small_world)
         work.folder.mkdir()
         sample_shard(settings, work, 0, 1)
         samples = finish(work.folder, "samples", gather_samples(settings, work))
-        predictions.append(classified(samples, folder, batch=1).sort_index())
+        predictions.append(classify(samples, folder, batch=1).sort_index())
     assert predictions[0].equals(predictions[1])
 
 
-def test_a_classifier_with_another_number_of_classes_is_refused(material: dict[str, Manifest], tmp_path: Path) -> None:
+def test_a_classifier_with_another_number_of_classes_is_refused(
+    small_world: dict[str, Manifest], tmp_path: Path
+) -> None:
     settings = samples_settings(GRID)
-    work = StageContext(tmp_path / "samples", "digest", material)
+    work = StageContext(tmp_path / "samples", "digest", small_world)
     work.folder.mkdir()
     sample_shard(settings, work, 0, 1)
     samples = finish(work.folder, "samples", gather_samples(settings, work))
@@ -265,26 +271,30 @@ def test_a_classifier_with_another_number_of_classes_is_refused(material: dict[s
         )
 
 
-def test_a_base_model_that_changed_after_its_adoption_is_refused(material: dict[str, Manifest], tmp_path: Path) -> None:
+def test_a_base_model_that_changed_after_its_adoption_is_refused(
+    small_world: dict[str, Manifest], tmp_path: Path
+) -> None:
     moved = tmp_path / "pipeline"
-    shutil.copytree(material["pipeline"].folder, moved)
+    shutil.copytree(small_world["pipeline"].folder, moved)
     weights = next((moved / "pipeline/unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtefactError, match=r"pipeline/unet: its sha256 is .* as when it was adopted"):
         BaseModel(read_manifest(moved / MANIFEST)).unet()
 
 
-def test_noise_within_a_trajectory_is_addressed_too(material: dict[str, Manifest], tmp_path: Path) -> None:
+def test_noise_within_a_trajectory_does_not_depend_on_the_batch(
+    small_world: dict[str, Manifest], tmp_path: Path
+) -> None:
     content = samples_settings(GRID).model_dump()
     content["sampling"]["scheduler"]["eta"] = 1.0
-    sampler = Sampler(SamplesStage.model_validate(content), StageContext(tmp_path, "digest", material))
+    sampler = Sampler(SamplesStage.model_validate(content), StageContext(tmp_path, "digest", small_world))
     one, other = (sampler.images_of(images) for images in ([GRID[0], GRID[1]], [GRID[1], GRID[0]]))
     torch.testing.assert_close(one, other.flip(0), atol=1e-5, rtol=0)
-    deterministic = Sampler(samples_settings(GRID), StageContext(tmp_path, "digest", material)).images_of(GRID[:2])
+    deterministic = Sampler(samples_settings(GRID), StageContext(tmp_path, "digest", small_world)).images_of(GRID[:2])
     assert not torch.allclose(one, deterministic, atol=1e-3)
 
 
-def test_only_cross_attention_is_taken_from_a_delta(delta: Manifest) -> None:
+def test_a_delta_contains_only_cross_attention(delta: Manifest) -> None:
     from safetensors.torch import load_file
 
     assert all(CROSS_ATTENTION in name for name in load_file(delta.file(DELTA_FILE)))

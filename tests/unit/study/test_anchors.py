@@ -1,4 +1,4 @@
-"""Alternative concepts: the properties of the schemes of Table 4, for every size of forget and retain set."""
+"""Alternative concepts: properties of the schemes of Table 4, for all sizes of the forget and retain sets."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ def retain_styles(count: int) -> list[str]:
     return [f"kept{number}" for number in range(count)]
 
 
-def chosen(scheme: str, forget: int, retain: int, base: str = "first_retain", group: int = 5) -> dict[str, list[str]]:
+def candidates_of(
+    scheme: str, forget: int, retain: int, base: str = "first_retain", group: int = 5
+) -> dict[str, list[str]]:
     return anchor_candidates(scheme, forget_styles(forget), retain_styles(retain), base, group, "in_order")
 
 
 @settings(deadline=None)
 @given(forget=sizes, retain=sizes)
-def test_one_to_one_pairs_the_forget_styles_in_order_with_distinct_retain_styles_where_these_suffice(forget, retain):
-    found = chosen("one_to_one", min(forget, retain), max(forget, retain))
+def test_one_to_one_pairs_the_forget_styles_in_order_with_distinct_retain_styles_if_there_are_enough(forget, retain):
+    found = candidates_of("one_to_one", min(forget, retain), max(forget, retain))
     anchors = [anchor for styles in found.values() for anchor in styles]
     assert list(found) == forget_styles(min(forget, retain))
     assert anchors == retain_styles(max(forget, retain))[: len(found)]
@@ -50,9 +52,9 @@ def test_one_to_one_pairs_the_forget_styles_in_order_with_distinct_retain_styles
 
 @settings(deadline=None)
 @given(retain=sizes, more=sizes)
-def test_one_to_one_is_a_derangement_of_the_forget_styles_where_retain_styles_are_too_few(retain, more):
+def test_one_to_one_is_a_derangement_of_the_forget_styles_if_there_are_too_few_retain_styles(retain, more):
     forget = retain + more
-    found = chosen("one_to_one", forget, retain)
+    found = candidates_of("one_to_one", forget, retain)
     assert all(len(styles) == 1 for styles in found.values())
     anchors = [styles[0] for styles in found.values()]
     assert sorted(anchors) == sorted(forget_styles(forget)) == sorted(found)
@@ -63,13 +65,15 @@ def test_one_to_one_is_a_derangement_of_the_forget_styles_where_retain_styles_ar
 @given(forget=sizes, retain=sizes, base=st.sampled_from(["first_retain", "Some_Style", EMPTY_CONCEPT]))
 def test_all_to_one_gives_every_forget_style_the_same_single_base(forget, retain, base):
     expected = retain_styles(retain)[0] if base == "first_retain" else base
-    assert chosen("all_to_one", forget, retain, base) == {style: [expected] for style in forget_styles(forget)}
+    assert candidates_of("all_to_one", forget, retain, base) == {style: [expected] for style in forget_styles(forget)}
 
 
 @settings(deadline=None)
 @given(forget=sizes, retain=sizes, group=groups)
-def test_groups_of_consecutive_forget_styles_share_the_base_at_their_groups_place(forget, retain, group):
-    found = chosen("five_to_one", forget, retain, group=group)
+def test_each_group_of_consecutive_forget_styles_shares_the_retain_style_with_the_number_of_the_group(
+    forget, retain, group
+):
+    found = candidates_of("five_to_one", forget, retain, group=group)
     styles = forget_styles(forget)
     for number, start in enumerate(range(0, forget, group)):
         expected = [retain_styles(retain)[number % retain]]
@@ -82,13 +86,15 @@ def test_groups_of_consecutive_forget_styles_share_the_base_at_their_groups_plac
 @settings(deadline=None)
 @given(forget=sizes, retain=sizes)
 def test_one_to_all_gives_every_forget_style_every_retain_style(forget, retain):
-    assert chosen("one_to_all", forget, retain) == {style: retain_styles(retain) for style in forget_styles(forget)}
+    assert candidates_of("one_to_all", forget, retain) == {
+        style: retain_styles(retain) for style in forget_styles(forget)
+    }
 
 
 @settings(deadline=None)
 @given(forget=sizes, retain=sizes, group=groups)
 def test_one_to_five_gives_the_next_five_distinct_retain_styles_in_cyclic_order(forget, retain, group):
-    found = chosen("one_to_five", forget, retain, group=group)
+    found = candidates_of("one_to_five", forget, retain, group=group)
     names = retain_styles(retain)
     for number, style in enumerate(forget_styles(forget)):
         assert len(found[style]) == len(set(found[style])) == min(group, retain)
@@ -99,8 +105,8 @@ def test_one_to_five_gives_the_next_five_distinct_retain_styles_in_cyclic_order(
 
 @settings(deadline=None)
 @given(scheme=st.sampled_from(SCHEMES), forget=sizes, retain=sizes, group=groups)
-def test_no_scheme_makes_a_forget_style_its_own_anchor_or_leaves_one_without(scheme, forget, retain, group):
-    found = chosen(scheme, forget, retain, group=group)
+def test_every_scheme_gives_every_forget_style_an_anchor_other_than_itself(scheme, forget, retain, group):
+    found = candidates_of(scheme, forget, retain, group=group)
     assert list(found) == forget_styles(forget)
     assert all(anchors and style not in anchors for style, anchors in found.items())
 
@@ -131,7 +137,7 @@ def test_a_style_that_would_be_its_own_anchor_or_have_none_is_refused(scheme, fo
 
 @pytest.mark.parametrize("photos_in_retain", [False, True])
 @pytest.mark.parametrize("retain", ["rest", "evaluated"])
-def test_the_photos_are_never_an_anchor_even_where_they_are_retained(retain, photos_in_retain):
+def test_the_photos_are_never_an_anchor_even_if_they_are_retained(retain, photos_in_retain):
     study = load_study("paper", CONFIGURATION)
     plan = Plan("paper", study, load_published(CONFIGURATION))
     for task in study.tasks.values():
@@ -174,7 +180,7 @@ def test_the_photos_alone_may_be_retained_and_be_the_common_base(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["random-alternatives", "mini-random-alternatives"])
-def test_appendix_c_s_random_alternatives_are_a_table_with_every_baseline_both_ways(name):
+def test_the_table_of_random_alternatives_in_appendix_c_has_every_baseline_with_both_schemes(name):
     study = load_study(name, CONFIGURATION)
     plan = Plan(name, study, load_published(CONFIGURATION), load_shipped(CONFIGURATION))
     rows = study.rows_of(study.tables["table_random"].rows)
@@ -196,7 +202,7 @@ def test_equation_10_has_no_alternative_concept():
     """Its row therefore appears once in the table of random alternatives."""
     objective = load_study("paper", CONFIGURATION).methods["ediff"].objective
     assert not objective.unlearn.shows_anchor
-    assert all(question.prompt == "own" for question in required_predictions(objective))
+    assert all(prediction.prompt == "own" for prediction in required_predictions(objective))
 
 
 def test_forget25_has_the_five_schemes_that_table_4_compares():

@@ -50,19 +50,19 @@ def load(folder: Path) -> Load:
 
 
 @pytest.fixture
-def complaint(load: Load, folder: Path) -> Callable[..., str]:
-    """The sentence with which an overlay is refused, after its file's name."""
+def error_for(load: Load, folder: Path) -> Callable[..., str]:
+    """The error for an overlay, without the name of the file."""
 
-    def complaint(overlay: str | bytes, file: str = "studies/trial.yaml") -> str:
+    def error_for(overlay: str | bytes, file: str = "studies/trial.yaml") -> str:
         with pytest.raises(ConfigurationError) as caught:
             load(overlay)
         return sentence(caught.value, folder / file)
 
-    return complaint
+    return error_for
 
 
 def sentence(error: ConfigurationError, file: Path) -> str:
-    """The error's text after the name of the file; one line with a full stop."""
+    """The text of an error after the name of the file, which must be one line with a full stop."""
     text = str(error)
     assert text.startswith(str(file)), text
     assert "\n" not in text
@@ -125,7 +125,7 @@ def mini() -> Plan:
 
 @pytest.fixture(scope="module", params=["paper", "mini"])
 def full(request) -> Plan:
-    """The plan of each study that has all of the paper's tables."""
+    """The plan of a study that has all tables of the paper."""
     return plan_of(request.param)
 
 
@@ -203,7 +203,7 @@ def test_the_miniature_has_the_papers_shape(paper, mini):
     assert ours.images_per_cell == theirs.images_per_cell == 20
 
 
-def test_the_miniature_differs_from_the_paper_in_its_world_and_its_scale_alone(paper, mini):
+def test_the_miniature_differs_from_the_paper_only_in_its_world_and_its_scale(paper, mini):
     for section in ("anchoring", "methods", "tables"):
         assert getattr(mini.study, section) == getattr(paper.study, section)
     ours, theirs = (plan.study.training.model_dump(exclude={"scale"}) for plan in (mini, paper))
@@ -216,16 +216,16 @@ def test_the_miniature_differs_from_the_paper_in_its_world_and_its_scale_alone(p
 
 
 @pytest.mark.parametrize("task", ["Forget01", "Forget06", "Forget06-unseen"])
-def test_the_miniature_forgets_and_judges_the_styles_at_the_papers_places(task, paper, mini):
+def test_the_miniature_forgets_and_evaluates_styles_at_the_same_positions_as_the_paper(task, paper, mini):
     places = []
     for plan in (paper, mini):
         painted = [style for style in plan.study.world.styles if style != plan.study.prompts.photo_style]
-        asked = plan.study.tasks[task]
-        places.append([[painted.index(style) for style in part] for part in (asked.forget, asked.evaluation.retain)])
+        chosen = plan.study.tasks[task]
+        places.append([[painted.index(style) for style in part] for part in (chosen.forget, chosen.evaluation.retain)])
     assert places[0] == places[1]
 
 
-def test_the_miniatures_forget25_leaves_no_palette_and_no_texture_whole_or_gone(mini):
+def test_the_miniatures_forget25_forgets_and_retains_a_part_of_every_palette_and_texture(mini):
     task = mini.study.tasks["Forget25"]
     painted = [style for style in mini.study.world.styles if style != "Seed_Images"]
     assert task.forget == painted[::2]
@@ -250,7 +250,7 @@ def test_one_rule_scales_every_method_of_the_miniature(paper, mini):
             assert ours.min_steps == scale.min_steps
             assert (ours.batch, ours.objective) == (theirs.batch, theirs.objective)
             seen += 1
-    assert seen == 27 + 4 * 3, "and the four variants as released, on three tasks"
+    assert seen == 27 + 4 * 3, "with the four released variants on three tasks"
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_one_rule_scales_every_method_of_the_miniature(paper, mini):
         (Length(epochs=100), 0.02, Length(epochs=2)),
     ],
 )
-def test_a_scaled_length_has_no_step_more_by_rounding(length, factor, expected):
+def test_rounding_adds_no_step_to_a_scaled_length(length, factor, expected):
     assert length.times(factor) == expected
 
 
@@ -306,7 +306,7 @@ def test_a_method_like_another_differs_only_in_its_own_leaves(load):
     assert faster.model_copy(update=same) == core
 
 
-def test_a_method_like_another_is_told_apart_by_its_name_where_it_has_no_title(load):
+def test_the_title_of_a_method_like_another_contains_its_name_by_default(load):
     methods = load("methods: {a: {like: core}, b: {like: core, title: Bee}, c: {like: b}}").methods
     assert [methods[name].title for name in ("core", "a", "b", "c")] == [
         "CORE (ours)", "CORE (ours) (a)", "Bee", "Bee (c)",
@@ -323,8 +323,8 @@ def test_null_in_a_method_like_another_removes_the_others_entry_for_a_task(load,
     }  # fmt: skip
 
 
-def test_null_in_a_method_like_another_removes_only_existing_entries(complaint):
-    assert complaint("methods: {a: {like: core_live_target, length: {Forget25: null}}}") == (
+def test_null_in_a_method_like_another_removes_only_existing_entries(error_for):
+    assert error_for("methods: {a: {like: core_live_target, length: {Forget25: null}}}") == (
         ": methods.a.length.Forget25 is null, which removes an entry, but there is none, expected `Forget06`."
     )
 
@@ -336,7 +336,7 @@ def test_a_method_like_another_follows_an_overlay_of_the_other(load, folder):
 
 
 @pytest.mark.parametrize(
-    ("overlay", "said"),
+    ("overlay", "message"),
     [
         ("{a: {like: cor}}", "methods.a.like is 'cor', expected another method: core, esd,"),
         ("{a: {like: a}}", "methods.a.like is 'a', expected another method: core, esd,"),
@@ -347,8 +347,8 @@ def test_a_method_like_another_follows_an_overlay_of_the_other(load, folder):
         ("{core: null, a: {like: core}}", "methods.a.like is 'core', expected another method: esd,"),
     ],
 )
-def test_a_method_like_an_unknown_one_is_refused(overlay, said, load):
-    with pytest.raises(ConfigurationError, match=re.escape(f"trial.yaml: {said}")):
+def test_a_method_like_an_unknown_one_is_refused(overlay, message, load):
+    with pytest.raises(ConfigurationError, match=re.escape(f"trial.yaml: {message}")):
         load(f"methods: {overlay}")
 
 
@@ -361,7 +361,7 @@ def test_a_study_may_be_built_on_another_one(load, folder):
 
 
 @pytest.mark.parametrize("written", ["1e-5", "1E-5", "1e-05", "1.0e-5", "0.00001"])
-def test_small_numbers_are_numbers_however_they_are_written(load, written):
+def test_small_numbers_are_read_in_every_notation(load, written):
     assert load(f"methods: {{core: {{learning_rate: {written}}}}}").methods["core"].learning_rate == 1e-5
 
 
@@ -713,9 +713,9 @@ REFUSED = {
 }
 
 
-# Refused: leaves that contradict each other
+# Refused: inconsistent leaves
 
-CONTRADICTIONS = {
+INCONSISTENCIES = {
     "unknown forget style": (
         "tasks: {Forget01: {forget: [Van_Goch]}}",
         "tasks.Forget01.forget",
@@ -921,7 +921,7 @@ CONTRADICTIONS = {
     "titles that differ in space and case": (
         "tables: {table1: {rows: [core, {name: far, method: esd, title: ' core  (OURS)'}]}}",
         "tables.table1.rows.1.title",
-        "' core (OURS)'",  # on one line, as all sentences are
+        "' core (OURS)'",  # on one line, as in all errors
         "another title for the row far of tables.table1.rows: the row core has the same",
     ),
     "titles that only look alike": (
@@ -1102,11 +1102,11 @@ CONTRADICTIONS = {
 
 @pytest.mark.parametrize(
     ("overlay", "key", "value", "expectation"),
-    [*REFUSED.values(), *CONTRADICTIONS.values()],
-    ids=[*REFUSED, *CONTRADICTIONS],
+    [*REFUSED.values(), *INCONSISTENCIES.values()],
+    ids=[*REFUSED, *INCONSISTENCIES],
 )
-def test_a_bad_leaf_is_one_sentence_with_file_key_value_and_expectation(complaint, overlay, key, value, expectation):
-    found, _, expected = complaint(overlay).partition(", expected ")
+def test_the_error_for_a_bad_leaf_names_file_key_value_and_expectation(error_for, overlay, key, value, expectation):
+    found, _, expected = error_for(overlay).partition(", expected ")
     assert found.startswith(f": {key} is ")
     assert value in found.removeprefix(f": {key} is ")
     assert expectation in expected
@@ -1123,12 +1123,12 @@ def test_a_name_that_becomes_part_of_a_path_has_no_separators(section, like, nam
     content = shipped()
     content[section][name] = content[section][like]
     with pytest.raises(ConfigurationError) as caught:
-        load_instead(content)
+        load_as_paper(content)
     assert f": {section}.{name} is {name!r}, expected a name" in sentence(caught.value, CONFIGURATION / "config.yaml")
 
 
-def test_a_table_with_a_method_without_a_length_for_its_task_names_both(complaint, folder):
-    text = complaint("tables: {table3: {tasks: [Forget25]}}", "config.yaml")
+def test_the_error_for_a_method_without_a_length_for_a_task_of_its_table_names_both(error_for, folder):
+    text = error_for("tables: {table3: {tasks: [Forget25]}}", "config.yaml")
     assert text == (
         ": methods.core_live_target.length is ['Forget06'], expected an entry for Forget25 (tables.table3.rows), "
         f"for the study {folder / 'studies/trial.yaml'}."
@@ -1136,7 +1136,7 @@ def test_a_table_with_a_method_without_a_length_for_its_task_names_both(complain
 
 
 @pytest.mark.parametrize(
-    ("overlay", "said"),
+    ("overlay", "message"),
     [
         ("methods: {salun: null}", "tables.table1.rows is 'salun', expected a method: original, core,"),
         ("tasks: {Forget25: {evaluation: {objects: [Cats]}}}", "figures.figure2.prompts is 'Dogs', expected an object"),
@@ -1159,36 +1159,38 @@ def test_a_table_with_a_method_without_a_length_for_its_task_names_both(complain
         ),
     ],
 )
-def test_the_error_for_a_key_that_another_file_sets_names_the_study(overlay, said, load, folder):
+def test_the_error_for_a_key_that_another_file_sets_names_the_study(overlay, message, load, folder):
     with pytest.raises(ConfigurationError) as caught:
         load(overlay)
-    assert f": {said}" in str(caught.value)
+    assert f": {message}" in str(caught.value)
     assert not str(caught.value).startswith(str(folder / "studies/trial.yaml"))
     assert str(caught.value).endswith(f", for the study {folder / 'studies/trial.yaml'}.")
 
 
 @pytest.mark.parametrize(
-    ("overlay", "said"),
+    ("overlay", "message"),
     [
         ("methods: {croe: {batch: 2}}", "methods.croe.title ISor `core` instead of `croe`, or `like: core` REST"),
         ("methods: {mine: {batch: 2}}", "methods.mine.title ISor `like: METHOD` REST"),
         ("tasks: {Forget7: {forget: [Monet]}}", "tasks.Forget7.retain ISor `Forget25` instead of `Forget7`"),
     ],
 )
-def test_an_overlay_of_an_unknown_entry_is_refused_with_a_suggestion(overlay, said, complaint):
-    said = said.replace("IS", "is missing, expected a value, ").replace("REST", "to take the other leaves from there")
-    assert complaint(overlay) == f": {said}."
+def test_an_overlay_of_an_unknown_entry_is_refused_with_a_suggestion(overlay, message, error_for):
+    message = message.replace("IS", "is missing, expected a value, ").replace(
+        "REST", "to take the other leaves from there"
+    )
+    assert error_for(overlay) == f": {message}."
 
 
-def test_an_entry_that_the_base_has_removed_is_refused_with_the_file_that_did(complaint, folder):
-    assert complaint("base: tiny\nmethods: {salun: {batch: 2}}") == (
+def test_the_error_for_an_entry_that_the_base_removed_names_the_file_of_the_base(error_for, folder):
+    assert error_for("base: tiny\nmethods: {salun: {batch: 2}}") == (
         f": methods.salun.title is missing, expected a value; {folder / 'studies/tiny.yaml'} removes methods.salun, "
         "so that it must be specified in full."
     )
 
 
 @pytest.mark.parametrize(
-    ("overlay", "said"),
+    ("overlay", "message"),
     [
         ("gate: false", "gate is false, expected 'stop' or 'warn' or null"),
         ("gate: [true, ~, {a: .inf}]", "gate is [true, null, {a: .inf}], expected 'stop' or 'warn' or null"),
@@ -1196,8 +1198,8 @@ def test_an_entry_that_the_base_has_removed_is_refused_with_the_file_that_did(co
         ("fid: {mode: benchmark}", "world.assets.inception_torchvision is null, expected the file of torchvision's"),
     ],
 )
-def test_values_are_shown_as_yaml_spells_them(overlay, said, load):
-    with pytest.raises(ConfigurationError, match=re.escape(f".yaml: {said}")):
+def test_values_are_shown_as_yaml_spells_them(overlay, message, load):
+    with pytest.raises(ConfigurationError, match=re.escape(f".yaml: {message}")):
         load(overlay)
 
 
@@ -1205,22 +1207,22 @@ def test_no_method_may_have_the_name_of_the_original_model():
     content = shipped()
     content["methods"]["original"] = content["methods"]["core"]
     with pytest.raises(ConfigurationError) as caught:
-        load_instead(content)
+        load_as_paper(content)
     assert ": methods is 'original', expected another name" in sentence(caught.value, CONFIGURATION / "config.yaml")
 
 
-def test_the_error_names_the_file_that_set_the_key_last(load, complaint, folder):
+def test_the_error_names_the_file_that_set_the_key_last(load, error_for, folder):
     (folder / "studies" / "middle.yaml").write_text("sampling: {batch: 0}\n")
-    assert complaint("base: middle", "studies/middle.yaml").startswith(": sampling.batch is 0")
-    assert complaint("base: middle\nsampling: {batch: -1}").startswith(": sampling.batch is -1")
+    assert error_for("base: middle", "studies/middle.yaml").startswith(": sampling.batch is 0")
+    assert error_for("base: middle\nsampling: {batch: -1}").startswith(": sampling.batch is -1")
     assert load("base: middle\nsampling: {batch: 1}").sampling.batch == 1
 
 
-def test_the_error_for_a_missing_leaf_names_the_file_that_began_its_section(complaint):
-    assert complaint("tasks: {Forget07: {forget: [Monet]}}").startswith(": tasks.Forget07.retain is missing, expected")
-    assert complaint("world: {kind: miniature}").startswith(": world.pretrained is missing, expected")
+def test_the_error_for_a_missing_leaf_names_the_file_that_began_its_section(error_for):
+    assert error_for("tasks: {Forget07: {forget: [Monet]}}").startswith(": tasks.Forget07.retain is missing, expected")
+    assert error_for("world: {kind: miniature}").startswith(": world.pretrained is missing, expected")
     switched_twice = "base: tiny\nworld: {kind: unlearn_canvas, styles: [], objects: [], images_per_cell: 1}"
-    assert complaint(switched_twice).startswith(": world.assets is missing, expected")
+    assert error_for(switched_twice).startswith(": world.assets is missing, expected")
 
 
 # Refused: files
@@ -1287,8 +1289,8 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize(("overlay", "line", "problem"), UNREADABLE.values(), ids=UNREADABLE)
-def test_a_file_that_cannot_be_read_is_one_sentence_with_its_line(complaint, overlay, line, problem):
-    text = complaint(overlay)
+def test_the_error_for_an_unreadable_file_names_the_line(error_for, overlay, line, problem):
+    text = error_for(overlay)
     assert text.startswith(f"{line}: ")
     assert problem in text
 
@@ -1319,39 +1321,39 @@ def test_the_error_for_an_unknown_study_lists_the_known_ones(name):
         ("results/table1.csv", "paper"),
     ],
 )
-def test_the_error_for_a_file_or_a_target_instead_of_a_study_names_the_study(name, meant):
+def test_the_error_for_a_file_or_target_in_place_of_a_study_suggests_the_study(name, meant):
     with pytest.raises(ConfigurationError) as caught:
         load_study(name, CONFIGURATION)
     assert str(caught.value) == f"{CONFIGURATION}/studies: no study is called {name!r}, expected `{meant}`."
 
 
 @pytest.mark.parametrize("name", ["a.b", "my study"])
-def test_a_study_with_a_name_that_no_path_can_have_is_refused_with_the_reason(name, folder):
+def test_a_study_with_an_invalid_name_is_refused_with_the_reason(name, folder):
     (folder / f"studies/{name}.yaml").write_text("base: tiny\n")
     with pytest.raises(ConfigurationError, match="there is no such study, expected a name of letters, digits, `_` and"):
         load_study(name, folder)
 
 
 @pytest.mark.parametrize("name", ["nope", "../config", "../x", "tiny.yaml"])
-def test_the_error_for_an_unknown_base_lists_the_known_studies(complaint, name):
-    assert complaint(f"base: {name}").startswith(f": base is {name!r}, expected one of paper, ")
+def test_the_error_for_an_unknown_base_lists_the_known_studies(error_for, name):
+    assert error_for(f"base: {name}").startswith(f": base is {name!r}, expected one of paper, ")
 
 
 @pytest.mark.parametrize(("written", "shown"), [("3", "3"), ("null", "null"), ("[tiny]", "['tiny']"), ("{}", "{}")])
-def test_a_base_must_be_a_name(complaint, written, shown):
-    assert complaint(f"base: {written}") == f": base is {shown}, expected the name of a study."
+def test_a_base_must_be_a_name(error_for, written, shown):
+    assert error_for(f"base: {written}") == f": base is {shown}, expected the name of a study."
 
 
-def test_a_study_built_on_itself_is_refused(complaint):
+def test_a_study_built_on_itself_is_refused(error_for):
     expected = ": base is 'trial', expected a study that is not built on this one."
-    assert complaint("base: trial") == expected
+    assert error_for("base: trial") == expected
 
 
-def test_a_circle_of_bases_is_refused_in_the_file_that_closes_it(complaint, folder):
+def test_a_circle_of_bases_is_refused_in_the_file_that_closes_it(error_for, folder):
     (folder / "studies" / "first.yaml").write_text("base: second\n")
     (folder / "studies" / "second.yaml").write_text("base: trial\n")
     expected = ": base is 'trial', expected a study that is not built on this one."
-    assert complaint("base: first", "studies/second.yaml") == expected
+    assert error_for("base: first", "studies/second.yaml") == expected
 
 
 def test_the_paper_has_no_base(folder):
@@ -1376,8 +1378,8 @@ def test_missing_published_numbers_are_refused(folder):
 
 
 @pytest.mark.parametrize("template", ["{object.name} {style}", "{object} {style[first]}"])
-def test_a_template_that_reaches_into_its_fields_is_refused(complaint, template):
-    assert complaint(f"prompts: {{template: '{template}'}}").startswith(f": prompts.template is '{template}', expected")
+def test_a_template_with_attributes_or_items_of_its_fields_is_refused(error_for, template):
+    assert error_for(f"prompts: {{template: '{template}'}}").startswith(f": prompts.template is '{template}', expected")
 
 
 # Any leaf, any value
@@ -1394,7 +1396,7 @@ def shipped() -> dict[str, Any]:
     return overlays._read_yaml(CONFIGURATION / "config.yaml")
 
 
-def load_instead(content: dict[str, Any]) -> Study:
+def load_as_paper(content: dict[str, Any]) -> Study:
     """The paper's study as if `config.yaml` held `content`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(overlays, "_read_yaml", lambda file: content)
@@ -1418,8 +1420,8 @@ def test_any_leaf_with_any_value_or_none_loads_or_is_refused_in_one_line(section
     for place in places({section: CONTENT[section]}):
         for value in [*VALUES, DELETED]:
             try:
-                load_instead(with_leaf(place, value))
-            except ConfigurationError as error:  # and nothing else
+                load_as_paper(with_leaf(place, value))
+            except ConfigurationError as error:  # no other exception is allowed
                 refusals.append(error)
     texts = [sentence(error, CONFIGURATION / "config.yaml") for error in refusals]
     assert len(texts) >= len(VALUES)
@@ -1427,7 +1429,7 @@ def test_any_leaf_with_any_value_or_none_loads_or_is_refused_in_one_line(section
 
 
 def with_leaf(place: tuple[str | int, ...], value: object) -> dict[str, Any]:
-    """The paper's content with another value at a place, or with nothing there."""
+    """The paper's content with another value at a place, or without this place."""
     content = copy.deepcopy(CONTENT)
     here: Any = content
     for name in place[:-1]:
@@ -1440,18 +1442,18 @@ def with_leaf(place: tuple[str | int, ...], value: object) -> dict[str, Any]:
 
 
 def is_optional(place: tuple[str | int, ...]) -> bool:
-    """Entries whose names the study chooses, and a method's entries for a task."""
+    """Whether the study may omit a place: an entry that the study names, or a method's entry for a task."""
     return (len(place) == 2 and place[0] in ("tasks", "methods", "tables", "figures")) or (
         place[0] == "methods" and len(place) > 3 and place[2] in ("length", "anchors")
     )
 
 
 @pytest.mark.parametrize("section", list(CONTENT))
-def test_the_paper_leaves_nothing_to_a_default(section):
+def test_the_paper_relies_on_no_default(section):
     leaves = [place for place in places({section: CONTENT[section]}) if all(isinstance(name, str) for name in place)]
     for place in leaves:
         if not is_optional(place):
             with pytest.raises(ConfigurationError) as caught:
-                load_instead(with_leaf(place, DELETED))
+                load_as_paper(with_leaf(place, DELETED))
             text = sentence(caught.value, CONFIGURATION / "config.yaml")
             assert text.startswith(f": {'.'.join(map(str, place))} is missing, expected "), place

@@ -1,4 +1,4 @@
-"""An untrusted configuration, fuzzed: it is a study that can be planned, or one sentence that names its file."""
+"""Fuzzed configurations: each is a study that can be planned, or an error of one sentence that names its file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.checkout import REPOSITORY
-from support.timing import in_time
+from support.timing import time_limit
 
 from corelib.errors import ConfigurationError
 from corelib.files.json_files import read_json, write_json
@@ -38,18 +38,18 @@ many_files = settings(max_examples=200, deadline=None, suppress_health_check=lis
 
 
 def planned_or_refused(name: str, folder: Path) -> Study | str:
-    """The study, after all its products are planned, or the sentence with which it is refused."""
-    with in_time():
+    """The study, after all its products are planned, or the error with which it is refused."""
+    with time_limit():
         try:
             study = load_study(name, folder)
             shipped = load_shipped(CONFIGURATION) if study.takes_shipped_world else None
             Plan(name, study, load_published(CONFIGURATION), shipped).products()
             return study
         except ConfigurationError as error:
-            said = str(error)
-            assert said.isprintable(), said
-            assert len(said) < 4000
-            return said
+            message = str(error)
+            assert message.isprintable(), message
+            assert len(message) < 4000
+            return message
 
 
 # Values
@@ -72,11 +72,11 @@ values = st.recursive(
 )
 
 
-def merged(name: str) -> dict[str, Any]:
+def merged_study(name: str) -> dict[str, Any]:
     return overlays.merge_study(name, CONFIGURATION, ())[0]
 
 
-WHOLE = {name: merged(name) for name in ("paper", "tiny", "mini")}
+WHOLE = {name: merged_study(name) for name in ("paper", "tiny", "mini")}
 
 
 def places_in(value: Any, place: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
@@ -88,7 +88,7 @@ def places_in(value: Any, place: tuple[str | int, ...] = ()) -> list[tuple[str |
 PLACES = {name: [place for place in places_in(content) if place] for name, content in WHOLE.items()}
 
 
-def at(content: Any, place: tuple[str | int, ...]) -> Any:
+def value_at(content: Any, place: tuple[str | int, ...]) -> Any:
     for name in place:
         content = content[name]
     return content
@@ -110,18 +110,18 @@ def changes(draw: st.DrawFn) -> tuple[str, list[Change]]:
     return name, draw(st.lists(kinds, min_size=1, max_size=3))
 
 
-def changed(name: str, made: list[Change]) -> dict[str, Any]:
+def apply_changes(name: str, made: list[Change]) -> dict[str, Any]:
     content = copy.deepcopy(WHOLE[name])
     for place, kind, value in made:
         try:
-            section, last = at(content, place[:-1]), place[-1]
+            section, last = value_at(content, place[:-1]), place[-1]
             section[last]
         except (KeyError, IndexError, TypeError):  # removed by an earlier change
             continue
         if kind == "replace":
             section[last] = value
         elif kind == "swap":
-            section[last] = copy.deepcopy(at(WHOLE[name], value))
+            section[last] = copy.deepcopy(value_at(WHOLE[name], value))
         elif kind == "remove":
             del section[last]
         elif kind == "rename" and isinstance(section, dict):
@@ -134,7 +134,7 @@ def changed(name: str, made: list[Change]) -> dict[str, Any]:
 
 
 def check(name: str, made: list[Change]) -> None:
-    content = changed(name, made)
+    content = apply_changes(name, made)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(overlays, "read_yaml", lambda _: copy.deepcopy(content))
         answer = planned_or_refused("paper", CONFIGURATION)
@@ -158,7 +158,7 @@ def test_thousands_of_studies_with_wrong_leaves_are_planned_or_refused(made: tup
 @pytest.mark.parametrize(
     ("leaf", "value"), [("length", 1e308), ("length", 1e-320), ("learning_rate", 1e-320), ("learning_rate", 1e308)]
 )
-def test_a_scale_leaves_lengths_and_learning_rates_that_a_run_can_have(leaf: str, value: float) -> None:
+def test_a_scale_with_impossible_lengths_or_learning_rates_is_refused(leaf: str, value: float) -> None:
     content = copy.deepcopy(WHOLE["mini"])
     content["methods"]["core"]["learning_rate"] = 10.0
     content["training"]["scale"][leaf] = value
@@ -187,7 +187,7 @@ STYLES = f"world: {{styles: [{', '.join(f's{number}' for number in range(2_000))
     ids=["seeds", "tasks", "images", "styles"],
 )
 def test_a_short_file_cannot_request_more_images_than_the_maximum(folder: Path, content: str, expected: str) -> None:
-    with in_time(10):
+    with time_limit(10):
         answer = answer_to(folder, f"base: mini\n{content}\n".encode())
     assert isinstance(answer, str)
     assert expected in answer
@@ -215,7 +215,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answer_to(folder: Path, content: bytes) -> Study | str:
-    """The study of this content, or the sentence with which it is refused."""
+    """The study of this content, or the error with which it is refused."""
     file = folder / "studies/strange.yaml"
     file.write_bytes(content)
     answer = planned_or_refused("strange", folder)
@@ -239,7 +239,7 @@ edits = st.lists(
 )
 
 
-def edited(content: bytes, made: list[tuple[int, int, bytes]]) -> bytes:
+def apply_edits(content: bytes, made: list[tuple[int, int, bytes]]) -> bytes:
     """Bytes with some of them replaced by others."""
     for start, length, new in made:
         content = content[:start] + new + content[start + length :]
@@ -248,21 +248,21 @@ def edited(content: bytes, made: list[tuple[int, int, bytes]]) -> bytes:
 
 @few_files
 @given(edits)
-def test_a_damaged_file_is_a_study_or_one_sentence(folder: Path, made: list[tuple[int, int, bytes]]) -> None:
-    answer_to(folder, edited(OVERLAY, made))
+def test_a_damaged_file_is_planned_or_refused_in_one_sentence(folder: Path, made: list[tuple[int, int, bytes]]) -> None:
+    answer_to(folder, apply_edits(OVERLAY, made))
 
 
 @pytest.mark.slow
 @many_files
 @given(edits)
-def test_hundreds_of_damaged_files_are_studies_or_sentences(folder: Path, made: list[tuple[int, int, bytes]]) -> None:
-    answer_to(folder, edited(OVERLAY, made))
+def test_hundreds_of_damaged_files_are_planned_or_refused(folder: Path, made: list[tuple[int, int, bytes]]) -> None:
+    answer_to(folder, apply_edits(OVERLAY, made))
 
 
 @few
 @given(st.binary(max_size=300) | st.lists(st.sampled_from(MARKS) | st.binary(max_size=3), max_size=40).map(b"".join))
-def test_any_bytes_are_values_or_one_reason(content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(suffix=".yaml") as file, in_time():
+def test_any_bytes_are_read_or_refused(content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".yaml") as file, time_limit():
         file.write(content)
         file.flush()
         with suppress(UnreadableYaml):
@@ -270,7 +270,7 @@ def test_any_bytes_are_values_or_one_reason(content: bytes) -> None:
 
 
 def doubling(levels: int, part: str) -> str:
-    """YAML in which each alias refers to ten aliases of the value before."""
+    """YAML in which each value consists of ten aliases of the previous value."""
     lines = [f"n0: &n0 {part}"]
     lines += [f"n{level}: &n{level} [{', '.join([f'*n{level - 1}'] * 10)}]" for level in range(1, levels)]
     return "\n".join(lines)
@@ -306,7 +306,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize(("content", "expected"), BOMBS.values(), ids=BOMBS)
-def test_a_few_lines_of_yaml_never_expand_to_more_than_memory_holds(folder: Path, content: str, expected: str) -> None:
+def test_a_small_yaml_file_cannot_expand_beyond_the_limits(folder: Path, content: str, expected: str) -> None:
     answer = answer_to(folder, content.encode())
     assert isinstance(answer, str)
     assert expected in answer
@@ -329,7 +329,7 @@ def test_reading_a_study_that_is_a_pipe_does_not_block(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "a\nb", "Ａ", "..", ".hidden", "-rf", "a.b", "x" * 300 + "/../tiny"])
-def test_a_file_whose_name_would_be_a_strange_path_is_no_study(folder: Path, name: str) -> None:
+def test_a_file_with_an_invalid_name_is_no_study(folder: Path, name: str) -> None:
     if "/" not in name:
         (folder / f"studies/{name}.yaml").write_text("base: tiny\n")
     answer = planned_or_refused(name, folder)
@@ -340,7 +340,7 @@ def test_a_file_whose_name_would_be_a_strange_path_is_no_study(folder: Path, nam
 @pytest.mark.parametrize(
     "place", ["results/../tiny", "results/tiny/../../x", "/results", "tiny", "results/a/b", "results/Ａ"]
 )
-def test_products_are_targets_only_in_the_folder_of_results(place: str) -> None:
+def test_a_product_outside_the_folder_of_results_is_no_target(place: str) -> None:
     with pytest.raises(ConfigurationError, match="expected results/table1, or results/STUDY/table1"):
         product_at(Path(place), "table1", lambda _: pytest.fail("nothing is planned for it"))
 
@@ -348,7 +348,7 @@ def test_products_are_targets_only_in_the_folder_of_results(place: str) -> None:
 @pytest.mark.parametrize(
     "line", ["a,b", "table1,Forget25,core,UA,x,1,2", "table1,Forget25,core,UA,1,1,-2", "t,../x,c,UA,1,,"]
 )
-def test_a_malformed_line_of_published_numbers_is_one_sentence(tmp_path: Path, line: str) -> None:
+def test_a_malformed_line_of_published_numbers_is_reported_in_one_sentence(tmp_path: Path, line: str) -> None:
     (tmp_path / "published.csv").write_text(f"table,task,row,metric,value,k,n\n{line}\n")
     with pytest.raises(ConfigurationError, match=r"published\.csv: .*, expected table, task, row, metric, value"):
         load_published(tmp_path)

@@ -5,8 +5,8 @@ squared norms of residuals r = e(x, t, p) - y, the gradients are, by hand,
 
     dL/dA = sum_i 2 w_i r_i x_i^T,    dL/dB = sum_i 2 w_i r_i p_i^T,    dL/dc = sum_i 2 w_i r_i t_i,
 
-and a target that is the same predictor "through both branches" subtracts the same terms at the target's inputs. Nothing
-below uses automatic differentiation on the independent side.
+and a target that is the same predictor "through both branches" subtracts the same terms at the target's inputs. The
+independent computation uses no automatic differentiation.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Side:
     x_of_target: Array
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator) -> Side:
+    def random(cls, rng: np.random.Generator) -> Side:
         x, noise = rng.normal(size=(2, COUNT, D))
         own, anchor = rng.normal(size=(2, COUNT, W))
         t, uniform = rng.integers(0, 1000, COUNT).astype(float), rng.random((COUNT, D))
@@ -124,7 +124,7 @@ def point() -> tuple[Linear, Linear, Side, Side]:
     rng = np.random.default_rng(7)
     student = Linear(0.3 * rng.normal(size=(D, D)), rng.normal(size=(D, W)), 1e-3 * rng.normal(size=D))
     teacher = Linear(*(value + 0.2 * rng.normal(size=value.shape) for value in (student.a, student.b, student.c)))
-    return student, teacher, Side.drawn(rng), Side.drawn(rng)
+    return student, teacher, Side.random(rng), Side.random(rng)
 
 
 def core(student: Linear, teacher: Linear, f: Side, r: Side) -> ByHand:
@@ -227,8 +227,8 @@ EQUATIONS = {
 }
 
 
-def computed(objective: Objective, point: tuple[Linear, Linear, Side, Side], reduction: str = "sum") -> ByHand:
-    """The library's loss and gradients at the same point."""
+def compute(objective: Objective, point: tuple[Linear, Linear, Side, Side], reduction: str = "sum") -> ByHand:
+    """The loss and gradients of the library at the same point."""
     student, teacher, f, r = point
     trained, frozen = Differentiable(student), Differentiable(teacher)
     batch = Batch(f.pairs(with_anchor=True), r.pairs(with_anchor=False) if objective.retain else None)
@@ -256,7 +256,7 @@ def test_every_method_of_the_paper_is_checked() -> None:
 
 @pytest.mark.parametrize("method", EQUATIONS)
 def test_loss_and_gradients_equal_the_equation(method: str, point: tuple[Linear, Linear, Side, Side]) -> None:
-    assert_equal(computed(PAPER.methods[method].objective, point), EQUATIONS[method](*point))
+    assert_equal(compute(PAPER.methods[method].objective, point), EQUATIONS[method](*point))
 
 
 @pytest.mark.parametrize("method", EQUATIONS)
@@ -265,7 +265,7 @@ def test_mean_reduction_is_the_equation_divided_by_the_dimension(
 ) -> None:
     printed = EQUATIONS[method](*point)
     expected = ByHand(printed.loss / D, printed.a / D, printed.b / D, printed.c / D)
-    assert_equal(computed(PAPER.methods[method].objective, point, "mean"), expected)
+    assert_equal(compute(PAPER.methods[method].objective, point, "mean"), expected)
 
 
 @pytest.mark.parametrize("distance", ["squared", "norm"])
@@ -274,18 +274,18 @@ def test_the_reduction_is_one_factor_of_the_whole_loss(
     method: str, distance: str, point: tuple[Linear, Linear, Side, Side]
 ) -> None:
     objective = with_unlearn(PAPER.methods[method].objective, distance=distance)
-    whole = computed(objective, point, "sum")
-    assert_equal(computed(objective, point, "mean"), ByHand(whole.loss / D, whole.a / D, whole.b / D, whole.c / D))
+    whole = compute(objective, point, "sum")
+    assert_equal(compute(objective, point, "mean"), ByHand(whole.loss / D, whole.a / D, whole.b / D, whole.c / D))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_a_norm_of_0_has_a_gradient(reduction: str, point: tuple[Linear, Linear, Side, Side]) -> None:
-    """It occurs if the alternative concept is the model's own: the gradient is the subgradient 0, not NaN."""
+    """A norm of 0 occurs if the target is the student's own prediction. The gradient is the subgradient 0, not NaN."""
     target = {"kind": "frozen_model", "prompt": "own"}
     objective = with_unlearn(PAPER.methods["ca_noise"].objective, distance="norm", target=target)
     objective = objective.model_copy(update={"retain": None})
     student, _, f, r = point
-    result = computed(objective, (student, student, f, r), reduction)
+    result = compute(objective, (student, student, f, r), reduction)
     assert_equal(result, ByHand.zero())
 
 
@@ -301,7 +301,7 @@ def test_weights_scale_their_terms(point: tuple[Linear, Linear, Side, Side]) -> 
     expected = ByHand.zero()
     expected.add(0.25, student(f.x, f.t, f.own) - teacher(f.x, f.t, f.anchor), f.x, f.t, f.own)
     expected.add(3.0, student(r.x, r.t, r.own) - teacher(r.x, r.t, r.own), r.x, r.t, r.own)
-    assert_equal(computed(Objective.model_validate(content), point), expected)
+    assert_equal(compute(Objective.model_validate(content), point), expected)
 
 
 # omega_t: Hang et al. 2023 (arXiv:2303.09556) for noise prediction, min(SNR, gamma) / SNR with
@@ -316,14 +316,14 @@ def test_min_snr_weights_each_pair_by_its_noise_level(
     weight = {"kind": "min_snr", "scale": -0.5, "gamma": gamma}
     objective = with_unlearn(PAPER.methods[method].objective, weight=weight)
     snr = point[2].alpha_bar / (1 - point[2].alpha_bar)
-    assert_equal(computed(objective, point), pair_by_pair(method, point, -0.5 * np.minimum(snr, gamma) / snr))
+    assert_equal(compute(objective, point), pair_by_pair(method, point, -0.5 * np.minimum(snr, gamma) / snr))
 
 
 def test_one_minus_alpha_bar_weights_each_pair_by_the_variance_of_its_noise(
     point: tuple[Linear, Linear, Side, Side],
 ) -> None:
     objective = with_unlearn(PAPER.methods["ca_model"].objective, weight={"kind": "one_minus_alpha_bar", "scale": 2.0})
-    assert_equal(computed(objective, point), pair_by_pair("ca_model", point, 2.0 * (1 - point[2].alpha_bar)))
+    assert_equal(compute(objective, point), pair_by_pair("ca_model", point, 2.0 * (1 - point[2].alpha_bar)))
 
 
 def pair_by_pair(method: str, point: tuple[Linear, Linear, Side, Side], weights: Array) -> ByHand:
@@ -341,8 +341,8 @@ def pair_by_pair(method: str, point: tuple[Linear, Linear, Side, Side], weights:
 
 
 @pytest.mark.parametrize(("alpha_bar", "expected"), [(0.0, 1.0), (1e-12, 1.0), (0.5, 1.0), (10 / 11, 0.5), (1.0, 0.0)])
-def test_min_snr_is_a_number_at_every_noise_level(alpha_bar: float, expected: float) -> None:
-    """Including pure noise and no noise; at an SNR of 10 and with gamma 5 it is one half."""
+def test_min_snr_is_finite_at_every_noise_level(alpha_bar: float, expected: float) -> None:
+    """The levels include pure noise and no noise; at an SNR of 10 and with gamma 5, the weight is one half."""
     weight = UnlearnTerm.model_validate(
         PAPER.methods["ca_noise"].objective.unlearn.model_dump()
         | {"weight": {"kind": "min_snr", "scale": 1.0, "gamma": 5.0}}
@@ -362,7 +362,7 @@ def test_a_target_with_its_own_posterior_is_predicted_at_its_own_noisy_image(
     expected.add(1.0, residual, f.x, f.t, f.own)
     if through:
         expected.push(-2 * residual / len(residual), f.x_of_target, f.t, f.anchor)
-    assert_equal(computed(objective, point), gaussian_retain(expected, student, r))
+    assert_equal(compute(objective, point), gaussian_retain(expected, student, r))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 3.0])
@@ -372,7 +372,7 @@ def test_eta_of_equation_8(eta: float, point: tuple[Linear, Linear, Side, Side])
     base, own = teacher(f.x, f.t, f.anchor), teacher(f.x, f.t, f.own)
     expected = ByHand.zero()
     expected.add(1.0, student(f.x, f.t, f.own) - (base - eta * (own - base)), f.x, f.t, f.own)
-    assert_equal(computed(objective, point), expected)
+    assert_equal(compute(objective, point), expected)
 
 
 def test_a_target_through_both_branches_adds_the_gradient_of_the_target(
@@ -384,17 +384,17 @@ def test_a_target_through_both_branches_adds_the_gradient_of_the_target(
     expected = salun(*point)
     residual = student(f.x, f.t, f.own) - student(f.x, f.t, f.anchor)
     expected.push(-2 * residual / len(residual), f.x, f.t, f.anchor)
-    result = computed(objective, point)
+    result = compute(objective, point)
     assert_equal(result, expected)
     assert not np.allclose(result.b, salun(*point).b), "detached and through both branches must differ"
 
 
-def test_the_norm_is_the_root_of_the_squared_norm(point: tuple[Linear, Linear, Side, Side]) -> None:
+def test_the_distance_norm_is_the_root_of_the_squared_norm(point: tuple[Linear, Linear, Side, Side]) -> None:
     objective = with_unlearn(PAPER.methods["ca_noise"].objective, distance="norm")
     student, _, f, r = point
     expected = ByHand.zero()
     expected.add(1.0, student(f.x, f.t, f.own) - f.noise, f.x, f.t, f.own, norm=True)
-    assert_equal(computed(objective, point), gaussian_retain(expected, student, r))
+    assert_equal(compute(objective, point), gaussian_retain(expected, student, r))
 
 
 def test_the_interval_of_uniform_noise(point: tuple[Linear, Linear, Side, Side]) -> None:
@@ -403,14 +403,14 @@ def test_the_interval_of_uniform_noise(point: tuple[Linear, Linear, Side, Side])
     student, _, f, r = point
     expected = ByHand.zero()
     expected.add(1.0, student(f.x, f.t, f.own) - (2 * f.uniform - 1), f.x, f.t, f.own)
-    assert_equal(computed(objective, point), gaussian_retain(expected, student, r))
+    assert_equal(compute(objective, point), gaussian_retain(expected, student, r))
 
 
 def test_each_predictor_is_called_once_per_step(point: tuple[Linear, Linear, Side, Side]) -> None:
     student, teacher, f, r = point
     calls: list[tuple[str, int]] = []
 
-    def counted(name: str, predictor: Differentiable) -> Any:
+    def count_calls(name: str, predictor: Differentiable) -> Any:
         def call(x: torch.Tensor, t: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
             calls.append((name, len(x)))
             return predictor(x, t, p)
@@ -418,6 +418,6 @@ def test_each_predictor_is_called_once_per_step(point: tuple[Linear, Linear, Sid
         return call
 
     batch = Batch(f.pairs(with_anchor=True), r.pairs(with_anchor=False))
-    predictors = counted("student", Differentiable(student)), counted("teacher", Differentiable(teacher))
+    predictors = count_calls("student", Differentiable(student)), count_calls("teacher", Differentiable(teacher))
     compute_loss(PAPER.methods["core"].objective, *predictors, batch, "mean")
     assert sorted(calls) == [("student", 2 * COUNT), ("teacher", 2 * COUNT)]

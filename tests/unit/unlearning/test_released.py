@@ -1,4 +1,4 @@
-"""Differences of the baselines' released code: sampled x_t, generated anchors, keys and values alone."""
+"""Features of the baselines' released code: sampled x_t, generated anchors, training of keys and values only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.small_world import (
     FP32,
     OBJECTS,
     finish,
-    make_material,
+    make_small_world,
     samples_settings,
     unlearning_settings,
     with_another_scheduler,
@@ -57,9 +57,9 @@ ENCODING = Encoding(resolution=16, interpolation="bicubic", batch=4)
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
     folder = tmp_path_factory.mktemp("material")
-    inputs = make_material(folder)
+    inputs = make_small_world(folder)
     anchors = ["Blue", "Cream"]
     work = StageContext(folder / "samples", "digest", {role: inputs[role] for role in ("pipeline", "embeddings")})
     work.folder.mkdir()
@@ -75,7 +75,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
     }
 
 
-def material_of(inputs: Mapping[str, Manifest], settings: Any) -> TrainingData:
+def training_data(inputs: Mapping[str, Manifest], settings: Any) -> TrainingData:
     alphas = BaseModel(inputs["pipeline"]).scheduler().alphas_cumprod
     return TrainingData(inputs, settings.wording, alphas, torch.device("cpu"))
 
@@ -97,7 +97,7 @@ class Linear:
 def by_hand(
     images: SampledImages, level: int, alphas: torch.Tensor, noise: torch.Tensor, own: torch.Tensor
 ) -> torch.Tensor:
-    """DDIM from its equation (12) with sigma 0, down to the noise level of the `level`-th of the steps."""
+    """DDIM by its equation (12) with sigma 0, down to the noise level of the step with the number `level`."""
     ratio = 1000 // images.steps
     noisy = noise
     for step in range(images.steps - 1, level, -1):
@@ -110,9 +110,9 @@ def by_hand(
 
 
 @pytest.mark.parametrize("step", range(6))
-def test_x_t_is_sampled_by_ddim_to_the_noise_level_that_was_drawn(step: int, material: dict[str, Manifest]) -> None:
+def test_x_t_is_sampled_by_ddim_to_the_noise_level_that_was_drawn(step: int, small_world: dict[str, Manifest]) -> None:
     images = SampledImages(kind="sampled", steps=10, guidance_scale=3.0, **SWITCHES)
-    scheduler, predictor = BaseModel(material["pipeline"]).scheduler(), Linear()
+    scheduler, predictor = BaseModel(small_world["pipeline"]).scheduler(), Linear()
     noise, own = torch.randn(2, 4, 8, 8), torch.randn(2, 8, 16)
     trajectories = PartialSampler(predictor, scheduler, lambda count: torch.zeros(count, 8, 16))
     noisy, timesteps = trajectories.sample_until(images, noise, own, ("unlearning", 0, step))
@@ -122,22 +122,22 @@ def test_x_t_is_sampled_by_ddim_to_the_noise_level_that_was_drawn(step: int, mat
     torch.testing.assert_close(noisy, by_hand(images, level, scheduler.alphas_cumprod, noise, own))
 
 
-def test_every_noise_level_is_drawn(material: dict[str, Manifest]) -> None:
+def test_every_noise_level_is_drawn(small_world: dict[str, Manifest]) -> None:
     images = SampledImages(kind="sampled", steps=4, guidance_scale=1.0, **SWITCHES)
-    scheduler = BaseModel(material["pipeline"]).scheduler()
+    scheduler = BaseModel(small_world["pipeline"]).scheduler()
     trajectories = PartialSampler(Linear(), scheduler, lambda count: torch.zeros(count, 8, 16))
     noise, own = torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 16)
     drawn = [int(trajectories.sample_until(images, noise, own, ("a", step))[1]) // 250 for step in range(60)]
     assert set(drawn) == {0, 1, 2, 3}
 
 
-def test_the_model_in_training_samples_and_gets_no_gradient_from_it(material: dict[str, Manifest]) -> None:
+def test_the_model_in_training_samples_and_gets_no_gradient_from_it(small_world: dict[str, Manifest]) -> None:
     settings = unlearning_settings(PAPER.methods["esd_released"].objective, candidates={"Amber": [""]}, batch=1)
-    base = BaseModel(material["pipeline"])
+    base = BaseModel(small_world["pipeline"])
     models = StudentAndTeacher(base.unet(), settings.trained, Device(FP32, 1))
-    data = material_of(material, settings)
+    data = training_data(small_world, settings)
     batches = Batches(settings, data, PartialSampler(models.student, base.scheduler(), data.empty_prompts))
-    # a step that stops part of the way
+    # a step at which sampling stops halfway
     step = next(step for step in range(50) if int(batches.at(step).forget.timesteps) < 500)
     before = batches.at(step).forget
     assert not before.noisy.requires_grad
@@ -145,31 +145,32 @@ def test_the_model_in_training_samples_and_gets_no_gradient_from_it(material: di
         for parameter in models.trained.values():
             parameter.add_(0.05 * torch.randn_like(parameter))
     after = batches.at(step).forget
-    assert not torch.allclose(before.noisy, after.noisy), "it is the current model that samples"
+    assert not torch.allclose(before.noisy, after.noisy), "the current model samples"
     assert torch.equal(before.timesteps, after.timesteps)
 
 
 def test_training_on_sampled_images_does_not_depend_on_the_base_models_scheduler(
-    material: dict[str, Manifest], tmp_path: Path
+    small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
-    """Options that the file of another scheduler lacks would be diffusers' defaults, and not settings of the run."""
+    """Otherwise, options that the scheduler's file lacks would be diffusers' defaults and not settings of the run."""
     settings = unlearning_settings(PAPER.methods["esd_released"].objective, candidates={"Amber": [""]}, batch=1)
     trained = []
     for name, pipeline in (
-        ("ddim", material["pipeline"]),
-        ("pndm", with_another_scheduler(material["pipeline"], tmp_path / "world")),
+        ("ddim", small_world["pipeline"]),
+        ("pndm", with_another_scheduler(small_world["pipeline"], tmp_path / "world")),
     ):
         (tmp_path / name).mkdir()
         unlearn(
-            settings, StageContext(tmp_path / name, "digest", material | {"pipeline": pipeline}, checkpoint_seconds=1e9)
+            settings,
+            StageContext(tmp_path / name, "digest", small_world | {"pipeline": pipeline}, checkpoint_seconds=1e9),
         )
         trained.append(load_file(tmp_path / name / DELTA_FILE))
     assert all(torch.equal(tensor, trained[1][name]) for name, tensor in trained[0].items())
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_the_switches_of_sampled_images_are_those_of_the_released_sampler(switch: str) -> None:
-    """CompVis' DDIM: timesteps from 1 at equal distances, x_0 as it is predicted, no step to a clean image."""
+def test_the_options_of_sampled_images_are_those_of_the_released_sampler(switch: str) -> None:
+    """CompVis' DDIM has equidistant timesteps from 1, does not clip x_0, and has no final step to a clean image."""
     images = PAPER.methods["esd_released"].objective.unlearn.images
     assert isinstance(images, SampledImages) and images.switches[switch] == SWITCHES[switch]
 
@@ -189,38 +190,40 @@ def test_sampled_images_have_no_gaussian_target() -> None:
 # Generated anchors
 
 
-def test_latents_of_generated_images_are_those_of_the_sampled_files(material: dict[str, Manifest]) -> None:
-    cache = LatentCache(material["generated"])
-    autoencoder = BaseModel(material["pipeline"]).autoencoder()
+def test_latents_of_generated_images_are_those_of_the_sampled_files(small_world: dict[str, Manifest]) -> None:
+    cache = LatentCache(small_world["generated"])
+    autoencoder = BaseModel(small_world["pipeline"]).autoencoder()
     for pair in (Pair("Blue", "Dogs", 2), Pair("Cream", "Cats", 3)):
-        path = material["samples"].folder / IMAGES / image_name(pair.style, pair.object, pair.index)
+        path = small_world["samples"].folder / IMAGES / image_name(pair.style, pair.object, pair.index)
         with torch.no_grad():
             posterior = autoencoder.encode(preprocess(read_image(path), ENCODING)[None]).latent_dist
         expected = posterior.mean * float(autoencoder.config["scaling_factor"])
         torch.testing.assert_close(cache.draw([pair], torch.zeros(1, *cache.shape)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_generated_images_are_of_the_anchor_and_prompted_with_the_forget_concept(material: dict[str, Manifest]) -> None:
+def test_generated_images_show_the_anchor_and_are_prompted_with_the_forget_concept(
+    small_world: dict[str, Manifest],
+) -> None:
     generated = unlearning_settings(PAPER.methods["ca_released"].objective)
     real = unlearning_settings(PAPER.methods["ca_model"].objective)
-    batches = [Batches(settings, material_of(material, settings), None) for settings in (generated, real)]  # type: ignore[arg-type]
+    batches = [Batches(settings, training_data(small_world, settings), None) for settings in (generated, real)]  # type: ignore[arg-type]
     one, other = (batch.at(0).forget for batch in batches)
     assert torch.equal(one.own, other.own) and torch.equal(one.anchor, other.anchor)
     assert torch.equal(one.noise, other.noise) and torch.equal(one.timesteps, other.timesteps)
     assert not torch.allclose(one.noisy, other.noisy)
 
 
-# Keys and values alone
+# Training of keys and values only
 
 
 @pytest.mark.parametrize("method", RELEASED)
-def test_exactly_the_trained_tensors_change(method: str, material: dict[str, Manifest], tmp_path: Path) -> None:
+def test_exactly_the_trained_tensors_change(method: str, small_world: dict[str, Manifest], tmp_path: Path) -> None:
     recipe = PAPER.methods[method]
     candidates = {"Amber": [""]} if method == "esd_released" else {"Amber": ["Blue", "Cream"]}
     settings = unlearning_settings(recipe.objective, trained=recipe.trained, candidates=candidates, batch=recipe.batch)
-    outcome = unlearn(settings, StageContext(tmp_path, "digest", material, checkpoint_seconds=1e9))
+    outcome = unlearn(settings, StageContext(tmp_path, "digest", small_world, checkpoint_seconds=1e9))
     assert outcome.facts["diverged_at"] is None
-    base = BaseModel(material["pipeline"])
+    base = BaseModel(small_world["pipeline"])
     before = base.unet().state_dict()
     unlearned = base.unet()
     load_delta(tmp_path / DELTA_FILE, unlearned, base.unet_sha256)
@@ -230,29 +233,29 @@ def test_exactly_the_trained_tensors_change(method: str, material: dict[str, Man
         assert all(".attn2.to_k." in name or ".attn2.to_v." in name for name in changed)
 
 
-def test_a_delta_of_keys_and_values_is_not_taken_for_one_of_all_cross_attention(
-    material: dict[str, Manifest], tmp_path: Path
+def test_a_delta_of_keys_and_values_is_not_loaded_as_one_of_all_cross_attention(
+    small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     settings = unlearning_settings(PAPER.methods["ca_released"].objective, trained="keys_and_values")
-    unlearn(settings, StageContext(tmp_path, "digest", material, checkpoint_seconds=1e9))
+    unlearn(settings, StageContext(tmp_path, "digest", small_world, checkpoint_seconds=1e9))
     with safe_open(tmp_path / DELTA_FILE, framework="pt") as file:
         header = json.loads(file.metadata()["delta"])
     assert header["trained"] == "keys_and_values"
     wrong = {"delta": json.dumps(header | {"trained": "cross_attention"})}
     save_file(load_file(tmp_path / DELTA_FILE), tmp_path / "wrong.safetensors", metadata=wrong)
-    base = BaseModel(material["pipeline"])
+    base = BaseModel(small_world["pipeline"])
     with pytest.raises(ArtefactError, match="the names of its tensors are not those of the trained tensors"):
         load_delta(tmp_path / "wrong.safetensors", base.unet(), base.unet_sha256)
 
 
-# In the paper's study
+# The paper's study
 
 
 @pytest.mark.parametrize("method", RELEASED)
-def test_a_released_variant_has_the_rate_batch_and_length_of_its_paper_form(method: str) -> None:
+def test_a_released_variant_has_the_rate_batch_and_length_of_the_method_in_the_paper(method: str) -> None:
     variant, paper = PAPER.methods[method], PAPER.methods[{"ca_released": "ca_model"}.get(method, method[:-9])]
     assert (variant.learning_rate, variant.batch) == (paper.learning_rate, paper.batch)
     assert all(paper.length[task] == length for task, length in variant.length.items())
@@ -279,15 +282,15 @@ def test_the_empty_scheme_gives_the_empty_prompt_and_images_of_it_are_refused() 
     assert "images: generated" in inconsistency.expected
 
 
-def test_equation_8_with_an_empty_base_is_the_released_codes_loss(material: dict[str, Manifest]) -> None:
+def test_equation_8_with_an_empty_base_is_the_released_codes_loss(small_world: dict[str, Manifest]) -> None:
     """Their line: MSE(e_n, e_0 - 1 (e_p - e_0)) with e_0 at the empty prompt."""
     from corelib.unlearning.objective import compute_loss
 
     objective: Objective = PAPER.methods["esd_released"].objective
     settings = unlearning_settings(objective, candidates={"Amber": [""]}, batch=1)
-    base = BaseModel(material["pipeline"])
+    base = BaseModel(small_world["pipeline"])
     models = StudentAndTeacher(base.unet(), "cross_attention", Device(FP32, 1))
-    data = material_of(material, settings)
+    data = training_data(small_world, settings)
     batch = Batches(settings, data, PartialSampler(models.student, base.scheduler(), data.empty_prompts)).at(3)
     batch = replace(batch, forget=replace(batch.forget, timesteps=torch.tensor([371])))
     loss = compute_loss(objective, models.student, models.teacher, batch, "mean")

@@ -1,4 +1,4 @@
-"""Every reading that the paper leaves open is a switch, and every switch has an effect (docs/protocol.md)."""
+"""Every ambiguity of the paper is an option of the study, and every option has an effect (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from support.checkout import REPOSITORY
-from support.small_world import PROMPTS, make_material, unlearning_settings
+from support.small_world import PROMPTS, make_small_world, unlearning_settings
 
 from corelib.data.latents import preprocess
 from corelib.models.delta import DELTA_FILE
@@ -30,7 +30,7 @@ from corelib.unlearning.trainer import unlearn
 CONFIGURATION = REPOSITORY / "config"
 PAPER = load_study("paper", CONFIGURATION)
 
-# switch, other reading, stages whose own settings it changes
+# name of the option, overlay with another reading, stages whose own settings it changes
 READINGS = [
     ("forgotten styles", "tasks: {Forget01: {forget: [Winter]}}", {"slices", "unlearning", "samples", "cells"}),
     (
@@ -109,9 +109,9 @@ def unchanged() -> dict[str, set[str]]:
     return settings_of_stages("paper", CONFIGURATION)
 
 
-@pytest.mark.parametrize(("switch", "overlay", "stages"), READINGS, ids=[switch for switch, *_ in READINGS])
-def test_a_switch_changes_the_settings_of_its_stages(
-    switch: str, overlay: str, stages: set[str], unchanged: dict[str, set[str]], tmp_path: Path
+@pytest.mark.parametrize(("option", "overlay", "stages"), READINGS, ids=[option for option, *_ in READINGS])
+def test_an_option_changes_the_settings_of_its_stages(
+    option: str, overlay: str, stages: set[str], unchanged: dict[str, set[str]], tmp_path: Path
 ) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pretrained"))
     if "%s" in overlay:  # every other forget style needs a partner too
@@ -125,18 +125,20 @@ def test_a_switch_changes_the_settings_of_its_stages(
     assert not changed & ({"assets", "slices", "latents", "embeddings"} - stages)
 
 
-# The effect of switches on training
+# The effect of options on training
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, torch.Tensor]]:
-    """Train a few steps in the small world; the delta's tensors."""
-    material = make_material(tmp_path_factory.mktemp("material"))
+    """A function that trains a few steps in the small world and returns the tensors of the delta."""
+    small_world = make_small_world(tmp_path_factory.mktemp("material"))
 
     def train(objective: Any, **changes: Any) -> dict[str, torch.Tensor]:
-        inputs: dict[str, Manifest] = {role: material[role] for role in ("pipeline", "slice", "latents", "embeddings")}
+        inputs: dict[str, Manifest] = {
+            role: small_world[role] for role in ("pipeline", "slice", "latents", "embeddings")
+        }
         work = StageContext(tmp_path_factory.mktemp("run"), "digest", inputs, checkpoint_seconds=1e9)
-        AcceleratorState._reset_state(reset_partial_state=True)  # a job is a process, and has one precision
+        AcceleratorState._reset_state(reset_partial_state=True)  # a job is a separate process with one precision
         unlearn(unlearning_settings(objective, **changes), work)
         AcceleratorState._reset_state(reset_partial_state=True)
         return load_file(work.folder / DELTA_FILE)
@@ -181,7 +183,7 @@ def objective(method: str, **changes: Any) -> Any:
     ],
     ids=str,
 )
-def test_a_switch_of_training_changes_the_delta(
+def test_an_option_of_training_changes_the_delta(
     method: str, switched: dict[str, Any], changes: dict[str, Any], trained: Callable[..., dict[str, torch.Tensor]]
 ) -> None:
     before, after = trained(objective(method)), trained(objective(method, **switched), **changes)
@@ -189,7 +191,7 @@ def test_a_switch_of_training_changes_the_delta(
 
 
 @pytest.mark.parametrize(("resolution", "interpolation"), [(256, "bicubic"), (64, "bilinear"), (64, "lanczos")])
-def test_a_switch_of_encoding_changes_the_input_of_the_autoencoder(resolution: int, interpolation: Any) -> None:
+def test_an_option_of_encoding_changes_the_input_of_the_autoencoder(resolution: int, interpolation: Any) -> None:
     image = Image.effect_mandelbrot((96, 96), (-2, -1, 1, 1), 50).convert("RGB")
     default = preprocess(image, Encoding(resolution=64, interpolation="bicubic", batch=1))
     other = preprocess(image, Encoding(resolution=resolution, interpolation=interpolation, batch=1))
@@ -197,7 +199,7 @@ def test_a_switch_of_encoding_changes_the_input_of_the_autoencoder(resolution: i
     assert default.shape != other.shape or not torch.equal(default, other)
 
 
-def test_prompts_name_the_photos_as_the_study_does() -> None:
+def test_prompts_use_the_studys_names_of_the_photos() -> None:
     other = PROMPTS.model_copy(update={"photo_in_evaluation": "Photo"})
     assert PROMPTS.in_evaluation.prompt("Seed_Images", "Cats") == "A Cats image in Seed Images style."
     assert other.in_evaluation.prompt("Seed_Images", "Cats") == "A Cats image in Photo style."

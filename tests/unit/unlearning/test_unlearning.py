@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.checkout import REPOSITORY
-from support.small_world import FP32, IN_TRAINING, make_material, make_pipeline, unlearning_settings
+from support.small_world import FP32, IN_TRAINING, make_pipeline, make_small_world, unlearning_settings
 
 from corelib.data.slices import Pair
 from corelib.errors import ArtefactError, Interrupted
@@ -37,8 +37,8 @@ PAPER = load_study("paper", REPOSITORY / "config")
 
 
 CHECKPOINT = "checkpoint.pt"
-NO_TRAJECTORIES: Any = None
-"""For objectives that take their images from the benchmark."""
+NO_SAMPLER: Any = None
+"""Argument for objectives that use images of the benchmark and therefore sample none."""
 
 
 def objective(method: str) -> Any:
@@ -46,18 +46,18 @@ def objective(method: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
-    return make_material(tmp_path_factory.mktemp("material"))
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    return make_small_world(tmp_path_factory.mktemp("material"))
 
 
 @pytest.fixture
-def run(material: dict[str, Manifest], tmp_path: Path) -> Callable[..., dict[str, torch.Tensor]]:
-    """Run unlearning in a new folder, or in a named one; its delta's tensors."""
+def run(small_world: dict[str, Manifest], tmp_path: Path) -> Callable[..., dict[str, torch.Tensor]]:
+    """A function that runs unlearning in a new or given folder and returns the tensors of the delta."""
     count = iter(range(1000))
 
     def unlearned(settings: Any, folder: str = "", **inputs: Manifest) -> dict[str, torch.Tensor]:
         work = StageContext(
-            tmp_path / (folder or f"run{next(count)}"), "digest", material | inputs, checkpoint_seconds=1e9
+            tmp_path / (folder or f"run{next(count)}"), "digest", small_world | inputs, checkpoint_seconds=1e9
         )
         work.folder.mkdir(exist_ok=True)
         unlearn(settings, work)
@@ -78,10 +78,10 @@ def hashes(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
 
 @pytest.mark.parametrize("method", ["core", "esd", "salun", "ca_noise"])
 def test_only_cross_attention_changes(
-    method: str, run: Callable[..., Any], material: dict[str, Manifest], tmp_path: Path
+    method: str, run: Callable[..., Any], small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
     run(unlearning_settings(objective(method)), folder="run")
-    base = BaseModel(material["pipeline"])
+    base = BaseModel(small_world["pipeline"])
     before = hashes(base.unet().state_dict())
     unlearned = base.unet()
     load_delta(tmp_path / "run" / DELTA_FILE, unlearned, base.unet_sha256)
@@ -93,14 +93,14 @@ def test_only_cross_attention_changes(
     assert len(cross_attention) < len(before)
 
 
-def test_the_module_in_training_keeps_every_other_tensor(material: dict[str, Manifest]) -> None:
-    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
+def test_the_module_in_training_keeps_every_other_tensor(small_world: dict[str, Manifest]) -> None:
+    models = StudentAndTeacher(BaseModel(small_world["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
     trainable = {name for name, parameter in models.unet.named_parameters() if parameter.requires_grad}
     assert trainable == {name for name in models.unet.state_dict() if CROSS_ATTENTION in name}
 
 
-def test_the_teacher_stays_the_pretrained_model_while_the_student_moves(material: dict[str, Manifest]) -> None:
-    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
+def test_the_teacher_stays_the_pretrained_model_while_the_student_changes(small_world: dict[str, Manifest]) -> None:
+    models = StudentAndTeacher(BaseModel(small_world["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
     noisy, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])
     prompts = torch.randn(2, 8, 16)
     before = models.teacher(noisy, timesteps, prompts)
@@ -112,8 +112,8 @@ def test_the_teacher_stays_the_pretrained_model_while_the_student_moves(material
     assert not torch.allclose(before, models.student(noisy, timesteps, prompts))
 
 
-def test_calling_the_teacher_does_not_disturb_a_pending_backward_pass(material: dict[str, Manifest]) -> None:
-    models = StudentAndTeacher(BaseModel(material["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
+def test_calling_the_teacher_does_not_disturb_a_pending_backward_pass(small_world: dict[str, Manifest]) -> None:
+    models = StudentAndTeacher(BaseModel(small_world["pipeline"]).unet(), "cross_attention", Device(FP32, 1))
     noisy, timesteps, prompts = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 8, 16)
 
     def gradients(interleaved: bool) -> list[torch.Tensor]:
@@ -145,12 +145,12 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 ) -> None:
     settings = unlearning_settings(objective(method))
     undisturbed = run(settings)
-    offered = iter(range(1, 100))
-    offer = Checkpoint.save_if_due
+    numbers = iter(range(1, 100))
+    save_if_due = Checkpoint.save_if_due
 
     def interrupted(self: Checkpoint, state: Any) -> None:
-        self._must_end = next(offered) == after
-        offer(self, state)
+        self._must_end = next(numbers) == after
+        save_if_due(self, state)
 
     monkeypatch.setattr(Checkpoint, "save_if_due", interrupted)
     with pytest.raises(Interrupted):
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_another_build_of_a_model_has_another_owner(tmp_path: Pa
     assert len(set(owners)) == 3
 
 
-def test_a_damaged_checkpoint_starts_the_run_afresh(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_run_with_a_damaged_checkpoint_starts_from_the_beginning(run: Callable[..., Any], tmp_path: Path) -> None:
     settings = unlearning_settings(objective("core"))
     undisturbed = run(settings)
     (tmp_path / "damaged").mkdir()
@@ -183,15 +183,15 @@ def test_a_damaged_checkpoint_starts_the_run_afresh(run: Callable[..., Any], tmp
     assert_same_bits(run(settings, folder="damaged"), undisturbed)
 
 
-def batches(material: dict[str, Manifest], **changes: Any) -> Batches:
+def batches(small_world: dict[str, Manifest], **changes: Any) -> Batches:
     settings = unlearning_settings(objective("core"), **changes)
-    base = BaseModel(material["pipeline"])
-    data = TrainingData(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    return Batches(settings, data, NO_TRAJECTORIES)
+    base = BaseModel(small_world["pipeline"])
+    data = TrainingData(small_world, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    return Batches(settings, data, NO_SAMPLER)
 
 
-def test_a_batch_does_not_depend_on_the_batches_before_it(material: dict[str, Manifest]) -> None:
-    forwards, backwards = batches(material), batches(material)
+def test_a_batch_does_not_depend_on_the_batches_before_it(small_world: dict[str, Manifest]) -> None:
+    forwards, backwards = batches(small_world), batches(small_world)
     steps = list(range(9))
     first = {step: forwards.at(step) for step in steps}
     second = {step: backwards.at(step) for step in reversed(steps)}
@@ -203,10 +203,10 @@ def test_a_batch_does_not_depend_on_the_batches_before_it(material: dict[str, Ma
             assert torch.equal(one.own, other.own)
 
 
-def test_noisy_images_follow_the_forward_process(material: dict[str, Manifest]) -> None:
-    base = BaseModel(material["pipeline"])
+def test_noisy_images_follow_the_forward_process(small_world: dict[str, Manifest]) -> None:
+    base = BaseModel(small_world["pipeline"])
     alphas = base.scheduler().alphas_cumprod
-    data = TrainingData(material, IN_TRAINING, alphas, torch.device("cpu"))
+    data = TrainingData(small_world, IN_TRAINING, alphas, torch.device("cpu"))
     pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
     noisy = data.noisy_pairs(pairs, pairs, ("test",))
     kept = alphas[noisy.timesteps].view(-1, 1, 1, 1)
@@ -215,9 +215,11 @@ def test_noisy_images_follow_the_forward_process(material: dict[str, Manifest]) 
     torch.testing.assert_close(noisy.noisy, expected)
 
 
-def test_the_targets_own_noisy_image_has_the_same_t_and_noise_and_another_latent(material: dict[str, Manifest]) -> None:
-    alphas = BaseModel(material["pipeline"]).scheduler().alphas_cumprod
-    data = TrainingData(material, IN_TRAINING, alphas, torch.device("cpu"))
+def test_the_targets_own_noisy_image_has_the_same_t_and_noise_and_another_latent(
+    small_world: dict[str, Manifest],
+) -> None:
+    alphas = BaseModel(small_world["pipeline"]).scheduler().alphas_cumprod
+    data = TrainingData(small_world, IN_TRAINING, alphas, torch.device("cpu"))
     pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
     noisy = data.noisy_pairs(pairs, pairs, ("test",), ["Cream", "Cream"])
     assert torch.equal(noisy.alpha_bar, alphas[noisy.timesteps])
@@ -242,10 +244,10 @@ def test_the_targets_own_noisy_image_has_the_same_t_and_noise_and_another_latent
     ],
 )
 def test_an_epoch_is_one_pass_over_the_forget_pairs(
-    length: Length, counts: str, expected: int, material: dict[str, Manifest]
+    length: Length, counts: str, expected: int, small_world: dict[str, Manifest]
 ) -> None:
-    # 6 forget pairs in batches of 2; "both" leaves room for one forget pair a step
-    assert batches(material, length=length, batch_counts=counts).steps == expected
+    # 6 forget pairs in batches of 2; with "both", each step has one forget pair
+    assert batches(small_world, length=length, batch_counts=counts).steps == expected
 
 
 def test_a_pass_sees_every_pair_once_and_passes_differ_in_order() -> None:
@@ -256,37 +258,37 @@ def test_a_pass_sees_every_pair_once_and_passes_differ_in_order() -> None:
     assert cyclic_batch(pairs, 5, 12, ("order",)) == (first + second)[5:17]
 
 
-def test_anchors_are_drawn_among_the_candidates_of_each_pair(material: dict[str, Manifest]) -> None:
-    drawn = batches(material, candidates={"Amber": ["Blue", "Cream"]})
+def test_anchors_are_drawn_among_the_candidates_of_each_pair(small_world: dict[str, Manifest]) -> None:
+    drawn = batches(small_world, candidates={"Amber": ["Blue", "Cream"]})
     pairs = [Pair("Amber", "Cats", 1)] * 4
     seen = [tuple(drawn._anchors(pairs, step)) for step in range(40)]
     assert {anchor for anchors in seen for anchor in anchors} == {"Blue", "Cream"}
     assert any(len(set(anchors)) == 2 for anchors in seen), "every pair draws its own"
-    once = batches(material, candidates={"Amber": ["Blue", "Cream"]}, draw="step")
+    once = batches(small_world, candidates={"Amber": ["Blue", "Cream"]}, draw="step")
     assert all(len(set(once._anchors(pairs, step))) == 1 for step in range(40)), "a step draws one"
 
 
-def test_equation_6_takes_the_image_of_the_anchor_style(material: dict[str, Manifest]) -> None:
-    erasing = batches(material, candidates={"Amber": ["Blue"]})
+def test_equation_6_takes_the_image_of_the_anchor_style(small_world: dict[str, Manifest]) -> None:
+    erasing = batches(small_world, candidates={"Amber": ["Blue"]})
     relabelled = unlearning_settings(objective("ca_noise"), candidates={"Amber": ["Blue"]})
-    base = BaseModel(material["pipeline"])
-    data = TrainingData(material, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    relabelling = Batches(relabelled, data, NO_TRAJECTORIES)
+    base = BaseModel(small_world["pipeline"])
+    data = TrainingData(small_world, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    relabelling = Batches(relabelled, data, NO_SAMPLER)
     one, other = erasing.at(0).forget, relabelling.at(0).forget
     assert torch.equal(one.own, other.own), "both are prompted with p_f"
     assert torch.equal(one.noise, other.noise)
-    assert not torch.equal(one.noisy, other.noisy), "but the image is another"
+    assert not torch.equal(one.noisy, other.noisy), "but the images differ"
 
 
-def test_a_loss_that_is_not_finite_marks_the_run_diverged(material: dict[str, Manifest], tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_marks_the_run_diverged(small_world: dict[str, Manifest], tmp_path: Path) -> None:
     settings = unlearning_settings(objective("core"), learning_rate=1e30, length=Length(steps=20))
-    outcome = unlearn(settings, StageContext(tmp_path, "digest", material, 1, 1e9))
+    outcome = unlearn(settings, StageContext(tmp_path, "digest", small_world, 1, 1e9))
     assert outcome.facts["diverged_at"] is not None
     assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA_FILE).values())
 
 
 def test_a_gradient_that_is_not_finite_marks_the_run_diverged_at_its_own_step(
-    material: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_world: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate = unlearning.compute_loss
     calls = iter(range(100))
@@ -298,22 +300,24 @@ def test_a_gradient_that_is_not_finite_marks_the_run_diverged_at_its_own_step(
         return loss
 
     monkeypatch.setattr(unlearning, "compute_loss", with_a_bad_gradient)
-    outcome = unlearn(unlearning_settings(objective("core")), StageContext(tmp_path, "digest", material, 1, 1e9))
+    outcome = unlearn(unlearning_settings(objective("core")), StageContext(tmp_path, "digest", small_world, 1, 1e9))
     assert outcome.facts["diverged_at"] == 5
     assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA_FILE).values())
 
 
 def test_latents_of_other_images_than_those_of_the_slice_are_refused(
-    material: dict[str, Manifest], tmp_path: Path
+    small_world: dict[str, Manifest], tmp_path: Path
 ) -> None:
     folder = tmp_path / "latents"
-    shutil.copytree(material["latents"].folder, folder)
+    shutil.copytree(small_world["latents"].folder, folder)
     hashes = json.loads((folder / "images.json").read_text())
     (folder / "images.json").write_text(json.dumps(hashes[1:] + hashes[:1]))
-    files = {**material["latents"].files, "images.json": sha256_of_path(folder / "images.json")}
-    other = material["latents"].model_copy(update={"folder": folder, "files": files})
+    files = {**small_world["latents"].files, "images.json": sha256_of_path(folder / "images.json")}
+    other = small_world["latents"].model_copy(update={"folder": folder, "files": files})
     with pytest.raises(ArtefactError, match=r"1\.jpg changed between slicing and encoding"):
-        unlearn(unlearning_settings(objective("core")), StageContext(tmp_path, "digest", material | {"latents": other}))
+        unlearn(
+            unlearning_settings(objective("core")), StageContext(tmp_path, "digest", small_world | {"latents": other})
+        )
 
 
 def test_equal_deltas_are_equal_files(tmp_path: Path) -> None:
@@ -323,9 +327,9 @@ def test_equal_deltas_are_equal_files(tmp_path: Path) -> None:
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
-def test_another_safetensors_file_is_no_delta(material: dict[str, Manifest], tmp_path: Path) -> None:
+def test_another_safetensors_file_is_no_delta(small_world: dict[str, Manifest], tmp_path: Path) -> None:
     save_file({"attn2": torch.zeros(1)}, tmp_path / "other.safetensors", metadata={"format": "pt"})
-    base = BaseModel(material["pipeline"])
+    base = BaseModel(small_world["pipeline"])
     with pytest.raises(ArtefactError, match="not a delta, expected the format"):
         load_delta(tmp_path / "other.safetensors", base.unet(), base.unet_sha256)
 
@@ -339,10 +343,12 @@ def test_a_delta_for_another_base_model_is_refused(run: Callable[..., Any], tmp_
         load_delta(tmp_path / "run" / DELTA_FILE, other.unet(), other.unet_sha256)
 
 
-def test_a_truncated_delta_is_refused(run: Callable[..., Any], material: dict[str, Manifest], tmp_path: Path) -> None:
+def test_a_truncated_delta_is_refused(
+    run: Callable[..., Any], small_world: dict[str, Manifest], tmp_path: Path
+) -> None:
     run(unlearning_settings(objective("core")), folder="run")
     path = tmp_path / "run" / DELTA_FILE
     path.write_bytes(path.read_bytes()[:-100])
-    base = BaseModel(material["pipeline"])
+    base = BaseModel(small_world["pipeline"])
     with pytest.raises(ArtefactError, match="the delta is damaged"):
         load_delta(path, base.unet(), base.unet_sha256)

@@ -1,4 +1,4 @@
-"""`make assets` with a Hub on loopback: everything is downloaded once and locked; nothing unverified is used."""
+"""`make assets` with a Hub on loopback: every asset is downloaded once, verified and locked."""
 
 from __future__ import annotations
 
@@ -125,13 +125,13 @@ def hashes_in(assets: dict) -> dict[str, str]:
     return {place: asset["sha256"] for place, asset in assets.items()}
 
 
-def take(fetched: Path, site: Site) -> None:
+def copy_assets(fetched: Path, site: Site) -> None:
     """Copy the assets and the lock file of an undisturbed `make assets` to a site."""
     shutil.copytree(fetched / "assets", site.checkout.folder / "assets")
     shutil.copy(fetched / "config/assets.lock.json", site.checkout.folder / "config")
 
 
-# What arrives
+# Downloads
 
 
 def test_everything_is_downloaded_once_and_locked_with_its_source(fetched: Path, published: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_average_is_fetched_if_the_study_uses_it(site: Site) -> None:
 
 
 def test_a_second_call_does_not_use_the_network(fetched: Path, site: Site) -> None:
-    take(fetched, site)
+    copy_assets(fetched, site)
     before = site.lock
     done = site.make(endpoint="http://127.0.0.1:9")
     assert done.returncode == 0, done.stdout
@@ -173,7 +173,7 @@ def test_a_second_call_does_not_use_the_network(fetched: Path, site: Site) -> No
 
 
 def test_locked_images_are_read_again_on_request(fetched: Path, site: Site) -> None:
-    take(fetched, site)
+    copy_assets(fetched, site)
     shard = next((site.checkout.folder / "assets/UnlearnCanvas/data").glob("*.parquet"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
@@ -190,7 +190,7 @@ def test_an_interrupted_transfer_resumes_within_a_call(site: Site, published: Pa
     size = (published / "UnlearnCanvas-ckpts" / UNET).stat().st_size
     site.hub.cut[UNET] = size // 2
     assert site.make().returncode == 0
-    first, second = site.hub.asked_for(UNET)
+    first, second = site.hub.request_starts(UNET)
     assert first == 0 < second <= size // 2
     path = site.checkout.folder / "assets/UnlearnCanvas-ckpts" / UNET
     assert sha256_of_path(path) == sha256_of_path(published / "UnlearnCanvas-ckpts" / UNET)
@@ -205,16 +205,16 @@ def test_a_transfer_resumes_after_a_call_that_was_stopped(
     site.hub.stall[UNET] = size // 2
     process = site.start()
     deadline = time.monotonic() + 120
-    while not site.hub.asked_for(UNET) and time.monotonic() < deadline:
+    while not site.hub.request_starts(UNET) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(1)
     process.send_signal(how)
     assert process.wait(30) == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert not (site.checkout.folder / "assets/UnlearnCanvas-ckpts" / UNET).exists()
-    shard = site.hub.asked_for("data/train-00000-of-00001.parquet")
+    shard = site.hub.request_starts("data/train-00000-of-00001.parquet")
     assert site.make().returncode == 0
-    assert site.hub.asked_for("data/train-00000-of-00001.parquet") == shard  # whole, so not asked for again
-    first, second = site.hub.asked_for(UNET)
+    assert site.hub.request_starts("data/train-00000-of-00001.parquet") == shard  # complete, so not requested again
+    first, second = site.hub.request_starts(UNET)
     assert first == 0 < second <= size // 2
     undisturbed = json.loads((fetched / "config/assets.lock.json").read_text())["assets"]
     assert hashes_in(site.lock["assets"]) == hashes_in(undisturbed)
@@ -226,7 +226,7 @@ def test_a_transfer_from_another_server_resumes(site: Site, published: Path) -> 
     part.parent.mkdir()
     part.write_bytes(content[: len(content) // 3])
     assert site.make().returncode == 0
-    assert site.hub.asked_for(INCEPTION) == [len(content) // 3]
+    assert site.hub.request_starts(INCEPTION) == [len(content) // 3]
     assert sha256_of_path(part.with_name("inception-2015-12-05.pt")) == sha256_of_path(
         published / "inception-2015-12-05.pt"
     )
@@ -271,7 +271,7 @@ def test_a_server_without_the_file_is_named(site: Site, published: Path) -> None
 def test_a_missing_repository(site: Site) -> None:
     del site.hub.repositories[MODEL]
     assert "model NormalUhr/UnlearnCanvas-ckpts: the Hub has no such repository" in site.fails()
-    assert site.hub.asked_for(".parquet") == []  # reported before hours of transfers
+    assert site.hub.request_starts(".parquet") == []  # reported before hours of transfers
 
 
 def test_a_gated_repository(site: Site) -> None:
@@ -289,7 +289,7 @@ def test_a_missing_revision(site: Site) -> None:
 
 
 def test_a_locked_revision_is_kept_when_the_repository_moves_on(site: Site, fetched: Path) -> None:
-    take(fetched, site)
+    copy_assets(fetched, site)
     shutil.rmtree(site.checkout.folder / "assets/UnlearnCanvas-ckpts/cls_model")
     old = site.hub.repositories[MODEL]
     site.hub.repositories[MODEL] = replace(old, commit="f" * 40)
@@ -303,11 +303,11 @@ def test_a_file_that_is_missing_from_the_repository(site: Site, published: Path,
     error = site.fails()
     assert "no file matches cls_model/style50_cls.pth" in error
     assert "set its path in `world.assets` of your study" in error
-    assert site.hub.asked_for(".parquet") == []
+    assert site.hub.request_starts(".parquet") == []
 
 
 def test_an_asset_that_has_changed_since_it_was_locked(site: Site, fetched: Path) -> None:
-    take(fetched, site)
+    copy_assets(fetched, site)
     base = site.checkout.folder / "assets/UnlearnCanvas-ckpts"
     content = bytearray((base / UNET).read_bytes())
     content[-1] ^= 1
@@ -341,7 +341,7 @@ def test_too_little_disk_space(site: Site) -> None:
     site.checkout.edit("config/assets.yaml", old, old.replace("0.1", "1.0e+9"))
     error = site.fails()
     assert "GB are free, expected" in error and "GB for the download" in error
-    assert site.hub.asked_for(".parquet") == []
+    assert site.hub.request_starts(".parquet") == []
 
 
 # Copies that exist already

@@ -50,7 +50,7 @@ def test_a_full_compvis_file_has_the_public_models_names_and_shapes() -> None:
     assert len(shapes) - len(public) == 14
 
 
-def test_the_networks_at_full_width_are_as_large_as_the_public_ones() -> None:
+def test_the_networks_at_full_width_have_the_size_of_the_public_ones() -> None:
     with torch.device("meta"):
         networks: list[Any] = [build_unet(FULL), build_autoencoder(FULL), build_text_encoder(FULL)]
     assert [(network.num_parameters(), len(network.state_dict())) for network in networks] == [
@@ -91,7 +91,7 @@ class World:
         write_manifest(path, self.folder, "assets", "assets", [], facts)
         return read_manifest(path)
 
-    def converted(self, folder: Path, weights: Any) -> BaseModel:
+    def convert(self, folder: Path, weights: Any) -> BaseModel:
         work = StageContext(folder=folder, digest="x", inputs={"pipeline": self.manifest(), "compvis": self.manifest()})
         outcome = convert_compvis(ConversionStage(weights=weights), work)
         path = folder / "manifest.json"
@@ -111,7 +111,7 @@ def is_equal(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize("weights", ["raw", "ema"])
 def test_conversion_gives_the_networks_that_were_written(world: World, tmp_path: Path, weights: str) -> None:
-    base = world.converted(tmp_path, weights)
+    base = world.convert(tmp_path, weights)
     assert is_equal(base.unet(), world.unet if weights == "raw" else world.average)
     assert is_equal(base.autoencoder(), world.autoencoder)
     assert is_equal(base.text_encoder(), world.text_encoder)
@@ -121,7 +121,7 @@ def test_conversion_gives_the_networks_that_were_written(world: World, tmp_path:
 
 def test_equal_files_convert_to_equal_bytes(world: World, tmp_path: Path) -> None:
     for name in ("first", "second"):
-        world.converted(tmp_path / name, "raw")
+        world.convert(tmp_path / name, "raw")
     assert sha256_of_path(tmp_path / "first/pipeline") == sha256_of_path(tmp_path / "second/pipeline")
 
 
@@ -189,7 +189,9 @@ def test_a_file_that_is_not_a_checkpoint_is_reported_in_one_sentence(tmp_path: P
         ("integers", r"1 of its tensors hold another kind of number: down_blocks\.0\S* is int8, expected fp16"),
     ],
 )
-def test_no_tensor_is_missing_or_left_over(tmp_path: Path, world: World, change: str, expected: str) -> None:
+def test_a_checkpoint_whose_tensors_do_not_fit_is_refused(
+    tmp_path: Path, world: World, change: str, expected: str
+) -> None:
     key = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     weights = dict(world.weights)
     match change:
@@ -216,7 +218,7 @@ def test_no_tensor_is_missing_or_left_over(tmp_path: Path, world: World, change:
     (tmp_path / "pipeline").symlink_to(world.folder / "pipeline")
     write_lightning(other.checkpoint, weights)
     with pytest.raises(AssetError, match=expected):
-        other.converted(tmp_path / "converted", "ema" if change == "drop average" else "raw")
+        other.convert(tmp_path / "converted", "ema" if change == "drop average" else "raw")
     assert not (tmp_path / "converted/pipeline").exists()
 
 
@@ -234,7 +236,7 @@ def test_weights_that_do_not_fit_are_detected_before_the_conversion(tmp_path: Pa
     check_compvis(world.checkpoint, world.folder / "pipeline", "ema", values=True)
 
 
-def test_values_that_are_not_finite_are_detected_in_a_checkpoint_alone(tmp_path: Path, world: World) -> None:
+def test_values_that_are_not_finite_are_detected_without_the_networks(tmp_path: Path, world: World) -> None:
     """The networks are not available where a checkpoint is adopted."""
     weights = {name: tensor.clone() for name, tensor in world.weights.items()}
     weights["log_one_minus_alphas_cumprod"].fill_(float("-inf"))  # the noise schedule is not read

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from support.full_format import write_image_folder, write_parquet
-from test_images import SMALL, opened, small_images
+from test_images import SMALL, open_images, small_images
 
 from corelib.errors import AssetError
 from corelib.worlds.unlearn_canvas.image_index import ImageIndex, write_index
 from corelib.worlds.unlearn_canvas.index_building import index_images
 
 
-def indexed(root: Path, notes: list[str] | None = None) -> ImageIndex:
+def build_index(root: Path, notes: list[str] | None = None) -> ImageIndex:
     say = (lambda line: None) if notes is None else notes.append
     return index_images(root, SMALL, "Seed_Images", 2, root.parent / "faults.txt", say)
 
@@ -23,31 +23,31 @@ def indexed(root: Path, notes: list[str] | None = None) -> ImageIndex:
 def faults_of(root: Path) -> str:
     """The sentence that rejects the images, followed by all faults on separate lines."""
     with pytest.raises(AssetError) as refused:
-        indexed(root)
+        build_index(root)
     assert "\n" not in str(refused.value)
     return f"{refused.value}\n{(root.parent / 'faults.txt').read_text()}"
 
 
-def each_file(root: Path, name: Callable[[str], str]) -> None:
+def rename_images(root: Path, name: Callable[[str], str]) -> None:
     """Rename every image."""
     for path in sorted(root.glob("*/*/*.jpg"), reverse=name("1.jpg") != "0.jpg"):
         path.rename(path.with_name(name(path.name)))
 
 
-def one_folder_more(root: Path) -> None:
+def add_parent_folder(root: Path) -> None:
     root.rename(root.parent / "inner")
     (root / "UnlearnCanvas").mkdir(parents=True)
     for path in (root.parent / "inner").iterdir():
         path.rename(root / "UnlearnCanvas" / path.name)
 
 
-def linked_styles(root: Path) -> None:
+def link_styles(root: Path) -> None:
     for style in list(root.iterdir()):
         style.rename(root.parent / style.name)
         style.symlink_to(root.parent / style.name)
 
 
-def litter(root: Path) -> None:
+def add_files_of_other_systems(root: Path) -> None:
     for folder in (root, *root.glob("*"), *root.glob("*/*")):
         for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "._1.jpg"):
             (folder / name).write_bytes(b"\0\5\x16\7")
@@ -61,17 +61,17 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
     "photos": lambda root: (root / "Seed_Images").rename(root / "Photo"),
     "lower case": lambda root: [(root / style).rename(root / style.lower()) for style in SMALL.styles],
     "blanks": lambda root: (root / "Seed_Images").rename(root / "Seed Images"),
-    "capital ending": lambda root: each_file(root, lambda name: name.replace(".jpg", ".JPG")),
-    "long ending": lambda root: each_file(root, lambda name: name.replace(".jpg", ".jpeg")),
-    "PNG by name": lambda root: each_file(root, lambda name: name.replace(".jpg", ".png")),
-    "leading zeros": lambda root: each_file(root, lambda name: f"0{name}"),
-    "four digits": lambda root: each_file(root, lambda name: f"000{name}"),
-    "counted from 0": lambda root: each_file(root, lambda name: f"{int(name[0]) - 1}.jpg"),
-    "counted from 00": lambda root: each_file(root, lambda name: f"0{int(name[0]) - 1}.jpg"),
-    "one folder more": one_folder_more,
-    "two folders more": lambda root: [one_folder_more(root), one_folder_more(root)],
-    "linked styles": linked_styles,
-    "litter of other systems": litter,
+    "capital ending": lambda root: rename_images(root, lambda name: name.replace(".jpg", ".JPG")),
+    "long ending": lambda root: rename_images(root, lambda name: name.replace(".jpg", ".jpeg")),
+    "PNG by name": lambda root: rename_images(root, lambda name: name.replace(".jpg", ".png")),
+    "leading zeros": lambda root: rename_images(root, lambda name: f"0{name}"),
+    "four digits": lambda root: rename_images(root, lambda name: f"000{name}"),
+    "counted from 0": lambda root: rename_images(root, lambda name: f"{int(name[0]) - 1}.jpg"),
+    "counted from 00": lambda root: rename_images(root, lambda name: f"0{int(name[0]) - 1}.jpg"),
+    "one folder more": add_parent_folder,
+    "two folders more": lambda root: [add_parent_folder(root), add_parent_folder(root)],
+    "linked styles": link_styles,
+    "litter of other systems": add_files_of_other_systems,
 }
 
 
@@ -81,16 +81,16 @@ def test_the_same_images_are_found_under_other_names(layout: str, tmp_path: Path
     root = tmp_path / "images/here"
     write_image_folder(root, iter(small_images()))
     if layout == "two folders more":
-        one_folder_more(root)
+        add_parent_folder(root)
         root.rename(tmp_path / "images/once")
         (root / "data").mkdir(parents=True)
         (tmp_path / "images/once/UnlearnCanvas").rename(root / "data/UnlearnCanvas")
     else:
         LAYOUTS[layout](root)
     notes: list[str] = []
-    index = indexed(root, notes)
-    assert index.digest == indexed(tmp_path / "plain").digest
-    images = opened(tmp_path / "world", root, index)
+    index = build_index(root, notes)
+    assert index.digest == build_index(tmp_path / "plain").digest
+    images = open_images(tmp_path / "world", root, index)
     for style, object_, number, content in small_images():
         (path,) = images.files([(style, object_, number)], tmp_path)
         assert path.read_bytes() == content
@@ -108,7 +108,7 @@ def linked_data(root: Path) -> None:
     (root / "data").symlink_to(root.parent / "elsewhere/data")
 
 
-def apples_shadows(root: Path) -> None:
+def shards_with_apple_double_files(root: Path) -> None:
     shards(root)
     for path in list((root / "data").iterdir()):
         path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
@@ -119,7 +119,7 @@ def hidden_folder(root: Path) -> None:
     shutil.copytree(root / "data", root / ".cache/data")
 
 
-def a_circle_of_links(root: Path) -> None:
+def circular_link(root: Path) -> None:
     shards(root)
     (root / "data/again").symlink_to(root)
 
@@ -131,7 +131,7 @@ def capital_parquet(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arrange", [shards, linked_data, apples_shadows, hidden_folder, a_circle_of_links, capital_parquet]
+    "arrange", [shards, linked_data, shards_with_apple_double_files, hidden_folder, circular_link, capital_parquet]
 )
 def test_the_same_images_are_found_in_parquet_files_at_any_location(
     arrange: Callable[[Path], None], tmp_path: Path
@@ -139,9 +139,9 @@ def test_the_same_images_are_found_in_parquet_files_at_any_location(
     write_image_folder(tmp_path / "plain", iter(small_images()))
     root = tmp_path / "hub/here"
     arrange(root)
-    index = indexed(root)
-    assert index.digest == indexed(tmp_path / "plain").digest
-    images = opened(tmp_path / "world", root, index)
+    index = build_index(root)
+    assert index.digest == build_index(tmp_path / "plain").digest
+    images = open_images(tmp_path / "world", root, index)
     assert images.read("Monet", "Cats", 1).size == (24, 24)
 
 
@@ -152,9 +152,9 @@ def test_an_index_beside_the_images_is_not_read_as_images(
 ) -> None:
     root = tmp_path / "here"
     write(root, iter(small_images()))
-    first = indexed(root)
+    first = build_index(root)
     write_index(root / name, first)
-    assert indexed(root) == first
+    assert build_index(root) == first
 
 
 # Rejected layouts
@@ -197,7 +197,7 @@ def test_an_image_with_two_candidate_files_is_ambiguous(tmp_path: Path) -> None:
     shutil.copy(root / "Monet/Cats/2.jpg", root / "Monet/Cats/1.PNG")
     assert "Monet/Cats/1.jpg: it may be 01.jpg or 1.PNG, expected only one of them" in faults_of(root)
     shutil.copy(root / "Monet/Cats/01.jpg", root / "Monet/Cats/1.jpg")  # the documented name takes precedence
-    indexed(root)
+    build_index(root)
 
 
 def test_a_style_with_two_candidate_folders_is_ambiguous(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ STYLES, OBJECTS = STUDY.world.styles, STUDY.world.objects
 SMALL = RequiredImages(["Monet", "Seed_Images"], ["Cats", "Dogs"], 3)
 
 
-def indexed(root: Path, wanted: RequiredImages = SMALL, threads: int = 2) -> ImageIndex:
+def build_index(root: Path, wanted: RequiredImages = SMALL, threads: int = 2) -> ImageIndex:
     return index_images(root, wanted, "Seed_Images", threads, root.parent / "faults.txt")
 
 
@@ -53,7 +53,7 @@ def small_images() -> list[tuple[str, str, int, bytes]]:
     return list(benchmark_images(SMALL.styles, SMALL.objects, SMALL.images_per_cell))
 
 
-def opened(folder: Path, root: Path, index: ImageIndex) -> reading.BenchmarkImages:
+def open_images(folder: Path, root: Path, index: ImageIndex) -> reading.BenchmarkImages:
     """The images as a stage reads them."""
     folder.mkdir()
     (folder / "images").symlink_to(root)
@@ -71,14 +71,14 @@ def test_the_whole_benchmark_is_recovered_from_captions_and_order(tmp_path: Path
     rows = write_parquet(tmp_path / "hub/data", benchmark_images(everything, OBJECTS, 20, side=8))
     assert rows == 24_400
     wanted = RequiredImages(STYLES, OBJECTS, 20)
-    index = indexed(tmp_path / "hub", wanted)
+    index = build_index(tmp_path / "hub", wanted)
     assert list(index.places) == list(wanted.images())
     written = {
         (style, object_, n): content for style, object_, n, content in benchmark_images(everything, OBJECTS, 20, side=8)
     }
     for key in wanted.images():
         assert index.places[key].sha256 == hashlib.sha256(written[key]).hexdigest()
-    images = opened(tmp_path / "world", tmp_path / "hub", index)
+    images = open_images(tmp_path / "world", tmp_path / "hub", index)
     for key in (("Abstractionism", "Architectures", 1), ("Seed_Images", "Sea", 20), ("Winter", "Waterfalls", 20)):
         assert images.read(*key).size == (8, 8)
         (path,) = images.files([key], tmp_path)
@@ -92,9 +92,9 @@ def test_the_whole_benchmark_is_recovered_from_captions_and_order(tmp_path: Path
 def test_folder_and_parquet_are_the_same_images(tmp_path: Path, rows_per_shard: int) -> None:
     write_image_folder(tmp_path / "folder", iter(small_images()))
     write_parquet(tmp_path / "parquet", iter(small_images()), rows_per_shard)
-    indices = {name: indexed(tmp_path / name) for name in ("folder", "parquet")}
+    indices = {name: build_index(tmp_path / name) for name in ("folder", "parquet")}
     assert indices["folder"].digest == indices["parquet"].digest
-    forms = {name: opened(tmp_path / f"{name}-world", tmp_path / name, index) for name, index in indices.items()}
+    forms = {name: open_images(tmp_path / f"{name}-world", tmp_path / name, index) for name, index in indices.items()}
     for key in SMALL.images():
         first, second = (form.read(*key).tobytes() for form in forms.values())
         assert first == second
@@ -106,7 +106,7 @@ def test_folder_and_parquet_are_the_same_images(tmp_path: Path, rows_per_shard: 
 
 def test_images_that_moved_into_parquet_are_found_at_their_new_location(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "images", iter(small_images()))
-    write_index(tmp_path / "index.parquet", indexed(tmp_path / "images"))
+    write_index(tmp_path / "index.parquet", build_index(tmp_path / "images"))
     run = tmp_path / "run"
     run.mkdir()
     (run / "images").symlink_to(tmp_path / "images")
@@ -118,11 +118,11 @@ def test_images_that_moved_into_parquet_are_found_at_their_new_location(tmp_path
 
     shutil.rmtree(tmp_path / "images")
     write_parquet(tmp_path / "images", iter(small_images()), 5)
-    write_index(tmp_path / "index.parquet", indexed(tmp_path / "images"))
+    write_index(tmp_path / "index.parquet", build_index(tmp_path / "images"))
     after = reading.benchmark_images(read_manifest(run / MANIFEST)).read("Monet", "Cats", 1)
     assert before.tobytes() == after.tobytes()
 
-    places = dict(indexed(tmp_path / "images").places)
+    places = dict(build_index(tmp_path / "images").places)
     del places["Seed_Images", "Dogs", 3]  # another set of images: the run uses its own copy of the index
     write_index(tmp_path / "index.parquet", ImageIndex(places))
     with pytest.raises(AssetError, match="Monet/Cats"):
@@ -134,7 +134,7 @@ def test_the_order_of_other_cells_and_the_number_of_threads_change_nothing(tmp_p
     by_index = sorted(images, key=lambda image: (image[2], image[1], image[0]))  # cells interleaved
     write_parquet(tmp_path / "one", iter(images))
     write_parquet(tmp_path / "other", iter(by_index), rows_per_shard=4)
-    first, second = indexed(tmp_path / "one", threads=1), indexed(tmp_path / "other", threads=4)
+    first, second = build_index(tmp_path / "one", threads=1), build_index(tmp_path / "other", threads=4)
     assert first.digest == second.digest
     assert list(first.places) == list(second.places) == list(SMALL.images())
 
@@ -142,9 +142,9 @@ def test_the_order_of_other_cells_and_the_number_of_threads_change_nothing(tmp_p
 def test_an_index_is_the_same_file_wherever_and_whenever_it_is_written(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "folder", iter(small_images()))
     for name in ("a", "b"):
-        write_index(tmp_path / name / "images.parquet", indexed(tmp_path / "folder"))
+        write_index(tmp_path / name / "images.parquet", build_index(tmp_path / "folder"))
     assert sha256_of_path(tmp_path / "a/images.parquet") == sha256_of_path(tmp_path / "b/images.parquet")
-    assert read_index(tmp_path / "a/images.parquet") == indexed(tmp_path / "folder")
+    assert read_index(tmp_path / "a/images.parquet") == build_index(tmp_path / "folder")
 
 
 def test_images_of_the_real_size_are_read(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_all_faults_of_a_folder_are_listed_at_once(tmp_path: Path) -> None:
     with pytest.raises(
         AssetError, match=r"folder: 7 faults in the images, all listed in .*faults\.txt; the first: "
     ) as raised:
-        indexed(root)
+        build_index(root)
     assert "\n" not in str(raised.value)
     listed = (tmp_path / "faults.txt").read_text().splitlines()
     expected = [
@@ -220,7 +220,7 @@ def test_all_faults_of_parquet_files_are_listed_at_once(tmp_path: Path) -> None:
     images += [("Monet", "Cats", 4, picture(np.random.default_rng(9), 8)), ("Nobody", "Cats", 1, b"")]
     write_parquet(tmp_path / "hub", iter(images), rows_per_shard=5)
     with pytest.raises(AssetError, match="faults in the images"):
-        indexed(tmp_path / "hub")
+        build_index(tmp_path / "hub")
     listed = (tmp_path / "faults.txt").read_text()
     for fault in (
         "names no style",
@@ -243,7 +243,7 @@ def test_a_damaged_shard_is_reported_in_one_sentence(tmp_path: Path, damage: str
     else:
         shard.write_bytes(b"nothing")
     with pytest.raises(AssetError, match=r"parquet: not readable .*expected parquet with the columns"):
-        indexed(tmp_path / "hub")
+        build_index(tmp_path / "hub")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_images_that_differ_from_the_index_are_not_used(tmp_path: Path, form: st
     root = tmp_path / form
     write = write_image_folder if form == "folder" else write_parquet
     write(root, iter(small_images()))
-    images = opened(tmp_path / "world", root, indexed(root))
+    images = open_images(tmp_path / "world", root, build_index(root))
     other = [(style, object_, n, with_comment(content, "other")) for style, object_, n, content in small_images()]
     shutil.rmtree(root)
     write(root, iter(other))

@@ -88,7 +88,7 @@ CLASSIFIER = ClassifierStage(
 )
 
 
-def vouched_for(folder: Path, outcome: StageResult) -> Manifest:
+def with_manifest(folder: Path, outcome: StageResult) -> Manifest:
     write_manifest(folder / "manifest.json", folder, "stage", "digest", outcome.files, outcome.facts)
     return read_manifest(folder / "manifest.json")
 
@@ -96,20 +96,22 @@ def vouched_for(folder: Path, outcome: StageResult) -> Manifest:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("images")
-    return vouched_for(folder, render_world(rendering(FEW_STYLES), StageContext(folder, "images", {})))
+    return with_manifest(folder, render_world(rendering(FEW_STYLES), StageContext(folder, "images", {})))
 
 
 @pytest.fixture(scope="module")
 def autoencoder(tmp_path_factory: pytest.TempPathFactory, images: Manifest) -> Manifest:
     folder = tmp_path_factory.mktemp("autoencoder")
-    return vouched_for(folder, train_autoencoder(AUTOENCODER, StageContext(folder, "autoencoder", {"images": images})))
+    return with_manifest(
+        folder, train_autoencoder(AUTOENCODER, StageContext(folder, "autoencoder", {"images": images}))
+    )
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory, images: Manifest, autoencoder: Manifest) -> Manifest:
     folder = tmp_path_factory.mktemp("pipeline")
     inputs = {"images": images, "autoencoder": autoencoder}
-    return vouched_for(folder, train_pipeline(PIPELINE, StageContext(folder, "pipeline", inputs)))
+    return with_manifest(folder, train_pipeline(PIPELINE, StageContext(folder, "pipeline", inputs)))
 
 
 def test_the_vocabulary_has_fifty_styles_and_twenty_objects_in_alphabetical_order() -> None:

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 from support.full_format import write_image_folder, write_parquet
 from support.small_world import make_pipeline
-from test_image_folders import faults_of, indexed
+from test_adoption import CLASSES, FILES, WEIGHTS, configure, link_all_assets, make_assets, weights
+from test_image_folders import build_index, faults_of
 from test_images import small_images
-from test_taking_weights_into_use import CLASSES, FILES, WEIGHTS, all_taken, configure, provisioned, weights
 
 from corelib.errors import AssetError
 from corelib.models.config_checks import check_class_order
@@ -46,30 +46,30 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def with_old_weights(folder: Path) -> None:
+def break_link_beside_old_weights(folder: Path) -> None:
     """A link in the Hub's cache whose file was removed; libraries would silently load the older weights beside it."""
     path = folder / UNET / WEIGHTS
     tensors = load_file(path)
     torch.save({name: tensor + 1 for name, tensor in tensors.items()}, path.with_suffix(".bin"))
-    linked(path)
+    replace_by_broken_link(path)
 
 
-def linked(path: Path) -> None:
+def replace_by_broken_link(path: Path) -> None:
     path.unlink()
     path.symlink_to("../../blobs/4d7a")
 
 
-def in_its_place(path: Path) -> None:
+def replace_by_folder(path: Path) -> None:
     """Replace a file by a folder."""
     path.unlink()
     path.mkdir()
 
 
-def marked(path: Path) -> None:
+def add_byte_order_mark(path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
 
 
-def without(path: Path, *keys: str) -> None:
+def remove_keys(path: Path, *keys: str) -> None:
     content = json.loads(path.read_text())
     path.write_text(json.dumps({key: value for key, value in content.items() if key not in keys}))
 
@@ -82,8 +82,8 @@ def cut_merges(folder: Path) -> None:
     path.write_text("".join(lines[: len(lines) // 2]))
 
 
-def of_another_tokenizer(folder: Path, *names: str) -> None:
-    """Take some files from a tokenizer with fewer words; libraries read `tokenizer.json` before the other files."""
+def use_files_of_another_tokenizer(folder: Path, *names: str) -> None:
+    """Use some files of a tokenizer with fewer words; libraries read `tokenizer.json` before the other files."""
     other = build_tokenizer(["A", "image"])
     other.save_pretrained(folder / "other")
     other.backend_tokenizer.model.save(str(folder / "other"))
@@ -92,7 +92,7 @@ def of_another_tokenizer(folder: Path, *names: str) -> None:
     shutil.rmtree(folder / "other")
 
 
-def as_one_file(folder: Path) -> None:
+def replace_pipeline_by_file(folder: Path) -> None:
     shutil.rmtree(folder / "pipeline")
     (folder / "pipeline").write_bytes(b"")
 
@@ -117,16 +117,19 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
         r"style50\.pth: in its `class_to_idx` the class of output 0 is cream, expected Amber; train the",
     ),
     "broken link": (
-        lambda f: linked(f / UNET / WEIGHTS),
+        lambda f: replace_by_broken_link(f / UNET / WEIGHTS),
         rf"unet/{WEIGHTS}: a link to \.\./\.\./blobs/4d7a, which is missing; fetch the file again",
     ),
-    "broken link beside older weights": (with_old_weights, rf"unet/{WEIGHTS}: a link to .* which is missing"),
+    "broken link beside older weights": (
+        break_link_beside_old_weights,
+        rf"unet/{WEIGHTS}: a link to .* which is missing",
+    ),
     "folder in place of weights": (
-        lambda f: in_its_place(f / UNET / WEIGHTS),
+        lambda f: replace_by_folder(f / UNET / WEIGHTS),
         rf"unet/{WEIGHTS}: a folder, expected a file",
     ),
     "byte order mark": (
-        lambda f: marked(f / UNET / "config.json"),
+        lambda f: add_byte_order_mark(f / UNET / "config.json"),
         r"unet/config\.json: it begins with a byte order mark; save it as UTF-8 without one",
     ),
     "U-Net that takes its guidance as an input": (
@@ -163,7 +166,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
         r"scheduler_config\.json: `thresholding` is true, expected false",
     ),
     "schedule that is left to defaults": (
-        lambda f: without(f / SCHEDULE, "beta_start", "beta_schedule"),
+        lambda f: remove_keys(f / SCHEDULE, "beta_start", "beta_schedule"),
         r"scheduler_config\.json: it lacks `beta_start`, `beta_schedule`; add the values with which the model",
     ),
     "betas beyond 1": (
@@ -176,11 +179,11 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
         r"tokenizer/merges\.txt: the file is missing, expected one as CLIP's tokenizer has",
     ),
     "vocabulary of another tokenizer": (
-        lambda f: of_another_tokenizer(f, "vocab.json", "merges.txt"),
+        lambda f: use_files_of_another_tokenizer(f, "vocab.json", "merges.txt"),
         r"tokenizer/vocab\.json: its words differ from those of tokenizer\.json beside it, expected files of one",
     ),
     "tokenizer of another model": (
-        lambda f: of_another_tokenizer(f, "vocab.json", "merges.txt", "tokenizer.json"),
+        lambda f: use_files_of_another_tokenizer(f, "vocab.json", "merges.txt", "tokenizer.json"),
         r"tokenizer: it has \d+ tokens, but \S+text_encoder has \d+, expected equal numbers",
     ),
 }
@@ -193,12 +196,12 @@ def test_an_odd_asset_is_neither_locked_nor_adopted(how: str, assets: Path, tmp_
     folder = Path(shutil.copytree(assets, tmp_path / "assets"))
     change(folder)
     with pytest.raises(AssetError, match=message):
-        provisioned(folder, tmp_path)
-    taken = all_taken(folder, tmp_path / "taken")
-    (fault,) = taken.faults(values=False)
+        make_assets(folder, tmp_path)
+    linked_assets = link_all_assets(folder, tmp_path / "taken")
+    (fault,) = linked_assets.faults(values=False)
     assert re.search(message, fault) and "\n" not in fault
     with pytest.raises(AssetError, match=message):
-        taken.manifest()
+        linked_assets.manifest()
 
 
 def test_merges_may_have_the_line_endings_of_other_systems(assets: Path, tmp_path: Path) -> None:
@@ -217,7 +220,7 @@ def test_a_file_with_an_unprintable_name_is_not_locked(name: bytes, assets: Path
     with open(os.fsencode(folder / UNET) + b"/" + name, "wb"):
         pass
     with pytest.raises(AssetError, match=r"txt': its name has characters that cannot be printed; rename it") as refused:
-        provisioned(folder, tmp_path)
+        make_assets(folder, tmp_path)
     str(refused.value).encode()
 
 
@@ -225,14 +228,14 @@ def test_a_folder_in_place_of_an_inception_network_is_reported_in_one_sentence(a
     folder = Path(shutil.copytree(assets, tmp_path / "assets"))
     (folder / FILES["inception"]).mkdir()
     with pytest.raises(AssetError, match=r"inception\.pt: a folder, expected a file\.$"):
-        provisioned(folder, tmp_path)
+        make_assets(folder, tmp_path)
 
 
 def test_a_checkpoint_in_place_of_a_diffusers_folder_is_not_overwritten(assets: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(assets, tmp_path / "assets"))
-    as_one_file(folder)
+    replace_pipeline_by_file(folder)
     with pytest.raises(AssetError, match=r"pipeline, a file, expected a diffusers folder with unet/, vae/"):
-        provisioned(folder, tmp_path, [name for name in FILES if name.startswith("pipeline/")])
+        make_assets(folder, tmp_path, [name for name in FILES if name.startswith("pipeline/")])
 
 
 @pytest.mark.parametrize(
@@ -290,7 +293,7 @@ def test_missing_permission_is_reported_in_one_sentence(
     forbid(folder / name, monkeypatch)
     message = rf"{re.escape(name)}(/\w+)?: not readable \(Permission denied\); check its permissions\.$"
     with pytest.raises(AssetError, match=message):
-        provisioned(folder, tmp_path, ["style_classifier", *(name for name in FILES if name.startswith("pipeline/"))])
+        make_assets(folder, tmp_path, ["style_classifier", *(name for name in FILES if name.startswith("pipeline/"))])
 
 
 # Images
@@ -318,8 +321,8 @@ def test_an_unprintable_name_of_a_top_folder_is_reported(tmp_path: Path) -> None
 def test_the_kind_of_an_entry_named_like_an_image_is_reported(tmp_path: Path) -> None:
     root = tmp_path / "here"
     write_image_folder(root, iter(small_images()))
-    linked(root / "Monet/Cats/1.jpg")
-    in_its_place(root / "Monet/Dogs/2.jpg")
+    replace_by_broken_link(root / "Monet/Cats/1.jpg")
+    replace_by_folder(root / "Monet/Dogs/2.jpg")
     (root / "Monet/Dogs/3.jpg").write_bytes(POINTER)
     error = faults_of(root)
     assert "missing, its folder has 1.jpg (a link to ../../blobs/4d7a, which is missing), 2.jpg and 3.jpg" in error
@@ -332,7 +335,7 @@ def test_a_folder_of_images_without_read_permission_is_named(tmp_path: Path, mon
     write_image_folder(root, iter(small_images()))
     forbid(root / "Monet", monkeypatch)
     with pytest.raises(OSError, match="Permission denied") as refused:
-        indexed(root)
+        build_index(root)
     assert refused.value.filename.endswith("here/Monet"), "`make assets` turns it into a sentence"
 
 
@@ -342,7 +345,7 @@ def test_parquet_files_are_ordered_by_number_with_or_without_leading_zeros(tmp_p
     shutil.copytree(tmp_path / "padded", tmp_path / "plain")
     for path in list((tmp_path / "plain/data").iterdir()):
         path.rename(path.with_name(re.sub(r"-0*(\d+)-of.*", r"-\1.parquet", path.name)))
-    assert indexed(tmp_path / "plain").digest == indexed(tmp_path / "padded").digest
+    assert build_index(tmp_path / "plain").digest == build_index(tmp_path / "padded").digest
 
 
 def test_a_row_with_a_path_in_place_of_an_image_is_reported_once(tmp_path: Path) -> None:
@@ -361,11 +364,11 @@ def test_a_pointer_in_place_of_a_parquet_file_is_reported(tmp_path: Path) -> Non
     (tmp_path / "here").mkdir()
     (tmp_path / "here/train-00000-of-00001.parquet").write_bytes(POINTER)
     with pytest.raises(AssetError, match=r"00001\.parquet: a Git LFS pointer, not the file itself"):
-        indexed(tmp_path / "here")
+        build_index(tmp_path / "here")
 
 
 def test_an_unprintable_name_of_a_parquet_file_is_reported(tmp_path: Path) -> None:
     write_parquet(tmp_path / "here/data", iter(small_images()))
     os.rename(tmp_path / "here/data", os.fsencode(tmp_path / "here") + b"/dat\xe9")
     with pytest.raises(AssetError, match="its name has characters that cannot be printed; rename it"):
-        indexed(tmp_path / "here")
+        build_index(tmp_path / "here")

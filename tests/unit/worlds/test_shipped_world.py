@@ -131,7 +131,7 @@ def test_the_differing_entry_of_a_long_list_is_named(tmp_path: Path) -> None:
     assert _difference("world.styles", lacking, trained) == "world.styles has 50 entries, expected the 51"
 
 
-def without(record: dict[str, Any], *keys: str) -> None:
+def remove_key(record: dict[str, Any], *keys: str) -> None:
     """Remove the value at a path of keys; `*` stands for the first key of a section."""
     *sections, last = keys
     for section in sections:
@@ -140,13 +140,16 @@ def without(record: dict[str, Any], *keys: str) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
-    "no drawing": (lambda record: without(record, "drawing"), "drawing is missing"),
+    "no drawing": (lambda record: remove_key(record, "drawing"), "drawing is missing"),
     "a number for the drawing": (lambda record: record.update(drawing=7), "drawing is 7"),
     "a list of runs": (lambda record: record.update(provenance=[]), "provenance is []"),
-    "no classifier": (lambda record: without(record, "facts", "classifiers"), "facts.classifiers is missing"),
-    "one classifier": (lambda record: without(record, "facts", "classifiers", "style"), "classifiers.style is missing"),
-    "no classes": (lambda record: without(record, "facts", "classifiers", "style", "classes"), "classes is missing"),
-    "no pipeline": (lambda record: without(record, "facts", "pipeline"), "facts.pipeline is missing"),
+    "no classifier": (lambda record: remove_key(record, "facts", "classifiers"), "facts.classifiers is missing"),
+    "one classifier": (
+        lambda record: remove_key(record, "facts", "classifiers", "style"),
+        "classifiers.style is missing",
+    ),
+    "no classes": (lambda record: remove_key(record, "facts", "classifiers", "style", "classes"), "classes is missing"),
+    "no pipeline": (lambda record: remove_key(record, "facts", "pipeline"), "facts.pipeline is missing"),
     "a number for a hash": (lambda record: record["files"].update(pipeline=7), "files.pipeline is 7"),
     "no hash": (lambda record: record["files"].update(pipeline="abc"), "files.pipeline is 'abc'"),
 }
@@ -220,7 +223,7 @@ def test_a_modified_shipped_file_is_rejected(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("label", ["style", "object"])
 def test_a_classifier_recognises_held_out_renderings(label: str, world: Manifest) -> None:
-    """On the last four of each cell, the classifier as evaluation loads it is at least 99 % correct."""
+    """The classifier that the evaluation loads recognises at least 99 % of the last four images of each cell."""
     settings = MINI.world
     assert settings.kind == "miniature"
     classifier = ImageClassifier(world, label, Device(Precision(gpu="fp32", cpu="fp32"), threads=1))
@@ -239,7 +242,7 @@ def test_a_classifier_recognises_held_out_renderings(label: str, world: Manifest
     assert right / total >= 0.99
 
 
-def knowledge_of(cells: list[tuple[str, str]], world: Manifest, folder: Path) -> dict[str, Any]:
+def accuracies_on(cells: list[tuple[str, str]], world: Manifest, folder: Path) -> dict[str, Any]:
     """UA, IRA and CRA of the original model on some cells of Forget25's grid, through the stages that tables use."""
     embeddings = StageContext(folder / "embeddings", "digest", {"pipeline": world})
     embeddings.folder.mkdir()
@@ -256,34 +259,34 @@ def knowledge_of(cells: list[tuple[str, str]], world: Manifest, folder: Path) ->
     samples = StageContext(folder / "samples", "digest", inputs)
     sample_shard(settings, samples, 0, 1)  # type: ignore[arg-type]
     gathered = finish(samples.folder, "samples", gather_samples(settings, samples))  # type: ignore[arg-type]
-    judges = {"style_classifier": world, "object_classifier": world, "samples": gathered}
-    predictions = StageContext(folder / "predictions", "digest", judges)
+    inputs_of_predictions = {"style_classifier": world, "object_classifier": world, "samples": gathered}
+    predictions = StageContext(folder / "predictions", "digest", inputs_of_predictions)
     predictions.folder.mkdir()
     outcome = classify_images(PLAN.predictions("Forget25", "original", None).settings, predictions)  # type: ignore[arg-type]
     forget = MINI.tasks["Forget25"].forget
     styles, objects = ({cell[place] for cell in cells} for place in (0, 1))
-    judged = CellsStage(
+    cells_settings = CellsStage(
         forget=[style for style in MINI.world.styles if style in styles and style in forget],
         retain=[style for style in MINI.world.styles if style in styles and style not in forget],
         objects=[object_ for object_ in MINI.world.objects if object_ in objects],
         seeds=[188],
     )
-    counts = count_metrics(read_predictions(finish(predictions.folder, "predictions", outcome)), judged)
+    counts = count_metrics(read_predictions(finish(predictions.folder, "predictions", outcome)), cells_settings)
     return {name: float(count.percent) for name, count in counts.items()}
 
 
 def test_the_original_model_knows_a_fifth_of_its_world(world: Manifest, tmp_path: Path) -> None:
     """Every fifth object in every style. The slow test covers the whole grid."""
     cells = [(style, object_) for style in MINI.world.styles for object_ in MINI.world.objects[::5]]
-    knows = knowledge_of(cells, world, tmp_path)
-    assert knows["UA"] <= 3 and knows["IRA"] >= 95 and knows["CRA"] >= 95, knows
+    accuracies = accuracies_on(cells, world, tmp_path)
+    assert accuracies["UA"] <= 3 and accuracies["IRA"] >= 95 and accuracies["CRA"] >= 95, accuracies
 
 
 @pytest.mark.slow
 def test_the_original_model_knows_its_world(world: Manifest, tmp_path: Path) -> None:
     cells = [(style, object_) for style in MINI.world.styles for object_ in MINI.world.objects]
-    knows = knowledge_of(cells, world, tmp_path)
-    assert knows["UA"] <= 3 and knows["IRA"] >= 95 and knows["CRA"] >= 95, knows
+    accuracies = accuracies_on(cells, world, tmp_path)
+    assert accuracies["UA"] <= 3 and accuracies["IRA"] >= 95 and accuracies["CRA"] >= 95, accuracies
 
 
 def test_shipped_weights_are_plain_tensors() -> None:

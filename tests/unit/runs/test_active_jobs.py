@@ -1,4 +1,4 @@
-"""Active jobs are recognised whatever the clocks of other machines show."""
+"""Active jobs are recognised even if the clocks of other machines are wrong."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ def renew(lease: Path) -> None:
     os.utime(lease, (then, then))
 
 
-def test_a_job_that_renews_its_lease_lives_whatever_its_clock_says(lease: Path) -> None:
+def test_a_job_that_renews_its_lease_is_alive_even_if_its_clock_is_wrong(lease: Path) -> None:
     threading.Timer(1.0, renew, [lease]).start()
     (job,) = find_active_jobs(patience=10)
     assert job.lives
 
 
 @pytest.mark.usefixtures("lease")
-def test_a_job_that_slurm_knows_lives() -> None:
+def test_a_job_that_slurm_knows_is_alive() -> None:
     began = time.monotonic()
     (job,) = find_active_jobs({"7"}, patience=10)
     assert job.lives and time.monotonic() - began < 1
 
 
 @pytest.mark.usefixtures("lease")
-def test_a_job_that_nobody_knows_and_that_renews_nothing_has_died() -> None:
+def test_a_job_that_slurm_does_not_know_and_that_renews_nothing_is_dead() -> None:
     (job,) = find_active_jobs({"8"}, patience=1.5)
     assert not job.lives and "presumed dead" in str(job)
 
 
-def test_a_job_that_ends_while_it_is_watched_has_not_died(lease: Path) -> None:
+def test_a_job_that_ends_while_it_is_watched_is_not_dead(lease: Path) -> None:
     threading.Timer(0.5, lease.unlink).start()
     (job,) = find_active_jobs(patience=10)
     assert job.lives

@@ -1,4 +1,4 @@
-"""Targets that nothing makes are refused in one sentence, and no others are."""
+"""Targets that no rule makes are refused in one sentence; other targets are accepted in every spelling."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ CONFIGURATION = REPOSITORY / "config"
         ("results/tiny/x", "results/tiny/table1.csv or results/tiny/figure2.png"),
     ],
 )
-def test_a_mistyped_target_is_told_the_one_that_is_meant(target: str, expected: str) -> None:
+def test_the_error_for_a_mistyped_target_suggests_another(target: str, expected: str) -> None:
     assert (
         str(unknown_target_error(target, CONFIGURATION)) == f"{target}: there is no such target, expected {expected}."
     )
 
 
-def test_a_target_of_no_study_is_told_the_studies() -> None:
+def test_the_error_for_a_target_of_an_unknown_study_lists_the_studies() -> None:
     with pytest.raises(ConfigurationError, match="there is no such study, expected one of paper, mini,"):
         unknown_target_error("results/nosuch/x", CONFIGURATION)
 
@@ -48,7 +48,7 @@ def products_of_rules() -> list[str]:
     ]
 
 
-def test_what_the_rules_make_is_left_to_them() -> None:
+def test_products_of_rules_are_not_unknown_targets() -> None:
     products = products_of_rules()
     assert len(products) == 11
     for product in products:
@@ -61,7 +61,7 @@ def test_what_the_rules_make_is_left_to_them() -> None:
 
 
 @pytest.mark.parametrize("profile", [("--cores", "1"), ("--profile", "slurm", "--dry-run")])
-def test_snakemake_ends_with_the_sentence_alone(profile: tuple[str, ...], tmp_path: Path) -> None:
+def test_snakemake_prints_only_the_error(profile: tuple[str, ...], tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path / "clone")
     (clone.folder / "results/tiny").mkdir(parents=True)
     for target in ("results/tiny", "results/tiny/tabel1.csv"):
@@ -72,7 +72,7 @@ def test_snakemake_ends_with_the_sentence_alone(profile: tuple[str, ...], tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         ("{here}/results/tiny/table1.csv", "an absolute path, expected results/tiny/table1.csv."),
         ("{here}/results/tiny/tabel1.csv", "there is no such target, expected results/tiny/table1.csv."),
@@ -80,21 +80,21 @@ def test_snakemake_ends_with_the_sentence_alone(profile: tuple[str, ...], tmp_pa
         ("/elsewhere/results/table1.csv", "outside {here}, expected a target inside it, such as results/table1.csv."),
     ],
 )
-def test_an_absolute_target_is_told_the_relative_one(target: str, said: str, tmp_path: Path) -> None:
+def test_the_error_for_an_absolute_target_suggests_a_relative_one(target: str, message: str, tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path / "clone")
     (tmp_path / "link").symlink_to(clone.folder)
     for here in (clone.folder, tmp_path / "link"):
-        asked = target.format(here=here)
-        done = clone.snakemake("-n", asked, "--cores", "1")
+        requested = target.format(here=here)
+        done = clone.snakemake("-n", requested, "--cores", "1")
         assert done.returncode == 1
-        assert f"Error: {asked}: {said.format(here=clone.folder)}" in done.stdout, done.stdout
+        assert f"Error: {requested}: {message.format(here=clone.folder)}" in done.stdout, done.stdout
         assert "Exception" not in done.stdout and "Traceback" not in done.stdout
 
 
 @pytest.mark.parametrize(
     "target", ["./results/tiny/table1.csv", "results//tiny/table1.csv", "results/mini/../tiny/table1.csv"]
 )
-def test_a_target_may_be_spelt_in_several_ways(target: str, tmp_path: Path) -> None:
+def test_snakemake_accepts_every_spelling_of_a_target(target: str, tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path / "clone")
     assert clone.planned(target)["tabulate"] == 1
 
@@ -102,7 +102,7 @@ def test_a_target_may_be_spelt_in_several_ways(target: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "target", ["{here}/results/tiny/table1.csv", "./results/tiny/table1.csv", "results/mini/../tiny/table1.csv"]
 )
-def test_commands_take_a_target_however_it_is_spelt(
+def test_commands_accept_every_spelling_of_a_target(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -110,7 +110,7 @@ def test_commands_take_a_target_however_it_is_spelt(
     assert list(found.asked) == ["results/tiny/table1"]
 
 
-def test_commands_refuse_a_target_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_refuse_a_target_outside_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=r"expected a table or figure, such as results/table1\.csv"):
         forecast_of(["/elsewhere/results/tiny/table1.csv"], CONFIGURATION)

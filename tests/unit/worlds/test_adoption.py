@@ -61,7 +61,7 @@ def prefixed(prefix: str) -> dict[str, torch.Tensor]:
     return {prefix + name: tensor for name, tensor in weights().items()}
 
 
-def changed(**tensors: torch.Tensor) -> dict[str, Any]:
+def with_tensors(**tensors: torch.Tensor) -> dict[str, Any]:
     return {"model_state_dict": weights() | {name.replace("__", "."): tensor for name, tensor in tensors.items()}}
 
 
@@ -120,20 +120,23 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: {"model_state_dict": {n: t for n, t in weights().items() if n != "fc.weight"}},
         r"it lacks 1 of \d+ tensors: fc\.weight\)",
     ),
-    "one too much": (lambda: changed(extra=torch.zeros(2)), r"1 of its tensors belong to no part .*: extra\)"),
+    "one too much": (lambda: with_tensors(extra=torch.zeros(2)), r"1 of its tensors belong to no part .*: extra\)"),
     "transposed": (
-        lambda: changed(fc__weight=network().fc.weight.detach().T),
+        lambda: with_tensors(fc__weight=network().fc.weight.detach().T),
         r"another shape: fc\.weight has \(\d+, 3\), expected \(3, \d+\)",
     ),
     "integers": (
-        lambda: changed(fc__weight=network().fc.weight.detach().to(torch.int8)),
+        lambda: with_tensors(fc__weight=network().fc.weight.detach().to(torch.int8)),
         r"fc\.weight is int8, expected fp16, bf16, fp32 or fp64",
     ),
     "NaN in a weight": (
-        lambda: changed(fc__weight=torch.full_like(network().fc.weight.detach(), NAN)),
+        lambda: with_tensors(fc__weight=torch.full_like(network().fc.weight.detach(), NAN)),
         r"1 of its tensors hold values that are not finite: fc\.weight\)",
     ),
-    "an infinity in a bias": (lambda: changed(fc__bias=torch.tensor([0.0, INFINITY, 0.0])), r"not finite: fc\.bias\)"),
+    "an infinity in a bias": (
+        lambda: with_tensors(fc__bias=torch.tensor([0.0, INFINITY, 0.0])),
+        r"not finite: fc\.bias\)",
+    ),
     "text beside its tensors": (
         lambda: {"model_state_dict": {**weights(), "note": "x"}},
         r"it has an entry that is not a named tensor: note\)",
@@ -142,7 +145,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-class Taken:
+class LinkedAssets:
     """Assets as a job of the stage `assets` receives them: links in its folder, and their locked hashes."""
 
     def __init__(self, folder: Path, assets: dict[str, Path], unet: Any = None, **classifiers: list[str]) -> None:
@@ -168,9 +171,9 @@ class Taken:
         return finish(self.folder, "assets", outcome)
 
 
-def style_classifier(content: Any, folder: Path) -> Taken:
+def style_classifier(content: Any, folder: Path) -> LinkedAssets:
     torch.save(content, folder / "style50.pth")
-    return Taken(folder / "taken", {"style_classifier": folder / "style50.pth"}, style=CLASSES)
+    return LinkedAssets(folder / "taken", {"style_classifier": folder / "style50.pth"}, style=CLASSES)
 
 
 @pytest.mark.parametrize("how", UNDERSTOOD)
@@ -178,11 +181,11 @@ def test_the_weights_of_a_classifier_are_found_under_the_keys_of_training_script
     how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make, message = UNDERSTOOD[how]
-    taken = style_classifier(make(), tmp_path)
-    assert taken.faults(values=False) == taken.faults(values=True) == []
+    linked_assets = style_classifier(make(), tmp_path)
+    assert linked_assets.faults(values=False) == linked_assets.faults(values=True) == []
     caplog.clear()
     with caplog.at_level("INFO"):
-        classifier = ImageClassifier(taken.manifest(), "style", Device(FP32, 1))
+        classifier = ImageClassifier(linked_assets.manifest(), "style", Device(FP32, 1))
     image = Image.effect_noise((16, 16), 50).convert("RGB")
     expected = network().eval()(classifier.preprocess(image)[None]).softmax(dim=1)
     torch.testing.assert_close(classifier.probabilities([image]), expected.detach(), rtol=1e-2, atol=1e-3)
@@ -192,12 +195,12 @@ def test_the_weights_of_a_classifier_are_found_under_the_keys_of_training_script
 @pytest.mark.parametrize("how", REFUSED)
 def test_a_classifier_that_cannot_be_loaded_is_not_adopted(how: str, tmp_path: Path) -> None:
     make, message = REFUSED[how]
-    taken = style_classifier(make(), tmp_path)
+    linked_assets = style_classifier(make(), tmp_path)
     with pytest.raises(AssetError, match=rf"assets of the paper's world: .*style50\.pth: .*{message}"):
-        taken.manifest()
-    (fault,) = taken.faults(values=True)
+        linked_assets.manifest()
+    (fault,) = linked_assets.faults(values=True)
     assert "\n" not in fault
-    assert taken.faults(values=False) == ([] if "not finite" in message else [fault])
+    assert linked_assets.faults(values=False) == ([] if "not finite" in message else [fault])
 
 
 @pytest.mark.parametrize("how", REFUSED)
@@ -276,9 +279,9 @@ FILES = {
 }
 
 
-def all_taken(folder: Path, where: Path) -> Taken:
+def link_all_assets(folder: Path, where: Path) -> LinkedAssets:
     paths = {name: folder / file for name, file in FILES.items() if (folder / file).exists()}
-    return Taken(where, paths, "unet", style=CLASSES)
+    return LinkedAssets(where, paths, "unet", style=CLASSES)
 
 
 Change = Callable[[dict[str, torch.Tensor]], None]
@@ -400,31 +403,31 @@ def test_complete_assets_are_adopted(assets: Path, tmp_path: Path) -> None:
     check_torchvision_inception(assets / "inception_v3.pth", values=True)
     ignored = shutil.ignore_patterns("made", "inception_v3.pth")
     folder = Path(shutil.copytree(assets, tmp_path / "assets", ignore=ignored))
-    taken = all_taken(folder, tmp_path / "taken")
-    assert taken.faults(values=False) == taken.faults(values=True) == []
-    provisioned(folder, tmp_path)
+    linked_assets = link_all_assets(folder, tmp_path / "taken")
+    assert linked_assets.faults(values=False) == linked_assets.faults(values=True) == []
+    make_assets(folder, tmp_path)
 
 
 @pytest.mark.parametrize("how", DAMAGE)
 def test_assets_that_do_not_fit_are_detected_by_every_check(how: str, assets: Path, tmp_path: Path) -> None:
     damage, message, without_values = DAMAGE[how]
     folder = Path(shutil.copytree(assets, tmp_path / "assets", ignore=shutil.ignore_patterns("made")))
-    if "torchvision" not in how:  # a hundred megabytes
+    if "torchvision" not in how:  # it has a hundred megabytes
         (folder / "inception_v3.pth").unlink()
     damage(folder)
-    taken = all_taken(folder, tmp_path / "taken")
+    linked_assets = link_all_assets(folder, tmp_path / "taken")
     with pytest.raises(AssetError, match=message):
-        taken.manifest()
-    assert len(taken.faults(values=True)) == 1
-    assert len(taken.faults(values=False)) == without_values
+        linked_assets.manifest()
+    assert len(linked_assets.faults(values=True)) == 1
+    assert len(linked_assets.faults(values=False)) == without_values
     with pytest.raises(AssetError, match=message):
-        provisioned(folder, tmp_path)
-    unlocked = len(taken.settings.sha256) - len(read_lock(tmp_path / "config").assets)
+        make_assets(folder, tmp_path)
+    unlocked = len(linked_assets.settings.sha256) - len(read_lock(tmp_path / "config").assets)
     assert unlocked == (0 if "takes at most" in message else 1), "mismatched parts are valid on their own"
 
 
-def provisioned(folder: Path, tmp_path: Path, names: Sequence[str] = ()) -> None:
-    """Run `make assets` on these files, or on all existing ones: it inspects whatever it locks."""
+def make_assets(folder: Path, tmp_path: Path, names: Sequence[str] = ()) -> None:
+    """Run `make assets` on these files, or on all existing ones; it inspects every asset that it locks."""
     configuration = tmp_path / "config"
     configuration.mkdir()
     shutil.copy(REPOSITORY / "config/assets.yaml", configuration)
@@ -444,7 +447,7 @@ def provisioned(folder: Path, tmp_path: Path, names: Sequence[str] = ()) -> None
 # Non-finite results of finite weights
 
 
-def overflowing(folder: Path, part: str, file: str, tensor: str) -> Manifest:
+def make_overflowing_pipeline(folder: Path, part: str, file: str, tensor: str) -> Manifest:
     """A pipeline in which one tensor is so large that results computed with it are infinite."""
     manifest = make_pipeline(folder)
     weights = manifest.folder / "pipeline" / part / file
@@ -456,7 +459,9 @@ def overflowing(folder: Path, part: str, file: str, tensor: str) -> Manifest:
 
 
 def test_an_embedding_that_is_not_finite_is_named_with_its_prompt(tmp_path: Path) -> None:
-    pipeline = overflowing(tmp_path / "pipeline", "text_encoder", "model.safetensors", "final_layer_norm.weight")
+    pipeline = make_overflowing_pipeline(
+        tmp_path / "pipeline", "text_encoder", "model.safetensors", "final_layer_norm.weight"
+    )
     work = StageContext(tmp_path, "digest", {"pipeline": pipeline})
     with pytest.raises(AssetError, match="the prompt 'A Cats image' has an embedding that is not finite"):
         embed_prompts(EmbeddingsStage(prompts=["A Cats image", "A Dogs image"]), work)
@@ -464,7 +469,7 @@ def test_an_embedding_that_is_not_finite_is_named_with_its_prompt(tmp_path: Path
 
 
 def test_a_latent_that_is_not_finite_is_named_with_its_image(tmp_path: Path) -> None:
-    pipeline = overflowing(tmp_path / "pipeline", "vae", WEIGHTS, "quant_conv.weight")
+    pipeline = make_overflowing_pipeline(tmp_path / "pipeline", "vae", WEIGHTS, "quant_conv.weight")
     images = make_images(tmp_path / "images")
     encoding = Encoding(resolution=16, interpolation="bicubic", batch=2)
     settings = LatentsStage(styles=["Blue"], objects=["Cats"], images=[1, 2, 3], encoding=encoding)
