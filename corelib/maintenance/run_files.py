@@ -24,7 +24,7 @@ def is_run_folder(path: Path) -> bool:
     return is_name and path.parent.name in STAGES and path.is_dir()
 
 
-def unlisted_files(folder: Path, vouched: Collection[str]) -> list[Path]:
+def unlisted_files(folder: Path, listed: Collection[str]) -> list[Path]:
     """The files in a complete run's folder that its manifest does not list and that are not unfinished state.
 
     Files with a leading dot are partial files of a killed job. Links at the top of the folder lead to the user's own
@@ -32,14 +32,14 @@ def unlisted_files(folder: Path, vouched: Collection[str]) -> list[Path]:
 
     Args:
         folder: folder of the run.
-        vouched: names of the files and folders that its manifest lists.
+        listed: names of the files and folders that its manifest lists.
     """
     records = {SPECIFICATION, MANIFEST, RECORD}
     unlisted = []
     for path in files_below(folder):
         name = path.relative_to(folder)
         is_hidden = any(part.startswith(".") for part in name.parts)
-        is_listed = any(parent.as_posix() in vouched for parent in (name, *name.parents))
+        is_listed = any(parent.as_posix() in listed for parent in (name, *name.parents))
         is_link = path.is_symlink() and path.parent == folder
         is_share = folder.parent.name == "samples" and name.parts[0] in (BATCHES, SHARDS)
         is_record = str(name) in records
