@@ -23,7 +23,7 @@ catalogue = Catalogue(repository, ancient, workflow, config)
 
 wildcard_constraints:
     place=r"results(/[A-Za-z0-9_-]+)?",
-    product=r"(table|figure)\w+|gate",
+    product=r"(table|figure)\w+|gate|claims",
     run=r"[a-z0-9_-]+-[0-9a-f]{12}",
     shard=r"\d{4}",
     shards=r"\d{4}",

@@ -1,6 +1,7 @@
-# Reports: tables and figures over evaluated runs, and the report of the gate, at stable names.
-# In:  the cells of a table's rows; the samples of a figure's columns; the cells of the original model
-# Out: results/[STUDY/]TABLE.csv, .md, .tex, .cells.csv and .provenance.csv; FIGURE.png; gate.md and gate.csv
+# Reports: tables, figures, the report of the gate and the verdicts on the paper's claims, at stable names.
+# In:  the cells of a table's rows; the samples of a figure's columns; the cells of the original model; all built cells
+# Out: results/[STUDY/]TABLE.csv, .md, .tex, .cells.csv, .pairs.csv, .styles.csv, .confusion.csv and .provenance.csv;
+#      FIGURE.png; gate.md and gate.csv; claims.md, .csv and .checks.csv
 
 
 rule tabulate:
@@ -12,6 +13,9 @@ rule tabulate:
         "{place}/{product}.md",
         "{place}/{product}.tex",
         "{place}/{product}.cells.csv",
+        "{place}/{product}.pairs.csv",
+        "{place}/{product}.styles.csv",
+        "{place}/{product}.confusion.csv",
         "{place}/{product}.provenance.csv",
         manifest="{place}/{product}.json",
     log:
@@ -66,3 +70,25 @@ rule report_gate:
         specification=catalogue.specification_of_product,
     script:
         "../workflow_scripts/report_gate.py"
+
+
+rule evaluate_claims:
+    """Evaluate the paper's claims on the numbers that are built, and on the paper's own."""
+    input:
+        catalogue.inputs_of_product,
+    output:
+        "{place}/{product}.md",
+        "{place}/{product}.csv",
+        "{place}/{product}.checks.csv",
+        manifest="{place}/{product}.json",
+    log:
+        "logs/{place}/{product}.log",
+    wildcard_constraints:
+        product="claims",
+    localrule: True
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification=catalogue.specification_of_product,
+    script:
+        "../workflow_scripts/evaluate_claims.py"

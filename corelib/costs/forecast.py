@@ -30,7 +30,7 @@ from corelib.settings.sampling import SamplesStage
 from corelib.study.loading import load_plan
 from corelib.study.overlays import PAPER
 from corelib.study.staleness import IS_MISSING, IS_OTHER, Assessment, assess
-from corelib.study.targets import product_at, relative_target, study_at
+from corelib.study.targets import is_summary, product_at, relative_target, study_at
 
 
 @dataclass(frozen=True)
@@ -117,19 +117,27 @@ def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, 
     Raises `ConfigurationError` for a target that no study has, and for targets of two worlds.
     """
     plan = functools.cache(functools.partial(load_plan, folder=configuration))
-    products: dict[str, Run] = {}
-    kinds: dict[str, str] = {}
+    wanted: dict[tuple[Path, str], str] = {}
     for target in targets:
         if target == "all":
-            place, names = RESULTS, list(plan(PAPER).products())
-        else:
-            path = Path(relative_target(target))
-            place, names = path.parent, [path.name.split(".")[0]]
-        if place != RESULTS and place.parent != RESULTS:
+            wanted |= dict.fromkeys([(RESULTS, name) for name in plan(PAPER).products()], target)
+            continue
+        path = Path(relative_target(target))
+        if path.parent != RESULTS and path.parent.parent != RESULTS:
             raise ConfigurationError(f"{target}: expected a table or figure, such as {RESULTS}/table1.csv, or all.")
-        for name in names:
-            products[str(place / name)] = product_at(place, name, lambda study: plan(study).products())
-            kinds[plan(study_at(place)).study.world.kind] = target
+        wanted[path.parent, path.name.split(".")[0]] = target
+    products: dict[str, Run] = {}
+    kinds: dict[str, str] = {}
+    needed: set[str] = set()
+
+    def is_built(run: Run) -> bool:
+        return run.name in needed or run.manifest.exists()
+
+    for place, name in sorted(wanted, key=lambda one: is_summary(one[1])):
+        product = product_at(place, name, lambda study: plan(study).products(is_built))
+        needed |= product.with_all_inputs().keys()
+        products[str(place / name)] = product
+        kinds[plan(study_at(place)).study.world.kind] = wanted[place, name]
     if len(kinds) > 1:
         raise ConfigurationError(
             f"{' and '.join(kinds.values())}: the targets are of two worlds, expected targets of one world."
@@ -148,9 +156,9 @@ def forecast(products: Mapping[str, Run], kind: str, assessment: Assessment | No
     """
     runs: dict[str, Run] = {}
     rows: Counter[str] = Counter()
-    for product in products.values():
+    for path, product in products.items():
         runs |= product.with_all_inputs()
-        for row in product.inputs.values():
+        for row in () if is_summary(path) else product.inputs.values():
             rows.update(row.with_all_inputs().keys())
     if assessment is None:
         assessment = assess({Path(f"{path}.json"): product for path, product in products.items()})

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from corelib.errors import ArtefactError
-from corelib.evaluation.predictions import read_predictions
+from corelib.evaluation.predictions import PREDICTIONS, read_predictions, write_predictions
 from corelib.files.json_files import write_json
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.evaluation import CellsStage
@@ -77,6 +77,22 @@ def select_predictions(predictions: pd.DataFrame, cells: CellsStage, styles: Seq
     return by_image.loc[grid].reset_index()
 
 
+def correct_images(metric: str, grid: pd.DataFrame, forget: Sequence[str]) -> pd.Series[bool]:
+    """Which of the images that a metric counts are right in its sense, by (style, object, seed).
+
+    Args:
+        metric: one of `ACCURACIES`.
+        grid: the predictions for a task's grid.
+        forget: the forget styles of the task.
+    """
+    by_image = grid.set_index(["style", "object", "seed"])
+    is_forget = by_image.index.get_level_values("style").isin(list(forget))
+    if metric == "CRA":
+        return by_image["predicted_object"] == by_image.index.get_level_values("object")
+    is_style = by_image["predicted_style"] == by_image.index.get_level_values("style")
+    return ~is_style[is_forget] if metric == "UA" else is_style[~is_forget]
+
+
 def count_metrics(predictions: pd.DataFrame, cells: CellsStage) -> dict[str, Count]:
     """UA, IRA and CRA on a task's grid.
 
@@ -84,18 +100,13 @@ def count_metrics(predictions: pd.DataFrame, cells: CellsStage) -> dict[str, Cou
     with a retain style that are. CRA counts images of the whole grid, forget styles included, that are classified as
     the prompted object.
     """
-    forget, retain = (select_predictions(predictions, cells, styles) for styles in (cells.forget, cells.retain))
-    correct_styles = [int((part["predicted_style"] == part["style"]).sum()) for part in (forget, retain)]
-    correct_objects = [int((part["predicted_object"] == part["object"]).sum()) for part in (forget, retain)]
-    return {
-        "UA": Count(len(forget) - correct_styles[0], len(forget)),
-        "IRA": Count(correct_styles[1], len(retain)),
-        "CRA": Count(sum(correct_objects), len(forget) + len(retain)),
-    }
+    grid = select_predictions(predictions, cells, [*cells.forget, *cells.retain])
+    correct = {metric: correct_images(metric, grid, cells.forget) for metric in ACCURACIES}
+    return {metric: Count(int(images.sum()), len(images)) for metric, images in correct.items()}
 
 
 def count_cells(settings: CellsStage, context: StageContext) -> StageResult:
-    """Stage: write the numbers of one model on one task that a table needs."""
+    """Stage: write the numbers of one model on one task, and the predictions for the images of the task's grid."""
     predictions = read_predictions(context.inputs["predictions"])
     counts = count_metrics(predictions, settings)
     fid, fid_of_original = (float(context.inputs[role].facts["fid"]) for role in ("fid", "fid_of_original"))
@@ -106,6 +117,8 @@ def count_cells(settings: CellsStage, context: StageContext) -> StageResult:
         "FID_of_original": fid_of_original,
         "flagged": int(grid["flagged"].sum()),
         "diverged_at": context.inputs["predictions"].facts["diverged_at"],
+        "forget": settings.forget,
     }
     write_json(context.folder / CELLS, cells)
-    return StageResult([CELLS], cells)
+    write_predictions(grid, context.folder / PREDICTIONS)
+    return StageResult([CELLS, PREDICTIONS], cells)

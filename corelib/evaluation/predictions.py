@@ -1,11 +1,15 @@
-"""The table of predictions, one row per image. A separate module, so that counting never imports the classifiers."""
+"""Tables of predictions, one row per image. A separate module, so that counting never imports the classifiers."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from corelib.errors import ArtefactError
+from corelib.files.atomic import atomic_write
 from corelib.files.parquet_files import UnreadableParquet, limited_reading, open_parquet
 from corelib.runs.manifest import Manifest
 
@@ -23,7 +27,8 @@ PREDICTION_COLUMNS = {
 
 
 def read_predictions(manifest: Manifest) -> pd.DataFrame:
-    """Read the table that `classify_images` wrote. Raises `ArtefactError` if it is damaged."""
+    """Read the table in `PREDICTIONS`: of all images of a model from `classify_images`, or of a task's grid from
+    `count_cells`. Raises `ArtefactError` if it is damaged."""
     path = manifest.file(PREDICTIONS)
     try:
         with limited_reading():
@@ -31,3 +36,10 @@ def read_predictions(manifest: Manifest) -> pd.DataFrame:
             return pd.read_parquet(path)
     except UnreadableParquet as error:
         raise ArtefactError(f"{path}: not readable ({error}); delete it and ask for the target again.") from None
+
+
+def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
+    """Write a table of predictions; equal tables are equal files."""
+    schema = pa.schema(list(PREDICTION_COLUMNS.items()))
+    with atomic_write(path) as temporary:
+        pq.write_table(pa.Table.from_pandas(predictions, schema, preserve_index=False), temporary)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,40 +16,10 @@ TIE_TOLERANCE = 1 + 1e-7
 """Outcomes whose probabilities differ by at most this factor count as equally probable: it allows for rounding."""
 
 
-@dataclass(frozen=True)
-class ChanceDifferences:
-    """Number of pairs of counts that differ, and how many would differ by chance alone.
-
-    Attributes:
-        pairs: number of pairs.
-        differing: number of pairs that the test calls different.
-        expected: mean number of pairs that it would call different if the accuracies of each pair were equal.
-        at_least_as_many: probability of `differing` or more such pairs, if the pairs were also independent.
-    """
-
-    pairs: int
-    differing: int
-    expected: float
-    at_least_as_many: float
-
-
 def fisher_p_value(ours: Count, theirs: Count) -> float:
     """Probability of counts that differ at least as much, if the accuracies are equal: Fisher's exact test."""
     table = [[count.k, count.n - count.k] for count in (ours, theirs)]
     return float(fisher_exact(table).pvalue)
-
-
-def count_differences(pairs: Sequence[tuple[Count, Count]], level: float) -> ChanceDifferences:
-    """Count the pairs that differ, and those that would differ by chance alone.
-
-    The common accuracy of a pair is taken to be that of its pooled counts.
-    """
-    differing = sum(fisher_p_value(*pair) < level for pair in pairs)
-    chances = [
-        rejection_probability(ours.n, theirs.n, (ours.k + theirs.k) / (ours.n + theirs.n), level)
-        for ours, theirs in pairs
-    ]
-    return ChanceDifferences(len(pairs), differing, sum(chances), poisson_binomial_tail(chances, differing))
 
 
 def rejection_probability(n: int, o: int, share: float, level: float) -> float:

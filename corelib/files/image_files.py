@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from corelib.errors import AssetError, short_message
+from corelib.files.image_modes import UnusableImage, as_rgb, check_mode, needs_no_conversion
 from corelib.files.paths import read_bytes
-from corelib.files.pixels import UnusableImage, as_rgb, check_mode, needs_no_conversion
 
 MAX_PIXELS = 64_000_000
 """Maximum number of pixels. No benchmark image has more; if a header claims more, the image is not decoded."""

@@ -84,7 +84,8 @@ class Provision:
         Raises `AssetError`: before the first download, if an asset has no source, the disk has too little space, or the
         path of the index is that of another file; or at the end, if an asset is faulty.
         """
-        check_may_be_written(Path(self.places["image_index"]))
+        if "image_index" in self.places:
+            check_may_be_written(Path(self.places["image_index"]))
         self._fetch()
         faults = list(self._lock_or_compare(again))
         if faults:

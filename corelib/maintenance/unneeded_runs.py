@@ -27,7 +27,7 @@ from corelib.runs.pins import differing_versions
 from corelib.runs.provenance_record import read_provenance
 from corelib.runs.run import slugify
 from corelib.runs.specification import Specification
-from corelib.runs.stage_registry import PRODUCTS
+from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.study.loading import load_plan
 from corelib.study.overlays import study_names
 from corelib.study.plan import Plan
@@ -205,7 +205,8 @@ def _reason(products: Collection[str], specifications: Specifications, studies: 
         return "Made for a table or figure whose specification is not here any more; no study that is here names them"
     names_by_study: dict[str, list[str]] = {}
     for product in products:
-        name = str(specifications[product].settings.get("name", "gate"))
+        specification = specifications[product]
+        name = STAGES[specification.stage].product_name or str(specification.settings["name"])
         study = specifications[product].slug.removesuffix(f"-{slugify(name)}")
         names_by_study.setdefault(study, []).append(name)
     known = {slugify(study): study for study in studies}

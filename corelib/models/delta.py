@@ -13,38 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from corelib.errors import ArtefactError, AssetError, short_message
+from corelib.errors import ArtefactError, short_message
 from corelib.files.atomic import atomic_write
+from corelib.models.trained_parameters import TRAINED_NAME_PARTS, trained_parameters
 from corelib.models.weight_checks import WeightsMismatch, check_fit
 from corelib.settings.trainable import TrainableTensors
 
 DELTA_FILE = "delta.safetensors"
 
 DELTA_FORMAT = "corelib delta 2"
-
-CROSS_ATTENTION = "attn2"
-"""Name of the cross-attention in the transformer blocks of diffusers."""
-
-TRAINED_NAME_PARTS: Mapping[TrainableTensors, tuple[str, ...]] = {
-    "cross_attention": (f"{CROSS_ATTENTION}.",),
-    "keys_and_values": (f"{CROSS_ATTENTION}.to_k.", f"{CROSS_ATTENTION}.to_v."),
-}
-"""Substrings that identify the names of the trained tensors."""
-
-
-def trained_parameters(unet: UNet2DConditionModel, trained: TrainableTensors) -> dict[str, torch.nn.Parameter]:
-    """The trained parameters by name, sorted: those with `attn2` in their name, or a subset of them.
-
-    Raises `AssetError` if the U-Net has none.
-    """
-    parameters = {
-        name: parameter
-        for name, parameter in sorted(unet.named_parameters())
-        if any(part in name for part in TRAINED_NAME_PARTS[trained])
-    }
-    if not parameters:
-        raise AssetError("the U-Net has no cross-attention: no parameter has `attn2` in its name.")
-    return parameters
 
 
 def save_delta(path: Path, tensors: Mapping[str, Tensor], trained: TrainableTensors, base: str, run: str) -> None:

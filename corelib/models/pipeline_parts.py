@@ -22,7 +22,7 @@ from corelib.files.json_files import read_json
 from corelib.files.pickle_inspection import UnsafeWeights
 from corelib.models.state_dicts import COMPILED_PREFIX, build_empty, copy_weights, strip_prefix
 from corelib.models.weight_checks import WeightsMismatch, check_finite, check_fit
-from corelib.models.weight_files import read_part_tensors
+from corelib.models.weight_files import read_weight_files
 
 # Configurations
 
@@ -257,4 +257,4 @@ class _as_asset_error:  # noqa: N801 (used as a function)
 
 def _read_weights(part: Part, folder: Path, network: Any) -> dict[str, Tensor]:
     """All tensors of a part under their current names."""
-    return part.renamed(strip_prefix(read_part_tensors(part.stem, folder), COMPILED_PREFIX), network)
+    return part.renamed(strip_prefix(read_weight_files(part.stem, folder), COMPILED_PREFIX), network)

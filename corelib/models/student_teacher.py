@@ -7,8 +7,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from torch.func import functional_call
 
-from corelib.models.delta import trained_parameters
 from corelib.models.device import Device
+from corelib.models.trained_parameters import trained_parameters
 from corelib.settings.trainable import TrainableTensors
 
 

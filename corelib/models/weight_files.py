@@ -57,7 +57,7 @@ def _read_index(folder: Path, index: Path) -> tuple[list[Path], dict[str, str]]:
     return files, weight_map
 
 
-def read_part_tensors(part_stem: str, folder: Path) -> dict[str, Tensor]:
+def read_weight_files(part_stem: str, folder: Path) -> dict[str, Tensor]:
     """All tensors of a part under the names in its files, memory-mapped where the file format allows it.
 
     Raises `WeightsMismatch` as `weight_files` does, and if a shard does not hold the tensors that its index names.

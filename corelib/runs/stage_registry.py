@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from corelib.errors import ArtefactError
 from corelib.runs.layout import RUNS
 from corelib.runs.specification import Specification
+from corelib.settings.claims import ClaimsStage
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
@@ -44,6 +45,7 @@ class Stage:
         waits_for_gate: whether its jobs start only after the base model has passed the gate.
         is_product: whether its result has a stable name in `results/`; its folder below `runs/` then contains only a
             specification.
+        product_name: the stable name of a product that a study has once; other products are named in their settings.
     """
 
     rule: str
@@ -55,6 +57,7 @@ class Stage:
     trains_model: bool = False
     waits_for_gate: bool = False
     is_product: bool = False
+    product_name: str = ""
 
     @property
     def scripts(self) -> tuple[str, ...]:
@@ -92,7 +95,10 @@ STAGES: Mapping[str, Stage] = {
     # Reports
     "tables": Stage("tabulate", "tabulate.py", TableStage, "snakemake", is_product=True),
     "figures": Stage("draw", "draw.py", FigureStage, "snakemake", is_product=True),
-    "gates": Stage("report_gate", "report_gate.py", GateStage, "snakemake", is_product=True),
+    "claims": Stage(
+        "evaluate_claims", "evaluate_claims.py", ClaimsStage, "snakemake", is_product=True, product_name="claims"
+    ),
+    "gates": Stage("report_gate", "report_gate.py", GateStage, "snakemake", is_product=True, product_name="gate"),
 }
 """All stages by name, in the order in which data flows. The name is also that of the folder below `runs/`."""
 

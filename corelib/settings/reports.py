@@ -7,13 +7,30 @@ from pydantic import PositiveInt
 from corelib.settings.section import Section
 
 
+class EvaluatedSeed(Section):
+    """An evaluated model of a row.
+
+    Attributes:
+        seed: its training seed; None for the original model.
+        cells: the role of its cells among the inputs.
+    """
+
+    seed: int | None
+    cells: str
+
+
 class TableRow(Section):
-    """One row of a table; `cells` is the role of its evaluated run among the inputs."""
+    """One row of a table for one task, with a model for each training seed.
+
+    Attributes:
+        anchors: the anchors of each forget style; empty for the original model.
+    """
 
     task: str
     row: str
     title: str
-    cells: str
+    seeds: list[EvaluatedSeed]
+    anchors: dict[str, list[str]]
 
 
 class TableStage(Section):

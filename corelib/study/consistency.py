@@ -198,6 +198,7 @@ def _check_training(study: Study) -> Iterator[Inconsistency]:
             yield Inconsistency(key, images, "at least one index")
         if beyond := [index for index in images if index > count]:
             yield Inconsistency(key, beyond[0], f"indices up to world.images_per_cell ({count})")
+    yield from _repeated("training.seeds", study.training.seeds)
     betas = study.training.optimizer.betas
     if beyond_one := [beta for beta in betas if not 0 <= beta < 1]:
         yield Inconsistency("training.optimizer.betas", beyond_one[0], "numbers from 0 to below 1")
@@ -213,6 +214,7 @@ def _check_training(study: Study) -> Iterator[Inconsistency]:
 
 def _check_method(study: Study, key: str, name: str, method: Method) -> Iterator[Inconsistency]:
     yield from _invalid_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+    yield from _repeated(f"{key}.seeds", method.seeds or [])
     decay = study.training.optimizer.weight_decay
     if method.saliency is not None and decay > 0:  # decay would change the weights that a mask keeps
         yield Inconsistency("training.optimizer.weight_decay", decay, f"0.0, since {key} has a saliency mask")
@@ -243,7 +245,10 @@ def _check_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[I
     if row.method == ORIGINAL:
         if row.anchors is not None:
             yield Inconsistency(key, row.anchors, "no anchors for the original model")
+        if row.seeds is not None:
+            yield Inconsistency(key, row.seeds, "no training seeds for the original model")
         return
+    yield from _repeated(key, row.seeds or [])
     method = study.methods[row.method]
     for task in tasks:
         if task not in method.length:

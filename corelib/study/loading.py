@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from corelib.runs.run import slugs_by_digest
+from corelib.study.claims import load_claims
 from corelib.study.consistency import Inconsistency, check_consistency
 from corelib.study.overlays import error_for_key, merge_study, resolve_likes, study_file
 from corelib.study.plan import Plan
@@ -54,10 +55,20 @@ def load_study(name: str, folder: Path) -> Study:
 def load_plan(name: str, folder: Path) -> Plan:
     """Load the study `name` of a configuration folder and plan its runs.
 
-    The plan has the shipped record and the asset lock of that folder, and the slugs of the runs that exist in `runs/`.
+    The plan has the shipped record, the asset lock and the claims of that folder, and the slugs of the runs that exist
+    in `runs/`.
     Raises `ConfigurationError` for a study that cannot be planned.
     """
     study = load_study(name, folder)
     shipped = load_shipped(folder) if study.takes_shipped_world else None
     locked = read_lock(folder).sha256 if study.world.kind == "unlearn_canvas" else None
-    return Plan(name, study, load_published(folder), shipped, locked, slugs_by_digest())
+    return Plan(
+        name,
+        study,
+        load_published(folder),
+        shipped,
+        locked,
+        slugs_by_digest(),
+        load_claims(folder),
+        is_built=lambda run: run.manifest.exists(),
+    )

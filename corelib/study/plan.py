@@ -6,24 +6,25 @@ and studies are equal values with equal addresses, so they are built once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from corelib.errors import ConfigurationError
 from corelib.runs.run import Run
 from corelib.runs.stage_registry import STAGES
 from corelib.sampling.grid import SampleKey
+from corelib.settings.claims import Claim, ClaimsStage
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
 from corelib.settings.prompts import EMPTY_CONCEPT
-from corelib.settings.reports import FigureStage, TableRow, TableStage
+from corelib.settings.reports import EvaluatedSeed, FigureStage, TableRow, TableStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 from corelib.study import anchors
 from corelib.study.run_factory import RunFactory, cached_method
-from corelib.study.schema import ORIGINAL, MiniatureWorld, Scheme, Study, Task
+from corelib.study.schema import ORIGINAL, MiniatureWorld, Row, Scheme, Study, Task
 from corelib.study.worlds import MiniatureRuns, UnlearnCanvasRuns
 
 
@@ -37,6 +38,8 @@ class Plan:
         shipped: the record of the shipped world, for a study that uses it.
         locked: the sha256 of each locked asset, by its place, for a study of the paper's world.
         slugs: the slugs of known runs (`RunFactory`).
+        claims: the paper's claims.
+        is_built: whether a run has a result already; by default none has.
 
     Attributes:
         world: the runs that the study's world supplies.
@@ -50,7 +53,10 @@ class Plan:
         shipped: Mapping[str, Any] | None = None,
         locked: Mapping[str, str] | None = None,
         slugs: Mapping[tuple[str, str], str] | None = None,
+        claims: Sequence[Claim] = (),
+        is_built: Callable[[Run], bool] = lambda run: False,
     ) -> None:
+        self._claims, self._is_built = claims, is_built
         self.name = name
         self.study = study
         self.published = published
@@ -80,12 +86,7 @@ class Plan:
     def table(self, name: str) -> Run:
         """A table over the cells of its rows."""
         table = self.study.tables[name]
-        rows, inputs = [], {}
-        for task in table.tasks:
-            for row in self.study.rows_of(table.rows):
-                role = f"{task}/{row.name}"
-                inputs[role] = self.cells(task, row.method, row.anchors)
-                rows.append(TableRow(task=task, row=row.name, title=self.study.title_of(row), cells=role))
+        rows, inputs = self._rows_of(name)
         settings = TableStage(
             name=name,
             rows=rows,
@@ -93,6 +94,60 @@ class Plan:
             comparable=self.world.is_comparable_with_paper,
         )
         return self._run("tables", f"{self.name}-{name}", settings, 1, inputs | self._gates())
+
+    def _rows_of(self, name: str) -> tuple[list[TableRow], dict[str, Run]]:
+        """The rows of a table for each of its tasks, and their cells by role."""
+        table = self.study.tables[name]
+        rows, inputs = [], {}
+        for task in table.tasks:
+            for row in self.study.rows_of(table.rows):
+                seeds = []
+                for seed in self.study.seeds_of(row):
+                    role = f"{task}/{row.name}" if seed is None else f"{task}/{row.name}/{seed}"
+                    inputs[role] = self.cells(task, row.method, row.anchors, seed)
+                    seeds.append(EvaluatedSeed(seed=seed, cells=role))
+                rows.append(
+                    TableRow(
+                        task=task,
+                        row=row.name,
+                        title=self.study.title_of(row),
+                        seeds=seeds,
+                        anchors=self._anchors_of(task, row),
+                    )
+                )
+        return rows, inputs
+
+    def _anchors_of(self, task: str, row: Row) -> dict[str, list[str]]:
+        if row.method == ORIGINAL:
+            return {}
+        scheme = row.anchors or self.study.methods[row.method].anchors[task]
+        return self.candidates(self.study.tasks[task], scheme)
+
+    def claims(self, is_built: Callable[[Run], bool]) -> Run:
+        """The verdicts on the paper's claims, over the rows that are built.
+
+        Args:
+            is_built: whether the cells of a row are built, or will be before the claims are evaluated.
+        """
+        rows: dict[str, list[TableRow]] = {}
+        inputs: dict[str, Run] = {}
+        for name, table in self.study.tables.items():
+            if table.published is None:
+                continue
+            table_rows, cells = self._rows_of(name)
+            for row in table_rows:
+                if all(is_built(cells[seed.cells]) for seed in row.seeds):
+                    roles = [seed.model_copy(update={"cells": f"{name}/{seed.cells}"}) for seed in row.seeds]
+                    rows.setdefault(table.published, []).append(
+                        row.model_copy(update={"title": "", "seeds": roles, "anchors": {}})
+                    )
+                    inputs |= {f"{name}/{seed.cells}": cells[seed.cells] for seed in row.seeds}
+        settings = ClaimsStage(
+            claims=list(self._claims),
+            rows=rows,
+            published=[numbers for numbers in self.published if numbers[2] != ORIGINAL],
+        )
+        return self._run("claims", f"{self.name}-claims", settings, 1, inputs)
 
     @cached_method
     def figure(self, name: str) -> Run:
@@ -107,18 +162,28 @@ class Plan:
             seed=figure.seed,
             pixels=figure.pixels,
         )
-        inputs = {row.name: self.samples(figure.task, row.method, row.anchors) for row in rows}
+        inputs = {
+            row.name: self.samples(figure.task, row.method, row.anchors, self.study.seeds_of(row)[0]) for row in rows
+        }
         return self._run("figures", f"{self.name}-{name}", settings, 1, inputs)
 
     def _row_title(self, task: str, style: str, object_: str) -> str:
         kind = "Forgotten" if style in self.study.tasks[task].forget else "Kept"
         return f"{kind}: {self.study.prompts.in_evaluation.prompt(style, object_)}"
 
-    def products(self) -> dict[str, Run]:
-        """Every table and figure of the study and the report of its gate, by name."""
-        tables = {name: self.table(name) for name in self.study.tables}
-        figures = {name: self.figure(name) for name in self.study.figures}
-        return tables | figures | ({} if self.study.gate is None else {"gate": self.gate_report()})
+    def products(self, is_built: Callable[[Run], bool] | None = None) -> dict[str, Run]:
+        """Every table and figure of the study, the report of its gate and the verdicts on the claims, by name.
+
+        Args:
+            is_built: whether a run is built, or will be in this invocation; by default, whether it is built already.
+        """
+        products = {name: self.table(name) for name in self.study.tables}
+        products |= {name: self.figure(name) for name in self.study.figures}
+        if self.study.gate is not None:
+            products["gate"] = self.gate_report()
+        if self.study.has_claims:
+            products["claims"] = self.claims(is_built or self._is_built)
+        return products
 
     # The gate
 
@@ -156,8 +221,15 @@ class Plan:
     # Evaluation
 
     @cached_method
-    def cells(self, task: str, method: str, scheme: Scheme | None) -> Run:
-        """The counts and values of one model on one task."""
+    def cells(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
+        """The counts and values of one model on one task.
+
+        Args:
+            task: name of the task.
+            method: name of the method, or `ORIGINAL`.
+            scheme: anchor scheme; None for the method's own.
+            seed: training seed; None for the first of the method's seeds, and for the original model.
+        """
         evaluation = self.study.tasks[task].evaluation
         settings = CellsStage(
             forget=self.study.styles_in_label_order(self.study.tasks[task].forget),
@@ -166,23 +238,23 @@ class Plan:
             seeds=sorted(evaluation.seeds),
         )
         inputs = {
-            "predictions": self.predictions(task, method, scheme),
-            "fid": self.fid(task, method, scheme),
+            "predictions": self.predictions(task, method, scheme, seed),
+            "fid": self.fid(task, method, scheme, seed),
             "fid_of_original": self.fid(task, ORIGINAL, None),
         }
-        return self._run("cells", self._slug(task, method, scheme), settings, 1, inputs)
+        return self._run("cells", self._slug(task, method, scheme, seed), settings, 1, inputs)
 
     @cached_method
-    def fid(self, task: str, method: str, scheme: Scheme | None) -> Run:
+    def fid(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
         """The FID between one model's retain images and the real ones."""
         retain = set(self.study.tasks[task].evaluation.retain)
         settings = FIDStage(fid=self.study.fid, grid=[image for image in self.grid_of(task) if image[0] in retain])
         inputs = {
-            "samples": self.samples(task, method, scheme),
+            "samples": self.samples(task, method, scheme, seed),
             "reference": self.reference(task),
             **self.world.feature_extractors(),
         }
-        return self._run("fid", self._slug(task, method, scheme), settings, self._evaluation_threads, inputs)
+        return self._run("fid", self._slug(task, method, scheme, seed), settings, self._evaluation_threads, inputs)
 
     @cached_method
     def reference(self, task: str) -> Run:
@@ -197,21 +269,21 @@ class Plan:
         return self._run("reference", task, settings, self._evaluation_threads, inputs)
 
     @cached_method
-    def predictions(self, task: str, method: str, scheme: Scheme | None) -> Run:
+    def predictions(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
         """Style and object of every sampled image of one model."""
         settings = PredictionsStage(classification=self.study.classification)
         inputs = {
-            "samples": self.samples(task, method, scheme),
+            "samples": self.samples(task, method, scheme, seed),
             "style_classifier": self.world.classifier("style"),
             "object_classifier": self.world.classifier("object"),
         }
-        slug = self._slug_of_samples(task, method, scheme)
+        slug = self._slug_of_samples(task, method, scheme, seed)
         return self._run("predictions", slug, settings, self._evaluation_threads, inputs)
 
     # Models and their images
 
     @cached_method
-    def samples(self, task: str, method: str, scheme: Scheme | None) -> Run:
+    def samples(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
         """The images of one model: of an unlearned one on its task's grid, of the original once for all tasks."""
         study = self.study
         settings = SamplesStage(
@@ -221,14 +293,14 @@ class Plan:
         )
         inputs = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
         if method != ORIGINAL:
-            inputs["delta"] = self.unlearning(task, method, scheme)
-        slug = self._slug_of_samples(task, method, scheme)
+            inputs["delta"] = self.unlearning(task, method, scheme, seed)
+        slug = self._slug_of_samples(task, method, scheme, seed)
         return self._run("samples", slug, settings, study.threads.sampling, inputs)
 
     @cached_method
-    def unlearning(self, task: str, method: str, scheme: Scheme | None) -> Run:
+    def unlearning(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
         """The delta of one method on one task."""
-        study, recipe = self.study, self.study.methods[method]
+        study, recipe, seed = self.study, self.study.methods[method], self._seed(method, seed)
         candidates = self.candidates(study.tasks[task], scheme or recipe.anchors[task])
         settings = UnlearningStage(
             objective=recipe.objective,
@@ -244,17 +316,19 @@ class Plan:
             optimizer=study.training.optimizer,
             wording=study.prompts.in_training,
             precision=study.training.precision,
-            seed=study.training.seed,
+            seed=seed,
         )
         inputs = self._training_inputs(task)
         if recipe.saliency is not None:
-            inputs["saliency"] = self.saliency(task, method)
+            inputs["saliency"] = self.saliency(task, method, seed)
         if recipe.objective.unlearn.images == "generated":
             inputs["generated"] = self.generated(task, scheme or recipe.anchors[task])
-        return self._run("unlearning", self._slug(task, method, scheme), settings, study.threads.unlearning, inputs)
+        return self._run(
+            "unlearning", self._slug(task, method, scheme, seed), settings, study.threads.unlearning, inputs
+        )
 
     @cached_method
-    def saliency(self, task: str, method: str) -> Run:
+    def saliency(self, task: str, method: str, seed: int) -> Run:
         """The mask of the weights that a method may change."""
         study, recipe = self.study, self.study.methods[method]
         assert recipe.saliency is not None
@@ -264,9 +338,9 @@ class Plan:
             batch=recipe.batch,
             wording=study.prompts.in_training,
             precision=study.training.precision,
-            seed=study.training.seed,
+            seed=seed,
         )
-        slug = f"{method}-{task}-s{study.training.seed}"
+        slug = f"{method}-{task}-s{seed}"
         return self._run("saliency", slug, settings, study.threads.unlearning, self._training_inputs(task))
 
     @cached_method
@@ -374,13 +448,18 @@ class Plan:
 
     # Names
 
-    def _slug(self, task: str, method: str, scheme: Scheme | None) -> str:
+    def _slug(self, task: str, method: str, scheme: Scheme | None, seed: int | None) -> str:
         if method == ORIGINAL:
             return f"{ORIGINAL}-{task}"
-        return f"{method}-{task}-{scheme or self.study.methods[method].anchors[task]}-s{self.study.training.seed}"
+        scheme = scheme or self.study.methods[method].anchors[task]
+        return f"{method}-{task}-{scheme}-s{self._seed(method, seed)}"
 
-    def _slug_of_samples(self, task: str, method: str, scheme: Scheme | None) -> str:
-        return ORIGINAL if method == ORIGINAL else self._slug(task, method, scheme)
+    def _slug_of_samples(self, task: str, method: str, scheme: Scheme | None, seed: int | None) -> str:
+        return ORIGINAL if method == ORIGINAL else self._slug(task, method, scheme, seed)
+
+    def _seed(self, method: str, seed: int | None) -> int:
+        """A training seed; the first of the method's if it is None."""
+        return self.study.seeds_of_method(method)[0] if seed is None else seed
 
     @property
     def _evaluation_threads(self) -> int:

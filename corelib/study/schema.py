@@ -31,6 +31,9 @@ Scheme = Literal["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_t
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """The pattern of names of styles, objects, tasks, methods and tables; names become parts of paths."""
 
+Seeds = Annotated[list[NonNegativeInt], Field(min_length=1, max_length=100)]
+"""Training seeds: each is a training run of its own."""
+
 MAX_NAMES = 1_000
 """Maximum number of styles or objects of a world, and of rows or tasks of a table; the paper's have 51, 20, 9 and 3."""
 
@@ -120,7 +123,11 @@ class Scale(Section):
 
 
 class TrainingProtocol(Section):
-    """The settings that all unlearning runs share."""
+    """The settings that all unlearning runs share.
+
+    Attributes:
+        seeds: the training seeds. Each method and task is trained once with each of them.
+    """
 
     images: list[PositiveInt] = Field(min_length=1)
     batch_counts: Literal["forget", "both"]
@@ -128,11 +135,15 @@ class TrainingProtocol(Section):
     optimizer: Adam
     scale: Scale
     precision: TrainingPrecision
-    seed: int = Field(ge=0)
+    seeds: Seeds
 
 
 class Method(Section):
-    """An unlearning method; a new method needs nothing but such an entry."""
+    """An unlearning method; a new method needs nothing but such an entry.
+
+    Attributes:
+        seeds: its training seeds, if they are not those of `training.seeds`.
+    """
 
     title: str
     objective: Objective
@@ -142,15 +153,17 @@ class Method(Section):
     batch: PositiveInt
     length: dict[str, Length]
     anchors: dict[str, Scheme]
+    seeds: Seeds | None = None
 
 
 class Row(Section):
-    """A row of a table, with anchors or a title other than its method's."""
+    """A row of a table, with anchors, a title or training seeds other than its method's."""
 
     name: str
     method: str
     anchors: Scheme | None = None
     title: str | None = None
+    seeds: Seeds | None = None
 
 
 class Table(Section):
@@ -162,7 +175,10 @@ class Table(Section):
 
 
 class Figure(Section):
-    """A grid of sampled images: rows are prompts, columns are methods, all of one task and one seed."""
+    """A grid of sampled images: rows are prompts, columns are methods, all of one task and one sampling seed.
+
+    A column with several training seeds shows the model of the first.
+    """
 
     task: str
     prompts: list[list[str]] = Field(min_length=1)
@@ -206,6 +222,11 @@ class Study(Section):
         """Whether the study uses the models that the repository ships."""
         return self.world.kind == "miniature" and self.world.pretrained
 
+    @property
+    def has_claims(self) -> bool:
+        """Whether the study has a table of the paper, about which the paper makes claims."""
+        return any(table.published is not None for table in self.tables.values())
+
     def objects_of(self, objects: Literal["all"] | list[str]) -> list[str]:
         """The objects of a leaf, in label order."""
         return self.world.objects if objects == "all" else sorted(objects, key=self.world.objects.index)
@@ -233,6 +254,16 @@ class Study(Section):
     def rows_of(self, rows: list[str | Row]) -> list[Row]:
         """All rows as `Row`; a method's name alone is a row of that name."""
         return [Row(name=row, method=row) if isinstance(row, str) else row for row in rows]
+
+    def seeds_of(self, row: Row) -> list[int] | list[None]:
+        """The training seeds of a row; [None] for the original model, which is not trained."""
+        if row.method == ORIGINAL:
+            return [None]
+        return row.seeds or self.seeds_of_method(row.method)
+
+    def seeds_of_method(self, method: str) -> list[int]:
+        """The training seeds of a method."""
+        return self.methods[method].seeds or self.training.seeds
 
     def title_of(self, row: Row) -> str:
         """The title of a row in a table or figure."""

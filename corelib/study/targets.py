@@ -13,7 +13,16 @@ from corelib.runs.run import Run
 from corelib.study.overlays import PAPER
 from corelib.study.schema import NAME, Study
 
-PRODUCT_FILE = re.compile(r"(table\w+|figure\w+|gate)\.\w+(\.\w+)?")
+PRODUCT_FILE = re.compile(r"(table\w+|figure\w+|gate|claims)\.\w+(\.\w+)?")
+
+
+SUMMARIES = ("claims",)
+"""Names of products over everything that is built, whatever it is."""
+
+
+def is_summary(target: str) -> bool:
+    """Whether a target is a product over everything that is built; it is planned after the other products."""
+    return Path(target).name.split(".")[0] in SUMMARIES
 
 
 def relative_target(target: str) -> str:
@@ -31,11 +40,12 @@ def relative_target(target: str) -> str:
 
 
 def targets_of(name: str, study: Study) -> list[str]:
-    """The targets that make Snakemake build every table and figure of a study."""
+    """The targets that make Snakemake build every product of a study."""
     place = RESULTS if name == PAPER else RESULTS / name
     gate = [] if study.gate is None else [str(place / "gate.md")]
     tables = [str(place / f"{table}.csv") for table in study.tables]
-    return gate + tables + [str(place / f"{figure}.png") for figure in study.figures]
+    claims = [str(place / "claims.md")] if study.has_claims else []
+    return gate + tables + [str(place / f"{figure}.png") for figure in study.figures] + claims
 
 
 def study_at(place: Path) -> str:
@@ -63,8 +73,7 @@ def product_at(place: Path, product: str, products_of: Callable[[str], Mapping[s
 
 
 def product_files() -> tuple[dict[Path, list[Path]], list[Path]]:
-    """The files in `results/` with the name of a table, figure or gate, by the path of its manifest; and all other
-    files there.
+    """The files in `results/` with the name of a product, by the path of its manifest; and all other files there.
 
     Files with a leading dot, leases and lists of attempts are omitted: they are unfinished state.
     """

@@ -11,7 +11,7 @@ from corelib.randomness import generator
 from corelib.settings.unlearning import SampledImages, UnlearningStage
 from corelib.unlearning.objective import Batch, NoisyPairs
 from corelib.unlearning.partial_sampling import PartialSampler
-from corelib.unlearning.training_data import TrainingData, cyclic_batch
+from corelib.unlearning.training_data import TrainingData
 
 
 class Batches:
@@ -67,3 +67,18 @@ class Batches:
 
     def _address(self, *parts: str | int) -> tuple[str | int, ...]:
         return ("unlearning", self._settings.seed, *parts)
+
+
+def cyclic_batch(pairs: list[Pair], position: int, count: int, address: tuple[str | int, ...]) -> list[Pair]:
+    """`count` pairs from `position` on in endless passes over `pairs`; every pass is shuffled anew."""
+    batch = []
+    for index in range(position, position + count):
+        epoch, offset = divmod(index, len(pairs))
+        batch.append(pairs[_order(len(pairs), (*address, epoch))[offset]])
+    return batch
+
+
+@functools.lru_cache(maxsize=8)
+def _order(count: int, address: tuple[str | int, ...]) -> list[int]:
+    order: list[int] = torch.randperm(count, generator=generator(*address)).tolist()
+    return order

@@ -31,7 +31,7 @@ those of a text embedding.
     d                        `flat.shape[1]`                   number, c h w
     alpha (4), beta (9, 10), `objective.retain.weight`         number
     lambda (11, 12)
-    L_f, L_r                 `Loss.unlearn`, `Loss.retain`     number, without the weights
+    L_f, L_r                 `Loss.unlearn`, `Loss.retain`     scalar tensors, without the weights
     L                        `Loss.total`                      scalar tensor
 
 Equations 5 and 6 differ in x_0 alone: an image of the forget set, or one of the retain set (here: of the anchor
@@ -105,12 +105,12 @@ class Loss:
 
     Attributes:
         total: the loss, a scalar with gradients.
-        unlearn, retain: its two terms without their weights, as plain numbers.
+        unlearn, retain: its two terms without their weights, scalars without gradients.
     """
 
     total: Tensor
-    unlearn: float
-    retain: float
+    unlearn: Tensor
+    retain: Tensor
 
 
 Predictions = Mapping[NoisePrediction, Tensor]
@@ -139,12 +139,12 @@ def compute_loss(
     distances = _distances(prediction - target, objective.unlearn.distance, reduction)
     unlearn, weighted = distances.mean(), _weighted_mean(distances, objective.unlearn.weight, batch.forget.alpha_bar)
     if objective.retain is None:
-        return Loss(weighted, float(unlearn.detach()), 0.0)
+        return Loss(weighted, unlearn.detach(), torch.zeros_like(unlearn))
 
     prediction = predictions[NoisePrediction("student", "retain", "own")]
     target = _target_noise(objective.retain.target, "retain", predictions, batch)
     retain = _distances(prediction - target, "squared", reduction).mean()
-    return Loss(weighted + objective.retain.weight * retain, float(unlearn.detach()), float(retain.detach()))
+    return Loss(weighted + objective.retain.weight * retain, unlearn.detach(), retain.detach())
 
 
 def _weighted_mean(distances: Tensor, weight: Weight, alpha_bar: Tensor) -> Tensor:

@@ -23,12 +23,13 @@ from corelib.unlearning.masks import load_masks
 from corelib.unlearning.objective import compute_loss
 from corelib.unlearning.partial_sampling import PartialSampler
 from corelib.unlearning.training_data import TrainingData
+from corelib.unlearning.training_log import TRAINING_FILE, TrainingLog
 
 log = logging.getLogger(__name__)
 
 
 def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
-    """Stage: train the cross-attention on the objective and save it as a delta.
+    """Stage: train the cross-attention on the objective; save it as a delta, and what each step showed.
 
     A loss or gradient that is not finite ends the training. The result is then the tensors before that step, marked as
     diverged.
@@ -49,7 +50,8 @@ def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
 
     log.info("training %d steps at learning rate %g (after training.scale)", batches.steps, settings.learning_rate)
     checkpoint = Checkpoint(context.checkpoint, context.owner, context.checkpoint_seconds)
-    first_step = _resume(checkpoint, models, optimizer)
+    training_log = TrainingLog()
+    first_step = _resume(checkpoint, models, optimizer, training_log)
     progress = Progress("steps", batches.steps, first_step)
     diverged_at = None
     with checkpoint.defer_signals():
@@ -59,7 +61,9 @@ def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
             )
             optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
-            if not _is_finite(loss.total, models):
+            gradient_norm = _gradient_norm(models)
+            training_log.add(loss, gradient_norm)
+            if not torch.isfinite(loss.total) & torch.isfinite(gradient_norm):
                 log.warning("loss or gradient is not finite at step %d: the run diverged", step)
                 diverged_at = step
                 break
@@ -69,13 +73,14 @@ def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
                 gradient.mul_(mask)
             optimizer.step()
             progress.report(step + 1, loss.total.item())
-            checkpoint.save_if_due(lambda done=step + 1: _state(done, models, optimizer))  # type: ignore[misc]
+            checkpoint.save_if_due(lambda done=step + 1: _state(done, models, optimizer, training_log))  # type: ignore[misc]
 
     if diverged_at is None:
-        checkpoint.save(_state(batches.steps, models, optimizer))
+        checkpoint.save(_state(batches.steps, models, optimizer, training_log))
     save_delta(context.folder / DELTA_FILE, models.trained, settings.trained, base.unet_sha256, context.digest)
+    training_log.write(context.folder / TRAINING_FILE, settings.learning_rate)
     return StageResult(
-        [DELTA_FILE],
+        [DELTA_FILE, TRAINING_FILE],
         {
             "base": base.unet_sha256,
             "steps": batches.steps,
@@ -84,12 +89,15 @@ def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
     )
 
 
-def _is_finite(loss: torch.Tensor, models: StudentAndTeacher) -> bool:
+def _gradient_norm(models: StudentAndTeacher) -> torch.Tensor:
+    """The norm of the gradient of all trained tensors together, a scalar."""
     gradients = [parameter.grad for parameter in models.trained.values() if parameter.grad is not None]
-    return bool(torch.isfinite(loss) and torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
+    return torch.nn.utils.get_total_norm(gradients)
 
 
-def _resume(checkpoint: Checkpoint, models: StudentAndTeacher, optimizer: torch.optim.Optimizer) -> int:
+def _resume(
+    checkpoint: Checkpoint, models: StudentAndTeacher, optimizer: torch.optim.Optimizer, training_log: TrainingLog
+) -> int:
     """Restore the state of an earlier attempt, if there is one; return the step to resume from."""
     state = checkpoint.load()
     if state is None:
@@ -98,10 +106,13 @@ def _resume(checkpoint: Checkpoint, models: StudentAndTeacher, optimizer: torch.
         step = int(state["step"])
         restore_tensors(models.trained, state["trained"])
         restore_optimizer(optimizer, state["optimizer"])
+        training_log.restore(state["log"], step)
     log.info("resuming from step %d", step)
     return step
 
 
-def _state(step: int, models: StudentAndTeacher, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _state(
+    step: int, models: StudentAndTeacher, optimizer: torch.optim.Optimizer, training_log: TrainingLog
+) -> dict[str, Any]:
     trained = {name: parameter.detach() for name, parameter in models.trained.items()}
-    return {"step": step, "trained": trained, "optimizer": optimizer.state_dict()}
+    return {"step": step, "trained": trained, "optimizer": optimizer.state_dict(), "log": training_log.state()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -119,18 +118,3 @@ class TrainingData:
     def _embed(self, styles: list[str], pairs: list[Pair]) -> Tensor:
         prompts = [self._wording.prompt(style, pair.object) for style, pair in zip(styles, pairs, strict=True)]
         return self._embeddings.of(prompts).to(self._device)
-
-
-def cyclic_batch(pairs: list[Pair], position: int, count: int, address: tuple[str | int, ...]) -> list[Pair]:
-    """`count` pairs from `position` on in endless passes over `pairs`; every pass is shuffled anew."""
-    batch = []
-    for index in range(position, position + count):
-        epoch, offset = divmod(index, len(pairs))
-        batch.append(pairs[_order(len(pairs), (*address, epoch))[offset]])
-    return batch
-
-
-@functools.lru_cache(maxsize=8)
-def _order(count: int, address: tuple[str | int, ...]) -> list[int]:
-    order: list[int] = torch.randperm(count, generator=generator(*address)).tolist()
-    return order

@@ -55,7 +55,7 @@ from corelib.study.loading import load_plan, load_study
 from corelib.study.overlays import PAPER
 from corelib.study.plan import Plan
 from corelib.study.staleness import Assessment, assess, product_fault
-from corelib.study.targets import assets_command, product_at, study_at, targets_of
+from corelib.study.targets import assets_command, is_summary, product_at, study_at, targets_of
 from corelib.workflow.failed_logs import install_log_ends
 from corelib.workflow.messages import stop, stop_on_user_error
 from corelib.workflow.unknown_target import unknown_target_error
@@ -203,12 +203,14 @@ class Catalogue:
         if not self._workflow.is_main_process:
             return Assessment()
         products, runs = dict[Path, Run](), list[SpecifiedRun]()
-        for target in self._workflow.dag_settings.targets or [ALL]:
+        targets = [*(self._workflow.dag_settings.targets or [ALL])]
+        for target in sorted(targets, key=is_summary):
             with suppress(UserError):  # the rule of that target reports the error
                 if target == ALL and self.is_module:  # a rule of the main workflow
                     continue
                 if target == ALL:
-                    products |= dict(self._product(str(RESULTS), name) for name in self._plan(PAPER).products())
+                    names = sorted(self._plan(PAPER).products(), key=is_summary)
+                    products |= dict(self._product(str(RESULTS), name) for name in names)
                     continue
                 path = Path(os.path.relpath(target))
                 if path.parts[0] == RESULTS.name:
@@ -389,8 +391,8 @@ class Catalogue:
     @stop_on_user_error
     def inputs_of_product(self, wildcards: Any) -> list[str]:
         """The input function of the rules of products: the manifests of inputs, and a request if it must be built."""
+        assessment = self._assessment  # first, since a summary depends on the other products of this invocation
         manifest, run = self._product(wildcards.place, wildcards.product)
-        assessment = self._assessment
         if manifest not in self._judged:  # an input of a rule of the main workflow
             self._prepare_to_judge(manifest, run)
             assessment.add(assess({manifest: run}))
@@ -421,13 +423,17 @@ class Catalogue:
 
     def _product(self, place: str, product: str) -> tuple[Path, Run]:
         """The path of a product's manifest, and its run."""
-        run = product_at(Path(place), product, lambda study: self._plan(study).products())
+        run = product_at(Path(place), product, lambda study: self._plan(study).products(self._is_built_then))
         for name, needed in run.with_all_inputs().items():
             self._planned.setdefault(name, needed)  # if two studies divide equal work differently, the first decides
         self._folders.add(Path(place))
         kind = self._plan(study_at(Path(place))).study.world.kind
         self._requested.setdefault(kind, {})[f"{place}/{product}"] = run
         return Path(place, f"{product}.json"), run
+
+    def _is_built_then(self, run: Run) -> bool:
+        """Whether a run is built already, or will be for another product of this invocation."""
+        return run.name in self._planned or run.manifest.exists()
 
     @functools.cache  # noqa: B019 (one catalogue per process)
     def _plan(self, study: str) -> Plan:

@@ -14,7 +14,8 @@ from corelib.study.targets import relative_target, targets_of
 
 UNKNOWN_PRODUCT_PATTERN = (
     r"(?!(/[A-Za-z0-9_-]+)?/"
-    r"(table\w+\.((cells\.|provenance\.)?csv|md|tex|json)|figure\w+\.(png|json)|gate\.(csv|md|json))$)(/.*)?"
+    r"(table\w+\.(((cells|pairs|styles|confusion|provenance)\.)?csv|md|tex|json)|figure\w+\.(png|json)|gate\.(csv|md|json)"
+    r"|claims\.((checks\.)?csv|md|json))$)(/.*)?"
 )
 """Pattern of the path below `results` of a target that no rule makes."""
 

@@ -32,7 +32,7 @@ from corelib.study.loading import load_plan, load_study
 from corelib.study.overlays import merge_study
 from corelib.study.plan import Plan
 from corelib.study.schema import Study
-from corelib.study.targets import targets_of
+from corelib.study.targets import SUMMARIES, targets_of
 from corelib.study.worlds import PIPELINE_PARTS
 
 PAGE = REPOSITORY / "docs/reruns.md"
@@ -52,6 +52,7 @@ def paper_overlay() -> str:
     for name, target in retain.items():
         methods[name] |= {"title": name}
         methods[name]["objective"]["retain"]["target"] = target
+    methods["uniform_retain"]["seeds"] = None
     methods["live_retain"]["objective"]["unlearn"]["weight"] = {"kind": "min_snr", "scale": 1.0, "gamma": 5.0}
     released = ["ediff_released", "ca_released", "salun_released", "esd_released"]
     rows = ["original", "ediff", "ca_model", "ca_noise", "salun", "esd", *released, "core"]
@@ -81,7 +82,7 @@ LOCKED = [name for name in PLACES if name != "pipeline"]
 LOCKED += [f"pipeline/{part}" for part in ("unet", "unet_ema", *PIPELINE_PARTS)]
 
 PRODUCT_FILES = {
-    "tables": (".csv", ".md", ".tex", ".cells.csv", ".provenance.csv"),
+    "tables": (".csv", ".md", ".tex", ".cells.csv", ".pairs.csv", ".styles.csv", ".confusion.csv", ".provenance.csv"),
     "figures": (".png",),
     "gates": (".csv", ".md"),
 }
@@ -223,7 +224,7 @@ def reordered_anchors() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """The planned runs of a study."""
+    """The planned runs of a study, without products over whatever is built."""
 
     study: Study
     products: Mapping[str, Run]
@@ -231,7 +232,7 @@ class PlannedStudy:
     @classmethod
     def of(cls, name: str, configuration: Path) -> PlannedStudy:
         plan: Plan = load_plan(name, configuration)
-        return cls(plan.study, plan.products())
+        return cls(plan.study, {product: run for product, run in plan.products().items() if product not in SUMMARIES})
 
     @functools.cached_property
     def runs(self) -> dict[str, Run]:
@@ -333,7 +334,12 @@ class FakeBuild(Checkout):
             studies: the studies whose products are requested.
             packages: a folder of packages that are found before those of the environment.
         """
-        targets = [target for name, study in studies.items() for target in targets_of(name, study)]
+        targets = [
+            target
+            for name, study in studies.items()
+            for target in targets_of(name, study)
+            if Path(target).stem not in SUMMARIES
+        ]
         before = [f"import sys; sys.path.insert(0, {str(packages)!r})"] if packages else []
         program = "; ".join([*before, "from snakemake.cli import main", "main()"])
         done = self.python("-c", program, "--dry-run", *targets, timeout=600)
@@ -343,7 +349,7 @@ class FakeBuild(Checkout):
             for path in line.split(", "):
                 parts = Path(path).parts
                 found.add("/".join(parts[1:3]) if parts[0] == RUNS.name else f"{Path(path).parent}/{Path(path).stem}")
-        return {name.removesuffix(".cells").removesuffix(".provenance") for name in found}
+        return {re.sub(r"\.(cells|pairs|styles|confusion|provenance)$", "", name) for name in found}
 
 
 def _manifest_of(run: Run) -> str:

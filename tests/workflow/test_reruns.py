@@ -45,7 +45,7 @@ from corelib.study.shipped_world import DRAWING_MODULES
 
 AT_ONCE = 30
 SAMPLE = {
-    ("training", "seed"),
+    ("training", "seeds"),
     ("training", "scale", "length"),
     ("methods", "core", "learning_rate"),
     ("methods", "esd", "title"),
@@ -189,11 +189,8 @@ def scripts_of_stages() -> dict[str, tuple[Path, ...]]:
             script = re.search(r"workflow_scripts/(\w+\.py)", rule)
             stage = re.search(r"\"runs/(\w+)/", rule)
             assert script is not None
-            name = (
-                stage[1]
-                if stage
-                else {"tabulate": "tables", "draw": "figures", "report_gate": "gates"}[rule.split(":")[0]]
-            )
+            products = {"tabulate": "tables", "draw": "figures", "report_gate": "gates", "evaluate_claims": "claims"}
+            name = stage[1] if stage else products[rule.split(":")[0]]
             found[name] = (*found.get(name, ()), REPOSITORY / "workflow_scripts" / script[1])
     return found
 

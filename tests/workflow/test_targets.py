@@ -43,14 +43,14 @@ def products_of_rules() -> list[str]:
     return [
         f"/tiny/{product}{ending}"
         for rule in text.split("\nrule ")[1:]
-        for product in re.findall(r'product=r?"(table|figure|gate)', rule)
+        for product in re.findall(r'product=r?"(table|figure|gate|claims)', rule)
         for ending in re.findall(r'"\{place\}/\{product\}([a-z.]+)"', rule.replace(r"\w+", ""))
     ]
 
 
 def test_products_of_rules_are_not_unknown_targets() -> None:
     products = products_of_rules()
-    assert len(products) == 11
+    assert len(products) == 18
     for product in products:
         product = re.sub("(table|figure)", r"\g<1>1", product)
         assert not re.fullmatch(UNKNOWN_PRODUCT_PATTERN, product), product

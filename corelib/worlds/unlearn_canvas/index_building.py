@@ -21,9 +21,9 @@ from tqdm import tqdm
 from corelib.errors import AssetError, first_line_of
 from corelib.files.atomic import write_text
 from corelib.files.image_files import MAX_FILE_BYTES, open_image
+from corelib.files.image_modes import UnusableImage, as_rgb
 from corelib.files.parquet_files import UnreadableParquet, limited_reading, open_parquet
 from corelib.files.paths import read_bytes
-from corelib.files.pixels import UnusableImage, as_rgb
 from corelib.files.placeholders import UNPRINTABLE, first_bytes, placeholder_kind
 from corelib.files.text import escaped, normalise_name
 from corelib.worlds.benchmark_images import IMAGE_COLUMN

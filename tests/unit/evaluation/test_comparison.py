@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from corelib.evaluation.metrics import Count
 from corelib.evaluation.significance import (
-    count_differences,
     fisher_p_value,
     poisson_binomial_tail,
     rejection_probability,
@@ -78,12 +77,3 @@ def test_the_tail_is_the_sum_over_all_outcomes_of_independent_cells(chances, dat
         if sum(outcome) >= min_count
     )
     assert poisson_binomial_tail(chances, min_count) == pytest.approx(expected, abs=1e-12)
-
-
-def test_the_expected_number_of_false_differences_uses_pooled_accuracies():
-    pairs = [(Count(29, 30), Count(30, 30)), (Count(140, 150), Count(99, 150))]
-    differences = count_differences(pairs, 0.05)
-    each = [rejection_probability(30, 30, 59 / 60, 0.05), rejection_probability(150, 150, 239 / 300, 0.05)]
-    assert differences.differing == 1
-    assert differences.expected == pytest.approx(sum(each))
-    assert differences.at_least_as_many == pytest.approx(1 - (1 - each[0]) * (1 - each[1]))

@@ -274,13 +274,14 @@ def test_cells_hold_counts_both_distances_flagged_images_and_divergence(tmp_path
     work = context_with(rows, tmp_path / "run", diverged_at=17)
     outcome = count_cells(GRID, work)
     cells = read_json(work.folder / CELLS)
-    assert outcome.files == [CELLS]
+    assert outcome.files == [CELLS, PREDICTIONS]
     assert cells == {
         **{name: {"k": count.k, "n": count.n} for name, count in counted_naively(rows, GRID).items()},
         "FID": 40.0,
         "FID_of_original": 10.0,
         "flagged": cells["flagged"],
         "diverged_at": 17,
+        "forget": GRID.forget,
     }
 
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 from corelib.errors import AssetError
 from corelib.evaluation.features import _files_for_clean_fid
 from corelib.files.image_files import MAX_SCANS, START_OF_SCAN, decode_image, read_image
-from corelib.files.pixels import UnusableImage, as_rgb
+from corelib.files.image_modes import UnusableImage, as_rgb
 from corelib.worlds.unlearn_canvas.index_building import image_fault
 
 SIDE = 16

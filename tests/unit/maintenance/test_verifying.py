@@ -46,17 +46,28 @@ FILES_OF_STAGES = {
     "slices": [r"slice\.json"],
     "latents": [r"images\.json", r"moments\.safetensors"],
     "embeddings": [r"prompts\.json", r"embeddings\.safetensors"],
-    "unlearning": [r"delta\.safetensors"],
+    "unlearning": [r"delta\.safetensors", r"training\.parquet"],
     "samples": [
         r"images/\w+\.jpg", r"batches/\d+\.json", r"shards/\d+-of-\d+\.json", r"shards/\d+-of-\d+\.provenance\.json",
     ],
     "predictions": [r"predictions\.parquet"],
     "reference": [r"features\.safetensors"],
     "fid": [],
-    "cells": [r"cells\.json"],
+    "cells": [r"cells\.json", r"predictions\.parquet"],
 }  # fmt: skip
 PRODUCTS = {
-    "table": ["csv", "md", "tex", "cells.csv", "provenance.csv", "json", "provenance.json"],
+    "table": [
+        "csv",
+        "md",
+        "tex",
+        "cells.csv",
+        "pairs.csv",
+        "styles.csv",
+        "confusion.csv",
+        "provenance.csv",
+        "json",
+        "provenance.json",
+    ],
     "figure": ["png", "json", "provenance.json"],
 }
 

@@ -29,8 +29,9 @@ from corelib.evaluation.classification import classify_images
 from corelib.evaluation.predictions import read_predictions
 from corelib.files.hashing import sha256_of_path
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import CROSS_ATTENTION, DELTA_FILE, load_delta
+from corelib.models.delta import DELTA_FILE, load_delta
 from corelib.models.guidance import apply_guidance
+from corelib.models.trained_parameters import CROSS_ATTENTION
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.stage_context import StageContext

@@ -92,10 +92,11 @@ def test_every_shipped_study_loads_and_plans(name):
     study = load_study(name, CONFIGURATION)
     plan = Plan(name, study, published(), load_shipped(CONFIGURATION))
     gate = set() if study.gate is None else {"gate"}
-    assert set(plan.products()) == {*study.tables, *study.figures, *gate}
+    claims = {"claims"} if study.has_claims else set()
+    assert set(plan.products()) == {*study.tables, *study.figures, *gate, *claims}
 
 
-def test_three_studies_of_the_paper_and_five_miniatures_are_shipped():
+def test_three_studies_of_the_paper_and_six_miniatures_are_shipped():
     kinds = {name: load_study(name, CONFIGURATION).world.kind for name in study_names(CONFIGURATION)}
     assert kinds == {
         "paper": "unlearn_canvas",
@@ -103,6 +104,7 @@ def test_three_studies_of_the_paper_and_five_miniatures_are_shipped():
         "mini-from-scratch": "miniature",
         "mini-random-alternatives": "miniature",
         "mini-released": "miniature",
+        "mini-seeds": "miniature",
         "random-alternatives": "unlearn_canvas",
         "released": "unlearn_canvas",
         "tiny": "miniature",
@@ -165,10 +167,10 @@ def test_the_papers_tables_and_figures_need_14_220_images_of_which_the_original_
 
 def test_rows_that_are_the_same_experiment_are_the_same_run(full):
     core = {task: full.cells(task, "core", None).digest for task in ("Forget06", "Forget25")}
-    default = full.table("table4").inputs["Forget25/one_to_one"]
-    assert default.digest == core["Forget25"] == full.table("table1").inputs["Forget25/core"].digest
-    assert full.table("table3").inputs["Forget06/core"].digest == core["Forget06"]
-    others = [full.table("table4").inputs[f"Forget25/{scheme}"].digest for scheme in ("all_to_one", "one_to_all")]
+    default = full.table("table4").inputs["Forget25/one_to_one/0"]
+    assert default.digest == core["Forget25"] == full.table("table1").inputs["Forget25/core/0"].digest
+    assert full.table("table3").inputs["Forget06/core/0"].digest == core["Forget06"]
+    others = [full.table("table4").inputs[f"Forget25/{scheme}/0"].digest for scheme in ("all_to_one", "one_to_all")]
     assert default.digest not in others
 
 
@@ -354,10 +356,10 @@ def test_a_method_like_an_unknown_one_is_refused(overlay, message, load):
 
 def test_a_study_may_be_built_on_another_one(load, folder):
     (folder / "studies" / "middle.yaml").write_text(
-        "base: tiny\ntraining: {seed: 5}\nsampling: {guidance_scale: 4.0}\n"
+        "base: tiny\ntraining: {seeds: [5]}\nsampling: {guidance_scale: 4.0}\n"
     )
-    study = load("base: middle\ntraining: {seed: 6}\n")
-    assert (study.training.seed, study.sampling.guidance_scale, study.world.kind) == (6, 4.0, "miniature")
+    study = load("base: middle\ntraining: {seeds: [6]}\n")
+    assert (study.training.seeds, study.sampling.guidance_scale, study.world.kind) == ([6], 4.0, "miniature")
 
 
 @pytest.mark.parametrize("written", ["1e-5", "1E-5", "1e-05", "1.0e-5", "0.00001"])
@@ -578,7 +580,7 @@ REFUSED = {
         "greater than 0",
     ),
     "zero batch": ("sampling: {batch: 0}", "sampling.batch", "0", "greater than 0"),
-    "negative seed": ("training: {seed: -1}", "training.seed", "-1", "at least 0"),
+    "negative seed": ("training: {seeds: [-1]}", "training.seeds.0", "-1", "at least 0"),
     "negative seed of an image": (
         "tasks: {Forget01: {evaluation: {seeds: [188, -1]}}}",
         "tasks.Forget01.evaluation.seeds.1",

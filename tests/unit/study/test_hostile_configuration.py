@@ -313,7 +313,7 @@ def test_a_small_yaml_file_cannot_expand_beyond_the_limits(folder: Path, content
 
 
 def test_aliases_that_expand_to_little_are_accepted(folder: Path) -> None:
-    content = b"base: mini\ntraining: &a {seed: 3}\nmethods: {core: &b {batch: 8}, esd: {<<: *b}}\n"
+    content = b"base: mini\ntraining: &a {seeds: [3]}\nmethods: {core: &b {batch: 8}, esd: {<<: *b}}\n"
     answer = answer_to(folder, content)
     assert isinstance(answer, Study)
     assert answer.methods["esd"].batch == 8

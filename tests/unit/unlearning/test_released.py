@@ -28,9 +28,10 @@ from corelib.data.slices import Pair
 from corelib.errors import ArtefactError
 from corelib.files.image_files import read_image
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import DELTA_FILE, load_delta, trained_parameters
+from corelib.models.delta import DELTA_FILE, load_delta
 from corelib.models.device import Device
 from corelib.models.student_teacher import StudentAndTeacher
+from corelib.models.trained_parameters import trained_parameters
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext
 from corelib.sampling.collection import gather_samples

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,19 +20,21 @@ from corelib.data.slices import Pair
 from corelib.errors import ArtefactError, Interrupted
 from corelib.files.hashing import sha256_of_path
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import CROSS_ATTENTION, DELTA_FILE, load_delta, save_delta
+from corelib.models.delta import DELTA_FILE, load_delta, save_delta
 from corelib.models.device import Device
 from corelib.models.student_teacher import StudentAndTeacher
+from corelib.models.trained_parameters import CROSS_ATTENTION
 from corelib.runs.checkpoint import Checkpoint
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext
 from corelib.settings.unlearning import Length
 from corelib.study.loading import load_study
 from corelib.unlearning import trainer as unlearning
-from corelib.unlearning.batches import Batches
+from corelib.unlearning.batches import Batches, cyclic_batch
 from corelib.unlearning.objective import Loss
 from corelib.unlearning.trainer import unlearn
-from corelib.unlearning.training_data import TrainingData, cyclic_batch
+from corelib.unlearning.training_data import TrainingData
+from corelib.unlearning.training_log import TRAINING_FILE
 
 PAPER = load_study("paper", REPOSITORY / "config")
 
@@ -159,6 +162,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     checkpoint = tmp_path / "interrupted" / CHECKPOINT
     assert checkpoint.exists()
     assert_same_bits(run(settings, folder="interrupted"), undisturbed)
+    logs = [(tmp_path / folder / TRAINING_FILE).read_bytes() for folder in ("run0", "interrupted")]
+    assert logs[0] == logs[1]
 
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -303,6 +308,30 @@ def test_a_gradient_that_is_not_finite_marks_the_run_diverged_at_its_own_step(
     outcome = unlearn(unlearning_settings(objective("core")), StageContext(tmp_path, "digest", small_world, 1, 1e9))
     assert outcome.facts["diverged_at"] == 5
     assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA_FILE).values())
+
+
+def test_the_log_of_the_training_has_the_values_of_every_step(
+    small_world: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, evaluate, losses = unlearning_settings(objective("core")), unlearning.compute_loss, []
+
+    def remembering(*arguments: Any) -> Loss:
+        losses.append(evaluate(*arguments))
+        return losses[-1]
+
+    monkeypatch.setattr(unlearning, "compute_loss", remembering)
+    outcome = unlearn(settings, StageContext(tmp_path / "once", "digest", small_world, 1, 1e9))
+    rows = pd.read_parquet(tmp_path / "once" / TRAINING_FILE)
+    assert outcome.files == [DELTA_FILE, TRAINING_FILE]
+    assert list(rows["step"]) == list(range(outcome.facts["steps"]))
+    for name, values in {
+        "loss": [float(loss.total.detach()) for loss in losses],
+        "unlearn": [float(loss.unlearn) for loss in losses],
+        "retain": [float(loss.retain) for loss in losses],
+    }.items():
+        assert rows[name].to_list() == values
+    assert (rows["loss"] - rows["unlearn"] - rows["retain"]).abs().max() < 1e-6, "CORE weighs both terms with 1"
+    assert (rows["gradient_norm"] > 0).all() and set(rows["learning_rate"]) == {settings.learning_rate}
 
 
 def test_latents_of_other_images_than_those_of_the_slice_are_refused(

@@ -194,7 +194,7 @@ def test_the_shipped_world_is_rejected_after_a_change_of_the_drawing_code() -> N
 
 def test_leaves_that_it_does_not_depend_on_may_change(tmp_path: Path) -> None:
     shutil.copytree(CONFIGURATION, tmp_path / "config", ignore=shutil.ignore_patterns("pipeline", "*.pth"))
-    overlay = "base: mini\nsampling: {guidance_scale: 4.0}\ntraining: {seed: 1}\nthreads: {world: 2}\n"
+    overlay = "base: mini\nsampling: {guidance_scale: 4.0}\ntraining: {seeds: [1]}\nthreads: {world: 2}\n"
     (tmp_path / "config" / "studies" / "other.yaml").write_text(overlay)
     study = load_study("other", tmp_path / "config")
     plan = Plan("other", study, load_published(CONFIGURATION), RECORD)
