@@ -98,7 +98,7 @@ PRODUCT_FAULTS = (
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(fault, marks=() if fault in (edit_table, empty_table, truncate_figure) else pytest.mark.slow)
+        pytest.param(fault, marks=() if fault in (edit_table, truncate_figure) else pytest.mark.slow)
         for fault in PRODUCT_FAULTS
     ],
 )
@@ -177,8 +177,8 @@ def truncate_image(folder: Path) -> None:
     "fault",
     [
         edit_counts,
-        edit_manifest,
-        replace_manifest_by_that_of_another_run,
+        pytest.param(edit_manifest, marks=pytest.mark.slow),
+        pytest.param(replace_manifest_by_that_of_another_run, marks=pytest.mark.slow),
         pytest.param(truncate_predictions, marks=pytest.mark.slow),
         pytest.param(truncate_image, marks=pytest.mark.slow),
     ],
@@ -290,7 +290,13 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("waits", [True, False], ids=["after its job has ended", "while its job still runs"])
+@pytest.mark.parametrize(
+    "waits",
+    [
+        pytest.param(True, id="after its job has ended", marks=pytest.mark.slow),
+        pytest.param(False, id="while its job still runs"),
+    ],
+)
 def test_a_job_left_behind_by_snakemake_does_not_replace_the_table(waits: bool, workplace: Checkout) -> None:
     before = contents(workplace)
     study = workplace.folder / "config/studies/tiny.yaml"

@@ -302,7 +302,7 @@ def test_a_failing_command_prints_one_error(arguments: tuple[str, ...], message:
 @pytest.mark.parametrize(
     "study",
     [
-        pytest.param(name, marks=() if name in ("paper", "tiny") else pytest.mark.slow)
+        pytest.param(name, marks=() if name == "tiny" else pytest.mark.slow)
         for name in study_names(REPOSITORY / "config")
     ],
 )

@@ -156,6 +156,7 @@ def test_nothing_is_fetched_that_the_study_does_not_use(fetched: Path) -> None:
     assert "unet" in names and not names & {"unet_ema", "compvis.ckpt", "safety_checker"}
 
 
+@pytest.mark.slow
 def test_the_average_is_fetched_if_the_study_uses_it(site: Site) -> None:
     (site.checkout.folder / "config/studies/small.yaml").write_text(OVERLAY % "weights: ema")
     assert site.make().returncode == 0
@@ -172,6 +173,7 @@ def test_a_second_call_does_not_use_the_network(fetched: Path, site: Site) -> No
     assert site.hub.requests == []
 
 
+@pytest.mark.slow
 def test_locked_images_are_read_again_on_request(fetched: Path, site: Site) -> None:
     copy_assets(fetched, site)
     shard = next((site.checkout.folder / "assets/UnlearnCanvas/data").glob("*.parquet"))
@@ -196,7 +198,7 @@ def test_an_interrupted_transfer_resumes_within_a_call(site: Site, published: Pa
     assert sha256_of_path(path) == sha256_of_path(published / "UnlearnCanvas-ckpts" / UNET)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_transfer_resumes_after_a_call_that_was_stopped(
     how: signal.Signals, site: Site, published: Path, fetched: Path
 ) -> None:
@@ -220,6 +222,7 @@ def test_a_transfer_resumes_after_a_call_that_was_stopped(
     assert hashes_in(site.lock["assets"]) == hashes_in(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_transfer_from_another_server_resumes(site: Site, published: Path) -> None:
     content = (published / "inception-2015-12-05.pt").read_bytes()
     part = site.checkout.folder / "assets/.inception-2015-12-05.pt.part"
@@ -245,11 +248,13 @@ def test_a_file_that_does_not_match_the_hubs_hash_is_removed(site: Site) -> None
     assert site.make().returncode == 0
 
 
+@pytest.mark.slow
 def test_small_files_are_checked_too(site: Site) -> None:
     site.hub.wrong.add("diffusion/diffuser/style50/unet/config.json")
     assert "unet/config.json: the downloaded file does not match the hash" in site.fails()
 
 
+@pytest.mark.slow
 def test_a_url_whose_hash_is_known_is_checked_against_it(site: Site) -> None:
     site.checkout.edit("config/assets.yaml", "sha256: null", "sha256: abcdef")
     error = site.fails()
@@ -263,6 +268,7 @@ def test_no_network(site: Site) -> None:
     assert "run `make assets` again with a network connection" in error
 
 
+@pytest.mark.slow
 def test_a_server_without_the_file_is_named(site: Site, published: Path) -> None:
     site.hub.files.clear()
     assert f"{site.hub.url}{INCEPTION}" in site.fails()
