@@ -11,6 +11,7 @@ from corelib.errors import ArtefactError
 from corelib.evaluation.metrics import ACCURACIES, CELLS, Count
 from corelib.evaluation.significance import fisher_p_value
 from corelib.files.atomic import write_text
+from corelib.files.csv_files import as_csv
 from corelib.files.json_files import read_json
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext, StageResult
@@ -69,15 +70,9 @@ def check_gate(settings: GateStage, context: StageContext) -> StageResult:
 def report_gate(settings: GateStage, context: StageContext) -> StageResult:
     """Stage: write the comparison as CSV and Markdown, whatever its outcome."""
     comparisons = compare(settings, context.inputs["cells"])
-    write_text(context.folder / "gate.csv", as_csv(comparisons))
+    write_text(context.folder / "gate.csv", as_csv([GATE_COLUMNS, *map(_entries, comparisons)]))
     write_text(context.folder / "gate.md", as_markdown(settings, comparisons))
     return StageResult(["gate.csv", "gate.md"])
-
-
-def as_csv(comparisons: list[Comparison]) -> str:
-    """The comparisons as CSV, one line per metric."""
-    lines = [",".join(GATE_COLUMNS), *(",".join(_entries(comparison)) for comparison in comparisons)]
-    return "\n".join(lines) + "\n"
 
 
 def as_markdown(settings: GateStage, comparisons: list[Comparison]) -> str:

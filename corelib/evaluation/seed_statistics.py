@@ -140,6 +140,11 @@ def difference_p_value(differences: Sequence[float], image_variance: float) -> f
     return _p_value(fmean(differences), deviation, len(differences), image_variance)
 
 
+def pooled(counts: Sequence[Count]) -> Count:
+    """The images of all training seeds together."""
+    return Count(sum(count.k for count in counts), sum(count.n for count in counts))
+
+
 def paired_count(first: pd.Series[bool], second: pd.Series[bool]) -> PairedCount:
     """The paired count of two models, from which images each gets right."""
     second = second.reindex(first.index)
@@ -173,6 +178,6 @@ def image_variance(counts: Sequence[Count], n: int) -> float:
     Two images of each outcome are added (Agresti and Coull, The American Statistician 52:119, 1998), so that it is
     never zero.
     """
-    hits, total = sum(count.k for count in counts), sum(count.n for count in counts)
-    share = (hits + 2) / (total + 4)
+    together = pooled(counts)
+    share = (together.k + 2) / (together.n + 4)
     return share * (1 - share) / n

@@ -78,13 +78,18 @@ class CheckOutcome:
     num_larger: int | None = None
 
     @property
+    def _differences(self) -> list[Difference] | None:
+        """The differences of all inequalities; None if a number is missing."""
+        found = [one.difference for one in self.inequalities if one.difference is not None]
+        return found if found and len(found) == len(self.inequalities) else None
+
+    @property
     def verdict(self) -> Verdict:
         """Supported if all inequalities hold at 95 % each; contradicted if they cannot hold, by Holm's method at 95 %
         for all of them together."""
-        if not self.inequalities or any(one.difference is None for one in self.inequalities):
+        if (differences := self._differences) is None:
             return "not built"
         holds = [one.holds for one in self.inequalities]
-        differences = [one.difference for one in self.inequalities if one.difference is not None]
         adjusted = holm([one.p_value for one in differences])
         larger = sum(p < SIGNIFICANCE and one.value < 0 for one, p in zip(differences, adjusted, strict=True))
         smaller = sum(p < SIGNIFICANCE and one.value > 0 for one, p in zip(differences, adjusted, strict=True))
@@ -98,9 +103,9 @@ class CheckOutcome:
     @property
     def is_in_order(self) -> bool | None:
         """Whether the values themselves are as claimed, whatever their uncertainty; None if one is missing."""
-        if not self.inequalities or any(one.difference is None for one in self.inequalities):
+        if (differences := self._differences) is None:
             return None
-        values = [one.difference.value for one in self.inequalities if one.difference is not None]
+        values = [one.value for one in differences]
         if self.num_larger is None:
             return all(value > 0 for value in values)
         return sum(value < 0 for value in values) == self.num_larger

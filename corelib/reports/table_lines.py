@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
 from corelib.evaluation.metrics import ACCURACIES, Count
-from corelib.evaluation.seed_statistics import accuracy_interval, mean_interval, standard_deviation
+from corelib.evaluation.seed_statistics import accuracy_interval, mean_interval, pooled, standard_deviation
 from corelib.reports.seed_numbers import METRICS, SeedNumbers, seed_numbers
 from corelib.runs.manifest import Manifest
 from corelib.settings.reports import TableRow
+
+WILSON = "Wilson"
+"""The kind of an interval over the images of one model."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class TableLine:
 
     def pooled(self, metric: str) -> Count:
         """The images of all seeds together."""
-        return Count(sum(count.k for count in self.counts(metric)), sum(count.n for count in self.counts(metric)))
+        return pooled(self.counts(metric))
 
     def interval(self, metric: str) -> tuple[float, float] | None:
         """The 95 % interval of a metric, of the kind `interval_name`; None for SFID and Total of one seed."""
@@ -75,7 +78,7 @@ class TableLine:
     @property
     def interval_name(self) -> str:
         """The kind of interval: Wilson's over the images of one seed, or Student's t over several seeds."""
-        return "Wilson" if len(self.seeds) == 1 else f"t over {len(self.seeds)} seeds"
+        return WILSON if len(self.seeds) == 1 else f"t over {len(self.seeds)} seeds"
 
     def _values(self, metric: str) -> list[Decimal]:
         return [numbers.values[metric] for numbers in self.seeds]

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from corelib.evaluation.metrics import Count
-from corelib.evaluation.seed_statistics import accuracy_interval
+from corelib.evaluation.seed_statistics import accuracy_interval, pooled
 from corelib.files.csv_files import as_csv
 from corelib.reports.seed_numbers import SeedNumbers
 from corelib.reports.table_cells import ALL_SEEDS
-from corelib.reports.table_lines import TableLine
+from corelib.reports.table_lines import WILSON, TableLine
 
 ACCURACY_COLUMNS = ("task", "row", "seed", "kind", "name", "set", "k", "n", "value", "low", "high", "interval")
 
@@ -37,10 +37,9 @@ def _accuracies(line: TableLine) -> Iterator[list[object]]:
             for numbers, count in zip(line.seeds, counts, strict=True):
                 seed = "" if numbers.seed is None else numbers.seed
                 low, high = count.interval()
-                yield [*beginning, seed, kind, name, role, *_numbers(count, low, high), "Wilson"]
+                yield [*beginning, seed, kind, name, role, *_numbers(count, low, high), WILSON]
             if len(counts) > 1:
-                pooled = Count(sum(count.k for count in counts), sum(count.n for count in counts))
-                entries = _numbers(pooled, *accuracy_interval(counts))
+                entries = _numbers(pooled(counts), *accuracy_interval(counts))
                 yield [*beginning, ALL_SEEDS, kind, name, role, *entries, line.interval_name]
 
 
