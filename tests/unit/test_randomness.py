@@ -56,7 +56,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Addre
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "generator", record_address)
         patch.setattr(training_data, "generator", record_address)
-        training_data._order.cache_clear()
+        batches._order.cache_clear()
         made.at(7)
     of_a_step = [address for address in recorded if 7 in address]
     assert len(of_a_step) == 9, "two draws of the posterior, noise, t, uniform noise, anchors; three of retain pairs"

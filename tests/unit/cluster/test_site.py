@@ -104,12 +104,23 @@ def test_the_requests_of_jobs_override_other_default_resources(tmp_path: Path) -
     clone = Checkout.at(tmp_path / "clone")
     command = ("--profile", "slurm", "-n", "results/tiny/table1.csv")
     outputs = [clone.snakemake(*command, *more).stdout for more in ((), ("--default-resources", "slurm_account=x"))]
+    usual, replaced = map(requests_of_jobs, outputs)
+    assert replaced == usual
     for rule, memory in (("unlearn", 32000), ("embed_prompts", 8000), ("slice_images", 4000)):
-        jobs = [text.split(f"rule {rule}:")[1].split("\nrule ")[0] for text in outputs]
-        wanted = [set(re.findall(r"(?:mem_mb|runtime|threads|gpu)[:=] ?\w+", job)) for job in jobs]
-        assert wanted[0] == wanted[1]
-        assert any(f"mem_mb={memory}" in resource for resource in wanted[1])
-        assert any("runtime=" in resource for resource in wanted[1])
+        requests = [requests for (name, _), requests in replaced.items() if name == rule]
+        assert requests
+        for request in requests:
+            assert f"mem_mb={memory}" in request
+            assert any(resource.startswith("runtime=") for resource in request)
+
+
+def requests_of_jobs(dry_run: str) -> dict[tuple[str, str], set[str]]:
+    """Requested resources of each job in the output of a dry run, by rule and output; the order of jobs varies."""
+    requests = {}
+    for job in dry_run.split("\nrule ")[1:]:
+        name, output = job.split(":")[0], re.findall(r"output: (.*)", job)[0]
+        requests[name, output] = set(re.findall(r"(?:mem_mb|runtime|threads|gpu)[:=] ?\w+", job))
+    return requests
 
 
 def test_a_site_can_be_set_on_the_command_line(tmp_path: Path) -> None:
