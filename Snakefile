@@ -15,6 +15,7 @@ from pathlib import Path
 repository = Path(workflow.current_basedir)
 sys.path.insert(0, str(repository))
 
+from corelib.study.targets import PRODUCT_NAMES
 from corelib.workflow.unknown_target import ABSOLUTE_PATTERN, UNKNOWN_PRODUCT_PATTERN
 from corelib.workflow.catalogue import Catalogue
 
@@ -23,7 +24,7 @@ catalogue = Catalogue(repository, ancient, workflow, config)
 
 wildcard_constraints:
     place=r"results(/[A-Za-z0-9_-]+)?",
-    product=r"(table|figure)\w+|gate|claims",
+    product=PRODUCT_NAMES,
     run=r"[a-z0-9_-]+-[0-9a-f]{12}",
     shard=r"\d{4}",
     shards=r"\d{4}",
@@ -70,3 +71,4 @@ include: "rules/unlearning.smk"
 include: "rules/sampling.smk"
 include: "rules/evaluation.smk"
 include: "rules/reports.smk"
+include: "rules/summaries.smk"

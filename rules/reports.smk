@@ -1,7 +1,7 @@
-# Reports: tables, figures, the report of the gate and the verdicts on the paper's claims, at stable names.
-# In:  the cells of a table's rows; the samples of a figure's columns; the cells of the original model; all built cells
+# Reports: tables, their charts, and figures, at stable names.
+# In:  the cells of a table's rows, and their training runs; the samples of a figure's columns
 # Out: results/[STUDY/]TABLE.csv, .md, .tex, .cells.csv, .pairs.csv, .styles.csv, .confusion.csv and .provenance.csv;
-#      FIGURE.png; gate.md and gate.csv; claims.md, .csv and .checks.csv
+#      CHARTS.{tradeoff,values,styles,confusion,losses}.{pdf,png}; FIGURE.png
 
 
 rule tabulate:
@@ -9,11 +9,21 @@ rule tabulate:
     input:
         catalogue.inputs_of_product,
     output:
-        "{place}/{product}.csv",
+        report(
+            "{place}/{product}.csv",
+            caption="captions/table.rst",
+            category="Tables",
+            labels={"study": "{place}", "table": "{product}", "content": "numbers"},
+        ),
         "{place}/{product}.md",
         "{place}/{product}.tex",
         "{place}/{product}.cells.csv",
-        "{place}/{product}.pairs.csv",
+        report(
+            "{place}/{product}.pairs.csv",
+            caption="captions/pairs.rst",
+            category="Tables",
+            labels={"study": "{place}", "table": "{product}", "content": "differences"},
+        ),
         "{place}/{product}.styles.csv",
         "{place}/{product}.confusion.csv",
         "{place}/{product}.provenance.csv",
@@ -31,12 +41,71 @@ rule tabulate:
         "../workflow_scripts/tabulate.py"
 
 
+rule draw_charts:
+    """Draw the charts of a table: trade-off, values, styles, confusion and losses."""
+    input:
+        catalogue.inputs_of_product,
+    output:
+        "{place}/{product}.tradeoff.pdf",
+        report(
+            "{place}/{product}.tradeoff.png",
+            caption="captions/tradeoff.rst",
+            category="Charts",
+            labels={"study": "{place}", "charts": "{product}", "content": "tradeoff"},
+        ),
+        "{place}/{product}.values.pdf",
+        report(
+            "{place}/{product}.values.png",
+            caption="captions/values.rst",
+            category="Charts",
+            labels={"study": "{place}", "charts": "{product}", "content": "values"},
+        ),
+        "{place}/{product}.styles.pdf",
+        report(
+            "{place}/{product}.styles.png",
+            caption="captions/styles.rst",
+            category="Charts",
+            labels={"study": "{place}", "charts": "{product}", "content": "styles"},
+        ),
+        "{place}/{product}.confusion.pdf",
+        report(
+            "{place}/{product}.confusion.png",
+            caption="captions/confusion.rst",
+            category="Charts",
+            labels={"study": "{place}", "charts": "{product}", "content": "confusion"},
+        ),
+        "{place}/{product}.losses.pdf",
+        report(
+            "{place}/{product}.losses.png",
+            caption="captions/losses.rst",
+            category="Charts",
+            labels={"study": "{place}", "charts": "{product}", "content": "losses"},
+        ),
+        manifest="{place}/{product}.json",
+    log:
+        "logs/{place}/{product}.log",
+    wildcard_constraints:
+        product=r"charts\w+",
+    localrule: True
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification=catalogue.specification_of_product,
+    script:
+        "../workflow_scripts/draw_charts.py"
+
+
 rule draw:
     """Draw a figure of a study."""
     input:
         catalogue.inputs_of_product,
     output:
-        "{place}/{product}.png",
+        report(
+            "{place}/{product}.png",
+            caption="captions/figure.rst",
+            category="Figures",
+            labels={"study": "{place}", "figure": "{product}"},
+        ),
         manifest="{place}/{product}.json",
     log:
         "logs/{place}/{product}.log",
@@ -49,46 +118,3 @@ rule draw:
         specification=catalogue.specification_of_product,
     script:
         "../workflow_scripts/draw.py"
-
-
-rule report_gate:
-    """Compare the original model's counts with the paper's."""
-    input:
-        catalogue.inputs_of_product,
-    output:
-        "{place}/{product}.csv",
-        "{place}/{product}.md",
-        manifest="{place}/{product}.json",
-    log:
-        "logs/{place}/{product}.log",
-    wildcard_constraints:
-        product="gate",
-    localrule: True
-    conda:
-        "../envs/core.yaml"
-    params:
-        specification=catalogue.specification_of_product,
-    script:
-        "../workflow_scripts/report_gate.py"
-
-
-rule evaluate_claims:
-    """Evaluate the paper's claims on the numbers that are built, and on the paper's own."""
-    input:
-        catalogue.inputs_of_product,
-    output:
-        "{place}/{product}.md",
-        "{place}/{product}.csv",
-        "{place}/{product}.checks.csv",
-        manifest="{place}/{product}.json",
-    log:
-        "logs/{place}/{product}.log",
-    wildcard_constraints:
-        product="claims",
-    localrule: True
-    conda:
-        "../envs/core.yaml"
-    params:
-        specification=catalogue.specification_of_product,
-    script:
-        "../workflow_scripts/evaluate_claims.py"

@@ -281,7 +281,7 @@ def claims_markdown(outcomes: Sequence[ClaimOutcome]) -> str:
         claim = found[PAPER].claim
         reading = f" *({claim.reading})*" if claim.reading else ""
         rows.append(
-            f"| {claim.section} | {claim.sentence}{reading} | {_in_words(found[PAPER])} | {_in_words(found[OURS])} |"
+            f"| {claim.section} | {claim.sentence}{reading} | {in_words(found[PAPER])} | {in_words(found[OURS])} |"
         )
         details += [f"### {claim.sentence}", "", *_details(found[PAPER]), *_details(found[OURS]), ""]
     return "\n".join(["# Claims of the paper", "", NOTE, "", *rows, "", "## Behind the verdicts", "", *details])
@@ -295,7 +295,8 @@ NOTE = (
 )
 
 
-def _in_words(outcome: ClaimOutcome) -> str:
+def in_words(outcome: ClaimOutcome) -> str:
+    """The verdict, with the order of the values if it is undecided."""
     verdict = outcome.verdict
     return f"{verdict} ({outcome.order})" if verdict == "undecided" and outcome.order else verdict
 
@@ -308,7 +309,7 @@ def _details(outcome: ClaimOutcome) -> list[str]:
         for one in check.inequalities
         if one.difference is not None
     ]
-    return [f"- {outcome.numbers}: {_in_words(outcome)}", *lines]
+    return [f"- {outcome.numbers}: {in_words(outcome)}", *lines]
 
 
 def claims_csv(outcomes: Sequence[ClaimOutcome]) -> str:

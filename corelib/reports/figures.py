@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from PIL import Image, ImageDraw, ImageFont
 
 from corelib.files.atomic import atomic_write
 from corelib.files.image_files import read_image
+from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.collection import image_paths
 from corelib.settings.reports import FigureStage
@@ -19,16 +22,20 @@ TEXT_COLOUR, BACKGROUND_COLOUR = (32, 32, 32), (255, 255, 255)
 
 def draw_figure(settings: FigureStage, context: StageContext) -> StageResult:
     """Stage: draw the grid as a PNG."""
-    samples = {column: image_paths(context.inputs[column]) for column, _ in settings.columns}
+    name = f"{settings.name}.png"
+    with atomic_write(context.folder / name) as temporary:
+        figure_image(settings, context.inputs).save(temporary, format="PNG")
+    return StageResult([name])
+
+
+def figure_image(settings: FigureStage, inputs: Mapping[str, Manifest]) -> Image.Image:
+    """The grid of a figure, from the samples of its columns by role."""
+    samples = {column: image_paths(inputs[column]) for column, _ in settings.columns}
     grid = [
         [read_image(samples[column][style, object_, settings.seed]) for column, _ in settings.columns]
         for style, object_ in settings.rows
     ]
-    picture = image_grid(grid, settings.row_titles, [title for _, title in settings.columns], settings.pixels)
-    name = f"{settings.name}.png"
-    with atomic_write(context.folder / name) as temporary:
-        picture.save(temporary, format="PNG")
-    return StageResult([name])
+    return image_grid(grid, settings.row_titles, [title for _, title in settings.columns], settings.pixels)
 
 
 def image_grid(

@@ -50,19 +50,19 @@ def provenance_of_cells(cells: Manifest) -> dict[str, list[JobProvenance]]:
     A list goes from the model to the images and their evaluation; it is empty if there is no specification. A job whose
     record is missing or damaged is listed as not on record: the number is not in doubt, and `verify` names the record.
     """
-    builds_on = _builds_on(cells.folder)
+    behind = builds_on(cells.folder)
     return {
-        role: list(_jobs_behind(cells.folder.parents[1], builds_on[role])) if role in builds_on else []
+        role: list(_jobs_behind(cells.folder.parents[1], behind[role])) if role in behind else []
         for role in (PREDICTIONS, FID, FID_OF_ORIGINAL)
     }
 
 
 def _jobs_behind(runs: Path, name: str) -> Iterator[JobProvenance]:
     """The jobs of a run and of the runs behind it, in the order of data flow."""
-    builds_on = _builds_on(unresolved_path_inside(runs, name))
+    behind = builds_on(unresolved_path_inside(runs, name))
     for role in UPSTREAM_ROLES:
-        if role in builds_on:
-            yield from _jobs_behind(runs, builds_on[role])
+        if role in behind:
+            yield from _jobs_behind(runs, behind[role])
     stage, _, run = name.partition("/")
     records = sorted((runs / name).glob(SHARD_RECORDS)) or [runs / name / RECORD]
     for path in records:
@@ -76,7 +76,7 @@ def _read_origin(stage: str, run: str, path: Path) -> JobProvenance:
     return JobProvenance(stage, run, job.commit, ", ".join(devices), job.node or job.host, job.finished)
 
 
-def _builds_on(folder: Path) -> Mapping[str, str]:
+def builds_on(folder: Path) -> Mapping[str, str]:
     """The runs that a run builds on, by role; empty if its specification is missing or damaged."""
     specification = read_or_none(read_specification, folder / SPECIFICATION)
     return {} if specification is None else specification.builds_on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from corelib.evaluation.metrics import Count
 from corelib.evaluation.seed_statistics import accuracy_interval, pooled
@@ -16,7 +17,9 @@ ACCURACY_COLUMNS = ("task", "row", "seed", "kind", "name", "set", "k", "n", "val
 
 CONFUSION_COLUMNS = ("task", "row", "seed", "style", "set", "recognised", "is_anchor", "images")
 
-KINDS = ("style", "object")
+Kind = Literal["style", "object"]
+
+KINDS: tuple[Kind, ...] = ("style", "object")
 
 
 def accuracies_csv(lines: Sequence[TableLine]) -> str:
@@ -43,7 +46,13 @@ def _accuracies(line: TableLine) -> Iterator[list[object]]:
                 yield [*beginning, ALL_SEEDS, kind, name, role, *entries, line.interval_name]
 
 
-def _recognised(numbers: SeedNumbers, kind: str) -> dict[str, Count]:
+def recognised_as_itself(line: TableLine, kind: Kind) -> dict[str, Count]:
+    """How many images of each style or object are recognised as it, over all training seeds of a row."""
+    by_seed = [_recognised(numbers, kind) for numbers in line.seeds]
+    return {name: pooled([counts[name] for counts in by_seed]) for name in by_seed[0]}
+
+
+def _recognised(numbers: SeedNumbers, kind: Kind) -> dict[str, Count]:
     """How many images of each style or object are recognised as it, in the order of the grid."""
     grid = numbers.grid
     is_right = grid[f"predicted_{kind}"] == grid[kind]

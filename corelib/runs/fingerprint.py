@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.metadata
+import sys
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from corelib.errors import ConfigurationError
 from corelib.files.hashing import sha256_of_text
 from corelib.source_import import source_file
 
@@ -29,6 +31,7 @@ NUMERICAL_PACKAGES = {
     "accelerate": "accelerate",
     "cleanfid": "clean-fid",
     "diffusers": "diffusers",
+    "matplotlib": "matplotlib",
     "numpy": "numpy",
     "pandas": "pandas",
     "pyarrow": "pyarrow",
@@ -40,12 +43,13 @@ NUMERICAL_PACKAGES = {
     "torchvision": "torchvision",
     "transformers": "transformers",
 }
-"""Packages whose version can change a number: the distribution, by import name."""
+"""Packages whose version can change a number or a chart: the distribution, by import name."""
 
 NUMERICAL_REQUIREMENTS = {
     "accelerate": ("numpy", "safetensors", "torch"),
     "clean-fid": ("numpy", "pillow", "scipy", "torch", "torchvision"),
     "diffusers": ("numpy", "pillow", "safetensors", "torch"),
+    "matplotlib": ("numpy", "pillow"),
     "pandas": ("numpy", "pyarrow"),
     "scipy": ("numpy",),
     "timm": ("safetensors", "torch", "torchvision"),
@@ -82,7 +86,10 @@ def digest_of_modules(*names: str) -> str:
 
 @functools.cache
 def package_versions(*scripts: Path) -> dict[str, str]:
-    """The versions of the numerical packages with which the code of scripts computes, without local build tags."""
+    """The versions of the numerical packages with which the code of scripts computes, without local build tags.
+
+    Raises `ConfigurationError` if one of them is not installed.
+    """
     imported = {name.split(".")[0] for path in _closure(*scripts).values() for name in _imports(path)}
     queue = [NUMERICAL_PACKAGES[name] for name in imported & NUMERICAL_PACKAGES.keys()]
     packages: set[str] = set()
@@ -91,7 +98,17 @@ def package_versions(*scripts: Path) -> dict[str, str]:
         if name not in packages:
             packages.add(name)
             queue.extend(NUMERICAL_REQUIREMENTS.get(name, ()))
-    return {name: importlib.metadata.version(name).split("+")[0] for name in sorted(packages)}
+    return {name: _version(name) for name in sorted(packages)}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        raise ConfigurationError(
+            f"{sys.prefix}: the package {package} is not installed there, expected the environment of `make env`; run "
+            "it again after an update of the clone."
+        ) from None
 
 
 @functools.cache

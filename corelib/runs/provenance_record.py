@@ -58,6 +58,13 @@ class Attempt(Machine):
 
     saved: Time | None = None
 
+    @property
+    def seconds_to_checkpoint(self) -> float:
+        """The time from its beginning to its last checkpoint, by the machine's clock; 0 if it saved none."""
+        if self.saved is None:
+            return 0.0
+        return max(0.0, (datetime.fromisoformat(self.saved) - datetime.fromisoformat(self.began)).total_seconds())
+
 
 class Provenance(Machine, SealedRecord):
     """The provenance record beside a manifest.

@@ -22,9 +22,10 @@ from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, 
 from corelib.settings.gate import GateStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
-from corelib.settings.reports import FigureStage, TableStage
+from corelib.settings.reports import ChartsStage, FigureStage, TableStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
+from corelib.settings.study_report import ReportStage
 from corelib.settings.unlearn_canvas import AdoptionStage, ConversionStage
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 
@@ -94,9 +95,13 @@ STAGES: Mapping[str, Stage] = {
     "gate": Stage("check_gate", "check_gate.py", GateStage, "snakemake"),
     # Reports
     "tables": Stage("tabulate", "tabulate.py", TableStage, "snakemake", is_product=True),
+    "charts": Stage("draw_charts", "draw_charts.py", ChartsStage, "snakemake", is_product=True),
     "figures": Stage("draw", "draw.py", FigureStage, "snakemake", is_product=True),
     "claims": Stage(
         "evaluate_claims", "evaluate_claims.py", ClaimsStage, "snakemake", is_product=True, product_name="claims"
+    ),
+    "reports": Stage(
+        "write_report", "write_report.py", ReportStage, "snakemake", is_product=True, product_name="report"
     ),
     "gates": Stage("report_gate", "report_gate.py", GateStage, "snakemake", is_product=True, product_name="gate"),
 }

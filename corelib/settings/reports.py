@@ -1,4 +1,4 @@
-"""Settings of tables and figures."""
+"""Settings of tables, charts and figures."""
 
 from __future__ import annotations
 
@@ -45,6 +45,19 @@ class TableStage(Section):
     rows: list[TableRow]
     published: list[list[str]]
     comparable: bool
+
+
+class ChartsStage(Section):
+    """Settings of the stage `charts`: the rows of a table, the published numbers, and the training runs of its models.
+
+    Attributes:
+        trainings: the role of the training run of each model, by the role of its cells.
+    """
+
+    name: str
+    rows: list[TableRow]
+    published: list[list[str]]
+    trainings: dict[str, str]
 
 
 class FigureStage(Section):

@@ -6,25 +6,33 @@ and studies are equal values with equal addresses, so they are built once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from corelib.errors import ConfigurationError
 from corelib.runs.run import Run
 from corelib.runs.stage_registry import STAGES
 from corelib.sampling.grid import SampleKey
-from corelib.settings.claims import Claim, ClaimsStage
+from corelib.settings.claims import Claim
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
 from corelib.settings.prompts import EMPTY_CONCEPT
-from corelib.settings.reports import EvaluatedSeed, FigureStage, TableRow, TableStage
+from corelib.settings.reports import (
+    ChartsStage,
+    EvaluatedSeed,
+    FigureStage,
+    TableRow,
+    TableStage,
+)
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 from corelib.study import anchors
 from corelib.study.run_factory import RunFactory, cached_method
 from corelib.study.schema import ORIGINAL, MiniatureWorld, Row, Scheme, Study, Task
+from corelib.study.summaries import IsBuilt, claims_settings, report_settings, training_role
+from corelib.study.targets import charts_name
 from corelib.study.worlds import MiniatureRuns, UnlearnCanvasRuns
 
 
@@ -54,7 +62,7 @@ class Plan:
         locked: Mapping[str, str] | None = None,
         slugs: Mapping[tuple[str, str], str] | None = None,
         claims: Sequence[Claim] = (),
-        is_built: Callable[[Run], bool] = lambda run: False,
+        is_built: IsBuilt = lambda run: False,
     ) -> None:
         self._claims, self._is_built = claims, is_built
         self.name = name
@@ -86,7 +94,7 @@ class Plan:
     def table(self, name: str) -> Run:
         """A table over the cells of its rows."""
         table = self.study.tables[name]
-        rows, inputs = self._rows_of(name)
+        rows, inputs = self.rows_of(name)
         settings = TableStage(
             name=name,
             rows=rows,
@@ -95,7 +103,7 @@ class Plan:
         )
         return self._run("tables", f"{self.name}-{name}", settings, 1, inputs | self._gates())
 
-    def _rows_of(self, name: str) -> tuple[list[TableRow], dict[str, Run]]:
+    def rows_of(self, name: str) -> tuple[list[TableRow], dict[str, Run]]:
         """The rows of a table for each of its tasks, and their cells by role."""
         table = self.study.tables[name]
         rows, inputs = [], {}
@@ -123,35 +131,58 @@ class Plan:
         scheme = row.anchors or self.study.methods[row.method].anchors[task]
         return self.candidates(self.study.tasks[task], scheme)
 
-    def claims(self, is_built: Callable[[Run], bool]) -> Run:
+    @cached_method
+    def charts(self, name: str) -> Run:
+        """The charts of a table, over the cells of its rows and the training runs of their models."""
+        table = self.study.tables[name]
+        rows, inputs = self.rows_of(name)
+        trainings = self.trainings_of(name)
+        settings = ChartsStage(
+            name=charts_name(name),
+            rows=rows,
+            published=[numbers for source, *numbers in self.published if source == table.published],
+            trainings={cells: training_role(cells) for cells in trainings},
+        )
+        inputs |= {training_role(cells): run for cells, run in trainings.items()}
+        return self._run("charts", f"{self.name}-{name}", settings, 1, inputs)
+
+    def trainings_of(self, name: str) -> dict[str, Run]:
+        """The training run behind each seed of each row of a table, by the role of its cells."""
+        table = self.study.tables[name]
+        return {
+            f"{task}/{row.name}/{seed}": self.unlearning(task, row.method, row.anchors, seed)
+            for task in table.tasks
+            for row in self.study.rows_of(table.rows)
+            for seed in self.study.seeds_of(row)
+            if seed is not None
+        }
+
+    def claims(self, is_built: IsBuilt) -> Run:
         """The verdicts on the paper's claims, over the rows that are built.
 
         Args:
             is_built: whether the cells of a row are built, or will be before the claims are evaluated.
         """
-        rows: dict[str, list[TableRow]] = {}
-        inputs: dict[str, Run] = {}
-        for name, table in self.study.tables.items():
-            if table.published is None:
-                continue
-            table_rows, cells = self._rows_of(name)
-            for row in table_rows:
-                if all(is_built(cells[seed.cells]) for seed in row.seeds):
-                    roles = [seed.model_copy(update={"cells": f"{name}/{seed.cells}"}) for seed in row.seeds]
-                    rows.setdefault(table.published, []).append(
-                        row.model_copy(update={"title": "", "seeds": roles, "anchors": {}})
-                    )
-                    inputs |= {f"{name}/{seed.cells}": cells[seed.cells] for seed in row.seeds}
-        settings = ClaimsStage(
-            claims=list(self._claims),
-            rows=rows,
-            published=[numbers for numbers in self.published if numbers[2] != ORIGINAL],
-        )
+        settings, inputs = claims_settings(self, self._claims, is_built)
         return self._run("claims", f"{self.name}-claims", settings, 1, inputs)
+
+    def report(self, is_built: IsBuilt) -> Run:
+        """The page of the study, over everything that is built.
+
+        Args:
+            is_built: whether a run is built, or will be before the page is written.
+        """
+        settings, inputs = report_settings(self, self._claims, is_built)
+        return self._run("reports", f"{self.name}-report", settings, 1, inputs)
 
     @cached_method
     def figure(self, name: str) -> Run:
         """A grid of images over the samples of its columns."""
+        settings, inputs = self.figure_settings(name)
+        return self._run("figures", f"{self.name}-{name}", settings, 1, inputs)
+
+    def figure_settings(self, name: str) -> tuple[FigureStage, dict[str, Run]]:
+        """The settings of a figure, and the samples of its columns by role."""
         figure = self.study.figures[name]
         rows = self.study.rows_of(figure.columns)
         settings = FigureStage(
@@ -165,24 +196,26 @@ class Plan:
         inputs = {
             row.name: self.samples(figure.task, row.method, row.anchors, self.study.seeds_of(row)[0]) for row in rows
         }
-        return self._run("figures", f"{self.name}-{name}", settings, 1, inputs)
+        return settings, inputs
 
     def _row_title(self, task: str, style: str, object_: str) -> str:
         kind = "Forgotten" if style in self.study.tasks[task].forget else "Kept"
         return f"{kind}: {self.study.prompts.in_evaluation.prompt(style, object_)}"
 
-    def products(self, is_built: Callable[[Run], bool] | None = None) -> dict[str, Run]:
-        """Every table and figure of the study, the report of its gate and the verdicts on the claims, by name.
+    def products(self, is_built: IsBuilt | None = None) -> dict[str, Run]:
+        """Every product of the study by name: tables, charts, figures, the gate's report, claims and the report.
 
         Args:
             is_built: whether a run is built, or will be in this invocation; by default, whether it is built already.
         """
         products = {name: self.table(name) for name in self.study.tables}
+        products |= {charts_name(name): self.charts(name) for name in self.study.tables}
         products |= {name: self.figure(name) for name in self.study.figures}
         if self.study.gate is not None:
             products["gate"] = self.gate_report()
         if self.study.has_claims:
             products["claims"] = self.claims(is_built or self._is_built)
+        products["report"] = self.report(is_built or self._is_built)
         return products
 
     # The gate
@@ -190,18 +223,22 @@ class Plan:
     @cached_method
     def gate(self) -> Run:
         """The check of the original model against the paper's numbers, for which all training waits."""
-        settings = self._gate_settings()
+        settings = self.gate_settings()
         inputs = {"cells": self.cells(settings.task, ORIGINAL, None)}
         return self._run("gate", f"{settings.task}-{settings.on_failure}", settings, 1, inputs)
 
     @cached_method
     def gate_report(self) -> Run:
         """The report of the same comparison as a page."""
-        settings = self._gate_settings()
+        settings = self.gate_settings()
         inputs = {"cells": self.cells(settings.task, ORIGINAL, None)}
         return self._run("gates", f"{self.name}-gate", settings, 1, inputs)
 
-    def _gate_settings(self) -> GateStage:
+    def gate_settings(self) -> GateStage:
+        """The settings of the gate: the task with the most images for which the paper has counts.
+
+        Raises `ConfigurationError` if the paper has no numbers of the original model for the study's tasks.
+        """
         counts: dict[str, dict[str, tuple[int, int]]] = {}
         for _, task, row, metric, _, k, n in self.published:
             if row == ORIGINAL and task in self.study.tasks and k:

@@ -13,10 +13,26 @@ from corelib.runs.run import Run
 from corelib.study.overlays import PAPER
 from corelib.study.schema import NAME, Study
 
-PRODUCT_FILE = re.compile(r"(table\w+|figure\w+|gate|claims)\.\w+(\.\w+)?")
+PRODUCT_ENDINGS: Mapping[str, tuple[str, ...]] = {
+    r"table\w+": ("csv", "md", "tex", "cells.csv", "pairs.csv", "styles.csv", "confusion.csv", "provenance.csv"),
+    r"charts\w+": tuple(
+        f"{chart}.{kind}"
+        for chart in ("tradeoff", "values", "styles", "confusion", "losses")
+        for kind in ("pdf", "png")
+    ),
+    r"figure\w+": ("png",),
+    "gate": ("csv", "md"),
+    "claims": ("md", "csv", "checks.csv"),
+    "report": ("html", "costs.md", "costs.csv"),
+}
+"""The endings of the files of a product, by the pattern of its name. Its manifest ends in `json`."""
 
+PRODUCT_NAMES = "|".join(PRODUCT_ENDINGS)
+"""Pattern of the names of products."""
 
-SUMMARIES = ("claims",)
+PRODUCT_FILE = re.compile(rf"({PRODUCT_NAMES})\.\w+(\.\w+)?")
+
+SUMMARIES = ("claims", "report")
 """Names of products over everything that is built, whatever it is."""
 
 
@@ -44,8 +60,15 @@ def targets_of(name: str, study: Study) -> list[str]:
     place = RESULTS if name == PAPER else RESULTS / name
     gate = [] if study.gate is None else [str(place / "gate.md")]
     tables = [str(place / f"{table}.csv") for table in study.tables]
+    charts = [str(place / f"{charts_name(table)}.tradeoff.png") for table in study.tables]
+    figures = [str(place / f"{figure}.png") for figure in study.figures]
     claims = [str(place / "claims.md")] if study.has_claims else []
-    return gate + tables + [str(place / f"{figure}.png") for figure in study.figures] + claims
+    return [*gate, *tables, *charts, *figures, *claims, str(place / "report.html")]
+
+
+def charts_name(table: str) -> str:
+    """The name of the charts of a table: `charts1` for `table1`."""
+    return f"charts{table.removeprefix('table')}"
 
 
 def study_at(place: Path) -> str:

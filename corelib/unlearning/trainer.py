@@ -23,7 +23,8 @@ from corelib.unlearning.masks import load_masks
 from corelib.unlearning.objective import compute_loss
 from corelib.unlearning.partial_sampling import PartialSampler
 from corelib.unlearning.training_data import TrainingData
-from corelib.unlearning.training_log import TRAINING_FILE, TrainingLog
+from corelib.unlearning.training_file import TRAINING_FILE
+from corelib.unlearning.training_log import TrainingLog
 
 log = logging.getLogger(__name__)
 

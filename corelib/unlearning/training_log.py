@@ -11,19 +11,14 @@ from torch import Tensor
 
 from corelib.files.atomic import atomic_write
 from corelib.unlearning.objective import Loss
-
-TRAINING_FILE = "training.parquet"
-
-COLUMNS = ("loss", "unlearn", "retain", "gradient_norm")
-"""The recorded values: L, L_f, L_r (equation 4; the terms without their weights), and the norm of the gradient of the
-trained tensors before a saliency mask."""
+from corelib.unlearning.training_file import TRAINING_COLUMNS
 
 
 class TrainingLog:
     """The values of every step. They stay on the device until they are saved, so that no step waits for them."""
 
     def __init__(self) -> None:
-        self._saved = torch.zeros(0, len(COLUMNS))
+        self._saved = torch.zeros(0, len(TRAINING_COLUMNS))
         self._new: list[Tensor] = []
 
     def add(self, loss: Loss, gradient_norm: Tensor) -> None:
@@ -32,7 +27,7 @@ class TrainingLog:
         self._new.append(torch.stack([value.detach().float() for value in values]))
 
     def state(self) -> Tensor:
-        """The values of all steps on the CPU, (steps, 4), in the order of `COLUMNS`."""
+        """The values of all steps on the CPU, (steps, 4), in the order of `TRAINING_COLUMNS`."""
         if self._new:
             self._saved = torch.cat([self._saved, torch.stack(self._new).cpu()])
             self._new.clear()
@@ -40,7 +35,7 @@ class TrainingLog:
 
     def restore(self, state: Tensor, step: int) -> None:
         """Continue after the first `step` steps of an earlier attempt. Raises `ValueError` if it has other steps."""
-        if state.shape != (step, len(COLUMNS)):
+        if state.shape != (step, len(TRAINING_COLUMNS)):
             raise ValueError(f"the log of the training has the shape {tuple(state.shape)}, expected {step} steps")
         self._saved = state.float()
 
@@ -49,7 +44,7 @@ class TrainingLog:
         values = self.state().numpy()
         columns = {
             "step": pa.array(range(len(values)), pa.int64()),
-            **{name: pa.array(values[:, number], pa.float32()) for number, name in enumerate(COLUMNS)},
+            **{name: pa.array(values[:, number], pa.float32()) for number, name in enumerate(TRAINING_COLUMNS)},
             "learning_rate": pa.array([learning_rate] * len(values), pa.float64()),
         }
         with atomic_write(path) as temporary:

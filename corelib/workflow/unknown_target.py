@@ -10,13 +10,13 @@ from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS
 from corelib.study.loading import load_study
 from corelib.study.overlays import PAPER, study_names
-from corelib.study.targets import relative_target, targets_of
+from corelib.study.targets import PRODUCT_ENDINGS, relative_target, targets_of
 
-UNKNOWN_PRODUCT_PATTERN = (
-    r"(?!(/[A-Za-z0-9_-]+)?/"
-    r"(table\w+\.(((cells|pairs|styles|confusion|provenance)\.)?csv|md|tex|json)|figure\w+\.(png|json)|gate\.(csv|md|json)"
-    r"|claims\.((checks\.)?csv|md|json))$)(/.*)?"
+_KNOWN = "|".join(
+    rf"{name}\.({'|'.join(map(re.escape, (*endings, 'json')))})" for name, endings in PRODUCT_ENDINGS.items()
 )
+
+UNKNOWN_PRODUCT_PATTERN = rf"(?!(/[A-Za-z0-9_-]+)?/({_KNOWN})$)(/.*)?"
 """Pattern of the path below `results` of a target that no rule makes."""
 
 ABSOLUTE_PATTERN = r"/(?!.*/\.snakemake/).*"

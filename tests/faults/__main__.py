@@ -84,7 +84,9 @@ def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
 def stages() -> list[str]:
     """All stages that the rules name, with the gathering of samples as a separate stage."""
     rules = "".join(path.read_text() for path in sorted((HERE.parent.parent / "rules").glob("*.smk")))
-    return sorted({*re.findall(r'"runs/(\w+)/', rules), "tables", "figures", "claims", "gates", "gathering"})
+    return sorted(
+        {*re.findall(r'"runs/(\w+)/', rules), "tables", "charts", "figures", "claims", "gates", "reports", "gathering"}
+    )
 
 
 def _disturb(options: argparse.Namespace, folder: Path, began: float) -> int:

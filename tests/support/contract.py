@@ -32,7 +32,7 @@ from corelib.study.loading import load_plan, load_study
 from corelib.study.overlays import merge_study
 from corelib.study.plan import Plan
 from corelib.study.schema import Study
-from corelib.study.targets import SUMMARIES, targets_of
+from corelib.study.targets import PRODUCT_ENDINGS, SUMMARIES, targets_of
 from corelib.study.worlds import PIPELINE_PARTS
 
 PAGE = REPOSITORY / "docs/reruns.md"
@@ -82,9 +82,13 @@ LOCKED = [name for name in PLACES if name != "pipeline"]
 LOCKED += [f"pipeline/{part}" for part in ("unet", "unet_ema", *PIPELINE_PARTS)]
 
 PRODUCT_FILES = {
-    "tables": (".csv", ".md", ".tex", ".cells.csv", ".pairs.csv", ".styles.csv", ".confusion.csv", ".provenance.csv"),
-    "figures": (".png",),
-    "gates": (".csv", ".md"),
+    stage: tuple(f".{ending}" for ending in PRODUCT_ENDINGS[name])
+    for stage, name in {
+        "tables": r"table\w+",
+        "charts": r"charts\w+",
+        "figures": r"figure\w+",
+        "gates": "gate",
+    }.items()
 }
 
 Key = tuple[str, ...]
@@ -266,7 +270,8 @@ class PlannedStudy:
         """Whether a table or figure shows a method under the method's own title."""
         if product == "gate":
             return False
-        rows = self.study.tables[product].rows if product in self.study.tables else self.study.figures[product].columns
+        table = product.replace("charts", "table")
+        rows = self.study.tables[table].rows if table in self.study.tables else self.study.figures[product].columns
         return any(row.method == method and row.title is None for row in self.study.rows_of(rows))
 
     def built_on(self, chosen: set[str]) -> set[str]:

@@ -189,7 +189,14 @@ def scripts_of_stages() -> dict[str, tuple[Path, ...]]:
             script = re.search(r"workflow_scripts/(\w+\.py)", rule)
             stage = re.search(r"\"runs/(\w+)/", rule)
             assert script is not None
-            products = {"tabulate": "tables", "draw": "figures", "report_gate": "gates", "evaluate_claims": "claims"}
+            products = {
+                "tabulate": "tables",
+                "draw_charts": "charts",
+                "draw": "figures",
+                "report_gate": "gates",
+                "evaluate_claims": "claims",
+                "write_report": "reports",
+            }
             name = stage[1] if stage else products[rule.split(":")[0]]
             found[name] = (*found.get(name, ()), REPOSITORY / "workflow_scripts" / script[1])
     return found

@@ -39,20 +39,20 @@ def test_the_error_for_a_target_of_an_unknown_study_lists_the_studies() -> None:
 
 def products_of_rules() -> list[str]:
     """The products of the rules of reports, read from their text."""
-    text = (REPOSITORY / "rules/reports.smk").read_text()
+    text = "".join((REPOSITORY / "rules" / name).read_text() for name in ("reports.smk", "summaries.smk"))
     return [
         f"/tiny/{product}{ending}"
         for rule in text.split("\nrule ")[1:]
-        for product in re.findall(r'product=r?"(table|figure|gate|claims)', rule)
+        for product in re.findall(r'product=r?"(table|charts|figure|gate|claims|report)', rule)
         for ending in re.findall(r'"\{place\}/\{product\}([a-z.]+)"', rule.replace(r"\w+", ""))
     ]
 
 
 def test_products_of_rules_are_not_unknown_targets() -> None:
     products = products_of_rules()
-    assert len(products) == 18
+    assert len(products) == 32
     for product in products:
-        product = re.sub("(table|figure)", r"\g<1>1", product)
+        product = re.sub("(table|charts|figure)", r"\g<1>1", product)
         assert not re.fullmatch(UNKNOWN_PRODUCT_PATTERN, product), product
         assert not re.fullmatch(UNKNOWN_PRODUCT_PATTERN, product.removeprefix("/tiny")), product
         assert re.fullmatch(UNKNOWN_PRODUCT_PATTERN, f"/a/b{product}") and re.fullmatch(

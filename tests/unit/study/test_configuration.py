@@ -93,7 +93,8 @@ def test_every_shipped_study_loads_and_plans(name):
     plan = Plan(name, study, published(), load_shipped(CONFIGURATION))
     gate = set() if study.gate is None else {"gate"}
     claims = {"claims"} if study.has_claims else set()
-    assert set(plan.products()) == {*study.tables, *study.figures, *gate, *claims}
+    charts = {name.replace("table", "charts") for name in study.tables}
+    assert set(plan.products()) == {*study.tables, *charts, *study.figures, *gate, *claims, "report"}
 
 
 def test_three_studies_of_the_paper_and_six_miniatures_are_shipped():

@@ -34,7 +34,7 @@ from corelib.unlearning.batches import Batches, cyclic_batch
 from corelib.unlearning.objective import Loss
 from corelib.unlearning.trainer import unlearn
 from corelib.unlearning.training_data import TrainingData
-from corelib.unlearning.training_log import TRAINING_FILE
+from corelib.unlearning.training_file import TRAINING_FILE
 
 PAPER = load_study("paper", REPOSITORY / "config")
 

@@ -1,0 +1,263 @@
+"""The report of a study: one page with everything that is built, to be read in a browser without a network."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import jinja2
+
+from corelib.evaluation.gate import Comparison as GateComparison
+from corelib.evaluation.gate import compare
+from corelib.files.atomic import write_text
+from corelib.files.sealed_json import read_or_none
+from corelib.reports.chart_style import chart_png, chart_style
+from corelib.reports.charts import charts_of
+from corelib.reports.claims import NOTE as CLAIMS_NOTE
+from corelib.reports.claims import OURS, PAPER, ClaimOutcome, claim_outcomes, in_words
+from corelib.reports.costs import (
+    COST_HEADER,
+    cost_entries,
+    costs_csv,
+    costs_markdown,
+    costs_of_rows,
+)
+from corelib.reports.costs import NOTE as COSTS_NOTE
+from corelib.reports.figures import figure_image
+from corelib.reports.jobs_behind import JobProvenance
+from corelib.reports.report_template import CHART_CAPTIONS, TEMPLATE
+from corelib.reports.seed_numbers import METRICS
+from corelib.reports.table_cells import (
+    Comparison,
+    PublishedNumbers,
+    chance_note,
+    compare_with_paper,
+    read_published,
+)
+from corelib.reports.table_lines import TableLine, table_line
+from corelib.runs.layout import MANIFEST
+from corelib.runs.manifest import Manifest
+from corelib.runs.provenance_record import Provenance, provenance_path, read_provenance
+from corelib.runs.stage_context import StageContext, StageResult
+from corelib.settings.reports import FigureStage
+from corelib.settings.study_report import ReportStage, ReportTable
+
+REPORT, COSTS_CSV, COSTS_MARKDOWN = "report.html", "report.costs.csv", "report.costs.md"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on the page.
+
+    Attributes:
+        name: its name within its section.
+        caption: what it shows.
+        data: the PNG as the text of a `data:` address.
+    """
+
+    name: str
+    caption: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of a table on the page.
+
+    Attributes:
+        text: mean, and standard deviation if there are several seeds.
+        interval: its 95 % interval; may be empty.
+        published: the paper's value; may be empty.
+        differs: whether it differs from the paper's by Holm's method.
+    """
+
+    text: str
+    interval: str
+    published: str
+    differs: bool
+
+
+@dataclass(frozen=True)
+class TableSection:
+    """A table on the page.
+
+    Attributes:
+        name: name of the table.
+        tasks: its lines as (title, remark, values), by task.
+        notes: sentences below it.
+        missing: rows that are not built.
+        pictures: its charts.
+    """
+
+    name: str
+    tasks: Mapping[str, Sequence[tuple[str, str, Sequence[Value]]]]
+    notes: Sequence[str]
+    missing: Sequence[str]
+    pictures: Sequence[Picture]
+
+
+def write_report(settings: ReportStage, context: StageContext) -> StageResult:
+    """Stage: write the page, and the costs as CSV and Markdown.
+
+    All files are records, which the manifest does not list: they name places and times, and the manifests of equal
+    results are equal.
+    """
+    inputs = context.inputs
+    rows = [row for table in settings.tables for row in table.rows]
+    costs = costs_of_rows(rows, inputs)
+    lines = {table.name: [table_line(row, inputs) for row in table.rows] for table in settings.tables}
+    claims = [] if settings.claims is None else claim_outcomes(settings.claims, context)
+    page = (
+        _environment()
+        .from_string(TEMPLATE)
+        .render(
+            study=settings.study,
+            metrics=METRICS,
+            tables=[table_section(table, lines[table.name], inputs) for table in settings.tables],
+            num_built=len(rows),
+            num_rows=len(rows) + sum(len(table.missing) for table in settings.tables),
+            claims=list(_claims(claims)),
+            verdicts={numbers: _verdicts(claims, numbers) for numbers in (PAPER, OURS)},
+            claims_note=CLAIMS_NOTE,
+            figures=[_figure(figure, inputs) for figure in settings.figures],
+            missing_figures=settings.missing_figures,
+            gate=_gate(settings, inputs),
+            has_gate=settings.has_gate,
+            protocol=settings.protocol,
+            cost_header=COST_HEADER,
+            costs=[cost_entries(entry) for entry in costs],
+            costs_note=COSTS_NOTE,
+            wall_time=_duration(sum(entry.seconds for entry in costs)),
+            gpu_time=_duration(3600 * sum(entry.gpu_hours for entry in costs)),
+            jobs=jobs_by_machine(list(lines.values())),
+            environment=_environment_of(inputs),
+        )
+    )
+    for name, content in {REPORT: page, COSTS_CSV: costs_csv(costs), COSTS_MARKDOWN: costs_markdown(costs)}.items():
+        write_text(context.folder / name, content)
+    return StageResult([], records=[REPORT, COSTS_CSV, COSTS_MARKDOWN])
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+# Tables
+
+
+def table_section(table: ReportTable, lines: Sequence[TableLine], inputs: Mapping[str, Manifest]) -> TableSection:
+    """The rows of a table that are built, with the paper's values and the charts."""
+    published = read_published(table.published)
+    comparisons = compare_with_paper(lines, published if table.comparable else {})
+    tasks: dict[str, list[tuple[str, str, Sequence[Value]]]] = {}
+    for line in lines:
+        values = [_value(line, metric, published, comparisons) for metric in METRICS]
+        title = " ".join(line.row.title.split())
+        tasks.setdefault(line.row.task, []).append((title, line.remark, values))
+    trainings = {cells: inputs[role] for cells, role in table.trainings.items()}
+    notes = [chance_note(list(comparisons.values()))]
+    if published and not table.comparable:
+        notes.append("The paper's values are of other models and images, so they are printed, but not compared.")
+    return TableSection(
+        table.name, tasks, [note for note in notes if note], table.missing, list(_charts(lines, published, trainings))
+    )
+
+
+def _value(
+    line: TableLine,
+    metric: str,
+    published: PublishedNumbers,
+    comparisons: Mapping[tuple[str, str, str], Comparison],
+) -> Value:
+    key = (line.row.task, line.row.row, metric)
+    deviation, interval = line.deviations[metric], line.interval(metric)
+    comparison = comparisons.get(key)
+    return Value(
+        f"{line.means[metric]:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}"),
+        "" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}",
+        published[key].value if key in published else "",
+        comparison is not None and comparison.differs_by_holm,
+    )
+
+
+def _charts(
+    lines: Sequence[TableLine], published: PublishedNumbers, trainings: Mapping[str, Manifest]
+) -> Iterator[Picture]:
+    if not lines:
+        return
+    with chart_style():
+        for name, chart in charts_of(lines, published, trainings):
+            yield Picture(name, CHART_CAPTIONS[name], _data(chart_png(chart)))
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _figure(figure: FigureStage, inputs: Mapping[str, Manifest]) -> Picture:
+    content = BytesIO()
+    figure_image(figure, inputs).save(content, format="PNG")
+    titles = ", ".join(title for _, title in figure.columns)
+    return Picture(figure.name, f"Images of the sampling seed {figure.seed}: {titles}.", _data(content.getvalue()))
+
+
+# Claims and gate
+
+
+def _claims(outcomes: Sequence[ClaimOutcome]) -> Iterator[tuple[ClaimOutcome, str, str]]:
+    """Each claim, with the verdict by the paper's numbers and by those of the study."""
+    ours = {outcome.claim.name: outcome for outcome in outcomes if outcome.numbers == OURS}
+    for outcome in outcomes:
+        if outcome.numbers == PAPER:
+            yield outcome, in_words(outcome), in_words(ours[outcome.claim.name])
+
+
+def _verdicts(outcomes: Sequence[ClaimOutcome], numbers: str) -> str:
+    """How many claims have which verdict, in words."""
+    counts = Counter(outcome.verdict for outcome in outcomes if outcome.numbers == numbers)
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+
+
+def _gate(settings: ReportStage, inputs: Mapping[str, Manifest]) -> list[GateComparison]:
+    return [] if settings.gate is None else compare(settings.gate, inputs["gate"])
+
+
+# Provenance
+
+
+def jobs_by_machine(tables: Sequence[Sequence[TableLine]]) -> list[tuple[str, str, str, int, str]]:
+    """The jobs behind all numbers as (commit, device, host, number of jobs, end of the last one)."""
+    jobs = dict.fromkeys(
+        job
+        for lines in tables
+        for line in lines
+        for numbers in line.seeds
+        for metric in METRICS
+        for job in numbers.jobs_behind(metric)
+    )
+    groups: dict[tuple[str, str, str], list[JobProvenance]] = {}
+    for job in jobs:
+        groups.setdefault((job.commit or "none", job.device, job.host), []).append(job)
+    return [(*key, len(found), max(job.finished for job in found)) for key, found in sorted(groups.items())]
+
+
+def _environment_of(inputs: Mapping[str, Manifest]) -> list[str]:
+    """The versions of Python and of the numerical packages behind the inputs, one line for each combination."""
+    records: list[Provenance] = [
+        record
+        for manifest in inputs.values()
+        if (record := read_or_none(read_provenance, provenance_path(manifest.folder / MANIFEST))) is not None
+    ]
+    found = {
+        f"Python {record.python} on {record.machine}: "
+        + ", ".join(f"{name} {version}" for name, version in sorted(record.packages.items()))
+        for record in records
+    }
+    return sorted(found)
