@@ -71,6 +71,8 @@ threads: {{world: 1, unlearning: 1, sampling: 1, evaluation: 1}}
 execution: {{batches_per_shard: 10}}
 """
 FEWER = """\
+tasks:
+  Forget25: {evaluation: {objects: [Bears, Birds, Cats]}}
 tables:
   table1: {tasks: [Forget01], rows: [original, salun, core]}
   table2: null
@@ -78,7 +80,7 @@ tables:
   table4: null
 figures: {figure2: null, figure3: null}
 """
-"""Rows of Table 1 that need every rule: a mask, two methods, and the gate's grid of Forget25."""
+"""Rows of Table 1 that need every rule: a mask, two methods, and three objects of the gate's grid of Forget25."""
 
 LARGE: dict[str, Any] = {"large": [("Van_Gogh", "Bears"), ("Monet", "Birds")]}
 """Cells with images of the real size: one in the forget set, and one in the retain set and in FID's reference."""
@@ -164,7 +166,21 @@ def test_the_original_model_is_sampled_once_for_all_tasks_and_deltas_contain_onl
     small: Checkout,
 ) -> None:
     samples = manifest(small, "samples", "original")
-    assert len(json.loads((samples.folder / "specification.json").read_text())["settings"]["grid"]) == 1140
+    grid = json.loads((samples.folder / "specification.json").read_text())["settings"]["grid"]
+    tasks = [PAPER.tasks[name].evaluation for name in ("Forget01", "Forget25")]
+    forget01 = {
+        (style, object_, seed)
+        for style in [*tasks[0].retain, *PAPER.tasks["Forget01"].forget]
+        for object_ in (PAPER.world.objects if tasks[0].objects == "all" else tasks[0].objects)
+        for seed in tasks[0].seeds
+    }
+    forget25 = {
+        (style, object_, seed)
+        for style in PAPER.world.styles
+        for object_ in ("Bears", "Birds", "Cats")
+        for seed in tasks[1].seeds
+    }
+    assert sorted(map(tuple, grid)) == sorted(forget01 | forget25)
     for method in ("core", "salun"):
         with safe_open(manifest(small, "unlearning", method).file("delta.safetensors"), framework="pt") as delta:
             assert len(list(delta.keys())) == 80

@@ -63,7 +63,7 @@ def test_the_report_of_a_half_built_study_names_what_is_missing(checkout: Checko
         ("corelib/reports/report_template.py", "max-width: 72rem", "max-width: 60rem", {"write_report": 1}),
         ("corelib/reports/chart_style.py", '"font.size": 8', '"font.size": 9', {"write_report": 1, "draw_charts": 1}),
         ("rules/captions/tradeoff.rst", "Unlearning", "Our unlearning", {}),
-        ("rules/reports.smk", 'category="Charts"', 'category="Pictures"', {}),
+        ("rules/reports.smk", 'category="Figures"', 'category="Pictures"', {}),
     ],
 )
 def test_a_change_of_the_look_computes_no_stage_anew(
