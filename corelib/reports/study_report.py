@@ -40,7 +40,7 @@ from corelib.reports.table_cells import (
 from corelib.reports.table_lines import TableLine, table_line
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest
-from corelib.runs.provenance_record import Provenance, provenance_path, read_provenance
+from corelib.runs.provenance_record import provenance_path, read_provenance
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.reports import FigureStage
 from corelib.settings.study_report import ReportStage, ReportTable
@@ -249,15 +249,15 @@ def jobs_by_machine(tables: Sequence[Sequence[TableLine]]) -> list[tuple[str, st
 
 
 def _environment_of(inputs: Mapping[str, Manifest]) -> list[str]:
-    """The versions of Python and of the numerical packages behind the inputs, one line for each combination."""
-    records: list[Provenance] = [
-        record
-        for manifest in inputs.values()
-        if (record := read_or_none(read_provenance, provenance_path(manifest.folder / MANIFEST))) is not None
+    """The versions of the numerical packages behind the inputs, a line for each Python and architecture."""
+    versions: dict[str, dict[str, set[str]]] = {}
+    for manifest in inputs.values():
+        record = read_or_none(read_provenance, provenance_path(manifest.folder / MANIFEST))
+        if record is not None:
+            packages = versions.setdefault(f"Python {record.python} on {record.machine}", {})
+            for name, version in record.packages.items():
+                packages.setdefault(name, set()).add(version)
+    return [
+        f"{machine}: " + ", ".join(f"{name} {' and '.join(sorted(found))}" for name, found in sorted(packages.items()))
+        for machine, packages in sorted(versions.items())
     ]
-    found = {
-        f"Python {record.python} on {record.machine}: "
-        + ", ".join(f"{name} {version}" for name, version in sorted(record.packages.items()))
-        for record in records
-    }
-    return sorted(found)

@@ -26,7 +26,9 @@ from corelib.files.sealed_json import has_its_seal
 MAX_SECONDS = 180.0
 """Seconds after which an attempt counts as stuck."""
 
-PRODUCTS = ("tables", "figures", "gates")
+PRODUCTS = ("tables", "charts", "figures", "claims", "gates", "reports")
+RECORD = re.compile(r".*\.provenance\..*|.*/report\.(html|costs\.\w+)")
+"""Files that describe a computation; they differ between equal results."""
 WRITING = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.utime", "os.symlink", "os.link"}
 """Python's audit events that change files, or may change them."""
 
@@ -86,8 +88,8 @@ class Reference:
             if content["digest"] in products:
                 manifest = products[content["digest"]]
                 made = json.loads((self.folder / manifest).read_text())["files"]
-                records = (self.folder / manifest.parent).glob(f"{manifest.stem}.provenance.csv")
-                files = [*made, *(path.name for path in records)]
+                record = json.loads((self.folder / manifest).with_suffix(".provenance.json").read_text())
+                files = [*made, *record["records"]]
                 outputs = (manifest, *(manifest.parent / name for name in files))
                 yield Job(label, script, specification, manifest, outputs, "logs" / manifest.with_suffix(".log"))
         elif stage == "samples":
@@ -126,7 +128,7 @@ class Reference:
 ORDER = (
     "images", "autoencoder", "pipeline", "classifier", "pretrained", "assets", "conversion", "slices", "latents",
     "embeddings", "saliency", "generated", "unlearning", "samples", "gathering", "predictions", "reference", "fid",
-    "cells", "gate", "gates", "tables", "figures",
+    "cells", "gate", "gates", "tables", "charts", "figures", "claims", "reports",
 )  # fmt: skip
 
 
@@ -181,7 +183,7 @@ class Place:
                     if name.endswith(".provenance.json"):
                         found[name] = "sealed" if _is_sealed(path) else "not sealed"
                     else:
-                        known = ".provenance." not in name and path.is_file()
+                        known = not RECORD.fullmatch(name) and path.is_file()
                         found[name] = sha256(path.read_bytes()).hexdigest() if known else ""
         return found
 

@@ -248,10 +248,10 @@ def _compare(bench: Bench, checkout: Checkout) -> tuple[str, str]:
 
 
 def _names(bench: Bench) -> set[str]:
-    """The names of the study's files in the reference, which also contains files of another study."""
+    """The names of the files behind the table and the figure; the reference contains other products as well."""
     names = set()
     for job in bench.reference.jobs.values():
-        if job.stage != "pretrained":
+        if job.stage not in ("pretrained", "charts", "claims", "reports"):
             run = bench.reference.folder / job.specification.parent
             files = [path for path in run.rglob("*") if path.is_file()] + [
                 bench.reference.folder / path for path in (*job.outputs, job.manifest.with_suffix(".provenance.json"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from attempts import Job, Place, Reference, attempt
+from attempts import RECORD, Job, Place, Reference, attempt
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -78,7 +78,7 @@ class Bench:
             pages = sum(1 + path.stat().st_size // PAGE for path in made if path.is_file())
         for name, found in listing.items():
             built = self.reference.folder / name
-            is_record = ".provenance." in name
+            is_record = RECORD.fullmatch(name) is not None
             assert found != "not sealed", f"{name}: its seal does not match its content"
             assert not found or is_record or sha256(built.read_bytes()).hexdigest() == found, (
                 f"{name}: differs from the result of Snakemake's job"

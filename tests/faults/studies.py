@@ -11,6 +11,7 @@ from pathlib import Path
 from support.checkout import REPOSITORY, Checkout
 
 TABLE, FIGURE = "results/faults/table1.csv", "results/faults/figure2.png"
+OTHERS = [f"results/faults/{name}" for name in ("charts1.values.png", "claims.md", "report.html")]
 WITH_SHIPPED_WORLD = "base: faults\nworld: {pretrained: true}\n"
 """The same study with the world trained by the first one, shipped as the repository ships its own world."""
 
@@ -32,9 +33,9 @@ def checkout_at(folder: Path) -> Checkout:
 
 
 def build_miniature(folder: Path) -> Path:
-    """Build a table and a figure, and the stage that adopts a trained world."""
+    """Build one product of each kind, and the stage that adopts a trained world."""
     checkout = checkout_at(folder)
-    _run(checkout, TABLE, FIGURE)
+    _run(checkout, TABLE, FIGURE, *OTHERS)
     ship_and_adopt_world(checkout)
     return folder
 
