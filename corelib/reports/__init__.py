@@ -1,1 +1,1 @@
-"""Tables and figures over evaluated runs, and the provenance of their numbers."""
+"""Tables, charts, figures and reports over evaluated runs, and the provenance and cost of their numbers."""

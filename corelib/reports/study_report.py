@@ -18,16 +18,16 @@ from corelib.reports.chart_style import chart_png, chart_style
 from corelib.reports.charts import charts_of
 from corelib.reports.claims import NOTE as CLAIMS_NOTE
 from corelib.reports.claims import OURS, PAPER, ClaimOutcome, claim_outcomes, in_words
-from corelib.reports.costs import (
+from corelib.reports.figures import figure_image
+from corelib.reports.jobs_behind import JobProvenance
+from corelib.reports.measured_costs import (
     COST_HEADER,
     cost_entries,
     costs_csv,
     costs_markdown,
     costs_of_rows,
 )
-from corelib.reports.costs import NOTE as COSTS_NOTE
-from corelib.reports.figures import figure_image
-from corelib.reports.jobs_behind import JobProvenance
+from corelib.reports.measured_costs import NOTE as COSTS_NOTE
 from corelib.reports.report_template import CHART_CAPTIONS, TEMPLATE
 from corelib.reports.seed_numbers import METRICS
 from corelib.reports.table_cells import (

@@ -14,7 +14,7 @@ from support import records
 from support.evaluated import CORE, ESD, cells, row
 
 from corelib.files.sealed_json import write_record
-from corelib.reports.costs import costs_csv, costs_markdown, costs_of_rows
+from corelib.reports.measured_costs import costs_csv, costs_markdown, costs_of_rows
 from corelib.reports.study_report import write_report
 from corelib.runs.manifest import Manifest
 from corelib.runs.provenance_record import Attempt
