@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from corelib.runs.layout import REPOSITORY
-from corelib.study.overlays import PAPER
+from corelib.study.study_files import PAPER
 
 CONFIGURATION = REPOSITORY / "config"
 

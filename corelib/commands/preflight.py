@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from corelib.cluster.partitions import Request, check_requests
+from corelib.cluster.request_checks import Request, check_requests
 from corelib.cluster.site import SITE_FILE as SITE
 from corelib.cluster.site import Site, check_site_file
 from corelib.commands.arguments import CONFIGURATION, add_study

@@ -22,9 +22,9 @@ from corelib.runs.manifest import read_manifest
 from corelib.runs.provenance_record import Provenance, provenance_path, read_provenance
 from corelib.runs.run import Run
 from corelib.study.loading import load_study
-from corelib.study.overlays import study_file
 from corelib.study.plan import Plan
 from corelib.study.shipped_world import RECORD_FILE, digest_of_drawing, leaves_of_world
+from corelib.study.study_files import study_file
 from corelib.study.targets import targets_of
 
 HELP = "replace the shipped world by one that a study has trained here"

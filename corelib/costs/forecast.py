@@ -28,8 +28,8 @@ from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.sampling.grid import split_into_batches
 from corelib.settings.sampling import SamplesStage
 from corelib.study.loading import load_plan
-from corelib.study.overlays import PAPER
 from corelib.study.staleness import IS_MISSING, IS_OTHER, Assessment, assess
+from corelib.study.study_files import PAPER
 from corelib.study.targets import is_summary, product_at, relative_target, study_at
 
 

@@ -29,8 +29,8 @@ from corelib.runs.run import slugify
 from corelib.runs.specification import Specification
 from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.study.loading import load_plan
-from corelib.study.overlays import study_names
 from corelib.study.plan import Plan
+from corelib.study.study_files import study_names
 from corelib.study.targets import relative_target
 
 Specifications = Mapping[str, Specification]

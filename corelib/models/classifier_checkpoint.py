@@ -54,7 +54,7 @@ def load_classifier(path: Path, architecture: str, classes: int) -> Any:
     Raises `AssetError` if the checkpoint does not hold exactly this network's weights, or they are not finite.
     """
     network = build_classifier(architecture, classes)
-    weights = read_weights(path, network, classes)
+    weights = read_classifier_weights(path, network, classes)
     try:
         copy_weights(network, weights)
     except WeightsMismatch as error:
@@ -72,7 +72,7 @@ def check_classifier(path: Path, architecture: str, classes: int, values: bool) 
         values: whether to read all values and check that they are finite.
     """
     network = build_classifier(architecture, classes)
-    weights = read_weights(path, network, classes)
+    weights = read_classifier_weights(path, network, classes)
     try:
         if values:
             check_finite(weights)
@@ -80,7 +80,7 @@ def check_classifier(path: Path, architecture: str, classes: int, values: bool) 
         raise _unfit_error(path, network, error) from None
 
 
-def read_weights(path: Path, network: Any, classes: int) -> dict[str, Tensor]:
+def read_classifier_weights(path: Path, network: Any, classes: int) -> dict[str, Tensor]:
     """The tensors of a checkpoint that belong to a network, by name, memory-mapped where possible.
 
     Raises `AssetError` if no state dict in the file fits the network, or if several do.

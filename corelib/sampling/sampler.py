@@ -31,7 +31,7 @@ from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.batch_record import BatchRecord
 from corelib.sampling.collection import is_complete
 from corelib.sampling.grid import IMAGES, image_name, record_path, split_into_batches
-from corelib.settings.sampling import DDIMSampling, SamplesStage, Sampling
+from corelib.settings.sampling import SamplesStage, Sampling
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Sampler:
             load_delta(context.inputs["delta"].file(DELTA_FILE), self.unet, base.unet_sha256)
         self.unet.to(self.device.torch_device)
         self.autoencoder = base.autoencoder().to(self.device.torch_device)
-        self.scheduler = base.scheduler(**scheduler_options(settings.sampling.scheduler))
+        self.scheduler = base.scheduler(**settings.sampling.scheduler.switches)
         self.embeddings = EmbeddingCache(context.inputs["embeddings"])
 
     def sample(self, number: int, images: list[tuple[str, str, int]]) -> None:
@@ -142,11 +142,6 @@ class Sampler:
         config: Any = self.autoencoder.config
         side = self.settings.sampling.resolution // 2 ** (len(config["block_out_channels"]) - 1)
         return config["latent_channels"], side, side
-
-
-def scheduler_options(settings: DDIMSampling) -> dict[str, Any]:
-    """Options for the scheduler's configuration; the number of steps and eta are passed when sampling."""
-    return settings.model_dump(exclude={"steps", "eta"})
 
 
 def initial_noise(images: list[tuple[str, str, int]], shape: tuple[int, ...], *address: str | int) -> Tensor:

@@ -17,11 +17,12 @@ from pydantic import ValidationError
 from corelib.runs.run import slugs_by_digest
 from corelib.study.claims import load_claims
 from corelib.study.consistency import Inconsistency, check_consistency
-from corelib.study.overlays import error_for_key, merge_study, resolve_likes, study_file
+from corelib.study.overlays import error_for_key, merge_study, resolve_likes
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
 from corelib.study.schema import Study
 from corelib.study.shipped_world import check_against_shipped, load_shipped
+from corelib.study.study_files import study_file
 from corelib.study.validation_errors import describe_first_error
 from corelib.worlds.unlearn_canvas.asset_lock import read_lock
 

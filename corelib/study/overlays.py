@@ -9,10 +9,8 @@ from typing import Any
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, read_yaml
 from corelib.study.schema import NAME
+from corelib.study.study_files import PAPER, study_file, study_names
 from corelib.study.wording import error_in, suggest_name, to_yaml
-
-PAPER = "paper"
-"""The study of `config/config.yaml` itself; its tables are in `results/`, not in `results/paper/`."""
 
 REMOVABLE_SECTIONS = {
     ("tasks",),
@@ -31,17 +29,6 @@ REMOVED_MARK = "(removed)"
 """Appended to a key in the origins: the file that removed the key."""
 
 Key = tuple[str, ...]
-
-
-def study_file(name: str, folder: Path) -> Path:
-    """The file of a study."""
-    return folder / "config.yaml" if name == PAPER else folder / "studies" / f"{name}.yaml"
-
-
-def study_names(folder: Path) -> list[str]:
-    """The names of all studies; they become parts of paths."""
-    stems = sorted(file.stem for file in (folder / "studies").glob("*.yaml"))
-    return [PAPER, *(name for name in stems if NAME.fullmatch(name))]
 
 
 def merge_study(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:

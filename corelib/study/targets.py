@@ -10,8 +10,8 @@ from pathlib import Path
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS
 from corelib.runs.run import Run
-from corelib.study.overlays import PAPER
 from corelib.study.schema import NAME, Study
+from corelib.study.study_files import PAPER
 
 PRODUCT_ENDINGS: Mapping[str, tuple[str, ...]] = {
     r"table\w+": ("csv", "md", "tex", "cells.csv", "pairs.csv", "styles.csv", "confusion.csv", "provenance.csv"),

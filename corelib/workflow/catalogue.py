@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from snakemake.logging import logger
 from snakemake_interface_common.exceptions import WorkflowError
 
-from corelib.cluster.partitions import Request, check_requests
+from corelib.cluster.request_checks import Request, check_requests
 from corelib.cluster.site import Site, check_site_file
 from corelib.cluster.slurm_queue import cancel_waiting_jobs, queued_jobs, wrap_slurm_commands
 from corelib.costs.disk_space import check_disk_space
@@ -52,9 +52,9 @@ from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.study.loading import load_plan, load_study
-from corelib.study.overlays import PAPER
 from corelib.study.plan import Plan
 from corelib.study.staleness import Assessment, assess, product_fault
+from corelib.study.study_files import PAPER
 from corelib.study.targets import assets_command, is_summary, product_at, study_at, targets_of
 from corelib.workflow.failed_logs import install_log_ends
 from corelib.workflow.messages import stop, stop_on_user_error

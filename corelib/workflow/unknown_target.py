@@ -9,7 +9,7 @@ from pathlib import Path
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS
 from corelib.study.loading import load_study
-from corelib.study.overlays import PAPER, study_names
+from corelib.study.study_files import PAPER, study_names
 from corelib.study.targets import PRODUCT_ENDINGS, relative_target, targets_of
 
 _KNOWN = "|".join(

@@ -39,9 +39,10 @@ from corelib.runs import fingerprint
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES, UNCOUNTED_MODULES, code_digests
 from corelib.settings.section import Section
 from corelib.study.loading import load_plan
-from corelib.study.overlays import merge_study, study_names
+from corelib.study.overlays import merge_study
 from corelib.study.schema import Study
 from corelib.study.shipped_world import DRAWING_MODULES
+from corelib.study.study_files import study_names
 
 AT_ONCE = 30
 SAMPLE = {

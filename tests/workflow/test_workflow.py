@@ -22,7 +22,7 @@ from corelib.files.hashing import sha256_of_path
 from corelib.files.sealed_json import sealed
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import read_manifest
-from corelib.study.overlays import study_names
+from corelib.study.study_files import study_names
 
 AFTER_UNLEARNING = {"sample_shard", "gather_samples", "classify_images", "measure_fid", "count_cells"}
 CORES_RUNS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.checkout import REPOSITORY
 
-from corelib.cluster.partitions import Cluster, Node, Partition, Request, check_requests
+from corelib.cluster.request_checks import Cluster, Node, Partition, Request, check_requests
 
 A100 = Node(64, 500_000, frozenset({"a100"}), frozenset({"a100-80gb", "nvme"}))
 V100 = Node(32, 180_000, frozenset({"v100"}), frozenset())

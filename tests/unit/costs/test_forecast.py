@@ -21,7 +21,7 @@ from corelib.costs.forecast import Forecast, forecast_of
 from corelib.costs.workload import FLOP_COSTS, FORWARD_FLOP, NETWORKS, Workload
 from corelib.models.trained_parameters import trained_parameters
 from corelib.study.loading import load_study
-from corelib.study.overlays import study_names
+from corelib.study.study_files import study_names
 from corelib.study.targets import targets_of
 
 CONFIGURATION = REPOSITORY / "config"

@@ -37,7 +37,7 @@ from corelib.files.image_files import decode_image
 from corelib.files.json_files import write_json
 from corelib.files.sealed_json import sealed, write_record
 from corelib.files.torch_files import read_safetensors
-from corelib.models.classifier_checkpoint import read_weights
+from corelib.models.classifier_checkpoint import read_classifier_weights
 from corelib.models.delta import _read_header
 from corelib.runs.checkpoint import Checkpoint
 from corelib.runs.lease import Lease
@@ -232,9 +232,14 @@ READERS: dict[str, Reader] = {
         lambda path: write_json(path, SHIPPED),
         lambda path: load_shipped(path.parent.parent), ConfigurationError, "pretrained/world.json",
     ),
-    "classifier": Reader(saved(CLASSIFIER), lambda path: read_weights(path, TwoClasses(), 2), AssetError, "x.pth"),
+    "classifier": Reader(
+        saved(CLASSIFIER), lambda path: read_classifier_weights(path, TwoClasses(), 2), AssetError, "x.pth"
+    ),
     "classifier of the old format": Reader(
-        saved(CLASSIFIER, is_new=False), lambda path: read_weights(path, TwoClasses(), 2), AssetError, "x.pth"
+        saved(CLASSIFIER, is_new=False),
+        lambda path: read_classifier_weights(path, TwoClasses(), 2),
+        AssetError,
+        "x.pth",
     ),
     "CompVis": Reader(saved(COMPVIS), read_checkpoint, AssetError, "x.ckpt"),
     "CompVis as safetensors": Reader(

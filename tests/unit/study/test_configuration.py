@@ -22,10 +22,10 @@ from corelib.runs.run import Run
 from corelib.settings.unlearning import Length
 from corelib.study import overlays
 from corelib.study.loading import load_study
-from corelib.study.overlays import study_names
 from corelib.study.plan import Plan
 from corelib.study.schema import Study
 from corelib.study.shipped_world import load_shipped
+from corelib.study.study_files import study_names
 
 CONFIGURATION = REPOSITORY / "config"
 
