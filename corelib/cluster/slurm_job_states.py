@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from corelib.cluster.slurm_calls import QUERY_TIMEOUT, call, find_slurm_command, query_queue
 from corelib.cluster.slurm_notes import DATABASE, Job, SlurmNotes
@@ -49,6 +50,14 @@ def print_states(run: str, notes: SlurmNotes) -> int:
             return 1
         time.sleep(notes.pause)
     return 0
+
+
+def final_state_of_log(log: Path, notes: SlurmNotes) -> str | None:
+    """The final state and the node of the job with this Slurm log, in words; None if they are not known."""
+    job = notes.jobs().get(log.stem)
+    return (
+        f"Slurm's state of job {log.stem}: {job.state} on node {job.node}" if job and job.state and job.node else None
+    )
 
 
 def _states_of(run: str, notes: SlurmNotes) -> dict[str, str] | None:

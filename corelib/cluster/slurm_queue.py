@@ -90,14 +90,6 @@ def _watch(notes: SlurmNotes, give_up: Callable[[str], None]) -> None:
         _print("Interrupted while Slurm did not answer: its jobs continue unless you cancel them (`scancel`).")
 
 
-def final_state_of_log(log: Path) -> str | None:
-    """The final state and the node of the job with this Slurm log, in words; None if they are not known."""
-    job = SlurmNotes(NOTES).jobs().get(log.stem)
-    return (
-        f"Slurm's state of job {log.stem}: {job.state} on node {job.node}" if job and job.state and job.node else None
-    )
-
-
 # The queue
 
 

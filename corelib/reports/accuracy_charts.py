@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from corelib.reports.chart_style import COLOURS, MAP, PAGE_WIDTH, add_legend, by_task, marks_of, panels, title_of
+from corelib.reports.paper_comparison import PublishedNumbers
 from corelib.reports.seed_numbers import METRICS
-from corelib.reports.table_cells import PublishedNumbers
 from corelib.reports.table_lines import TableLine
 from corelib.reports.table_styles import recognised_as_itself
 

@@ -10,7 +10,7 @@ from corelib.reports.accuracy_charts import styles_chart, tradeoff_chart, values
 from corelib.reports.chart_style import chart_style, save_chart
 from corelib.reports.confusion_charts import confusion_chart
 from corelib.reports.loss_charts import loss_chart
-from corelib.reports.table_cells import PublishedNumbers, read_published
+from corelib.reports.paper_comparison import PublishedNumbers, read_published
 from corelib.reports.table_lines import TableLine, table_line
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext, StageResult

@@ -12,7 +12,7 @@ from corelib.evaluation.seed_statistics import holm
 from corelib.files.atomic import write_text
 from corelib.files.csv_files import as_csv
 from corelib.reports.estimates import Difference, Estimate, difference, estimate_of_line, estimate_of_paper
-from corelib.reports.table_cells import SIGNIFICANCE, read_published
+from corelib.reports.paper_comparison import SIGNIFICANCE, read_published
 from corelib.reports.table_lines import table_line
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.claims import (

@@ -10,7 +10,7 @@ import pandas as pd
 
 from corelib.evaluation.metrics import ACCURACIES, Count
 from corelib.evaluation.seed_statistics import difference_p_value, image_variance, paired_count
-from corelib.reports.table_cells import Published, PublishedNumbers
+from corelib.reports.paper_comparison import Published, PublishedNumbers
 from corelib.reports.table_lines import TableLine
 
 

@@ -41,10 +41,15 @@ def figure_image(settings: FigureStage, inputs: Mapping[str, Manifest]) -> Image
 def image_grid(
     grid: list[list[Image.Image]], row_titles: list[str], column_titles: list[str], pixels: int
 ) -> Image.Image:
-    """Grid of images, `pixels` pixels a side, with titles to the left of the rows and above the columns.
+    """Grid of images, at most `pixels` pixels a side, with titles to the left of the rows and above the columns.
 
-    Small images are enlarged without smoothing, so that a reader sees the pixels that were sampled.
+    Small images are enlarged by a whole factor without smoothing, so that every sampled pixel is a square of the same
+    size; large ones are reduced.
     """
+    size = grid[0][0].width
+    is_enlarged = size < pixels
+    pixels = size * (pixels // size) if is_enlarged else pixels
+    resampling = Image.Resampling.NEAREST if is_enlarged else Image.Resampling.LANCZOS
     font = ImageFont.load_default(size=LABEL_PIXELS)
     left = max(round(font.getlength(title)) for title in row_titles) + 2 * MARGIN
     wrapped = [_wrap(title, font, pixels) for title in column_titles]
@@ -58,8 +63,6 @@ def image_grid(
     for row, (title, images) in enumerate(zip(row_titles, grid, strict=True)):
         draw.text((left - MARGIN, top + row * step + pixels // 2), title, TEXT_COLOUR, font, anchor="rm")
         for column, image in enumerate(images):
-            enlarged = image.width < pixels
-            resampling = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
             picture.paste(image.resize((pixels, pixels), resampling), (left + column * step, top + row * step))
     return picture
 

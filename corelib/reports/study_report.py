@@ -28,15 +28,15 @@ from corelib.reports.measured_costs import (
     costs_of_rows,
 )
 from corelib.reports.measured_costs import NOTE as COSTS_NOTE
-from corelib.reports.report_template import CHART_CAPTIONS, TEMPLATE
-from corelib.reports.seed_numbers import METRICS
-from corelib.reports.table_cells import (
+from corelib.reports.paper_comparison import (
     Comparison,
     PublishedNumbers,
     chance_note,
     compare_with_paper,
     read_published,
 )
+from corelib.reports.report_template import CHART_CAPTIONS, TEMPLATE
+from corelib.reports.seed_numbers import METRICS
 from corelib.reports.table_lines import TableLine, table_line
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest

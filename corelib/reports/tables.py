@@ -7,8 +7,9 @@ from decimal import Decimal
 
 from corelib.files.atomic import write_text
 from corelib.files.csv_files import as_csv
+from corelib.reports.paper_comparison import chance_note, compare_with_paper, read_published
 from corelib.reports.seed_numbers import METRICS
-from corelib.reports.table_cells import cells_csv, chance_note, compare_with_paper, provenance_csv, read_published
+from corelib.reports.table_cells import cells_csv, provenance_csv
 from corelib.reports.table_lines import TableLine, table_line
 from corelib.reports.table_pairs import pairs_csv
 from corelib.reports.table_styles import accuracies_csv, confusion_csv

@@ -14,7 +14,9 @@ from pathlib import Path
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from corelib.cluster.slurm_queue import final_state_of_log
+from corelib.cluster.slurm_job_states import final_state_of_log
+from corelib.cluster.slurm_notes import SlurmNotes
+from corelib.cluster.slurm_queue import NOTES
 
 MAX_LINES = 25
 """Number of lines that are shown of a log; a traceback through a library is about as long."""
@@ -74,7 +76,7 @@ def log_ends(logs: Iterable[str]) -> Iterator[str]:
     job_logs = [path for path in paths if SLURM_LOGS not in path.as_posix()]
     scheduler_logs = [path for path in paths if path not in job_logs]
     for path in scheduler_logs:
-        if sentence := final_state_of_log(path):
+        if sentence := final_state_of_log(path, SlurmNotes(NOTES)):
             yield sentence
     for path in [path for path in job_logs if _has_content(path)] or scheduler_logs:
         lines = _lines(path)

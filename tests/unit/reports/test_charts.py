@@ -22,7 +22,7 @@ from corelib.reports.chart_style import COLOURS, FORMATS, MARKS, chart_style, ma
 from corelib.reports.charts import draw_charts
 from corelib.reports.confusion_charts import confusion_chart
 from corelib.reports.loss_charts import loss_chart
-from corelib.reports.table_cells import read_published
+from corelib.reports.paper_comparison import read_published
 from corelib.reports.table_lines import TableLine, table_line
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext

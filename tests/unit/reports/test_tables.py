@@ -23,16 +23,9 @@ from support.evaluated import CORE, ESD, cells, role, row
 from corelib.evaluation.metrics import Count
 from corelib.evaluation.seed_statistics import prediction_p_value
 from corelib.files.sealed_json import write_record
+from corelib.reports.paper_comparison import Published, chance_note, compare_with_paper, read_published, verdict
 from corelib.reports.seed_numbers import METRICS, SeedNumbers
-from corelib.reports.table_cells import (
-    Published,
-    cells_csv,
-    chance_note,
-    compare_with_paper,
-    provenance_csv,
-    read_published,
-    verdict,
-)
+from corelib.reports.table_cells import cells_csv, provenance_csv
 from corelib.reports.table_lines import TableLine, table_line
 from corelib.reports.table_pairs import pairs_csv
 from corelib.reports.table_styles import accuracies_csv
