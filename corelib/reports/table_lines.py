@@ -85,8 +85,8 @@ class TableLine:
 
     @property
     def may_be_best(self) -> bool:
-        """Whether the line competes for the best Total: its Total is finite, and it has no remark."""
-        return not self.remark and self.means["Total"].is_finite()
+        """Whether the line competes for the best Total: the model is trained and its Total finite, without a remark."""
+        return self.seeds[0].seed is not None and not self.remark and self.means["Total"].is_finite()
 
 
 def table_line(row: TableRow, inputs: Mapping[str, Manifest]) -> TableLine:

@@ -21,9 +21,23 @@ COLUMNS = ("Task", "Algorithm", *METRICS, "Seeds", *(f"{metric} sd" for metric i
 
 NO_GATE = "off"
 
+BOOKTABS = r"% \usepackage{booktabs}"
+
 LATEX_ESCAPES = str.maketrans(
     {**{mark: f"\\{mark}" for mark in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
-    | {"^": r"\textasciicircum{}"}
+    | {"^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+)
+
+METRICS_NOTE = (
+    "UA: images prompted with a forget style that are not recognised as it. IRA: images prompted with a retain style "
+    "that are recognised as it. CRA: images of both that are recognised as their object. SFID: the FID of the original "
+    "model over that of this one, at most 100 %. Total: the sum of the four. All in percent; the file that ends in "
+    "`.cells.csv` has counts and 95 % intervals."
+)
+
+MINIATURE_NOTE = (
+    "These are numbers of the miniature: they test the code, and say nothing about how the methods compare on the "
+    "paper's model."
 )
 
 
@@ -34,7 +48,12 @@ def tabulate(settings: TableStage, context: StageContext) -> StageResult:
     published = read_published(settings.published)
     comparisons = compare_with_paper(lines, published if settings.comparable else {})
     gate = gate_outcome(context.inputs.get("gate"))
-    notes = [seeds_note(lines), chance_note(list(comparisons.values())), "" if gate == NO_GATE else f"Gate: {gate}."]
+    notes = [
+        METRICS_NOTE,
+        seeds_note(lines),
+        chance_note(list(comparisons.values())) if settings.comparable else MINIATURE_NOTE,
+        "" if gate == NO_GATE else f"Gate: {gate}.",
+    ]
     contents = {
         f"{settings.name}.csv": to_csv(lines),
         f"{settings.name}.md": to_markdown(lines) + "".join(f"\n{note}\n" for note in notes if note),
@@ -94,9 +113,9 @@ def to_markdown(lines: list[TableLine]) -> str:
 
 
 def to_latex(lines: list[TableLine]) -> str:
-    """The table as LaTeX, for the package booktabs; the best Total of each task is bold."""
+    """The table as LaTeX; the best Total of each task is bold. The first line names the package that it needs."""
     header = ["Algorithm", *(rf"{metric} ($\uparrow$)" for metric in METRICS)]
-    parts = [rf"\begin{{tabular}}{{l{'r' * len(METRICS)}}}", r"\toprule", _latex_row(header)]
+    parts = [BOOKTABS, rf"\begin{{tabular}}{{l{'r' * len(METRICS)}}}", r"\toprule", _latex_row(header)]
     for task, task_lines in _group_by_task(lines):
         parts += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{_escape_latex(task)}}}}} \\"]
         parts += [

@@ -29,7 +29,7 @@ from corelib.reports.table_cells import cells_csv, provenance_csv
 from corelib.reports.table_lines import TableLine, table_line
 from corelib.reports.table_pairs import pairs_csv
 from corelib.reports.table_styles import accuracies_csv
-from corelib.reports.tables import tabulate, to_csv, to_latex, to_markdown
+from corelib.reports.tables import METRICS_NOTE, MINIATURE_NOTE, tabulate, to_csv, to_latex, to_markdown
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext
 from corelib.settings.reports import TableRow, TableStage
@@ -167,6 +167,8 @@ def test_markdown_has_a_section_for_each_task_and_the_best_total_in_bold(tmp_pat
         "| CORE (ours) (diverged at step 71; 2 images constant or not finite) "
         "| 96.67 | 93.33 | 94.44 | 75.00 | 359.44 |\n"
         "\n"
+        f"{METRICS_NOTE}\n"
+        "\n"
         "Of 3 accuracies that the paper also prints, 1 differs (Fisher's exact test at 5 %); 1 of them also by Holm's "
         "method, which allows one false alarm in 20 tables. If all were equal, 0.062 would differ by chance; 1 or more "
         "with a probability of 0.061 (accuracies taken as independent).\n"
@@ -193,13 +195,15 @@ def test_markdown_notes_how_many_accuracies_would_differ_by_chance(tmp_path):
 def test_there_is_no_note_on_chance_if_nothing_is_comparable(tmp_path):
     for name, comparable, published in (("other world", False, "table1"), ("unpublished", True, None)):
         text = (table(tmp_path / name, comparable, published).folder / "table1.md").read_text()
-        assert "chance" not in text and text.endswith("|\n")
+        assert "chance" not in text
+        assert text.endswith(f"\n{METRICS_NOTE}\n" if comparable else f"\n{METRICS_NOTE}\n\n{MINIATURE_NOTE}\n")
 
 
 def test_latex_is_a_table_of_booktabs_with_the_best_total_of_each_task_in_bold(tmp_path):
     text = (table(tmp_path).folder / "table1.tex").read_text()
     assert text == (
-        r"""\begin{tabular}{lrrrrr}
+        r"""% \usepackage{booktabs}
+\begin{tabular}{lrrrrr}
 \toprule
 Algorithm & UA ($\uparrow$) & IRA ($\uparrow$) & CRA ($\uparrow$) & SFID ($\uparrow$) & Total ($\uparrow$) \\
 \midrule
@@ -217,13 +221,20 @@ CORE (ours) (diverged at step 71; 2 images constant or not finite) & 96.67 & 93.
 
 
 def test_latex_escapes_its_special_characters(tmp_path):
-    line = line_of(row("x", r"A_b & 50% {c}\ ~^#$"), cells(tmp_path / "run", CORE))
-    assert r"A\_b \& 50\% \{c\}\textbackslash{} \textasciitilde{}\textasciicircum{}\#\$ & 93.33" in to_latex([line])
+    line = line_of(row("x", r"A_b & 50% {c}\ ~^#$ <|>"), cells(tmp_path / "run", CORE))
+    expected = r"A\_b \& 50\% \{c\}\textbackslash{} \textasciitilde{}\textasciicircum{}\#\$ "
+    assert expected + r"\textless{}\textbar{}\textgreater{} & 93.33" in to_latex([line])
 
 
 def test_equal_best_totals_are_both_bold(tmp_path):
     lines = [line_of(row(name, name), cells(tmp_path / name, CORE)) for name in ("first", "second")]
     assert to_markdown(lines).count("**387.44**") == 2
+
+
+def test_the_original_model_is_never_bold(tmp_path):
+    original = line_of(row("original", "Original", seeds=(None,)), cells(tmp_path / "original", CORE))
+    worse = line_of(row("worse", "Worse"), cells(tmp_path / "worse", ESD))
+    assert "**359.44**" in to_markdown([original, worse]) and "**387.44**" not in to_markdown([original, worse])
 
 
 @pytest.mark.parametrize("doubt", [{"diverged_at": 0}, {"flagged": 1}])
