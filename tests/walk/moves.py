@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from walking import CHOICES, SIBLING, STUDY, Walk, targets_of
+from walking import BEGINNINGS, CHOICES, SIBLING, STUDY, Walk, targets_of
 
 Move = Callable[[Walk], str]
 
@@ -35,7 +35,7 @@ def switch_the_study(walk: Walk) -> str:
 
 def damage_a_product(walk: Walk) -> str:
     """Edit, truncate, empty, delete or replace a file of the products, perhaps without changing its times."""
-    paths = [path for path in _files(walk.folder / "results") if path.name.startswith(("table", "figure"))]
+    paths = [path for path in _files(walk.folder / "results") if path.name.startswith(BEGINNINGS)]
     return _damage(walk, walk.random.choice(paths))
 
 
@@ -153,7 +153,7 @@ def delete_metadata(walk: Walk) -> str:
 
 def request_a_part(walk: Walk) -> str:
     """Request one product, a run, the first stages, or nothing."""
-    table, figure = targets_of(walk.study)
+    table, _, figure, *_ = targets_of(walk.study)
     manifests = sorted((walk.folder / "runs").glob("*/*/manifest.json"))
     run = walk.random.choice(manifests).relative_to(walk.folder).as_posix()
     arguments = walk.random.choice(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,12 @@ CHOICES: Mapping[str, tuple[dict[str, object], ...]] = {
 
 Configuration = tuple[int, ...]
 
+BEGINNINGS = ("table", "charts", "figure", "claims", "report")
+"""The beginnings of the names of products."""
+
+RECORD = re.compile(r"provenance|^report\.(html|costs)")
+"""The names of files with times and places, which differ between equal results."""
+
 UNTOUCHED = {
     Path("runs/backup/important/notes.txt"): "not a run",
     Path("results/walk/notes.txt"): "mine",
@@ -38,9 +45,13 @@ UNTOUCHED = {
 """The user's own files beside the results, which must never be removed."""
 
 
-def targets_of(study: str) -> tuple[str, str]:
+PRODUCTS = ("table1.csv", "charts1.values.png", "figure2.png", "claims.md", "report.html")
+"""A file of each product of a study."""
+
+
+def targets_of(study: str) -> list[str]:
     """The products of a study."""
-    return f"results/{study}/table1.csv", f"results/{study}/figure2.png"
+    return [f"results/{study}/{name}" for name in PRODUCTS]
 
 
 def checkout_at(folder: Path) -> Checkout:
@@ -73,10 +84,10 @@ def _merge(below: object, above: object) -> dict[str, object]:
 
 
 def products_at(checkout: Checkout, study: str) -> dict[str, str]:
-    """The hashes of all files of a study's products, except provenance records."""
+    """The hashes of all files of a study's products, except those that describe the computation."""
     folder = checkout.folder / "results" / study
-    paths = [path for path in sorted(folder.glob("*")) if path.name.startswith(("table", "figure"))]
-    return {path.name: hash_of(path) for path in paths if path.is_file() and "provenance" not in path.name}
+    paths = [path for path in sorted(folder.glob("*")) if path.name.startswith(BEGINNINGS)]
+    return {path.name: hash_of(path) for path in paths if path.is_file() and not RECORD.search(path.name)}
 
 
 def hash_of(path: Path) -> str:
