@@ -6,11 +6,13 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from corelib.runs.fingerprint import code_digests, package_versions
+from corelib.version import VERSION
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODULES = sorted((REPOSITORY / "corelib").rglob("*.py"))
@@ -33,7 +35,7 @@ def imports_of(path: Path) -> set[str]:
 
 
 WINGS = [
-    *("errors", "randomness", "source_import"),
+    *("errors", "randomness", "source_import", "version"),
     *("settings", "files", "runs", "models", "worlds", "data", "sampling", "unlearning", "evaluation", "reports"),
     *("study", "costs", "cluster", "maintenance", "commands", "workflow"),
 ]
@@ -154,3 +156,10 @@ def _is_local(node: ast.AST, path: Path) -> bool:
                 if child is not other and getattr(child, "lineno", None) == getattr(node, "lineno", -1):
                     return True
     return False
+
+
+def test_every_file_names_the_same_version() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
+    assert f"\nversion: {VERSION}\n" in (REPOSITORY / "CITATION.cff").read_text()
+    assert re.search(rf"^## {re.escape(VERSION)}\b", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)

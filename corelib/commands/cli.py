@@ -11,6 +11,7 @@ from corelib.commands import assets, clean, export, jobs, plan, preflight, produ
 from corelib.errors import UserError
 from corelib.runs.environment import remove_user_packages
 from corelib.runs.layout import REPOSITORY
+from corelib.version import VERSION
 
 DESCRIPTION = "The commands of `python -m corelib`: they inspect, plan, check and clean, and build no result."
 
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m corelib", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"corelib {VERSION}")
     commands = parser.add_subparsers(required=True)
     for command in COMMANDS:
         name, help_ = command.__name__.rpartition(".")[2], command.HELP

@@ -23,6 +23,7 @@ from corelib.runs.manifest import ManifestRecord
 from corelib.runs.provenance_record import Attempt, Machine, Provenance
 from corelib.runs.specification import Specification
 from corelib.runs.stage_context import StageContext
+from corelib.version import VERSION
 
 ATTEMPTS_SUFFIX = ".attempts.json"
 """Suffix of the file with the attempts at an incomplete run, in place of a manifest's `.json`."""
@@ -103,6 +104,7 @@ def build_provenance(
     return Provenance.sealed(
         specification=specification,
         manifest=manifest,
+        version=VERSION,
         commit=_commit(),
         python=platform.python_version(),
         packages={name: importlib.metadata.version(name) for name in specification.packages},

@@ -72,6 +72,7 @@ class Provenance(Machine, SealedRecord):
     Attributes:
         specification: the specification of the run.
         manifest: a copy of the manifest: Snakemake deletes manifests, but not this record.
+        version: version of this software.
         commit: commit of the code, with `+` if the working tree differed from it; None outside a checkout.
         python: version of Python.
         packages: version of each numerical package with its local build tag, by name.
@@ -91,6 +92,7 @@ class Provenance(Machine, SealedRecord):
 
     specification: Specification
     manifest: ManifestRecord
+    version: str
     commit: str | None
     python: str
     packages: dict[str, str]

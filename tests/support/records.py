@@ -68,6 +68,7 @@ def provenance(planned: Specification, made: ManifestRecord, **fields: Any) -> P
     record: dict[str, Any] = {
         "specification": planned,
         "manifest": made,
+        "version": "0.1.0",
         "commit": "c0ffee",
         "python": "3.11.0",
         "packages": {},

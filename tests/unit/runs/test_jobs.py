@@ -29,7 +29,7 @@ def test_a_job_writes_its_file_a_manifest_and_a_provenance_record(toy: Toy) -> N
     record = json.loads((toy.folder / "manifest.provenance.json").read_text())
     assert record["manifest"] == json.loads((toy.folder / "manifest.json").read_text())
     assert record["began"] < record["finished"] and record["wall_seconds"] >= 0
-    assert {"host", "node", "device", "visible_devices", "commit", "python", "threads"} <= record.keys()
+    assert {"host", "node", "device", "visible_devices", "version", "commit", "python", "threads"} <= record.keys()
     assert "on " in toy.log and "1 CPU thread(s), python 3" in toy.log
 
 
