@@ -324,6 +324,7 @@ def test_accuracies_of_the_table_are_those_of_the_benchmarks_own_loop(small: Che
     assert ours == dict(hits)
 
 
+@pytest.mark.slow
 def test_accuracies_of_images_of_many_kinds_are_those_of_the_benchmarks_own_loop(
     small: Checkout, tmp_path: Path
 ) -> None:

@@ -60,9 +60,12 @@ def test_the_report_of_a_half_built_study_names_what_is_missing(checkout: Checko
 @pytest.mark.parametrize(
     ("file", "old", "new", "rebuilt"),
     [
-        ("corelib/reports/report_template.py", "max-width: 72rem", "max-width: 60rem", {"write_report": 1}),
+        pytest.param(
+            *("corelib/reports/report_template.py", "max-width: 72rem", "max-width: 60rem", {"write_report": 1}),
+            marks=pytest.mark.slow,
+        ),
         ("corelib/reports/chart_style.py", '"font.size": 8', '"font.size": 9', {"write_report": 1, "draw_charts": 1}),
-        ("rules/captions/tradeoff.rst", "Unlearning", "Our unlearning", {}),
+        pytest.param("rules/captions/tradeoff.rst", "Unlearning", "Our unlearning", {}, marks=pytest.mark.slow),
         ("rules/reports.smk", 'category="Figures"', 'category="Pictures"', {}),
     ],
 )

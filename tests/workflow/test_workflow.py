@@ -333,11 +333,17 @@ def test_a_queued_job_does_not_depend_on_edits_of_the_configuration(checkout: Ch
 # The same bits
 
 
+EVALUATION = ("samples", "predictions", "fid", "cells")
+
+
 @pytest.mark.long
-def test_the_same_study_built_again_gives_the_same_bits(checkout: Checkout) -> None:
-    """Everything after the base model is built again, with one core and other shards, and all results are compared."""
+@pytest.mark.parametrize(
+    "stages", [EVALUATION, pytest.param(("slices", "latents", "unlearning", *EVALUATION), marks=pytest.mark.slow)]
+)
+def test_the_same_study_built_again_gives_the_same_bits(stages: tuple[str, ...], checkout: Checkout) -> None:
+    """Stages are built again, with one core and other shards, and all results are compared."""
     before = hashes_below(checkout.folder / "runs"), hashes_below(checkout.folder / "results")
-    for stage in ("slices", "latents", "unlearning", "samples", "predictions", "fid", "cells"):
+    for stage in stages:
         shutil.rmtree(checkout.folder / "runs" / stage)
     shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", "batches_per_shard: 1", "batches_per_shard: 2")

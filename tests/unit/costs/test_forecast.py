@@ -92,7 +92,13 @@ def test_the_longest_chain_goes_from_the_assets_through_the_gate_to_the_table() 
 # Comparison with Snakemake
 
 
-@pytest.mark.parametrize("study", study_names(CONFIGURATION))
+@pytest.mark.parametrize(
+    "study",
+    [
+        pytest.param(name, marks=() if name in ("paper", "mini-seeds") else pytest.mark.slow)
+        for name in study_names(CONFIGURATION)
+    ],
+)
 def test_the_jobs_equal_those_of_a_dry_run(study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout = Checkout.at(tmp_path / "clone")
     targets = targets_of(study, load_study(study, CONFIGURATION))
