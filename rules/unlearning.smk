@@ -1,6 +1,6 @@
-# Unlearning: one job per method, task and anchor scheme.
-# In:  slice, latents, embeddings, base model
-# Out: runs/unlearning/RUN/manifest.json, which lists the delta beside it with its sha256
+# Unlearning: one job per method, task and anchor scheme; models of the user's own.
+# In:  slice, latents, embeddings, base model; the user's weights
+# Out: runs/unlearning/RUN/manifest.json and runs/models/RUN/manifest.json, which list the delta beside them
 
 
 rule encode_generated:
@@ -58,3 +58,22 @@ rule unlearn:
         specification="runs/unlearning/{run}/specification.json",
     script:
         "../workflow_scripts/unlearn.py"
+
+
+rule adopt_model:
+    """Check a model of the user's own, and write it as a delta of the base model."""
+    input:
+        catalogue.inputs_of("models"),
+    output:
+        manifest="runs/models/{run}/manifest.json",
+    log:
+        "logs/models/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("models")
+    resources:
+        **catalogue.resources_of("models"),
+    params:
+        specification="runs/models/{run}/specification.json",
+    script:
+        "../workflow_scripts/adopt_model.py"

@@ -1,4 +1,4 @@
-"""Deltas: the trained cross-attention tensors of an unlearned model, stored without the rest of the model."""
+"""Deltas: the tensors in which an unlearned model differs from the base model; ours are of the cross-attention."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from corelib.errors import ArtefactError, short_message
 from corelib.files.atomic import atomic_write
 from corelib.models.trained_parameters import TRAINED_NAME_PARTS, trained_parameters
 from corelib.models.weight_checks import WeightsMismatch, check_fit
-from corelib.settings.trainable import TrainableTensors
+from corelib.settings.trainable import DeltaTensors
 
 DELTA_FILE = "delta.safetensors"
 
 DELTA_FORMAT = "corelib delta 2"
 
+DELTA_KEY = "delta"
+"""The key of the header in the metadata of a file."""
 
-def save_delta(path: Path, tensors: Mapping[str, Tensor], trained: TrainableTensors, base: str, run: str) -> None:
+
+def save_delta(path: Path, tensors: Mapping[str, Tensor], trained: DeltaTensors, base: str, run: str) -> None:
     """Write the trained tensors and the identity of their base model."""
     on_cpu = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as temporary:
         # A single metadata entry: safetensors writes several in random order, and equal deltas must be equal files.
         header = json.dumps({"format": DELTA_FORMAT, "base": base, "run": run, "trained": trained}, sort_keys=True)
-        save_file(on_cpu, temporary, metadata={"delta": header})
+        save_file(on_cpu, temporary, metadata={DELTA_KEY: header})
 
 
 def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
@@ -67,7 +70,7 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
 
 def _read_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     try:
-        header: dict[str, Any] = json.loads((metadata or {})["delta"])
+        header: dict[str, Any] = json.loads((metadata or {})[DELTA_KEY])
         is_valid = (
             header["format"] == DELTA_FORMAT
             and isinstance(header["base"], str)

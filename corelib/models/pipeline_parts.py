@@ -206,6 +206,13 @@ def load_network(part: Part, folder: Path) -> Any:
     return network.eval().requires_grad_(False)
 
 
+def read_part(part: Part, folder: Path) -> tuple[Any, dict[str, Tensor]]:
+    """The network that a folder configures, without weights, and its tensors by name. Raises `AssetError`."""
+    network = build_network(part, folder)
+    with _as_asset_error(folder, part.kind):
+        return network, _read_weights(part, folder, network)
+
+
 def check_network(part: Part, folder: Path, values: bool) -> None:
     """Raise `AssetError` if `load_network` would, without loading the weights.
 

@@ -8,19 +8,20 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from corelib.errors import AssetError
-from corelib.settings.trainable import TrainableTensors
+from corelib.settings.trainable import DeltaTensors
 
 CROSS_ATTENTION = "attn2"
 """Name of the cross-attention in the transformer blocks of diffusers."""
 
-TRAINED_NAME_PARTS: Mapping[TrainableTensors, tuple[str, ...]] = {
+TRAINED_NAME_PARTS: Mapping[DeltaTensors, tuple[str, ...]] = {
     "cross_attention": (f"{CROSS_ATTENTION}.",),
     "keys_and_values": (f"{CROSS_ATTENTION}.to_k.", f"{CROSS_ATTENTION}.to_v."),
+    "all": ("",),
 }
 """Substrings that identify the names of the trained tensors."""
 
 
-def trained_parameters(unet: UNet2DConditionModel, trained: TrainableTensors) -> dict[str, torch.nn.Parameter]:
+def trained_parameters(unet: UNet2DConditionModel, trained: DeltaTensors) -> dict[str, torch.nn.Parameter]:
     """The trained parameters by name, sorted: those with `attn2` in their name, or a subset of them.
 
     Raises `AssetError` if the U-Net has none.

@@ -18,7 +18,7 @@ from corelib.settings.reports import TableRow
 SHARED = ("", "all rows", "shared")
 """Task, row and title under which the jobs are counted on which several rows build."""
 
-OWN_STAGES = ("saliency", "generated", "unlearning", "samples", "predictions", "fid")
+OWN_STAGES = ("saliency", "generated", "unlearning", "models", "samples", "predictions", "fid")
 """Stages whose jobs are counted with a row; all others are shared."""
 
 COST_COLUMNS = (
@@ -125,7 +125,7 @@ def costs_of_rows(rows: Sequence[TableRow], inputs: Mapping[str, Manifest]) -> l
             runs, name = cells.folder.parents[1], f"{cells.stage}/{cells.folder.name}"
             of_original = set(_runs_behind(runs, builds_on(cells.folder).get(FID_OF_ORIGINAL)))
             for run in _runs_behind(runs, name):
-                is_own = seed.seed is not None and run.split("/")[0] in OWN_STAGES and run not in of_original
+                is_own = not row.is_original and run.split("/")[0] in OWN_STAGES and run not in of_original
                 target = own if is_own else shared
                 if run not in target:
                     target[run] = list(_jobs_of(runs, run))
@@ -211,7 +211,7 @@ NOTE = (
 
 def cost_entries(entry: RowCosts) -> list[str]:
     """A line of the table of costs, as text."""
-    groups = (("saliency", "generated", "unlearning"), ("samples",), ("predictions", "fid"))
+    groups = (("saliency", "generated", "unlearning", "models"), ("samples",), ("predictions", "fid"))
     times = [sum(entry.of(stage).seconds for stage in group) for group in groups]
     return [
         entry.task,

@@ -85,8 +85,8 @@ class TableLine:
 
     @property
     def may_be_best(self) -> bool:
-        """Whether the line competes for the best Total: the model is trained and its Total finite, without a remark."""
-        return self.seeds[0].seed is not None and not self.remark and self.means["Total"].is_finite()
+        """Whether the line competes for the best Total: it is not the original model, and its Total is not in doubt."""
+        return not self.row.is_original and not self.remark and self.means["Total"].is_finite()
 
 
 def table_line(row: TableRow, inputs: Mapping[str, Manifest]) -> TableLine:

@@ -20,6 +20,7 @@ from corelib.settings.claims import ClaimsStage
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
+from corelib.settings.given_models import GivenModelStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
 from corelib.settings.reports import ChartsStage, FigureStage, TableStage
@@ -85,6 +86,7 @@ STAGES: Mapping[str, Stage] = {
     "unlearning": Stage(
         "unlearn", "unlearn.py", UnlearningStage, "gpu", 32_000, trains_model=True, waits_for_gate=True
     ),
+    "models": Stage("adopt_model", "adopt_model.py", GivenModelStage, "cpu", 16_000, waits_for_gate=True),
     # Sampling
     "samples": Stage("gather_samples", "gather.py", SamplesStage, "gpu", 32_000, shards=("sample_shard", "sample.py")),
     # Evaluation

@@ -11,7 +11,7 @@ class EvaluatedSeed(Section):
     """An evaluated model of a row.
 
     Attributes:
-        seed: its training seed; None for the original model.
+        seed: its training seed; None for a model that is not trained here.
         cells: the role of its cells among the inputs.
     """
 
@@ -23,13 +23,15 @@ class TableRow(Section):
     """One row of a table for one task, with a model for each training seed.
 
     Attributes:
-        anchors: the anchors of each forget style; empty for the original model.
+        is_original: whether it is the model before unlearning.
+        anchors: the anchors of each forget style; empty for a model that is not trained here.
     """
 
     task: str
     row: str
     title: str
     seeds: list[EvaluatedSeed]
+    is_original: bool
     anchors: dict[str, list[str]]
 
 

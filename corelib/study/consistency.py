@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from corelib.errors import listed
+from corelib.settings.given_models import GivenModel
 from corelib.settings.prompts import EMPTY_CONCEPT
 from corelib.settings.unlearning import LENGTH_DECIMALS
 from corelib.study.anchors import FIRST_RETAIN
@@ -59,6 +60,8 @@ def find_inconsistencies(study: Study) -> Iterator[Inconsistency]:
     yield from _check_training(study)
     for name, method in study.methods.items():
         yield from _check_method(study, f"methods.{name}", name, method)
+    for name, model in study.models.items():
+        yield from _check_model(study, f"models.{name}", name, model)
     for name, table in study.tables.items():
         yield from _invalid_name(f"tables.{name}", name, r"table[A-Za-z0-9_]+", "a name such as `table1`")
         yield from _unknown(f"tables.{name}.tasks", table.tasks, list(study.tasks), "task")
@@ -239,14 +242,30 @@ def _check_method(study: Study, key: str, name: str, method: Method) -> Iterator
         )
 
 
+def _check_model(study: Study, key: str, name: str, model: GivenModel) -> Iterator[Inconsistency]:
+    yield from _invalid_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+    if name in (ORIGINAL, *study.methods):
+        yield Inconsistency("models", name, "a name that no method has")
+    yield from _unknown(f"{key}.weights", list(model.weights), list(study.tasks), "task")
+    for task, path in model.weights.items():
+        if not path.strip() or path.startswith("~"):
+            yield Inconsistency(f"{key}.weights.{task}", path, "the full path of a folder or file, without `~`")
+
+
 def _check_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[Inconsistency]:
     yield from _invalid_name(key, row.name, NAME.pattern, "a name of letters, digits, `_` and `-`")
-    yield from _unknown(key, [row.method], [ORIGINAL, *study.methods], "method")
-    if row.method == ORIGINAL:
+    yield from _unknown(key, [row.method], [ORIGINAL, *study.methods, *study.models], "method")
+    if not study.is_trained(row.method):
+        words = "the original model" if row.method == ORIGINAL else f"{row.method}, which is not trained here"
         if row.anchors is not None:
-            yield Inconsistency(key, row.anchors, "no anchors for the original model")
+            yield Inconsistency(key, row.anchors, f"no anchors for {words}")
         if row.seeds is not None:
-            yield Inconsistency(key, row.seeds, "no training seeds for the original model")
+            yield Inconsistency(key, row.seeds, f"no training seeds for {words}")
+        if row.method in study.models:
+            weights = study.models[row.method].weights
+            for task in tasks:
+                if task not in weights:
+                    yield Inconsistency(f"models.{row.method}.weights", sorted(weights), f"a path for {task} ({key})")
         return
     yield from _repeated(key, row.seeds or [])
     method = study.methods[row.method]

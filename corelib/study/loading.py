@@ -62,7 +62,8 @@ def load_plan(name: str, folder: Path) -> Plan:
     """
     study = load_study(name, folder)
     shipped = load_shipped(folder) if study.takes_shipped_world else None
-    locked = read_lock(folder).sha256 if study.world.kind == "unlearn_canvas" else None
+    uses_lock = study.world.kind == "unlearn_canvas" or bool(study.models)
+    locked = read_lock(folder).sha256 if uses_lock else None
     return Plan(
         name,
         study,

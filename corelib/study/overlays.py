@@ -15,10 +15,12 @@ from corelib.study.wording import error_in, suggest_name, to_yaml
 REMOVABLE_SECTIONS = {
     ("tasks",),
     ("methods",),
+    ("models",),
     ("tables",),
     ("figures",),
     ("methods", "*", "length"),
     ("methods", "*", "anchors"),
+    ("models", "*", "weights"),
 }
 """Sections whose entries have names that the study chooses."""
 

@@ -17,6 +17,7 @@ from corelib.settings.claims import Claim
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
+from corelib.settings.given_models import WEIGHTS, GivenModelStage
 from corelib.settings.prompts import EMPTY_CONCEPT
 from corelib.settings.reports import (
     ChartsStage,
@@ -44,7 +45,7 @@ class Plan:
         study: its configuration.
         published: the paper's numbers, as (table, task, row, metric, value, k, n).
         shipped: the record of the shipped world, for a study that uses it.
-        locked: the sha256 of each locked asset, by its place, for a study of the paper's world.
+        locked: the sha256 of each locked asset and model of the user's, by its place.
         slugs: the slugs of known runs (`RunFactory`).
         claims: the paper's claims.
         is_built: whether a run has a result already; by default none has.
@@ -64,7 +65,7 @@ class Plan:
         claims: Sequence[Claim] = (),
         is_built: IsBuilt = lambda run: False,
     ) -> None:
-        self._claims, self._is_built = claims, is_built
+        self._claims, self._is_built, self._locked = claims, is_built, locked or {}
         self.name = name
         self.study = study
         self.published = published
@@ -120,13 +121,14 @@ class Plan:
                         row=row.name,
                         title=self.study.title_of(row),
                         seeds=seeds,
+                        is_original=row.method == ORIGINAL,
                         anchors=self._anchors_of(task, row),
                     )
                 )
         return rows, inputs
 
     def _anchors_of(self, task: str, row: Row) -> dict[str, list[str]]:
-        if row.method == ORIGINAL:
+        if not self.study.is_trained(row.method):
             return {}
         scheme = row.anchors or self.study.methods[row.method].anchors[task]
         return self.candidates(self.study.tasks[task], scheme)
@@ -330,9 +332,33 @@ class Plan:
         )
         inputs = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
         if method != ORIGINAL:
-            inputs["delta"] = self.unlearning(task, method, scheme, seed)
+            inputs["delta"] = self.model(task, method, scheme, seed)
         slug = self._slug_of_samples(task, method, scheme, seed)
         return self._run("samples", slug, settings, study.threads.sampling, inputs)
+
+    def model(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
+        """The unlearned model of a row: trained here, or the user's own."""
+        if method in self.study.models:
+            return self.given_model(task, method)
+        return self.unlearning(task, method, scheme, seed)
+
+    def given_models(self) -> dict[str, str]:
+        """The path of each model of the user's own, by its key in the study."""
+        return {
+            f"models.{name}.weights.{task}": path
+            for name, model in self.study.models.items()
+            for task, path in model.weights.items()
+        }
+
+    @cached_method
+    def given_model(self, task: str, name: str) -> Run:
+        """A model of the user's own as a delta."""
+        path = self.study.models[name].weights[task]
+        settings = GivenModelStage(sha256={WEIGHTS: self._locked.get(path)})
+        inputs, places = {"pipeline": self.world.pipeline()}, {WEIGHTS: path}
+        after = self._gates() if STAGES["models"].waits_for_gate else {}
+        slug, threads = f"{name}-{task}", self.study.threads.world
+        return self._factory.make("models", slug, settings, threads, inputs, after, places)
 
     @cached_method
     def unlearning(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
@@ -486,8 +512,8 @@ class Plan:
     # Names
 
     def _slug(self, task: str, method: str, scheme: Scheme | None, seed: int | None) -> str:
-        if method == ORIGINAL:
-            return f"{ORIGINAL}-{task}"
+        if not self.study.is_trained(method):
+            return f"{method}-{task}"
         scheme = scheme or self.study.methods[method].anchors[task]
         return f"{method}-{task}-{scheme}-s{self._seed(method, seed)}"
 

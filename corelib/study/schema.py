@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from corelib.runs.specification import Execution
 from corelib.settings.data import Encoding
 from corelib.settings.evaluation import FID, Classification
+from corelib.settings.given_models import GivenModel
 from corelib.settings.miniature import Autoencoder, Classifier, Denoiser, TextEncoder
 from corelib.settings.precision import TrainingPrecision
 from corelib.settings.prompts import Prompts
@@ -157,7 +158,11 @@ class Method(Section):
 
 
 class Row(Section):
-    """A row of a table, with anchors, a title or training seeds other than its method's."""
+    """A row of a table, with anchors, a title or training seeds other than its method's.
+
+    Attributes:
+        method: the name of a method, of a model of the user's, or `ORIGINAL`.
+    """
 
     name: str
     method: str
@@ -206,6 +211,7 @@ class Study(Section):
     encoding: Encoding
     anchoring: Anchoring
     methods: dict[str, Method]
+    models: dict[str, GivenModel]
     sampling: Sampling
     classification: Classification
     fid: FID
@@ -256,10 +262,14 @@ class Study(Section):
         return [Row(name=row, method=row) if isinstance(row, str) else row for row in rows]
 
     def seeds_of(self, row: Row) -> list[int] | list[None]:
-        """The training seeds of a row; [None] for the original model, which is not trained."""
-        if row.method == ORIGINAL:
+        """The training seeds of a row; [None] for a model that is not trained here."""
+        if not self.is_trained(row.method):
             return [None]
         return row.seeds or self.seeds_of_method(row.method)
+
+    def is_trained(self, method: str) -> bool:
+        """Whether a row's method is trained here: neither the original model nor a model of the user's."""
+        return method in self.methods
 
     def seeds_of_method(self, method: str) -> list[int]:
         """The training seeds of a method."""
@@ -269,4 +279,6 @@ class Study(Section):
         """The title of a row in a table or figure."""
         if row.title is not None:
             return row.title
-        return "Original" if row.method == ORIGINAL else self.methods[row.method].title
+        if row.method == ORIGINAL:
+            return "Original"
+        return self.models[row.method].title if row.method in self.models else self.methods[row.method].title

@@ -6,9 +6,11 @@ Both worlds have the same four methods; everything after them is the same for bo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from corelib.errors import ConfigurationError
+from corelib.runs.layout import REPOSITORY
 from corelib.runs.run import Run
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
@@ -17,6 +19,9 @@ from corelib.study.run_factory import RunFactory, cached_method
 from corelib.study.schema import MiniatureWorld, Study, UnlearnCanvasWorld
 from corelib.study.shipped_world import DRAWING_MODULES, digest_of_drawing
 from corelib.worlds.unlearn_canvas.asset_lock import asset_path
+
+SHIPPED_UNET = REPOSITORY / "config/pretrained/pipeline/unet"
+"""The U-Net of the shipped world."""
 
 PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 """The parts of a diffusers pipeline that are used here, besides its U-Net."""
@@ -98,6 +103,11 @@ class MiniatureRuns:
         inputs = {"images": self.images()}
         return self._factory.make("classifier", f"{world.kind}-{label}", settings, self._study.threads.world, inputs)
 
+    @property
+    def unet_folder(self) -> Path | None:
+        """The diffusers folder of the base model's U-Net; None if the study trains it."""
+        return SHIPPED_UNET if self._world.pretrained else None
+
     def feature_extractors(self) -> dict[str, Run]:
         """The networks from which FID takes its features: both classifiers."""
         return {"style_classifier": self.classifier("style"), "object_classifier": self.classifier("object")}
@@ -151,6 +161,12 @@ class UnlearnCanvasRuns:
     def classifier(self, label: str) -> Run:
         """The classifier of styles or of objects."""
         return self.adoption(f"{label}_classifier")
+
+    @property
+    def unet_folder(self) -> Path | None:
+        """The diffusers folder of the base model's U-Net: its architecture, even if a CompVis file has the weights."""
+        unet = "unet" if self._world.assets.weights == "raw" or self._world.assets.compvis else "unet_ema"
+        return Path(self._world.assets.pipeline) / unet
 
     def feature_extractors(self) -> dict[str, Run]:
         """The network from which FID takes its features: an Inception network."""

@@ -48,6 +48,7 @@ from corelib.runs.run import Run
 from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stage_registry import settings_in
 from corelib.sampling.grid import shard_manifests
+from corelib.settings.given_models import GivenModelStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearn_canvas import AdoptionStage
@@ -360,12 +361,14 @@ class Catalogue:
         needed = {run.name: run for missing_run in missing for run in (missing_run, *missing_run.inputs.values())}
         faults = [fault for run in needed.values() for fault in _absences(run)]
         if faults:
+            is_world = any(isinstance(run.settings, AdoptionStage) for run in needed.values())
             reasons = "; ".join(fault.removesuffix(MAKE_ASSETS_ADVICE) for fault in faults)
             others = sorted({study_at(path.parent) for path, _ in self._products()} - {PAPER})
             command = assets_command(others[0] if others else PAPER)
+            what = "assets of the paper's world" if is_world else "models of the study"
             stop(
-                f"assets of the paper's world: {reasons}; {command} downloads missing assets that have a source, and "
-                "locks those that are present (see `world.assets` of the study)."
+                f"{what}: {reasons}; {command} downloads missing assets that have a source, and locks those that are "
+                "present (see `world.assets` and `models` of the study)."
             )
 
     def _check_cluster(self) -> None:
@@ -481,7 +484,7 @@ class SpecifiedRun:
 
 def _absences(run: Run) -> Iterator[str]:
     """A sentence for each of the user's files that a run adopts and that is missing or not locked."""
-    if isinstance(run.settings, AdoptionStage):
+    if isinstance(run.settings, AdoptionStage | GivenModelStage):
         yield from missing_assets(
             run.settings, {name: Path(asset_path(name, run.places)) for name in run.settings.sha256}
         )

@@ -39,9 +39,23 @@ PAGE = REPOSITORY / "docs/reruns.md"
 NOTHING, REFUSED = "nothing", "refused"
 
 
+PLACES = {
+    "images": "assets/UnlearnCanvas",
+    "pipeline": "assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50",
+    "compvis": "assets/compvis.ckpt",
+    "style_classifier": "assets/UnlearnCanvas-ckpts/cls_model/style50.pth",
+    "object_classifier": "assets/UnlearnCanvas-ckpts/cls_model/style50_cls.pth",
+    "inception": "assets/inception-2015-12-05.pt",
+    "inception_torchvision": "assets/inception_v3_google-0cc3c7bd.pth",
+    "model": "given/unet",
+}
+"""Paths of the assets of the paper's world, and of a model of the user's. The lock lists each there and in
+`elsewhere/`."""
+
+
 def paper_overlay() -> str:
-    """An overlay of the paper's study with the released baselines, and with methods that use the remaining kinds of
-    targets and weights, so that some run reads every possible leaf.
+    """An overlay of the paper's study with the released baselines, a model of the user's, and methods that use the
+    remaining kinds of targets and weights, so that some run reads every possible leaf.
     """
     core = read_yaml(REPOSITORY / "config/config.yaml")["methods"]["core"]
     retain: dict[str, dict[str, Any]] = {
@@ -59,24 +73,15 @@ def paper_overlay() -> str:
     tables = {
         "table1": {"rows": rows},
         "table5": {"tasks": ["Forget01", "Forget06"], "rows": [*retain], "published": "table2"},
+        "table6": {"tasks": ["Forget01"], "rows": ["core", "given"], "published": None},
     }
-    return json.dumps({"methods": methods, "tables": tables})
+    models = {"given": {"title": "Given", "weights": {"Forget01": PLACES["model"]}}}
+    return json.dumps({"methods": methods, "models": models, "tables": tables})
 
 
 MINIATURES = "base: mini-from-scratch\n"
 STUDIES = {"leaf": ("papers", paper_overlay()), "leaf of the miniature": ("miniatures", MINIATURES)}
 """The study with which the rows of each kind of table are tested."""
-
-PLACES = {
-    "images": "assets/UnlearnCanvas",
-    "pipeline": "assets/UnlearnCanvas-ckpts/diffusion/diffuser/style50",
-    "compvis": "assets/compvis.ckpt",
-    "style_classifier": "assets/UnlearnCanvas-ckpts/cls_model/style50.pth",
-    "object_classifier": "assets/UnlearnCanvas-ckpts/cls_model/style50_cls.pth",
-    "inception": "assets/inception-2015-12-05.pt",
-    "inception_torchvision": "assets/inception_v3_google-0cc3c7bd.pth",
-}
-"""Paths of the assets of the paper's world. The lock lists each asset there and in `elsewhere/`."""
 
 LOCKED = [name for name in PLACES if name != "pipeline"]
 LOCKED += [f"pipeline/{part}" for part in ("unet", "unet_ema", *PIPELINE_PARTS)]
@@ -121,7 +126,13 @@ class Promise:
 
 def names_in(key: Key) -> dict[str, str]:
     """The values of METHOD, TASK, TABLE and FIGURE in a leaf."""
-    named = {"tasks": ("TASK",), "methods": ("METHOD", "", "TASK"), "tables": ("TABLE",), "figures": ("FIGURE",)}
+    named = {
+        "tasks": ("TASK",),
+        "methods": ("METHOD", "", "TASK"),
+        "models": ("METHOD", "", "TASK"),
+        "tables": ("TABLE",),
+        "figures": ("FIGURE",),
+    }
     return dict(zip(named.get(key[0], ()), key[1:], strict=False))
 
 

@@ -51,7 +51,7 @@ def predictions(ua: tuple[int, int], ira: tuple[int, int], cra: tuple[int, int])
 def row(name: str, title: str, task: str = "Forget01", seeds: Sequence[int | None] = (0,)) -> TableRow:
     evaluated = [EvaluatedSeed(seed=seed, cells=role(task, name, seed)) for seed in seeds]
     anchors = {} if name == "original" else {"Amber": ["Blue"]}
-    return TableRow(task=task, row=name, title=title, seeds=evaluated, anchors=anchors)
+    return TableRow(task=task, row=name, title=title, seeds=evaluated, is_original=name == "original", anchors=anchors)
 
 
 def role(task: str, name: str, seed: int | None) -> str:

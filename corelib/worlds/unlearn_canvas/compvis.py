@@ -133,6 +133,20 @@ def _unet_weights(path: Path, weights: Mapping[str, Tensor], variant: str) -> di
     return {UNET_PREFIX + name: weights[average] for name, average in averages.items()}
 
 
+def diffusers_unet_weights(path: Path, unet: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of CompVis' U-Net, without prefix, under diffusers' names.
+
+    Args:
+        path: the file, for errors.
+        unet: the U-Net to which they belong.
+        tensors: the tensors by their names in CompVis.
+
+    Raises `AssetError` if a tensor is left over.
+    """
+    prefixed = {UNET_PREFIX + name: tensor for name, tensor in tensors.items()}
+    return _rename(path, UNET_PREFIX, unet, convert_ldm_unet_checkpoint, prefixed).weights
+
+
 def _rename(path: Path, prefix: str, network: Any, convert: Any, weights: Mapping[str, Tensor]) -> _Converted:
     """The weights under diffusers' names. Its converter drops unknown tensors, and treats some missing ones as None."""
     with _as_asset_error(path, prefix, network):

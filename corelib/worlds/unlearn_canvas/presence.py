@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
-from corelib.settings.unlearn_canvas import AdoptionStage
+
+class Locked(Protocol):
+    """Settings with the sha256 of files of the user's."""
+
+    @property
+    def sha256(self) -> Mapping[str, str | None]:
+        """The sha256 of each file or folder by name; None until it is locked."""
+
 
 MAKE_ASSETS_ADVICE = "; run `make assets` to fetch missing assets and to lock existing ones"
 """End of the description of a fault that `make assets` repairs; a list of such faults has it only once."""
 
 
-def missing_assets(settings: AdoptionStage, paths: Mapping[str, Path]) -> Iterator[str]:
+def missing_assets(settings: Locked, paths: Mapping[str, Path]) -> Iterator[str]:
     """Yield a description of each asset that is missing or not locked.
 
     Args:

@@ -1,0 +1,65 @@
+"""`make assets` for the models of the user's own: checks and locks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from corelib.errors import ArtefactError, AssetError
+from corelib.files.placeholders import check_no_placeholders
+from corelib.unlearning.given_model import check_given_model
+from corelib.worlds.unlearn_canvas.asset_inspection import read_error_message
+from corelib.worlds.unlearn_canvas.asset_lock import LOCK_FILE, describe_difference, lock_entry, read_lock, write_lock
+
+
+def lock_models(
+    paths: Mapping[str, str], unet_folder: Path | None, configuration: Path, say: Callable[[str], None]
+) -> None:
+    """Check and lock each model that is not locked, and compare the others with the lock.
+
+    Args:
+        paths: the path of each model, by the key in the study that names it.
+        unet_folder: the diffusers folder of the base model's U-Net; None if it is not on the disk yet, and the job
+            that adopts a model compares it with the U-Net.
+        configuration: folder of the lock.
+        say: function that shows a line to the user.
+
+    Raises `AssetError` with the faults of all models.
+    """
+    faults = []
+    for key, place in paths.items():
+        say(f"Checking {place}")
+        if (fault := _lock_model(key, place, unet_folder, configuration, say)) is not None:
+            faults.append(fault)
+    if faults:
+        raise AssetError(f"{'; '.join(faults)}.")
+    say(f"All {len(paths)} models match {configuration / LOCK_FILE}.")
+
+
+def _lock_model(
+    key: str, place: str, unet_folder: Path | None, configuration: Path, say: Callable[[str], None]
+) -> str | None:
+    """Lock a model, or compare it with the lock; returns its fault, without final period."""
+    path = Path(place)
+    if not path.exists():
+        return f"{key} is {place}, which is missing"
+    lock = read_lock(configuration)
+    locked = lock.assets.get(place)
+    try:
+        check_no_placeholders(path)
+        current = lock_entry(path, "the user's own model")
+        if locked is not None and locked.sha256 != current.sha256:
+            return (
+                f"{describe_difference(place, locked, current)}; restore it, or remove the entry {place!r} from "
+                f"{configuration / LOCK_FILE} to trust the present content"
+            )
+        if unet_folder is not None and unet_folder.exists():
+            check_given_model(path, unet_folder, values=locked is None)
+    except (AssetError, ArtefactError) as error:
+        return str(error).removesuffix(".")
+    except OSError as error:
+        return read_error_message(error, path)
+    if locked is None:
+        write_lock(configuration, lock.with_asset(place, current))
+        say(f"  locked: {current.bytes / 1e9:.2f} GB, sha256 {current.sha256[:12]}")
+    return None
