@@ -359,9 +359,10 @@ class Catalogue:
         """
         missing = [item.run for cost in forecasts for item in cost.items.values() if not item.run.manifest.exists()]
         needed = {run.name: run for missing_run in missing for run in (missing_run, *missing_run.inputs.values())}
-        faults = [fault for run in needed.values() for fault in _absences(run)]
+        absent = {name: list(_absences(run)) for name, run in needed.items()}
+        faults = [fault for found in absent.values() for fault in found]
         if faults:
-            is_world = any(isinstance(run.settings, AdoptionStage) for run in needed.values())
+            is_world = any(absent[name] and isinstance(run.settings, AdoptionStage) for name, run in needed.items())
             reasons = "; ".join(fault.removesuffix(MAKE_ASSETS_ADVICE) for fault in faults)
             others = sorted({study_at(path.parent) for path, _ in self._products()} - {PAPER})
             command = assets_command(others[0] if others else PAPER)

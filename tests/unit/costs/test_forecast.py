@@ -51,10 +51,10 @@ def test_all_tables_take_the_steps_and_images_that_follow_from_the_paper() -> No
 
 
 @pytest.mark.usefixtures("empty_folder")
-def test_figures_gate_and_claims_add_no_cost() -> None:
+def test_charts_figures_and_reports_add_no_cost() -> None:
     tables, everything = forecast_for(*(f"results/table{number}.csv" for number in range(1, 5))), forecast_for("all")
     assert everything.work == tables.work
-    assert len(everything.runs) == len(tables.runs) + 4
+    assert len(everything.runs) == len(tables.runs) + 9
 
 
 @pytest.mark.usefixtures("empty_folder")
