@@ -38,7 +38,7 @@ from corelib.runs.stage_registry import STAGES
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
 from corelib.study.schema import UnlearnCanvasWorld
-from corelib.study.targets import assets_command, targets_of
+from corelib.study.targets import assets_command, product_of, targets_of
 from corelib.worlds.unlearn_canvas.image_index import read_index
 from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE
 
@@ -88,6 +88,8 @@ def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
     yield from (Finding("place", fault, kind="FAULT") for fault in path_faults(Path(sys.executable), repository))
     if isinstance(plan.study.world, UnlearnCanvasWorld):
         yield from _assets(plan, repository)
+    if plan.study.models:
+        yield from _models(plan, repository)
     yield from _room(plan)
     differing = differing_versions(repository)
     yield from (Finding("versions", sentence, "note") for sentence in differing)
@@ -155,13 +157,25 @@ def _provision(plan: Plan, configuration: Path) -> str:
     return text
 
 
+def _models(plan: Plan, repository: Path) -> Iterator[Finding]:
+    """Whether the models of the user's own are there and as locked, and fit the base model's U-Net."""
+    from corelib.maintenance.model_locking import model_faults  # imported here: reading weights needs torch
+
+    paths = plan.given_models()
+    faults = list(model_faults(paths, plan.world.unet_folder, repository / "config"))
+    yield from (Finding("models", fault, kind="FAULT") for fault in faults)
+    if not faults:
+        yield Finding("models", f"all {len(paths)} are present and as locked")
+
+
 # Disk space
 
 
 def _room(plan: Plan) -> Iterator[Finding]:
     products = plan.products()
-    paths = [str(Path(target).with_suffix("")) for target in targets_of(plan.name, plan.study)]
-    cost = forecast({path: products[Path(path).name] for path in paths}, plan.study.world.kind)
+    paths = [Path(target) for target in targets_of(plan.name, plan.study)]
+    wanted = {str(path.parent / product_of(path)): products[product_of(path)] for path in paths}
+    cost = forecast(wanted, plan.study.world.kind)
     try:
         check_disk_space(cost)
     except ConfigurationError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from corelib.errors import ArtefactError, AssetError
@@ -10,6 +10,7 @@ from corelib.files.placeholders import check_no_placeholders
 from corelib.unlearning.given_model import check_given_model
 from corelib.worlds.unlearn_canvas.asset_inspection import read_error_message
 from corelib.worlds.unlearn_canvas.asset_lock import LOCK_FILE, describe_difference, lock_entry, read_lock, write_lock
+from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE
 
 
 def lock_models(
@@ -36,10 +37,24 @@ def lock_models(
     say(f"All {len(paths)} models match {configuration / LOCK_FILE}.")
 
 
+def model_faults(paths: Mapping[str, str], unet_folder: Path | None, configuration: Path) -> Iterator[str]:
+    """The fault of each model that is missing, not locked, or does not fit, without final period.
+
+    Args:
+        paths, unet_folder, configuration: as in `lock_models`.
+    """
+    for key, place in paths.items():
+        if (fault := _lock_model(key, place, unet_folder, configuration, None)) is not None:
+            yield fault
+
+
 def _lock_model(
-    key: str, place: str, unet_folder: Path | None, configuration: Path, say: Callable[[str], None]
+    key: str, place: str, unet_folder: Path | None, configuration: Path, say: Callable[[str], None] | None
 ) -> str | None:
-    """Lock a model, or compare it with the lock; returns its fault, without final period."""
+    """Lock a model, or compare it with the lock; returns its fault, without final period.
+
+    Without `say`, nothing is locked, and a model that is not locked is a fault.
+    """
     path = Path(place)
     if not path.exists():
         return f"{key} is {place}, which is missing"
@@ -59,7 +74,9 @@ def _lock_model(
         return str(error).removesuffix(".")
     except OSError as error:
         return read_error_message(error, path)
-    if locked is None:
+    if locked is None and say is None:
+        return f"{place} is not locked yet, so its content cannot be verified{MAKE_ASSETS_ADVICE}"
+    if locked is None and say is not None:
         write_lock(configuration, lock.with_asset(place, current))
         say(f"  locked: {current.bytes / 1e9:.2f} GB, sha256 {current.sha256[:12]}")
     return None

@@ -38,7 +38,12 @@ SUMMARIES = ("claims", "report")
 
 def is_summary(target: str) -> bool:
     """Whether a target is a product over everything that is built; it is planned after the other products."""
-    return Path(target).name.split(".")[0] in SUMMARIES
+    return product_of(Path(target)) in SUMMARIES
+
+
+def product_of(target: Path) -> str:
+    """The name of the product to which a file belongs: `table1` for `table1.cells.csv`."""
+    return target.name.partition(".")[0]
 
 
 def relative_target(target: str) -> str:

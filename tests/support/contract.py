@@ -32,7 +32,7 @@ from corelib.study.loading import load_plan, load_study
 from corelib.study.overlays import merge_study
 from corelib.study.plan import Plan
 from corelib.study.schema import Study
-from corelib.study.targets import PRODUCT_ENDINGS, SUMMARIES, targets_of
+from corelib.study.targets import PRODUCT_ENDINGS, SUMMARIES, product_of, targets_of
 from corelib.study.worlds import PIPELINE_PARTS
 
 PAGE = REPOSITORY / "docs/reruns.md"
@@ -354,7 +354,7 @@ class FakeBuild(Checkout):
             target
             for name, study in studies.items()
             for target in targets_of(name, study)
-            if Path(target).stem not in SUMMARIES
+            if product_of(Path(target)) not in SUMMARIES
         ]
         before = [f"import sys; sys.path.insert(0, {str(packages)!r})"] if packages else []
         program = "; ".join([*before, "from snakemake.cli import main", "main()"])
@@ -364,8 +364,9 @@ class FakeBuild(Checkout):
         for line in re.findall(r"^    output: (.+)$", done.stdout, re.MULTILINE):
             for path in line.split(", "):
                 parts = Path(path).parts
-                found.add("/".join(parts[1:3]) if parts[0] == RUNS.name else f"{Path(path).parent}/{Path(path).stem}")
-        return {re.sub(r"\.(cells|pairs|styles|confusion|provenance)$", "", name) for name in found}
+                is_run = parts[0] == RUNS.name
+                found.add("/".join(parts[1:3]) if is_run else str(Path(path).parent / product_of(Path(path))))
+        return found
 
 
 def _manifest_of(run: Run) -> str:

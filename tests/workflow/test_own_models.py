@@ -42,6 +42,9 @@ def test_the_same_model_under_another_name_has_the_same_numbers(own: Checkout) -
     assert done.returncode == 0, done.stdout
     assert "All 1 models match " in done.stdout
 
+    done = own.python("-m", "corelib", "preflight", "own", timeout=300)
+    assert "all 1 are present and as locked" in done.stdout
+
     planned = own.planned(TABLE, "results/own/charts1.values.png", "results/own/report.html")
     assert planned == {
         "adopt_model": 1, "sample_shard": 2, "gather_samples": 1, "classify_images": 1, "measure_fid": 1,
