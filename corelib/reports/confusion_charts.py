@@ -10,39 +10,43 @@ from matplotlib.figure import Figure
 from corelib.reports.chart_style import MAP, PAGE_WIDTH, by_task, panels, title_of
 from corelib.reports.table_lines import TableLine
 
-SQUARE, MATRIX = 0.13, 1.3
-"""Minimum size of a square and of a matrix, in inches; the name of a style fits beside a square at `LABEL_SIZE`."""
+FIELD, MATRIX = 0.13, 1.3
+"""Minimum size of a field and of a matrix, in inches; the name of a style fits beside a field at `LABEL_SIZE`."""
 
 LABEL_SIZE = 6
 
 LABEL_LENGTH = 1.0
 """Height of the names of styles below a matrix, in inches."""
 
-MAX_COLUMNS = 4
+MAX_COLUMNS, MAX_WIDTH = 4, 14.0
+"""Maximum number of matrices side by side, and the width that all of them may take, in inches."""
 
 
 def confusion_chart(lines: Sequence[TableLine]) -> Figure:
     """A matrix for each row of the table: prompted style by recognised style, as shares of the images of a style.
 
-    The forget styles are above a line. A forget style that has become its anchor has one bright square off the
+    The forget styles are above a line. A forget style that has become its anchor has one bright field off the
     diagonal. Images of all training seeds are counted together.
     """
     tasks = by_task(lines)
     styles = {task: _styles(task_lines) for task, task_lines in tasks.items()}
-    columns = min(MAX_COLUMNS, max(len(task_lines) for task_lines in tasks.values()))
+    widths = {task: max(MATRIX, FIELD * len(names)) for task, names in styles.items()}
+    most = max(len(task_lines) for task_lines in tasks.values())
+    columns = max(1, min(MAX_COLUMNS, most, int(MAX_WIDTH / max(widths.values()))))
     blocks = [
         (task, task_lines[start : start + columns])
         for task, task_lines in tasks.items()
         for start in range(0, len(task_lines), columns)
     ]
-    sizes = {task: max(MATRIX, SQUARE * len(names)) for task, names in styles.items()}
-    heights = [sizes[task] + LABEL_LENGTH + 0.3 for task, _ in blocks]
-    width = max(PAGE_WIDTH, LABEL_LENGTH + 1.0 + columns * (0.2 + max(sizes.values())))
+    heights = [max(MATRIX, FIELD * len(_prompted(block[0]))) + LABEL_LENGTH + 0.3 for _, block in blocks]
+    width = max(PAGE_WIDTH, LABEL_LENGTH + 1.0 + columns * (0.2 + max(widths.values())))
     figure, grid = panels(len(blocks), columns, (width, sum(heights) + 0.3), height_ratios=heights)
     for axes, (task, block) in zip(grid, blocks, strict=True):
         names = [style.replace("_", " ") for style in styles[task]]
         for axis, line in zip(axes, block, strict=False):
-            image = axis.imshow(_shares(line, styles[task]), cmap=MAP, vmin=0, vmax=1, interpolation="nearest")
+            image = axis.imshow(
+                _shares(line, styles[task]), cmap=MAP, vmin=0, vmax=1, aspect="auto", interpolation="nearest"
+            )
             axis.set_title(f"{task}, {title_of(line)}", fontsize=7)
             axis.axhline(len(line.seeds[0].forget) - 0.5, color="white", linewidth=1)
             axis.set_xticks(range(len(names)), names, rotation=90, fontsize=LABEL_SIZE)

@@ -9,7 +9,7 @@ from pathlib import Path
 from corelib.files.csv_files import as_csv
 from corelib.files.paths import unresolved_path_inside
 from corelib.files.sealed_json import read_or_none
-from corelib.reports.jobs_behind import FID_OF_ORIGINAL, SHARD_RECORDS, builds_on
+from corelib.reports.jobs_behind import FID_OF_ORIGINAL, NOT_ON_RECORD, SHARD_RECORDS, builds_on
 from corelib.runs.layout import RECORD
 from corelib.runs.manifest import Manifest
 from corelib.runs.provenance_record import Provenance, read_provenance
@@ -114,7 +114,7 @@ class RowCosts:
 def costs_of_rows(rows: Sequence[TableRow], inputs: Mapping[str, Manifest]) -> list[RowCosts]:
     """The costs of each row, and those of the jobs that several rows share; rows of several tables count once.
 
-    Runs whose provenance record is missing are omitted, as are those of shipped models.
+    Runs whose provenance record is missing are not counted.
     """
     shared: dict[str, list[JobCost]] = {}
     found: dict[tuple[str, str], RowCosts] = {}
@@ -211,12 +211,13 @@ NOTE = (
 
 def cost_entries(entry: RowCosts) -> list[str]:
     """A line of the table of costs, as text."""
+    beginning = [entry.task, " ".join(entry.title.split()), str(entry.seeds) if entry.seeds else ""]
+    if not entry.jobs:
+        return [*beginning, *[NOT_ON_RECORD] * 4, *[""] * 3]
     groups = (("saliency", "generated", "unlearning", "models"), ("samples",), ("predictions", "fid"))
     times = [sum(entry.of(stage).seconds for stage in group) for group in groups]
     return [
-        entry.task,
-        " ".join(entry.title.split()),
-        str(entry.seeds) if entry.seeds else "",
+        *beginning,
         *(f"{time:.0f}" if entry.seeds else "" for time in times),  # shared jobs are of other stages
         f"{entry.seconds:.0f}",
         f"{entry.gpu_hours:.2f}",

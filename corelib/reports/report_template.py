@@ -8,7 +8,7 @@ CHART_CAPTIONS = {
     "styles": "Share of the images that are recognised as the style of their prompt. Forget styles are left of the "
     "line: a low share is good there, a high share elsewhere.",
     "confusion": "As which style (columns) the images of each style (rows) are recognised. Forget styles are above the "
-    "line; a square off the diagonal shows what a style has become.",
+    "line; a bright field off the diagonal shows what a style has become.",
     "losses": "The two terms of the loss during training, averaged over 2 % of the steps.",
 }
 """What the charts of a table show, by name."""

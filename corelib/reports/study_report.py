@@ -163,7 +163,7 @@ def table_section(table: ReportTable, lines: Sequence[TableLine], inputs: Mappin
         tasks.setdefault(line.row.task, []).append((title, line.remark, values))
     trainings = {cells: inputs[role] for cells, role in table.trainings.items()}
     notes = [chance_note(list(comparisons.values()))]
-    if published and not table.comparable:
+    if lines and published and not table.comparable:
         notes.append("The paper's values are of other models and images, so they are printed, but not compared.")
     return TableSection(
         table.name, tasks, [note for note in notes if note], table.missing, list(_charts(lines, published, trainings))

@@ -168,6 +168,12 @@ def test_a_run_without_a_record_costs_nothing(inputs):
     assert lines_of_costs(inputs)["esd", "all"]["wall_seconds"] == "42.0"
 
 
+def test_a_row_without_any_record_has_no_costs(inputs):
+    for path in inputs["Forget01/esd/0"].folder.parents[1].glob("*/*/manifest.provenance.json"):
+        path.unlink()
+    assert "| Forget01 | ESD | 1 | not on record |" in costs_markdown(costs_of_rows(ROWS, inputs))
+
+
 def test_the_table_of_costs_has_a_line_for_each_row(inputs):
     lines = costs_markdown(costs_of_rows(ROWS, inputs)).splitlines()
     assert "| Forget01 | CORE (ours) | 2 | 180 | 60 | 24 | 264 | 0.07 | 901 | 0.0 |" in lines
