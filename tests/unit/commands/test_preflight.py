@@ -38,7 +38,7 @@ def test_a_laptop_is_ready_for_the_miniature() -> None:
     reported = findings("mini")
     assert reported["FAULT"] == []
     assert any(line.startswith("disk: results need about") for line in reported["ok"])
-    assert "versions: all 14 numerical packages have their pinned versions" in reported["ok"]
+    assert "versions: all 15 numerical packages have their pinned versions" in reported["ok"]
 
 
 def test_every_missing_asset_is_named() -> None:
