@@ -68,6 +68,7 @@ def test_a_rule_of_another_workflow_can_request_a_table(core: Checkout, tmp_path
     assert planned == core.planned("results/mini/table1.csv")
 
 
+@pytest.mark.slow
 def test_a_rule_of_another_workflow_can_use_a_figure(core: Checkout, tmp_path: Path) -> None:
     (core.folder / "config/studies/one.yaml").write_text(SMALL)
     theirs = other_workflow(tmp_path / "theirs", core, "results/one/figure2.png")

@@ -406,7 +406,7 @@ def test_a_bad_study_stops_before_any_job_with_one_sentence(checkout: Checkout) 
 def test_an_unknown_table_is_refused_by_name(checkout: Checkout) -> None:
     done = checkout.snakemake("--dry-run", "results/tiny/table7.csv")
     assert done.returncode != 0
-    assert "study 'tiny' has no such product, expected one of table1, figure2" in done.stdout
+    assert "study 'tiny' has no such product, expected one of table1, charts1, figure2, report" in done.stdout
 
 
 def test_an_unknown_study_is_refused_by_name(checkout: Checkout) -> None:
