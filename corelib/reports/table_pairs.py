@@ -64,7 +64,8 @@ def _entry(
     differences = [100 * pair.difference for pair in pairs]
     if len(pairs) > 1:
         image_variance = 100**2 * sum(pair.variance for pair in pairs) / len(pairs)
-        interval = [f"{bound:.2f}" for bound in mean_interval(differences, image_variance)]
+        bounds = mean_interval(differences, image_variance)
+        interval = [f"{max(-100.0, min(100.0, bound)):.2f}" for bound in bounds]  # a difference of two accuracies
     else:
         interval = ["", ""]
     return [

@@ -588,3 +588,16 @@ def test_confusion_says_what_a_style_is_recognised_as_and_whether_that_is_its_an
         ("core", "Blue", "Blue", "", "147"),
         ("core", "Blue", "Amber", "", "3"),
     ]
+
+
+def test_the_interval_of_a_difference_stays_within_100_points(tmp_path):
+    """Student's t over three seeds is wide enough to lead beyond."""
+    worse = {**CORE, "IRA": (0, 150)}
+    folders = [(name, seed, numbers) for name, numbers in (("good", CORE), ("bad", worse)) for seed in (0, 1, 2)]
+    made = {(name, seed): cells(tmp_path / f"{name}{seed}", numbers) for name, seed, numbers in folders}
+    lines = [
+        line_of(row(name, name, seeds=(0, 1, 2)), *(made[name, seed] for seed in (0, 1, 2))) for name in ("good", "bad")
+    ]
+    (ira,) = [pair for pair in csv.DictReader(pairs_csv(lines).splitlines()) if pair["metric"] == "IRA"]
+    assert float(ira["difference"]) == 98.0
+    assert float(ira["high"]) <= 100.0 and float(ira["low"]) < 98.0
