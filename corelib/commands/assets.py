@@ -19,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Provide the assets, and print each step."""
-    from corelib.maintenance.model_locking import lock_models  # imported here: it needs torch
-
     plan = load_plan(arguments.study, CONFIGURATION)
     if plan.study.world.kind == "unlearn_canvas" or not plan.study.models:
         _provide_world(plan, arguments.again)
     if plan.study.models:
+        from corelib.maintenance.model_locking import lock_models  # imported here: it needs torch
+
         lock_models(plan.given_models(), plan.world.unet_folder, CONFIGURATION, _say)
     return 0
 

@@ -9,7 +9,14 @@ from corelib.errors import ArtefactError, AssetError
 from corelib.files.placeholders import check_no_placeholders
 from corelib.unlearning.given_model import check_given_model
 from corelib.worlds.unlearn_canvas.asset_inspection import read_error_message
-from corelib.worlds.unlearn_canvas.asset_lock import LOCK_FILE, describe_difference, lock_entry, read_lock, write_lock
+from corelib.worlds.unlearn_canvas.asset_lock import (
+    LOCK_FILE,
+    LockedAsset,
+    describe_difference,
+    lock_entry,
+    read_lock,
+    write_lock,
+)
 from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE
 
 
@@ -30,8 +37,13 @@ def lock_models(
     faults = []
     for key, place in paths.items():
         say(f"Checking {place}")
-        if (fault := _lock_model(key, place, unet_folder, configuration, say)) is not None:
+        lock = read_lock(configuration)
+        current, fault = _inspect(key, place, lock.assets.get(place), unet_folder, configuration)
+        if fault is not None:
             faults.append(fault)
+        elif current is not None and place not in lock.assets:
+            write_lock(configuration, lock.with_asset(place, current))
+            say(f"  locked: {current.bytes / 1e9:.2f} GB, sha256 {current.sha256[:12]}")
     if faults:
         raise AssetError(f"{'; '.join(faults)}.")
     say(f"All {len(paths)} models match {configuration / LOCK_FILE}.")
@@ -43,40 +55,34 @@ def model_faults(paths: Mapping[str, str], unet_folder: Path | None, configurati
     Args:
         paths, unet_folder, configuration: as in `lock_models`.
     """
+    lock = read_lock(configuration)
     for key, place in paths.items():
-        if (fault := _lock_model(key, place, unet_folder, configuration, None)) is not None:
+        _, fault = _inspect(key, place, lock.assets.get(place), unet_folder, configuration)
+        if fault is not None:
             yield fault
+        elif place not in lock.assets:
+            yield f"{place} is not locked yet, so its content cannot be verified{MAKE_ASSETS_ADVICE}"
 
 
-def _lock_model(
-    key: str, place: str, unet_folder: Path | None, configuration: Path, say: Callable[[str], None] | None
-) -> str | None:
-    """Lock a model, or compare it with the lock; returns its fault, without final period.
-
-    Without `say`, nothing is locked, and a model that is not locked is a fault.
-    """
+def _inspect(
+    key: str, place: str, locked: LockedAsset | None, unet_folder: Path | None, configuration: Path
+) -> tuple[LockedAsset | None, str | None]:
+    """The present lock entry of a model, and its fault, without final period; one of them is None."""
     path = Path(place)
     if not path.exists():
-        return f"{key} is {place}, which is missing"
-    lock = read_lock(configuration)
-    locked = lock.assets.get(place)
+        return None, f"{key} is {place}, which is missing"
     try:
         check_no_placeholders(path)
         current = lock_entry(path, "the user's own model")
         if locked is not None and locked.sha256 != current.sha256:
-            return (
+            return None, (
                 f"{describe_difference(place, locked, current)}; restore it, or remove the entry {place!r} from "
                 f"{configuration / LOCK_FILE} to trust the present content"
             )
         if unet_folder is not None and unet_folder.exists():
             check_given_model(path, unet_folder, values=locked is None)
     except (AssetError, ArtefactError) as error:
-        return str(error).removesuffix(".")
+        return None, str(error).removesuffix(".")
     except OSError as error:
-        return read_error_message(error, path)
-    if locked is None and say is None:
-        return f"{place} is not locked yet, so its content cannot be verified{MAKE_ASSETS_ADVICE}"
-    if locked is None and say is not None:
-        write_lock(configuration, lock.with_asset(place, current))
-        say(f"  locked: {current.bytes / 1e9:.2f} GB, sha256 {current.sha256[:12]}")
-    return None
+        return None, read_error_message(error, path)
+    return current, None

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from corelib.reports.chart_style import COLOURS, MAP, PAGE_WIDTH, add_legend, by_task, marks_of, panels, title_of
+from corelib.reports.chart_style import COLOURS, MAP, PAGE_WIDTH, add_legend, marks_of, panels
 from corelib.reports.paper_comparison import PublishedNumbers
 from corelib.reports.seed_numbers import METRICS
-from corelib.reports.table_lines import TableLine
+from corelib.reports.table_lines import TableLine, by_task
 from corelib.reports.table_styles import recognised_as_itself
 
 MAX_ANNOTATED = 20
@@ -21,18 +21,18 @@ MAX_ANNOTATED = 20
 def tradeoff_chart(lines: Sequence[TableLine]) -> Figure:
     """UA against IRA of each row, with 95 % intervals, in a panel for each task; the upper right corner is best."""
     tasks = by_task(lines)
-    marks = marks_of(list(dict.fromkeys(title_of(line) for line in lines)))
+    marks = marks_of(list(dict.fromkeys(line.row.plain_title for line in lines)))
     height = PAGE_WIDTH / max(3, len(tasks)) + 0.35 + 0.18 * math.ceil(len(marks) / 4)
     figure, ((*axes,),) = panels(1, len(tasks), (PAGE_WIDTH, height), sharey=True)
     for axis, (task, task_lines) in zip(axes, tasks.items(), strict=True):
         axis.set_title(task)
         axis.set_xlabel("IRA (%), retention")
         for line in task_lines:
-            colour, mark = marks[title_of(line)]
+            colour, mark = marks[line.row.plain_title]
             x, y = float(line.means["IRA"]), float(line.means["UA"])
             axis.errorbar(
                 x, y, xerr=_reach(line, "IRA"), yerr=_reach(line, "UA"), fmt=mark, color=colour, elinewidth=0.8,
-                label=title_of(line), markeredgecolor="white", markeredgewidth=0.5,
+                label=line.row.plain_title, markeredgecolor="white", markeredgewidth=0.5,
             )  # fmt: skip
     axes[0].set_ylabel("UA (%), unlearning")
     add_legend(figure, 4)
@@ -63,7 +63,7 @@ def styles_chart(lines: Sequence[TableLine]) -> Figure:
         values = [[float(counts[style].percent) for style in styles] for counts in shares]
         image = axis.imshow(values, cmap=MAP, vmin=0, vmax=100, aspect="auto", interpolation="nearest")
         axis.set_title(f"{task}: images recognised as the style of their prompt (%)")
-        _label(axis, styles, [title_of(line) for line in task_lines])
+        _label(axis, styles, [line.row.plain_title for line in task_lines])
         num_forgotten = sum(task_lines[0].seeds[0].set_of(style) == "forget" for style in styles)
         axis.axvline(num_forgotten - 0.5, color="white", linewidth=2)
         if len(styles) <= MAX_ANNOTATED:
@@ -99,7 +99,7 @@ def values_chart(lines: Sequence[TableLine], published: PublishedNumbers) -> Fig
             axis.set_title(f"{task}, {metric}" if metric == METRICS[0] else metric)
             for position, line in zip(positions, task_lines, strict=True):
                 _draw_value(axis, position, line, metric, published)
-            axis.set_yticks(positions, [title_of(line) for line in task_lines] if metric == METRICS[0] else [])
+            axis.set_yticks(positions, [line.row.plain_title for line in task_lines] if metric == METRICS[0] else [])
             axis.set_ylim(len(task_lines) - 0.5, -0.5)
             axis.margins(x=0.1)
     add_legend(figure, 2)

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from corelib.files.atomic import atomic_write
-from corelib.reports.table_lines import TableLine
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """The colours of Okabe and Ito (2008), "Color Universal Design", without yellow, which is too pale for thin lines."""
@@ -104,16 +103,3 @@ def add_legend(figure: Figure, columns: int) -> None:
 def marks_of(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """A colour and a marker for each name."""
     return dict(zip(names, islice(zip(cycle(COLOURS), cycle(MARKS), strict=False), len(names)), strict=True))
-
-
-def by_task(lines: Sequence[TableLine]) -> dict[str, list[TableLine]]:
-    """The lines of each task, in the order of the table."""
-    tasks: dict[str, list[TableLine]] = {}
-    for line in lines:
-        tasks.setdefault(line.row.task, []).append(line)
-    return tasks
-
-
-def title_of(line: TableLine) -> str:
-    """The title of a row on one line."""
-    return " ".join(line.row.title.split())

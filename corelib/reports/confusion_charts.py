@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from corelib.reports.chart_style import MAP, PAGE_WIDTH, by_task, panels, title_of
-from corelib.reports.table_lines import TableLine
+from corelib.reports.chart_style import MAP, PAGE_WIDTH, panels
+from corelib.reports.table_lines import TableLine, by_task
 
 FIELD, MATRIX = 0.13, 1.3
 """Minimum size of a field and of a matrix, in inches; the name of a style fits beside a field at `LABEL_SIZE`."""
@@ -47,7 +47,7 @@ def confusion_chart(lines: Sequence[TableLine]) -> Figure:
             image = axis.imshow(
                 _shares(line, styles[task]), cmap=MAP, vmin=0, vmax=1, aspect="auto", interpolation="nearest"
             )
-            axis.set_title(f"{task}, {title_of(line)}", fontsize=7)
+            axis.set_title(f"{task}, {line.row.plain_title}", fontsize=7)
             axis.axhline(len(line.seeds[0].forget) - 0.5, color="white", linewidth=1)
             axis.set_xticks(range(len(names)), names, rotation=90, fontsize=LABEL_SIZE)
             prompted = range(len(_prompted(line)))

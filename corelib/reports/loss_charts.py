@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from corelib.reports.chart_style import COLOURS, PAGE_WIDTH, add_legend, by_task, panels, title_of
-from corelib.reports.table_lines import TableLine
+from corelib.reports.chart_style import COLOURS, PAGE_WIDTH, add_legend, panels
+from corelib.reports.table_lines import TableLine, by_task
 from corelib.runs.manifest import Manifest
 from corelib.unlearning.training_file import read_training
 
@@ -39,7 +39,7 @@ def loss_chart(lines: Sequence[TableLine], trainings: Mapping[str, Manifest]) ->
     figure, grid = panels(rows, COLUMNS, (PAGE_WIDTH, 0.4 + 1.35 * rows))
     axes = [axis for row in grid for axis in row]
     for axis, (task, line) in zip(axes, trained, strict=False):
-        axis.set_title(f"{task}, {title_of(line)}")
+        axis.set_title(f"{task}, {line.row.plain_title}")
         for seed in line.row.seeds:
             _draw_terms(axis, trainings[seed.cells])
     for axis in axes[len(trained) :]:
@@ -60,5 +60,5 @@ def _draw_terms(axis: Axes, training: Manifest) -> None:
         term = values[name].astype(float)
         if not term.any():  # an objective without this term
             continue
-        means = np.convolve(term, np.ones(window) / window, mode="valid") if len(term) else term
+        means = np.convolve(term, np.ones(window) / window, mode="valid")
         axis.plot(steps[window - 1 :], means, color=colour, linewidth=0.9, alpha=0.8, label=label)

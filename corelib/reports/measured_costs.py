@@ -131,7 +131,7 @@ def costs_of_rows(rows: Sequence[TableRow], inputs: Mapping[str, Manifest]) -> l
                     target[run] = list(_jobs_of(runs, run))
         if own:
             jobs = [job for made in own.values() for job in made]
-            found[row.task, row.row] = RowCosts(row.task, row.row, row.title, len(row.seeds), jobs)
+            found[row.task, row.row] = RowCosts(row.task, row.row, row.plain_title, len(row.seeds), jobs)
     jobs = [job for made in shared.values() for job in made]
     return [*found.values(), *([RowCosts(*SHARED, 0, jobs)] if jobs else [])]
 
@@ -211,7 +211,7 @@ NOTE = (
 
 def cost_entries(entry: RowCosts) -> list[str]:
     """A line of the table of costs, as text."""
-    beginning = [entry.task, " ".join(entry.title.split()), str(entry.seeds) if entry.seeds else ""]
+    beginning = [entry.task, entry.title, str(entry.seeds) if entry.seeds else ""]
     if not entry.jobs:
         return [*beginning, *[NOT_ON_RECORD] * 4, *[""] * 3]
     groups = (("saliency", "generated", "unlearning", "models"), ("samples",), ("predictions", "fid"))

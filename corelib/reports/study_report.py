@@ -37,7 +37,7 @@ from corelib.reports.paper_comparison import (
 )
 from corelib.reports.report_template import CHART_CAPTIONS, TEMPLATE
 from corelib.reports.seed_numbers import METRICS
-from corelib.reports.table_lines import TableLine, table_line
+from corelib.reports.table_lines import TableLine, by_task, table_line
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest
 from corelib.runs.provenance_record import provenance_path, read_provenance
@@ -156,11 +156,13 @@ def table_section(table: ReportTable, lines: Sequence[TableLine], inputs: Mappin
     """The rows of a table that are built, with the paper's values and the charts."""
     published = read_published(table.published)
     comparisons = compare_with_paper(lines, published if table.comparable else {})
-    tasks: dict[str, list[tuple[str, str, Sequence[Value]]]] = {}
-    for line in lines:
-        values = [_value(line, metric, published, comparisons) for metric in METRICS]
-        title = " ".join(line.row.title.split())
-        tasks.setdefault(line.row.task, []).append((title, line.remark, values))
+    tasks = {
+        task: [
+            (line.row.plain_title, line.remark, [_value(line, metric, published, comparisons) for metric in METRICS])
+            for line in task_lines
+        ]
+        for task, task_lines in by_task(lines).items()
+    }
     trainings = {cells: inputs[role] for cells, role in table.trainings.items()}
     notes = [chance_note(list(comparisons.values()))]
     if lines and published and not table.comparable:

@@ -33,7 +33,7 @@ class TableLine:
     @property
     def title(self) -> str:
         """The title of the row without line breaks, followed by the remark."""
-        title = " ".join(self.row.title.split())
+        title = self.row.plain_title
         return f"{title} ({self.remark})" if self.remark else title
 
     @property
@@ -97,6 +97,14 @@ def table_line(row: TableRow, inputs: Mapping[str, Manifest]) -> TableLine:
         inputs: the manifests of cells, by role.
     """
     return TableLine(row, [seed_numbers(seed.seed, inputs[seed.cells]) for seed in row.seeds])
+
+
+def by_task(lines: Sequence[TableLine]) -> dict[str, list[TableLine]]:
+    """The lines of each task, in the order of the table."""
+    tasks: dict[str, list[TableLine]] = {}
+    for line in lines:
+        tasks.setdefault(line.row.task, []).append(line)
+    return tasks
 
 
 def _mean(values: Sequence[Decimal]) -> Decimal:

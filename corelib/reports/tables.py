@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 
 from corelib.files.atomic import write_text
@@ -10,7 +9,7 @@ from corelib.files.csv_files import as_csv
 from corelib.reports.paper_comparison import chance_note, compare_with_paper, read_published
 from corelib.reports.seed_numbers import METRICS
 from corelib.reports.table_cells import cells_csv, provenance_csv
-from corelib.reports.table_lines import TableLine, table_line
+from corelib.reports.table_lines import TableLine, by_task, table_line
 from corelib.reports.table_pairs import pairs_csv
 from corelib.reports.table_styles import accuracies_csv, confusion_csv
 from corelib.runs.manifest import Manifest
@@ -102,7 +101,7 @@ def to_csv(lines: list[TableLine]) -> str:
 def to_markdown(lines: list[TableLine]) -> str:
     """The table as Markdown, one section per task; the best Total of each task is bold."""
     parts = []
-    for task, task_lines in _group_by_task(lines):
+    for task, task_lines in by_task(lines).items():
         header = ["Algorithm", *(f"{metric} (↑)" for metric in METRICS)]
         rows = [header, ["---", *["---:"] * len(METRICS)]]
         rows += [
@@ -116,18 +115,13 @@ def to_latex(lines: list[TableLine]) -> str:
     """The table as LaTeX; the best Total of each task is bold. The first line names the package that it needs."""
     header = ["Algorithm", *(rf"{metric} ($\uparrow$)" for metric in METRICS)]
     parts = [BOOKTABS, rf"\begin{{tabular}}{{l{'r' * len(METRICS)}}}", r"\toprule", _latex_row(header)]
-    for task, task_lines in _group_by_task(lines):
+    for task, task_lines in by_task(lines).items():
         parts += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{_escape_latex(task)}}}}} \\"]
         parts += [
             _latex_row([_escape_latex(line.title), *_format_values(line, task_lines, r"\textbf{{{}}}", r"$\pm$")])
             for line in task_lines
         ]
     return "\n".join([*parts, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _group_by_task(lines: list[TableLine]) -> Iterator[tuple[str, list[TableLine]]]:
-    for task in dict.fromkeys(line.row.task for line in lines):
-        yield task, [line for line in lines if line.row.task == task]
 
 
 def _format_values(line: TableLine, task_lines: list[TableLine], bold: str, plus_minus: str) -> list[str]:

@@ -34,6 +34,11 @@ class TableRow(Section):
     is_original: bool
     anchors: dict[str, list[str]]
 
+    @property
+    def plain_title(self) -> str:
+        """The title on one line."""
+        return " ".join(self.title.split())
+
 
 class TableStage(Section):
     """Settings of the stage `tables`: the rows of a table in the paper's order, and the published numbers.

@@ -355,10 +355,8 @@ class Plan:
         """A model of the user's own as a delta."""
         path = self.study.models[name].weights[task]
         settings = GivenModelStage(sha256={WEIGHTS: self._locked.get(path)})
-        inputs, places = {"pipeline": self.world.pipeline()}, {WEIGHTS: path}
-        after = self._gates() if STAGES["models"].waits_for_gate else {}
-        slug, threads = f"{name}-{task}", self.study.threads.world
-        return self._factory.make("models", slug, settings, threads, inputs, after, places)
+        inputs, threads = {"pipeline": self.world.pipeline()}, self.study.threads.world
+        return self._run("models", f"{name}-{task}", settings, threads, inputs, {WEIGHTS: path})
 
     @cached_method
     def unlearning(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
@@ -528,6 +526,14 @@ class Plan:
     def _evaluation_threads(self) -> int:
         return self.study.threads.evaluation
 
-    def _run(self, stage: str, slug: str, settings: Section, threads: int, inputs: Mapping[str, Run]) -> Run:
+    def _run(
+        self,
+        stage: str,
+        slug: str,
+        settings: Section,
+        threads: int,
+        inputs: Mapping[str, Run],
+        places: Mapping[str, str] | None = None,
+    ) -> Run:
         after = self._gates() if STAGES[stage].waits_for_gate else {}
-        return self._factory.make(stage, slug, settings, threads, inputs, after)
+        return self._factory.make(stage, slug, settings, threads, inputs, after, places)

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from support import records
+from support.checkout import REPOSITORY
 from support.evaluated import CORE, ESD, cells, row
 
 from corelib.files.sealed_json import write_record
 from corelib.reports.measured_costs import costs_csv, costs_markdown, costs_of_rows
+from corelib.reports.report_template import CHART_CAPTIONS
 from corelib.reports.study_report import write_report
 from corelib.runs.manifest import Manifest
 from corelib.runs.provenance_record import Attempt
@@ -177,3 +179,9 @@ def test_a_row_without_any_record_has_no_costs(inputs):
 def test_the_table_of_costs_has_a_line_for_each_row(inputs):
     lines = costs_markdown(costs_of_rows(ROWS, inputs)).splitlines()
     assert "| Forget01 | CORE (ours) | 2 | 180 | 60 | 24 | 264 | 0.07 | 901 | 0.0 |" in lines
+
+
+@pytest.mark.parametrize("chart", CHART_CAPTIONS)
+def test_snakemakes_report_has_the_same_captions(chart):
+    caption = (REPOSITORY / f"rules/captions/{chart}.rst").read_text()
+    assert " ".join(caption.split()) == CHART_CAPTIONS[chart]
