@@ -8,7 +8,7 @@ from corelib.commands.arguments import CONFIGURATION, add_study
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
 
-HELP = "download, check and lock the files of the paper's world, and the models of a study"
+HELP = "download, check and lock the images and models that a study uses"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Provide the assets, and print each step."""
     plan = load_plan(arguments.study, CONFIGURATION)
-    if plan.study.world.kind == "unlearn_canvas" or not plan.study.models:
+    if plan.study.world.kind != "miniature" or not plan.study.models:
         _provide_world(plan, arguments.again)
     if plan.study.models:
         from corelib.maintenance.model_locking import lock_models  # imported here: it needs torch
@@ -33,10 +33,11 @@ def _provide_world(plan: Plan, again: bool) -> None:
     from corelib.maintenance.asset_provision import Provision  # imported here: no other command needs the Hub's client
     from corelib.worlds.unlearn_canvas.index_building import RequiredImages
 
-    world, photo_style = plan.study.world, plan.study.prompts.photo_style
-    wanted = RequiredImages(world.styles, world.objects, world.images_per_cell)
-    assets = plan.unlearn_canvas.assets()
-    Provision(assets, wanted, CONFIGURATION, photo_style, plan.unlearn_canvas.compvis_weights, _say).make(again)
+    world = plan.study.world
+    photo_style = plan.study.prompts.photo_style if world.kind == "unlearn_canvas" else None
+    wanted = RequiredImages(world.styles, plan.study.training_objects, world.images_per_cell, bool(world.objects))
+    assets = plan.asset_world.assets()
+    Provision(assets, wanted, CONFIGURATION, photo_style, plan.asset_world.compvis_weights, _say).make(again)
 
 
 def _say(line: str) -> None:

@@ -31,7 +31,7 @@ def as_text(found: Forecast, kind: str) -> str:
 
     Args:
         found: the forecast.
-        kind: the world of the targets; hours of a GPU for `unlearn_canvas`, minutes of a core otherwise.
+        kind: the world of the targets; minutes of a core for `miniature`, hours of a GPU otherwise.
     """
     if not found.items:
         return found.nothing_to_do_message
@@ -39,7 +39,7 @@ def as_text(found: Forecast, kind: str) -> str:
         f"{len(found.runs)} runs, of which {found.shared} serve more than one row; "
         f"{len(found.runs) - len(found.items)} are built, {len(found.items)} are left: {found.jobs.total():,} jobs."
     )
-    costs = _on_gpus(found) if kind == "unlearn_canvas" else _on_cores(found)
+    costs = _on_gpus(found) if kind != "miniature" else _on_cores(found)
     return "\n".join([", ".join(found.asked), summary, "", *_stages(found), "", *costs])
 
 

@@ -37,7 +37,6 @@ from corelib.runs.run import Run
 from corelib.runs.stage_registry import STAGES
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
-from corelib.study.schema import UnlearnCanvasWorld
 from corelib.study.targets import assets_command, product_of, targets_of
 from corelib.worlds.unlearn_canvas.image_index import read_index
 from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE
@@ -86,7 +85,7 @@ def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
         repository: folder of the Snakefile and of the pins.
     """
     yield from (Finding("place", fault, kind="FAULT") for fault in path_faults(Path(sys.executable), repository))
-    if isinstance(plan.study.world, UnlearnCanvasWorld):
+    if plan.study.world.kind != "miniature":
         yield from _assets(plan, repository)
     if plan.study.models:
         yield from _models(plan, repository)
@@ -107,7 +106,7 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     from corelib.worlds.unlearn_canvas.adoption import asset_faults  # imported here: reading weights needs torch
     from corelib.worlds.unlearn_canvas.asset_inspection import read_error_message
 
-    world = plan.unlearn_canvas
+    world = plan.asset_world
     settings, places = world.assets()
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as links:
@@ -128,9 +127,9 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     styles, objects = (sorted({key[position] for key in index.places}) for position in (0, 1))
     for label, configured, indexed in (
         ("styles", plan.study.world.styles, styles),
-        ("objects", plan.study.world.objects, objects),
+        ("objects", plan.study.training_objects, objects),
     ):
-        agrees = list(configured) == indexed
+        agrees = sorted(configured) == indexed
         agreement = f"the {len(configured)} {label} are those of the images, in the order of the classifier's outputs"
         yield Finding(
             "classes",
@@ -143,7 +142,7 @@ def _provision(plan: Plan, configuration: Path) -> str:
     """The command that provides missing assets, the size of its download, and the assets that it cannot download."""
     from corelib.worlds.unlearn_canvas.download import load_sources  # imported here: most studies need no Hub
 
-    places, sources = plan.unlearn_canvas.assets()[1], load_sources(configuration)
+    places, sources = plan.asset_world.assets()[1], load_sources(configuration)
     missing = {name: Path(place) for name, place in places.items() if name in sources and not Path(place).exists()}
     downloaded = [name for name in missing if Path(sources[name].place) == missing[name]]
     elsewhere = [str(place) for name, place in missing.items() if name not in downloaded]

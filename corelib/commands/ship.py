@@ -26,6 +26,7 @@ from corelib.study.plan import Plan
 from corelib.study.shipped_world import RECORD_FILE, digest_of_drawing, leaves_of_world
 from corelib.study.study_files import study_file
 from corelib.study.targets import targets_of
+from corelib.study.worlds import MiniatureRuns
 
 HELP = "replace the shipped world by one that a study has trained here"
 
@@ -66,6 +67,7 @@ def ship_world(name: str, configuration: Path) -> Path:
             f"{study_file(name, configuration)}: it trains no world, expected world.pretrained: false."
         )
     world = Plan(name, study, published=[]).world
+    assert isinstance(world, MiniatureRuns), "the world of a study of the miniature"
     runs = {"pipeline": world.pipeline(), "style": world.classifier("style"), "object": world.classifier("object")}
     if missing := [run for run in runs.values() if not run.manifest.exists()]:
         raise ArtefactError(

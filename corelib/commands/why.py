@@ -44,7 +44,7 @@ def as_text(found: Forecast, kind: str) -> str:
 
     Args:
         found: the forecast.
-        kind: the world of the targets; hours of a GPU for `unlearn_canvas`, minutes of a core otherwise.
+        kind: the world of the targets; minutes of a core for `miniature`, hours of a GPU otherwise.
     """
     if not found.items:
         return found.nothing_to_do_message
@@ -65,7 +65,7 @@ def as_text(found: Forecast, kind: str) -> str:
 def _cost(work: Workload, jobs: int, kind: str) -> str:
     """The steps, images and time of some work in a number of jobs, on the first GPU of the list or on a CPU core."""
     parts = [f"{count:,} {word}" for count, word in ((work.steps, "steps"), (work.images, "images")) if count]
-    if kind == "unlearn_canvas":
+    if kind != "miniature":
         seconds, device = FLOP_COSTS.of(work) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
     else:
         seconds, device = core_seconds(work, jobs), "a core"

@@ -136,11 +136,15 @@ class NetworkSizes:
         return 1.0 if self.resolution is None else (side / self.resolution) ** 2
 
 
+STABLE_DIFFUSION = NetworkSizes(resolution=512, shrink=8, trained=43_962_560, prompt=77 * 768, features=2048)
+
 NETWORKS = {
-    "unlearn_canvas": NetworkSizes(resolution=512, shrink=8, trained=43_962_560, prompt=77 * 768, features=2048),
+    "unlearn_canvas": STABLE_DIFFUSION,
+    "image_folder": STABLE_DIFFUSION,
     "miniature": NetworkSizes(resolution=32, shrink=4, trained=155_664, prompt=12 * 64, features=192),
 }
-"""The sizes for each kind of world; the miniature's are those of the study `mini`."""
+"""The sizes for each kind of world; the miniature's are those of the study `mini`. A base model of the user's counts as
+Stable Diffusion v1.5, whatever its size."""
 
 
 # Counting

@@ -13,8 +13,8 @@ from corelib.errors import AssetError
 from corelib.evaluation.predictions import PREDICTIONS
 from corelib.files.atomic import atomic_write
 from corelib.files.image_files import read_image
-from corelib.models.classifier import ImageClassifier
 from corelib.models.device import Device
+from corelib.models.judge import load_judge
 from corelib.runs.progress import Progress
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.collection import image_paths
@@ -22,15 +22,20 @@ from corelib.sampling.grid import image_name
 from corelib.settings.evaluation import PredictionsStage
 from corelib.settings.precision import Precision
 
+LABELS = ("style", "object")
+
 
 def classify_images(settings: PredictionsStage, context: StageContext) -> StageResult:
     """Stage: write a table with one row per image: prompted and predicted style and object, top-1 probabilities.
 
+    Predictions of a label for which the world has no classifier are missing values.
     Raises `AssetError` if a classifier's probabilities are not finite.
     """
     device = Device(Precision(gpu="fp32", cpu="fp32"), context.threads)
     classifiers = {
-        label: ImageClassifier(context.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")
+        label: load_judge(context.inputs[role], label, device)
+        for label in LABELS
+        if (role := f"{label}_classifier") in context.inputs
     }
     samples = context.inputs["samples"]
     paths = image_paths(samples)
@@ -47,6 +52,9 @@ def classify_images(settings: PredictionsStage, context: StageContext) -> StageR
             best = probabilities.max(dim=1)
             part[f"predicted_{label}"] = [classifier.classes[index] for index in best.indices.tolist()]
             part[f"{label}_probability"] = best.values.numpy()
+        for label in LABELS:
+            if label not in classifiers:
+                part[f"predicted_{label}"] = pd.array([None] * len(batch), dtype="string")
         parts.append(part)
         progress.report(start + len(batch))
     predictions = pd.concat(parts, ignore_index=True)

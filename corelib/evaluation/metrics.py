@@ -20,7 +20,13 @@ from corelib.settings.evaluation import CellsStage
 
 ACCURACIES = ("UA", "IRA", "CRA")
 
+JUDGED = {"UA": "predicted_style", "IRA": "predicted_style", "CRA": "predicted_object"}
+"""The column of the predictions from which an accuracy is counted."""
+
 CELLS = "cells.json"
+
+FID_ROLES = ("fid", "fid_of_original")
+"""The inputs of cells with Frechet distances; a world without a network for FID has none."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +99,20 @@ def correct_images(metric: str, grid: pd.DataFrame, forget: Sequence[str]) -> pd
     return ~is_style[is_forget] if metric == "UA" else is_style[~is_forget]
 
 
+def counted_accuracies(predictions: pd.DataFrame) -> list[str]:
+    """The accuracies that predictions decide: those of `ACCURACIES` for whose label the world has a classifier."""
+    return [metric for metric in ACCURACIES if not predictions[JUDGED[metric]].isna().any()]
+
+
 def count_metrics(predictions: pd.DataFrame, cells: CellsStage) -> dict[str, Count]:
-    """UA, IRA and CRA on a task's grid.
+    """UA, IRA and CRA on a task's grid; without those for which the world has no classifier.
 
     UA counts images prompted with a forget style that are not classified as that style. IRA counts images prompted
     with a retain style that are. CRA counts images of the whole grid, forget styles included, that are classified as
     the prompted object.
     """
     grid = select_predictions(predictions, cells, [*cells.forget, *cells.retain])
-    correct = {metric: correct_images(metric, grid, cells.forget) for metric in ACCURACIES}
+    correct = {metric: correct_images(metric, grid, cells.forget) for metric in counted_accuracies(grid)}
     return {metric: Count(int(images.sum()), len(images)) for metric, images in correct.items()}
 
 
@@ -109,12 +120,11 @@ def count_cells(settings: CellsStage, context: StageContext) -> StageResult:
     """Stage: write the numbers of one model on one task, and the predictions for the images of the task's grid."""
     predictions = read_predictions(context.inputs["predictions"])
     counts = count_metrics(predictions, settings)
-    fid, fid_of_original = (float(context.inputs[role].facts["fid"]) for role in ("fid", "fid_of_original"))
+    fids = [float(context.inputs[role].facts["fid"]) if role in context.inputs else None for role in FID_ROLES]
     grid = select_predictions(predictions, settings, [*settings.forget, *settings.retain])
     cells: Mapping[str, Any] = {
         **{name: {"k": count.k, "n": count.n} for name, count in counts.items()},
-        "FID": fid,
-        "FID_of_original": fid_of_original,
+        **dict(zip(("FID", "FID_of_original"), fids, strict=True)),
         "flagged": int(grid["flagged"].sum()),
         "diverged_at": context.inputs["predictions"].facts["diverged_at"],
         "forget": settings.forget,

@@ -1,4 +1,4 @@
-"""`make assets`: downloads missing assets of the paper's world, and checks and locks all of them.
+"""`make assets`: downloads missing assets of a study, and checks and locks all of them.
 
 Run it once, with network access; nothing needs the network afterwards. Assets that a study has at another place are
 used there and only locked. Locked assets are only compared with the lock.
@@ -51,7 +51,7 @@ class Provision:
         assets: the assets that a study needs, and the path of each (`Plan.assets`).
         wanted: the images that the study needs.
         configuration: folder of the sources and the lock.
-        photo_style: the style that captions call Photo.
+        photo_style: the style that captions call Photo; None for images of the user's own.
         compvis_weights: the weights of a CompVis file that the study uses.
         say: function that shows a line to the user.
     """
@@ -61,7 +61,7 @@ class Provision:
         assets: tuple[AdoptionStage, Mapping[str, str]],
         wanted: RequiredImages,
         configuration: Path,
-        photo_style: str,
+        photo_style: str | None,
         compvis_weights: Literal["raw", "ema"],
         say: Callable[[str], None],
     ) -> None:

@@ -180,9 +180,9 @@ def check_addresses_certain(configuration: Path) -> None:
 
 def _unlocked(plan: Plan) -> str | None:
     """The first asset of a study that is not locked."""
-    if plan.study.world.kind != "unlearn_canvas":
+    if plan.study.world.kind == "miniature":
         return None
-    settings, _ = plan.unlearn_canvas.assets()
+    settings, _ = plan.asset_world.assets()
     return next((name for name, sha256 in settings.sha256.items() if sha256 is None), None)
 
 

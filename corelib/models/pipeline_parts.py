@@ -154,6 +154,11 @@ def _keep_names(tensors: Mapping[str, Tensor], _: Any) -> dict[str, Tensor]:
     return dict(tensors)
 
 
+def rename_clip(tensors: Mapping[str, Tensor], _: Any) -> dict[str, Tensor]:
+    """The tensors of a whole CLIP model without the position ids that older versions saved."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(POSITION_IDS)}
+
+
 def _rename_text_encoder(tensors: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
     """transformers 5 omits the prefix `text_model.`; older versions saved position ids, which the network computes."""
     prefix = TEXT_MODEL_PREFIX if any(name.startswith(TEXT_MODEL_PREFIX) for name in network.state_dict()) else ""

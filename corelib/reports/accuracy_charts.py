@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from corelib.reports.chart_style import COLOURS, MAP, PAGE_WIDTH, add_legend, marks_of, panels
 from corelib.reports.paper_comparison import PublishedNumbers
-from corelib.reports.seed_numbers import METRICS
-from corelib.reports.table_lines import TableLine, by_task
+from corelib.reports.table_lines import TableLine, by_task, measured_metrics
 from corelib.reports.table_styles import recognised_as_itself
 
 MAX_ANNOTATED = 20
@@ -19,7 +18,10 @@ MAX_ANNOTATED = 20
 
 
 def tradeoff_chart(lines: Sequence[TableLine]) -> Figure:
-    """UA against IRA of each row, with 95 % intervals, in a panel for each task; the upper right corner is best."""
+    """UA against IRA of each row, with 95 % intervals, in a panel for each task; the upper right corner is best.
+
+    All lines are of one world with a classifier of styles.
+    """
     tasks = by_task(lines)
     marks = marks_of(list(dict.fromkeys(line.row.plain_title for line in lines)))
     height = PAGE_WIDTH / max(3, len(tasks)) + 0.35 + 0.18 * math.ceil(len(marks) / 4)
@@ -88,18 +90,18 @@ def _print_shares(axis: Axes, values: Sequence[Sequence[float]]) -> None:
 
 def values_chart(lines: Sequence[TableLine], published: PublishedNumbers) -> Figure:
     """Every number with its 95 % interval, and the paper's beside it, a panel for each task and metric."""
-    tasks = by_task(lines)
+    tasks, metrics = by_task(lines), measured_metrics(lines)
     heights = [0.55 + 0.2 * len(task_lines) for task_lines in tasks.values()]
     figure, grid = panels(
-        len(tasks), len(METRICS), (PAGE_WIDTH, sum(heights) + 0.5), sharex="col", height_ratios=heights
+        len(tasks), len(metrics), (PAGE_WIDTH, sum(heights) + 0.5), sharex="col", height_ratios=heights
     )
     for axes, (task, task_lines) in zip(grid, tasks.items(), strict=True):
         positions = range(len(task_lines))
-        for metric, axis in zip(METRICS, axes, strict=True):
-            axis.set_title(f"{task}, {metric}" if metric == METRICS[0] else metric)
+        for metric, axis in zip(metrics, axes, strict=True):
+            axis.set_title(f"{task}, {metric}" if metric == metrics[0] else metric)
             for position, line in zip(positions, task_lines, strict=True):
                 _draw_value(axis, position, line, metric, published)
-            axis.set_yticks(positions, [line.row.plain_title for line in task_lines] if metric == METRICS[0] else [])
+            axis.set_yticks(positions, [line.row.plain_title for line in task_lines] if metric == metrics[0] else [])
             axis.set_ylim(len(task_lines) - 0.5, -0.5)
             axis.margins(x=0.1)
     add_legend(figure, 2)

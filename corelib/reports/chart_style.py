@@ -90,6 +90,14 @@ def panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -
     return figure, [list(row) for row in axes]
 
 
+def empty_chart(reason: str) -> Figure:
+    """A figure with a sentence in place of a chart."""
+    figure, ((axis,),) = panels(1, 1, (PAGE_WIDTH, 1.0))
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, reason, ha="center", va="center", transform=axis.transAxes)
+    return figure
+
+
 def add_legend(figure: Figure, columns: int) -> None:
     """Add one legend below all panels, with an entry for each label."""
     entries: dict[str, Artist] = {}

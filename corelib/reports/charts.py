@@ -7,14 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from matplotlib.figure import Figure
 
 from corelib.reports.accuracy_charts import styles_chart, tradeoff_chart, values_chart
-from corelib.reports.chart_style import chart_style, save_chart
+from corelib.reports.chart_style import chart_style, empty_chart, save_chart
 from corelib.reports.confusion_charts import confusion_chart
 from corelib.reports.loss_charts import loss_chart
 from corelib.reports.paper_comparison import PublishedNumbers, read_published
-from corelib.reports.table_lines import TableLine, table_line
+from corelib.reports.table_lines import TableLine, measured_metrics, table_line
+from corelib.reports.table_styles import judged_kinds
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.reports import ChartsStage
+
+NOT_JUDGED = "The world of this study has no classifier, so this chart has no numbers."
 
 
 def draw_charts(settings: ChartsStage, context: StageContext) -> StageResult:
@@ -38,8 +41,9 @@ def charts_of(
         published: the paper's numbers.
         trainings: the manifest of the training run of each model, by the role of its cells.
     """
-    yield "tradeoff", tradeoff_chart(lines)
-    yield "values", values_chart(lines, published)
-    yield "styles", styles_chart(lines)
-    yield "confusion", confusion_chart(lines)
+    are_judged = all("style" in judged_kinds(line) for line in lines)
+    yield "tradeoff", tradeoff_chart(lines) if are_judged else empty_chart(NOT_JUDGED)
+    yield "values", values_chart(lines, published) if measured_metrics(lines) else empty_chart(NOT_JUDGED)
+    yield "styles", styles_chart(lines) if are_judged else empty_chart(NOT_JUDGED)
+    yield "confusion", confusion_chart(lines) if are_judged else empty_chart(NOT_JUDGED)
     yield "losses", loss_chart(lines, trainings)

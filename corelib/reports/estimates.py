@@ -55,7 +55,9 @@ class Difference:
 
 def estimate_of_line(line: TableLine, metric: str) -> Estimate:
     """A metric of one of our rows."""
-    variances = {name: 100**2 * image_variance(line.counts(name), line.counts(name)[0].n) for name in ACCURACIES}
+    variances = {
+        name: 100**2 * image_variance(line.counts(name), line.counts(name)[0].n) for name in line.seeds[0].counts
+    }
     return Estimate(
         line.row.row,
         {numbers.seed: float(numbers.values[metric]) for numbers in line.seeds},

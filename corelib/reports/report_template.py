@@ -88,7 +88,7 @@ Its jobs took {{ wall_time }}, of which {{ gpu_time }} on a GPU.</p>
 {% for task, lines in table.tasks.items() %}
 <h3>{{ task }}</h3>
 <div class="scroll"><table>
-<tr><th>algorithm</th>{% for metric in metrics %}<th>{{ metric }}</th>{% endfor %}</tr>
+<tr><th>algorithm</th>{% for metric in table.metrics %}<th>{{ metric }}</th>{% endfor %}</tr>
 {% for title, remark, values in lines %}
 <tr><td>{{ title }}{% if remark %}<small class="differs">{{ remark }}</small>{% endif %}</td>
 {% for value in values %}

@@ -28,8 +28,8 @@ class SeedNumbers:
     Attributes:
         seed: its training seed; None for the original model.
         run: the name of its run of the stage `cells`.
-        counts: its accuracies.
-        sfid: its SFID, rounded as in the paper.
+        counts: the accuracies that the world's classifiers decide.
+        sfid: its SFID, rounded as in the paper; None if the world has no network for FID.
         grid: the predictions for the images of the task's grid (`corelib.evaluation.predictions`).
         forget: the forget styles of the task.
         diverged_at: the step at which its training diverged, if it did.
@@ -40,7 +40,7 @@ class SeedNumbers:
     seed: int | None
     run: str
     counts: Mapping[str, Count]
-    sfid: Decimal
+    sfid: Decimal | None
     grid: pd.DataFrame
     forget: Sequence[str]
     diverged_at: int | None
@@ -50,7 +50,7 @@ class SeedNumbers:
     @cached_property
     def correct(self) -> dict[str, pd.Series[bool]]:
         """Which images are right in the sense of each accuracy, by (style, object, seed)."""
-        return {metric: correct_images(metric, self.grid, self.forget) for metric in ACCURACIES}
+        return {metric: correct_images(metric, self.grid, self.forget) for metric in self.counts}
 
     def set_of(self, style: str) -> str:
         """The set to which a style of the grid belongs: `forget` or `retain`."""
@@ -58,9 +58,11 @@ class SeedNumbers:
 
     @property
     def values(self) -> dict[str, Decimal]:
-        """The value of each metric, rounded as in the paper."""
-        values = {name: count.percent for name, count in self.counts.items()} | {"SFID": self.sfid}
-        return values | {"Total": total(values.values())}
+        """The value of each metric that is measured, rounded as in the paper; Total is the sum of the others."""
+        values = {name: count.percent for name, count in self.counts.items()}
+        if self.sfid is not None:
+            values["SFID"] = self.sfid
+        return values | ({"Total": total(values.values())} if values else {})
 
     @property
     def remark(self) -> str:
@@ -87,11 +89,12 @@ def seed_numbers(seed: int | None, cells: Manifest) -> SeedNumbers:
         cells: the manifest of its cells.
     """
     numbers = read_json(cells.file(CELLS))
+    fid, fid_of_original = numbers["FID"], numbers["FID_of_original"]
     return SeedNumbers(
         seed=seed,
         run=cells.folder.name,
-        counts={name: Count(**numbers[name]) for name in ACCURACIES},
-        sfid=round_half_up(scaled_fid(numbers["FID_of_original"], numbers["FID"])),
+        counts={name: Count(**numbers[name]) for name in ACCURACIES if name in numbers},
+        sfid=None if fid is None else round_half_up(scaled_fid(fid_of_original, fid)),
         grid=read_predictions(cells),
         forget=numbers["forget"],
         diverged_at=numbers["diverged_at"],

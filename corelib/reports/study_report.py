@@ -36,8 +36,7 @@ from corelib.reports.paper_comparison import (
     read_published,
 )
 from corelib.reports.report_template import CHART_CAPTIONS, TEMPLATE
-from corelib.reports.seed_numbers import METRICS
-from corelib.reports.table_lines import TableLine, by_task, table_line
+from corelib.reports.table_lines import TableLine, by_task, measured_metrics, table_line
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest
 from corelib.runs.provenance_record import provenance_path, read_provenance
@@ -86,6 +85,7 @@ class TableSection:
 
     Attributes:
         name: name of the table.
+        metrics: the names of its columns.
         tasks: its lines as (title, remark, values), by task.
         notes: sentences below it.
         missing: rows that are not built.
@@ -93,6 +93,7 @@ class TableSection:
     """
 
     name: str
+    metrics: Sequence[str]
     tasks: Mapping[str, Sequence[tuple[str, str, Sequence[Value]]]]
     notes: Sequence[str]
     missing: Sequence[str]
@@ -115,7 +116,6 @@ def write_report(settings: ReportStage, context: StageContext) -> StageResult:
         .from_string(TEMPLATE)
         .render(
             study=settings.study,
-            metrics=METRICS,
             tables=[table_section(table, lines[table.name], inputs) for table in settings.tables],
             num_built=len(rows),
             num_rows=len(rows) + sum(len(table.missing) for table in settings.tables),
@@ -156,9 +156,10 @@ def table_section(table: ReportTable, lines: Sequence[TableLine], inputs: Mappin
     """The rows of a table that are built, with the paper's values and the charts."""
     published = read_published(table.published)
     comparisons = compare_with_paper(lines, published if table.comparable else {})
+    metrics = measured_metrics(lines)
     tasks = {
         task: [
-            (line.row.plain_title, line.remark, [_value(line, metric, published, comparisons) for metric in METRICS])
+            (line.row.plain_title, line.remark, [_value(line, metric, published, comparisons) for metric in metrics])
             for line in task_lines
         ]
         for task, task_lines in by_task(lines).items()
@@ -168,7 +169,12 @@ def table_section(table: ReportTable, lines: Sequence[TableLine], inputs: Mappin
     if lines and published and not table.comparable:
         notes.append("The paper's values are of other models and images, so they are printed, but not compared.")
     return TableSection(
-        table.name, tasks, [note for note in notes if note], table.missing, list(_charts(lines, published, trainings))
+        table.name,
+        metrics,
+        tasks,
+        [note for note in notes if note],
+        table.missing,
+        list(_charts(lines, published, trainings)),
     )
 
 
@@ -241,7 +247,7 @@ def jobs_by_machine(tables: Sequence[Sequence[TableLine]]) -> list[tuple[str, st
         for lines in tables
         for line in lines
         for numbers in line.seeds
-        for metric in METRICS
+        for metric in line.metrics
         for job in numbers.jobs_behind(metric)
     )
     groups: dict[tuple[str, str, str], list[JobProvenance]] = {}

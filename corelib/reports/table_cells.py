@@ -8,7 +8,6 @@ from dataclasses import astuple
 from corelib.evaluation.metrics import ACCURACIES
 from corelib.files.csv_files import as_csv
 from corelib.reports.paper_comparison import Comparison, Published, PublishedNumbers, verdict
-from corelib.reports.seed_numbers import METRICS
 from corelib.reports.table_lines import TableLine
 
 CELL_COLUMNS = (
@@ -51,7 +50,7 @@ def _cells(
     comparisons: Mapping[tuple[str, str, str], Comparison],
     gate: str,
 ) -> Iterator[list[object]]:
-    for metric in METRICS:
+    for metric in line.metrics:
         key = (line.row.task, line.row.row, metric)
         if len(line.seeds) > 1:
             for numbers in line.seeds:
@@ -110,7 +109,7 @@ def provenance_csv(lines: Sequence[TableLine]) -> str:
             *(
                 [line.row.task, line.row.row, metric, *astuple(origin)]
                 for line in lines
-                for metric in METRICS
+                for metric in line.metrics
                 for origin in dict.fromkeys(job for numbers in line.seeds for job in numbers.jobs_behind(metric))
             ),
         ]

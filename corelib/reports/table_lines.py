@@ -24,6 +24,11 @@ class TableLine:
     seeds: Sequence[SeedNumbers]
 
     @property
+    def metrics(self) -> list[str]:
+        """The metrics that are measured: all of the paper's, or those for which the world has a judge."""
+        return [metric for metric in METRICS if metric in self.seeds[0].values]
+
+    @property
     def remark(self) -> str:
         """Warnings about the numbers of the line, with the seed if there are several; empty if there are none."""
         if len(self.seeds) == 1:
@@ -38,25 +43,25 @@ class TableLine:
 
     @property
     def means(self) -> dict[str, Decimal]:
-        """The mean over seeds of each metric, rounded half up to two decimals.
+        """The mean over seeds of each measured metric, rounded half up to two decimals.
 
         The mean accuracy is that of the pooled counts; means of SFID and Total are those of the rounded values.
         """
         return {
             metric: self.pooled(metric).percent if metric in ACCURACIES else _mean(self._values(metric))
-            for metric in METRICS
+            for metric in self.metrics
         }
 
     @property
     def deviations(self) -> dict[str, float | None]:
-        """The sample standard deviation over seeds of each metric; None for one seed."""
+        """The sample standard deviation over seeds of each measured metric; None for one seed."""
         return {
             metric: standard_deviation(
                 [100 * count.k / count.n for count in self.counts(metric)]
                 if metric in ACCURACIES
                 else [float(value) for value in self._values(metric)]
             )
-            for metric in METRICS
+            for metric in self.metrics
         }
 
     def counts(self, metric: str) -> list[Count]:
@@ -86,7 +91,8 @@ class TableLine:
     @property
     def may_be_best(self) -> bool:
         """Whether the line competes for the best Total: it is not the original model, and its Total is not in doubt."""
-        return not self.row.is_original and not self.remark and self.means["Total"].is_finite()
+        total = self.means.get("Total")
+        return not self.row.is_original and not self.remark and total is not None and total.is_finite()
 
 
 def table_line(row: TableRow, inputs: Mapping[str, Manifest]) -> TableLine:
@@ -105,6 +111,11 @@ def by_task(lines: Sequence[TableLine]) -> dict[str, list[TableLine]]:
     for line in lines:
         tasks.setdefault(line.row.task, []).append(line)
     return tasks
+
+
+def measured_metrics(lines: Sequence[TableLine]) -> list[str]:
+    """The metrics that any of the lines has, in the paper's order."""
+    return [metric for metric in METRICS if any(metric in line.metrics for line in lines)]
 
 
 def _mean(values: Sequence[Decimal]) -> Decimal:

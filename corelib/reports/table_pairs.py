@@ -36,6 +36,7 @@ def pairs_csv(lines: Sequence[TableLine]) -> str:
         for line, other in combinations(lines, 2)
         if line.row.task == other.row.task
         for metric in ACCURACIES
+        if metric in line.metrics
         if (pairs := list(paired_counts(line, other, metric)))
     ]
     p_values = [paired_p_value(pairs) for *_, pairs in compared]

@@ -31,7 +31,7 @@ def accuracies_csv(lines: Sequence[TableLine]) -> str:
 
 
 def _accuracies(line: TableLine) -> Iterator[list[object]]:
-    for kind in KINDS:
+    for kind in judged_kinds(line):
         by_seed = [_recognised(numbers, kind) for numbers in line.seeds]
         for name in by_seed[0]:
             counts = [counted[name] for counted in by_seed]
@@ -44,6 +44,11 @@ def _accuracies(line: TableLine) -> Iterator[list[object]]:
             if len(counts) > 1:
                 entries = _numbers(pooled(counts), *accuracy_interval(counts))
                 yield [*beginning, ALL_SEEDS, kind, name, role, *entries, line.interval_name]
+
+
+def judged_kinds(line: TableLine) -> list[Kind]:
+    """The kinds of names for which the world has a classifier."""
+    return [kind for kind in KINDS if not line.seeds[0].grid[f"predicted_{kind}"].isna().any()]
 
 
 def recognised_as_itself(line: TableLine, kind: Kind) -> dict[str, Count]:
@@ -84,6 +89,7 @@ def confusion_csv(lines: Sequence[TableLine]) -> str:
                     count,
                 ]
                 for line in lines
+                if "style" in judged_kinds(line)
                 for numbers in line.seeds
                 for (style, recognised), count in _pairs(numbers)
             ),

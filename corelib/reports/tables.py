@@ -9,7 +9,7 @@ from corelib.files.csv_files import as_csv
 from corelib.reports.paper_comparison import chance_note, compare_with_paper, read_published
 from corelib.reports.seed_numbers import METRICS
 from corelib.reports.table_cells import cells_csv, provenance_csv
-from corelib.reports.table_lines import TableLine, by_task, table_line
+from corelib.reports.table_lines import TableLine, by_task, measured_metrics, table_line
 from corelib.reports.table_pairs import pairs_csv
 from corelib.reports.table_styles import accuracies_csv, confusion_csv
 from corelib.runs.manifest import Manifest
@@ -27,17 +27,15 @@ LATEX_ESCAPES = str.maketrans(
     | {"^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 )
 
-METRICS_NOTE = (
-    "UA: images prompted with a forget style that are not recognised as it. IRA: images prompted with a retain style "
-    "that are recognised as it. CRA: images of both that are recognised as their object. SFID: the FID of the original "
-    "model over that of this one, at most 100 %. Total: the sum of the four. All in percent; the file that ends in "
-    "`.cells.csv` has counts and 95 % intervals."
-)
+METRIC_NOTES = {
+    "UA": "UA: images prompted with a forget style that are not recognised as it.",
+    "IRA": "IRA: images prompted with a retain style that are recognised as it.",
+    "CRA": "CRA: images of both that are recognised as their object.",
+    "SFID": "SFID: the FID of the original model over that of this one, at most 100 %.",
+    "Total": "Total: the sum of the others.",
+}
 
-MINIATURE_NOTE = (
-    "These are numbers of the miniature: they test the code, and say nothing about how the methods compare on the "
-    "paper's model."
-)
+FILES_NOTE = "All in percent; the file that ends in `.cells.csv` has counts and 95 % intervals."
 
 
 def tabulate(settings: TableStage, context: StageContext) -> StageResult:
@@ -48,9 +46,10 @@ def tabulate(settings: TableStage, context: StageContext) -> StageResult:
     comparisons = compare_with_paper(lines, published if settings.comparable else {})
     gate = gate_outcome(context.inputs.get("gate"))
     notes = [
-        METRICS_NOTE,
+        " ".join([*(METRIC_NOTES[metric] for metric in measured_metrics(lines)), FILES_NOTE]),
         seeds_note(lines),
-        chance_note(list(comparisons.values())) if settings.comparable else MINIATURE_NOTE,
+        chance_note(list(comparisons.values())),
+        settings.note,
         "" if gate == NO_GATE else f"Gate: {gate}.",
     ]
     contents = {
@@ -83,14 +82,17 @@ def seeds_note(lines: list[TableLine]) -> str:
 
 
 def to_csv(lines: list[TableLine]) -> str:
-    """The table as CSV: the paper's columns, then the number of training seeds, standard deviations and remarks."""
+    """The table as CSV: the paper's columns, then the number of training seeds, standard deviations and remarks.
+
+    Columns of metrics that are not measured are empty.
+    """
     rows = [
         [
             line.row.task,
             line.row.title,
-            *map(_format, line.means.values()),
+            *(_format(line.means.get(metric)) for metric in METRICS),
             "" if line.seeds[0].seed is None else len(line.seeds),
-            *("" if deviation is None else f"{deviation:.2f}" for deviation in line.deviations.values()),
+            *(_format(line.deviations.get(metric)) for metric in METRICS),
             line.remark,
         ]
         for line in lines
@@ -100,10 +102,10 @@ def to_csv(lines: list[TableLine]) -> str:
 
 def to_markdown(lines: list[TableLine]) -> str:
     """The table as Markdown, one section per task; the best Total of each task is bold."""
-    parts = []
+    parts, metrics = [], measured_metrics(lines)
     for task, task_lines in by_task(lines).items():
-        header = ["Algorithm", *(f"{metric} (↑)" for metric in METRICS)]
-        rows = [header, ["---", *["---:"] * len(METRICS)]]
+        header = ["Algorithm", *(f"{metric} (↑)" for metric in metrics)]
+        rows = [header, ["---", *["---:"] * len(metrics)]]
         rows += [
             [line.title.replace("|", "\\|"), *_format_values(line, task_lines, "**{}**", "±")] for line in task_lines
         ]
@@ -113,8 +115,9 @@ def to_markdown(lines: list[TableLine]) -> str:
 
 def to_latex(lines: list[TableLine]) -> str:
     """The table as LaTeX; the best Total of each task is bold. The first line names the package that it needs."""
-    header = ["Algorithm", *(rf"{metric} ($\uparrow$)" for metric in METRICS)]
-    parts = [BOOKTABS, rf"\begin{{tabular}}{{l{'r' * len(METRICS)}}}", r"\toprule", _latex_row(header)]
+    metrics = measured_metrics(lines)
+    header = ["Algorithm", *(rf"{metric} ($\uparrow$)" for metric in metrics)]
+    parts = [BOOKTABS, rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", _latex_row(header)]
     for task, task_lines in by_task(lines).items():
         parts += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{_escape_latex(task)}}}}} \\"]
         parts += [
@@ -145,5 +148,6 @@ def _escape_latex(text: str) -> str:
     return text.translate(LATEX_ESCAPES)
 
 
-def _format(value: Decimal) -> str:
-    return f"{value:.2f}"
+def _format(value: Decimal | float | None) -> str:
+    """A number with two decimals; empty if there is none."""
+    return "" if value is None else f"{value:.2f}"

@@ -46,12 +46,14 @@ class TableStage(Section):
     Attributes:
         published: numbers of the paper's table with the same rows, if it has one: (task, row, metric, value, k, n).
         comparable: whether accuracies may be tested against the paper's; true only in the paper's world.
+        note: what the numbers of this world say and do not say, in a sentence below the table; may be empty.
     """
 
     name: str
     rows: list[TableRow]
     published: list[list[str]]
     comparable: bool
+    note: str
 
 
 class ChartsStage(Section):

@@ -10,18 +10,22 @@ from collections.abc import Iterator
 
 from corelib.errors import listed
 from corelib.settings.given_models import GivenModel
-from corelib.settings.prompts import EMPTY_CONCEPT
+from corelib.settings.prompts import EMPTY_CONCEPT, fields_of
 from corelib.settings.unlearning import LENGTH_DECIMALS
 from corelib.study.anchors import FIRST_RETAIN
 from corelib.study.schema import (
+    DEFAULT,
+    MAX_NAMES,
     NAME,
     ORIGINAL,
     Figure,
+    ImageFolderWorld,
     Method,
     MiniatureWorld,
     Row,
     Scheme,
     Study,
+    Table,
     Task,
     UnlearnCanvasWorld,
 )
@@ -30,6 +34,9 @@ from corelib.study.wording import to_yaml
 MAX_IMAGES = 100_000
 """Maximum number of images per model; the paper's original model has 1,140. A specification lists them, and must stay
 below the size limit of `corelib.files.json_files` even with the longest names."""
+
+MAX_CLASSES = 100_000
+"""Maximum number of classes of a classifier; ImageNet has 1,000 or 21,843."""
 
 MAX_LENGTH = 1e12
 """Limit on the epochs or steps of a run; a larger number can only be a mistake."""
@@ -43,58 +50,137 @@ class Inconsistency(Exception):
         self.key, self.value, self.expected = key, value, expected
 
 
-def check_consistency(study: Study) -> None:
-    """Raise `Inconsistency` for the first leaf that contradicts others."""
-    for inconsistency in find_inconsistencies(study):
-        raise inconsistency
+def find_inconsistencies(study: Study) -> list[Inconsistency]:
+    """The leaves that contradict others, in the order of the file, at most one for each entry of a section.
+
+    Checks of a section assume that those before it have passed, so the list ends with the first faulty section.
+    """
+    for checks in _sections(study):
+        found = [inconsistency for check in checks if (inconsistency := next(check, None)) is not None]
+        if found:
+            return found
+    return []
 
 
-def find_inconsistencies(study: Study) -> Iterator[Inconsistency]:
-    """Every leaf that contradicts others, in the order of the file."""
-    yield from _not_finite((), study.model_dump())
-    yield from _check_world(study)
-    for name, task in study.tasks.items():
-        yield from _invalid_name(f"tasks.{name}", name, NAME.pattern, "a name of letters, digits, `_` and `-`")
-        yield from _check_task(study, f"tasks.{name}", task)
-    yield from _check_grids(study)
-    yield from _check_training(study)
-    for name, method in study.methods.items():
-        yield from _check_method(study, f"methods.{name}", name, method)
-    for name, model in study.models.items():
-        yield from _check_model(study, f"models.{name}", name, model)
-    for name, table in study.tables.items():
-        yield from _invalid_name(f"tables.{name}", name, r"table[A-Za-z0-9_]+", "a name such as `table1`")
-        yield from _unknown(f"tables.{name}.tasks", table.tasks, list(study.tasks), "task")
-        yield from _repeated(f"tables.{name}.tasks", table.tasks)
-        yield from _repeated(f"tables.{name}.rows", [row.name for row in study.rows_of(table.rows)])
-        for row in study.rows_of(table.rows):
-            yield from _check_row(study, f"tables.{name}.rows", row, table.tasks)
-        yield from _check_titles(study, f"tables.{name}.rows", table.rows)
-    for name, figure in study.figures.items():
-        yield from _invalid_name(f"figures.{name}", name, r"figure[A-Za-z0-9_]+", "a name such as `figure2`")
-        yield from _check_figure(study, f"figures.{name}", figure)
+def _sections(study: Study) -> Iterator[list[Iterator[Inconsistency]]]:
+    """The checks of each section; each check is of one entry."""
+    yield [_not_finite((), study.model_dump())]
+    yield [_check_world(study)]
+    yield [_check_task(study, name, task) for name, task in study.tasks.items()]
+    yield [_check_grids(study)]
+    yield [
+        _check_training(study),
+        *(_check_method(study, f"methods.{name}", name, method) for name, method in study.methods.items()),
+        *(_check_model(study, f"models.{name}", name, model) for name, model in study.models.items()),
+    ]
+    yield [
+        *(_check_table(study, name, table) for name, table in study.tables.items()),
+        *(_check_figure(study, name, figure) for name, figure in study.figures.items()),
+    ]
 
 
 def _check_world(study: Study) -> Iterator[Inconsistency]:
     world = study.world
-    for key, names in (("world.styles", world.styles), ("world.objects", world.objects)):
+    styles_key = "world.concepts" if world.kind == "image_folder" else "world.styles"
+    for key, names in ((styles_key, world.styles), ("world.objects", world.objects)):
         yield from _repeated(key, names)
         for name in names:
             yield from _invalid_name(key, name, NAME.pattern, "names of letters, digits, `_` and `-`")
-        if not names:
+        if not names and (key == styles_key or world.kind != "image_folder"):
             yield Inconsistency(key, names, "at least one name")
-    yield from _unknown("prompts.photo_style", [study.prompts.photo_style], world.styles, "style of the world")
+    yield from _check_prompts(study)
     if world.kind == "miniature":
         yield from _check_miniature(study, world)
-    else:
+    elif world.kind == "unlearn_canvas":
         yield from _check_unlearn_canvas(study, world)
+    else:
+        yield from _check_image_folder(study, world)
     factor = 2 ** (len(world.autoencoder.channels) - 1) if world.kind == "miniature" else 8
     for key, resolution in _resolutions(study).items():
         if resolution % factor:
             yield Inconsistency(key, resolution, f"a multiple of {factor}, by which the autoencoder divides it")
 
 
+def _check_prompts(study: Study) -> Iterator[Inconsistency]:
+    world, prompts = study.world, study.prompts
+    if world.objects and "object" not in (fields_of(prompts.template) or ()):
+        expected = "a text with the field {object} as well, since the world has objects"
+        yield Inconsistency("prompts.template", prompts.template, expected)
+    if not world.objects and "object" in (fields_of(prompts.template) or ()):
+        expected = "a text without the field {object}, since world.objects is empty"
+        yield Inconsistency("prompts.template", prompts.template, expected)
+    yield from _unknown("prompts.names", list(prompts.names), world.styles, "style of the world")
+    if prompts.photo_style is not None:
+        yield from _unknown("prompts.photo_style", [prompts.photo_style], world.styles, "style of the world")
+        for key in ("photo_in_training", "photo_in_evaluation"):
+            if getattr(prompts, key) is None:
+                yield Inconsistency(f"prompts.{key}", None, f"a name for {prompts.photo_style} in prompts")
+    elif world.kind != "image_folder":
+        yield Inconsistency("prompts.photo_style", None, "the style of the photos, a style of the world")
+    if prompts.evaluation is None:
+        return
+    if world.objects:
+        expected = "null: with world.objects, each object has a prompt, by prompts.template"
+        yield Inconsistency("prompts.evaluation", prompts.evaluation, expected)
+    lists = prompts.evaluation if isinstance(prompts.evaluation, dict) else {"": prompts.evaluation}
+    if isinstance(prompts.evaluation, dict):
+        yield from _unknown("prompts.evaluation", list(lists), world.styles, "concept of the world")
+        if missing := [name for name in world.styles if name not in lists]:
+            yield Inconsistency("prompts.evaluation", sorted(lists), f"a list of prompts for {missing[0]} as well")
+        lengths = {name: len(templates) for name, templates in lists.items()}
+        if len(set(lengths.values())) > 1:
+            yield Inconsistency("prompts.evaluation", lengths, "as many prompts for each concept")
+    elif common := [template for template in prompts.evaluation if not fields_of(template)]:
+        yield Inconsistency("prompts.evaluation", common[0], "a text with the field {concept}, or a list per concept")
+    for name, templates in lists.items():
+        key = f"prompts.evaluation.{name}".rstrip(".")
+        if not templates or len(templates) > MAX_NAMES:
+            yield Inconsistency(key, templates, f"1 to {MAX_NAMES} prompts")
+        yield from _repeated(key, templates)
+
+
+def _check_image_folder(study: Study, world: ImageFolderWorld) -> Iterator[Inconsistency]:
+    assets = world.assets
+    if assets.clip is not None:
+        for key in ("style_classifier", "object_classifier"):
+            if getattr(assets, key) is not None:
+                yield Inconsistency(f"world.assets.{key}", getattr(assets, key), "null, since world.assets.clip judges")
+    for key, names, classes in (
+        ("concept", world.concepts, world.classes.concept),
+        ("object", world.objects, world.classes.object),
+    ):
+        if classes is None:
+            continue
+        yield from _repeated(f"world.classes.{key}", classes)
+        if missing := [name for name in names if name not in classes]:
+            yield Inconsistency(f"world.classes.{key}", classes, f"{missing[0]} among them, a {key} of the world")
+        if not names:
+            yield Inconsistency(f"world.classes.{key}", classes, "null, since world.objects is empty")
+        if len(classes) > MAX_CLASSES:
+            yield Inconsistency(f"world.classes.{key}", len(classes), f"at most {MAX_CLASSES} classes")
+    if not world.objects and assets.object_classifier is not None:
+        expected = "null, since world.objects is empty"
+        yield Inconsistency("world.assets.object_classifier", assets.object_classifier, expected)
+    if study.gate is not None:
+        yield Inconsistency("gate", study.gate, "null, since the paper has no numbers for this base model")
+    for name, table in study.tables.items():
+        if table.published is not None:
+            expected = "null, since the paper has no numbers for these images"
+            yield Inconsistency(f"tables.{name}.published", table.published, expected)
+    if study.fid.mode == "benchmark" and assets.inception_torchvision is None:
+        expected = "the file of torchvision's Inception, which fid.mode: benchmark needs"
+        yield Inconsistency("world.assets.inception_torchvision", None, expected)
+    for key, value in assets.model_dump().items():
+        if isinstance(value, str) and (not value.strip() or value.startswith("~")):
+            yield Inconsistency(f"world.assets.{key}", value, "the full path of a file or folder, without `~`")
+
+
 def _check_unlearn_canvas(study: Study, world: UnlearnCanvasWorld) -> Iterator[Inconsistency]:
+    for key in ("image_index", "style_classifier", "object_classifier", "inception"):
+        if getattr(world.assets, key) is None:
+            yield Inconsistency(f"world.assets.{key}", None, "the path of a file, which the paper's world needs")
+    if world.assets.clip is not None:
+        yield Inconsistency("world.assets.clip", world.assets.clip, "null: the paper's world has its own classifiers")
     if study.fid.mode == "benchmark" and world.assets.inception_torchvision is None:
         expected = "the file of torchvision's Inception, which fid.mode: benchmark needs"
         yield Inconsistency("world.assets.inception_torchvision", None, expected)
@@ -142,13 +228,18 @@ def _resolutions(study: Study) -> dict[str, int]:
     return {"encoding.resolution": study.encoding.resolution, "sampling.resolution": study.sampling.resolution}
 
 
-def _check_task(study: Study, key: str, task: Task) -> Iterator[Inconsistency]:
-    styles, objects = study.world.styles, study.world.objects
+def _check_task(study: Study, name: str, task: Task) -> Iterator[Inconsistency]:
+    key, styles = f"tasks.{name}", study.world.styles
+    yield from _invalid_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+    if name == DEFAULT:
+        yield Inconsistency("tasks", name, "another name: methods use this one for tasks without an entry")
     retain = [] if isinstance(task.retain, str) else task.retain
     named = {"forget": task.forget, "retain": retain, "evaluation.retain": task.evaluation.retain}
     for leaf, names in named.items():
         yield from _unknown(f"{key}.{leaf}", names, styles, "style of the world")
         yield from _repeated(f"{key}.{leaf}", names)
+    if task.photos_in_retain and study.prompts.photo_style is None:
+        yield Inconsistency(f"{key}.photos_in_retain", True, "false, since prompts.photo_style is null")
     if study.prompts.photo_style in task.forget:
         yield Inconsistency(f"{key}.forget", study.prompts.photo_style, "styles other than the photos")
     if study.prompts.photo_style in retain and len(retain) > 1:
@@ -156,16 +247,20 @@ def _check_task(study: Study, key: str, task: Task) -> Iterator[Inconsistency]:
     for leaf in ("retain", "evaluation.retain"):
         if overlap := [style for style in named[leaf] if style in task.forget]:
             yield Inconsistency(f"{key}.{leaf}", overlap[0], f"styles that are not in {key}.forget")
-    for leaf, selected in (("objects", task.objects), ("evaluation.objects", task.evaluation.objects)):
+    for leaf, selected, known, kind in (
+        ("objects", task.objects, study.training_objects, "object of the world"),
+        ("evaluation.objects", task.evaluation.objects, study.evaluated_objects, _kind_of_evaluated(study)),
+    ):
         if selected != "all":
-            yield from _unknown(f"{key}.{leaf}", list(selected), objects, "object of the world")
+            yield from _unknown(f"{key}.{leaf}", list(selected), known, kind)
             yield from _repeated(f"{key}.{leaf}", list(selected))
         if not selected:
             yield Inconsistency(f"{key}.{leaf}", selected, "`all` or at least one object")
     if not task.evaluation.retain:
         yield Inconsistency(f"{key}.evaluation.retain", [], "at least one style")
-    cells = len(task.evaluation.retain) * len(study.objects_of(task.evaluation.objects))
-    if cells * min(len(task.evaluation.seeds), len(study.fid.reference_images)) == 1:
+    sampled = len(study.objects_of_evaluation(task)) * len(task.evaluation.seeds)
+    real = len(study.objects_of_reference(task)) * len(study.full_fid.reference_images)
+    if len(task.evaluation.retain) * min(sampled, real) == 1:
         yield Inconsistency(
             f"{key}.evaluation.retain", task.evaluation.retain, "at least two images in the retain cells, for FID"
         )
@@ -174,27 +269,32 @@ def _check_task(study: Study, key: str, task: Task) -> Iterator[Inconsistency]:
     yield from _repeated(f"{key}.evaluation.seeds", task.evaluation.seeds)
 
 
+def _kind_of_evaluated(study: Study, kind: str = "object of the world") -> str:
+    """What the second part of the name of a sampled image is, in words."""
+    return kind if study.world.objects else "prompt of prompts.evaluation"
+
+
 def _check_grids(study: Study) -> Iterator[Inconsistency]:
     """The original model samples the images of all tasks together, and those generated for the anchors of a task."""
     generates = any(method.objective.unlearn.images == "generated" for method in study.methods.values())
     total = 0
     for name, task in study.tasks.items():
         seeds, styles = task.evaluation.seeds, len(task.forget) + len(task.evaluation.retain)
-        total += styles * len(study.objects_of(task.evaluation.objects)) * len(seeds)
+        total += styles * len(study.objects_of_evaluation(task)) * len(seeds)
         if total > MAX_IMAGES:
             expected = f"fewer: the tasks up to this one need {total:,} images; the maximum is {MAX_IMAGES:,}"
             yield Inconsistency(f"tasks.{name}.evaluation.seeds", len(seeds), expected)
-        anchors = len(study.retain_styles(task)) * len(study.objects_of(task.objects))
-        if generates and (generated := anchors * len(study.training.images)) > MAX_IMAGES:
+        anchors = len(study.retain_styles(task)) * len(study.objects_of_training(task))
+        if generates and (generated := anchors * len(study.training_images)) > MAX_IMAGES:
             expected = f"fewer: {name} needs {generated:,} generated images; the maximum is {MAX_IMAGES:,}"
-            yield Inconsistency("training.images", len(study.training.images), expected)
+            yield Inconsistency("training.images", len(study.training_images), expected)
 
 
 def _check_training(study: Study) -> Iterator[Inconsistency]:
     count = study.world.images_per_cell
     for key, images in (
-        ("training.images", study.training.images),
-        ("fid.reference_images", study.fid.reference_images),
+        ("training.images", study.training_images),
+        ("fid.reference_images", study.full_fid.reference_images),
     ):
         yield from _repeated(key, images)
         if not images:
@@ -235,7 +335,7 @@ def _check_method(study: Study, key: str, name: str, method: Method) -> Iterator
             expected = f"a number for which the scaled {key}.length.{task} is positive and below {MAX_LENGTH:,.0f}"
             yield Inconsistency("training.scale.length", scale.length, expected)
     for leaf, tasks in (("length", list(method.length)), ("anchors", list(method.anchors))):
-        yield from _unknown(f"{key}.{leaf}", tasks, list(study.tasks), "task")
+        yield from _unknown(f"{key}.{leaf}", tasks, [*study.tasks, DEFAULT], "task")
     if study.training.batch_counts == "both" and method.objective.retain is not None and method.batch % 2:
         yield Inconsistency(
             f"{key}.batch", method.batch, "an even number: half the batch is retain pairs (training.batch_counts: both)"
@@ -270,12 +370,24 @@ def _check_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[I
     yield from _repeated(key, row.seeds or [])
     method = study.methods[row.method]
     for task in tasks:
-        if task not in method.length:
+        if study.length_of(row.method, task) is None:
             yield Inconsistency(f"methods.{row.method}.length", sorted(method.length), f"an entry for {task} ({key})")
-        if task not in method.anchors and row.anchors is None:
+        scheme = row.anchors or study.anchors_of(row.method, task)
+        if scheme is None:
             yield Inconsistency(f"methods.{row.method}.anchors", sorted(method.anchors), f"an entry for {task} ({key})")
-        scheme = row.anchors or method.anchors[task]
+            continue
         yield from _check_anchors(study, scheme, row.method, task, f"{key}, row {row.name}")
+
+
+def _check_table(study: Study, name: str, table: Table) -> Iterator[Inconsistency]:
+    key = f"tables.{name}"
+    yield from _invalid_name(key, name, r"table[A-Za-z0-9_]+", "a name such as `table1`")
+    yield from _unknown(f"{key}.tasks", table.tasks, list(study.tasks), "task")
+    yield from _repeated(f"{key}.tasks", table.tasks)
+    yield from _repeated(f"{key}.rows", [row.name for row in study.rows_of(table.rows)])
+    for row in study.rows_of(table.rows):
+        yield from _check_row(study, f"{key}.rows", row, table.tasks)
+    yield from _check_titles(study, f"{key}.rows", table.rows)
 
 
 def _check_titles(study: Study, key: str, rows: list[str | Row]) -> Iterator[Inconsistency]:
@@ -350,7 +462,9 @@ def _check_scheme_without_retain_styles(
         yield Inconsistency(f"methods.{name}.anchors.{task}", scheme, expected)
 
 
-def _check_figure(study: Study, key: str, figure: Figure) -> Iterator[Inconsistency]:
+def _check_figure(study: Study, name: str, figure: Figure) -> Iterator[Inconsistency]:
+    key = f"figures.{name}"
+    yield from _invalid_name(key, name, r"figure[A-Za-z0-9_]+", "a name such as `figure2`")
     yield from _unknown(f"{key}.task", [figure.task], list(study.tasks), "task")
     for row in study.rows_of(figure.columns):
         yield from _check_row(study, f"{key}.columns", row, [figure.task])
@@ -365,7 +479,10 @@ def _check_figure(study: Study, key: str, figure: Figure) -> Iterator[Inconsiste
             yield Inconsistency(f"{key}.prompts", prompt, "pairs of a style and an object")
         yield from _unknown(f"{key}.prompts", prompt[:1], styles, f"style that {figure.task} evaluates")
         yield from _unknown(
-            f"{key}.prompts", prompt[1:], study.objects_of(evaluation.objects), f"object that {figure.task} evaluates"
+            f"{key}.prompts",
+            prompt[1:],
+            study.objects_of_evaluation(study.tasks[figure.task]),
+            f"{_kind_of_evaluated(study, 'object')} that {figure.task} evaluates",
         )
 
 

@@ -1,6 +1,7 @@
 """Loading of a study and of its plan.
 
-A study is `config/config.yaml` and overlays that name their `base:`; every error names the file of its key.
+A study is `config/config.yaml` and overlays that name their `base:`, another study or a preset; every error names the
+file of its key.
 
 An overlay replaces leaves and lists, and merges sections. `null` removes a task, a method, a table, a figure, or a
 method's entry for a task. Removing a task also removes the methods' entries for it. A method with `like: OTHER` takes
@@ -16,32 +17,32 @@ from pydantic import ValidationError
 
 from corelib.runs.run import slugs_by_digest
 from corelib.study.claims import load_claims
-from corelib.study.consistency import Inconsistency, check_consistency
-from corelib.study.overlays import error_for_key, merge_study, resolve_likes
+from corelib.study.consistency import find_inconsistencies
+from corelib.study.overlays import error_for_key, error_for_keys, merge_study, resolve_likes
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
 from corelib.study.schema import Study
 from corelib.study.shipped_world import check_against_shipped, load_shipped
 from corelib.study.study_files import study_file
-from corelib.study.validation_errors import describe_first_error
+from corelib.study.validation_errors import describe_errors
 from corelib.worlds.unlearn_canvas.asset_lock import read_lock
 
 
 def load_study(name: str, folder: Path) -> Study:
     """Load the study `name` of a configuration folder: merge, type and check all of it.
 
-    Raises `ConfigurationError` with one sentence: file, key, value, expectation.
+    Raises `ConfigurationError` with one sentence: file, key, value, expectation; for several keys, one after another.
     """
     merged, origins = merge_study(name, folder, seen=())
     file = study_file(name, folder)
     resolve_likes(merged, origins, file)
     try:
         study = Study.model_validate(merged)
-        check_consistency(study)
-    except Inconsistency as inconsistency:
-        raise error_for_key(tuple(inconsistency.key.split(".")), str(inconsistency), origins, file) from None
     except ValidationError as error:
-        raise error_for_key(*describe_first_error(error, merged, origins), origins, file) from None
+        raise error_for_keys(describe_errors(error, merged, origins), origins, file) from None
+    if inconsistencies := find_inconsistencies(study):
+        faults = [(tuple(one.key.split(".")), str(one)) for one in inconsistencies]
+        raise error_for_keys(faults, origins, file)
     known = dict.fromkeys(table for table, *_ in load_published(folder))
     for title, table in study.tables.items():
         if table.published is not None and table.published not in known:
@@ -62,7 +63,7 @@ def load_plan(name: str, folder: Path) -> Plan:
     """
     study = load_study(name, folder)
     shipped = load_shipped(folder) if study.takes_shipped_world else None
-    uses_lock = study.world.kind == "unlearn_canvas" or bool(study.models)
+    uses_lock = study.world.kind != "miniature" or bool(study.models)
     locked = read_lock(folder).sha256 if uses_lock else None
     return Plan(
         name,

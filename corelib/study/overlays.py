@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, read_yaml
 from corelib.study.schema import NAME
-from corelib.study.study_files import PAPER, study_file, study_names
+from corelib.study.study_files import PAPER, PRESETS, preset_file, preset_names, study_file, study_names
 from corelib.study.wording import error_in, suggest_name, to_yaml
 
 REMOVABLE_SECTIONS = {
@@ -35,16 +35,18 @@ Key = tuple[str, ...]
 
 def merge_study(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:
     """The leaves of a study merged over those of its base, and for each key the file that set it last."""
-    file = study_file(name, folder)
+    is_preset = bool(seen) and name in preset_names(folder) and name not in study_names(folder)
+    file = preset_file(name, folder) if is_preset else study_file(name, folder)
     if (shadowed := folder / "studies" / f"{PAPER}.yaml").exists():
         raise error_in(shadowed, f"the study {PAPER!r} is {study_file(PAPER, folder)}, expected another name")
     if name in seen:
         raise error_in(
             study_file(seen[-1], folder), f"base is {name!r}, expected a study that is not built on this one"
         )
-    if name not in study_names(folder):
+    if name not in study_names(folder) and not is_preset:
         known = f"expected one of {', '.join(study_names(folder))}"
         if seen:
+            known += f", {', '.join(preset_names(folder))}"
             raise error_in(study_file(seen[-1], folder), f"base is {name!r}, {known}")
         raise _no_such_study(name, folder, known)
     content = _read_yaml(file)
@@ -185,9 +187,23 @@ def _is_another_kind(base_value: Mapping[str, Any], value: Mapping[str, Any]) ->
 
 
 def error_for_key(key: Key, fault: str, origins: Mapping[Key, Path], study: Path) -> ConfigurationError:
-    """The error for a key: the file that sets the key, the fault, and the study if that is another file."""
-    file = _origin(key, origins)
-    return error_in(file, fault if file == study else f"{fault}, for the study {study}")
+    """The error for a key of a study: the study's file, the fault, and the file that sets the key, if it is another."""
+    return error_for_keys([(key, fault)], origins, study)
+
+
+MAX_FAULTS = 8
+"""Maximum number of faults in one message."""
+
+
+def error_for_keys(faults: Sequence[tuple[Key, str]], origins: Mapping[Key, Path], study: Path) -> ConfigurationError:
+    """One error for several keys of a study and their faults; a study may override what its base sets."""
+    described = []
+    for key, fault in faults[:MAX_FAULTS]:
+        file = _origin(key, origins)
+        described.append(fault if file == study or file.parent.name == PRESETS else f"{fault} (set in {file})")
+    if len(faults) > MAX_FAULTS:
+        described.append(f"and {len(faults) - MAX_FAULTS} more")
+    return error_in(study, "; ".join(described))
 
 
 def _origin(key: Key, origins: Mapping[Key, Path]) -> Path:

@@ -34,7 +34,7 @@ from corelib.study.run_factory import RunFactory, cached_method
 from corelib.study.schema import ORIGINAL, MiniatureWorld, Row, Scheme, Study, Task
 from corelib.study.summaries import IsBuilt, claims_settings, report_settings, training_role
 from corelib.study.targets import charts_name
-from corelib.study.worlds import MiniatureRuns, UnlearnCanvasRuns
+from corelib.study.worlds import LABELS, AssetRuns, MiniatureRuns
 
 
 class Plan:
@@ -70,22 +70,22 @@ class Plan:
         self.study = study
         self.published = published
         self._factory = RunFactory(study.execution, slugs or {})
-        self.world: MiniatureRuns | UnlearnCanvasRuns
+        self.world: MiniatureRuns | AssetRuns
         if isinstance(study.world, MiniatureWorld):
             self.world = MiniatureRuns(study, study.world, self._factory, shipped)
         else:
-            self.world = UnlearnCanvasRuns(study, study.world, self._factory, locked or {})
+            self.world = AssetRuns(study, study.world, self._factory, locked or {})
 
     @property
-    def unlearn_canvas(self) -> UnlearnCanvasRuns:
-        """The paper's world, for a study that needs assets.
+    def asset_world(self) -> AssetRuns:
+        """The world of a study that needs the user's assets.
 
-        Raises `ConfigurationError` for a study of another world.
+        Raises `ConfigurationError` for a study of the miniature.
         """
         if isinstance(self.world, MiniatureRuns):
             raise ConfigurationError(
                 f"study {self.name}: world.kind is {self.study.world.kind!r}, which needs no assets; choose a study of "
-                "the paper's world."
+                "the paper's world or of an image folder."
             )
         return self.world
 
@@ -101,6 +101,7 @@ class Plan:
             rows=rows,
             published=[numbers for source, *numbers in self.published if source == table.published],
             comparable=self.world.is_comparable_with_paper,
+            note=self.world.note,
         )
         return self._run("tables", f"{self.name}-{name}", settings, 1, inputs | self._gates())
 
@@ -130,8 +131,7 @@ class Plan:
     def _anchors_of(self, task: str, row: Row) -> dict[str, list[str]]:
         if not self.study.is_trained(row.method):
             return {}
-        scheme = row.anchors or self.study.methods[row.method].anchors[task]
-        return self.candidates(self.study.tasks[task], scheme)
+        return self.candidates(self.study.tasks[task], self._scheme(task, row.method, row.anchors))
 
     @cached_method
     def charts(self, name: str) -> Run:
@@ -273,21 +273,21 @@ class Plan:
         settings = CellsStage(
             forget=self.study.styles_in_label_order(self.study.tasks[task].forget),
             retain=self.study.styles_in_label_order(evaluation.retain),
-            objects=self.study.objects_of(evaluation.objects),
+            objects=self.study.objects_of_evaluation(self.study.tasks[task]),
             seeds=sorted(evaluation.seeds),
         )
         inputs = {
             "predictions": self.predictions(task, method, scheme, seed),
-            "fid": self.fid(task, method, scheme, seed),
-            "fid_of_original": self.fid(task, ORIGINAL, None),
         }
+        if self.world.feature_extractors():
+            inputs |= {"fid": self.fid(task, method, scheme, seed), "fid_of_original": self.fid(task, ORIGINAL, None)}
         return self._run("cells", self._slug(task, method, scheme, seed), settings, 1, inputs)
 
     @cached_method
     def fid(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
         """The FID between one model's retain images and the real ones."""
         retain = set(self.study.tasks[task].evaluation.retain)
-        settings = FIDStage(fid=self.study.fid, grid=[image for image in self.grid_of(task) if image[0] in retain])
+        settings = FIDStage(fid=self.study.full_fid, grid=[image for image in self.grid_of(task) if image[0] in retain])
         inputs = {
             "samples": self.samples(task, method, scheme, seed),
             "reference": self.reference(task),
@@ -298,11 +298,11 @@ class Plan:
     @cached_method
     def reference(self, task: str) -> Run:
         """The feature statistics of the real images of a task's retain cells."""
-        evaluation = self.study.tasks[task].evaluation
+        definition = self.study.tasks[task]
         settings = ReferenceStage(
-            fid=self.study.fid,
-            styles=self.study.styles_in_label_order(evaluation.retain),
-            objects=self.study.objects_of(evaluation.objects),
+            fid=self.study.full_fid,
+            styles=self.study.styles_in_label_order(definition.evaluation.retain),
+            objects=self.study.objects_of_reference(definition),
         )
         inputs = {"images": self.world.images(), **self.world.feature_extractors()}
         return self._run("reference", task, settings, self._evaluation_threads, inputs)
@@ -313,8 +313,7 @@ class Plan:
         settings = PredictionsStage(classification=self.study.classification)
         inputs = {
             "samples": self.samples(task, method, scheme, seed),
-            "style_classifier": self.world.classifier("style"),
-            "object_classifier": self.world.classifier("object"),
+            **{f"{label}_classifier": run for label in LABELS if (run := self.world.classifier(label)) is not None},
         }
         slug = self._slug_of_samples(task, method, scheme, seed)
         return self._run("predictions", slug, settings, self._evaluation_threads, inputs)
@@ -362,7 +361,9 @@ class Plan:
     def unlearning(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
         """The delta of one method on one task."""
         study, recipe, seed = self.study, self.study.methods[method], self._seed(method, seed)
-        candidates = self.candidates(study.tasks[task], scheme or recipe.anchors[task])
+        scheme, length = self._scheme(task, method, scheme), study.length_of(method, task)
+        assert length is not None, "rows of a checked study have a length for each task"
+        candidates = self.candidates(study.tasks[task], scheme)
         settings = UnlearningStage(
             objective=recipe.objective,
             trained=recipe.trained,
@@ -370,7 +371,7 @@ class Plan:
             draw=study.anchoring.draw if any(len(styles) > 1 for styles in candidates.values()) else None,
             learning_rate=recipe.learning_rate * study.training.scale.learning_rate,
             batch=recipe.batch,
-            length=recipe.length[task].times(study.training.scale.length),
+            length=length.times(study.training.scale.length),
             min_steps=study.training.scale.min_steps,
             batch_counts=study.training.batch_counts,
             reduction=study.training.reduction,
@@ -383,7 +384,7 @@ class Plan:
         if recipe.saliency is not None:
             inputs["saliency"] = self.saliency(task, method, seed)
         if recipe.objective.unlearn.images == "generated":
-            inputs["generated"] = self.generated(task, scheme or recipe.anchors[task])
+            inputs["generated"] = self.generated(task, scheme)
         return self._run(
             "unlearning", self._slug(task, method, scheme, seed), settings, study.threads.unlearning, inputs
         )
@@ -411,8 +412,8 @@ class Plan:
         anchors = {anchor for styles in self.candidates(definition, scheme).values() for anchor in styles}
         settings = LatentsStage(
             styles=study.styles_in_label_order(list(anchors)),
-            objects=study.objects_of(definition.objects),
-            images=sorted(study.training.images),
+            objects=study.objects_of_training(definition),
+            images=sorted(study.training_images),
             encoding=study.encoding,
         )
         sample_settings = SamplesStage(
@@ -456,8 +457,8 @@ class Plan:
         settings = SliceStage(
             forget=definition.forget,
             retain=self.study.retain_set(definition),
-            objects=self.study.objects_of(definition.objects),
-            images=sorted(self.study.training.images),
+            objects=self.study.objects_of_training(definition),
+            images=sorted(self.study.training_images),
         )
         return self._run("slices", task, settings, 1, {"images": self.world.images()})
 
@@ -467,8 +468,8 @@ class Plan:
         study = self.study
         settings = LatentsStage(
             styles=study.world.styles,
-            objects=study.world.objects,
-            images=sorted(study.training.images),
+            objects=study.training_objects,
+            images=sorted(study.training_images),
             encoding=study.encoding,
         )
         inputs = {"images": self.world.images(), "pipeline": self.world.pipeline()}
@@ -482,7 +483,10 @@ class Plan:
             wording, unconditional = words.in_training, EMPTY_CONCEPT
         else:
             wording, unconditional = words.in_evaluation, study.sampling.negative_prompt
-        prompts = {wording.prompt(style, object_) for style in study.world.styles for object_ in study.world.objects}
+        objects = study.training_objects
+        if use == "evaluation":
+            objects = [*objects, *study.evaluated_objects]  # images of anchors may be generated for training
+        prompts = {wording.prompt(style, object_) for style in study.world.styles for object_ in objects}
         settings = EmbeddingsStage(prompts=sorted({unconditional, *prompts}))
         slug, inputs = f"{study.world.kind}-{use}", {"pipeline": self.world.pipeline()}
         return self._run("embeddings", slug, settings, study.threads.world, inputs)
@@ -493,7 +497,7 @@ class Plan:
         """The evaluation grid of a task in label order."""
         definition = self.study.tasks[task]
         styles = self.study.styles_in_label_order(definition.forget + definition.evaluation.retain)
-        objects = self.study.objects_of(definition.evaluation.objects)
+        objects = self.study.objects_of_evaluation(definition)
         return [
             (style, object_, seed)
             for style in styles
@@ -504,16 +508,21 @@ class Plan:
     def grid_of_all_tasks(self) -> list[SampleKey]:
         """The union of the grids of all tasks, in label order."""
         images = {image for task in self.study.tasks for image in self.grid_of(task)}
-        world = self.study.world
-        return sorted(images, key=lambda image: (world.styles.index(image[0]), world.objects.index(image[1]), image[2]))
+        styles, objects = self.study.world.styles, self.study.evaluated_objects
+        return sorted(images, key=lambda image: (styles.index(image[0]), objects.index(image[1]), image[2]))
 
     # Names
 
     def _slug(self, task: str, method: str, scheme: Scheme | None, seed: int | None) -> str:
         if not self.study.is_trained(method):
             return f"{method}-{task}"
-        scheme = scheme or self.study.methods[method].anchors[task]
-        return f"{method}-{task}-{scheme}-s{self._seed(method, seed)}"
+        return f"{method}-{task}-{self._scheme(task, method, scheme)}-s{self._seed(method, seed)}"
+
+    def _scheme(self, task: str, method: str, scheme: Scheme | None) -> Scheme:
+        """A row's anchor scheme; the method's own if the row has none."""
+        scheme = scheme or self.study.anchors_of(method, task)
+        assert scheme is not None, "rows of a checked study have anchors for each task"
+        return scheme
 
     def _slug_of_samples(self, task: str, method: str, scheme: Scheme | None, seed: int | None) -> str:
         return ORIGINAL if method == ORIGINAL else self._slug(task, method, scheme, seed)

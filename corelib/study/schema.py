@@ -7,9 +7,9 @@ The sections that stages read are in `corelib.settings`; this module combines th
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from corelib.runs.specification import Execution
 from corelib.settings.data import Encoding
@@ -17,7 +17,7 @@ from corelib.settings.evaluation import FID, Classification
 from corelib.settings.given_models import GivenModel
 from corelib.settings.miniature import Autoencoder, Classifier, Denoiser, TextEncoder
 from corelib.settings.precision import TrainingPrecision
-from corelib.settings.prompts import Prompts
+from corelib.settings.prompts import Prompts, fields_of
 from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
 from corelib.settings.trainable import TrainableTensors
@@ -66,14 +66,66 @@ class MiniatureWorld(Section):
     classifier: Classifier
 
 
-World = Annotated[UnlearnCanvasWorld | MiniatureWorld, Field(discriminator="kind")]
+class ZeroShot(Section):
+    """The texts by which CLIP recognises a concept, with the field `{concept}`, and an object, with `{object}`."""
+
+    concept: str
+    object: str
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> Self:
+        for name, template in (("concept", self.concept), ("object", self.object)):
+            if fields_of(template) != {name}:
+                raise ValueError(f"texts with the field {{{name}}} and no others in `{name}`")
+        return self
+
+
+class Classes(Section):
+    """The classes of the classifiers in the order of their outputs, if they are not the world's concepts or objects."""
+
+    concept: list[str] | None
+    object: list[str] | None
+
+
+class ImageFolderWorld(Section):
+    """A world of the user's own images and base model (docs/your-own.md).
+
+    Attributes:
+        concepts: the concepts, each a folder of images.
+        objects: the objects, folders within those of the concepts; empty if concepts have no second axis.
+        images_per_cell: number of images of each concept (and object) that are used: the first ones by name.
+        classes: the classes of the classifiers, among them the concepts and objects. CLIP takes them as alternatives.
+        zero_shot: the texts by which CLIP recognises a concept, if `assets.clip` is the judge.
+    """
+
+    kind: Literal["image_folder"]
+    concepts: list[str] = Field(max_length=MAX_NAMES)
+    objects: list[str] = Field(max_length=MAX_NAMES)
+    images_per_cell: PositiveInt
+    classes: Classes
+    zero_shot: ZeroShot
+    assets: Assets
+
+    @property
+    def styles(self) -> list[str]:
+        """The concepts, under the name that they have in the other worlds."""
+        return self.concepts
+
+
+World = Annotated[UnlearnCanvasWorld | MiniatureWorld | ImageFolderWorld, Field(discriminator="kind")]
+
+ONLY_OBJECT = "image"
+"""The object of all training images in a world without objects."""
+
+DEFAULT = "default"
+"""The key of a method's `length` and `anchors` for every task that has no entry of its own."""
 
 
 class Evaluation(Section):
     """The images that judge a task: every listed style x object x seed."""
 
     retain: list[str]
-    objects: Literal["all"] | list[str]
+    objects: Literal["all"] | list[str] = "all"
     seeds: list[NonNegativeInt] = Field(min_length=1)
 
 
@@ -89,9 +141,9 @@ class Task(Section):
     """
 
     forget: list[str] = Field(min_length=1)
-    retain: Literal["rest", "evaluated"] | list[str]
-    photos_in_retain: bool
-    objects: Literal["all"] | list[str]
+    retain: Literal["rest", "evaluated"] | list[str] = "rest"
+    photos_in_retain: bool = False
+    objects: Literal["all"] | list[str] = "all"
     evaluation: Evaluation
 
 
@@ -123,6 +175,14 @@ class Scale(Section):
     min_steps: PositiveInt
 
 
+class FIDProtocol(Section):
+    """As `corelib.settings.evaluation.FID`; the reference images may be all of the world's."""
+
+    mode: Literal["clean", "legacy_tensorflow", "benchmark"]
+    reference_images: Literal["all"] | list[PositiveInt]
+    batch: PositiveInt
+
+
 class TrainingProtocol(Section):
     """The settings that all unlearning runs share.
 
@@ -130,7 +190,7 @@ class TrainingProtocol(Section):
         seeds: the training seeds. Each method and task is trained once with each of them.
     """
 
-    images: list[PositiveInt] = Field(min_length=1)
+    images: Literal["all"] | list[PositiveInt]
     batch_counts: Literal["forget", "both"]
     reduction: Literal["mean", "sum"]
     optimizer: Adam
@@ -143,6 +203,7 @@ class Method(Section):
     """An unlearning method; a new method needs nothing but such an entry.
 
     Attributes:
+        length, anchors: by task; the entry `default` is that of every task without an entry.
         seeds: its training seeds, if they are not those of `training.seeds`.
     """
 
@@ -176,7 +237,7 @@ class Table(Section):
 
     tasks: list[str] = Field(min_length=1, max_length=MAX_NAMES)
     rows: list[str | Row] = Field(min_length=1, max_length=MAX_NAMES)
-    published: str | None
+    published: str | None = None
 
 
 class Figure(Section):
@@ -214,7 +275,7 @@ class Study(Section):
     models: dict[str, GivenModel]
     sampling: Sampling
     classification: Classification
-    fid: FID
+    fid: FIDProtocol
     gate: Literal["stop", "warn"] | None
     tables: dict[str, Table]
     figures: dict[str, Figure]
@@ -233,9 +294,51 @@ class Study(Section):
         """Whether the study has a table of the paper, about which the paper makes claims."""
         return any(table.published is not None for table in self.tables.values())
 
-    def objects_of(self, objects: Literal["all"] | list[str]) -> list[str]:
-        """The objects of a leaf, in label order."""
-        return self.world.objects if objects == "all" else sorted(objects, key=self.world.objects.index)
+    @property
+    def training_objects(self) -> list[str]:
+        """The objects of the world's images; one that stands for all images, if the world has no objects."""
+        return self.world.objects or [ONLY_OBJECT]
+
+    @property
+    def evaluated_objects(self) -> list[str]:
+        """The objects of sampled images; the names of the prompts of each concept, if the world has no objects."""
+        return self.world.objects or self.prompts.variants
+
+    def objects_of_training(self, task: Task) -> list[str]:
+        """The objects of a task's training images, in label order."""
+        return _in_order(task.objects, self.training_objects)
+
+    def objects_of_evaluation(self, task: Task) -> list[str]:
+        """The objects of a task's sampled images, in label order."""
+        return _in_order(task.evaluation.objects, self.evaluated_objects)
+
+    def objects_of_reference(self, task: Task) -> list[str]:
+        """The objects of the real images with which a task's sampled images are compared, in label order."""
+        return self.objects_of_evaluation(task) if self.world.objects else self.training_objects
+
+    @property
+    def training_images(self) -> list[int]:
+        """The indices of the training images of each cell."""
+        return self._indices(self.training.images)
+
+    @property
+    def full_fid(self) -> FID:
+        """The settings of FID with the indices of all reference images."""
+        images = self._indices(self.fid.reference_images)
+        return FID(mode=self.fid.mode, reference_images=images, batch=self.fid.batch)
+
+    def _indices(self, images: Literal["all"] | list[int]) -> list[int]:
+        return list(range(1, self.world.images_per_cell + 1)) if images == "all" else images
+
+    def length_of(self, method: str, task: str) -> Length | None:
+        """The length of a method's training on a task; None if it has none."""
+        lengths = self.methods[method].length
+        return lengths.get(task, lengths.get(DEFAULT))
+
+    def anchors_of(self, method: str, task: str) -> Scheme | None:
+        """The anchor scheme of a method on a task; None if it has none."""
+        anchors = self.methods[method].anchors
+        return anchors.get(task, anchors.get(DEFAULT))
 
     def styles_in_label_order(self, styles: list[str]) -> list[str]:
         """The same styles in the order of the classifier's classes."""
@@ -253,7 +356,7 @@ class Study(Section):
 
     def retain_set(self, task: Task) -> list[str]:
         """All styles of D_r; includes the photos if `photos_in_retain` is set or if D_r is the photos alone."""
-        photos = [self.prompts.photo_style]
+        photos = [] if self.prompts.photo_style is None else [self.prompts.photo_style]
         included = task.photos_in_retain or task.retain == photos
         return self.styles_in_label_order(self.retain_styles(task) + (photos if included else []))
 
@@ -282,3 +385,7 @@ class Study(Section):
         if row.method == ORIGINAL:
             return "Original"
         return self.models[row.method].title if row.method in self.models else self.methods[row.method].title
+
+
+def _in_order(objects: Literal["all"] | list[str], known: list[str]) -> list[str]:
+    return known if objects == "all" else sorted(objects, key=known.index)

@@ -12,7 +12,7 @@ from corelib.settings.reports import FigureStage, TableRow
 from corelib.settings.study_report import ReportStage, ReportTable
 from corelib.study.schema import ORIGINAL, Scheme, Study
 from corelib.study.wording import to_yaml
-from corelib.study.worlds import MiniatureRuns, UnlearnCanvasRuns
+from corelib.study.worlds import AssetRuns, MiniatureRuns
 
 IsBuilt = Callable[[Run], bool]
 """Whether a run is built, or will be before the product."""
@@ -29,7 +29,7 @@ class StudyPlan(Protocol):
     name: str
     study: Study
     published: list[list[str]]
-    world: MiniatureRuns | UnlearnCanvasRuns
+    world: MiniatureRuns | AssetRuns
 
     def rows_of(self, name: str) -> tuple[list[TableRow], dict[str, Run]]:
         """The rows of a table for each of its tasks, and their cells by role."""

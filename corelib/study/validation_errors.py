@@ -1,9 +1,9 @@
-"""Pydantic's validation errors as one sentence: file, key, value, expectation."""
+"""Pydantic's validation errors in words: key, value, expectation."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -34,12 +34,44 @@ EXPECTED_VALUES = {
 """The expected value for each type of pydantic error, in words."""
 
 
-def describe_first_error(
+Fault = tuple[Key, Mapping[str, Any]]
+"""An error of pydantic, with its key in the file."""
+
+
+def describe_errors(
     error: ValidationError, merged: Mapping[str, Any], origins: Mapping[Key, Path]
-) -> tuple[Key, str]:
-    """The key of the first error of a validation, and a description of the error."""
+) -> list[tuple[Key, str]]:
+    """The keys with errors, and a description of each; a key that is missing since it is misspelled has none."""
     faults = [(_path_in_file(fault, merged), fault) for fault in error.errors(include_url=False)]
     faults.sort(key=lambda entry: entry[1]["type"] != "extra_forbidden")
+    described = []
+    misspelled: set[Key] = set()
+    while faults:
+        key, description = _describe_first(faults, merged, origins)
+        first, fault = faults[0]
+        if fault["type"] == "extra_forbidden":
+            misspelled.add(key[:-1])
+        if fault["type"] != "missing":
+            described.append((key, description))
+            faults = [entry for entry in faults if entry[0][: len(first)] != first]
+            continue
+        siblings = [path for path, other in faults if other["type"] == "missing" and path[:-1] == key[:-1]]
+        if key[:-1] not in misspelled:
+            described.append((key, _describe_missing(siblings, merged, origins)))
+        faults = [entry for entry in faults if entry[0] not in siblings]
+    return described
+
+
+def _describe_missing(keys: Sequence[Key], merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> str:
+    """The description of keys that are missing in one section."""
+    hint = _hint(keys[0], merged, origins)
+    if len(keys) == 1:
+        return f"{'.'.join(keys[0])} is missing, expected a value{hint}"
+    names = ", ".join(key[-1] for key in keys)
+    return f"{'.'.join(keys[0][:-1]) or 'the study'} lacks {names}, expected a value for each{hint}"
+
+
+def _describe_first(faults: Sequence[Fault], merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> tuple[Key, str]:
     first = faults[0][0]
     # of the types that a union allows, the user means the one that validates furthest
     key = max((path for path, _ in faults if path[: len(first)] == first), key=len)
@@ -50,7 +82,7 @@ def describe_first_error(
     if fault["type"] == "extra_forbidden":
         return key, f"{name} is not a known key{suggest_name(key[-1], _keys_at(fault['loc'][:-1]))}"
     if fault["type"] == "missing":
-        return key, f"{name} is missing, expected a value{_hint(key, merged, origins)}"
+        return key, _describe_missing([key], merged, origins)
     if fault["type"] == "union_tag_not_found":
         return key, f"{name}.kind is missing, expected one of {', '.join(_kinds_at(fault['loc']))}"
     if fault["type"] == "union_tag_invalid":

@@ -1,6 +1,6 @@
-"""The runs that a world supplies: images, the base model, two classifiers, and the features of FID.
+"""The runs that a world supplies: images, the base model, classifiers, and the features of FID.
 
-Both worlds have the same four methods; everything after them is the same for both.
+All worlds have the same four methods; everything after them is the same for all.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from corelib.runs.layout import REPOSITORY
 from corelib.runs.run import Run
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
-from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierSpec, ConversionStage
+from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierSpec, ConversionStage, ZeroShotSpec
 from corelib.study.run_factory import RunFactory, cached_method
-from corelib.study.schema import MiniatureWorld, Study, UnlearnCanvasWorld
+from corelib.study.schema import ImageFolderWorld, MiniatureWorld, Study, UnlearnCanvasWorld
 from corelib.study.shipped_world import DRAWING_MODULES, digest_of_drawing
 from corelib.worlds.unlearn_canvas.asset_lock import asset_path
 
@@ -25,6 +25,20 @@ SHIPPED_UNET = REPOSITORY / "config/pretrained/pipeline/unet"
 
 PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 """The parts of a diffusers pipeline that are used here, besides its U-Net."""
+
+
+LABELS = ("style", "object")
+"""What classifiers recognise."""
+
+MINIATURE_NOTE = (
+    "These are numbers of the miniature: they test the code, and say nothing about how the methods compare on the "
+    "paper's model."
+)
+
+ZERO_SHOT_NOTE = (
+    "CLIP recognises the images without training on their classes (zero-shot); it confuses classes more often than a "
+    "trained classifier, so compare each row with the original model's."
+)
 
 
 class MiniatureRuns:
@@ -40,6 +54,9 @@ class MiniatureRuns:
     is_comparable_with_paper = False
     """Whether its numbers may be compared with the paper's."""
 
+    note = MINIATURE_NOTE
+    """What tables say about its numbers."""
+
     def __init__(
         self, study: Study, world: MiniatureWorld, factory: RunFactory, shipped: Mapping[str, Any] | None
     ) -> None:
@@ -51,11 +68,12 @@ class MiniatureRuns:
     @cached_method
     def images(self) -> Run:
         """The drawn images."""
-        world = self._world
+        world, photo_style = self._world, self._study.prompts.photo_style
+        assert photo_style is not None, "a checked study of the miniature has photos"
         settings = RenderingStage(
             styles=world.styles,
             objects=world.objects,
-            photo_style=self._study.prompts.photo_style,
+            photo_style=photo_style,
             images_per_cell=world.images_per_cell,
             resolution=world.resolution,
             jpeg_quality=world.jpeg_quality,
@@ -131,8 +149,8 @@ class MiniatureRuns:
         return self._factory.make("pretrained", self._world.kind, settings, 1, {})
 
 
-class UnlearnCanvasRuns:
-    """The paper's world, which adopts the user's files.
+class AssetRuns:
+    """The paper's world, or one of the user's own images: it adopts the user's files.
 
     Args:
         study: the study.
@@ -141,26 +159,45 @@ class UnlearnCanvasRuns:
         locked: the sha256 of each locked asset, by its place.
     """
 
-    is_comparable_with_paper = True
-    """Whether its numbers may be compared with the paper's."""
-
-    def __init__(self, study: Study, world: UnlearnCanvasWorld, factory: RunFactory, locked: Mapping[str, str]) -> None:
+    def __init__(
+        self, study: Study, world: UnlearnCanvasWorld | ImageFolderWorld, factory: RunFactory, locked: Mapping[str, str]
+    ) -> None:
         self._study = study
         self._world = world
         self._factory = factory
         self._locked = locked
 
+    @property
+    def is_comparable_with_paper(self) -> bool:
+        """Whether its numbers may be compared with the paper's."""
+        return self._world.kind == "unlearn_canvas"
+
+    @property
+    def note(self) -> str:
+        """What tables say about its numbers."""
+        return "" if self._world.assets.clip is None else ZERO_SHOT_NOTE
+
     def images(self) -> Run:
-        """The images of UnlearnCanvas."""
+        """The real images."""
         return self.adoption("images")
 
     def pipeline(self) -> Run:
         """The base model, a diffusers pipeline, with the weights of a CompVis checkpoint if there is one."""
         return self.adoption("pipeline") if self._world.assets.compvis is None else self._conversion()
 
-    def classifier(self, label: str) -> Run:
-        """The classifier of styles or of objects."""
-        return self.adoption(f"{label}_classifier")
+    def classifier(self, label: str) -> Run | None:
+        """The classifier of styles or of objects; None if there is none."""
+        asset = self._classifier_asset(label)
+        return None if asset is None else self.adoption(asset)
+
+    def _classifier_asset(self, label: str) -> str | None:
+        """The asset that recognises a label; None if there is none, or if the world has no objects to recognise."""
+        if label == "object" and not self._world.objects:
+            return None
+        if self._world.assets.clip is not None:
+            return "clip"
+        asset = f"{label}_classifier"
+        return None if getattr(self._world.assets, asset) is None else asset
 
     @property
     def unet_folder(self) -> Path | None:
@@ -169,17 +206,18 @@ class UnlearnCanvasRuns:
         return Path(self._world.assets.pipeline) / unet
 
     def feature_extractors(self) -> dict[str, Run]:
-        """The network from which FID takes its features: an Inception network."""
+        """The network from which FID takes its features: an Inception network; empty if there is none."""
+        if self._world.assets.inception is None and self._study.fid.mode != "benchmark":
+            return {}
         network = "inception_torchvision" if self._study.fid.mode == "benchmark" else "inception"
         return {"inception": self.adoption(network)}
 
     def assets(self) -> tuple[AdoptionStage, dict[str, str]]:
         """The adoption of all assets that the study may need, and the path of each asset."""
-        assets = self._world.assets
-        optional = [name for name in ("compvis", "inception_torchvision") if getattr(assets, name) is not None]
-        return self._adoption_of(
-            ["images", "pipeline", "style_classifier", "object_classifier", "inception", *optional]
-        )
+        judges = dict.fromkeys(asset for label in LABELS if (asset := self._classifier_asset(label)) is not None)
+        optional = ("inception", "compvis", "inception_torchvision")
+        present = [name for name in optional if getattr(self._world.assets, name) is not None]
+        return self._adoption_of(["images", "pipeline", *judges, *present])
 
     @property
     def compvis_weights(self) -> Literal["raw", "ema"]:
@@ -193,7 +231,7 @@ class UnlearnCanvasRuns:
         return self._factory.make("assets", asset, settings, 1, {}, places=places)
 
     def _adoption_of(self, names: list[str]) -> tuple[AdoptionStage, dict[str, str]]:
-        world, assets = self._world, self._world.assets
+        assets = self._world.assets
         unet: Literal["unet", "unet_ema"] = "unet" if assets.weights == "raw" or assets.compvis else "unet_ema"
         parts = {"pipeline": [f"pipeline/{part}" for part in (unet, *PIPELINE_PARTS)]}
         places: dict[str, str] = {name: getattr(assets, name) for name in names}
@@ -202,16 +240,36 @@ class UnlearnCanvasRuns:
             sha256={name: self._locked.get(asset_path(name, places)) for name in used},
             unet=unet if "pipeline" in names else None,
             classifiers={
-                label: ClassifierSpec(
-                    architecture=assets.classifier_architecture,
-                    resolution=assets.classifier_resolution,
-                    classes=classes,
-                )
-                for label, classes in (("style", world.styles), ("object", world.objects))
-                if f"{label}_classifier" in names
+                label: self._classifier_spec(label) for label in LABELS if self._classifier_asset(label) in names
             },
         )
-        return settings, places | ({"image_index": assets.image_index} if "images" in names else {})
+        return settings, places | ({"image_index": assets.index_path} if "images" in names else {})
+
+    def _classifier_spec(self, label: str) -> ClassifierSpec | ZeroShotSpec:
+        world = self._world
+        classes = self._classes(label)
+        if isinstance(world, ImageFolderWorld) and world.assets.clip is not None:
+            wording = self._study.prompts.in_evaluation
+            texts = world.zero_shot
+            if label == "style":
+                prompts = [texts.concept.format(concept=wording.words(name)) for name in classes]
+            else:
+                prompts = [texts.object.format(object=name.replace("_", " ")) for name in classes]
+            return ZeroShotSpec(classes=classes, prompts=prompts)
+        return ClassifierSpec(
+            architecture=world.assets.classifier_architecture,
+            resolution=world.assets.classifier_resolution,
+            classes=classes,
+        )
+
+    def _classes(self, label: str) -> list[str]:
+        """The classes of a classifier in the order of its outputs."""
+        world = self._world
+        if isinstance(world, ImageFolderWorld):
+            own = world.classes.concept if label == "style" else world.classes.object
+            if own is not None:
+                return own
+        return world.styles if label == "style" else world.objects
 
     @cached_method
     def _conversion(self) -> Run:

@@ -366,7 +366,7 @@ class Catalogue:
             reasons = "; ".join(fault.removesuffix(MAKE_ASSETS_ADVICE) for fault in faults)
             others = sorted({study_at(path.parent) for path, _ in self._products()} - {PAPER})
             command = assets_command(others[0] if others else PAPER)
-            what = "assets of the paper's world" if is_world else "models of the study"
+            what = "assets of the study" if is_world else "models of the study"
             stop(
                 f"{what}: {reasons}; {command} downloads missing assets that have a source, and locks those that are "
                 "present (see `world.assets` and `models` of the study)."

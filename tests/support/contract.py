@@ -48,8 +48,9 @@ PLACES = {
     "inception": "assets/inception-2015-12-05.pt",
     "inception_torchvision": "assets/inception_v3_google-0cc3c7bd.pth",
     "model": "given/unet",
+    "clip": "assets/clip",
 }
-"""Paths of the assets of the paper's world, and of a model of the user's. The lock lists each there and in
+"""Paths of the assets of the paper's world, and of models of the user's. The lock lists each there and in
 `elsewhere/`."""
 
 
@@ -80,7 +81,26 @@ def paper_overlay() -> str:
 
 
 MINIATURES = "base: mini-from-scratch\n"
-STUDIES = {"leaf": ("papers", paper_overlay()), "leaf of the miniature": ("miniatures", MINIATURES)}
+
+OWN = json.dumps(
+    {
+        "base": "own",
+        "world": {
+            "concepts": ["cat", "dog", "horse"],
+            "classes": {"concept": ["cat", "dog", "horse", "wolf"]},
+            "assets": {name: PLACES[name] for name in ("images", "pipeline", "clip", "inception")},
+        },
+        "prompts": {"names": {"cat": "tabby"}, "evaluation": {name: [name] for name in ("cat", "dog", "horse")}},
+        "tasks": {"NoCat": {"forget": ["cat"], "evaluation": {"retain": ["dog", "horse"], "seeds": [0]}}},
+        "tables": {"table1": {"tasks": ["NoCat"], "rows": ["original", "core", "esd"]}},
+    }
+)
+
+STUDIES = {
+    "leaf": ("papers", paper_overlay()),
+    "leaf of the miniature": ("miniatures", MINIATURES),
+    "leaf of own images": ("owns", OWN),
+}
 """The study with which the rows of each kind of table are tested."""
 
 LOCKED = [name for name in PLACES if name != "pipeline"]

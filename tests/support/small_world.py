@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from support.hand_made import write_manifest
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from corelib.data.embeddings import embed_prompts
 from corelib.data.latents import encode_images
@@ -40,6 +41,8 @@ PROMPTS = Prompts(
     photo_style="Seed_Images",
     photo_in_training="Photo",
     photo_in_evaluation="Seed Images",
+    names={},
+    evaluation=None,
 )
 IN_TRAINING, IN_EVALUATION = PROMPTS.in_training, PROMPTS.in_evaluation
 
@@ -107,6 +110,27 @@ def with_another_scheduler(pipeline: Manifest, folder: Path) -> Manifest:
     path.write_text(json.dumps({"_class_name": "PNDMScheduler", "skip_prk_steps": True, **schedule}))
     parts = {**pipeline.facts["parts"], "scheduler": sha256_of_path(path.parent)}
     return finish(folder, "pipeline", StageResult(["pipeline"], {**pipeline.facts, "parts": parts}))
+
+
+def make_clip(folder: Path, texts: Iterable[str], pixels: int = 32) -> Path:
+    """A CLIP model of random weights that knows the words of some texts, in a folder as transformers saves it."""
+    torch.manual_seed(2)
+    tokenizer = build_tokenizer(texts)
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    words = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 77,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    sight = {"image_size": pixels, "patch_size": pixels // 4}
+    config = CLIPConfig(text_config=tower | words, vision_config=tower | sight, projection_dim=8)
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    tokenizer.backend_tokenizer.model.save(str(folder))
+    size = {"size": {"shortest_edge": pixels}, "crop_size": {"height": pixels, "width": pixels}}
+    CLIPImageProcessor(**size).save_pretrained(folder)
+    return folder
 
 
 def make_classifier(folder: Path, label: str, classes: list[str]) -> Manifest:

@@ -1,4 +1,4 @@
-"""The paper's world: adopts the user's own files through links, without modifying them."""
+"""Adopts the user's own files through links, without modifying them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ IMAGES, USER_INDEX = "images", "image_index"
 
 CLASSIFIER_ASSETS = {"style": "style_classifier", "object": "object_classifier"}
 
+CLIP = "clip"
+"""The asset that recognises styles and objects without training on them."""
+
 NETWORKS = ("compvis", "inception", "inception_torchvision")
 
 
@@ -34,7 +37,7 @@ def adopt_assets(settings: AdoptionStage, context: StageContext) -> StageResult:
     all faults.
     """
     if faults := list(asset_faults(settings, context.folder, values=True)):
-        raise AssetError(f"assets of the paper's world: {'; '.join(faults)} (see `world.assets` of the study).")
+        raise AssetError(f"assets of the study: {'; '.join(faults)} (see `world.assets` of the study).")
     sha256 = settings.sha256
     facts: dict[str, Any] = {name: {"weights": name, "sha256": sha256[name]} for name in NETWORKS if name in sha256}
     if settings.unet is not None:
@@ -43,8 +46,8 @@ def adopt_assets(settings: AdoptionStage, context: StageContext) -> StageResult:
     if settings.classifiers:
         facts["classifiers"] = {
             label: {
-                "weights": CLASSIFIER_ASSETS[label],
-                "sha256": sha256[CLASSIFIER_ASSETS[label]],
+                "weights": (asset := CLIP if CLIP in sha256 else CLASSIFIER_ASSETS[label]),
+                "sha256": sha256[asset],
                 **form.model_dump(),
             }
             for label, form in settings.classifiers.items()

@@ -16,7 +16,7 @@ from corelib.errors import AssetError
 from corelib.files.placeholders import check_no_placeholders
 from corelib.files.text import escaped
 from corelib.models.model_inspection import inspect_classifier, inspect_part, part_mismatches
-from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierSpec
 from corelib.worlds.unlearn_canvas.compvis import check_checkpoint_schedule
 
 CLASSIFIERS = {"style_classifier": "style", "object_classifier": "object"}
@@ -66,7 +66,12 @@ class AssetInspection:
             inspect_part(name.removeprefix(PIPELINE_PREFIX), path, self.values)
         elif name in CLASSIFIERS:
             form = self.settings.classifiers[CLASSIFIERS[name]]
+            assert isinstance(form, ClassifierSpec), "a classifier's file has the form of one"
             inspect_classifier(path, form.architecture, form.classes, self.values)
+        elif name == "clip":
+            from corelib.models.judge import check_clip
+
+            check_clip(path, self.values)
         elif name == "compvis":
             from corelib.worlds.unlearn_canvas.compvis import check_compvis
 

@@ -47,13 +47,13 @@ class ImageFiles:
         files: path of each image, relative to the folder.
         faults: descriptions of ambiguous names.
         notes: descriptions of accepted deviations from the documented names.
-        missing: function that describes the content of the folder of a missing image.
+        missing: function that says which image is missing and what its folder has instead; None if a fault does.
     """
 
     files: Mapping[ImageKey, str]
     faults: list[str]
     notes: list[str]
-    missing: Callable[[ImageKey], str]
+    missing: Callable[[ImageKey], str | None]
 
 
 def find_image_files(
@@ -176,7 +176,9 @@ class _Search:
         return f"its folder {_describe_content(self.cells[style, object_])}"
 
     def _describe_missing(self, key: ImageKey) -> str:
-        return self._describe_folder(key[0], key[1])
+        style, object_, index = key
+        path = self.root / style / object_ / f"{index}.jpg"
+        return f"{path}: missing, {self._describe_folder(style, object_)}"
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -1,7 +1,8 @@
-"""Builds the index of UnlearnCanvas: reads all images once, and reports all faults together.
+"""Builds the index of a world's images: reads all of them once, and reports all faults together.
 
 The benchmark is a folder STYLE/OBJECT/INDEX.jpg (`image_folders.py`), or parquet files from the Hub whose rows have an
-image and a caption. Style and object are recovered from the caption, the index from the order of the rows.
+image and a caption. Style and object are recovered from the caption, the index from the order of the rows. Images of
+the user's own are in folders of concepts (`corelib.worlds.concept_folders`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from corelib.files.paths import read_bytes
 from corelib.files.placeholders import UNPRINTABLE, first_bytes, placeholder_kind
 from corelib.files.text import escaped, normalise_name
 from corelib.worlds.benchmark_images import IMAGE_COLUMN
+from corelib.worlds.concept_folders import find_concept_files, layout_of
 from corelib.worlds.unlearn_canvas.image_folders import find_image_files, style_names
 from corelib.worlds.unlearn_canvas.image_index import SCHEMA, SEPARATE_FILE, ImageIndex, ImageKey, ImageLocation
 
@@ -47,11 +49,16 @@ CAPTION = re.compile(r"\s*an?\s+(?P<object>.+?)\s+image\s+in\s+(?P<style>.+?)\s+
 
 @dataclass(frozen=True)
 class RequiredImages:
-    """The images that must be present."""
+    """The images that must be present.
+
+    Attributes:
+        has_objects: whether the user's own folders of concepts have folders of objects.
+    """
 
     styles: Sequence[str]
     objects: Sequence[str]
     images_per_cell: int
+    has_objects: bool = True
 
     def images(self) -> Iterator[ImageKey]:
         """Keys of all images, ordered by style, object and index."""
@@ -64,7 +71,7 @@ class RequiredImages:
 def index_images(
     root: Path,
     wanted: RequiredImages,
-    photo_style: str,
+    photo_style: str | None,
     threads: int,
     report: Path,
     say: Callable[[str], object] = lambda line: None,
@@ -72,21 +79,23 @@ def index_images(
     """Read every image below `root` once, in parallel, and build the index.
 
     Args:
-        root: folder STYLE/OBJECT/INDEX.jpg, or a folder with parquet files at any depth.
+        root: folder STYLE/OBJECT/INDEX.jpg, or a folder with parquet files at any depth; for images of the user's own,
+            a folder CONCEPT/FILE or CONCEPT/OBJECT/FILE.
         wanted: the images that must be present; the benchmark's unused styles are ignored.
-        photo_style: the style that captions call Photo.
+        photo_style: the style that captions call Photo; None for images of the user's own.
         threads: number of images read at the same time.
         report: file for the list of all faults, one per line; written only if there are faults.
         say: function that shows a line to the user, for notes on accepted deviations from the documented names.
 
     Raises `AssetError` if an image is missing, truncated, not an image, too large, or duplicated.
     """
+    layout = "STYLE/OBJECT/INDEX.jpg or parquet files" if photo_style is not None else layout_of(wanted.has_objects)
     if not root.is_dir():
-        raise AssetError(f"{root}: there is no such folder, expected one with STYLE/OBJECT/INDEX.jpg or parquet files.")
-    shards = _shards_below(root)
+        raise AssetError(f"{root}: there is no such folder, expected one with {layout}.")
+    shards = _shards_below(root) if photo_style is not None else []
     if odd := [shard for shard in shards if not str(shard.relative_to(root)).isprintable()]:
         raise AssetError(f"{escaped(str(odd[0]))}: {UNPRINTABLE}.")
-    if shards:
+    if shards and photo_style is not None:
         places, faults = _read_parquet(root, shards, wanted, photo_style, threads)
         faults += [f"{root / _file_of(key)}: missing" for key in wanted.images() if key not in places]
     else:
@@ -96,7 +105,7 @@ def index_images(
         write_text(report, "\n".join(faults) + "\n")
         raise AssetError(
             f"{root}: {len(faults)} faults in the images, all listed in {report}; the first: {faults[0]}; expected "
-            f"STYLE/OBJECT/INDEX.jpg or parquet files with {len(list(wanted.images()))} complete, distinct images."
+            f"{layout} with {len(list(wanted.images()))} complete, distinct images."
         )
     report.unlink(missing_ok=True)
     return ImageIndex({key: places[key] for key in wanted.images()})
@@ -143,9 +152,13 @@ IndexedFiles = tuple[dict[ImageKey, ImageLocation], list[str]]
 
 
 def _read_folder(
-    root: Path, wanted: RequiredImages, photo_style: str, threads: int, say: Callable[[str], object]
+    root: Path, wanted: RequiredImages, photo_style: str | None, threads: int, say: Callable[[str], object]
 ) -> IndexedFiles:
-    search = find_image_files(root, wanted.styles, wanted.objects, wanted.images_per_cell, photo_style)
+    names = (wanted.styles, wanted.objects, wanted.images_per_cell)
+    if photo_style is None:
+        search = find_concept_files(root, *names, wanted.has_objects)
+    else:
+        search = find_image_files(root, *names, photo_style)
     for note in search.notes:
         say(f"  {note}")
     keys = [key for key in wanted.images() if key in search.files]
@@ -165,8 +178,8 @@ def _read_folder(
             places[key] = place
             if fault:
                 faults.append(f"{root / place.file}: {fault}")
-    missing = [key for key in wanted.images() if key not in places]
-    return places, faults + [f"{root / _file_of(key)}: missing, {search.missing(key)}" for key in missing]
+    missing = [search.missing(key) for key in wanted.images() if key not in places]
+    return places, faults + [fault for fault in missing if fault is not None]
 
 
 def _file_of(key: ImageKey) -> str:
@@ -299,5 +312,9 @@ def _duplicates(root: Path, places: Mapping[ImageKey, ImageLocation]) -> list[st
             continue  # already reported
         other = first.setdefault(place.sha256, key)
         if other != key:
-            faults.append(f"{root}: {_file_of(key)} has the same bytes as {_file_of(other)}")
+            faults.append(f"{root}: {_shown(key, place)} has the same bytes as {_shown(other, places[other])}")
     return faults
+
+
+def _shown(key: ImageKey, place: ImageLocation) -> str:
+    return place.file if place.row == SEPARATE_FILE else _file_of(key)

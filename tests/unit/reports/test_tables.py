@@ -29,7 +29,7 @@ from corelib.reports.table_cells import cells_csv, provenance_csv
 from corelib.reports.table_lines import TableLine, table_line
 from corelib.reports.table_pairs import pairs_csv
 from corelib.reports.table_styles import accuracies_csv
-from corelib.reports.tables import METRICS_NOTE, MINIATURE_NOTE, tabulate, to_csv, to_latex, to_markdown
+from corelib.reports.tables import FILES_NOTE, METRIC_NOTES, tabulate, to_csv, to_latex, to_markdown
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext
 from corelib.settings.reports import TableRow, TableStage
@@ -46,6 +46,8 @@ PUBLISHED = [
     ["table1", "Forget01", "esd", "Total", "359.06", "", ""],
     ["table2", "Forget01", "esd", "UA", "1.00", "1", "100"],
 ]
+
+NOTES = " ".join([*METRIC_NOTES.values(), FILES_NOTE])
 
 
 def line_of(one: TableRow, *evaluated: Manifest) -> TableLine:
@@ -74,6 +76,7 @@ def table(
         rows=rows,
         published=[line[1:] for line in PUBLISHED if line[0] == published],
         comparable=comparable,
+        note="" if comparable else "A note.",
     )
     work = StageContext(folder / "table", "0" * 64, inputs | evaluations)
     work.folder.mkdir()
@@ -167,7 +170,7 @@ def test_markdown_has_a_section_for_each_task_and_the_best_total_in_bold(tmp_pat
         "| CORE (ours) (diverged at step 71; 2 images constant or not finite) "
         "| 96.67 | 93.33 | 94.44 | 75.00 | 359.44 |\n"
         "\n"
-        f"{METRICS_NOTE}\n"
+        f"{NOTES}\n"
         "\n"
         "Of 3 accuracies that the paper also prints, 1 differs (Fisher's exact test at 5 %); 1 of them also by Holm's "
         "method, which allows one false alarm in 20 tables. If all were equal, 0.062 would differ by chance; 1 or more "
@@ -196,7 +199,7 @@ def test_there_is_no_note_on_chance_if_nothing_is_comparable(tmp_path):
     for name, comparable, published in (("other world", False, "table1"), ("unpublished", True, None)):
         text = (table(tmp_path / name, comparable, published).folder / "table1.md").read_text()
         assert "chance" not in text
-        assert text.endswith(f"\n{METRICS_NOTE}\n" if comparable else f"\n{METRICS_NOTE}\n\n{MINIATURE_NOTE}\n")
+        assert text.endswith(f"\n{NOTES}\n" if comparable else f"\n{NOTES}\n\nA note.\n")
 
 
 def test_latex_is_a_table_of_booktabs_with_the_best_total_of_each_task_in_bold(tmp_path):

@@ -1131,10 +1131,10 @@ def test_a_name_that_becomes_part_of_a_path_has_no_separators(section, like, nam
 
 
 def test_the_error_for_a_method_without_a_length_for_a_task_of_its_table_names_both(error_for, folder):
-    text = error_for("tables: {table3: {tasks: [Forget25]}}", "config.yaml")
+    text = error_for("tables: {table3: {tasks: [Forget25]}}")
     assert text == (
-        ": methods.core_live_target.length is ['Forget06'], expected an entry for Forget25 (tables.table3.rows), "
-        f"for the study {folder / 'studies/trial.yaml'}."
+        ": methods.core_live_target.length is ['Forget06'], expected an entry for Forget25 (tables.table3.rows) "
+        f"(set in {folder / 'config.yaml'})."
     )
 
 
@@ -1162,32 +1162,34 @@ def test_the_error_for_a_method_without_a_length_for_a_task_of_its_table_names_b
         ),
     ],
 )
-def test_the_error_for_a_key_that_another_file_sets_names_the_study(overlay, message, load, folder):
-    with pytest.raises(ConfigurationError) as caught:
-        load(overlay)
-    assert f": {message}" in str(caught.value)
-    assert not str(caught.value).startswith(str(folder / "studies/trial.yaml"))
-    assert str(caught.value).endswith(f", for the study {folder / 'studies/trial.yaml'}.")
+def test_the_error_for_a_key_that_another_file_sets_names_both_files(overlay, message, error_for, folder):
+    text = error_for(overlay)
+    assert text.startswith(f": {message}")
+    assert re.search(rf"\(set in {re.escape(str(folder))}/(config|studies/tiny)\.yaml\)", text)
 
 
 @pytest.mark.parametrize(
     ("overlay", "message"),
     [
-        ("methods: {croe: {batch: 2}}", "methods.croe.title ISor `core` instead of `croe`, or `like: core` REST"),
-        ("methods: {mine: {batch: 2}}", "methods.mine.title ISor `like: METHOD` REST"),
-        ("tasks: {Forget7: {forget: [Monet]}}", "tasks.Forget7.retain ISor `Forget25` instead of `Forget7`"),
+        ("methods: {croe: {batch: 2}}", "methods.croe LACKSor `core` instead of `croe`, or `like: core` REST"),
+        ("methods: {mine: {batch: 2}}", "methods.mine LACKSor `like: METHOD` REST"),
+        ("tasks: {Forget7: {forget: [Monet]}}", "tasks.Forget7.evaluation ISor `Forget25` instead of `Forget7`"),
     ],
 )
 def test_an_overlay_of_an_unknown_entry_is_refused_with_a_suggestion(overlay, message, error_for):
-    message = message.replace("IS", "is missing, expected a value, ").replace(
-        "REST", "to take the other leaves from there"
+    leaves = "title, objective, saliency, trained, learning_rate, length, anchors"
+    message = (
+        message.replace("IS", "is missing, expected a value, ")
+        .replace("LACKS", f"lacks {leaves}, expected a value for each, ")
+        .replace("REST", "to take the other leaves from there")
     )
     assert error_for(overlay) == f": {message}."
 
 
 def test_the_error_for_an_entry_that_the_base_removed_names_the_file_of_the_base(error_for, folder):
     assert error_for("base: tiny\nmethods: {salun: {batch: 2}}") == (
-        f": methods.salun.title is missing, expected a value; {folder / 'studies/tiny.yaml'} removes methods.salun, "
+        ": methods.salun lacks title, objective, saliency, trained, learning_rate, length, anchors, expected a value "
+        f"for each; {folder / 'studies/tiny.yaml'} removes methods.salun, "
         "so that it must be specified in full."
     )
 
@@ -1216,14 +1218,17 @@ def test_no_method_may_have_the_name_of_the_original_model():
 
 def test_the_error_names_the_file_that_set_the_key_last(load, error_for, folder):
     (folder / "studies" / "middle.yaml").write_text("sampling: {batch: 0}\n")
-    assert error_for("base: middle", "studies/middle.yaml").startswith(": sampling.batch is 0")
+    text = error_for("base: middle")
+    assert text.startswith(": sampling.batch is 0") and text.endswith(f" (set in {folder / 'studies/middle.yaml'}).")
     assert error_for("base: middle\nsampling: {batch: -1}").startswith(": sampling.batch is -1")
     assert load("base: middle\nsampling: {batch: 1}").sampling.batch == 1
 
 
 def test_the_error_for_a_missing_leaf_names_the_file_that_began_its_section(error_for):
-    assert error_for("tasks: {Forget07: {forget: [Monet]}}").startswith(": tasks.Forget07.retain is missing, expected")
-    assert error_for("world: {kind: miniature}").startswith(": world.pretrained is missing, expected")
+    assert error_for("tasks: {Forget07: {forget: [Monet]}}").startswith(
+        ": tasks.Forget07.evaluation is missing, expected"
+    )
+    assert error_for("world: {kind: miniature}").startswith(": world lacks pretrained, styles, objects, ")
     switched_twice = "base: tiny\nworld: {kind: unlearn_canvas, styles: [], objects: [], images_per_cell: 1}"
     assert error_for(switched_twice).startswith(": world.assets is missing, expected")
 
@@ -1366,11 +1371,14 @@ def test_the_paper_has_no_base(folder):
     assert sentence(caught.value, folder / "config.yaml").startswith(": base is not a known key")
 
 
-def test_an_empty_paper_lacks_its_first_section(folder):
+def test_an_empty_paper_lacks_all_sections(folder):
     (folder / "config.yaml").write_text("")
     with pytest.raises(ConfigurationError) as caught:
         load_study("paper", folder)
-    assert sentence(caught.value, folder / "config.yaml") == ": world is missing, expected a value."
+    text = sentence(caught.value, folder / "config.yaml")
+    assert text.startswith(": the study lacks world, prompts, tasks, ") and text.endswith(
+        ", expected a value for each."
+    )
 
 
 def test_missing_published_numbers_are_refused(folder):
@@ -1444,8 +1452,24 @@ def with_leaf(place: tuple[str | int, ...], value: object) -> dict[str, Any]:
     return content
 
 
+WITH_DEFAULTS = {
+    "tasks": {("retain",), ("photos_in_retain",), ("objects",), ("evaluation", "objects")},
+    "tables": {("published",)},
+}
+"""The leaves of an entry that a study may omit."""
+
+
+def test_the_paper_states_every_leaf_that_has_a_default():
+    for section, leaves in WITH_DEFAULTS.items():
+        for entry in CONTENT[section].values():
+            for *path, leaf in leaves:
+                assert leaf in (entry[path[0]] if path else entry), (section, leaf)
+
+
 def is_optional(place: tuple[str | int, ...]) -> bool:
-    """Whether the study may omit a place: an entry that the study names, or a method's entry for a task."""
+    """Whether the study may omit a place: an entry that the study names, or a leaf or entry that has a default."""
+    if place[2:] in WITH_DEFAULTS.get(str(place[0]), ()):
+        return True
     return (len(place) == 2 and place[0] in ("tasks", "methods", "tables", "figures")) or (
         place[0] == "methods" and len(place) > 3 and place[2] in ("length", "anchors")
     )
