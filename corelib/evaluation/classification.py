@@ -30,7 +30,8 @@ def classify_images(settings: PredictionsStage, context: StageContext) -> StageR
     """
     device = Device(Precision(gpu="fp32", cpu="fp32"), context.threads)
     classifiers = {
-        label: ImageClassifier(context.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")
+        label: ImageClassifier.of_run(context.inputs[f"{label}_classifier"], label, device)
+        for label in ("style", "object")
     }
     samples = context.inputs["samples"]
     paths = image_paths(samples)
