@@ -32,7 +32,7 @@ def embed_prompts(settings: EmbeddingsStage, context: StageContext) -> StageResu
     tokenizer, encoder = base.tokenizer(), base.text_encoder().to(device.torch_device)
     embeddings = embed_texts(tokenizer, encoder, settings.prompts, device.torch_device)
     with atomic_write(context.folder / EMBEDDINGS) as temporary:
-        save_file({"embeddings": embeddings.contiguous()}, temporary)
+        save_file({"embeddings": embeddings}, temporary)
     write_json(context.folder / PROMPTS, settings.prompts)
     return StageResult([EMBEDDINGS, PROMPTS], {"prompts": len(settings.prompts), "tokens": embeddings.shape[1]})
 
@@ -61,7 +61,7 @@ def embed_texts(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, prompts: list[
     if not (is_finite := torch.isfinite(embeddings).flatten(1).all(dim=1)).all():
         first = prompts[int(is_finite.int().argmin())]
         raise AssetError(f"the prompt {first!r} has an embedding that is not finite; check the text encoder.")
-    return embeddings
+    return embeddings.contiguous()
 
 
 class EmbeddingCache:

@@ -67,7 +67,7 @@ def cache_latents(
     moments = encode_pairs(autoencoder, pairs, read, settings.encoding, device.torch_device)
     write_json(context.folder / IMAGE_HASHES, [sha256(pair) for pair in pairs])
     with atomic_write(context.folder / MOMENTS) as temporary:
-        save_file({"mean": moments.mean.contiguous(), "deviation": moments.deviation.contiguous()}, temporary)
+        save_file({"mean": moments.mean, "deviation": moments.deviation}, temporary)
     return StageResult(
         [MOMENTS, IMAGE_HASHES],
         {
@@ -81,7 +81,10 @@ def cache_latents(
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation of the autoencoder's posterior of some images, (n, c, h, w) each, on the CPU."""
+    """Mean and standard deviation of the autoencoder's posterior of some images, (n, c, h, w) each, on the CPU.
+
+    Both are contiguous, as they are when read from a file: the rounding of a convolution depends on the layout.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -116,7 +119,7 @@ def encode_pairs(
         deviations.append(posterior.std.cpu())
         _check_finite(means[-1], deviations[-1], batch)
         progress.report(start + len(batch))
-    return Moments(torch.cat(means), torch.cat(deviations))
+    return Moments(torch.cat(means).contiguous(), torch.cat(deviations).contiguous())
 
 
 def _check_finite(means: Tensor, deviations: Tensor, pairs: Sequence[Pair]) -> None:

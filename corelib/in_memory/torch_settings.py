@@ -55,6 +55,11 @@ class PipelineDevice:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """A block for one forward pass in the configured precision."""
-        with torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
+        """A block for one forward pass in the configured precision.
+
+        Casts of weights are not cached: torch empties the cache at the end of the outermost block only, and there is
+        one around the training. A weight is cast once in a pass, so the cache would save nothing.
+        """
+        kind = self.torch_device.type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self._is_bf16, cache_enabled=False):
             yield
