@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -124,13 +125,12 @@ def _pair(name: str, number: int) -> Pair:
     return Pair(_concept(name, number), "", number)
 
 
-def _check_images(name: str, images: Sequence[UserImage]) -> int:
+def _check_images(name: str, images: Any) -> int:
     """The number of images. Raises `ConfigurationError` if there are none, or if an entry is no image and no path."""
     if isinstance(images, str | os.PathLike | Image.Image):
         raise ConfigurationError(f"{name}_images is one image, expected a list of images or paths.")
     if not len(images):
         raise ConfigurationError(f"{name}_images is empty, expected at least one image: the method needs them.")
-    image: object
     for number, image in enumerate(images):
         if not isinstance(image, Image.Image | str | os.PathLike):
             kind = type(image).__name__

@@ -65,6 +65,26 @@ def test_the_cells_of_the_notebook_run_in_their_order(tmp_path: Path) -> None:
     assert re.findall(r"'UA': '\d+ of (\d+)', 'IRA': '\d+ of (\d+)', 'CRA'", output) == [("6", "18")] * 3
 
 
+def test_the_ten_lines_of_the_page_run(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs/library.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]  # type: ignore[index]
+    assert len([line for line in code.splitlines() if line]) <= 10
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        Image.new("RGB", (40, 32), (ord(name[0]), 50, 90)).save(tmp_path / name)
+    for old, new in {
+        "path/to/a/model": str(REPOSITORY / "config/pretrained/pipeline"),
+        '.to("cuda")': "",
+        "steps=500": "steps=1",
+        "a cat": "A Circles image",
+        "a dog": "A Hearts image",
+    }.items():
+        assert old in code
+        code = code.replace(old, new)
+    (tmp_path / "page.py").write_text(f"import os\nos.chdir({str(tmp_path)!r})\n{code}")
+    run(tmp_path / "page.py")
+    assert read_delta(tmp_path / "delta.safetensors").trained == "cross_attention"
+
+
 def test_the_notebook_stores_no_output() -> None:
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
