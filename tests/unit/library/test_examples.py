@@ -75,8 +75,9 @@ def test_the_ten_lines_of_the_page_run(tmp_path: Path) -> None:
         "path/to/a/model": str(REPOSITORY / "config/pretrained/pipeline"),
         '.to("cuda")': "",
         "steps=500": "steps=1",
-        "a cat": "A Circles image",
-        "a dog": "A Hearts image",
+        "a cat in Van Gogh style": "A Circles image in Sky Waves style.",
+        "a dog in Monet style": "A Hearts image in Teal Stripes style.",
+        '"a cat"': '"A Circles image in Amber Dots style."',
     }.items():
         assert old in code
         code = code.replace(old, new)
