@@ -133,6 +133,7 @@ def unlearn(
         interpolation=paper_study().encoding.interpolation,
         batch=paper_study().encoding.batch,
     )
+    base = model.folder_identity(rounded=False) or model.tensors_identity()
     device = PipelineDevice(model.device, _checked(TrainingPrecision, **(protocol.precision.model_dump() | formats)))
     with reproducible(device.torch_device):
         scheduler = model.scheduler(**scheduler_options(recipe.objective))
@@ -148,7 +149,6 @@ def unlearn(
                 break
             progress.report(step + 1, loss)
     values = trainer.log.state().numpy()
-    base = model.folder_identity(rounded=False) or model.tensors_identity()
     tensors = {name: parameter.detach().cpu() for name, parameter in models.trained.items()}
     return UnlearnedModel(
         delta=Delta(tensors, recipe.trained, base, RUN),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 from PIL import Image
 from safetensors.torch import load_file
 from support.miniature import FACTS, MINI, SHIPPED, WORDING, render, shipped_pipeline
@@ -315,6 +316,41 @@ def test_another_kind_of_pipeline_is_refused(small_pipeline: Any) -> None:
 
     with pytest.raises(AssetError, match=r"pipeline\.unet is AutoencoderKL, expected UNet2DConditionModel"):
         unlearn(Other(), small_images(1), "A Cats image", "", method="esd", steps=1)
+
+
+def test_only_the_noise_schedule_of_the_scheduler_counts(small_pipeline: Any) -> None:
+    """Even for a method that samples its training images, whatever the sampler of the pipeline is."""
+    ddim, deltas = small_pipeline.scheduler, []
+    try:
+        for kind in (type(ddim), PNDMScheduler, EulerDiscreteScheduler):
+            small_pipeline.scheduler = kind.from_config(ddim.config)
+            arguments = (small_pipeline, small_images(1), "A Cats image", "")
+            deltas.append(unlearn(*arguments, method="esd_released", steps=1).delta.tensors)
+    finally:
+        small_pipeline.scheduler = ddim
+    assert all(torch.equal(delta[name], tensor) for delta in deltas[1:] for name, tensor in deltas[0].items())
+
+
+def test_a_schedule_without_betas_is_refused(small_pipeline: Any) -> None:
+    ddim = small_pipeline.scheduler
+    try:
+        small_pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
+        with pytest.raises(AssetError, match=r"pipeline\.scheduler\.config: it lacks `beta_start`"):
+            unlearn(small_pipeline, small_images(1), "A Cats image", "", method="esd", steps=1)
+    finally:
+        small_pipeline.scheduler = ddim
+
+
+def test_an_adapter_in_the_network_is_refused(small_pipeline: Any) -> None:
+    extra = torch.nn.Linear(1, 1)
+    small_pipeline.unet.add_module("adapter", extra)
+    try:
+        with pytest.raises(
+            AssetError, match=r"pipeline\.unet: not the weights of UNet2DConditionModel alone .*adapter"
+        ):
+            unlearn(small_pipeline, small_images(1), "A Cats image", "", method="esd", steps=1)
+    finally:
+        del small_pipeline.unet.adapter
 
 
 def test_a_pipeline_that_does_not_predict_noise_is_refused(small_pipeline: Any) -> None:
