@@ -1,4 +1,4 @@
 """The version of this software."""
 
 VERSION = "0.1.0"
-"""The same as in `pyproject.toml`. CHANGELOG.md lists what has changed in each version."""
+"""Also the version of the installed package (`pyproject.toml`). CHANGELOG.md lists what has changed in each version."""

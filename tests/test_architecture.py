@@ -37,7 +37,7 @@ def imports_of(path: Path) -> set[str]:
 WINGS = [
     *("errors", "randomness", "source_import", "version"),
     *("settings", "files", "runs", "models", "worlds", "data", "sampling", "unlearning", "evaluation", "reports"),
-    *("study", "costs", "cluster", "maintenance", "commands", "workflow"),
+    *("study", "in_memory", "library", "costs", "cluster", "maintenance", "commands", "workflow"),
 ]
 """Each imports only those before it."""
 
@@ -130,6 +130,11 @@ def test_no_stage_depends_on_the_reading_or_planning_of_studies(path: Path) -> N
     assert [name for name in modules if wing_of(f"{name}.") in above or name == "corelib.runs.job"] == []
 
 
+def test_importing_the_package_does_not_import_torch() -> None:
+    probe = "import sys; import corelib; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], cwd=REPOSITORY, check=False).returncode == 0
+
+
 def test_tables_depend_on_no_training_code() -> None:
     modules = [
         name for name in code_digests(REPOSITORY / "workflow_scripts/tabulate.py") if name.startswith("corelib.")
@@ -159,7 +164,8 @@ def _is_local(node: ast.AST, path: Path) -> bool:
 
 
 def test_every_file_names_the_same_version() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert project["version"] == VERSION
+    content = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    assert "version" not in content["project"]
+    assert content["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "corelib.version.VERSION"}
     assert f"\nversion: {VERSION}\n" in (REPOSITORY / "CITATION.cff").read_text()
     assert re.search(rf"^## {re.escape(VERSION)}\b", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from corelib.errors import ArtefactError, AssetError
 from corelib.files.atomic import atomic_write
@@ -23,14 +26,28 @@ BATCH_SIZE = 32
 
 
 def embed_prompts(settings: EmbeddingsStage, context: StageContext) -> StageResult:
-    """Stage: compute the text encoder's last hidden state for every prompt, (prompts, tokens, width) in fp32.
-
-    Raises `AssetError` for the first prompt that is too long, or whose embedding is not finite.
-    """
+    """Stage: cache the embedding of every prompt, (prompts, tokens, width) in fp32. Raises as `embed_texts` does."""
     base = BaseModel(context.inputs["pipeline"])
     device = Device(Precision(gpu="fp32", cpu="fp32"), context.threads)
     tokenizer, encoder = base.tokenizer(), base.text_encoder().to(device.torch_device)
-    prompts = settings.prompts
+    embeddings = embed_texts(tokenizer, encoder, settings.prompts, device.torch_device)
+    with atomic_write(context.folder / EMBEDDINGS) as temporary:
+        save_file({"embeddings": embeddings}, temporary)
+    write_json(context.folder / PROMPTS, settings.prompts)
+    return StageResult([EMBEDDINGS, PROMPTS], {"prompts": len(settings.prompts), "tokens": embeddings.shape[1]})
+
+
+def embed_texts(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, prompts: list[str], device: torch.device) -> Tensor:
+    """The text encoder's last hidden state for every prompt, (prompts, tokens, width), on the CPU.
+
+    Args:
+        tokenizer: the tokenizer of the encoder.
+        encoder: the text encoder, in fp32 and on `device`.
+        prompts: the prompts, which are embedded in batches of `BATCH_SIZE`.
+        device: device on which to compute.
+
+    Raises `AssetError` for the first prompt that is too long, or whose embedding is not finite.
+    """
     tokens = tokenizer(prompts, padding="max_length", truncation=False, max_length=tokenizer.model_max_length)
     for prompt, row in zip(prompts, tokens["input_ids"], strict=True):
         if len(row) > tokenizer.model_max_length:
@@ -40,32 +57,40 @@ def embed_prompts(settings: EmbeddingsStage, context: StageContext) -> StageResu
             )
     ids = torch.tensor(tokens["input_ids"])
     with torch.no_grad():
-        embeddings = torch.cat([encoder(part.to(device.torch_device))[0].cpu() for part in ids.split(BATCH_SIZE)])
+        embeddings = torch.cat([encoder(part.to(device))[0].cpu() for part in ids.split(BATCH_SIZE)])
     if not (is_finite := torch.isfinite(embeddings).flatten(1).all(dim=1)).all():
         first = prompts[int(is_finite.int().argmin())]
         raise AssetError(f"the prompt {first!r} has an embedding that is not finite; check the text encoder.")
-    with atomic_write(context.folder / EMBEDDINGS) as temporary:
-        save_file({"embeddings": embeddings.contiguous()}, temporary)
-    write_json(context.folder / PROMPTS, prompts)
-    return StageResult([EMBEDDINGS, PROMPTS], {"prompts": len(prompts), "tokens": embeddings.shape[1]})
+    return embeddings.contiguous()
 
 
 class EmbeddingCache:
     """Text embeddings by prompt.
 
-    Raises `ArtefactError` if the cache is damaged, or for a prompt that was not embedded.
+    Args:
+        prompts: the prompts.
+        embeddings: their embeddings, (prompts, tokens, width).
+        source: origin of the embeddings, for messages.
+
+    Raises `ArtefactError` for a prompt that was not embedded.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, prompts: Sequence[str], embeddings: Tensor, source: str) -> None:
+        self._embeddings = embeddings
+        self._rows = {prompt: row for row, prompt in enumerate(prompts)}
+        self._source = source
+
+    @classmethod
+    def of_run(cls, manifest: Manifest) -> EmbeddingCache:
+        """The embeddings that `embed_prompts` cached. Raises `ArtefactError` if the cache is damaged."""
         path, prompts = manifest.file(EMBEDDINGS), read_json(manifest.file(PROMPTS))
-        self._embeddings = read_safetensors(path, ["embeddings"])["embeddings"]
+        embeddings = read_safetensors(path, ["embeddings"])["embeddings"]
         if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
             raise ArtefactError(f"{manifest.folder / PROMPTS}: not a list of prompts, expected the prompts of {path}.")
-        if self._embeddings.ndim != 3 or len(self._embeddings) != len(prompts):
-            shape = tuple(self._embeddings.shape)
+        if embeddings.ndim != 3 or len(embeddings) != len(prompts):
+            shape = tuple(embeddings.shape)
             raise ArtefactError(f"{path}: embeddings of shape {shape}, expected ({len(prompts)}, tokens, width).")
-        self._rows = {prompt: row for row, prompt in enumerate(prompts)}
-        self._source = manifest.folder
+        return cls(prompts, embeddings, str(manifest.folder))
 
     def of(self, prompts: list[str]) -> Tensor:
         """The embeddings of `prompts`, (len(prompts), tokens, width)."""

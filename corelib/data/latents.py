@@ -5,10 +5,12 @@ Sampling z from cached moments at each step has the same distribution as encodin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -62,21 +64,10 @@ def cache_latents(
     device = Device(Precision(gpu="fp32", cpu="fp32"), context.threads)
     autoencoder = BaseModel(context.inputs["pipeline"]).autoencoder().to(device.torch_device)
     pairs = product_pairs(settings.styles, settings.objects, settings.images)
-    progress = Progress("images", len(pairs))
-    means, deviations = [], []
-    for start in range(0, len(pairs), settings.encoding.batch):
-        batch = pairs[start : start + settings.encoding.batch]
-        pixels = torch.stack([preprocess(read(pair), settings.encoding) for pair in batch])
-        with torch.no_grad():
-            posterior = autoencoder.encode(pixels.to(device.torch_device)).latent_dist
-        means.append(posterior.mean.cpu())
-        deviations.append(posterior.std.cpu())
-        _check_finite(means[-1], deviations[-1], batch)
-        progress.report(start + len(batch))
+    moments = encode_pairs(autoencoder, pairs, read, settings.encoding, device.torch_device)
     write_json(context.folder / IMAGE_HASHES, [sha256(pair) for pair in pairs])
-    moments = {"mean": torch.cat(means), "deviation": torch.cat(deviations)}
     with atomic_write(context.folder / MOMENTS) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in moments.items()}, temporary)
+        save_file({"mean": moments.mean, "deviation": moments.deviation}, temporary)
     return StageResult(
         [MOMENTS, IMAGE_HASHES],
         {
@@ -88,7 +79,50 @@ def cache_latents(
     )
 
 
-def _check_finite(means: Tensor, deviations: Tensor, pairs: list[Pair]) -> None:
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of the autoencoder's posterior of some images, (n, c, h, w) each, on the CPU.
+
+    Both are contiguous, as they are when read from a file: the rounding of a convolution depends on the layout.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+
+def encode_pairs(
+    autoencoder: AutoencoderKL,
+    pairs: Sequence[Pair],
+    read: Callable[[Pair], Image.Image],
+    encoding: Encoding,
+    device: torch.device,
+) -> Moments:
+    """The moments of the latents of images.
+
+    Args:
+        autoencoder: the encoder, in fp32 and on `device`.
+        pairs: the images, in batches of `encoding.batch`.
+        read: returns an image in RGB.
+        encoding: preprocessing and size of batches.
+        device: device on which to compute.
+
+    Raises `AssetError` if a latent is not finite.
+    """
+    progress = Progress("images", len(pairs))
+    means, deviations = [], []
+    for start in range(0, len(pairs), encoding.batch):
+        batch = pairs[start : start + encoding.batch]
+        pixels = torch.stack([preprocess(read(pair), encoding) for pair in batch])
+        with torch.no_grad():
+            posterior = autoencoder.encode(pixels.to(device)).latent_dist
+        means.append(posterior.mean.cpu())
+        deviations.append(posterior.std.cpu())
+        _check_finite(means[-1], deviations[-1], batch)
+        progress.report(start + len(batch))
+    return Moments(torch.cat(means).contiguous(), torch.cat(deviations).contiguous())
+
+
+def _check_finite(means: Tensor, deviations: Tensor, pairs: Sequence[Pair]) -> None:
     """Raise `AssetError` if the moments of an image are not finite."""
     if not (is_finite := (means + deviations).isfinite().flatten(1).all(dim=1)).all():
         first = pairs[int(is_finite.int().argmin())]
@@ -111,24 +145,41 @@ def preprocess(image: Image.Image, encoding: Encoding) -> Tensor:
 class LatentCache:
     """Latents of training images, drawn from their cached moments.
 
-    Raises `ArtefactError` if the cache is damaged, or for an image that was not encoded.
+    Args:
+        pairs: the images.
+        moments: their moments, in the order of `pairs`.
+        scaling_factor: factor of the base model's latents.
+        sha256: sha256 of the images' files, in the order of `pairs`.
+        source: origin of the moments, for messages.
+
+    Raises `ArtefactError` for an image that was not encoded.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], moments: Moments, scaling_factor: float, sha256: Sequence[str], source: str
+    ) -> None:
+        self.mean, self.deviation = moments.mean, moments.deviation  # (n, c, h, w)
+        self.scaling_factor = scaling_factor
+        self._sha256 = sha256
+        self._source = source
+        self._rows = {pair: row for row, pair in enumerate(pairs)}
+
+    @classmethod
+    def of_run(cls, manifest: Manifest) -> LatentCache:
+        """The latents that `encode_images` cached. Raises `ArtefactError` if the cache is damaged."""
         path, facts = manifest.file(MOMENTS), manifest.facts
-        moments = read_safetensors(path, ["mean", "deviation"])
-        self.mean, self.deviation = moments["mean"], moments["deviation"]  # (n, c, h, w)
-        self._source = manifest.folder
-        self._sha256 = read_json(manifest.file(IMAGE_HASHES))
+        tensors = read_safetensors(path, ["mean", "deviation"])
+        moments = Moments(tensors["mean"], tensors["deviation"])
+        sha256 = read_json(manifest.file(IMAGE_HASHES))
         try:
-            self.scaling_factor = float(facts["scaling_factor"])
+            scaling_factor = float(facts["scaling_factor"])
             pairs = product_pairs(facts["styles"], facts["objects"], facts["images"])
         except (TypeError, ValueError):
-            raise ArtefactError(f"{self._source / MANIFEST}: its facts do not list the encoded images.") from None
-        shapes = {tuple(tensor.shape) for tensor in (self.mean, self.deviation)}
-        if len(shapes) > 1 or self.mean.ndim != 4 or not len(self.mean) == len(pairs) == len(self._sha256):
+            raise ArtefactError(f"{manifest.folder / MANIFEST}: its facts do not list the encoded images.") from None
+        shapes = {tuple(tensor.shape) for tensor in (moments.mean, moments.deviation)}
+        if len(shapes) > 1 or moments.mean.ndim != 4 or not len(moments.mean) == len(pairs) == len(sha256):
             raise ArtefactError(f"{path}: moments of shape {min(shapes)}, expected ({len(pairs)}, c, h, w) for both.")
-        self._rows = {pair: row for row, pair in enumerate(pairs)}
+        return cls(pairs, moments, scaling_factor, sha256, str(manifest.folder))
 
     def check(self, slice_: Slice) -> None:
         """Raise `ArtefactError` if the file of an image in `slice_` changed between slicing and encoding."""

@@ -126,7 +126,7 @@ def _load_clean_inception(assets: Manifest, fid: FID, device: Device) -> Callabl
 
 def _load_classifiers(context: StageContext, device: Device) -> Callable[[Tensor], Tensor]:
     classifiers = [
-        ImageClassifier(context.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")
+        ImageClassifier.of_run(context.inputs[f"{label}_classifier"], label, device) for label in ("style", "object")
     ]
 
     def extract(pixels: Tensor) -> Tensor:

@@ -59,11 +59,26 @@ def read_features(path: Path, dimensions: int) -> Tensor:
 
 
 def frechet_distance(sampled: Tensor, real: Tensor) -> float:
-    """||mu_1 - mu_2||^2 + tr(S_1) + tr(S_2) - 2 tr((S_1 S_2)^(1/2)) of two feature sets, (n, d) each in fp64.
+    """||mu_1 - mu_2||^2 + tr(S_1) + tr(S_2) - 2 tr((S_1 S_2)^(1/2)) of two feature sets, without a unit.
 
     With A and B the centred features over sqrt(n - 1), S_1 = A'A and S_2 = B'B, the last trace is the nuclear norm of
-    A B'. Raises `AssetError` for fewer than two images.
+    A B'. (Heusel et al. 2017, GANs Trained by a Two Time-Scale Update Rule, arXiv:1706.08500.)
+
+    Args:
+        sampled: features of the sampled images, (n, d) in fp64.
+        real: features of the real images, (m, d) in fp64.
+
+    Raises `AssetError` for fewer than two images, for features of another shape or type, and if one is not finite.
     """
+    for features in (sampled, real):
+        if features.ndim != 2 or features.shape[1] != real.shape[-1] or features.dtype != torch.float64:
+            shapes = " and ".join(f"{tuple(each.shape)} in {each.dtype}" for each in (sampled, real))
+            raise AssetError(
+                f"FID of features of shape {shapes}, expected (images, d) in torch.float64 for both; convert them with "
+                "`.double()`."
+            )
+        if not features.isfinite().all():
+            raise AssetError("FID of features that are not finite; check the images and the network of the features.")
     if min(len(sampled), len(real)) < 2:
         raise AssetError(f"FID of {len(sampled)} sampled and {len(real)} real images, expected at least two of each.")
     means = sampled.mean(dim=0), real.mean(dim=0)

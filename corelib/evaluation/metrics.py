@@ -111,8 +111,12 @@ def count_metrics(predictions: pd.DataFrame, cells: CellsStage) -> dict[str, Cou
     with a retain style that are. CRA counts images of the whole grid, forget styles included, that are classified as
     the prompted object.
     """
-    grid = select_predictions(predictions, cells, [*cells.forget, *cells.retain])
-    correct = {metric: correct_images(metric, grid, cells.forget) for metric in counted_accuracies(grid)}
+    return count_correct(select_predictions(predictions, cells, [*cells.forget, *cells.retain]), cells.forget)
+
+
+def count_correct(grid: pd.DataFrame, forget: Sequence[str]) -> dict[str, Count]:
+    """UA, IRA and CRA of all images of a table of predictions, given the forget styles; without those not decided."""
+    correct = {metric: correct_images(metric, grid, forget) for metric in counted_accuracies(grid)}
     return {metric: Count(int(images.sum()), len(images)) for metric, images in correct.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import timm
@@ -20,20 +21,40 @@ MAX_RESOLUTION = 4096
 
 
 class ImageClassifier:
-    """A timm classifier with the benchmark's preprocessing: resize to a square, [-1, 1], no crop."""
+    """A timm classifier with the benchmark's preprocessing: resize to a square, [-1, 1], no crop.
 
-    def __init__(self, world: Manifest, label: str, device: Device) -> None:
+    Args:
+        weights: checkpoint in one of the usual formats.
+        architecture: the network's name in timm.
+        classes: names of the classes, in the order of the outputs.
+        resolution: side of the square in pixels.
+        device: device of the network.
+
+    Raises `AssetError` if the checkpoint does not hold exactly this network's weights, or they are not finite.
+    """
+
+    def __init__(
+        self, weights: Path, architecture: str, classes: list[str], resolution: int, device: torch.device
+    ) -> None:
+        self.classes = classes
+        self.resolution = resolution
+        self.device = device
+        self.model = load_classifier(weights, architecture, len(classes)).to(device)
+
+    @classmethod
+    def of_run(cls, world: Manifest, label: str, device: Device) -> ImageClassifier:
+        """The classifier of styles or of objects that a run has trained or adopted.
+
+        Raises `ArtefactError` if its description is invalid.
+        """
         facts = world.facts["classifiers"][label]
         if not _is_valid_description(facts["architecture"], facts["classes"], facts["resolution"]):
             raise ArtefactError(
                 f"{world.folder}: invalid description of the {label} classifier, expected a timm architecture, "
                 f"a list of class names and a resolution from 1 to {MAX_RESOLUTION}."
             )
-        self.classes: list[str] = facts["classes"]
-        self.resolution: int = facts["resolution"]
-        self.device = device
         path = world.verified_external(facts["weights"], facts["sha256"])
-        self.model = load_classifier(path, facts["architecture"], len(self.classes)).to(device.torch_device)
+        return cls(path, facts["architecture"], facts["classes"], facts["resolution"], device.torch_device)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Preprocess an image into the classifier's input, (3, side, side) in [-1, 1]."""
@@ -42,16 +63,20 @@ class ImageClassifier:
         pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 255.0
         return (pixels - 0.5) / 0.5
 
+    def __call__(self, images: Sequence[Image.Image]) -> list[str]:
+        """The name of the most probable class of each image."""
+        return [self.classes[number] for number in self.probabilities(images).argmax(dim=1).tolist()]
+
     @torch.no_grad()
     def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
         """Class probabilities, (len(images), classes)."""
         batch = torch.stack([self.preprocess(image) for image in images])
-        return self.model(batch.to(self.device.torch_device)).float().softmax(dim=1).cpu()
+        return self.model(batch.to(self.device)).float().softmax(dim=1).cpu()
 
     @torch.no_grad()
     def features(self, pixels: Tensor) -> Tensor:
         """Pooled features before the last layer, (n, d), of images (n, 3, side, side) in [0, 255]."""
-        normalised = (pixels.to(self.device.torch_device) / 255.0 - 0.5) / 0.5
+        normalised = (pixels.to(self.device) / 255.0 - 0.5) / 0.5
         return self.model.forward_head(self.model.forward_features(normalised), pre_logits=True)
 
 

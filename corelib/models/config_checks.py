@@ -32,12 +32,12 @@ UNSUPPORTED_KEYS: Mapping[str, tuple[str, ...]] = {
 """Keys of U-Nets with other inputs than noise, timestep and text, and of latents scaled by more than one factor."""
 
 
-def check_settings(part: str, path: Path, network: Any) -> None:
+def check_settings(part: str, path: Path | str, network: Any) -> None:
     """Raise `AssetError` if a network is configured for features that Stable Diffusion v1 does not have.
 
     Args:
         part: name of the network's folder, such as `unet`.
-        path: the configuration file.
+        path: the configuration file, or a name of the configuration.
         network: network built from it.
     """
     for key in UNSUPPORTED_KEYS.get(part.removesuffix("_ema"), ()):
@@ -61,19 +61,32 @@ def check_schedule(path: Path, scheduler: Any) -> None:
         path: the configuration file.
         scheduler: scheduler built from it.
     """
-    config, content = scheduler.config, read_json(path)
+    check_noise_schedule(str(path), scheduler, read_json(path))
+
+
+def check_noise_schedule(source: str, scheduler: Any, content: Mapping[str, Any]) -> None:
+    """Raise `AssetError` if a noise schedule belongs to a model that does not predict noise, or is incomplete.
+
+    Args:
+        source: name of the configuration, for messages.
+        scheduler: scheduler built from it.
+        content: the configuration as it was given, without the defaults of the scheduler's class.
+    """
+    config = scheduler.config
     if (prediction_type := config["prediction_type"]) != "epsilon":
         raise AssetError(
-            f"{path}: `prediction_type` is {str(prediction_type)[:80]}, expected epsilon, as in Stable Diffusion v1; "
+            f"{source}: `prediction_type` is {str(prediction_type)[:80]}, expected epsilon, as in Stable Diffusion v1; "
             "use the weights of such a model."
         )
     if unsupported := [key for key in ("rescale_betas_zero_snr", "thresholding") if config[key]]:
-        raise AssetError(f"{path}: `{unsupported[0]}` is true, expected false, as in Stable Diffusion v1.")
+        raise AssetError(f"{source}: `{unsupported[0]}` is true, expected false, as in Stable Diffusion v1.")
     if content.get("trained_betas") is None and (missing := [key for key in SCHEDULE_KEYS if content.get(key) is None]):
-        raise AssetError(f"{path}: it lacks `{'`, `'.join(missing)}`; add the values with which the model was trained.")
+        raise AssetError(
+            f"{source}: it lacks `{'`, `'.join(missing)}`; add the values with which the model was trained."
+        )
     alphas = scheduler.alphas_cumprod
     if not bool(((alphas > 0) & (alphas < 1)).all() and (alphas.diff() < 0).all()):
-        raise AssetError(f"{path}: the noise does not increase at every step, expected betas between 0 and 1.")
+        raise AssetError(f"{source}: the noise does not increase at every step, expected betas between 0 and 1.")
 
 
 # Classifiers

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,30 @@ DELTA_FORMAT = "corelib delta 2"
 DELTA_KEY = "delta"
 """The key of the header in the metadata of a file."""
 
+ABBREVIATED = 20
+"""Number of characters of an identity in messages."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The tensors in which an unlearned model differs from its base model.
+
+    Attributes:
+        tensors: by their names in the U-Net of diffusers.
+        trained: which tensors they are.
+        base: identity of the base model's U-Net.
+        run: identity of the training run.
+    """
+
+    tensors: Mapping[str, Tensor]
+    trained: DeltaTensors
+    base: str
+    run: str
+
+    def save(self, path: Path) -> None:
+        """Write the delta as safetensors in fp32, at once or not at all; equal deltas are equal files."""
+        save_delta(path, self.tensors, self.trained, self.base, self.run)
+
 
 def save_delta(path: Path, tensors: Mapping[str, Tensor], trained: DeltaTensors, base: str, run: str) -> None:
     """Write the trained tensors and the identity of their base model."""
@@ -41,31 +66,62 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
 
     Raises `ArtefactError` if the file is damaged, was made for another base model, or names other tensors.
     """
+    delta = read_delta(path)
+    check_base(delta, [base], str(path))
+    copy_delta(delta, unet, str(path))
+
+
+def read_delta(path: Path) -> Delta:
+    """Read the delta in a file. Raises `ArtefactError` if the file is damaged or is not a delta."""
     try:
         with safe_open(path, framework="pt") as file:
             header = _read_header(path, file.metadata())
-            if header["base"] != base:
-                raise ArtefactError(
-                    f"{path}: the delta belongs to the base model {header['base'][:12]}, but the base model in use is "
-                    f"{base[:12]}; use the model from which the delta was trained."
-                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError) as error:
         raise ArtefactError(
             f"{path}: the delta is damaged ({short_message(error)}); delete it and ask for the target again."
         ) from None
-    trained = trained_parameters(unet, header["trained"])
-    if differing := sorted(trained.keys() ^ tensors.keys()):
+    return Delta(tensors, header["trained"], header["base"], header["run"])
+
+
+def check_base(delta: Delta, bases: Sequence[str], source: str) -> None:
+    """Raise `ArtefactError` if a delta belongs to another base model.
+
+    Args:
+        delta: the delta.
+        bases: identities of the base model in use, one for each kind of identity.
+        source: name of the delta, for messages.
+    """
+    if delta.base not in bases:
         raise ArtefactError(
-            f"{path}: the names of its tensors are not those of the trained tensors; first difference: {differing[0]}."
+            f"{source}: the delta belongs to the base model {delta.base[:ABBREVIATED]}, but the base model in use is "
+            f"{' or '.join(base[:ABBREVIATED] for base in bases)}; use the model from which the delta was trained."
+        )
+
+
+def copy_delta(delta: Delta, unet: UNet2DConditionModel, source: str) -> None:
+    """Copy a delta's tensors into a U-Net. Nothing is copied if it raises.
+
+    Args:
+        delta: the delta.
+        unet: the U-Net, which is changed in place.
+        source: name of the delta, for messages.
+
+    Raises `ArtefactError` if the delta names other tensors, or has other shapes.
+    """
+    trained = trained_parameters(unet, delta.trained)
+    if differing := sorted(trained.keys() ^ delta.tensors.keys()):
+        raise ArtefactError(
+            f"{source}: the names of its tensors are not those of the trained tensors; first difference: "
+            f"{differing[0]}."
         )
     try:
-        check_fit(tensors, trained)
+        check_fit(delta.tensors, trained)
     except WeightsMismatch as error:
-        raise ArtefactError(f"{path}: not a delta of this U-Net ({error}).") from None
+        raise ArtefactError(f"{source}: not a delta of this U-Net ({error}).") from None
     with torch.no_grad():
         for name, parameter in trained.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(delta.tensors[name])
 
 
 def _read_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
@@ -74,6 +130,7 @@ def _read_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, An
         is_valid = (
             header["format"] == DELTA_FORMAT
             and isinstance(header["base"], str)
+            and isinstance(header["run"], str)
             and header["trained"] in TRAINED_NAME_PARTS
         )
     except (KeyError, TypeError, ValueError):

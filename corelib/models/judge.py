@@ -48,9 +48,9 @@ def load_judge(world: Manifest, label: str, device: Device) -> Judge:
     """
     facts = world.facts["classifiers"][label]
     if "prompts" not in facts:
-        return ImageClassifier(world, label, device)
+        return ImageClassifier.of_run(world, label, device)
     folder = world.verified_external(facts["weights"], facts["sha256"])
-    return ZeroShotClassifier(folder, facts["classes"], facts["prompts"], device)
+    return ZeroShotClassifier(folder, facts["classes"], facts["prompts"], device.torch_device)
 
 
 def _build(configuration: dict[str, Any]) -> CLIPModel:
@@ -72,18 +72,22 @@ class ZeroShotClassifier:
     Raises `AssetError` if the folder does not hold such a model.
     """
 
-    def __init__(self, folder: Path, classes: list[str], prompts: list[str], device: Device) -> None:
+    def __init__(self, folder: Path, classes: list[str], prompts: list[str], device: torch.device) -> None:
         self.classes = classes
         self.device = device
-        self.model = load_network(CLIP, folder).to(device.torch_device)
+        self.model = load_network(CLIP, folder).to(device)
         self.processor = _load_image_processor(folder)
         self.prompt_features = self._embed(prompts, load_tokenizer(folder))
+
+    def __call__(self, images: Sequence[Image.Image]) -> list[str]:
+        """The name of the most probable class of each image."""
+        return [self.classes[number] for number in self.probabilities(images).argmax(dim=1).tolist()]
 
     @torch.no_grad()
     def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
         """Class probabilities, (len(images), classes): the softmax of scaled cosine similarities."""
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
-        features = self.model.get_image_features(pixel_values=pixels.to(self.device.torch_device)).pooler_output
+        features = self.model.get_image_features(pixel_values=pixels.to(self.device)).pooler_output
         similarities = _normalise(features) @ self.prompt_features.T
         return (self.model.logit_scale.exp() * similarities).float().softmax(dim=1).cpu()
 
@@ -95,7 +99,7 @@ class ZeroShotClassifier:
                 f"a prompt of CLIP's classes has {length} tokens, expected at most {tokenizer.model_max_length}; "
                 "shorten the prompts in `world.zero_shot`."
             )
-        tokens = {name: tensor.to(self.device.torch_device) for name, tensor in tokens.items()}
+        tokens = {name: tensor.to(self.device) for name, tensor in tokens.items()}
         return _normalise(self.model.get_text_features(**tokens).pooler_output)
 
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Protocol
+
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from torch.func import functional_call
 
-from corelib.models.device import Device
 from corelib.models.trained_parameters import trained_parameters
 from corelib.settings.trainable import TrainableTensors
+
+
+class ComputeDevice(Protocol):
+    """A device, and the precision in which the noise predictor computes on it; `corelib.models.device` has a job's."""
+
+    torch_device: torch.device
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """A block for one forward pass in the configured precision."""
 
 
 class StudentAndTeacher:
@@ -19,7 +30,7 @@ class StudentAndTeacher:
     Swapping the tensors in place would corrupt a pending backward pass.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, trained: TrainableTensors, device: Device) -> None:
+    def __init__(self, unet: UNet2DConditionModel, trained: TrainableTensors, device: ComputeDevice) -> None:
         self.device = device
         self.unet = unet.to(device.torch_device).requires_grad_(False)
         self.trained = trained_parameters(unet, trained)

@@ -70,7 +70,7 @@ class Sampler:
         self.unet.to(self.device.torch_device)
         self.autoencoder = base.autoencoder().to(self.device.torch_device)
         self.scheduler = base.scheduler(**settings.sampling.scheduler.switches)
-        self.embeddings = EmbeddingCache(context.inputs["embeddings"])
+        self.embeddings = EmbeddingCache.of_run(context.inputs["embeddings"])
 
     def sample(self, number: int, images: list[tuple[str, str, int]]) -> None:
         """Sample a batch, write its images and then its record."""

@@ -193,8 +193,8 @@ class Adam(Section):
     weight_decay: float = Field(ge=0)
 
 
-class UnlearningStage(Section):
-    """Settings of the stage `unlearning`: all that one run reads besides slice, latents, embeddings and base model.
+class Training(Section):
+    """Settings of the training of one run, whatever its images, prompts and base model are.
 
     Attributes:
         candidates: anchor styles that may be drawn for each forget style; a single one means no draw.
@@ -218,8 +218,6 @@ class UnlearningStage(Section):
     batch_counts: Literal["forget", "both"]
     reduction: Literal["mean", "sum"]
     optimizer: Adam
-    wording: Wording
-    precision: TrainingPrecision
     seed: int
 
     @property
@@ -236,6 +234,13 @@ class UnlearningStage(Section):
             assert self.length.epochs is not None
             num_steps = math.ceil(round(self.length.epochs * forget_pairs / self.pairs_per_step, LENGTH_DECIMALS))
         return max(num_steps, self.min_steps)
+
+
+class UnlearningStage(Training):
+    """Settings of the stage `unlearning`: all that one run reads besides slice, latents, embeddings and base model."""
+
+    wording: Wording
+    precision: TrainingPrecision
 
 
 class Saliency(Section):

@@ -28,4 +28,9 @@ def load_masks(saliency: Manifest | None, trained: Mapping[str, torch.nn.Paramet
             raise ArtefactError(
                 f"{path}: {name} has shape {tuple(masks[name].shape)}, expected {tuple(parameter.shape)}."
             )
+    return as_factors(masks, trained)
+
+
+def as_factors(masks: Mapping[str, Tensor], trained: Mapping[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+    """Masks as ones and zeros on the devices of the trained tensors and in their type, to multiply gradients with."""
     return {name: masks[name].to(parameter.device, parameter.dtype) for name, parameter in trained.items()}

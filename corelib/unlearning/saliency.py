@@ -28,29 +28,47 @@ def find_salient_weights(settings: SaliencyStage, context: StageContext) -> Stag
     The gradients are those of the pre-trained model. A weight is marked if the magnitude of its gradient reaches the
     threshold, which is the same for all tensors that `saliency.scope` names.
 
-    Raises `ArtefactError` if a gradient is not finite. Raises `ConfigurationError` if no trained weight reaches the
-    threshold, since nothing would be unlearned, or if the threshold is 0, since every weight reaches it.
+    Raises as `salient_weights` does.
     """
     base, device = BaseModel(context.inputs["pipeline"]), Device(settings.precision, context.threads)
     models = StudentAndTeacher(base.unet(), settings.trained, device)
-    if settings.saliency.scope == "all":
-        models.unet.requires_grad_(True)
-    material = TrainingData(context.inputs, settings.wording, base.scheduler().alphas_cumprod, device.torch_device)
-    forget = material.slice.forget
-    progress = Progress("pairs", len(forget))
-    for start in range(0, len(forget), settings.batch):
-        pairs = forget[start : start + settings.batch]
-        noisy = material.noisy_pairs(pairs, pairs, ("saliency", settings.seed, start))
-        prediction = _predict(models.student, noisy, material, settings.saliency.guidance_scale)
-        (prediction - noisy.noise).square().mean(dim=(1, 2, 3)).sum().backward()
-        progress.report(start + len(pairs))
-    ranked = models.unet.named_parameters() if settings.saliency.scope == "all" else models.trained.items()
-    gradients = {name: parameter.grad for name, parameter in ranked if parameter.grad is not None}
-    masks = saliency_masks(gradients, models.trained, settings.saliency)
+    alphas_cumprod = base.scheduler().alphas_cumprod
+    material = TrainingData.of_runs(context.inputs, settings.wording, alphas_cumprod, device.torch_device)
+    masks = salient_weights(settings.saliency, models, material, settings.batch, settings.seed)
     with atomic_write(context.folder / MASKS) as temporary:
         save_file({name: mask.cpu().contiguous() for name, mask in masks.items()}, temporary)
     num_kept = sum(int(mask.sum()) for mask in masks.values())
     return StageResult([MASKS], {"kept": num_kept, "weights": sum(mask.numel() for mask in masks.values())})
+
+
+def salient_weights(
+    saliency: Saliency, models: StudentAndTeacher, material: TrainingData, batch: int, seed: int
+) -> dict[str, Tensor]:
+    """Boolean masks of the weights that may change, in the shapes of the trained tensors.
+
+    Args:
+        saliency: which weights are ranked, and how many of them are marked.
+        models: the pre-trained model. Its gradients are filled.
+        material: source of the forget pairs.
+        batch: number of pairs in a forward pass.
+        seed: seed of the training run.
+
+    Raises `ArtefactError` if a gradient is not finite. Raises `ConfigurationError` if no trained weight reaches the
+    threshold, since nothing would be unlearned, or if the threshold is 0, since every weight reaches it.
+    """
+    if saliency.scope == "all":
+        models.unet.requires_grad_(True)
+    forget = material.slice.forget
+    progress = Progress("pairs", len(forget))
+    for start in range(0, len(forget), batch):
+        pairs = forget[start : start + batch]
+        noisy = material.noisy_pairs(pairs, pairs, ("saliency", seed, start))
+        prediction = _predict(models.student, noisy, material, saliency.guidance_scale)
+        (prediction - noisy.noise).square().mean(dim=(1, 2, 3)).sum().backward()
+        progress.report(start + len(pairs))
+    ranked = models.unet.named_parameters() if saliency.scope == "all" else models.trained.items()
+    gradients = {name: parameter.grad for name, parameter in ranked if parameter.grad is not None}
+    return saliency_masks(gradients, models.trained, saliency)
 
 
 def _predict(predictor: NoisePredictor, noisy: NoisyPairs, material: TrainingData, scale: float) -> Tensor:
@@ -69,7 +87,7 @@ def saliency_masks(gradients: Mapping[str, Tensor], trained: Collection[str], sa
         trained: names of the trained tensors.
         saliency: `keep` or `threshold`.
 
-    Raises as `find_salient_weights` does.
+    Raises as `salient_weights` does.
     """
     for name, gradient in gradients.items():
         if not torch.isfinite(gradient).all():

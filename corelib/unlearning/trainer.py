@@ -6,9 +6,12 @@ A step is a function of (seed, step) and of the trained tensors alone, so an int
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor
 
 from corelib.models.base_model import BaseModel
 from corelib.models.delta import DELTA_FILE, save_delta
@@ -17,7 +20,7 @@ from corelib.models.student_teacher import StudentAndTeacher
 from corelib.runs.checkpoint import Checkpoint, restore_optimizer, restore_tensors
 from corelib.runs.progress import Progress
 from corelib.runs.stage_context import StageContext, StageResult
-from corelib.settings.unlearning import SampledImages, UnlearningStage
+from corelib.settings.unlearning import Objective, SampledImages, Training, UnlearningStage
 from corelib.unlearning.batches import Batches
 from corelib.unlearning.masks import load_masks
 from corelib.unlearning.objective import compute_loss
@@ -36,84 +39,137 @@ def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
     diverged.
     """
     base, device = BaseModel(context.inputs["pipeline"]), Device(settings.precision, context.threads)
-    models, images = StudentAndTeacher(base.unet(), settings.trained, device), settings.objective.unlearn.images
-    scheduler = base.scheduler(**(images.switches if isinstance(images, SampledImages) else {}))
-    material = TrainingData(context.inputs, settings.wording, scheduler.alphas_cumprod, device.torch_device)
-    batches = Batches(settings, material, PartialSampler(models.student, scheduler, material.empty_prompts))
-    masks = load_masks(context.inputs.get("saliency"), models.trained)
-    optimizer = torch.optim.Adam(
-        models.trained.values(),
-        lr=settings.learning_rate,
-        betas=(settings.optimizer.betas[0], settings.optimizer.betas[1]),
-        eps=settings.optimizer.epsilon,
-        weight_decay=settings.optimizer.weight_decay,
-    )
+    models = StudentAndTeacher(base.unet(), settings.trained, device)
+    scheduler = base.scheduler(**scheduler_options(settings.objective))
+    material = TrainingData.of_runs(context.inputs, settings.wording, scheduler.alphas_cumprod, device.torch_device)
+    trainer = Trainer(settings, models, material, scheduler, load_masks(context.inputs.get("saliency"), models.trained))
 
-    log.info("training %d steps at learning rate %g (after training.scale)", batches.steps, settings.learning_rate)
+    log.info("training %d steps at learning rate %g (after training.scale)", trainer.steps, settings.learning_rate)
     checkpoint = Checkpoint(context.checkpoint, context.owner, context.checkpoint_seconds)
-    training_log = TrainingLog()
-    first_step = _resume(checkpoint, models, optimizer, training_log)
-    progress = Progress("steps", batches.steps, first_step)
+    first_step = _resume(checkpoint, trainer)
+    progress = Progress("steps", trainer.steps, first_step)
     diverged_at = None
     with checkpoint.defer_signals():
-        for step in range(first_step, batches.steps):
-            loss = compute_loss(
-                settings.objective, models.student, models.teacher, batches.at(step), settings.reduction
-            )
-            optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()
-            gradient_norm = _gradient_norm(models)
-            training_log.add(loss, gradient_norm)
-            if not torch.isfinite(loss.total) & torch.isfinite(gradient_norm):
-                log.warning("loss or gradient is not finite at step %d: the run diverged", step)
+        for step in range(first_step, trainer.steps):
+            loss = trainer.train_step(step)
+            if loss is None:
                 diverged_at = step
                 break
-            for name, mask in masks.items():
-                gradient = models.trained[name].grad
-                assert gradient is not None
-                gradient.mul_(mask)
-            optimizer.step()
-            progress.report(step + 1, loss.total.item())
-            checkpoint.save_if_due(lambda done=step + 1: _state(done, models, optimizer, training_log))  # type: ignore[misc]
+            progress.report(step + 1, loss)
+            checkpoint.save_if_due(lambda done=step + 1: trainer.state(done))  # type: ignore[misc]
 
     if diverged_at is None:
-        checkpoint.save(_state(batches.steps, models, optimizer, training_log))
+        checkpoint.save(trainer.state(trainer.steps))
     save_delta(context.folder / DELTA_FILE, models.trained, settings.trained, base.unet_sha256, context.digest)
-    training_log.write(context.folder / TRAINING_FILE, settings.learning_rate)
+    trainer.log.write(context.folder / TRAINING_FILE, settings.learning_rate)
     return StageResult(
         [DELTA_FILE, TRAINING_FILE],
         {
             "base": base.unet_sha256,
-            "steps": batches.steps,
+            "steps": trainer.steps,
             "diverged_at": diverged_at,
         },
     )
 
 
-def _gradient_norm(models: StudentAndTeacher) -> torch.Tensor:
-    """The norm of the gradient of all trained tensors together, a scalar."""
-    gradients = [parameter.grad for parameter in models.trained.values() if parameter.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients)
+def scheduler_options(objective: Objective) -> dict[str, Any]:
+    """Options of the DDIM scheduler with which an objective samples its images; none if it samples no images."""
+    images = objective.unlearn.images
+    return images.switches if isinstance(images, SampledImages) else {}
 
 
-def _resume(
-    checkpoint: Checkpoint, models: StudentAndTeacher, optimizer: torch.optim.Optimizer, training_log: TrainingLog
-) -> int:
+class Trainer:
+    """The training of one run: model, batches, optimiser and log. Reads and writes no files.
+
+    Args:
+        settings: settings of the run.
+        models: student and teacher.
+        material: source of the noisy pairs.
+        scheduler: DDIM over the base model's noise schedule, with the objective's `scheduler_options`.
+        masks: saliency masks by the names of the trained tensors; empty if the method has none.
+
+    Attributes:
+        steps: number of training steps.
+        log: the values of every step.
+    """
+
+    def __init__(
+        self,
+        settings: Training,
+        models: StudentAndTeacher,
+        material: TrainingData,
+        scheduler: DDIMScheduler,
+        masks: Mapping[str, Tensor],
+    ) -> None:
+        sampler = PartialSampler(models.student, scheduler, material.empty_prompts)
+        self._settings = settings
+        self._models = models
+        self._batches = Batches(settings, material, sampler)
+        self._masks = masks
+        self._optimizer = torch.optim.Adam(
+            models.trained.values(),
+            lr=settings.learning_rate,
+            betas=(settings.optimizer.betas[0], settings.optimizer.betas[1]),
+            eps=settings.optimizer.epsilon,
+            weight_decay=settings.optimizer.weight_decay,
+        )
+        self.steps = self._batches.steps
+        self.log = TrainingLog()
+
+    def train_step(self, step: int) -> float | None:
+        """Change the trained tensors by one step of the optimiser.
+
+        Returns the loss, or None if the loss or its gradient is not finite: the run has diverged, and the tensors are
+        unchanged.
+        """
+        settings, models = self._settings, self._models
+        batch = self._batches.at(step)
+        loss = compute_loss(settings.objective, models.student, models.teacher, batch, settings.reduction)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        gradient_norm = self._gradient_norm()
+        self.log.add(loss, gradient_norm)
+        if not torch.isfinite(loss.total) & torch.isfinite(gradient_norm):
+            log.warning("loss or gradient is not finite at step %d: the run diverged", step)
+            return None
+        for name, mask in self._masks.items():
+            gradient = models.trained[name].grad
+            assert gradient is not None
+            gradient.mul_(mask)
+        self._optimizer.step()
+        return loss.total.item()
+
+    def _gradient_norm(self) -> Tensor:
+        """The norm of the gradient of all trained tensors together, a scalar."""
+        gradients = [parameter.grad for parameter in self._models.trained.values() if parameter.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """The state after the first `step` steps, for a checkpoint."""
+        trained = {name: parameter.detach() for name, parameter in self._models.trained.items()}
+        return {
+            "step": step,
+            "trained": trained,
+            "optimizer": self._optimizer.state_dict(),
+            "log": self.log.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> int:
+        """Restore a state and return its number of steps. Raises any exception if it does not fit this training."""
+        with torch.no_grad():
+            step = int(state["step"])
+            restore_tensors(self._models.trained, state["trained"])
+            restore_optimizer(self._optimizer, state["optimizer"])
+            self.log.restore(state["log"], step)
+        return step
+
+
+def _resume(checkpoint: Checkpoint, trainer: Trainer) -> int:
     """Restore the state of an earlier attempt, if there is one; return the step to resume from."""
     state = checkpoint.load()
     if state is None:
         return 0
-    with checkpoint.restoring(), torch.no_grad():
-        step = int(state["step"])
-        restore_tensors(models.trained, state["trained"])
-        restore_optimizer(optimizer, state["optimizer"])
-        training_log.restore(state["log"], step)
+    with checkpoint.restoring():
+        step = trainer.restore(state)
     log.info("resuming from step %d", step)
     return step
-
-
-def _state(
-    step: int, models: StudentAndTeacher, optimizer: torch.optim.Optimizer, training_log: TrainingLog
-) -> dict[str, Any]:
-    trained = {name: parameter.detach() for name, parameter in models.trained.items()}
-    return {"step": step, "trained": trained, "optimizer": optimizer.state_dict(), "log": training_log.state()}

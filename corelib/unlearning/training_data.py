@@ -10,7 +10,7 @@ from torch import Tensor
 from corelib.data.embeddings import EmbeddingCache
 from corelib.data.latents import LatentCache
 from corelib.data.slices import SLICE as SLICE
-from corelib.data.slices import Pair, read_slice
+from corelib.data.slices import Pair, Slice, read_slice
 from corelib.randomness import generator
 from corelib.runs.manifest import Manifest
 from corelib.settings.prompts import EMPTY_CONCEPT, Wording
@@ -21,23 +21,51 @@ class TrainingData:
     """Training data of a task, from which noisy pairs are made.
 
     Args:
-        inputs: manifests of slice, latents and embeddings, and of the latents of generated images if there are any.
-        wording: wording of the captions.
+        slice_: the forget and the retain pairs.
+        latents: latents of the images.
+        generated: latents of generated images, if there are any.
+        embeddings: embeddings of all prompts, with the empty prompt.
+        prompt: the prompt of a style and an object.
         alphas_cumprod: the base model's noise schedule, (timesteps,).
         device: device of the pairs.
     """
 
     def __init__(
-        self, inputs: Mapping[str, Manifest], wording: Wording, alphas_cumprod: Tensor, device: torch.device
+        self,
+        slice_: Slice,
+        latents: LatentCache,
+        generated: LatentCache | None,
+        embeddings: EmbeddingCache,
+        prompt: Callable[[str, str], str],
+        alphas_cumprod: Tensor,
+        device: torch.device,
     ) -> None:
-        self.slice = read_slice(inputs["slice"].file(SLICE))
-        self.latents = LatentCache(inputs["latents"])
-        self.latents.check(self.slice)
-        self.generated = LatentCache(inputs["generated"]) if "generated" in inputs else None
-        self._embeddings = EmbeddingCache(inputs["embeddings"])
-        self._wording = wording
+        self.slice = slice_
+        self.latents = latents
+        self.latents.check(slice_)
+        self.generated = generated
+        self._embeddings = embeddings
+        self._prompt = prompt
         self._alphas_cumprod = alphas_cumprod
         self._device = device
+
+    @classmethod
+    def of_runs(
+        cls, inputs: Mapping[str, Manifest], wording: Wording, alphas_cumprod: Tensor, device: torch.device
+    ) -> TrainingData:
+        """The training data of a task in the workflow.
+
+        Args:
+            inputs: manifests of slice, latents and embeddings, and of the latents of generated images if there are any.
+            wording: wording of the captions.
+            alphas_cumprod: the base model's noise schedule, (timesteps,).
+            device: device of the pairs.
+        """
+        slice_ = read_slice(inputs["slice"].file(SLICE))
+        latents = LatentCache.of_run(inputs["latents"])
+        generated = LatentCache.of_run(inputs["generated"]) if "generated" in inputs else None
+        embeddings = EmbeddingCache.of_run(inputs["embeddings"])
+        return cls(slice_, latents, generated, embeddings, wording.prompt, alphas_cumprod, device)
 
     def noisy_pairs(
         self,
@@ -116,5 +144,5 @@ class TrainingData:
         return self._embeddings.of([EMPTY_CONCEPT] * count).to(self._device)
 
     def _embed(self, styles: list[str], pairs: list[Pair]) -> Tensor:
-        prompts = [self._wording.prompt(style, pair.object) for style, pair in zip(styles, pairs, strict=True)]
+        prompts = [self._prompt(style, pair.object) for style, pair in zip(styles, pairs, strict=True)]
         return self._embeddings.of(prompts).to(self._device)

@@ -52,7 +52,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Addre
     paper = load_study("paper", CONFIGURATION)
     settings = unlearning_settings(paper.methods["salun"].objective)
     alphas = BaseModel(small_world["pipeline"]).scheduler().alphas_cumprod
-    made = Batches(settings, TrainingData(small_world, settings.wording, alphas, torch.device("cpu")), None)  # type: ignore[arg-type]
+    made = Batches(settings, TrainingData.of_runs(small_world, settings.wording, alphas, torch.device("cpu")), None)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "generator", record_address)
         patch.setattr(training_data, "generator", record_address)

@@ -72,7 +72,9 @@ IN_WORDS = {
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("head", [pytest.param("leaf", marks=pytest.mark.slow), "leaf of the miniature", "leaf of own images"])
+@pytest.mark.parametrize(
+    "head", [pytest.param("leaf", marks=pytest.mark.slow), "leaf of the miniature", "leaf of own images"]
+)
 def test_one_leaf_of_each_row_rebuilds_what_the_page_says(head: str, tmp_path: Path) -> None:
     _, _, leaves = prepare_checkout(tmp_path / "to-read", head)
     assert check(tmp_path / "clone", head, one_of_each_row(cases_of(head, leaves)), AT_ONCE) == []

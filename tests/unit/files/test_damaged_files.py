@@ -96,7 +96,7 @@ def write_latents(path: Path) -> None:
 
 
 def read_latents(path: Path) -> Any:
-    return LatentCache(
+    return LatentCache.of_run(
         manifest_of(path, path.with_name("images.json"), styles=["A"], objects=["B"], images=[1, 2], scaling_factor=1)
     )
 
@@ -107,7 +107,7 @@ def write_embeddings(path: Path) -> None:
 
 
 def read_embeddings(path: Path) -> Any:
-    return EmbeddingCache(manifest_of(path, path.with_name("prompts.json"))).of(["a"])
+    return EmbeddingCache.of_run(manifest_of(path, path.with_name("prompts.json"))).of(["a"])
 
 
 def write_predictions(path: Path) -> None:

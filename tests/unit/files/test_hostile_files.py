@@ -266,7 +266,7 @@ def test_a_classifiers_facts_load_nothing_but_its_weights(tmp_path: Path, change
     made = make_classifier(tmp_path / "classifier", "style", ["Amber", "Blue"])
     facts = {"classifiers": {"style": {**made.facts["classifiers"]["style"], **change}}}
     with pytest.raises(ArtefactError, match="invalid description of the style classifier"):
-        ImageClassifier(
+        ImageClassifier.of_run(
             finish(made.folder, "classifier", StageResult(["classifier.pth"], facts)), "style", Device(FP32, 1)
         )
 

@@ -74,7 +74,7 @@ def test_a_classifier_that_is_a_pickle_executes_nothing(tmp_path: Path) -> None:
     network = {**made.facts["classifiers"]["style"], "sha256": sha256_of_path(path)}
     changed = finish(made.folder, "classifier", StageResult(["classifier.pth"], {"classifiers": {"style": network}}))
     with pytest.raises(AssetError, match="not loadable as plain weights"):
-        ImageClassifier(changed, "style", Device(FP32, 1))
+        ImageClassifier.of_run(changed, "style", Device(FP32, 1))
     assert not (tmp_path / "acted").exists()
 
 

@@ -15,13 +15,11 @@ from support.small_world import make_clip
 from transformers import CLIPModel, CLIPProcessor
 
 from corelib.errors import AssetError
-from corelib.models.device import Device
 from corelib.models.judge import ZeroShotClassifier, check_clip
-from corelib.settings.precision import Precision
 
 CLASSES = ["cat", "dog", "horse"]
 TEXTS = [f"a photo of a {name}" for name in CLASSES]
-CPU = Device(Precision(gpu="fp32", cpu="fp32"), 1)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]
 
 def training_data(inputs: Mapping[str, Manifest], settings: Any) -> TrainingData:
     alphas = BaseModel(inputs["pipeline"]).scheduler().alphas_cumprod
-    return TrainingData(inputs, settings.wording, alphas, torch.device("cpu"))
+    return TrainingData.of_runs(inputs, settings.wording, alphas, torch.device("cpu"))
 
 
 # x_t that the model samples itself
@@ -192,7 +192,7 @@ def test_sampled_images_have_no_gaussian_target() -> None:
 
 
 def test_latents_of_generated_images_are_those_of_the_sampled_files(small_world: dict[str, Manifest]) -> None:
-    cache = LatentCache(small_world["generated"])
+    cache = LatentCache.of_run(small_world["generated"])
     autoencoder = BaseModel(small_world["pipeline"]).autoencoder()
     for pair in (Pair("Blue", "Dogs", 2), Pair("Cream", "Cats", 3)):
         path = small_world["samples"].folder / IMAGES / image_name(pair.style, pair.object, pair.index)

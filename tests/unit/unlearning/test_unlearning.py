@@ -191,7 +191,7 @@ def test_a_run_with_a_damaged_checkpoint_starts_from_the_beginning(run: Callable
 def batches(small_world: dict[str, Manifest], **changes: Any) -> Batches:
     settings = unlearning_settings(objective("core"), **changes)
     base = BaseModel(small_world["pipeline"])
-    data = TrainingData(small_world, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    data = TrainingData.of_runs(small_world, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
     return Batches(settings, data, NO_SAMPLER)
 
 
@@ -211,7 +211,7 @@ def test_a_batch_does_not_depend_on_the_batches_before_it(small_world: dict[str,
 def test_noisy_images_follow_the_forward_process(small_world: dict[str, Manifest]) -> None:
     base = BaseModel(small_world["pipeline"])
     alphas = base.scheduler().alphas_cumprod
-    data = TrainingData(small_world, IN_TRAINING, alphas, torch.device("cpu"))
+    data = TrainingData.of_runs(small_world, IN_TRAINING, alphas, torch.device("cpu"))
     pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
     noisy = data.noisy_pairs(pairs, pairs, ("test",))
     kept = alphas[noisy.timesteps].view(-1, 1, 1, 1)
@@ -224,7 +224,7 @@ def test_the_targets_own_noisy_image_has_the_same_t_and_noise_and_another_latent
     small_world: dict[str, Manifest],
 ) -> None:
     alphas = BaseModel(small_world["pipeline"]).scheduler().alphas_cumprod
-    data = TrainingData(small_world, IN_TRAINING, alphas, torch.device("cpu"))
+    data = TrainingData.of_runs(small_world, IN_TRAINING, alphas, torch.device("cpu"))
     pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
     noisy = data.noisy_pairs(pairs, pairs, ("test",), ["Cream", "Cream"])
     assert torch.equal(noisy.alpha_bar, alphas[noisy.timesteps])
@@ -277,7 +277,7 @@ def test_equation_6_takes_the_image_of_the_anchor_style(small_world: dict[str, M
     erasing = batches(small_world, candidates={"Amber": ["Blue"]})
     relabelled = unlearning_settings(objective("ca_noise"), candidates={"Amber": ["Blue"]})
     base = BaseModel(small_world["pipeline"])
-    data = TrainingData(small_world, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    data = TrainingData.of_runs(small_world, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
     relabelling = Batches(relabelled, data, NO_SAMPLER)
     one, other = erasing.at(0).forget, relabelling.at(0).forget
     assert torch.equal(one.own, other.own), "both are prompted with p_f"

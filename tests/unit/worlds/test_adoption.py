@@ -185,7 +185,7 @@ def test_the_weights_of_a_classifier_are_found_under_the_keys_of_training_script
     assert linked_assets.faults(values=False) == linked_assets.faults(values=True) == []
     caplog.clear()
     with caplog.at_level("INFO"):
-        classifier = ImageClassifier(linked_assets.manifest(), "style", Device(FP32, 1))
+        classifier = ImageClassifier.of_run(linked_assets.manifest(), "style", Device(FP32, 1))
     image = Image.effect_noise((16, 16), 50).convert("RGB")
     expected = network().eval()(classifier.preprocess(image)[None]).softmax(dim=1)
     torch.testing.assert_close(classifier.probabilities([image]), expected.detach(), rtol=1e-2, atol=1e-3)
@@ -212,7 +212,7 @@ def test_the_loader_rejects_a_classifier_that_does_not_fit(how: str, tmp_path: P
     facts = {**manifest.facts["classifiers"]["style"], "sha256": sha256_of_path(manifest.folder / "classifier.pth")}
     manifest = finish(manifest.folder, "classifier", StageResult(["classifier.pth"], {"classifiers": {"style": facts}}))
     with pytest.raises(AssetError, match=rf"classifier\.pth: .*{message}"):
-        ImageClassifier(manifest, "style", Device(FP32, 1))
+        ImageClassifier.of_run(manifest, "style", Device(FP32, 1))
 
 
 @pytest.mark.parametrize(

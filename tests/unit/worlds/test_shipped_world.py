@@ -226,7 +226,7 @@ def test_a_classifier_recognises_held_out_renderings(label: str, world: Manifest
     """The classifier that the evaluation loads recognises at least 99 % of the last four images of each cell."""
     settings = MINI.world
     assert settings.kind == "miniature"
-    classifier = ImageClassifier(world, label, Device(Precision(gpu="fp32", cpu="fp32"), threads=1))
+    classifier = ImageClassifier.of_run(world, label, Device(Precision(gpu="fp32", cpu="fp32"), threads=1))
     held_out = range(settings.images_per_cell - settings.classifier.held_out_per_cell + 1, settings.images_per_cell + 1)
     right = total = 0
     for style in settings.styles:
