@@ -8,8 +8,14 @@
 
 # Another workflow may use this one as a module (docs/module.md).
 
+import os
 import sys
 from pathlib import Path
+
+if not isinstance(workflow.current_basedir, os.PathLike):
+    raise WorkflowError(
+        "this Snakefile needs its folder; for a hosted repository, use its file workflow/Snakefile"
+    )
 
 # The folder of this file, not of a workflow that uses it as a module.
 repository = Path(workflow.current_basedir)
