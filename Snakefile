@@ -12,6 +12,11 @@ import os
 import sys
 from pathlib import Path
 
+from snakemake.utils import min_version
+
+# The pinned version (envs/requirements.txt). In older ones, rules or the Slurm executor behave differently.
+min_version("9.27.1")
+
 if not isinstance(workflow.current_basedir, os.PathLike):
     raise WorkflowError(
         "this Snakefile needs its folder; for a hosted repository, use its file workflow/Snakefile"
