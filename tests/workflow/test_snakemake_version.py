@@ -9,7 +9,7 @@ from support.checkout import REPOSITORY, Checkout
 
 from corelib.runs.pins import pinned_versions
 
-MIN_VERSION = re.compile(r'^min_version\("(.+)"\)$', re.MULTILINE)
+MIN_VERSION = re.compile(r'^min_version\("(.+)"\)  # ', re.MULTILINE)
 
 
 def test_the_minimum_is_the_pinned_version() -> None:
