@@ -5,11 +5,16 @@
 #
 # A study is a file in config/studies/. Its products are in results/STUDY/; those of the paper are in results/.
 # All other artefacts are in runs/STAGE/SLUG-DIGEST/; the digest is taken over everything on which they depend.
-
 # Another workflow may use this one as a module (docs/module.md).
 
 import sys
 from pathlib import Path
+from snakemake.utils import min_version
+
+min_version("9.27.1")  # the pinned version; older ones behave differently
+
+if not hasattr(workflow.current_basedir, "__fspath__"):
+    raise WorkflowError("for a hosted repository, use its file workflow/Snakefile")
 
 # The folder of this file, not of a workflow that uses it as a module.
 repository = Path(workflow.current_basedir)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from corelib.runs.layout import REPOSITORY
-from corelib.study.study_files import PAPER
+from corelib.study.study_files import PAPER, configuration_folder
 
-CONFIGURATION = REPOSITORY / "config"
+CONFIGURATION = configuration_folder()
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ from corelib.files.yaml_files import read_yaml
 from corelib.runs.active_jobs import LOG_FOLDER
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES
 from corelib.runs.gpu import driver_advice, driver_version
-from corelib.runs.layout import RESULTS, RUNS
+from corelib.runs.layout import REPOSITORY, RESULTS, RUNS
 from corelib.runs.pins import differing_versions
 from corelib.runs.run import Run
 from corelib.runs.stage_registry import STAGES
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print each finding at once. Returns 1 if there is a fault."""
     faults = 0
-    for finding in preflight(load_plan(arguments.study, CONFIGURATION), CONFIGURATION.parent):
+    for finding in preflight(load_plan(arguments.study, CONFIGURATION), REPOSITORY, CONFIGURATION):
         print(finding, flush=True)
         faults += finding.kind == "FAULT"
     print(f"{arguments.study}: {f'{faults} fault(s), expected none' if faults else 'ready'}.")
@@ -77,18 +77,19 @@ class Finding:
         return f"{self.kind:<7}{self.subject:<10}{self.said}"
 
 
-def preflight(plan: Plan, repository: Path) -> Iterator[Finding]:
+def preflight(plan: Plan, repository: Path, configuration: Path) -> Iterator[Finding]:
     """Check everything that a study needs: paths, assets, classes, disk space, versions, cluster, device.
 
     Args:
         plan: plan of the study.
         repository: folder of the Snakefile and of the pins.
+        configuration: folder of the lock.
     """
     yield from (Finding("place", fault, kind="FAULT") for fault in path_faults(Path(sys.executable), repository))
     if plan.study.world.kind != "miniature":
         yield from _assets(plan, repository)
     if plan.study.models:
-        yield from _models(plan, repository)
+        yield from _models(plan, configuration)
     yield from _room(plan)
     differing = differing_versions(repository)
     yield from (Finding("versions", sentence, "note") for sentence in differing)
@@ -156,12 +157,12 @@ def _provision(plan: Plan, configuration: Path) -> str:
     return text
 
 
-def _models(plan: Plan, repository: Path) -> Iterator[Finding]:
+def _models(plan: Plan, configuration: Path) -> Iterator[Finding]:
     """Whether the models of the user's own are there and as locked, and fit the base model's U-Net."""
     from corelib.maintenance.model_locking import model_faults  # imported here: reading weights needs torch
 
     paths = plan.given_models()
-    faults = list(model_faults(paths, plan.world.unet_folder, repository / "config"))
+    faults = list(model_faults(paths, plan.world.unet_folder, configuration))
     yield from (Finding("models", fault, kind="FAULT") for fault in faults)
     if not faults:
         yield Finding("models", f"all {len(paths)} are present and as locked")

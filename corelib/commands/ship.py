@@ -24,7 +24,7 @@ from corelib.runs.run import Run
 from corelib.study.loading import load_study
 from corelib.study.plan import Plan
 from corelib.study.shipped_world import RECORD_FILE, digest_of_drawing, leaves_of_world
-from corelib.study.study_files import study_file
+from corelib.study.study_files import study_file, workflow_folder
 from corelib.study.targets import targets_of
 from corelib.study.worlds import MiniatureRuns
 
@@ -86,7 +86,8 @@ def ship_world(name: str, configuration: Path) -> Path:
             f"runs/{unclean[0]}: built by code that was not committed; commit the code, run `python -m corelib clean "
             f"{unclean[0]} --delete`, and build the world again."
         )
-    with atomic_folder(configuration / RECORD_FILE.parent) as folder:
+    shipped = workflow_folder(configuration) / RECORD_FILE.parent
+    with atomic_folder(shipped) as folder:
         shutil.copytree(manifests["pipeline"].file("pipeline"), folder / "pipeline")
         for label in ("style", "object"):
             shutil.copyfile(manifests[label].file("classifier.pth"), folder / f"{label}.pth")
@@ -99,7 +100,7 @@ def ship_world(name: str, configuration: Path) -> Path:
             "provenance": provenance,
         }
         write_json(folder / RECORD_FILE.name, record)
-    return configuration / RECORD_FILE.parent
+    return shipped
 
 
 def _provenance(runs: Mapping[str, Run]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from corelib.errors import AssetError
 from corelib.files.paths import nearest_existing
 from corelib.files.placeholders import check_no_placeholders
 from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.study.study_files import workflow_folder
 from corelib.worlds.unlearn_canvas.asset_inspection import AssetInspection, read_error_message
 from corelib.worlds.unlearn_canvas.asset_lock import (
     LOCK_FILE,
@@ -50,7 +51,7 @@ class Provision:
     Args:
         assets: the assets that a study needs, and the path of each (`Plan.assets`).
         wanted: the images that the study needs.
-        configuration: folder of the sources and the lock.
+        configuration: folder of the lock.
         photo_style: the style that captions call Photo; None for images of the user's own.
         compvis_weights: the weights of a CompVis file that the study uses.
         say: function that shows a line to the user.
@@ -72,7 +73,7 @@ class Provision:
         self.photo_style = photo_style
         self.compvis_weights = compvis_weights
         self.say = say
-        self.sources = load_sources(configuration)
+        self.sources = load_sources(workflow_folder(configuration))
         self.lock = read_lock(configuration)
 
     def make(self, again: bool) -> None:
@@ -149,7 +150,8 @@ class Provision:
     def _reason_unavailable(self, name: str) -> str:
         place = self.places[name]
         if name not in self.sources:
-            return f"world.assets.{name} is {place}, which is missing, and {self.configuration} has no source for it"
+            folder = workflow_folder(self.configuration)
+            return f"world.assets.{name} is {place}, which is missing, and {folder} has no source for it"
         if place.startswith("~"):
             return f"world.assets.{name} is {place}, and ~ is not expanded; write the full path of the folder"
         return (

@@ -30,7 +30,7 @@ from corelib.runs.specification import Specification
 from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
-from corelib.study.study_files import study_names
+from corelib.study.study_files import study_names, workflow_folder
 from corelib.study.targets import relative_target
 
 Specifications = Mapping[str, Specification]
@@ -164,7 +164,7 @@ def check_addresses_certain(configuration: Path) -> None:
 
     With other package versions, or without the lock of the assets, all runs have other addresses.
     """
-    if sentences := differing_versions(configuration.parent):
+    if sentences := differing_versions(workflow_folder(configuration).parent):
         raise ConfigurationError(
             f"{sentences[0]}, so the runs of the pinned version would count as unused; install the pinned version."
         )

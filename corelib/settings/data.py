@@ -19,7 +19,13 @@ class SliceStage(Section):
 
 
 class Encoding(Section):
-    """Preprocessing of images for the autoencoder: central square crop, resize to `resolution` pixels, no flips."""
+    """Preprocessing of images for the autoencoder: central square crop, resize to `resolution` pixels, no flips.
+
+    Attributes:
+        resolution: side of the resized images, in pixels.
+        interpolation: filter of the resizing.
+        batch: number of images that are encoded together.
+    """
 
     resolution: PositiveInt
     interpolation: Literal["bicubic", "lanczos", "bilinear"]

@@ -14,6 +14,12 @@ class DDIMConfig(Section):
 
     The base model's scheduler file is for another scheduler and sets only some of these options. diffusers would use
     its own defaults for the others.
+
+    Attributes:
+        steps_offset: number that is added to every timestep.
+        set_alpha_to_one: whether alpha_bar is 1 after the last step; otherwise it is that of timestep 0.
+        clip_sample: whether predicted images are clipped to [-1, 1] in each step.
+        timestep_spacing: rule by which the timesteps are chosen.
     """
 
     steps_offset: int = Field(ge=0)

@@ -10,7 +10,11 @@ from corelib.settings.section import Section
 
 
 class Classification(Section):
-    """Batch size of the two classifiers."""
+    """Batch size of the two classifiers.
+
+    Attributes:
+        batch: number of images that are classified together.
+    """
 
     batch: PositiveInt
 
@@ -22,6 +26,7 @@ class FID(Section):
         mode: image handling. "clean" and "legacy_tensorflow" are clean-fid's modes; "clean" resizes in floating point
             with anti-aliasing. "benchmark" is the image handling of UnlearnCanvas' own evaluator.
         reference_images: indices of the real images of each retain cell.
+        batch: number of images whose features are computed together.
     """
 
     mode: Literal["clean", "legacy_tensorflow", "benchmark"]

@@ -20,7 +20,13 @@ class RenderingStage(Section):
 
 
 class Training(Section):
-    """Length, batch size and learning rate of the training of one of the world's models (Adam)."""
+    """Length, batch size and learning rate of the training of one of the world's models (Adam).
+
+    Attributes:
+        steps: number of steps.
+        batch: number of images in a step.
+        learning_rate: learning rate of Adam.
+    """
 
     steps: PositiveInt
     batch: PositiveInt
@@ -28,7 +34,13 @@ class Training(Section):
 
 
 class Autoencoder(Section):
-    """A small AutoencoderKL: one level per entry of `channels`; each level except the last halves the image."""
+    """A small AutoencoderKL: one level per entry of `channels`; each level except the last halves the image.
+
+    Attributes:
+        channels: number of channels of each level.
+        latent_channels: number of channels of the latents.
+        kl_weight: weight of the KL divergence in the loss.
+    """
 
     channels: list[PositiveInt]
     latent_channels: PositiveInt
@@ -37,7 +49,13 @@ class Autoencoder(Section):
 
 
 class TextEncoder(Section):
-    """A small CLIP text encoder with a vocabulary built from the world's own prompts."""
+    """A small CLIP text encoder with a vocabulary built from the world's own prompts.
+
+    Attributes:
+        width: width of the embeddings.
+        layers: number of layers.
+        heads: number of attention heads.
+    """
 
     width: PositiveInt
     layers: PositiveInt
@@ -45,7 +63,15 @@ class TextEncoder(Section):
 
 
 class Denoiser(Section):
-    """A small U-Net with cross-attention at every level, trained together with the text encoder."""
+    """A small U-Net with cross-attention at every level, trained together with the text encoder.
+
+    Attributes:
+        channels: number of channels of each level.
+        layers_per_block: number of residual layers of each level.
+        attention_head_width: width of an attention head.
+        caption_dropout: fraction of the training captions that are replaced by the empty prompt.
+        ema_decay: decay of the moving average of the weights.
+    """
 
     channels: list[PositiveInt]
     layers_per_block: PositiveInt
@@ -56,7 +82,12 @@ class Denoiser(Section):
 
 
 class Classifier(Section):
-    """A small convolutional timm model, one for styles and one for objects."""
+    """A small convolutional timm model, one for styles and one for objects.
+
+    Attributes:
+        architecture: timm name of the network.
+        held_out_per_cell: number of images of each style and object that are not trained on, but test the classifier.
+    """
 
     architecture: str
     training: Training

@@ -10,7 +10,12 @@ from corelib.settings.section import Section
 
 
 class Precision(Section):
-    """Compute dtype by device; trained parameters and the decoding of images stay in fp32."""
+    """Compute dtype by device; trained parameters and the decoding of images stay in fp32.
+
+    Attributes:
+        gpu: dtype on a GPU.
+        cpu: dtype on a CPU.
+    """
 
     gpu: Literal["fp32", "bf16", "fp16"]
     cpu: Literal["fp32", "bf16"]

@@ -11,7 +11,12 @@ from corelib.settings.section import Section
 
 
 class DDIMSampling(DDIMConfig):
-    """The DDIM scheduler, its number of steps, and `eta`, the share of new noise in each step."""
+    """The DDIM scheduler, its number of steps, and `eta`, the share of new noise in each step.
+
+    Attributes:
+        steps: number of steps from noise to image.
+        eta: share of new noise in each step; 0 is deterministic DDIM.
+    """
 
     steps: PositiveInt
     eta: float = Field(ge=0, le=1)
@@ -22,6 +27,13 @@ class Sampling(Section):
 
     The bits of an image depend on `batch`: image i is always in slot i % batch of batch i // batch, and the last batch
     is padded. Neither shards nor interruptions change which images are computed together.
+
+    Attributes:
+        guidance_scale: scale of classifier-free guidance.
+        negative_prompt: prompt of the unconditional prediction.
+        resolution: side of the sampled images, in pixels.
+        batch: number of images that are sampled together.
+        jpeg_quality: quality with which the images are saved.
     """
 
     scheduler: DDIMSampling

@@ -22,7 +22,11 @@ LENGTH_DECIMALS = 9
 
 
 class FrozenModel(Section):
-    """Prediction of the frozen, pre-trained model at the same x_t: eps_theta*(x_t, prompt)."""
+    """Prediction of the frozen, pre-trained model at the same x_t: eps_theta*(x_t, prompt).
+
+    Attributes:
+        prompt: the prompt of the prediction: that of the anchor, or the own one of the pair.
+    """
 
     kind: Literal["frozen_model"]
     prompt: Literal["anchor", "own"]
@@ -32,6 +36,8 @@ class CurrentModel(Section):
     """Prediction of the model in training: eps_theta(x_t, prompt).
 
     Attributes:
+        prompt: the prompt of the prediction: that of the anchor, or the own one of the pair.
+        gradient: whether the gradient of the loss is "detached" from the target or flows "through" it.
         posterior: the x_t of the target. "shared" is the x_t of the student's prediction. "own" has the same t and
             noise, but a second draw of the latent from the autoencoder's posterior of the same image.
     """
@@ -49,7 +55,12 @@ class GaussianNoise(Section):
 
 
 class UniformNoise(Section):
-    """Independent draws from U[low, high), unrelated to x_t."""
+    """Independent draws from U[low, high), unrelated to x_t.
+
+    Attributes:
+        low: lower end of the interval.
+        high: upper end of the interval.
+    """
 
     kind: Literal["uniform_noise"]
     low: float
@@ -63,7 +74,11 @@ class UniformNoise(Section):
 
 
 class GuidedModel(Section):
-    """Equation 8: e_0 - eta (e_f - e_0) of the frozen model; e_0 is its prediction at the anchor (base) concept."""
+    """Equation 8: e_0 - eta (e_f - e_0) of the frozen model; e_0 is its prediction at the anchor (base) concept.
+
+    Attributes:
+        eta: strength of the negative guidance.
+    """
 
     kind: Literal["guided_model"]
     eta: float
@@ -91,6 +106,10 @@ class MinSNR(Section):
     """Weight `scale` min(SNR_t, gamma) / SNR_t, with SNR_t = alpha_bar_t / (1 - alpha_bar_t).
 
     From Hang et al. 2023, Efficient Diffusion Training via Min-SNR Weighting Strategy (arXiv:2303.09556), with gamma 5.
+
+    Attributes:
+        scale: lambda, with its sign.
+        gamma: the bound on SNR_t.
     """
 
     kind: Literal["min_snr"]
@@ -102,6 +121,9 @@ class OneMinusAlphaBar(Section):
     """Weight `scale` (1 - alpha_bar_t); 1 - alpha_bar_t is the variance of the noise in x_t.
 
     The loss weight of Poole et al. 2022, DreamFusion (arXiv:2209.14988).
+
+    Attributes:
+        scale: lambda, with its sign.
     """
 
     kind: Literal["one_minus_alpha_bar"]
@@ -144,7 +166,12 @@ class UnlearnTerm(Section):
 
 
 class RetainTerm(Section):
-    """Term that preserves eps_theta(x_t, p_r) on retain pairs; `weight` is alpha, beta or lambda in the paper."""
+    """Term that preserves eps_theta(x_t, p_r) on retain pairs.
+
+    Attributes:
+        target: the target noise on retain pairs.
+        weight: alpha, beta or lambda in the paper.
+    """
 
     target: Target
     weight: PositiveFloat
@@ -159,14 +186,24 @@ class RetainTerm(Section):
 
 
 class Objective(Section):
-    """A method's loss: equation 5 or 6 plus a retain term."""
+    """A method's loss: equation 5 or 6 plus a retain term.
+
+    Attributes:
+        unlearn: the term on forget pairs.
+        retain: the term on retain pairs; null for none.
+    """
 
     unlearn: UnlearnTerm
     retain: RetainTerm | None
 
 
 class Length(Section):
-    """Length of a training run, in epochs or in steps."""
+    """Length of a training run, in epochs or in steps.
+
+    Attributes:
+        epochs: number of epochs; an epoch is one pass over the forget pairs.
+        steps: number of training steps, instead of `epochs`.
+    """
 
     epochs: PositiveFloat | None = None
     steps: PositiveInt | None = None
@@ -186,7 +223,13 @@ class Length(Section):
 
 
 class Adam(Section):
-    """The optimiser of every method (Appendix B: Adam with a constant learning rate)."""
+    """The optimiser of every method (Appendix B: Adam with a constant learning rate).
+
+    Attributes:
+        betas: the two decay rates, each from 0 to below 1.
+        epsilon: the term in the denominator that avoids a division by zero.
+        weight_decay: weight decay; must be 0 for a method with a saliency mask.
+    """
 
     betas: list[float] = Field(min_length=2, max_length=2)
     epsilon: PositiveFloat

@@ -23,7 +23,7 @@ from corelib.study.plan import Plan
 from corelib.study.published import load_published
 from corelib.study.schema import Study
 from corelib.study.shipped_world import check_against_shipped, load_shipped
-from corelib.study.study_files import study_file
+from corelib.study.study_files import study_file, workflow_folder
 from corelib.study.validation_errors import describe_errors
 from corelib.worlds.unlearn_canvas.asset_lock import read_lock
 
@@ -43,14 +43,14 @@ def load_study(name: str, folder: Path) -> Study:
     if inconsistencies := find_inconsistencies(study):
         faults = [(tuple(one.key.split(".")), str(one)) for one in inconsistencies]
         raise error_for_keys(faults, origins, file)
-    known = dict.fromkeys(table for table, *_ in load_published(folder))
+    known = dict.fromkeys(table for table, *_ in load_published(workflow_folder(folder)))
     for title, table in study.tables.items():
         if table.published is not None and table.published not in known:
             key = ("tables", title, "published")
-            expected = f"null or a table of {folder / 'published.csv'}: {', '.join(known)}"
+            expected = f"null or a table of {workflow_folder(folder) / 'published.csv'}: {', '.join(known)}"
             raise error_for_key(key, f"{'.'.join(key)} is {table.published!r}, expected {expected}", origins, file)
     if study.takes_shipped_world:
-        check_against_shipped(study, folder, origins, file)
+        check_against_shipped(study, workflow_folder(folder), origins, file)
     return study
 
 
@@ -62,16 +62,16 @@ def load_plan(name: str, folder: Path) -> Plan:
     Raises `ConfigurationError` for a study that cannot be planned.
     """
     study = load_study(name, folder)
-    shipped = load_shipped(folder) if study.takes_shipped_world else None
+    shipped = load_shipped(workflow_folder(folder)) if study.takes_shipped_world else None
     uses_lock = study.world.kind != "miniature" or bool(study.models)
     locked = read_lock(folder).sha256 if uses_lock else None
     return Plan(
         name,
         study,
-        load_published(folder),
+        load_published(workflow_folder(folder)),
         shipped,
         locked,
         slugs_by_digest(),
-        load_claims(folder),
+        load_claims(workflow_folder(folder)),
         is_built=lambda run: run.manifest.exists(),
     )

@@ -40,7 +40,13 @@ MAX_NAMES = 1_000
 
 
 class UnlearnCanvasWorld(Section):
-    """The paper's world, which consists of the user's assets."""
+    """The paper's world, which consists of the user's assets.
+
+    Attributes:
+        styles: the styles, in the order of the classifier's classes.
+        objects: the objects, in the order of the classifier's classes.
+        images_per_cell: number of images of each style and object.
+    """
 
     kind: Literal["unlearn_canvas"]
     styles: list[str] = Field(max_length=MAX_NAMES)
@@ -50,7 +56,17 @@ class UnlearnCanvasWorld(Section):
 
 
 class MiniatureWorld(Section):
-    """A world that renders its own benchmark and trains its own models, or uses those that the repository ships."""
+    """A world that renders its own benchmark and trains its own models, or uses those that the repository ships.
+
+    Attributes:
+        pretrained: whether the study uses the shipped models; otherwise it trains its own.
+        styles: the styles, in the order of the classifier's classes.
+        objects: the objects, in the order of the classifier's classes.
+        images_per_cell: number of images of each style and object.
+        seed: seed of the drawing and of all trainings.
+        resolution: side of the images, in pixels.
+        jpeg_quality: quality with which the images are saved.
+    """
 
     kind: Literal["miniature"]
     pretrained: bool
@@ -122,7 +138,13 @@ DEFAULT = "default"
 
 
 class Evaluation(Section):
-    """The images that judge a task: every listed style x object x seed."""
+    """The images that judge a task: every listed style x object x seed.
+
+    Attributes:
+        retain: the retain styles.
+        objects: the objects of the images.
+        seeds: the seeds of the images.
+    """
 
     retain: list[str]
     objects: Literal["all"] | list[str] = "all"
@@ -167,6 +189,8 @@ class Scale(Section):
     """Factors for a model of another size, the same for every method: on its learning rate and on its length.
 
     Attributes:
+        learning_rate: factor of every learning rate.
+        length: factor of every length.
         min_steps: minimum number of steps of a run, whatever its scaled length.
     """
 
@@ -187,6 +211,10 @@ class TrainingProtocol(Section):
     """The settings that all unlearning runs share.
 
     Attributes:
+        images: indices of the training images of each style and object.
+        batch_counts: whether the `batch` of a method is the number of forget pairs in a step, or of forget and retain
+            pairs together.
+        reduction: reduction of the norms over the dimensions of the latents.
         seeds: the training seeds. Each method and task is trained once with each of them.
     """
 
@@ -203,7 +231,14 @@ class Method(Section):
     """An unlearning method; a new method needs nothing but such an entry.
 
     Attributes:
-        length, anchors: by task; the entry `default` is that of every task without an entry.
+        title: its title in tables.
+        saliency: the mask of the weights that may change; null for none.
+        trained: the trained tensors.
+        learning_rate: learning rate of Adam, before `training.scale`.
+        batch: batch size; `training.batch_counts` defines it.
+        length: length of the training run of each task, before `training.scale`.
+        anchors: scheme of the anchors of each task. The entry `default` of `length` and `anchors` is that of every
+            task without an entry.
         seeds: its training seeds, if they are not those of `training.seeds`.
     """
 
@@ -222,7 +257,11 @@ class Row(Section):
     """A row of a table, with anchors, a title or training seeds other than its method's.
 
     Attributes:
+        name: name of the row, unique in its table.
         method: the name of a method, of a model of the user's, or `ORIGINAL`.
+        anchors: scheme of the anchors; null for the method's.
+        title: title; null for the method's.
+        seeds: training seeds; null for the method's.
     """
 
     name: str
@@ -233,7 +272,13 @@ class Row(Section):
 
 
 class Table(Section):
-    """A table is a query over runs: for each task, the named rows."""
+    """A table is a query over runs: for each task, the named rows.
+
+    Attributes:
+        tasks: the tasks, in order.
+        rows: the rows, each the name of a method or a section.
+        published: the paper's table with the same rows in `config/published.csv`; null for none.
+    """
 
     tasks: list[str] = Field(min_length=1, max_length=MAX_NAMES)
     rows: list[str | Row] = Field(min_length=1, max_length=MAX_NAMES)
@@ -244,6 +289,13 @@ class Figure(Section):
     """A grid of sampled images: rows are prompts, columns are methods, all of one task and one sampling seed.
 
     A column with several training seeds shows the model of the first.
+
+    Attributes:
+        task: the task whose models are shown.
+        prompts: the prompts, each a style and an object.
+        columns: the columns, like the rows of a table.
+        seed: the sampling seed, one of the evaluation.
+        pixels: side of an image in the figure.
     """
 
     task: str
@@ -254,7 +306,14 @@ class Figure(Section):
 
 
 class Threads(Section):
-    """CPU threads per stage; results are bit-identical only at equal thread counts."""
+    """CPU threads per stage; results are bit-identical only at equal thread counts.
+
+    Attributes:
+        world: threads of the training of the world's models, and of the encoding of images and prompts.
+        unlearning: threads of unlearning and saliency masks.
+        sampling: threads of sampling.
+        evaluation: threads of classification and FID.
+    """
 
     world: PositiveInt
     unlearning: PositiveInt
@@ -263,7 +322,18 @@ class Threads(Section):
 
 
 class Study(Section):
-    """The complete configuration of a set of tables and figures."""
+    """The complete configuration of a set of tables and figures.
+
+    Attributes:
+        world: the images, the base model and the classifiers.
+        tasks: what is to be forgotten, by the name of the task.
+        methods: the unlearning methods, by name.
+        models: the user's own unlearned models, by name.
+        gate: action if the original model's accuracies differ from the paper's: "stop", or "warn" and continue; null
+            for no gate.
+        tables: the tables, by name.
+        figures: the figures, by name.
+    """
 
     world: World
     prompts: Prompts

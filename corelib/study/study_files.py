@@ -1,13 +1,38 @@
-"""The files of studies: `config.yaml` for the paper's study, and `studies/NAME.yaml` for all others."""
+"""The files of a configuration: the paper's study, all other studies, and the files that belong to the workflow.
+
+A folder of the user's own may have a configuration beside that of the workflow (docs/module.md). Functions of this
+package take a configuration folder. For `OWN`, they read the user's studies before those of the workflow.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from corelib.files.yaml_files import UnreadableYaml, read_yaml
+from corelib.runs.layout import REPOSITORY
 from corelib.study.schema import NAME
 
 PAPER = "paper"
 """The study of `config/config.yaml` itself; its tables are in `results/`, not in `results/paper/`."""
+
+SHIPPED = REPOSITORY / "config"
+"""The configuration folder of the workflow."""
+
+OWN = Path("config")
+"""The configuration folder of a working directory other than the workflow's own folder."""
+
+
+def configuration_folder() -> Path:
+    """The configuration folder of the working directory, `OWN` if it has studies and `SHIPPED` otherwise."""
+    if OWN.resolve() == SHIPPED:
+        return SHIPPED
+    return OWN if (OWN / "studies").is_dir() or _has_study(OWN / "config.yaml") else SHIPPED
+
+
+def workflow_folder(folder: Path) -> Path:
+    """The folder of the files that belong to the workflow, such as the paper's numbers and the shipped models."""
+    return SHIPPED if folder == OWN else folder
 
 
 PRESETS = "presets"
@@ -15,21 +40,42 @@ PRESETS = "presets"
 
 
 def study_file(name: str, folder: Path) -> Path:
-    """The file of a study."""
-    return folder / "config.yaml" if name == PAPER else folder / "studies" / f"{name}.yaml"
+    """The file of a study; for a study that does not exist, the file that it would have."""
+    if name == PAPER:
+        own = folder / "config.yaml"
+        return own if folder != OWN or _has_study(own) else SHIPPED / own.name
+    own = folder / "studies" / f"{name}.yaml"
+    shipped = workflow_folder(folder) / "studies" / own.name
+    return shipped if shipped.exists() and not own.exists() else own
 
 
 def preset_file(name: str, folder: Path) -> Path:
     """The file of a preset: settings on which studies are built, without a world's images or a table of its own."""
-    return folder / PRESETS / f"{name}.yaml"
+    return workflow_folder(folder) / PRESETS / f"{name}.yaml"
 
 
 def preset_names(folder: Path) -> list[str]:
     """The names of all presets."""
-    return sorted(file.stem for file in (folder / PRESETS).glob("*.yaml"))
+    return sorted(file.stem for file in (workflow_folder(folder) / PRESETS).glob("*.yaml"))
 
 
 def study_names(folder: Path) -> list[str]:
     """The names of all studies; they become parts of paths."""
-    stems = sorted(file.stem for file in (folder / "studies").glob("*.yaml"))
+    folders = {folder, workflow_folder(folder)}
+    stems = sorted({file.stem for one in folders for file in (one / "studies").glob("*.yaml")})
     return [PAPER, *(name for name in stems if NAME.fullmatch(name))]
+
+
+def is_study(content: object) -> bool:
+    """Whether the content of a file is a whole study, and not the configuration of another workflow."""
+    return isinstance(content, Mapping) and {"world", "methods"} <= content.keys()
+
+
+def _has_study(file: Path) -> bool:
+    """Whether a file has a whole study; so does one that is not readable but has `methods:`, to report its error."""
+    if not file.is_file():
+        return False
+    try:
+        return is_study(read_yaml(file))
+    except UnreadableYaml:
+        return "\nmethods:" in file.read_text(encoding="utf-8", errors="replace")

@@ -54,8 +54,9 @@ from corelib.settings.section import Section
 from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.study.loading import load_plan, load_study
 from corelib.study.plan import Plan
+from corelib.study.schema import Study
 from corelib.study.staleness import Assessment, assess, product_fault
-from corelib.study.study_files import PAPER
+from corelib.study.study_files import OWN, PAPER, configuration_folder, is_study, study_file
 from corelib.study.targets import assets_command, is_summary, product_at, study_at, targets_of
 from corelib.workflow.failed_logs import install_log_ends
 from corelib.workflow.messages import stop, stop_on_user_error
@@ -77,7 +78,18 @@ def _prepare_environment(repository: Path) -> None:
 
 
 @stop_on_user_error
-def _site(repository: Path, values: Mapping[str, Any]) -> Site:
+def _site(repository: Path, configuration: Path, config: Mapping[str, Any], is_module: bool) -> Site:
+    """The values of the cluster. As a module, the workflow may also be given the content of `config/config.yaml`.
+
+    Raises `ConfigurationError` if it is given a study that is in another file, since studies are read from files.
+    """
+    values = dict(config)
+    if is_module and is_study(config):
+        if study_file(PAPER, configuration).parent != OWN:
+            raise ConfigurationError(
+                f"config of the module: a whole study, expected it in the file {OWN}/config.yaml of this folder."
+            )
+        values = {key: value for key, value in config.items() if key not in Study.model_fields}
     if values:
         check_site_file(repository)
     return Site.of(values)
@@ -106,13 +118,13 @@ class Catalogue:
 
     def __init__(self, repository: Path, ancient: Callable[[str], str], workflow: Any, site: Mapping[str, Any]) -> None:
         self.repository = repository
-        self.configuration = repository / "config"
+        self.configuration = configuration_folder()
+        self.is_module = not workflow.modifier.is_main_snakefile()
         self.ancient = ancient
         _check_places(repository)
-        self.site = _site(repository, site)
+        self.site = _site(repository, self.configuration, site, self.is_module)
         _prepare_environment(repository)
         self._workflow = workflow
-        self.is_module = not workflow.modifier.is_main_snakefile()
         self._has_hooks = False
         self._check_prefix()
         self._planned: dict[str, Run] = {}

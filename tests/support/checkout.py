@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-WORKFLOW = ["Snakefile", "rules", "workflow_scripts", "corelib", "config", "envs", "profiles", "slurm"]
+WORKFLOW = ["Snakefile", "workflow", "rules", "workflow_scripts", "corelib", "config", "envs", "profiles", "slurm"]
 
 
 @dataclass(frozen=True)

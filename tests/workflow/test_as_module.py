@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from support.checkout import Checkout
+
+from corelib.study.loading import load_study
+from corelib.study.study_files import OWN, SHIPPED, configuration_folder, study_file, study_names
 
 OUTER = """\
 rule all:
@@ -124,3 +128,147 @@ def test_a_second_snakemake_in_the_folder_of_another_workflow_is_refused(core: C
         with Lease(CONTROLLER_LEASE).held():
             done = theirs.snakemake("--cores", "1")
     assert done.returncode == 1 and "Snakemake already runs here" in done.stdout, done.stdout
+
+
+# The configuration of the other workflow's folder
+
+
+def command_of(core: Checkout, theirs: Checkout, *arguments: str) -> str:
+    """The output of a command of the clone in the folder of the other workflow, on one line."""
+    return " ".join(theirs.python("-m", "corelib", *arguments, PYTHONPATH=str(core.folder)).stdout.split())
+
+
+def test_a_study_in_the_folder_of_another_workflow_overlays_one_of_the_clone(core: Checkout, tmp_path: Path) -> None:
+    theirs = other_workflow(tmp_path / "theirs", core, "results/mine/figure2.png")
+    studies = theirs.folder / "config/studies"
+    studies.mkdir(parents=True)
+    (theirs.folder / "config/config.yaml").write_text("samples: samples.tsv\n")  # that of the other workflow
+    (studies / "mine.yaml").write_text(SMALL)
+    assert theirs.planned()["sample_shard"] == 1
+    assert "results/mine/figure2.png" in command_of(core, theirs, "products", "mine")
+    assert "results/table1.csv" in command_of(core, theirs, "products", "paper")
+    assert "no such study, expected one of paper, mine, mini," in command_of(core, theirs, "products", "unknown")
+    (studies / "mine.yaml").write_text("base: mini\nsampling: {bach: 3}\n")
+    done = theirs.snakemake("-n")
+    assert "Error: config/studies/mine.yaml: sampling.bach is not a known key, expected `batch`." in done.stdout
+
+
+def test_the_models_of_another_workflow_are_locked_in_its_folder(core: Checkout, tmp_path: Path) -> None:
+    theirs = other_workflow(tmp_path / "theirs", core, "results/mine/table1.csv")
+    shutil.copytree(core.folder / "config/pretrained/pipeline/unet", theirs.folder / "models/unet")
+    study = theirs.folder / "config/studies/mine.yaml"
+    study.parent.mkdir(parents=True)
+    study.write_text(
+        "base: mini\nmodels: {mine: {title: Mine, weights: {Forget01: models/unet}}}\n"
+        "tables: {table1: {tasks: [Forget01], rows: [original, mine]}}\n"
+    )
+    assert "All 1 models match config/assets.lock.json." in command_of(core, theirs, "assets", "mine")
+    assert "models/unet" in json.loads((theirs.folder / "config/assets.lock.json").read_text())["assets"]
+    assert not (core.folder / "config/assets.lock.json").exists()
+    assert theirs.planned()["adopt_model"] == 1
+
+
+def test_studies_of_the_folder_come_before_those_of_the_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert configuration_folder() == SHIPPED
+    (OWN / "studies").mkdir(parents=True)
+    assert configuration_folder() == OWN
+    assert study_names(OWN) == study_names(SHIPPED) and study_file("mini", OWN) == study_file("mini", SHIPPED)
+    (OWN / "studies/mini.yaml").write_text("base: paper\n")
+    assert study_file("mini", OWN) == OWN / "studies/mini.yaml"
+    assert load_study("mini", OWN) == load_study("paper", SHIPPED)
+
+
+def test_only_a_whole_study_replaces_that_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    OWN.mkdir()
+    (OWN / "config.yaml").write_text("world: tour\n")
+    assert configuration_folder() == SHIPPED and study_file("paper", OWN) == SHIPPED / "config.yaml"
+    paper = (SHIPPED / "config.yaml").read_text()
+    for content in (paper, f"{paper}\nfid: [\n"):
+        (OWN / "config.yaml").write_text(content)
+        assert configuration_folder() == OWN and study_file("paper", OWN) == OWN / "config.yaml"
+
+
+# Deployed by snakedeploy, and from a hosted repository
+
+DEPLOYED = """\
+configfile: "config/config.yaml"
+
+
+module core:
+    snakefile:
+        {snakefile}
+    config:
+        config
+
+
+use rule * from core
+"""
+
+
+def deployed_workflow(folder: Path, core: Checkout, snakefile: str) -> Checkout:
+    """The files that `snakedeploy deploy-workflow` writes, with the default profile: our `config/` and a Snakefile."""
+    (folder / "workflow").mkdir(parents=True)
+    (folder / "workflow/Snakefile").write_text(DEPLOYED.format(snakefile=snakefile))
+    for name in ("config", "profiles"):
+        shutil.copytree(core.folder / name, folder / name)
+    return Checkout(folder)
+
+
+@pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
+def test_a_deployed_workflow_builds_what_the_clone_builds(snakefile: str, core: Checkout, tmp_path: Path) -> None:
+    theirs = deployed_workflow(tmp_path / "theirs", core, repr(str(core.folder / snakefile)))
+    assert theirs.planned("results/mini/table1.csv") == core.planned("results/mini/table1.csv")
+    theirs.edit("config/config.yaml", "gate: stop ", "gate: null ")
+    assert "check_gate" in core.planned("results/table1.csv")
+    assert "check_gate" not in theirs.planned("results/table1.csv")
+
+
+def test_a_study_in_another_file_of_a_deployed_workflow_is_refused(core: Checkout, tmp_path: Path) -> None:
+    theirs = deployed_workflow(tmp_path / "theirs", core, repr(str(core.folder / "Snakefile")))
+    (theirs.folder / "config/config.yaml").rename(theirs.folder / "config/other.yaml")
+    theirs.edit("workflow/Snakefile", "config/config.yaml", "config/other.yaml")
+    done = theirs.snakemake("-n", "results/mini/table1.csv")
+    assert done.returncode == 1
+    assert "config of the module: a whole study, expected it in the file config/config.yaml" in done.stdout, done.stdout
+
+
+@pytest.fixture
+def hosted(core: Checkout, tmp_path: Path) -> dict[str, str]:
+    """Variables with which git finds the clone, as OWNER/core at the tag v1, instead of the repository on GitHub."""
+    repository = tmp_path / "host/OWNER/core"
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C", str(core.folder)]
+    for command in (["init", "--quiet"], ["add", "--all", "--force"], ["commit", "--quiet", "-m", "x"], ["tag", "v1"]):
+        subprocess.run([*git, *command], check=True)
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(core.folder), str(repository)], check=True)
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{tmp_path}/host/.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://github.com/",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+
+
+def test_a_module_from_a_hosted_repository_is_cloned_whole(
+    core: Checkout, hosted: dict[str, str], tmp_path: Path
+) -> None:
+    source = 'github("OWNER/core", path="workflow/Snakefile", tag="v1")'
+    theirs = deployed_workflow(tmp_path / "theirs", core, source)
+    (theirs.folder / "config/studies/one.yaml").write_text(SMALL)
+    for _ in range(2):  # cloned, and found in the cache
+        target = ["results/one/figure2.png", "--until", "adopt_pretrained"]
+        done = theirs.python("-m", "snakemake", "--cores", "1", *target, timeout=300, **hosted)
+        assert done.returncode == 0, done.stdout[-4000:]
+    record = json.loads(next(theirs.folder.glob("runs/pretrained/*/manifest.provenance.json")).read_text())
+    head = subprocess.run(["git", "rev-parse", "v1"], cwd=core.folder, capture_output=True, text=True, check=True)
+    assert record["commit"] == head.stdout.strip()
+
+
+def test_the_snakefile_of_a_hosted_repository_that_needs_its_folder_says_which_to_use(
+    core: Checkout, hosted: dict[str, str], tmp_path: Path
+) -> None:
+    theirs = deployed_workflow(tmp_path / "theirs", core, 'github("OWNER/core", path="Snakefile", tag="v1")')
+    done = theirs.python("-m", "snakemake", "-n", "results/mini/table1.csv", timeout=300, **hosted)
+    assert done.returncode == 1
+    assert "for a hosted repository, use its file workflow/Snakefile" in done.stdout, done.stdout

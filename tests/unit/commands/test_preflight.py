@@ -24,7 +24,7 @@ Usage = namedtuple("Usage", "total used free")
 def findings(study: str, repository: Path = REPOSITORY) -> dict[str, list[str]]:
     """The findings by kind."""
     reported: dict[str, list[str]] = {"ok": [], "note": [], "FAULT": []}
-    for found in preflight(load_plan(study, REPOSITORY / "config"), repository):
+    for found in preflight(load_plan(study, REPOSITORY / "config"), repository, REPOSITORY / "config"):
         reported[found.kind].append(f"{found.subject}: {found.said}")
     return reported
 
@@ -64,7 +64,7 @@ def test_the_users_own_copies_are_not_announced_as_downloads(tmp_path: Path) -> 
     (configuration / "studies/ours.yaml").write_text(
         "world: {assets: {images: /data/images, pipeline: /models/base}}\n"
     )
-    reported = [str(found) for found in preflight(load_plan("ours", configuration), REPOSITORY)]
+    reported = [str(found) for found in preflight(load_plan("ours", configuration), REPOSITORY, configuration)]
     (advice,) = [line for line in reported if "make assets" in line]
     assert "`make assets STUDY=ours` locks the present assets, and downloads about 2.5 GB of missing ones (" in advice
     assert advice.endswith(
