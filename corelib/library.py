@@ -15,7 +15,7 @@ from corelib.in_memory.style_evaluation import evaluate_styles, predict_concepts
 from corelib.in_memory.unlearning import UnlearnedModel, unlearn
 from corelib.models.classifier import ImageClassifier
 from corelib.models.delta import Delta, read_delta
-from corelib.models.judge import ZeroShotClassifier
+from corelib.models.zero_shot import ZeroShotClassifier
 
 __all__ = [
     "Count",

@@ -26,7 +26,7 @@ from corelib.runs.progress import Progress
 from corelib.settings.data import Encoding
 from corelib.settings.precision import TrainingPrecision
 from corelib.settings.section import Section
-from corelib.settings.unlearning import Length, Training
+from corelib.settings.unlearning import Length, TrainingSettings
 from corelib.study.schema import Method
 from corelib.unlearning.masks import as_factors
 from corelib.unlearning.saliency import salient_weights
@@ -61,7 +61,7 @@ class UnlearnedModel:
     delta: Delta
     losses: Mapping[str, NDArray[np.float32]]
     diverged_at: int | None
-    training: Training
+    training: TrainingSettings
 
     def save(self, path: str | Path) -> None:
         """Write the delta as safetensors, in the format of the workflow's deltas; equal deltas are equal files."""
@@ -160,11 +160,11 @@ def unlearn(
 
 def _training(
     recipe: Method, examples: TrainingExamples, steps: int, learning_rate: float | None, batch: int | None, seed: int
-) -> Training:
+) -> TrainingSettings:
     """The settings of the training: those of the method and of the paper's study, and the user's."""
     protocol = paper_study().training
     return _checked(
-        Training,
+        TrainingSettings,
         objective=recipe.objective,
         trained=recipe.trained,
         candidates=examples.candidates,
@@ -216,7 +216,7 @@ def _training_data(
 
 
 def _masks(
-    model: PipelineInMemory, recipe: Method, material: TrainingData, training: Training, device: PipelineDevice
+    model: PipelineInMemory, recipe: Method, material: TrainingData, training: TrainingSettings, device: PipelineDevice
 ) -> dict[str, Tensor]:
     """The saliency masks of the method (SalUn, equation 9); empty if it has none."""
     if recipe.saliency is None:

@@ -236,7 +236,7 @@ class Adam(Section):
     weight_decay: float = Field(ge=0)
 
 
-class Training(Section):
+class TrainingSettings(Section):
     """Settings of the training of one run, whatever its images, prompts and base model are.
 
     Attributes:
@@ -279,7 +279,7 @@ class Training(Section):
         return max(num_steps, self.min_steps)
 
 
-class UnlearningStage(Training):
+class UnlearningStage(TrainingSettings):
     """Settings of the stage `unlearning`: all that one run reads besides slice, latents, embeddings and base model."""
 
     wording: Wording

@@ -83,7 +83,12 @@ class MiniatureWorld(Section):
 
 
 class ZeroShot(Section):
-    """The texts by which CLIP recognises a concept, with the field `{concept}`, and an object, with `{object}`."""
+    """The texts by which CLIP recognises what an image shows.
+
+    Attributes:
+        concept: the text for a concept, with the field `{concept}`.
+        object: the text for an object, with the field `{object}`.
+    """
 
     concept: str
     object: str
@@ -97,7 +102,12 @@ class ZeroShot(Section):
 
 
 class Classes(Section):
-    """The classes of the classifiers in the order of their outputs, if they are not the world's concepts or objects."""
+    """The classes of the classifiers in the order of their outputs, if they are not the world's concepts or objects.
+
+    Attributes:
+        concept: the classes of the classifier of concepts.
+        object: the classes of the classifier of objects.
+    """
 
     concept: list[str] | None
     object: list[str] | None
@@ -200,7 +210,13 @@ class Scale(Section):
 
 
 class FIDProtocol(Section):
-    """As `corelib.settings.evaluation.FID`; the reference images may be all of the world's."""
+    """Frechet distance between sampled and real images of the retain cells.
+
+    Attributes:
+        mode: image handling, as in `corelib.settings.evaluation.FID`.
+        reference_images: indices of the real images of each retain cell, or all of the world's.
+        batch: batch size of the network.
+    """
 
     mode: Literal["clean", "legacy_tensorflow", "benchmark"]
     reference_images: Literal["all"] | list[PositiveInt]

@@ -6,6 +6,7 @@ package take a configuration folder. For `OWN`, they read the user's studies bef
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def study_file(name: str, folder: Path) -> Path:
         return own if folder != OWN or _has_study(own) else SHIPPED / own.name
     own = folder / "studies" / f"{name}.yaml"
     shipped = workflow_folder(folder) / "studies" / own.name
-    return shipped if shipped.exists() and not own.exists() else own
+    return shipped if os.path.exists(shipped) and not os.path.exists(own) else own  # a name may be too long for a path
 
 
 def preset_file(name: str, folder: Path) -> Path:

@@ -8,7 +8,7 @@ import torch
 
 from corelib.data.slices import Pair
 from corelib.randomness import generator
-from corelib.settings.unlearning import SampledImages, Training
+from corelib.settings.unlearning import SampledImages, TrainingSettings
 from corelib.unlearning.objective import Batch, NoisyPairs
 from corelib.unlearning.partial_sampling import PartialSampler
 from corelib.unlearning.training_data import TrainingData
@@ -23,7 +23,7 @@ class Batches:
         trajectories: samples x_t with the current model, for an objective whose images are sampled.
     """
 
-    def __init__(self, settings: Training, material: TrainingData, trajectories: PartialSampler) -> None:
+    def __init__(self, settings: TrainingSettings, material: TrainingData, trajectories: PartialSampler) -> None:
         self._settings = settings
         self._slice = material.slice
         self._material = material

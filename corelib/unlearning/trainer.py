@@ -20,7 +20,7 @@ from corelib.models.student_teacher import StudentAndTeacher
 from corelib.runs.checkpoint import Checkpoint, restore_optimizer, restore_tensors
 from corelib.runs.progress import Progress
 from corelib.runs.stage_context import StageContext, StageResult
-from corelib.settings.unlearning import Objective, SampledImages, Training, UnlearningStage
+from corelib.settings.unlearning import Objective, SampledImages, TrainingSettings, UnlearningStage
 from corelib.unlearning.batches import Batches
 from corelib.unlearning.masks import load_masks
 from corelib.unlearning.objective import compute_loss
@@ -95,7 +95,7 @@ class Trainer:
 
     def __init__(
         self,
-        settings: Training,
+        settings: TrainingSettings,
         models: StudentAndTeacher,
         material: TrainingData,
         scheduler: DDIMScheduler,

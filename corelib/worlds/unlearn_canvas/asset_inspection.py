@@ -69,7 +69,7 @@ class AssetInspection:
             assert isinstance(form, ClassifierSpec), "a classifier's file has the form of one"
             inspect_classifier(path, form.architecture, form.classes, self.values)
         elif name == "clip":
-            from corelib.models.judge import check_clip
+            from corelib.models.zero_shot import check_clip
 
             check_clip(path, self.values)
         elif name == "compvis":

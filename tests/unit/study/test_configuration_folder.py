@@ -34,7 +34,7 @@ def test_the_page_names_every_section_of_a_study() -> None:
 
 def test_every_link_of_the_page_has_a_target() -> None:
     links = re.findall(r"\]\(([^)#]+)", PAGE)
-    assert len(links) == 5 and all((SHIPPED / link).is_file() for link in links)
+    assert len(links) >= 5 and all((SHIPPED / link).is_file() for link in links)
 
 
 def test_the_catalogue_finds_what_its_entry_promises() -> None:

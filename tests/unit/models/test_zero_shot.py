@@ -15,7 +15,7 @@ from support.small_world import make_clip
 from transformers import CLIPModel, CLIPProcessor
 
 from corelib.errors import AssetError
-from corelib.models.judge import ZeroShotClassifier, check_clip
+from corelib.models.zero_shot import ZeroShotClassifier, check_clip
 
 CLASSES = ["cat", "dog", "horse"]
 TEXTS = [f"a photo of a {name}" for name in CLASSES]
