@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from corelib.runs.run import slugs_by_digest
 from corelib.study.claims import load_claims
 from corelib.study.consistency import Inconsistency, check_consistency
-from corelib.study.overlays import error_for_key, merge_study, resolve_likes
+from corelib.study.overlays import LIKE, error_for_key, merge_study, read_study_file, resolve_likes
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
 from corelib.study.schema import Study
 from corelib.study.shipped_world import check_against_shipped, load_shipped
-from corelib.study.study_files import study_file
+from corelib.study.study_files import PAPER, study_file
 from corelib.study.validation_errors import describe_first_error
 from corelib.worlds.unlearn_canvas.asset_lock import read_lock
 
@@ -51,6 +51,20 @@ def load_study(name: str, folder: Path) -> Study:
     if study.takes_shipped_world:
         check_against_shipped(study, folder, origins, file)
     return study
+
+
+def base_of(name: str, folder: Path) -> str | None:
+    """The study on which a study is built; None for the paper's."""
+    if name == PAPER:
+        return None
+    return str(read_study_file(study_file(name, folder)).get("base", PAPER))
+
+
+def liked_method(name: str, method: str, folder: Path) -> str | None:
+    """The method that a method of a study is `like:`; None if it is like none."""
+    merged, _ = merge_study(name, folder, seen=())
+    leaves = merged.get("methods", {}).get(method)
+    return leaves.get(LIKE) if isinstance(leaves, dict) else None
 
 
 def load_plan(name: str, folder: Path) -> Plan:

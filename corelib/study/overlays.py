@@ -47,7 +47,7 @@ def merge_study(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[st
         if seen:
             raise error_in(study_file(seen[-1], folder), f"base is {name!r}, {known}")
         raise _no_such_study(name, folder, known)
-    content = _read_yaml(file)
+    content = read_study_file(file)
     base: dict[str, Any] = {}
     origins: dict[Key, Path] = {(): file}
     if name != PAPER:
@@ -120,7 +120,8 @@ def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_study_file(file: Path) -> dict[str, Any]:
+    """The sections of a study's file. Raises `ConfigurationError` if it is not readable or has no sections."""
     try:
         content = read_yaml(file)
     except UnreadableYaml as error:

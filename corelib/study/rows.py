@@ -88,7 +88,7 @@ def models_of_row(words: Sequence[str], configuration: Path) -> list[EvaluatedMo
             raise error_in(product, f"the training seed of {task} {name} is {words[3]!r}, expected {expected}")
         seeds = [int(words[3])]
     kind = plan.study.world.kind
-    return [EvaluatedModel(_label(words[:3], seed), kind, _runs(plan, task, row, seed)) for seed in seeds]
+    return [EvaluatedModel(_label(words[:3], seed), kind, runs_of_model(plan, task, row, seed)) for seed in seeds]
 
 
 def only_model_of_row(words: Sequence[str], configuration: Path) -> EvaluatedModel:
@@ -119,7 +119,8 @@ def _label(words: Sequence[str], seed: int | None) -> str:
     return " ".join([*words, *([] if seed is None else [str(seed)])])
 
 
-def _runs(plan: Plan, task: str, row: Row, seed: int | None) -> dict[str, Run]:
+def runs_of_model(plan: Plan, task: str, row: Row, seed: int | None) -> dict[str, Run]:
+    """The runs of a model of a row, by stage (`EvaluatedModel.runs`)."""
     cells = plan.cells(task, row.method, row.anchors, seed)
     predictions, fid = cells.inputs["predictions"], cells.inputs["fid"]
     samples = predictions.inputs["samples"]
