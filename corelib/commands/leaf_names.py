@@ -53,7 +53,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "samples": {"wording.photo_name": "prompts.photo_in_evaluation", "wording": "prompts"},
     "cells": {"forget": "tasks.TASK.forget", "": "tasks.TASK.evaluation"},
 }
-"""The section of the study for a prefix of the keys of a stage's settings; keys without an entry have their own name."""
+"""The section of the study for a prefix of the keys of a stage's settings; other keys have their own names."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from corelib.study.consistency import Inconsistency, check_consistency
 from corelib.study.overlays import LIKE, error_for_key, merge_study, read_study_file, resolve_likes
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
+from corelib.study.ranges import check_ranges
 from corelib.study.schema import Study
 from corelib.study.shipped_world import check_against_shipped, load_shipped
 from corelib.study.study_files import PAPER, study_file
@@ -27,17 +28,19 @@ from corelib.study.validation_errors import describe_first_error
 from corelib.worlds.unlearn_canvas.asset_lock import read_lock
 
 
-def load_study(name: str, folder: Path) -> Study:
+def load_study(name: str, folder: Path, text: str | None = None) -> Study:
     """Load the study `name` of a configuration folder: merge, type and check all of it.
 
+    `text` is the content of its file if the file is not written yet.
     Raises `ConfigurationError` with one sentence: file, key, value, expectation.
     """
-    merged, origins = merge_study(name, folder, seen=())
+    merged, origins = merge_study(name, folder, seen=(), text=text)
     file = study_file(name, folder)
     resolve_likes(merged, origins, file)
     try:
         study = Study.model_validate(merged)
         check_consistency(study)
+        check_ranges(study)
     except Inconsistency as inconsistency:
         raise error_for_key(tuple(inconsistency.key.split(".")), str(inconsistency), origins, file) from None
     except ValidationError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from corelib.errors import ConfigurationError
-from corelib.files.yaml_files import UnreadableYaml, read_yaml
+from corelib.files.yaml_files import UnreadableYaml, parse_yaml, read_yaml
 from corelib.study.schema import NAME
 from corelib.study.study_files import PAPER, study_file, study_names
 from corelib.study.wording import error_in, suggest_name, to_yaml
@@ -33,8 +33,13 @@ REMOVED_MARK = "(removed)"
 Key = tuple[str, ...]
 
 
-def merge_study(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:
-    """The leaves of a study merged over those of its base, and for each key the file that set it last."""
+def merge_study(
+    name: str, folder: Path, seen: tuple[str, ...], text: str | None = None
+) -> tuple[dict[str, Any], dict[Key, Path]]:
+    """The leaves of a study merged over those of its base, and for each key the file that set it last.
+
+    `text` is the content of a study's file that is not written yet.
+    """
     file = study_file(name, folder)
     if (shadowed := folder / "studies" / f"{PAPER}.yaml").exists():
         raise error_in(shadowed, f"the study {PAPER!r} is {study_file(PAPER, folder)}, expected another name")
@@ -42,12 +47,12 @@ def merge_study(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[st
         raise error_in(
             study_file(seen[-1], folder), f"base is {name!r}, expected a study that is not built on this one"
         )
-    if name not in study_names(folder):
+    if text is None and name not in study_names(folder):
         known = f"expected one of {', '.join(study_names(folder))}"
         if seen:
             raise error_in(study_file(seen[-1], folder), f"base is {name!r}, {known}")
         raise _no_such_study(name, folder, known)
-    content = read_study_file(file)
+    content = read_study_file(file, text)
     base: dict[str, Any] = {}
     origins: dict[Key, Path] = {(): file}
     if name != PAPER:
@@ -73,7 +78,10 @@ def _no_such_study(name: str, folder: Path, expected: str) -> ConfigurationError
     if path.parts[:1] == ("results",):
         meant = next((part for part in path.parts[1:] if "." not in part), PAPER)
     else:
-        meant = path.stem if path.suffix == ".yaml" else name
+        meant = path.stem if path.suffix in (".yaml", ".yml") else name
+    if (misnamed := folder / "studies" / f"{meant}.yml").exists() and meant not in study_names(folder):
+        return error_in(misnamed, f"the file of a study ends in .yaml, expected the name {meant}.yaml; rename it")
+    meant = next((known for known in study_names(folder) if known.lower() == meant.lower()), meant)
     if meant != name and meant in study_names(folder):
         return error_in(folder / "studies", f"no study is called {name!r}, expected `{meant}`")
     if not NAME.fullmatch(name) and name in [file.stem for file in (folder / "studies").glob("*.yaml")]:
@@ -120,10 +128,13 @@ def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def read_study_file(file: Path) -> dict[str, Any]:
-    """The sections of a study's file. Raises `ConfigurationError` if it is not readable or has no sections."""
+def read_study_file(file: Path, text: str | None = None) -> dict[str, Any]:
+    """The sections of a study's file, or of the text of one that is not written yet.
+
+    Raises `ConfigurationError` if it is not readable or has no sections.
+    """
     try:
-        content = read_yaml(file)
+        content = read_yaml(file) if text is None else parse_yaml(text)
     except UnreadableYaml as error:
         raise error_in(error.location_in(file), f"not readable as YAML: {error}") from None
     if content is None:

@@ -1396,13 +1396,13 @@ DELETED = object()
 
 
 def shipped() -> dict[str, Any]:
-    return overlays._read_yaml(CONFIGURATION / "config.yaml")
+    return overlays.read_study_file(CONFIGURATION / "config.yaml")
 
 
 def load_as_paper(content: dict[str, Any]) -> Study:
     """The paper's study as if `config.yaml` held `content`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overlays, "_read_yaml", lambda file: content)
+        patch.setattr(overlays, "read_study_file", lambda file, text=None: content)
         return load_study("paper", CONFIGURATION)
 
 
