@@ -21,7 +21,7 @@ from snakemake.logging import logger
 from snakemake_interface_common.exceptions import WorkflowError
 
 from corelib.cluster.request_checks import Request, check_requests
-from corelib.cluster.site import Site, check_site_file
+from corelib.cluster.site import SITE_FILE, Site, check_site_file
 from corelib.cluster.slurm_queue import cancel_waiting_jobs, queued_jobs, wrap_slurm_commands
 from corelib.costs.disk_space import check_disk_space
 from corelib.costs.forecast import Forecast, forecast
@@ -58,6 +58,7 @@ from corelib.study.staleness import Assessment, assess, product_fault
 from corelib.study.study_files import PAPER
 from corelib.study.targets import assets_command, is_summary, product_at, study_at, targets_of
 from corelib.workflow.failed_logs import install_log_ends
+from corelib.workflow.hyperparameters import check_no_hyperparameters
 from corelib.workflow.messages import stop, stop_on_user_error
 from corelib.workflow.unknown_target import unknown_target_error
 from corelib.worlds.unlearn_canvas.asset_lock import asset_path
@@ -77,9 +78,10 @@ def _prepare_environment(repository: Path) -> None:
 
 
 @stop_on_user_error
-def _site(repository: Path, values: Mapping[str, Any]) -> Site:
+def _site(repository: Path, values: Mapping[str, Any], files: Iterable[Path]) -> Site:
     if values:
         check_site_file(repository)
+        check_no_hyperparameters(values, [file for file in files if file.name != Path(SITE_FILE).name])
     return Site.of(values)
 
 
@@ -109,7 +111,7 @@ class Catalogue:
         self.configuration = repository / "config"
         self.ancient = ancient
         _check_places(repository)
-        self.site = _site(repository, site)
+        self.site = _site(repository, site, workflow.config_settings.configfiles)
         _prepare_environment(repository)
         self._workflow = workflow
         self.is_module = not workflow.modifier.is_main_snakefile()
