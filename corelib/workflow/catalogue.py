@@ -60,7 +60,7 @@ from corelib.study.targets import assets_command, is_summary, product_at, study_
 from corelib.workflow.failed_logs import install_log_ends
 from corelib.workflow.hyperparameters import check_no_hyperparameters
 from corelib.workflow.messages import stop, stop_on_user_error
-from corelib.workflow.unknown_target import unknown_target_error
+from corelib.workflow.unknown_target import overview, unknown_target_error
 from corelib.worlds.unlearn_canvas.asset_lock import asset_path
 from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE, missing_assets
 
@@ -408,7 +408,13 @@ class Catalogue:
 
     @stop_on_user_error
     def files_of_paper(self, _: Any) -> list[str]:
-        """The input function of the rule `all`: all products of the paper's study."""
+        """The input function of the rule `all`: all products of the paper's study.
+
+        It is also the default target. Without a target, it prints the studies instead: hardly anybody wants to build
+        everything by accident.
+        """
+        if self._workflow.is_main_process and not self._workflow.dag_settings.targets:
+            stop(overview(self.configuration))
         return targets_of(PAPER, load_study(PAPER, self.configuration))
 
     @stop_on_user_error
@@ -417,8 +423,8 @@ class Catalogue:
         raise unknown_target_error(f"{RESULTS}{wildcards.rest}", self.configuration)
 
     @stop_on_user_error
-    def refuse_absolute(self, wildcards: Any) -> NoReturn:
-        """The input function of the rule for targets with absolute paths, which always raises."""
+    def refuse_outside(self, wildcards: Any) -> NoReturn:
+        """The input function of the rule for targets outside the folders of results, which always raises."""
         raise unknown_target_error(wildcards.target, self.configuration)
 
     @stop_on_user_error

@@ -1298,6 +1298,15 @@ def test_the_error_for_an_unreadable_file_names_the_line(error_for, overlay, lin
     assert problem in text
 
 
+def test_a_file_of_a_study_with_the_ending_yml_is_named(folder):
+    (folder / "studies" / "trial.yml").write_text("base: tiny\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_study("trial", folder)
+    assert str(caught.value) == (
+        f"{folder / 'studies/trial.yml'}: the file of a study ends in .yaml, expected the name trial.yaml; rename it."
+    )
+
+
 def test_a_study_that_is_a_folder_is_not_readable(folder):
     (folder / "studies" / "trial.yaml").mkdir()
     with pytest.raises(ConfigurationError) as caught:
@@ -1305,7 +1314,7 @@ def test_a_study_that_is_a_folder_is_not_readable(folder):
     assert "not readable" in sentence(caught.value, folder / "studies" / "trial.yaml")
 
 
-@pytest.mark.parametrize("name", ["nope", "../config", "sub/tiny", "/etc/passwd", "", "no.yaml", "Tiny"])
+@pytest.mark.parametrize("name", ["nope", "../config", "sub/tiny", "/etc/passwd", "", "no.yaml", "Titan"])
 def test_the_error_for_an_unknown_study_lists_the_known_ones(name):
     with pytest.raises(ConfigurationError) as caught:
         load_study(name, CONFIGURATION)
@@ -1317,6 +1326,10 @@ def test_the_error_for_an_unknown_study_lists_the_known_ones(name):
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
+        ("Tiny", "tiny"),
+        ("MINI-SEEDS", "mini-seeds"),
+        ("results/Mini/table1.csv", "mini"),
+        ("tiny.yml", "tiny"),
         ("tiny.yaml", "tiny"),
         ("config/studies/mini-released.yaml", "mini-released"),
         ("results/mini/table1.csv", "mini"),
