@@ -57,6 +57,7 @@ from corelib.study.plan import Plan
 from corelib.study.staleness import Assessment, assess, product_fault
 from corelib.study.study_files import PAPER
 from corelib.study.targets import assets_command, is_summary, product_at, study_at, targets_of
+from corelib.workflow.endings import explain_forcing, explain_interruption
 from corelib.workflow.failed_logs import install_log_ends
 from corelib.workflow.hyperparameters import check_no_hyperparameters
 from corelib.workflow.messages import stop, stop_on_user_error
@@ -304,6 +305,7 @@ class Catalogue:
         if fault:
             raise ConfigurationError(f"{fault}.")
         _lock_folder(Path.cwd())
+        explain_interruption()
         for manifest, run in self._products():
             record_wanted(manifest, run.digest)
         remove_old_requests()
@@ -341,6 +343,7 @@ class Catalogue:
 
         Raises `ArtefactError` if one is not.
         """
+        explain_forcing(self._workflow.dag_settings)
         if self._workflow.dag_settings.until or self._workflow.dag_settings.omit_from:
             return
         faults = [fault for manifest, run in self._products() if (fault := product_fault(manifest, run))]
