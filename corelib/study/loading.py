@@ -5,7 +5,8 @@ A study is `config/config.yaml` and overlays that name their `base:`; every erro
 An overlay replaces leaves and lists, and merges sections. `null` removes a task, a method, a table, a figure, or a
 method's entry for a task. Removing a task also removes the methods' entries for it. A method with `like: OTHER` takes
 the leaves of the other method and overrides them with its own; `null` there removes the other's entry for a task.
-Without a title of its own it has the other's title, with its own name in parentheses.
+Without a title of its own it has the other's title, with its own name in parentheses. A task with `like: OTHER` takes
+the leaves of the other task, and the methods' entries for that task unless they have their own.
 """
 
 from __future__ import annotations

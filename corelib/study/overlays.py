@@ -1,4 +1,4 @@
-"""Overlays: the leaves of a study override those of its base, and methods may be `like:` another."""
+"""Overlays: the leaves of a study override those of its base, and methods and tasks may be `like:` another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REMOVABLE_SECTIONS = {
 """Sections whose entries have names that the study chooses."""
 
 LIKE = "like"
-"""The key of a method that takes the leaves of another, except for its own."""
+"""The key of a method or task that takes the leaves of another, except for its own."""
 
 REMOVED_MARK = "(removed)"
 """Appended to a key in the origins: the file that removed the key."""
@@ -97,30 +97,50 @@ def _likes(content: Mapping[str, Any]) -> list[str]:
 
 
 def resolve_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Path) -> None:
-    """Replace each method that is `like:` another by the other's leaves, overridden with its own.
+    """Replace each method or task that is `like:` another by the other's leaves, overridden with its own.
 
-    This is done after all merging, so that an overlay's changes to the other method hold for both.
+    A task also takes the methods' entries for the other task, if a method has none for it. This is done after all
+    merging, so that an overlay's changes to the other method or task hold for both.
     """
-    methods = _section(merged, "methods")
+    _resolve_section("methods", merged, origins, study)
+    liked = {
+        name: task[LIKE] for name, task in _section(merged, "tasks").items() if isinstance(task, dict) and LIKE in task
+    }
+    _resolve_section("tasks", merged, origins, study)
+    for name in liked:
+        for method in _section(merged, "methods").values():
+            for leaf in ("length", "anchors"):
+                entries = _section(method, leaf) if isinstance(method, dict) else {}
+                other = name
+                while other not in entries and other in liked:
+                    other = liked[other]
+                if other in entries:
+                    entries.setdefault(name, entries[other])
+
+
+def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Path], study: Path) -> None:
+    entries = _section(merged, section)
 
     def resolved(name: str, seen: tuple[str, ...]) -> Any:
-        method = methods[name]
-        if not (isinstance(method, dict) and LIKE in method):
-            return method
-        key, like = ("methods", name), method[LIKE]
-        others = [other for other in methods if other not in (*seen, name)]
+        entry = entries[name]
+        if not (isinstance(entry, dict) and LIKE in entry):
+            return entry
+        key, like = (section, name), entry[LIKE]
+        others = [other for other in entries if other not in (*seen, name)]
         if like not in others:
-            fault = f"{'.'.join((*key, LIKE))} is {to_yaml(like)}, expected another method: {', '.join(others)}"
+            expected = f"expected another {section.removesuffix('s')}: {', '.join(others)}"
+            fault = f"{'.'.join((*key, LIKE))} is {to_yaml(like)}, {expected}"
             raise error_for_key((*key, LIKE), fault, origins, study)
-        overrides = {leaf: value for leaf, value in method.items() if leaf != LIKE}
+        overrides = {leaf: value for leaf, value in entry.items() if leaf != LIKE}
         other = resolved(like, (*seen, name))
         if not isinstance(other, dict):
             return other
-        other = {**other, "title": f"{other.get('title')} ({name})"}
+        if section == "methods":
+            other = {**other, "title": f"{other.get('title')} ({name})"}
         return _overlaid(other, overrides, key, _origin((*key, LIKE), origins), origins)
 
-    for name, method in {name: resolved(name, ()) for name in methods}.items():
-        methods[name] = method
+    for name, entry in {name: resolved(name, ()) for name in entries}.items():
+        entries[name] = entry
 
 
 def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -1175,7 +1175,10 @@ def test_the_error_for_a_key_that_another_file_sets_names_the_study(overlay, mes
     [
         ("methods: {croe: {batch: 2}}", "methods.croe.title ISor `core` instead of `croe`, or `like: core` REST"),
         ("methods: {mine: {batch: 2}}", "methods.mine.title ISor `like: METHOD` REST"),
-        ("tasks: {Forget7: {forget: [Monet]}}", "tasks.Forget7.retain ISor `Forget25` instead of `Forget7`"),
+        (
+            "tasks: {Forget7: {forget: [Monet]}}",
+            "tasks.Forget7.retain ISor `Forget25` instead of `Forget7`, or `like: Forget25` REST",
+        ),
     ],
 )
 def test_an_overlay_of_an_unknown_entry_is_refused_with_a_suggestion(overlay, message, error_for):
