@@ -50,8 +50,12 @@ $(READY): $(PINS)
 	$(BIN)/python -m pip install --quiet -r $(VENV)/pins.txt -r envs/requirements-dev.txt
 	@touch $@
 
+# brief: a line each minute; full: all messages of Snakemake.
+PROGRESS ?= brief
+
 mini: env
-	@products=$$($(BIN)/python -m corelib products mini) && set -x && $(BIN)/snakemake --cores $(CORES) $$products
+	@products=$$($(BIN)/python -m corelib products mini) && set -x && \
+		CORELIB_PROGRESS=$(PROGRESS) $(BIN)/snakemake --cores $(CORES) $$products --quiet host
 	@cat results/mini/table1.md
 
 # Downloads, checks and locks the files of the paper's world, on a machine with a network.

@@ -57,6 +57,7 @@ from corelib.study.plan import Plan
 from corelib.study.staleness import Assessment, assess, product_fault
 from corelib.study.study_files import PAPER
 from corelib.study.targets import assets_command, is_summary, product_at, study_at, targets_of
+from corelib.workflow.brief_progress import make_brief
 from corelib.workflow.endings import explain_forcing, explain_interruption
 from corelib.workflow.failed_logs import install_log_ends
 from corelib.workflow.hyperparameters import check_no_hyperparameters
@@ -317,7 +318,10 @@ class Catalogue:
         for folder in sorted(self._folders):
             if fault := why_not_writable(folder):
                 stop(f"{fault}.")
-        forecasts = [forecast(products, kind, self._assessment) for kind, products in self._requested.items()]
+        found = {kind: forecast(products, kind, self._assessment) for kind, products in self._requested.items()}
+        forecasts = list(found.values())
+        handlers = [*logger.handlers, *self._workflow.logger_manager.get_log_handlers()]
+        make_brief(dict.fromkeys(handlers), found, None if self._workflow.non_local_exec else self._workflow.cores)
         self._check_assets(forecasts)
         self._check_cluster()
         self._check_room_and_versions(forecasts)
