@@ -29,9 +29,16 @@ INTERVAL = 60.0
 CERTAIN_SHARE = 0.05
 """Share of the work after which the measured speed predicts the rest."""
 
-HIDDEN = (LogEvent.JOB_INFO, LogEvent.GROUP_INFO, LogEvent.SHELLCMD, LogEvent.JOB_FINISHED, LogEvent.PROGRESS)
+HIDDEN = (
+    LogEvent.JOB_INFO,
+    LogEvent.JOB_STARTED,
+    LogEvent.GROUP_INFO,
+    LogEvent.SHELLCMD,
+    LogEvent.JOB_FINISHED,
+    LogEvent.PROGRESS,
+)
 
-HIDDEN_TEXTS = ("Select jobs to execute", "Execute ", "localrule ", "Touching output file")
+HIDDEN_TEXTS = ("Select jobs to execute", "Touching output file")
 """Beginnings of messages without an event that Snakemake prints for each job."""
 
 
@@ -91,7 +98,9 @@ class BriefProgress(logging.Filter):
 
     def _left(self, elapsed: float) -> str:
         """The remaining time in words; empty if it is not known."""
-        if self._done >= CERTAIN_SHARE * self._total and elapsed > 0 and self._done:
+        if not self._total:
+            return ""
+        if self._done >= CERTAIN_SHARE * self._total and elapsed > 0:
             speed = self._done / elapsed
         elif self._cores is not None:
             speed = self._cores

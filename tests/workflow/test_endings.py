@@ -1,4 +1,4 @@
-"""An interrupted invocation ends with how to go on, and a forced one says that it has computed nothing anew."""
+"""Interrupted invocations end with how to go on, forced ones with what they did not do; brief ones are a few lines."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def test_ctrl_c_ends_with_how_to_go_on_and_a_forced_job_with_what_it_did_not_do(
     done = clone.snakemake("--cores", "1", "-R", "render_images", "--", target)
     assert done.returncode == 0, done.stdout
     assert "Forced jobs (-R, -f or -F) have computed nothing anew where a run was complete" in done.stdout
+    assert "rule render_images:" in done.stdout
+    forced = ("-m", "snakemake", "--cores", "1", "-R", "render_images", "--", target)
+    brief = clone.python(*forced, timeout=300, CORELIB_PROGRESS="brief")
+    assert "  1 of 1 jobs done" in brief.stdout, brief.stdout
+    assert not any(text in brief.stdout for text in ("rule render_images:", "Finished jobid", "Execute 1 jobs"))
 
 
 @pytest.mark.parametrize("option", ["forcerun", "forcetargets", "forceall"])
