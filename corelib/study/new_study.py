@@ -12,7 +12,7 @@ from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, parse_yaml
 from corelib.study.loading import load_study
 from corelib.study.schema import NAME, Study
-from corelib.study.study_files import PAPER, study_file
+from corelib.study.study_files import PAPER, misnamed_study_file, study_file, study_names
 from corelib.study.wording import error_in
 
 ASSIGNMENT = "methods.core.learning_rate=2e-5"
@@ -58,7 +58,7 @@ def write_new_study(name: str, text: str, folder: Path) -> tuple[Path, Study]:
     file = study_file(name, folder)
     if not NAME.fullmatch(name) or name == PAPER:
         raise ConfigurationError(f"{name}: expected a name of letters, digits, `_` and `-`, other than {PAPER!r}.")
-    if file.exists() or file.with_suffix(".yml").exists():
+    if name in study_names(folder) or misnamed_study_file(name, folder) is not None:
         raise error_in(
             file, "it exists already, expected the name of a new study; edit the file, or choose another name"
         )

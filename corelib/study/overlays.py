@@ -9,7 +9,7 @@ from typing import Any
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, parse_yaml, read_yaml
 from corelib.study.schema import NAME
-from corelib.study.study_files import PAPER, study_file, study_names
+from corelib.study.study_files import PAPER, misnamed_study_file, study_file, study_names
 from corelib.study.wording import error_in, suggest_name, to_yaml
 
 REMOVABLE_SECTIONS = {
@@ -79,7 +79,7 @@ def _no_such_study(name: str, folder: Path, expected: str) -> ConfigurationError
         meant = next((part for part in path.parts[1:] if "." not in part), PAPER)
     else:
         meant = path.stem if path.suffix in (".yaml", ".yml") else name
-    if (misnamed := folder / "studies" / f"{meant}.yml").exists() and meant not in study_names(folder):
+    if (misnamed := misnamed_study_file(meant, folder)) is not None:
         return error_in(misnamed, f"the file of a study ends in .yaml, expected the name {meant}.yaml; rename it")
     meant = next((known for known in study_names(folder) if known.lower() == meant.lower()), meant)
     if meant != name and meant in study_names(folder):

@@ -19,3 +19,10 @@ def study_names(folder: Path) -> list[str]:
     """The names of all studies; they become parts of paths."""
     stems = sorted(file.stem for file in (folder / "studies").glob("*.yaml"))
     return [PAPER, *(name for name in stems if NAME.fullmatch(name))]
+
+
+def misnamed_study_file(name: str, folder: Path) -> Path | None:
+    """The file of a study that ends in .yml, if there is no study of that name."""
+    if name in study_names(folder):
+        return None
+    return next((file for file in (folder / "studies").glob("*.yml") if file.stem == name), None)

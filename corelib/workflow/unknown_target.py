@@ -9,7 +9,7 @@ from pathlib import Path
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS, RUNS
 from corelib.study.loading import load_study
-from corelib.study.study_files import PAPER, study_names
+from corelib.study.study_files import PAPER, misnamed_study_file, study_names
 from corelib.study.targets import PRODUCT_ENDINGS, PRODUCT_NAMES, product_of, relative_target, targets_of
 
 _KNOWN = "|".join(
@@ -54,7 +54,7 @@ def _outside_error(target: str, configuration: Path) -> ConfigurationError:
     if (product := _product_without_folder(path, configuration)) is not None:
         return ConfigurationError(f"{target}: there is no such target, expected {product}.")
     name = path.stem if path.suffix in (".yaml", ".yml") else path.name
-    if (misnamed := configuration / "studies" / f"{name}.yml").exists() and name not in studies:
+    if (misnamed := misnamed_study_file(name, configuration)) is not None:
         return ConfigurationError(f"{misnamed}: the file of a study ends in .yaml; rename it to {name}.yaml.")
     by_lower_case = {study.lower(): study for study in studies}
     similar = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
