@@ -9,7 +9,23 @@ CUDA ?= $(if $(wildcard $(VENV)/.ready-cuda12),12,13)
 PINS := envs/requirements.txt envs/requirements-cuda12.txt envs/requirements-dev.txt
 READY := $(VENV)/.ready-cuda$(CUDA)
 
-.PHONY: env mini assets full-size test test-all test-slurm test-slurm-all test-faults check clean-env
+.PHONY: help env mini assets full-size test test-all test-slurm test-slurm-all test-faults check clean-env
+
+# `make` alone prints this.
+help:
+	@echo 'make help            this list'
+	@echo 'make env             the pinned environment in .venv: 3 minutes, 6.4 GB'
+	@echo 'make mini            all tables and figures of the miniature: half an hour on two cores'
+	@echo 'make assets          the files of the paper'"'"'s world: 84 GB; STUDY=NAME for another study'
+	@echo 'make full-size       time and memory of each stage with full-size models'
+	@echo 'make test            the tests of every change: 20 minutes on two cores'
+	@echo 'make test-all        all tests: hours, and root'
+	@echo 'make test-slurm      tests with a real Slurm: root'
+	@echo 'make test-slurm-all  the same with accounting'
+	@echo 'make test-faults     kills, full disks and damaged files: root'
+	@echo 'make check           linters, formatters and type checks: seconds'
+	@echo 'make clean-env       remove .venv'
+	@echo 'Single targets: .venv/bin/snakemake -c2 results/mini/table1.csv; without a target, it lists the studies.'
 
 env: $(READY)
 
@@ -34,8 +50,12 @@ $(READY): $(PINS)
 	$(BIN)/python -m pip install --quiet -r $(VENV)/pins.txt -r envs/requirements-dev.txt
 	@touch $@
 
+# brief: a line each minute; full: all messages of Snakemake.
+PROGRESS ?= brief
+
 mini: env
-	@products=$$($(BIN)/python -m corelib products mini) && set -x && $(BIN)/snakemake --cores $(CORES) $$products
+	@products=$$($(BIN)/python -m corelib products mini) && set -x && \
+		CORELIB_PROGRESS=$(PROGRESS) $(BIN)/snakemake --cores $(CORES) $$products --quiet host
 	@cat results/mini/table1.md
 
 # Downloads, checks and locks the files of the paper's world, on a machine with a network.

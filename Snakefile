@@ -21,7 +21,7 @@ repository = Path(workflow.current_basedir)
 sys.path.insert(0, str(repository))
 
 from corelib.study.targets import PRODUCT_NAMES
-from corelib.workflow.unknown_target import ABSOLUTE_PATTERN, UNKNOWN_PRODUCT_PATTERN
+from corelib.workflow.unknown_target import OUTSIDE_PATTERN, UNKNOWN_PRODUCT_PATTERN
 from corelib.workflow.catalogue import Catalogue
 
 catalogue = Catalogue(repository, ancient, workflow, config)
@@ -60,14 +60,14 @@ if not catalogue.is_module:
         wildcard_constraints:
             rest=UNKNOWN_PRODUCT_PATTERN,
 
-    rule refuse_absolute:
-        """Print the relative path of a target that is given as an absolute path."""
+    rule refuse_outside:
+        """List the possible targets, for a target that is a study's name, or in no folder of results."""
         input:
-            catalogue.refuse_absolute,
+            catalogue.refuse_outside,
         output:
             "{target}",
         wildcard_constraints:
-            target=ABSOLUTE_PATTERN,
+            target=OUTSIDE_PATTERN,
 
 
 include: "rules/worlds.smk"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from corelib.study.rows import EXAMPLE, ROW_FORM
 from corelib.study.study_files import PAPER, configuration_folder
 
 CONFIGURATION = configuration_folder()
@@ -25,6 +26,6 @@ def add_targets(parser: argparse.ArgumentParser) -> None:
         "targets",
         nargs="*",
         default=["all"],
-        help="targets as for Snakemake, such as results/mini/table1.csv; by default all tables, figures and the gate "
-        "of the paper",
+        help="targets as for Snakemake, such as results/mini/table1.csv; or one row of a table, "
+        f"{ROW_FORM}, such as {EXAMPLE}; by default all tables, figures and the gate of the paper",
     )

@@ -7,9 +7,11 @@ import itertools
 from contextlib import nullcontext
 
 from corelib.commands.arguments import CONFIGURATION
+from corelib.errors import ConfigurationError
 from corelib.files.text import format_bytes
 from corelib.maintenance.run_removal import folder_locked, remove_run
 from corelib.maintenance.unneeded_runs import CleanPlan, check_addresses_certain, runs_made_of, unnamed_runs
+from corelib.study.rows import EXAMPLE, ROW_FORM, models_of_row, names_row
 
 HELP = "list the runs that no study names and no table or figure here shows, with the reasons"
 
@@ -17,7 +19,11 @@ HELP = "list the runs that no study names and no table or figure here shows, wit
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `runs` and `--delete`."""
     parser.add_argument(
-        "runs", nargs="*", metavar="RUN", help="list these runs instead, with everything that was made of them"
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="list these runs instead, with everything that was made of them: names, beginnings of names up to a "
+        f"hyphen, or one row of a table, {ROW_FORM}, such as {EXAMPLE}",
     )
     parser.add_argument("--delete", action="store_true", help="remove the listed runs")
 
@@ -46,7 +52,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _made_of(runs: list[str]) -> tuple[CleanPlan, str]:
     """Some runs with everything that was made of them, and the noun phrase for the last line."""
-    return CleanPlan(runs_made_of(runs)), "these runs and everything that was made of them"
+    return CleanPlan(runs_made_of(_models(runs) if names_row(runs) else runs)), (
+        "these runs and everything that was made of them"
+    )
+
+
+def _models(words: list[str]) -> list[str]:
+    """The names of the models of a row that are here."""
+    models = models_of_row(words, CONFIGURATION)
+    present = [found.model for found in models if found.model.folder.is_dir()]
+    if not present:
+        absent = models[0].model.folder
+        raise ConfigurationError(f"{' '.join(words)}: its run {absent} is not here, so there is nothing to remove.")
+    return [run.name for run in present]
 
 
 def _unnamed(delete: bool) -> tuple[CleanPlan, str]:

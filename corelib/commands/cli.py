@@ -7,7 +7,21 @@ import os
 import sys
 from typing import Protocol
 
-from corelib.commands import assets, clean, export, jobs, plan, preflight, products, schema, ship, verify, why
+from corelib.commands import (
+    assets,
+    clean,
+    export,
+    jobs,
+    logs,
+    plan,
+    preflight,
+    products,
+    schema,
+    ship,
+    study,
+    verify,
+    why,
+)
 from corelib.errors import UserError
 from corelib.runs.environment import remove_user_packages
 from corelib.runs.layout import REPOSITORY
@@ -33,7 +47,21 @@ class Command(Protocol):
         """Run the command and return the exit status. Raises `UserError` if it fails."""
 
 
-COMMANDS: tuple[Command, ...] = (preflight, plan, assets, jobs, why, verify, clean, export, products, schema, ship)
+COMMANDS: tuple[Command, ...] = (
+    preflight,
+    plan,
+    assets,
+    jobs,
+    logs,
+    why,
+    verify,
+    clean,
+    export,
+    products,
+    study,
+    schema,
+    ship,
+)
 """All commands, in the order in which the help lists them."""
 
 BROKEN_PIPE_STATUS = 141

@@ -1,17 +1,26 @@
-"""`python -m corelib export`: write the model or the images of a run in the form that other programs expect."""
+"""`python -m corelib export`: write the model or the images of a row in the form that other programs expect."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "export the model of a run for diffusers, or its images for an evaluator"
+from corelib.commands.arguments import CONFIGURATION
+from corelib.errors import ConfigurationError
+from corelib.study.rows import EXAMPLE, ROW_FORM, is_product_path, only_model_of_row
+
+HELP = "export the model of a row for diffusers, or its images for an evaluator"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `what`, `run` and `folder`."""
     parser.add_argument("what", choices=["model", "images"])
-    parser.add_argument("run", help="a run of the stage `unlearning` or `samples`: its name, or the beginning of it")
+    parser.add_argument(
+        "run",
+        nargs="+",
+        help=f"a row of a table, {ROW_FORM}, such as {EXAMPLE}; or a run of the stage `unlearning` or `samples`: its "
+        "name, or the beginning of it up to a hyphen",
+    )
     parser.add_argument("folder", type=Path, help="destination, which must not exist")
 
 
@@ -20,6 +29,23 @@ def run(arguments: argparse.Namespace) -> int:
     from corelib.maintenance.run_export import export_images, export_model  # imported here: it needs torch
 
     export = export_model if arguments.what == "model" else export_images
-    export(arguments.run, arguments.folder)
+    export(_run_of(arguments.what, arguments.run), arguments.folder)
     print(arguments.folder)
     return 0
+
+
+def _run_of(what: str, words: list[str]) -> str:
+    """The run that the words name, as the user wrote it or as `STAGE/RUN`."""
+    if not is_product_path(words[0]):
+        if len(words) > 1:
+            raise ConfigurationError(f"{' '.join(words)}: expected one run, or a row: {ROW_FORM}, such as {EXAMPLE}.")
+        return words[0]
+    found = only_model_of_row(words, CONFIGURATION)
+    run = found.model if what == "model" else found.runs["samples"]
+    if what == "model" and run.stage == "samples":
+        raise ConfigurationError(f"{found.label}: it is the original model, expected a model that was unlearned.")
+    if not run.manifest.exists():
+        raise ConfigurationError(
+            f"{found.label}: its run {run.folder} is not built; build it first: snakemake {words[0]}."
+        )
+    return run.name

@@ -1,18 +1,19 @@
 """`python -m corelib why`: the reasons why targets must be built.
 
-For each missing run, the reason is how it differs from the nearest existing run.
+For each missing run, the reason is how it differs from its counterpart in the study's base, or else from the nearest
+existing run.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from corelib.commands.arguments import CONFIGURATION, add_targets
+from corelib.commands.leaf_names import BaseStudy, Use, leaf_differences, uses_of
 from corelib.costs.device_time import GPUS, core_seconds
 from corelib.costs.forecast import Forecast, forecast_of
 from corelib.costs.workload import FLOP_COSTS, Workload
@@ -21,6 +22,8 @@ from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.run import Run, slugify
 from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stage_registry import PRODUCTS
+from corelib.study.loading import load_plan
+from corelib.study.targets import study_at
 
 HELP = "explain why targets must be built: the differences from existing runs"
 
@@ -35,20 +38,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the reasons."""
-    print(as_text(*forecast_of(arguments.targets, CONFIGURATION)))
+    print(as_text(*forecast_of(arguments.targets, CONFIGURATION), CONFIGURATION))
     return 0
 
 
-def as_text(found: Forecast, kind: str) -> str:
+def as_text(found: Forecast, kind: str, configuration: Path) -> str:
     """The reasons as text: the causes first, then the number of runs that follow from them.
 
     Args:
         found: the forecast.
         kind: the world of the targets; minutes of a core for `miniature`, hours of a GPU otherwise.
+        configuration: the folder of the configuration.
     """
     if not found.items:
         return found.nothing_to_do_message
-    reasons = reasons_of(found)
+    reasons = reasons_of(found, configuration)
     causes = [reason for reason in reasons if reason.is_cause]
     lines = []
     for reason in causes:
@@ -85,7 +89,7 @@ class Reason:
 
     Attributes:
         run: the run.
-        nearest: folder of the complete run of its stage from which it differs least; None if there is none.
+        nearest: folder of the complete run with which it is compared; None if there is none.
         differences: the differences from that run in its own content, without those of its inputs, in words.
         inputs: roles of the inputs that differ from those of that run.
         fault: why the existing run is not valid; None if the run is missing.
@@ -116,12 +120,12 @@ class Reason:
         return f"{'; '.join(shown)} (beside {self.nearest.name})"
 
 
-def reasons_of(found: Forecast) -> list[Reason]:
+def reasons_of(found: Forecast, configuration: Path) -> list[Reason]:
     """The reason for each run of a forecast that must be built, in an order in which they could be built."""
     order = {name: position for position, name in enumerate(_in_order(found))}
     items = sorted(found.items.values(), key=lambda item: order[item.run.name])
-    read = functools.cache(functools.partial(read_or_none, read_specification))  # each is compared with many runs
-    return [replace(_reason(item.run, read), fault=found.faults.get(item.run.name)) for item in items]
+    comparison = Comparison(found, configuration)
+    return [replace(comparison.reason(item.run), fault=found.faults.get(item.run.name)) for item in items]
 
 
 def _in_order(found: Forecast) -> Iterator[str]:
@@ -139,28 +143,55 @@ def _in_order(found: Forecast) -> Iterator[str]:
         yield from visit(product)
 
 
-def _reason(run: Run, read: Callable[[Path], Specification | None]) -> Reason:
-    best: tuple[tuple[int, int], Path, list[str], list[str]] | None = None
-    for folder in sorted((RUNS / run.stage).glob("*")):
-        if folder == run.folder or not (run.stage in PRODUCTS or (folder / MANIFEST).exists()):
-            continue
-        if (existing := read(folder / SPECIFICATION)) is None:
-            continue
-        differences, inputs = list(_differences(existing, run.specification)), _other_inputs(existing, run)
-        distance = (folder.name.rsplit("-", 1)[0] != slugify(run.slug), len(differences) + len(inputs))
-        if best is None or distance < best[0]:
-            best = distance, folder, differences, inputs
-    if best is None or best[0][0]:
-        return Reason(run, None, [], [])
-    return Reason(run, *best[1:])
+class Comparison:
+    """The comparison of runs that have to be built with the runs that are here.
+
+    A run is compared with its counterpart in the study's base, if that is built; else with the complete run of the same
+    name, or else of its stage, from which it differs least.
+
+    Args:
+        found: the forecast.
+        configuration: the folder of the configuration.
+    """
+
+    def __init__(self, found: Forecast, configuration: Path) -> None:
+        studies = dict.fromkeys(study_at(Path(path.split(" ")[0]).parent) for path in found.asked)
+        plans = [load_plan(study, configuration) for study in studies]
+        self._uses = {name: use for plan in reversed(plans) for name, use in uses_of(plan).items()}
+        self._bases = [BaseStudy(plan, configuration) for plan in plans]
+        self._read = functools.cache(functools.partial(read_or_none, read_specification))  # compared with many runs
+
+    def reason(self, run: Run) -> Reason:
+        """Why a run has to be built."""
+        use = self._uses.get(run.name)
+        for base in self._bases:
+            for other, other_use in base.counterparts(run, use):
+                is_here = other.name != run.name and other.manifest.exists()
+                if is_here and (existing := self._read(other.folder / SPECIFICATION)) is not None:
+                    return Reason(run, other.folder, *_compared(existing, other_use, run, use))
+        best: tuple[tuple[bool, int], Path, list[str], list[str]] | None = None
+        for folder in sorted((RUNS / run.stage).glob("*")):
+            if folder == run.folder or not (run.stage in PRODUCTS or (folder / MANIFEST).exists()):
+                continue
+            if (existing := self._read(folder / SPECIFICATION)) is None:
+                continue
+            differences, inputs = _compared(existing, None, run, use)
+            is_other = folder.name.rsplit("-", 1)[0] != slugify(run.slug)
+            distance = (is_other, len(differences) + len(inputs))
+            if (best is None or distance < best[0]) and not (is_other and len(differences) > MAX_DIFFERENCES):
+                best = distance, folder, differences, inputs
+        return Reason(run, None, [], []) if best is None else Reason(run, *best[1:])
 
 
-def _differences(old: Specification, new: Specification) -> Iterator[str]:
-    """The differences between two specifications in settings, threads, code and packages, in words."""
-    old_leaves, new_leaves = (dict(_leaves(specification.settings)) for specification in (old, new))
-    for key in sorted(old_leaves.keys() | new_leaves.keys()):
-        if old_leaves.get(key) != new_leaves.get(key):
-            yield f"{key}: {_short(old_leaves.get(key))} -> {_short(new_leaves.get(key))}"
+def _compared(old: Specification, old_use: Use | None, run: Run, use: Use | None) -> tuple[list[str], list[str]]:
+    """The differences of a run from an older specification in words, and the roles of the inputs that differ."""
+    new = run.specification
+    inputs = [role for role, needed in run.inputs.items() if old.inputs.get(role) != needed.digest]
+    return [*leaf_differences(old, old_use, new, use), *_other_differences(old, new)], inputs
+
+
+def _other_differences(old: Specification, new: Specification) -> Iterator[str]:
+    """The differences between two specifications in threads, code and packages, in words."""
     if old.threads != new.threads:
         yield f"threads: {old.threads} -> {new.threads}"
     for name in sorted(old.code.keys() | new.code.keys()):
@@ -169,21 +200,3 @@ def _differences(old: Specification, new: Specification) -> Iterator[str]:
     for name in sorted(old.packages.keys() | new.packages.keys()):
         if old.packages.get(name) != new.packages.get(name):
             yield f"{name}: {old.packages.get(name, 'none')} -> {new.packages.get(name, 'none')}"
-
-
-def _other_inputs(old: Specification, run: Run) -> list[str]:
-    """The roles of the inputs of a run that differ from those in an older specification."""
-    return [role for role, needed in run.inputs.items() if old.inputs.get(role) != needed.digest]
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for name, entry in value.items():
-            yield from _leaves(entry, f"{key}.{name}" if key else name)
-    else:
-        yield key, value
-
-
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

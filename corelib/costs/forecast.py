@@ -9,7 +9,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corelib.costs.workload import (
@@ -28,6 +28,7 @@ from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.sampling.grid import split_into_batches
 from corelib.settings.sampling import SamplesStage
 from corelib.study.loading import load_plan
+from corelib.study.rows import EvaluatedModel, models_of_row, names_row
 from corelib.study.staleness import IS_MISSING, IS_OTHER, Assessment, assess
 from corelib.study.study_files import PAPER
 from corelib.study.targets import is_summary, product_at, relative_target, study_at
@@ -114,8 +115,12 @@ def _length(chain: tuple[float, list[Run]]) -> float:
 def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, str]:
     """The forecast of targets as one would give them to Snakemake, and the kind of their world.
 
+    The targets may also be the words that name one row of a table (`corelib.study.rows`).
     Raises `ConfigurationError` for a target that no study has, and for targets of two worlds.
     """
+    if names_row(targets):
+        models = models_of_row(targets, configuration)
+        return _only(forecast_of(targets[:1], configuration)[0], models), models[0].world
     plan = functools.cache(functools.partial(load_plan, folder=configuration))
     wanted: dict[tuple[Path, str], str] = {}
     for target in targets:
@@ -144,6 +149,15 @@ def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, 
         )
     (kind,) = kinds
     return forecast(products, kind), kind
+
+
+def _only(found: Forecast, models: Sequence[EvaluatedModel]) -> Forecast:
+    """The part of a forecast that some models of its products need."""
+    asked = {model.label: model.runs["cells"] for model in models}
+    runs = {name: run for cells in asked.values() for name, run in cells.with_all_inputs().items()}
+    items = {name: item for name, item in found.items.items() if name in runs}
+    absent = [run for run in found.absent if run.name in runs]
+    return replace(found, asked=asked, runs=runs, items=items, absent=absent)
 
 
 def forecast(products: Mapping[str, Run], kind: str, assessment: Assessment | None = None) -> Forecast:

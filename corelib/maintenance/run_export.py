@@ -8,6 +8,7 @@ from pathlib import Path
 from corelib.errors import ConfigurationError
 from corelib.files.atomic import atomic_folder
 from corelib.files.json_files import write_json
+from corelib.maintenance.run_files import matches_run
 from corelib.models.base_model import BaseModel
 from corelib.models.delta import DELTA_FILE, load_delta
 from corelib.models.pipeline_folder import save_pipeline
@@ -32,13 +33,13 @@ def export_model(run: str, folder: Path) -> None:
     study. The user chooses the number of steps and the guidance scale.
 
     Args:
-        run: name of a run of the stage `unlearning`, or the beginning of it.
+        run: name of a run of the stage `unlearning` or `models`, or the beginning of it up to a hyphen.
         folder: destination, which must not exist.
 
     Raises `ConfigurationError` if there is no such run or `folder` exists, and `ArtefactError` or `AssetError` if a
     file that it needs is missing or damaged.
     """
-    unlearned = _run("unlearning", run, folder)
+    unlearned = _run("models" if run.startswith("models/") else "unlearning", run, folder)
     world = read_input(read_specification(unlearned.folder / SPECIFICATION), "pipeline")
     base = BaseModel(world)
     delta = unlearned.file(DELTA_FILE)
@@ -57,7 +58,7 @@ def export_images(run: str, folder: Path) -> None:
     """Copy the images of a run into one folder as `STYLE_OBJECT_seedSEED.jpg`, the layout of the benchmark's evaluator.
 
     Args:
-        run: name of a run of the stage `samples`, or the beginning of it.
+        run: name of a run of the stage `samples`, or the beginning of it up to a hyphen.
         folder: destination, which must not exist.
 
     Raises as `export_model` does.
@@ -70,14 +71,18 @@ def export_images(run: str, folder: Path) -> None:
 
 
 def _run(stage: str, text: str, folder: Path) -> Manifest:
-    """The only complete run of a stage whose name is, or begins with, a text. Checks that `folder` does not exist."""
+    """The only complete run of a stage that a text names. Checks that `folder` does not exist."""
     if folder.exists():
         raise ConfigurationError(f"{folder}: it already exists, expected the name of a new folder.")
     beginning = text.rstrip("/").split("/")[-1]
     known = sorted(path.parent.name for path in (RUNS / stage).glob(f"*/{MANIFEST}"))
-    matches = [name for name in known if name == beginning] or [name for name in known if name.startswith(beginning)]
-    if len(matches) != 1:
-        problem = f"{len(matches)} complete runs have names that begin so" if matches else "there is no such run"
-        choice = f"one of {', '.join(matches or known)}" if known else "a complete run; build a table with Snakemake"
-        raise ConfigurationError(f"{text}: {problem} in {RUNS / stage}, expected {choice}.")
+    matches = [name for name in known if matches_run(f"{stage}/{name}", beginning)]
+    if len(matches) > 1:
+        raise ConfigurationError(
+            f"{text}: {len(matches)} complete runs in {RUNS / stage} have names that begin so: {', '.join(matches)}; "
+            "name the row of a table instead: results/STUDY/table1.csv TASK ROW."
+        )
+    if not matches:
+        choice = f"one of {', '.join(known)}" if known else "a complete run; build a table with Snakemake"
+        raise ConfigurationError(f"{text}: there is no such run in {RUNS / stage}, expected {choice}.")
     return read_manifest(RUNS / stage / matches[0] / MANIFEST)

@@ -24,6 +24,18 @@ def is_run_folder(path: Path) -> bool:
     return is_name and path.parent.name in STAGES and path.is_dir()
 
 
+def matches_run(name: str, text: str) -> bool:
+    """Whether a text names a run `STAGE/SLUG-DIGEST`, with or without its stage.
+
+    The text is the whole name or its beginning up to a hyphen. If it extends into the digest, it may end anywhere.
+    """
+    if not text.rpartition("/")[2]:
+        return False
+    name = name if "/" in text else name.partition("/")[2]
+    slug = name.rpartition("-")[0]
+    return name.startswith(text) and (len(text) > len(slug) + 1 or name.startswith(f"{text}-"))
+
+
 def unlisted_files(folder: Path, listed: Collection[str]) -> list[Path]:
     """The files in a complete run's folder that its manifest does not list and that are not unfinished state.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from corelib.errors import ConfigurationError
 from corelib.maintenance.unneeded_runs import Removable
 from corelib.runs.active_jobs import LOG_FOLDER
+from corelib.runs.job_log import earlier_log
 from corelib.runs.layout import MANIFEST, RECORD, RUNS, SHARDS, SPECIFICATION
 from corelib.runs.lease import Lease, LeaseTaken
 from corelib.runs.lease_owner import is_held, read_owner
@@ -57,5 +58,7 @@ def remove_run(removable: Removable) -> None:
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     path.rmdir()
     stage, name = path.relative_to(RUNS).parts
-    (LOG_FOLDER / stage / f"{name}.log").unlink(missing_ok=True)
+    log = LOG_FOLDER / stage / f"{name}.log"
+    log.unlink(missing_ok=True)
+    earlier_log(log).unlink(missing_ok=True)
     shutil.rmtree(LOG_FOLDER / stage / name, ignore_errors=True)

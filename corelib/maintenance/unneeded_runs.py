@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from corelib.errors import ConfigurationError
+from corelib.errors import ConfigurationError, UserError
 from corelib.files.sealed_json import read_or_none
 from corelib.files.text import format_bytes
-from corelib.maintenance.run_files import with_dependencies
+from corelib.maintenance.run_files import matches_run, with_dependencies
 from corelib.maintenance.runs_on_disk import (
     active_runs,
     first_foreign_file,
@@ -30,7 +30,8 @@ from corelib.runs.specification import Specification
 from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
-from corelib.study.study_files import study_names, workflow_folder
+from corelib.study.rows import ROW_FORM
+from corelib.study.study_files import study_file, study_names, workflow_folder
 from corelib.study.targets import relative_target
 
 Specifications = Mapping[str, Specification]
@@ -79,7 +80,7 @@ def unnamed_runs(configuration: Path) -> CleanPlan:
     if the runs behind a product in `results/` are unknown.
     """
     studies = study_names(configuration)
-    plans = [load_plan(study, configuration) for study in studies]
+    plans = [_plan(study, configuration) for study in studies]
     named = {name for plan in plans for product in plan.products().values() for name in product.with_all_inputs()}
     here = scan_runs()
     shown = {path: with_dependencies(names) for path, names in runs_of_products().items()}
@@ -128,12 +129,13 @@ def runs_made_of(asked: Sequence[str]) -> list[Removable]:
     selected: set[str] = set()
     for argument in asked:
         text = (relative_target(argument) if "/" in argument else argument).removeprefix(f"{RUNS}/").rstrip("/")
-        matches = {name for name in known if _matches(name, text)}
+        matches = {name for name in known if matches_run(name, text)}
         if text in here.leftovers or (RUNS / text in here.others and has_run_files(RUNS / text)):
             matches |= {text}
         if not matches:
             raise ConfigurationError(
-                f"{argument}: no run in {RUNS} has this name, expected STAGE/RUN, or its beginning up to a hyphen."
+                f"{argument}: no run in {RUNS} has this name, expected STAGE/RUN, or its beginning up to a hyphen, or "
+                f"the row of a table: {ROW_FORM}."
             )
         selected |= matches
     while made_of_selected := {name for name in inputs.keys() - selected if inputs[name] & selected}:
@@ -145,18 +147,6 @@ def runs_made_of(asked: Sequence[str]) -> list[Removable]:
         raise ConfigurationError(f"{foreign}: not part of the run in this folder; move it elsewhere.")
     products = [path for path, names in runs_of_products().items() if names & selected and path.exists()]
     return [*(Removable(path, path.stat().st_size) for path in products), *(_removable(name) for name in present)]
-
-
-def _matches(name: str, text: str) -> bool:
-    """Whether a text is the name of a run, with or without the stage, or the beginning of it up to a hyphen.
-
-    If it extends into the digest, it may end anywhere.
-    """
-    if not text.rpartition("/")[2]:
-        return False
-    name = name if "/" in text else name.partition("/")[2]
-    slug = name.rpartition("-")[0]
-    return name.startswith(text) and (len(text) > len(slug) + 1 or name.startswith(f"{text}-"))
 
 
 def check_addresses_certain(configuration: Path) -> None:
@@ -171,11 +161,25 @@ def check_addresses_certain(configuration: Path) -> None:
     if not any(RUNS.glob(f"assets/*/{MANIFEST}")):
         return
     for study in study_names(configuration):
-        if missing := _unlocked(load_plan(study, configuration)):
+        if missing := _unlocked(_plan(study, configuration)):
             raise ConfigurationError(
                 f"study {study}: {missing} is not locked here, so the runs made of it would count as unused; restore "
                 "the lock with which they were made (`make assets`)."
             )
+
+
+def _plan(study: str, configuration: Path) -> Plan:
+    """The plan of a study. Raises `ConfigurationError` for an invalid study: why it matters, and how to go on."""
+    try:
+        plan = load_plan(study, configuration)
+        plan.products()
+    except UserError as error:
+        raise ConfigurationError(
+            f"{str(error).removesuffix('.')}; `clean` reads every study, because the runs of a study that it cannot "
+            f"read would count as unused; correct {study_file(study, configuration)} or move it out of its folder, or "
+            "name the runs to remove (`clean RUN` reads no study)."
+        ) from None
+    return plan
 
 
 def _unlocked(plan: Plan) -> str | None:

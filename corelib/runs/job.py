@@ -32,7 +32,7 @@ from corelib.runs.environment import check_variables
 from corelib.runs.fingerprint import code_digests, package_versions
 from corelib.runs.gpu import check_assigned_gpu, one_gpu
 from corelib.runs.input_runs import read_inputs, trained_behind
-from corelib.runs.job_log import JobLog, log_lines
+from corelib.runs.job_log import JobLog, earlier_log, log_lines
 from corelib.runs.job_provenance import ATTEMPTS_SUFFIX, build_provenance, device_description, record_attempt
 from corelib.runs.layout import MANIFEST, RESULTS, SPECIFICATION
 from corelib.runs.lease import Lease
@@ -155,6 +155,7 @@ def _complete(
         record = build_provenance(specification, content, began, seconds, records, attempts[:-1], lines)
         write_record(provenance_path(manifest), record)
     manifest.with_suffix(ATTEMPTS_SUFFIX).unlink(missing_ok=True)
+    earlier_log(Path(snakemake.log[0])).unlink(missing_ok=True)  # the provenance record has the log by now
     write_record(manifest, record.manifest)
     work.checkpoint.unlink(missing_ok=True)
 

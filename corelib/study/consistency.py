@@ -18,6 +18,7 @@ from corelib.study.schema import (
     MAX_NAMES,
     NAME,
     ORIGINAL,
+    AnchorPairs,
     Figure,
     ImageFolderWorld,
     Method,
@@ -425,6 +426,9 @@ def _normalized(title: str) -> str:
 def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: str) -> Iterator[Inconsistency]:
     base, pairs, forget = study.anchoring.base, study.anchoring.one_to_one, study.tasks[task].forget
     images = study.methods[name].objective.unlearn.images
+    if isinstance(scheme, AnchorPairs):
+        yield from _check_pairs(study, scheme, name, task, used_by)
+        return
     if not study.retain_styles(study.tasks[task]):
         yield from _check_scheme_without_retain_styles(study, scheme, name, task, used_by)
     if scheme == "all_to_one" and base in forget:
@@ -443,6 +447,24 @@ def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: 
             yield Inconsistency(
                 "anchoring.one_to_one", min(repeated), f"distinct anchors for the forget styles ({used_by})"
             )
+
+
+def _check_pairs(study: Study, scheme: AnchorPairs, name: str, task: str, used_by: str) -> Iterator[Inconsistency]:
+    """Check an explicit mapping from forget style to anchor style."""
+    key, unlearn = f"methods.{name}.anchors.{task}", study.methods[name].objective.unlearn
+    if missing := [style for style in study.tasks[task].forget if style not in scheme]:
+        yield Inconsistency(key, dict(scheme), f"an anchor for {missing[0]} ({used_by})")
+    if superfluous := [style for style in scheme if style not in study.tasks[task].forget]:
+        yield Inconsistency(key, superfluous[0], f"forget styles of {task} only ({used_by})")
+    yield from _unknown(
+        key, [anchor for anchor in scheme.values() if anchor != EMPTY_CONCEPT], study.world.styles, "style"
+    )
+    for style, anchor in scheme.items():
+        if style == anchor:
+            yield Inconsistency(f"{key}.{style}", anchor, f"a style other than the forget style itself ({used_by})")
+        if anchor == EMPTY_CONCEPT and unlearn.shows_anchor:
+            expected = f"a style: the method trains on its images, `images: {unlearn.images}` ({used_by})"
+            yield Inconsistency(f"{key}.{style}", anchor, expected)
 
 
 def _check_scheme_without_retain_styles(

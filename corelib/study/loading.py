@@ -6,7 +6,8 @@ file of its key.
 An overlay replaces leaves and lists, and merges sections. `null` removes a task, a method, a table, a figure, or a
 method's entry for a task. Removing a task also removes the methods' entries for it. A method with `like: OTHER` takes
 the leaves of the other method and overrides them with its own; `null` there removes the other's entry for a task.
-Without a title of its own it has the other's title, with its own name in parentheses.
+Without a title of its own it has the other's title, with its own name in parentheses. A task with `like: OTHER` takes
+the leaves of the other task, and the methods' entries for that task unless they have their own.
 """
 
 from __future__ import annotations
@@ -18,29 +19,31 @@ from pydantic import ValidationError
 from corelib.runs.run import slugs_by_digest
 from corelib.study.claims import load_claims
 from corelib.study.consistency import find_inconsistencies
-from corelib.study.overlays import error_for_key, error_for_keys, merge_study, resolve_likes
+from corelib.study.overlays import LIKE, error_for_key, error_for_keys, merge_study, read_study_file, resolve_likes
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
+from corelib.study.ranges import find_beyond_range
 from corelib.study.schema import Study
 from corelib.study.shipped_world import check_against_shipped, load_shipped
-from corelib.study.study_files import study_file, workflow_folder
+from corelib.study.study_files import PAPER, study_file, workflow_folder
 from corelib.study.validation_errors import describe_errors
 from corelib.worlds.unlearn_canvas.asset_lock import read_lock
 
 
-def load_study(name: str, folder: Path) -> Study:
+def load_study(name: str, folder: Path, text: str | None = None) -> Study:
     """Load the study `name` of a configuration folder: merge, type and check all of it.
 
+    `text` is the content of its file if the file is not written yet.
     Raises `ConfigurationError` with one sentence: file, key, value, expectation; for several keys, one after another.
     """
-    merged, origins = merge_study(name, folder, seen=())
+    merged, origins = merge_study(name, folder, seen=(), text=text)
     file = study_file(name, folder)
     resolve_likes(merged, origins, file)
     try:
         study = Study.model_validate(merged)
     except ValidationError as error:
         raise error_for_keys(describe_errors(error, merged, origins), origins, file) from None
-    if inconsistencies := find_inconsistencies(study):
+    if inconsistencies := find_inconsistencies(study) or list(find_beyond_range(study)):
         faults = [(tuple(one.key.split(".")), str(one)) for one in inconsistencies]
         raise error_for_keys(faults, origins, file)
     known = dict.fromkeys(table for table, *_ in load_published(workflow_folder(folder)))
@@ -52,6 +55,20 @@ def load_study(name: str, folder: Path) -> Study:
     if study.takes_shipped_world:
         check_against_shipped(study, workflow_folder(folder), origins, file)
     return study
+
+
+def base_of(name: str, folder: Path) -> str | None:
+    """The study on which a study is built; None for the paper's."""
+    if name == PAPER:
+        return None
+    return str(read_study_file(study_file(name, folder)).get("base", PAPER))
+
+
+def liked_method(name: str, method: str, folder: Path) -> str | None:
+    """The method that a method of a study is `like:`; None if it is like none."""
+    merged, _ = merge_study(name, folder, seen=())
+    leaves = merged.get("methods", {}).get(method)
+    return leaves.get(LIKE) if isinstance(leaves, dict) else None
 
 
 def load_plan(name: str, folder: Path) -> Plan:

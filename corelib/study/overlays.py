@@ -1,4 +1,4 @@
-"""Overlays: the leaves of a study override those of its base, and methods may be `like:` another."""
+"""Overlays: the leaves of a study override those of its base, and methods and tasks may be `like:` another."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from corelib.errors import ConfigurationError
-from corelib.files.yaml_files import UnreadableYaml, read_yaml
+from corelib.files.yaml_files import UnreadableYaml, parse_yaml, read_yaml
 from corelib.study.schema import NAME
-from corelib.study.study_files import PAPER, PRESETS, preset_file, preset_names, study_file, study_names
+from corelib.study.study_files import (
+    PAPER,
+    PRESETS,
+    misnamed_study_file,
+    preset_file,
+    preset_names,
+    study_file,
+    study_names,
+)
 from corelib.study.wording import error_in, suggest_name, to_yaml
 
 REMOVABLE_SECTIONS = {
@@ -25,7 +33,7 @@ REMOVABLE_SECTIONS = {
 """Sections whose entries have names that the study chooses."""
 
 LIKE = "like"
-"""The key of a method that takes the leaves of another, except for its own."""
+"""The key of a method or task that takes the leaves of another, except for its own."""
 
 REMOVED_MARK = "(removed)"
 """Appended to a key in the origins: the file that removed the key."""
@@ -33,8 +41,13 @@ REMOVED_MARK = "(removed)"
 Key = tuple[str, ...]
 
 
-def merge_study(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Key, Path]]:
-    """The leaves of a study merged over those of its base, and for each key the file that set it last."""
+def merge_study(
+    name: str, folder: Path, seen: tuple[str, ...], text: str | None = None
+) -> tuple[dict[str, Any], dict[Key, Path]]:
+    """The leaves of a study merged over those of its base, and for each key the file that set it last.
+
+    `text` is the content of a study's file that is not written yet.
+    """
     is_preset = bool(seen) and name in preset_names(folder) and name not in study_names(folder)
     file = preset_file(name, folder) if is_preset else study_file(name, folder)
     if (shadowed := folder / "studies" / f"{PAPER}.yaml").exists():
@@ -43,13 +56,13 @@ def merge_study(name: str, folder: Path, seen: tuple[str, ...]) -> tuple[dict[st
         raise error_in(
             study_file(seen[-1], folder), f"base is {name!r}, expected a study that is not built on this one"
         )
-    if name not in study_names(folder) and not is_preset:
+    if text is None and name not in study_names(folder) and not is_preset:
         known = f"expected one of {', '.join(study_names(folder))}"
         if seen:
             known += f", {', '.join(preset_names(folder))}"
             raise error_in(study_file(seen[-1], folder), f"base is {name!r}, {known}")
         raise _no_such_study(name, folder, known)
-    content = _read_yaml(file)
+    content = read_study_file(file, text)
     base: dict[str, Any] = {}
     origins: dict[Key, Path] = {(): file}
     if name != PAPER:
@@ -75,7 +88,10 @@ def _no_such_study(name: str, folder: Path, expected: str) -> ConfigurationError
     if path.parts[:1] == ("results",):
         meant = next((part for part in path.parts[1:] if "." not in part), PAPER)
     else:
-        meant = path.stem if path.suffix == ".yaml" else name
+        meant = path.stem if path.suffix in (".yaml", ".yml") else name
+    if (misnamed := misnamed_study_file(meant, folder)) is not None:
+        return error_in(misnamed, f"the file of a study ends in .yaml, expected the name {meant}.yaml; rename it")
+    meant = next((known for known in study_names(folder) if known.lower() == meant.lower()), meant)
     if meant != name and meant in study_names(folder):
         return error_in(folder / "studies", f"no study is called {name!r}, expected `{meant}`")
     if not NAME.fullmatch(name) and name in [file.stem for file in (folder / "studies").glob("*.yaml")]:
@@ -91,30 +107,50 @@ def _likes(content: Mapping[str, Any]) -> list[str]:
 
 
 def resolve_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Path) -> None:
-    """Replace each method that is `like:` another by the other's leaves, overridden with its own.
+    """Replace each method or task that is `like:` another by the other's leaves, overridden with its own.
 
-    This is done after all merging, so that an overlay's changes to the other method hold for both.
+    A task also takes the methods' entries for the other task, if a method has none for it. This is done after all
+    merging, so that an overlay's changes to the other method or task hold for both.
     """
-    methods = _section(merged, "methods")
+    _resolve_section("methods", merged, origins, study)
+    liked = {
+        name: task[LIKE] for name, task in _section(merged, "tasks").items() if isinstance(task, dict) and LIKE in task
+    }
+    _resolve_section("tasks", merged, origins, study)
+    for name in liked:
+        for method in _section(merged, "methods").values():
+            for leaf in ("length", "anchors"):
+                entries = _section(method, leaf) if isinstance(method, dict) else {}
+                other = name
+                while other not in entries and other in liked:
+                    other = liked[other]
+                if other in entries:
+                    entries.setdefault(name, entries[other])
+
+
+def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Path], study: Path) -> None:
+    entries = _section(merged, section)
 
     def resolved(name: str, seen: tuple[str, ...]) -> Any:
-        method = methods[name]
-        if not (isinstance(method, dict) and LIKE in method):
-            return method
-        key, like = ("methods", name), method[LIKE]
-        others = [other for other in methods if other not in (*seen, name)]
+        entry = entries[name]
+        if not (isinstance(entry, dict) and LIKE in entry):
+            return entry
+        key, like = (section, name), entry[LIKE]
+        others = [other for other in entries if other not in (*seen, name)]
         if like not in others:
-            fault = f"{'.'.join((*key, LIKE))} is {to_yaml(like)}, expected another method: {', '.join(others)}"
+            expected = f"expected another {section.removesuffix('s')}: {', '.join(others)}"
+            fault = f"{'.'.join((*key, LIKE))} is {to_yaml(like)}, {expected}"
             raise error_for_key((*key, LIKE), fault, origins, study)
-        overrides = {leaf: value for leaf, value in method.items() if leaf != LIKE}
+        overrides = {leaf: value for leaf, value in entry.items() if leaf != LIKE}
         other = resolved(like, (*seen, name))
         if not isinstance(other, dict):
             return other
-        other = {**other, "title": f"{other.get('title')} ({name})"}
+        if section == "methods":
+            other = {**other, "title": f"{other.get('title')} ({name})"}
         return _overlaid(other, overrides, key, _origin((*key, LIKE), origins), origins)
 
-    for name, method in {name: resolved(name, ()) for name in methods}.items():
-        methods[name] = method
+    for name, entry in {name: resolved(name, ()) for name in entries}.items():
+        entries[name] = entry
 
 
 def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -122,9 +158,13 @@ def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_study_file(file: Path, text: str | None = None) -> dict[str, Any]:
+    """The sections of a study's file, or of the text of one that is not written yet.
+
+    Raises `ConfigurationError` if it is not readable or has no sections.
+    """
     try:
-        content = read_yaml(file)
+        content = read_yaml(file) if text is None else parse_yaml(text)
     except UnreadableYaml as error:
         raise error_in(error.location_in(file), f"not readable as YAML: {error}") from None
     if content is None:

@@ -31,7 +31,7 @@ from corelib.settings.section import Section
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 from corelib.study import anchors
 from corelib.study.run_factory import RunFactory, cached_method
-from corelib.study.schema import ORIGINAL, MiniatureWorld, Row, Scheme, Study, Task
+from corelib.study.schema import ORIGINAL, AnchorPairs, MiniatureWorld, Row, Scheme, Study, Task, anchors_in_words
 from corelib.study.summaries import IsBuilt, claims_settings, report_settings, training_role
 from corelib.study.targets import charts_name
 from corelib.study.worlds import LABELS, AssetRuns, MiniatureRuns
@@ -426,7 +426,7 @@ class Plan:
                 for index in settings.images
             ],
         )
-        slug = f"{task}-{scheme}"
+        slug = f"{task}-{anchors_in_words(scheme)}"
         sample_inputs = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
         samples = self._run("samples", f"anchors-{slug}", sample_settings, study.threads.sampling, sample_inputs)
         inputs = {"samples": samples, "pipeline": self.world.pipeline()}
@@ -442,6 +442,8 @@ class Plan:
 
     def candidates(self, task: Task, scheme: Scheme) -> dict[str, list[str]]:
         """The anchors of each forget style of a task."""
+        if isinstance(scheme, AnchorPairs):
+            return {style: [scheme[style]] for style in task.forget}
         anchoring = self.study.anchoring
         retain = self.study.retain_styles(task)
         return anchors.anchor_candidates(
@@ -516,7 +518,7 @@ class Plan:
     def _slug(self, task: str, method: str, scheme: Scheme | None, seed: int | None) -> str:
         if not self.study.is_trained(method):
             return f"{method}-{task}"
-        return f"{method}-{task}-{self._scheme(task, method, scheme)}-s{self._seed(method, seed)}"
+        return f"{method}-{task}-{anchors_in_words(self._scheme(task, method, scheme))}-s{self._seed(method, seed)}"
 
     def _scheme(self, task: str, method: str, scheme: Scheme | None) -> Scheme:
         """A row's anchor scheme; the method's own if the row has none."""

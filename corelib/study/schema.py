@@ -7,9 +7,17 @@ The sections that stages read are in `corelib.settings`; this module combines th
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from corelib.runs.specification import Execution
 from corelib.settings.data import Encoding
@@ -27,7 +35,26 @@ from corelib.settings.unlearning import Adam, Length, Objective, Saliency
 ORIGINAL = "original"
 """The row of the model before unlearning."""
 
-Scheme = Literal["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_to_five", "empty"]
+
+class AnchorPairs(dict[str, str]):
+    """An explicit mapping from forget style to anchor style; "" is the empty prompt. It can be a key of a cache."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, handler(dict[str, str]))
+
+
+Scheme = Literal["one_to_one", "all_to_one", "five_to_one", "one_to_all", "one_to_five", "empty"] | AnchorPairs
+"""The anchors of a method or row: a scheme by its name, or an explicit mapping."""
+
+
+def anchors_in_words(scheme: Scheme) -> str:
+    """The name of a scheme, or "pairs", for the name of a run."""
+    return "pairs" if isinstance(scheme, AnchorPairs) else scheme
+
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """The pattern of names of styles, objects, tasks, methods and tables; names become parts of paths."""

@@ -67,6 +67,13 @@ def study_names(folder: Path) -> list[str]:
     return [PAPER, *(name for name in stems if NAME.fullmatch(name))]
 
 
+def misnamed_study_file(name: str, folder: Path) -> Path | None:
+    """The file of a study that ends in .yml, if there is no study of that name."""
+    if name in study_names(folder):
+        return None
+    return next((file for file in (folder / "studies").glob("*.yml") if file.stem == name), None)
+
+
 def is_study(content: object) -> bool:
     """Whether the content of a file is a whole study, and not the configuration of another workflow."""
     return isinstance(content, Mapping) and {"world", "methods"} <= content.keys()

@@ -104,8 +104,9 @@ def _hint(key: Key, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> s
     others = [other for other in merged[section] if other != name]
     near = difflib.get_close_matches(name, others, n=1)
     hint = f", or `{near[0]}` instead of `{name}`" if near else ""
-    like = near[0] if near else "METHOD"
-    return f"{hint}, or `{LIKE}: {like}` to take the other leaves from there" if section == "methods" else hint
+    like = near[0] if near else section.removesuffix("s").upper()
+    is_likeable = section in ("methods", "tasks")
+    return f"{hint}, or `{LIKE}: {like}` to take the other leaves from there" if is_likeable else hint
 
 
 def _expectation(fault: Mapping[str, Any]) -> str:

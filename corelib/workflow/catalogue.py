@@ -21,7 +21,7 @@ from snakemake.logging import logger
 from snakemake_interface_common.exceptions import WorkflowError
 
 from corelib.cluster.request_checks import Request, check_requests
-from corelib.cluster.site import Site, check_site_file
+from corelib.cluster.site import SITE_FILE, Site, check_site_file
 from corelib.cluster.slurm_queue import cancel_waiting_jobs, queued_jobs, wrap_slurm_commands
 from corelib.costs.disk_space import check_disk_space
 from corelib.costs.forecast import Forecast, forecast
@@ -58,9 +58,12 @@ from corelib.study.schema import Study
 from corelib.study.staleness import Assessment, assess, product_fault
 from corelib.study.study_files import OWN, PAPER, configuration_folder, is_study, study_file
 from corelib.study.targets import assets_command, is_summary, product_at, study_at, targets_of
+from corelib.workflow.brief_progress import make_brief
+from corelib.workflow.endings import explain_forcing, explain_interruption
 from corelib.workflow.failed_logs import install_log_ends
+from corelib.workflow.hyperparameters import check_no_hyperparameters
 from corelib.workflow.messages import stop, stop_on_user_error
-from corelib.workflow.unknown_target import unknown_target_error
+from corelib.workflow.unknown_target import overview, unknown_target_error
 from corelib.worlds.unlearn_canvas.asset_lock import asset_path
 from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE, missing_assets
 
@@ -78,7 +81,9 @@ def _prepare_environment(repository: Path) -> None:
 
 
 @stop_on_user_error
-def _site(repository: Path, configuration: Path, config: Mapping[str, Any], is_module: bool) -> Site:
+def _site(
+    repository: Path, configuration: Path, config: Mapping[str, Any], is_module: bool, files: Iterable[Path]
+) -> Site:
     """The values of the cluster. As a module, the workflow may also be given the content of `config/config.yaml`.
 
     Raises `ConfigurationError` if it is given a study that is in another file, since studies are read from files.
@@ -92,6 +97,7 @@ def _site(repository: Path, configuration: Path, config: Mapping[str, Any], is_m
         values = {key: value for key, value in config.items() if key not in Study.model_fields}
     if values:
         check_site_file(repository)
+        check_no_hyperparameters(values, [file for file in files if file.name != Path(SITE_FILE).name])
     return Site.of(values)
 
 
@@ -122,7 +128,7 @@ class Catalogue:
         self.is_module = not workflow.modifier.is_main_snakefile()
         self.ancient = ancient
         _check_places(repository)
-        self.site = _site(repository, self.configuration, site, self.is_module)
+        self.site = _site(repository, self.configuration, site, self.is_module, workflow.config_settings.configfiles)
         _prepare_environment(repository)
         self._workflow = workflow
         self._has_hooks = False
@@ -314,6 +320,7 @@ class Catalogue:
         if fault:
             raise ConfigurationError(f"{fault}.")
         _lock_folder(Path.cwd())
+        explain_interruption()
         for manifest, run in self._products():
             record_wanted(manifest, run.digest)
         remove_old_requests()
@@ -325,7 +332,10 @@ class Catalogue:
         for folder in sorted(self._folders):
             if fault := why_not_writable(folder):
                 stop(f"{fault}.")
-        forecasts = [forecast(products, kind, self._assessment) for kind, products in self._requested.items()]
+        found = {kind: forecast(products, kind, self._assessment) for kind, products in self._requested.items()}
+        forecasts = list(found.values())
+        handlers = [*logger.handlers, *self._workflow.logger_manager.get_log_handlers()]
+        make_brief(dict.fromkeys(handlers), found, None if self._workflow.non_local_exec else self._workflow.cores)
         self._check_assets(forecasts)
         self._check_cluster()
         self._check_room_and_versions(forecasts)
@@ -351,6 +361,7 @@ class Catalogue:
 
         Raises `ArtefactError` if one is not.
         """
+        explain_forcing(self._workflow.dag_settings)
         if self._workflow.dag_settings.until or self._workflow.dag_settings.omit_from:
             return
         faults = [fault for manifest, run in self._products() if (fault := product_fault(manifest, run))]
@@ -418,7 +429,13 @@ class Catalogue:
 
     @stop_on_user_error
     def files_of_paper(self, _: Any) -> list[str]:
-        """The input function of the rule `all`: all products of the paper's study."""
+        """The input function of the rule `all`: all products of the paper's study.
+
+        It is also the default target. Without a target, it prints the studies instead: hardly anybody wants to build
+        everything by accident.
+        """
+        if self._workflow.is_main_process and not self._workflow.dag_settings.targets:
+            stop(overview(self.configuration))
         return targets_of(PAPER, load_study(PAPER, self.configuration))
 
     @stop_on_user_error
@@ -427,8 +444,8 @@ class Catalogue:
         raise unknown_target_error(f"{RESULTS}{wildcards.rest}", self.configuration)
 
     @stop_on_user_error
-    def refuse_absolute(self, wildcards: Any) -> NoReturn:
-        """The input function of the rule for targets with absolute paths, which always raises."""
+    def refuse_outside(self, wildcards: Any) -> NoReturn:
+        """The input function of the rule for targets outside the folders of results, which always raises."""
         raise unknown_target_error(wildcards.target, self.configuration)
 
     @stop_on_user_error

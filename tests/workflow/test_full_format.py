@@ -377,7 +377,7 @@ def test_fid_is_clean_fids_own(small: Checkout, tmp_path: Path) -> None:
 def test_an_export_is_refused_in_one_sentence(small: Checkout) -> None:
     for arguments, expected in (
         (["model", "nobody", "exported/x"], "nobody: there is no such run in runs/unlearning, expected one of core-"),
-        (["images", "", "exported/x"], "3 complete runs have names that begin so"),
+        (["images", "", "exported/x"], "there is no such run in runs/samples, expected one of"),
         (["model", "core", "assets"], "assets: it already exists, expected the name of a new folder"),
     ):
         done = small.python("-m", "corelib", "export", *arguments)

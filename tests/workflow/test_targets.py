@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,61 @@ def test_the_error_for_a_mistyped_target_suggests_another(target: str, expected:
 def test_the_error_for_a_target_of_an_unknown_study_lists_the_studies() -> None:
     with pytest.raises(ConfigurationError, match="there is no such study, expected one of paper, mini,"):
         unknown_target_error("results/nosuch/x", CONFIGURATION)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("mini", "a study, expected one of its targets, such as results/mini/table1.csv, or all: $(.venv/bin/python"),
+        ("config/studies/mini.yaml", "a study, expected one of its targets, such as results/mini/table1.csv"),
+        ("mini.yml", "a study, expected one of its targets, such as results/mini/table1.csv"),
+        ("Mini", "no target; perhaps the study mini is meant, expected one of its targets, such as results/mini/"),
+        ("table1", "there is no such target, expected results/table1.csv."),
+        ("mini/table1.tex", "there is no such target, expected results/mini/table1.tex."),
+        ("mini/figure2", "there is no such target, expected results/mini/figure2.png."),
+        ("nosuchthing", "there is no such target, expected a path such as results/mini/table1.csv; `snakemake`"),
+    ],
+)
+def test_the_error_for_a_target_outside_the_results_names_what_is_meant(target: str, expected: str) -> None:
+    assert str(unknown_target_error(target, CONFIGURATION)).startswith(f"{target}: {expected}")
+
+
+def test_the_error_for_a_study_file_with_another_ending_says_to_rename_it(tmp_path: Path) -> None:
+    shutil.copytree(CONFIGURATION, tmp_path / "config")
+    file = tmp_path / "config/studies/foo.yml"
+    file.write_text("base: mini\n")
+    assert str(unknown_target_error("foo.yml", tmp_path / "config")) == (
+        f"{file}: the file of a study ends in .yaml; rename it to foo.yaml."
+    )
+
+
+def test_snakemake_without_a_target_lists_the_studies_and_builds_nothing(tmp_path: Path) -> None:
+    clone = Checkout.at(tmp_path / "clone")
+    (clone.folder / "config/studies/broken.yaml").write_text("methods: {core: {learning_rate: }}\n")
+    done = clone.snakemake("--cores", "1")
+    assert done.returncode == 1 and not (clone.folder / "runs").exists()
+    overview = done.stdout.partition("Error: ")[2]
+    assert overview.startswith("no target, expected one or more targets of these studies:\n  paper ")
+    assert (
+        "results/mini/table1.csv and 11 more" in overview and "`snakemake all` builds all of the paper's." in overview
+    )
+    assert "  broken                     not valid: " in overview
+    for target in ("mini", "nosuchthing"):
+        done = clone.snakemake(target, "--cores", "1")
+        assert done.returncode == 1 and done.stdout.count(f"Error: {target}: ") == 1
+        assert "Exception" not in done.stdout and "Traceback" not in done.stdout
+
+
+def test_all_is_a_target(tmp_path: Path) -> None:
+    assert Checkout.at(tmp_path / "clone").planned("all")["tabulate"] == 4
+
+
+def test_make_help_lists_every_target_of_make() -> None:
+    text = (REPOSITORY / "Makefile").read_text()
+    done = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert re.findall(r"^make ([\w-]+)  ", done.stdout, re.MULTILINE) == phony.split()
+    assert subprocess.run(["make"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout == done.stdout
 
 
 def products_of_rules() -> list[str]:

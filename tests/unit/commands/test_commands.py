@@ -306,7 +306,20 @@ def test_nothing_is_removed_while_a_study_cannot_be_read(checkout: Checkout) -> 
 # All commands
 
 
-COMMANDS = ["preflight", "plan", "assets", "jobs", "why", "verify", "clean", "export", "products", "ship"]
+COMMANDS = [
+    "preflight",
+    "plan",
+    "assets",
+    "jobs",
+    "logs",
+    "why",
+    "verify",
+    "clean",
+    "export",
+    "products",
+    "study",
+    "ship",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

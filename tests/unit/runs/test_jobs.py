@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from support.checkout import REPOSITORY
 from support.hand_made import write_manifest
 from support.toy_job import MADE, UNFINISHED, Toy, toy_at
 
 from corelib.files.sealed_json import has_its_seal, sealed
 from corelib.runs.job import INTERRUPTED_STATUS
+from corelib.runs.job_log import MAX_EARLIER_LINES, earlier_log
 from corelib.runs.lease_owner import Owner, owner_as_json
 from corelib.runs.manifest import read_manifest
 from corelib.runs.specification import digest_of
@@ -150,6 +154,35 @@ def test_earlier_attempts_are_recorded(toy: Toy) -> None:
     assert before["began"] <= before["saved"] <= record["began"]
     assert before["device"] == record["device"] == "cpu" and before["processor"] == record["processor"] != ""
     assert not list(toy.folder.glob("*.attempts.json"))
+
+
+@pytest.mark.parametrize("toy", ["waits"], indirect=True)
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=lambda sent: sent.name)
+def test_a_resumed_job_keeps_the_logs_of_its_earlier_attempts(sent: signal.Signals, toy: Toy) -> None:
+    for attempt in (1, 2):
+        job = toy.start_writing()
+        toy.wait_until(lambda attempt=attempt: toy.attempts == attempt)
+        job.send_signal(sent)
+        job.wait(60)
+        (toy.place / "logs/toy.log").unlink()  # as Snakemake does before each attempt
+        for partial in toy.folder.glob(".made.txt*"):
+            partial.unlink()
+    (toy.place / "go").touch()
+    assert toy.run() == 0
+    assert toy.log.count("---- next attempt ----") == 2
+    assert toy.log.count("1 CPU thread(s), python 3") == 3 and toy.log.count("done in") == 1
+    assert toy.log.count("received SIGINT") == (2 if sent == signal.SIGINT else 0)
+    assert [path.name for path in (toy.place / "logs").iterdir()] == ["toy.log"]
+
+
+def test_of_many_earlier_attempts_the_last_lines_are_kept(tmp_path: Path) -> None:
+    log = tmp_path / "job.log"
+    earlier_log(log).write_text("".join(f"line {number}\n" for number in range(MAX_EARLIER_LINES + 5)))
+    code = f"from corelib.runs.job_log import JobLog; from pathlib import Path; JobLog(Path({str(log)!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+    lines = log.read_text().splitlines()
+    assert lines[:2] == ["(5 earlier lines omitted)", "line 5"]
+    assert lines[-2:] == [f"line {MAX_EARLIER_LINES + 4}", "---- next attempt ----"]
 
 
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)

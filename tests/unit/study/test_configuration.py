@@ -1173,7 +1173,10 @@ def test_the_error_for_a_key_that_another_file_sets_names_both_files(overlay, me
     [
         ("methods: {croe: {batch: 2}}", "methods.croe LACKSor `core` instead of `croe`, or `like: core` REST"),
         ("methods: {mine: {batch: 2}}", "methods.mine LACKSor `like: METHOD` REST"),
-        ("tasks: {Forget7: {forget: [Monet]}}", "tasks.Forget7.evaluation ISor `Forget25` instead of `Forget7`"),
+        (
+            "tasks: {Forget7: {forget: [Monet]}}",
+            "tasks.Forget7.evaluation ISor `Forget25` instead of `Forget7`, or `like: Forget25` REST",
+        ),
     ],
 )
 def test_an_overlay_of_an_unknown_entry_is_refused_with_a_suggestion(overlay, message, error_for):
@@ -1303,6 +1306,15 @@ def test_the_error_for_an_unreadable_file_names_the_line(error_for, overlay, lin
     assert problem in text
 
 
+def test_a_file_of_a_study_with_the_ending_yml_is_named(folder):
+    (folder / "studies" / "trial.yml").write_text("base: tiny\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_study("trial", folder)
+    assert str(caught.value) == (
+        f"{folder / 'studies/trial.yml'}: the file of a study ends in .yaml, expected the name trial.yaml; rename it."
+    )
+
+
 def test_a_study_that_is_a_folder_is_not_readable(folder):
     (folder / "studies" / "trial.yaml").mkdir()
     with pytest.raises(ConfigurationError) as caught:
@@ -1310,7 +1322,7 @@ def test_a_study_that_is_a_folder_is_not_readable(folder):
     assert "not readable" in sentence(caught.value, folder / "studies" / "trial.yaml")
 
 
-@pytest.mark.parametrize("name", ["nope", "../config", "sub/tiny", "/etc/passwd", "", "no.yaml", "Tiny"])
+@pytest.mark.parametrize("name", ["nope", "../config", "sub/tiny", "/etc/passwd", "", "no.yaml", "Titan"])
 def test_the_error_for_an_unknown_study_lists_the_known_ones(name):
     with pytest.raises(ConfigurationError) as caught:
         load_study(name, CONFIGURATION)
@@ -1322,6 +1334,10 @@ def test_the_error_for_an_unknown_study_lists_the_known_ones(name):
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
+        ("Tiny", "tiny"),
+        ("MINI-SEEDS", "mini-seeds"),
+        ("results/Mini/table1.csv", "mini"),
+        ("tiny.yml", "tiny"),
         ("tiny.yaml", "tiny"),
         ("config/studies/mini-released.yaml", "mini-released"),
         ("results/mini/table1.csv", "mini"),
@@ -1404,13 +1420,13 @@ DELETED = object()
 
 
 def shipped() -> dict[str, Any]:
-    return overlays._read_yaml(CONFIGURATION / "config.yaml")
+    return overlays.read_study_file(CONFIGURATION / "config.yaml")
 
 
 def load_as_paper(content: dict[str, Any]) -> Study:
     """The paper's study as if `config.yaml` held `content`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overlays, "_read_yaml", lambda file: content)
+        patch.setattr(overlays, "read_study_file", lambda file, text=None: content)
         return load_study("paper", CONFIGURATION)
 
 
