@@ -76,7 +76,7 @@ class Use:
     def scheme(self) -> Any:
         """The anchors of its row."""
         assert self.row is not None
-        return self.row.anchors or self.plan.study.methods[self.row.method].anchors[self.task]
+        return self.row.anchors or self.plan.study.anchors_of(self.row.method, self.task)
 
 
 def uses_of(plan: Plan) -> dict[str, Use]:

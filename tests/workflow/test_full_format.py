@@ -172,7 +172,7 @@ def test_the_original_model_is_sampled_once_for_all_tasks_and_deltas_contain_onl
         (style, object_, seed)
         for task in study.tasks.values()
         for style in (*task.forget, *task.evaluation.retain)
-        for object_ in study.objects_of(task.evaluation.objects)
+        for object_ in study.objects_of_evaluation(task)
         for seed in task.evaluation.seeds
     }
     assert len(grid) == len(images) and set(map(tuple, grid)) == images
