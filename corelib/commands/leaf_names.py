@@ -17,7 +17,8 @@ from corelib.runs.specification import Specification
 from corelib.study.loading import base_of, liked_method, load_plan
 from corelib.study.plan import Plan
 from corelib.study.rows import runs_of_model
-from corelib.study.schema import ORIGINAL, Row
+from corelib.study.schema import DEFAULT, ORIGINAL, Row
+from corelib.study.study_files import study_names
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "images": {"": "world"},
@@ -33,7 +34,6 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "batch": "methods.METHOD.batch",
         "seed": "training seed",
         "precision": "training.precision",
-        "wording.photo_name": "prompts.photo_in_training",
         "wording": "prompts",
     },
     "unlearning": {
@@ -46,11 +46,10 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "draw": "anchoring.draw",
         "min_steps": "training.scale.min_steps",
         "seed": "training seed",
-        "wording.photo_name": "prompts.photo_in_training",
         "wording": "prompts",
         "": "training",
     },
-    "samples": {"wording.photo_name": "prompts.photo_in_evaluation", "wording": "prompts"},
+    "samples": {"wording.variants": "prompts.evaluation", "wording": "prompts"},
     "cells": {"forget": "tasks.TASK.forget", "": "tasks.TASK.evaluation"},
 }
 """The section of the study for a prefix of the keys of a stage's settings; other keys have their own names."""
@@ -109,7 +108,7 @@ class BaseStudy:
     def __init__(self, plan: Plan, configuration: Path) -> None:
         self._study, self._configuration = plan.name, configuration
         base = base_of(plan.name, configuration)
-        self.plan = load_plan(base, configuration) if base else None
+        self.plan = load_plan(base, configuration) if base in study_names(configuration) else None
         self._runs: dict[tuple[str, str], Run] = {}
         for product in self.plan.products().values() if self.plan else ():
             self._runs |= {(run.stage, run.slug): run for run in product.with_all_inputs().values()}
@@ -129,11 +128,11 @@ class BaseStudy:
         method: str | None = use.row.method
         while method is not None and method not in study.methods:
             method = liked_method(self._study, method, self._configuration)
-        if method is None or use.task not in study.methods[method].length:
+        if method is None or use.task not in study.tasks or study.length_of(method, use.task) is None:
             return
         seeds = study.seeds_of_method(method)
         seed = use.seed if use.seed in seeds else seeds[0]
-        own = [None] if use.task in study.methods[method].anchors else []
+        own = [None] if study.anchors_of(method, use.task) is not None else []
         for anchors in [use.row.anchors, *own] if use.row.anchors else own:
             row = Row(name=method, method=method, anchors=anchors)
             if found := runs_of_model(self.plan, use.task, row, seed).get(run.stage):
@@ -163,7 +162,10 @@ def leaf_differences(old: Specification, old_use: Use | None, new: Specification
 
 def _anchors_key(use: Use) -> str:
     assert use.row is not None
-    return f"anchors of the row {use.row.name}" if use.row.anchors else f"methods.{use.row.method}.anchors.{use.task}"
+    if use.row.anchors:
+        return f"anchors of the row {use.row.name}"
+    entries = use.plan.study.methods[use.row.method].anchors
+    return f"methods.{use.row.method}.anchors.{use.task if use.task in entries else DEFAULT}"
 
 
 def _difference(stage: str, key: str, values: tuple[Any, Any], old_use: Use | None, use: Use | None) -> str:
@@ -181,6 +183,9 @@ def _difference(stage: str, key: str, values: tuple[Any, Any], old_use: Use | No
 
 
 def _name(stage: str, key: str, use: Use | None) -> str:
+    photo_style = use.plan.study.prompts.photo_style if use else None
+    if key == f"wording.names.{photo_style}":
+        return f"prompts.photo_in_{'evaluation' if stage == 'samples' else 'training'}"
     sections = SECTIONS.get(stage, {})
     prefix = next((prefix for prefix in sections if key == prefix or key.startswith(f"{prefix}.")), None)
     if prefix is None:
@@ -192,6 +197,12 @@ def _name(stage: str, key: str, use: Use | None) -> str:
     if "METHOD" in named or "TASK" in named:
         if use is None:
             return key
+        if (
+            use.row is not None
+            and stage == "unlearning"
+            and use.task not in use.plan.study.methods[use.row.method].length
+        ):
+            named = named.replace("TASK", DEFAULT)
         named = named.replace("METHOD", use.row.method if use.row else "METHOD").replace("TASK", use.task)
     return named
 
