@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
 from corelib.files.atomic import atomic_write
@@ -15,7 +17,10 @@ from corelib.settings.reports import FigureStage
 
 MARGIN = 8
 
-LABEL_PIXELS = 13
+FONT = "fonts/ttf/DejaVuSans.ttf"
+"""The font of the titles, in matplotlib's data; Pillow's own has few letters beyond ASCII."""
+
+LABEL_PIXELS = 12
 
 TEXT_COLOUR, BACKGROUND_COLOUR = (32, 32, 32), (255, 255, 255)
 
@@ -50,7 +55,8 @@ def image_grid(
     is_enlarged = size < pixels
     pixels = size * (pixels // size) if is_enlarged else pixels
     resampling = Image.Resampling.NEAREST if is_enlarged else Image.Resampling.LANCZOS
-    font = ImageFont.load_default(size=LABEL_PIXELS)
+    # the basic layout is part of Pillow, so that the titles do not depend on libraries of the machine
+    font = ImageFont.truetype(Path(mpl.get_data_path(), FONT), LABEL_PIXELS, layout_engine=ImageFont.Layout.BASIC)
     left = max(round(font.getlength(title)) for title in row_titles) + 2 * MARGIN
     wrapped = [_wrap(title, font, pixels) for title in column_titles]
     top = max(len(lines) for lines in wrapped) * (LABEL_PIXELS + 3) + 2 * MARGIN
@@ -67,7 +73,7 @@ def image_grid(
     return picture
 
 
-def _wrap(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, pixels: int) -> list[str]:
+def _wrap(title: str, font: ImageFont.FreeTypeFont, pixels: int) -> list[str]:
     """Break a title into lines that fit above its column."""
     lines = [""]
     for word in title.split():
