@@ -63,6 +63,28 @@ def test_position_ids_of_older_versions_are_accepted(clip: Path, tmp_path: Path)
     assert torch.equal(first, second)
 
 
+def test_the_files_of_older_versions_are_read_as_transformers_reads_them(clip: Path, tmp_path: Path) -> None:
+    """As of OpenAI's models on the Hub: sizes as numbers, a former class name, keys that are not used any more."""
+    folder = shutil.copytree(clip, tmp_path / "clip")
+    processor = {"crop_size": 32, "do_center_crop": True, "do_normalize": True, "do_resize": True, "resample": 3}
+    processor |= {"feature_extractor_type": "CLIPFeatureExtractor", "size": 32}
+    processor |= {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= {"eos_token_id": 2, "bos_token_id": 0, "torchscript": False, "use_bfloat16": False}
+    given = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+    sight = {key: config["vision_config"][key] for key in given}
+    config |= {"text_config_dict": None, "vision_config_dict": sight, "torch_dtype": "float32"}
+    (folder / "config.json").write_text(json.dumps(config))
+    check_clip(folder, values=True)
+    model, plain = CLIPModel.from_pretrained(folder).eval(), CLIPProcessor.from_pretrained(folder)
+    with torch.no_grad():
+        outputs = model(**plain(text=TEXTS, images=images(), return_tensors="pt", padding=True))
+    expected = outputs.logits_per_image.softmax(dim=1)
+    probabilities = ZeroShotClassifier(folder, CLASSES, TEXTS, CPU).probabilities(images())
+    torch.testing.assert_close(probabilities, expected, rtol=1e-5, atol=1e-6)
+
+
 def without(name: str, folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     del tensors[name]
