@@ -11,8 +11,11 @@ from PIL import Image
 from corelib.errors import ArtefactError, ConfigurationError, listed
 from corelib.evaluation.metrics import Count, count_correct
 
-PREDICTED = ("style", "object", "predicted_style", "predicted_object")
-"""Columns of a table of predictions."""
+PREDICTED = ("style", "predicted_style")
+"""Columns that a table of predictions must have."""
+
+PREDICTED_OBJECTS = ("object", "predicted_object")
+"""Columns of concepts that have objects."""
 
 NamePredictor = Callable[[list[Image.Image]], Sequence[str]]
 """Returns the name of the predicted class of each image."""
@@ -26,8 +29,9 @@ def evaluate_styles(predictions: pd.DataFrame | Mapping[str, Sequence[Any]], for
     object.
 
     Args:
-        predictions: one row for each image, with the columns `style`, `object`, `predicted_style` and
-            `predicted_object`; `predict_concepts` makes such a table, and so does the workflow (`predictions.parquet`).
+        predictions: one row for each image, with the columns `style` and `predicted_style`, and for CRA also `object`
+            and `predicted_object`; `predict_concepts` makes such a table, and so does the workflow
+            (`predictions.parquet`).
         forget: the styles that were unlearned.
 
     Returns the counts by name. `count.k` of `count.n` images are right, `count.percent` is the accuracy in percent, and
@@ -45,24 +49,25 @@ def evaluate_styles(predictions: pd.DataFrame | Mapping[str, Sequence[Any]], for
         raise ConfigurationError(f"forget has {absent[0]!r}, expected styles of the images: {listed([*styles], 10)}.")
     if set(styles) == set(forget):
         raise ConfigurationError("predictions has no image of a retained style, expected some: IRA counts them.")
-    return count_correct(table.assign(seed=range(len(table))), forget)
+    without = {column: None for column in PREDICTED_OBJECTS if column not in table.columns}
+    return count_correct(table.assign(seed=range(len(table)), **without), forget)
 
 
 def predict_concepts(
     images: Sequence[Image.Image],
-    concepts: Sequence[tuple[str, str]],
+    concepts: Sequence[tuple[str, str]] | Sequence[str],
     predict_styles: NamePredictor,
-    predict_objects: NamePredictor,
+    predict_objects: NamePredictor | None = None,
     batch: int = 32,
 ) -> pd.DataFrame:
     """The predictions of two classifiers for sampled images, one row for each image, as `evaluate_styles` reads them.
 
     Args:
         images: the sampled images.
-        concepts: style and object in the prompt of each image.
+        concepts: style and object in the prompt of each image, or its style alone.
         predict_styles: the classifier of styles: a function from a list of images to the names of the predicted
-            classes. A `corelib.library.ImageClassifier` is such a function.
-        predict_objects: the classifier of objects.
+            classes. A `corelib.library.ImageClassifier` is such a function, and so is a `ZeroShotClassifier`.
+        predict_objects: the classifier of objects, if concepts have objects.
         batch: maximum number of images in a call of a classifier.
 
     Raises `ConfigurationError` if the numbers of images and concepts differ, and `ArtefactError` if a classifier
@@ -72,8 +77,12 @@ def predict_concepts(
         raise ConfigurationError(f"{len(images)} images and {len(concepts)} concepts, expected one for each image.")
     if batch < 1:
         raise ConfigurationError(f"batch is {batch}, expected at least 1.")
-    table = pd.DataFrame(list(concepts), columns=["style", "object"])
+    pairs = [(concept, None) if isinstance(concept, str) else concept for concept in concepts]
+    table = pd.DataFrame(pairs, columns=["style", "object"])
+    table["predicted_object"] = None
     for label, predict in (("style", predict_styles), ("object", predict_objects)):
+        if predict is None:
+            continue
         names: list[str] = []
         for start in range(0, len(images), batch):
             part = list(images[start : start + batch])

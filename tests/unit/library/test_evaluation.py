@@ -42,7 +42,7 @@ def test_the_counts_are_those_of_the_workflow() -> None:
 @pytest.mark.parametrize(
     ("predictions", "forget", "message"),
     [
-        ({"style": ["A"]}, ["A"], "predictions has no column 'object', expected style, object, predicted_style"),
+        ({"style": ["A"]}, ["A"], "predictions has no column 'predicted_style', expected style, predicted_style"),
         (PREDICTIONS, "A", "forget is 'A', expected a list of at least one style"),
         (PREDICTIONS, ["D"], "forget has 'D', expected styles of the images: A, B, C"),
         (PREDICTIONS, ["A", "B", "C"], "predictions has no image of a retained style"),
@@ -103,3 +103,13 @@ def test_the_distance_of_two_gaussians_on_a_line() -> None:
     """(mu_1 - mu_2)^2 + (sigma_1 - sigma_2)^2."""
     first, second = torch.tensor([[0.0], [2.0]]).double(), torch.tensor([[3.0], [7.0]]).double()
     assert frechet_distance(first, second) == pytest.approx(16 + (8**0.5 - 2**0.5) ** 2)
+
+
+def test_concepts_without_objects_have_no_cra() -> None:
+    images = [Image.new("RGB", (4, 4), (shade, 0, 0)) for shade in (0, 90, 200, 250)]
+    names = {0: "cat", 90: "dog", 200: "dog", 250: "cat"}
+    concepts = ["cat", "cat", "dog", "dog"]
+    table = predict_concepts(images, concepts, lambda part: [names[image.getpixel((0, 0))[0]] for image in part])
+    counts = evaluate_styles(table, ["cat"])
+    assert {name: (count.k, count.n) for name, count in counts.items()} == {"UA": (1, 2), "IRA": (1, 2)}
+    assert counts == evaluate_styles({"style": concepts, "predicted_style": list(names.values())}, ["cat"])
