@@ -112,7 +112,7 @@ def test_a_prefix_is_refused_in_one_sentence(more: str, core: Checkout, tmp_path
 
 def test_missing_assets_are_reported_before_the_first_job_of_another_workflow(core: Checkout, tmp_path: Path) -> None:
     done = other_workflow(tmp_path / "theirs", core, "results/table1.csv").snakemake("--cores", "1")
-    assert done.returncode == 1 and "Error: assets of the paper's world: assets/" in done.stdout, done.stdout
+    assert done.returncode == 1 and "Error: assets of the study: assets/" in done.stdout, done.stdout
     assert "Traceback" not in done.stdout and "localrule adopt_assets" not in done.stdout
 
 

@@ -34,6 +34,7 @@ def lines(checkout: Checkout) -> dict[str, list[str]]:
         }
 
 
+@pytest.mark.slow
 def test_the_same_model_under_another_name_has_the_same_numbers(own: Checkout) -> None:
     done = own.snakemake("--cores", "2", TABLE)
     assert done.returncode == 1

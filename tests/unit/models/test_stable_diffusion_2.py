@@ -74,7 +74,7 @@ def test_its_parts_are_accepted(pipeline: Manifest) -> None:
 def test_its_embeddings_are_those_of_diffusers(pipeline: Manifest, tmp_path: Path) -> None:
     context = StageContext(folder=tmp_path, digest="x", inputs={"pipeline": pipeline})
     outcome = embed_prompts(EmbeddingsStage(prompts=PROMPTS), context)
-    cache = EmbeddingCache(finish(tmp_path, "embeddings", outcome))
+    cache = EmbeddingCache.of_run(finish(tmp_path, "embeddings", outcome))
     plain = StableDiffusionPipeline.from_pretrained(
         pipeline.folder / "pipeline", safety_checker=None, requires_safety_checker=False
     )

@@ -196,7 +196,7 @@ def test_the_weights_of_a_classifier_are_found_under_the_keys_of_training_script
 def test_a_classifier_that_cannot_be_loaded_is_not_adopted(how: str, tmp_path: Path) -> None:
     make, message = REFUSED[how]
     linked_assets = style_classifier(make(), tmp_path)
-    with pytest.raises(AssetError, match=rf"assets of the paper's world: .*style50\.pth: .*{message}"):
+    with pytest.raises(AssetError, match=rf"assets of the study: .*style50\.pth: .*{message}"):
         linked_assets.manifest()
     (fault,) = linked_assets.faults(values=True)
     assert "\n" not in fault

@@ -275,6 +275,7 @@ def accuracies_on(cells: list[tuple[str, str]], world: Manifest, folder: Path) -
     return {name: float(count.percent) for name, count in counts.items()}
 
 
+@pytest.mark.slow
 def test_the_original_model_knows_a_fifth_of_its_world(world: Manifest, tmp_path: Path) -> None:
     """Every fifth object in every style. The slow test covers the whole grid."""
     cells = [(style, object_) for style in MINI.world.styles for object_ in MINI.world.objects[::5]]
