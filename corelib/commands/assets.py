@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _provide_world(plan: Plan, again: bool) -> None:
     from corelib.maintenance.asset_provision import Provision  # imported here: no other command needs the Hub's client
-    from corelib.worlds.unlearn_canvas.index_building import RequiredImages
+    from corelib.worlds.assets.index_building import RequiredImages
 
     world = plan.study.world
     photo_style = plan.study.prompts.photo_style if world.kind == "unlearn_canvas" else None

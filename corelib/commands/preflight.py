@@ -38,8 +38,8 @@ from corelib.runs.stage_registry import STAGES
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
 from corelib.study.targets import assets_command, product_of, targets_of
-from corelib.worlds.unlearn_canvas.image_index import read_index
-from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE
+from corelib.worlds.assets.image_index import read_index
+from corelib.worlds.assets.presence import MAKE_ASSETS_ADVICE
 
 HELP = "check whether a study can run here: assets, disk space, versions, device"
 
@@ -104,8 +104,8 @@ def preflight(plan: Plan, repository: Path, configuration: Path) -> Iterator[Fin
 
 def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     """The checks of the first job, with findings for passed checks as well."""
-    from corelib.worlds.unlearn_canvas.adoption import asset_faults  # imported here: reading weights needs torch
-    from corelib.worlds.unlearn_canvas.asset_inspection import read_error_message
+    from corelib.worlds.assets.adoption import asset_faults  # imported here: reading weights needs torch
+    from corelib.worlds.assets.asset_inspection import read_error_message
 
     world = plan.asset_world
     settings, places = world.assets()
@@ -141,7 +141,7 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
 
 def _provision(plan: Plan, configuration: Path) -> str:
     """The command that provides missing assets, the size of its download, and the assets that it cannot download."""
-    from corelib.worlds.unlearn_canvas.download import load_sources  # imported here: most studies need no Hub
+    from corelib.worlds.assets.download import load_sources  # imported here: most studies need no Hub
 
     places, sources = plan.asset_world.assets()[1], load_sources(configuration)
     missing = {name: Path(place) for name, place in places.items() if name in sources and not Path(place).exists()}

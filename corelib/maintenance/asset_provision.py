@@ -15,10 +15,10 @@ from typing import Literal
 from corelib.errors import AssetError
 from corelib.files.paths import nearest_existing
 from corelib.files.placeholders import check_no_placeholders
-from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.settings.assets import AdoptionStage
 from corelib.study.study_files import workflow_folder
-from corelib.worlds.unlearn_canvas.asset_inspection import AssetInspection, read_error_message
-from corelib.worlds.unlearn_canvas.asset_lock import (
+from corelib.worlds.assets.asset_inspection import AssetInspection, read_error_message
+from corelib.worlds.assets.asset_lock import (
     LOCK_FILE,
     Lock,
     LockedAsset,
@@ -28,7 +28,7 @@ from corelib.worlds.unlearn_canvas.asset_lock import (
     read_lock,
     write_lock,
 )
-from corelib.worlds.unlearn_canvas.download import (
+from corelib.worlds.assets.download import (
     RemoteFile,
     fetch_from_hub,
     fetch_from_url,
@@ -36,8 +36,8 @@ from corelib.worlds.unlearn_canvas.download import (
     load_sources,
     resolve_commit,
 )
-from corelib.worlds.unlearn_canvas.image_index import read_index, write_index
-from corelib.worlds.unlearn_canvas.index_building import RequiredImages, check_may_be_written, index_images
+from corelib.worlds.assets.image_index import read_index, write_index
+from corelib.worlds.assets.index_building import RequiredImages, check_may_be_written, index_images
 
 IMAGES, PIPELINE = "images", "pipeline"
 

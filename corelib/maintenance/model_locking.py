@@ -8,8 +8,8 @@ from pathlib import Path
 from corelib.errors import ArtefactError, AssetError
 from corelib.files.placeholders import check_no_placeholders
 from corelib.unlearning.given_model import check_given_model
-from corelib.worlds.unlearn_canvas.asset_inspection import read_error_message
-from corelib.worlds.unlearn_canvas.asset_lock import (
+from corelib.worlds.assets.asset_inspection import read_error_message
+from corelib.worlds.assets.asset_lock import (
     LOCK_FILE,
     LockedAsset,
     describe_difference,
@@ -17,7 +17,7 @@ from corelib.worlds.unlearn_canvas.asset_lock import (
     read_lock,
     write_lock,
 )
-from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE
+from corelib.worlds.assets.presence import MAKE_ASSETS_ADVICE
 
 
 def lock_models(

@@ -29,7 +29,7 @@ from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stage_registry import PRODUCTS, settings_in
 from corelib.sampling.batch_record import read_batch
 from corelib.sampling.grid import BATCHES, IMAGES
-from corelib.settings.unlearn_canvas import AdoptionStage
+from corelib.settings.assets import AdoptionStage
 from corelib.study.targets import product_files
 
 SHARD = re.compile(r"(\d+)-of-(\d+)\.json")

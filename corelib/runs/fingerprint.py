@@ -19,7 +19,7 @@ UNCOUNTED_MODULES = frozenset(
         "corelib.runs.progress",
         "corelib.models.config_checks",
         "corelib.models.model_inspection",
-        "corelib.worlds.unlearn_canvas.asset_inspection",
+        "corelib.worlds.assets.asset_inspection",
     }
 )
 """Modules that scripts import to read their specification, to log, to record provenance, and to inspect assets before

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from corelib.errors import ArtefactError
 from corelib.runs.layout import RUNS
 from corelib.runs.specification import Specification
+from corelib.settings.assets import AdoptionStage, ConversionStage
 from corelib.settings.claims import ClaimsStage
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
@@ -27,7 +28,6 @@ from corelib.settings.reports import ChartsStage, FigureStage, TableStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.study_report import ReportStage
-from corelib.settings.unlearn_canvas import AdoptionStage, ConversionStage
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 
 

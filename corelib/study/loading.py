@@ -27,7 +27,7 @@ from corelib.study.schema import Study
 from corelib.study.shipped_world import check_against_shipped, load_shipped
 from corelib.study.study_files import PAPER, study_file, workflow_folder
 from corelib.study.validation_errors import describe_errors
-from corelib.worlds.unlearn_canvas.asset_lock import read_lock
+from corelib.worlds.assets.asset_lock import read_lock
 
 
 def load_study(name: str, folder: Path, text: str | None = None) -> Study:

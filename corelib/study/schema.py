@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from corelib.runs.specification import Execution
+from corelib.settings.assets import Assets
 from corelib.settings.data import Encoding
 from corelib.settings.evaluation import FID, Classification
 from corelib.settings.given_models import GivenModel
@@ -29,7 +30,6 @@ from corelib.settings.prompts import Prompts, fields_of
 from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
 from corelib.settings.trainable import TrainableTensors
-from corelib.settings.unlearn_canvas import Assets
 from corelib.settings.unlearning import Adam, Length, Objective, Saliency
 
 ORIGINAL = "original"

@@ -12,13 +12,13 @@ from typing import Any, Literal
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import REPOSITORY
 from corelib.runs.run import Run
+from corelib.settings.assets import AdoptionStage, ClassifierSpec, ConversionStage, ZeroShotSpec
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
-from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierSpec, ConversionStage, ZeroShotSpec
 from corelib.study.run_factory import RunFactory, cached_method
 from corelib.study.schema import ImageFolderWorld, MiniatureWorld, Study, UnlearnCanvasWorld
 from corelib.study.shipped_world import DRAWING_MODULES, digest_of_drawing
-from corelib.worlds.unlearn_canvas.asset_lock import asset_path
+from corelib.worlds.assets.asset_lock import asset_path
 
 SHIPPED_UNET = REPOSITORY / "config/pretrained/pipeline/unet"
 """The U-Net of the shipped world."""

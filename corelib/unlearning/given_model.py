@@ -27,7 +27,7 @@ from corelib.models.state_dicts import as_state_dict, strip_prefix
 from corelib.models.weight_checks import WeightsMismatch, check_finite, check_fit
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.given_models import WEIGHTS, GivenModelStage
-from corelib.worlds.unlearn_canvas.compvis import TRAINING_OBJECTS, UNET_PREFIX, diffusers_unet_weights
+from corelib.worlds.assets.compvis import TRAINING_OBJECTS, UNET_PREFIX, diffusers_unet_weights
 
 log = logging.getLogger(__name__)
 

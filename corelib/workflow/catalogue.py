@@ -48,10 +48,10 @@ from corelib.runs.run import Run
 from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stage_registry import settings_in
 from corelib.sampling.grid import shard_manifests
+from corelib.settings.assets import AdoptionStage
 from corelib.settings.given_models import GivenModelStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
-from corelib.settings.unlearn_canvas import AdoptionStage
 from corelib.study.loading import load_plan, load_study
 from corelib.study.plan import Plan
 from corelib.study.schema import Study
@@ -64,8 +64,8 @@ from corelib.workflow.failed_logs import install_log_ends
 from corelib.workflow.hyperparameters import check_no_hyperparameters
 from corelib.workflow.messages import stop, stop_on_user_error
 from corelib.workflow.unknown_target import overview, unknown_target_error
-from corelib.worlds.unlearn_canvas.asset_lock import asset_path
-from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE, missing_assets
+from corelib.worlds.assets.asset_lock import asset_path
+from corelib.worlds.assets.presence import MAKE_ASSETS_ADVICE, missing_assets
 
 ALL = "all"
 """The rule for all products of the paper's study; the default target."""

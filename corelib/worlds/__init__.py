@@ -1,1 +1,1 @@
-"""The two benchmarks. Each supplies images by style, object and index, a pipeline and two classifiers."""
+"""The worlds. Each supplies images by style, object and index, a pipeline, and classifiers if it has any."""

@@ -20,7 +20,7 @@ from corelib.files.image_files import MAX_FILE_BYTES, decode_image, read_image
 from corelib.files.parquet_files import UnreadableParquet, limited_reading, open_parquet
 from corelib.files.paths import path_inside, read_bytes, resolve_links
 from corelib.runs.manifest import Manifest
-from corelib.worlds.unlearn_canvas.image_index import SEPARATE_FILE, ImageKey, ImageLocation, read_index
+from corelib.worlds.assets.image_index import SEPARATE_FILE, ImageKey, ImageLocation, read_index
 
 IMAGE_COLUMN = pa.struct([("bytes", pa.binary())])
 """Image column of the Hub's parquet files, without the fields that are not read."""

@@ -49,11 +49,11 @@ from corelib.sampling.collection import is_complete
 from corelib.study.published import load_published
 from corelib.study.shipped_world import load_shipped
 from corelib.unlearning.masks import load_masks
-from corelib.worlds.unlearn_canvas.asset_lock import Lock, LockedAsset, read_lock, write_lock
-from corelib.worlds.unlearn_canvas.compvis import read_checkpoint
-from corelib.worlds.unlearn_canvas.download import load_sources
-from corelib.worlds.unlearn_canvas.image_index import SEPARATE_FILE, ImageIndex, ImageLocation, read_index, write_index
-from corelib.worlds.unlearn_canvas.index_building import RequiredImages, image_fault, index_images
+from corelib.worlds.assets.asset_lock import Lock, LockedAsset, read_lock, write_lock
+from corelib.worlds.assets.compvis import read_checkpoint
+from corelib.worlds.assets.download import load_sources
+from corelib.worlds.assets.image_index import SEPARATE_FILE, ImageIndex, ImageLocation, read_index, write_index
+from corelib.worlds.assets.index_building import RequiredImages, image_fault, index_images
 
 MAX_GROWTH = 500 * 1024  # KiB
 

@@ -43,10 +43,10 @@ from corelib.runs.specification import read_specification
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.collection import image_paths, is_complete
 from corelib.settings.pretrained import PretrainedStage
+from corelib.worlds.assets.download import load_sources
+from corelib.worlds.assets.index_building import caption_parser, image_fault
 from corelib.worlds.benchmark_images import ImageFolder
 from corelib.worlds.miniature.shipped_models import adopt_pretrained
-from corelib.worlds.unlearn_canvas.download import load_sources
-from corelib.worlds.unlearn_canvas.index_building import caption_parser, image_fault
 
 # Paths
 
@@ -528,9 +528,9 @@ from corelib.files import parquet_files as parquet
 from corelib.errors import UserError
 from corelib.files.json_files import read_json
 from corelib.files.torch_files import read_plain_weights
-from corelib.worlds.unlearn_canvas.image_index import read_index
+from corelib.worlds.assets.image_index import read_index
 from corelib.files.image_files import read_image
-from corelib.worlds.unlearn_canvas.index_building import _read_captions as captions
+from corelib.worlds.assets.index_building import _read_captions as captions
 
 parquet.MAX_MEMORY_BYTES = 256 * 2**20  # so that the test itself needs little memory
 weights = lambda path: read_plain_weights(path, "weights")

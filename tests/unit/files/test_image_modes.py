@@ -17,7 +17,7 @@ from corelib.errors import AssetError
 from corelib.evaluation.features import _files_for_clean_fid
 from corelib.files.image_files import MAX_SCANS, START_OF_SCAN, decode_image, read_image
 from corelib.files.image_modes import UnusableImage, as_rgb
-from corelib.worlds.unlearn_canvas.index_building import image_fault
+from corelib.worlds.assets.index_building import image_fault
 
 SIDE = 16
 RAMP = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)

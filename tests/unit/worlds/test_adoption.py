@@ -34,12 +34,12 @@ from corelib.runs.checkpoint import restore_tensors
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.grid import IMAGES, image_name
+from corelib.settings.assets import AdoptionStage, ClassifierSpec
 from corelib.settings.data import EmbeddingsStage, Encoding, LatentsStage
 from corelib.settings.evaluation import Classification, PredictionsStage
-from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierSpec
-from corelib.worlds.unlearn_canvas.adoption import adopt_assets, asset_faults
-from corelib.worlds.unlearn_canvas.asset_lock import read_lock
-from corelib.worlds.unlearn_canvas.index_building import RequiredImages
+from corelib.worlds.assets.adoption import adopt_assets, asset_faults
+from corelib.worlds.assets.asset_lock import read_lock
+from corelib.worlds.assets.index_building import RequiredImages
 
 ARCHITECTURE = "test_resnet"
 CLASSES = ["Amber", "Blue", "Cream"]

@@ -28,7 +28,7 @@ from support.hub import Hub, Repository
 
 from corelib.files.hashing import sha256_of_path
 from corelib.study.loading import load_study
-from corelib.worlds.unlearn_canvas.asset_lock import lock_entry
+from corelib.worlds.assets.asset_lock import lock_entry
 
 PAPER = load_study("paper", REPOSITORY / "config")
 IMAGES_PER_CELL = 2

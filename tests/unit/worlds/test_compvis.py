@@ -27,8 +27,8 @@ from corelib.files.hashing import sha256_of_path
 from corelib.models.base_model import BaseModel
 from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.stage_context import StageContext
-from corelib.settings.unlearn_canvas import ConversionStage
-from corelib.worlds.unlearn_canvas.compvis import check_compvis, convert_compvis, read_checkpoint
+from corelib.settings.assets import ConversionStage
+from corelib.worlds.assets.compvis import check_compvis, convert_compvis, read_checkpoint
 
 LISTING = REPOSITORY / "tests/listings/compvis-v1.txt"
 PARTS = ("unet", "unet_ema", "vae", "text_encoder", "tokenizer", "scheduler")

@@ -9,9 +9,9 @@ import pytest
 from support.full_format import picture
 
 from corelib.errors import AssetError
-from corelib.worlds.concept_folders import natural_key
-from corelib.worlds.unlearn_canvas.image_index import ImageIndex
-from corelib.worlds.unlearn_canvas.index_building import RequiredImages, index_images
+from corelib.worlds.assets.concept_folders import natural_key
+from corelib.worlds.assets.image_index import ImageIndex
+from corelib.worlds.assets.index_building import RequiredImages, index_images
 
 
 def jpeg(seed: str) -> bytes:

@@ -30,7 +30,7 @@ from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import read_manifest
 from corelib.study.loading import load_study
 from corelib.worlds import benchmark_images as reading
-from corelib.worlds.unlearn_canvas.image_index import (
+from corelib.worlds.assets.image_index import (
     SCHEMA,
     SEPARATE_FILE,
     ImageIndex,
@@ -38,7 +38,7 @@ from corelib.worlds.unlearn_canvas.image_index import (
     read_index,
     write_index,
 )
-from corelib.worlds.unlearn_canvas.index_building import RequiredImages, caption_parser, image_fault, index_images
+from corelib.worlds.assets.index_building import RequiredImages, caption_parser, image_fault, index_images
 
 STUDY = load_study("paper", REPOSITORY / "config")
 STYLES, OBJECTS = STUDY.world.styles, STUDY.world.objects

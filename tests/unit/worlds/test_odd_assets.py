@@ -19,15 +19,15 @@ from safetensors.torch import load_file
 from support.full_format import write_image_folder, write_parquet
 from support.small_world import make_pipeline
 from test_adoption import CLASSES, FILES, WEIGHTS, configure, link_all_assets, make_assets, weights
-from test_image_folders import build_index, faults_of
+from test_benchmark_folders import build_index, faults_of
 from test_images import small_images
 
 from corelib.errors import AssetError
 from corelib.models.config_checks import check_class_order
 from corelib.models.model_inspection import inspect_part
 from corelib.models.pipeline_parts import load_scheduler, load_tokenizer
+from corelib.worlds.assets.compvis import check_checkpoint_schedule
 from corelib.worlds.miniature.pipeline import build_tokenizer
-from corelib.worlds.unlearn_canvas.compvis import check_checkpoint_schedule
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize 3438167540\n"
 PAGE = b"<!DOCTYPE html>\n<html><body>403 Forbidden</body></html>"

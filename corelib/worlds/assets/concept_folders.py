@@ -13,8 +13,8 @@ from pathlib import Path
 from corelib.errors import listed
 from corelib.files.placeholders import UNPRINTABLE
 from corelib.files.text import escaped, normalise_name
-from corelib.worlds.unlearn_canvas.image_folders import SYSTEM_FILES, ImageFiles
-from corelib.worlds.unlearn_canvas.image_index import ImageKey
+from corelib.worlds.assets.benchmark_folders import SYSTEM_FILES, ImageFiles
+from corelib.worlds.assets.image_index import ImageKey
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 

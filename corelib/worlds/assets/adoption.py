@@ -12,10 +12,10 @@ from corelib.files.atomic import atomic_write
 from corelib.files.hashing import sha256_of_path
 from corelib.files.paths import resolve_links
 from corelib.runs.stage_context import StageContext, StageResult
-from corelib.settings.unlearn_canvas import AdoptionStage
-from corelib.worlds.unlearn_canvas.asset_inspection import AssetInspection
-from corelib.worlds.unlearn_canvas.image_index import read_index
-from corelib.worlds.unlearn_canvas.presence import MAKE_ASSETS_ADVICE, missing_assets
+from corelib.settings.assets import AdoptionStage
+from corelib.worlds.assets.asset_inspection import AssetInspection
+from corelib.worlds.assets.image_index import read_index
+from corelib.worlds.assets.presence import MAKE_ASSETS_ADVICE, missing_assets
 
 INDEX_FILE = "images.parquet"
 """The run's own copy of the image index: sha256 of each image, and its location when it was adopted."""

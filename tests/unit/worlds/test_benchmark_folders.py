@@ -11,8 +11,8 @@ from support.full_format import write_image_folder, write_parquet
 from test_images import SMALL, open_images, small_images
 
 from corelib.errors import AssetError
-from corelib.worlds.unlearn_canvas.image_index import ImageIndex, write_index
-from corelib.worlds.unlearn_canvas.index_building import index_images
+from corelib.worlds.assets.image_index import ImageIndex, write_index
+from corelib.worlds.assets.index_building import index_images
 
 
 def build_index(root: Path, notes: list[str] | None = None) -> ImageIndex:

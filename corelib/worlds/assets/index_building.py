@@ -1,8 +1,8 @@
 """Builds the index of a world's images: reads all of them once, and reports all faults together.
 
-The benchmark is a folder STYLE/OBJECT/INDEX.jpg (`image_folders.py`), or parquet files from the Hub whose rows have an
+The benchmark is a folder STYLE/OBJECT/INDEX.jpg (`benchmark_folders.py`), or parquet files from the Hub whose rows have an
 image and a caption. Style and object are recovered from the caption, the index from the order of the rows. Images of
-the user's own are in folders of concepts (`corelib.worlds.concept_folders`).
+the user's own are in folders of concepts (`corelib.worlds.assets.concept_folders`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from corelib.files.parquet_files import UnreadableParquet, limited_reading, open
 from corelib.files.paths import read_bytes
 from corelib.files.placeholders import UNPRINTABLE, first_bytes, placeholder_kind
 from corelib.files.text import escaped, normalise_name
+from corelib.worlds.assets.benchmark_folders import find_image_files, style_names
+from corelib.worlds.assets.concept_folders import find_concept_files, layout_of
+from corelib.worlds.assets.image_index import SCHEMA, SEPARATE_FILE, ImageIndex, ImageKey, ImageLocation
 from corelib.worlds.benchmark_images import IMAGE_COLUMN
-from corelib.worlds.concept_folders import find_concept_files, layout_of
-from corelib.worlds.unlearn_canvas.image_folders import find_image_files, style_names
-from corelib.worlds.unlearn_canvas.image_index import SCHEMA, SEPARATE_FILE, ImageIndex, ImageKey, ImageLocation
 
 UNUSED_STYLES = frozenset(
     {"Blue_Blooming", "Crypto_Punks", "Dreamweave", "Foliage_Patchwork", "Impasto"}

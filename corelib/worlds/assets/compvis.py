@@ -24,7 +24,7 @@ from corelib.models.pipeline_parts import NETWORKS, build_network
 from corelib.models.state_dicts import copy_weights
 from corelib.models.weight_checks import WeightsMismatch, check_finite, check_fit
 from corelib.runs.stage_context import StageContext, StageResult
-from corelib.settings.unlearn_canvas import ConversionStage
+from corelib.settings.assets import ConversionStage
 
 UNET_PREFIX, AVERAGE_PREFIX = "model.diffusion_model.", "model_ema.diffusion_model"
 

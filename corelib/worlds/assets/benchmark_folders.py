@@ -15,7 +15,7 @@ from pathlib import Path
 
 from corelib.files.placeholders import UNPRINTABLE
 from corelib.files.text import escaped, normalise_name
-from corelib.worlds.unlearn_canvas.image_index import ImageKey
+from corelib.worlds.assets.image_index import ImageKey
 
 IMAGE_FILE = re.compile(r"0*(\d{1,9})\.(jpe?g|png)", re.IGNORECASE)
 """Name of an image file. Its format follows from its content, not from its extension."""

@@ -16,8 +16,8 @@ from corelib.errors import AssetError
 from corelib.files.placeholders import check_no_placeholders
 from corelib.files.text import escaped
 from corelib.models.model_inspection import inspect_classifier, inspect_part, part_mismatches
-from corelib.settings.unlearn_canvas import AdoptionStage, ClassifierSpec
-from corelib.worlds.unlearn_canvas.compvis import check_checkpoint_schedule
+from corelib.settings.assets import AdoptionStage, ClassifierSpec
+from corelib.worlds.assets.compvis import check_checkpoint_schedule
 
 CLASSIFIERS = {"style_classifier": "style", "object_classifier": "object"}
 
@@ -73,7 +73,7 @@ class AssetInspection:
 
             check_clip(path, self.values)
         elif name == "compvis":
-            from corelib.worlds.unlearn_canvas.compvis import check_compvis
+            from corelib.worlds.assets.compvis import check_compvis
 
             unet = self.paths.get(f"{PIPELINE_PREFIX}{self.settings.unet}")
             check_compvis(path, None if unet is None else unet.parent, self.compvis_weights, self.values)
@@ -87,7 +87,7 @@ class AssetInspection:
 
     def _compare_schedules(self, checkpoint: Path) -> None:
         from corelib.models.pipeline_parts import load_scheduler
-        from corelib.worlds.unlearn_canvas.compvis import read_checkpoint
+        from corelib.worlds.assets.compvis import read_checkpoint
 
         folder = self.paths.get(f"{PIPELINE_PREFIX}scheduler")
         if folder is not None and folder.exists():
