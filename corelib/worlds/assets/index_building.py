@@ -1,8 +1,8 @@
 """Builds the index of a world's images: reads all of them once, and reports all faults together.
 
-The benchmark is a folder STYLE/OBJECT/INDEX.jpg (`benchmark_folders.py`), or parquet files from the Hub whose rows have an
-image and a caption. Style and object are recovered from the caption, the index from the order of the rows. Images of
-the user's own are in folders of concepts (`corelib.worlds.assets.concept_folders`).
+The benchmark is a folder STYLE/OBJECT/INDEX.jpg (`benchmark_folders.py`), or parquet files from the Hub whose rows have
+an image and a caption. Style and object are recovered from the caption, the index from the order of the rows. Images of
+the user's own are in folders of concepts (`concept_folders.py`).
 """
 
 from __future__ import annotations
