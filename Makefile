@@ -25,7 +25,7 @@ help:
 	@echo 'make test-faults     kills, full disks and damaged files: root'
 	@echo 'make check           linters, formatters and type checks: seconds'
 	@echo 'make clean-env       remove .venv'
-	@echo 'Single targets: .venv/bin/snakemake -c2 results/mini/table1.csv; without a target, it lists the studies.'
+	@echo 'Single targets: .venv/bin/snakemake -c2 results/mini/table1.csv; with -c1 and without a target, it lists the studies.'
 
 env: $(READY)
 

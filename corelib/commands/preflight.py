@@ -122,16 +122,30 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
         yield Finding("assets", _provision(plan, repository / "config"), kind="note")
     if faults:
         return
-    summary = f"all {len(settings.sha256)} are present, intact and as locked, and the weights fit their networks"
+    summary = (
+        f"all {len(settings.sha256)} are present and as locked, and the weights fit their networks; images are read by "
+        "the jobs that use them"
+    )
     yield Finding("assets", summary)
     index = read_index(Path(places["image_index"]))
     styles, objects = (sorted({key[position] for key in index.places}) for position in (0, 1))
+    numbers = {key[2] for key in index.places}
+    if max(numbers, default=0) < plan.study.world.images_per_cell:
+        fault = f"{places['image_index']} has {max(numbers, default=0)} images of each cell, and the study needs "
+        yield Finding(
+            "assets", f"{fault}{plan.study.world.images_per_cell}; {assets_command(plan.name)} says more", "FAULT"
+        )
     for label, configured, indexed in (
         ("styles", plan.study.world.styles, styles),
         ("objects", plan.study.training_objects, objects),
     ):
-        agrees = sorted(configured) == indexed
-        agreement = f"the {len(configured)} {label} are those of the images, in the order of the classifier's outputs"
+        is_own = plan.study.world.kind == "image_folder"  # a study may use a part of a folder
+        agrees = set(configured) <= set(indexed) if is_own else sorted(configured) == indexed
+        agreement = f"the {len(configured)} {label} are among those of the images"
+        if not is_own:
+            agreement = (
+                f"the {len(configured)} {label} are those of the images, in the order of the classifier's outputs"
+            )
         yield Finding(
             "classes",
             agreement if agrees else f"the {label} of the images are {indexed}, not {configured}",

@@ -36,7 +36,7 @@ from corelib.worlds.assets.download import (
     load_sources,
     resolve_commit,
 )
-from corelib.worlds.assets.image_index import read_index, write_index
+from corelib.worlds.assets.image_index import ImageKey, read_index, write_index
 from corelib.worlds.assets.index_building import RequiredImages, check_may_be_written, index_images
 
 IMAGES, PIPELINE = "images", "pipeline"
@@ -154,6 +154,10 @@ class Provision:
             return f"world.assets.{name} is {place}, which is missing, and {folder} has no source for it"
         if place.startswith("~"):
             return f"world.assets.{name} is {place}, and ~ is not expanded; write the full path of the folder"
+        if self.photo_style is None and name in (IMAGES, PIPELINE):  # the sources are those of the paper's world
+            lacking = [part for part in self.names if part.startswith(f"{name}/") and Path(place).is_dir()]
+            parts = [part.split("/")[1] for part in lacking if not Path(asset_path(part, self.places)).exists()]
+            return f"world.assets.{name} is {place}, which " + (f"lacks {', '.join(parts)}" if parts else "is missing")
         return (
             f"world.assets.{name} is {place}, which is missing or lacks a part; put your own copy there, or use "
             f"{self.sources[name].place}, where `make assets` stores its downloads"
@@ -234,12 +238,23 @@ class Provision:
         if locked is not None and path.exists() and not again:
             index = read_index(path)
             if index.digest == locked.sha256:
+                if missing := [key for key in self.wanted.images() if key not in index.places]:
+                    raise AssetError(self._reason_not_indexed(path, missing[0]))
                 return locked
         threads, report = os.cpu_count() or 1, path.with_name(f"{path.name}{FAULTS_SUFFIX}")
         index = index_images(root, self.wanted, self.photo_style, threads, report, self.say)
         write_index(path, index)
         size = sum(place.size for place in index.places.values())
         return LockedAsset(sha256=index.digest, bytes=size, files={}, source=self._origin(IMAGES))
+
+    def _reason_not_indexed(self, index: Path, key: ImageKey) -> str:
+        """Why a study cannot use images that were locked for another study with fewer of them."""
+        images, name = self.places[IMAGES], "/".join([key[0], *([key[1]] if self.wanted.has_objects else [])])
+        return (
+            f"{images} is locked with the images of another study: {index} has no image {key[2]} of {name}; give this "
+            f"study a link to the folder (`ln -s {images} ANOTHER_NAME`) as world.assets.images, or remove the entry "
+            f"{images!r} from {self.configuration / LOCK_FILE} and the index to use more images in both."
+        )
 
     def _remember(self, lock: Lock) -> None:
         if lock != self.lock:

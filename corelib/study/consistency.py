@@ -171,6 +171,11 @@ def _check_image_folder(study: Study, world: ImageFolderWorld) -> Iterator[Incon
     if study.fid.mode == "benchmark" and assets.inception_torchvision is None:
         expected = "the file of torchvision's Inception, which fid.mode: benchmark needs"
         yield Inconsistency("world.assets.inception_torchvision", None, expected)
+    has_judge = assets.clip is not None or assets.style_classifier is not None
+    has_fid = assets.inception is not None or assets.inception_torchvision is not None
+    if study.tables and not has_judge and not has_fid:
+        expected = "none: without a judge (world.assets.clip or style_classifier) and without world.assets.inception a "
+        yield Inconsistency("tables", list(study.tables), f"{expected}table has no numbers; figures need neither")
     for key, value in assets.model_dump().items():
         if isinstance(value, str) and (not value.strip() or value.startswith("~")):
             yield Inconsistency(f"world.assets.{key}", value, "the full path of a file or folder, without `~`")
@@ -498,7 +503,8 @@ def _check_figure(study: Study, name: str, figure: Figure) -> Iterator[Inconsist
     styles = study.tasks[figure.task].forget + evaluation.retain
     for prompt in figure.prompts:
         if len(prompt) != 2:
-            yield Inconsistency(f"{key}.prompts", prompt, "pairs of a style and an object")
+            second = study.objects_of_evaluation(study.tasks[figure.task])[0]
+            yield Inconsistency(f"{key}.prompts", prompt, f"pairs such as [{styles[0]}, {second}]")
         yield from _unknown(f"{key}.prompts", prompt[:1], styles, f"style that {figure.task} evaluates")
         yield from _unknown(
             f"{key}.prompts",

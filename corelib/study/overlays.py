@@ -238,6 +238,7 @@ MAX_FAULTS = 8
 def error_for_keys(faults: Sequence[tuple[Key, str]], origins: Mapping[Key, Path], study: Path) -> ConfigurationError:
     """One error for several keys of a study and their faults; a study may override what its base sets."""
     described = []
+    faults = list(dict.fromkeys(faults))
     for key, fault in faults[:MAX_FAULTS]:
         file = _origin(key, origins)
         described.append(fault if file == study or file.parent.name == PRESETS else f"{fault} (set in {file})")

@@ -122,9 +122,10 @@ def _label(words: Sequence[str], seed: int | None) -> str:
 def runs_of_model(plan: Plan, task: str, row: Row, seed: int | None) -> dict[str, Run]:
     """The runs of a model of a row, by stage (`EvaluatedModel.runs`)."""
     cells = plan.cells(task, row.method, row.anchors, seed)
-    predictions, fid = cells.inputs["predictions"], cells.inputs["fid"]
+    predictions = cells.inputs["predictions"]
+    fid = [cells.inputs["fid"]] if "fid" in cells.inputs else []  # a world may have no network for FID
     samples = predictions.inputs["samples"]
     model = samples.inputs.get("delta")
     before = [] if model is None else [run for role, run in model.inputs.items() if role in ("saliency", "generated")]
-    chain = [*before, *([] if model is None else [model]), samples, predictions, fid, cells]
+    chain = [*before, *([] if model is None else [model]), samples, predictions, *fid, cells]
     return {run.stage: run for run in chain}

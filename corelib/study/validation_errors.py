@@ -80,7 +80,10 @@ def _describe_first(faults: Sequence[Fault], merged: Mapping[str, Any], origins:
     fault = next((fault for fault in alternatives if fault["type"].startswith("union_tag")), alternatives[0])
     name = ".".join(key)
     if fault["type"] == "extra_forbidden":
-        return key, f"{name} is not a known key{suggest_name(key[-1], _keys_at(fault['loc'][:-1]))}"
+        return (
+            key,
+            f"{name} is not a known key{_hint_at_world(key)}{suggest_name(key[-1], _keys_at(fault['loc'][:-1]))}",
+        )
     if fault["type"] == "missing":
         return key, _describe_missing([key], merged, origins)
     if fault["type"] == "union_tag_not_found":
@@ -92,6 +95,13 @@ def _describe_first(faults: Sequence[Fault], merged: Mapping[str, Any], origins:
     if type(None) in _members(_type_at(fault["loc"])):
         expectations["null"] = None
     return key, f"{name} is {to_yaml(fault['input'])}, expected {' or '.join(expectations)}"
+
+
+def _hint_at_world(key: Key) -> str:
+    """A hint for keys of a world of one's own images in a study of another world."""
+    if key in (("world", "concepts"), ("world", "classes"), ("world", "zero_shot"), ("world", "assets")):
+        return f" of this kind of world ({'.'.join(key)} belongs to a study with `base: own`)"
+    return ""
 
 
 def _hint(key: Key, merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> str:

@@ -61,7 +61,7 @@ def _outside_error(target: str, configuration: Path) -> ConfigurationError:
     if name not in studies and not similar:
         return ConfigurationError(
             f"{target}: there is no such target, expected a path such as {RESULTS}/mini/table1.csv; "
-            "`snakemake` without a target lists the studies."
+            "`snakemake -c1` without a target lists the studies."
         )
     study = name if name in studies else by_lower_case[similar[0]]
     first = targets_of(study, load_study(study, configuration))[0]

@@ -62,6 +62,12 @@ def test_assets_preflight_and_plan(checkout: Checkout) -> None:
     assert "amber checks is read as Amber_Checks" in locked.stdout
     ready = checkout.python("-m", "corelib", "preflight", "mine", timeout=300)
     assert ready.returncode == 0 and ready.stdout.endswith("mine: ready.\n"), ready.stdout
+    (checkout.folder / "config/studies/more.yaml").write_text("base: mine\nworld: {images_per_cell: 11}\n")
+    more = checkout.python("-m", "corelib", "assets", "more", timeout=300)
+    assert more.returncode == 1 and "has no image 11 of Amber_Checks; give this study a link" in more.stdout, (
+        more.stdout
+    )
+    assert "FAULT" in checkout.python("-m", "corelib", "preflight", "more", timeout=300).stdout
     planned = checkout.planned("results/mine/table1.csv")
     assert planned["unlearn"] == 1 and planned["classify_images"] == 2 and "measure_fid" not in planned
 

@@ -17,6 +17,7 @@ from corelib.runs.run import Run
 from corelib.settings.sampling import SamplesStage
 from corelib.study.loading import load_plan, load_study
 from corelib.study.plan import Plan
+from corelib.study.rows import models_of_row
 from corelib.study.targets import targets_of
 
 PAGE = REPOSITORY / "docs/your-own.md"
@@ -188,6 +189,31 @@ def test_everything_that_is_missing_is_said_at_once(load: Load) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(content)
     assert "'dgo'" in str(caught.value) and "'cta'" in str(caught.value)
+
+
+def test_a_row_is_a_name_for_runs_also_without_sfid(load: Load, tmp_path: Path) -> None:
+    load(study_of_page())
+    (model,) = models_of_row(["results/pets/table1.csv", "NoCat", "core"], tmp_path / "config")
+    assert model.runs.keys() == {"unlearning", "samples", "predictions", "cells"}
+
+
+def test_a_table_without_numbers_is_refused_and_a_figure_is_not(load: Load) -> None:
+    content = study_of_page()
+    del content["world"]["assets"]["clip"]
+    with pytest.raises(ConfigurationError, match=r"tables is .*, expected none: without a judge .* has no numbers"):
+        load(content)
+    del content["tables"]
+    (text,) = re.findall(r"```yaml\n(figures:\n.*?)```", PAGE.read_text(), re.DOTALL)
+    plan = load(content | yaml.safe_load(text))
+    assert targets_of("pets", plan.study)[0] == "results/pets/figure1.png"
+    assert not {"predictions", "cells", "fid"} & {
+        run.stage for run in plan.figure("figure1").with_all_inputs().values()
+    }
+
+
+def test_the_same_keys_on_another_base_are_explained(load: Load) -> None:
+    with pytest.raises(ConfigurationError, match=r"world.concepts belongs to a study with `base: own`"):
+        load(study_of_page() | {"base": "mini"})
 
 
 def test_a_preset_is_a_base_but_no_study() -> None:
