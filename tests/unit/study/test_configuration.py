@@ -1029,7 +1029,7 @@ INCONSISTENCIES = {
         "figures: {figure2: {prompts: [[Monet]]}}",
         "figures.figure2.prompts",
         "['Monet']",
-        "pairs of a style and an object",
+        "pairs such as [Abstractionism, Architectures]",
     ),
     "removed table that is not there": ("tables: {tabel2: null}", "tables.tabel2", "null", "`table2`"),
     "removed method that is not there": ("methods: {saluun: null}", "methods.saluun", "null", "`salun`"),
