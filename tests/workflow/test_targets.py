@@ -54,7 +54,7 @@ def test_the_error_for_a_target_of_an_unknown_study_lists_the_studies() -> None:
         ("table1", "there is no such target, expected results/table1.csv."),
         ("mini/table1.tex", "there is no such target, expected results/mini/table1.tex."),
         ("mini/figure2", "there is no such target, expected results/mini/figure2.png."),
-        ("nosuchthing", "there is no such target, expected a path such as results/mini/table1.csv; `snakemake`"),
+        ("nosuchthing", "there is no such target, expected a path such as results/mini/table1.csv; `snakemake -c1`"),
     ],
 )
 def test_the_error_for_a_target_outside_the_results_names_what_is_meant(target: str, expected: str) -> None:
