@@ -18,6 +18,7 @@ from corelib.workflow.endings import explain_forcing
 TABLE = "results/tiny/table1.csv"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_how_to_go_on_and_a_forced_job_with_what_it_did_not_do(tmp_path: Path) -> None:
     clone = Checkout.at(tmp_path / "clone")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -596,6 +596,7 @@ IMPORTS = "from corelib.runs.stage_context import Stage"
             "test_runs_build_on_the_stages_that_the_page_names_and_on_no_others and tiny",
             "does not build on `latents`",
             id="an input left out",
+            marks=pytest.mark.slow,
         ),
     ],
 )
