@@ -7,6 +7,8 @@ import argparse
 from corelib.commands.arguments import CONFIGURATION, add_study
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
+from corelib.study.schema import Study
+from corelib.worlds.assets.image_index import RequiredImages
 
 HELP = "download, check and lock the images and models that a study uses"
 
@@ -31,13 +33,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _provide_world(plan: Plan, again: bool) -> None:
     from corelib.maintenance.asset_provision import Provision  # imported here: no other command needs the Hub's client
-    from corelib.worlds.assets.index_building import RequiredImages
 
-    world = plan.study.world
-    photo_style = plan.study.prompts.photo_style if world.kind == "unlearn_canvas" else None
-    wanted = RequiredImages(world.styles, plan.study.training_objects, world.images_per_cell, bool(world.objects))
+    photo_style = plan.study.prompts.photo_style if plan.study.world.kind == "unlearn_canvas" else None
+    wanted = required_images(plan.study)
     assets = plan.asset_world.assets()
     Provision(assets, wanted, CONFIGURATION, photo_style, plan.asset_world.compvis_weights, _say).make(again)
+
+
+def required_images(study: Study) -> RequiredImages:
+    """The images of its world that a study needs."""
+    world = study.world
+    return RequiredImages(world.styles, study.training_objects, world.images_per_cell, bool(world.objects))
 
 
 def _say(line: str) -> None:

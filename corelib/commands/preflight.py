@@ -20,6 +20,7 @@ from corelib.cluster.request_checks import Request, check_requests
 from corelib.cluster.site import SITE_FILE as SITE
 from corelib.cluster.site import Site, check_site_file
 from corelib.commands.arguments import CONFIGURATION, add_study
+from corelib.commands.assets import required_images
 from corelib.costs.disk_space import check_disk_space, free_bytes
 from corelib.costs.forecast import forecast
 from corelib.costs.job_requests import requested_memory_mb, requested_minutes
@@ -123,18 +124,16 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     if faults:
         return
     summary = (
-        f"all {len(settings.sha256)} are present and as locked, and the weights fit their networks; images are read by "
-        "the jobs that use them"
+        f"all {len(settings.sha256)} are present, intact and as locked, and the weights fit their networks; "
+        "the images themselves are read by the jobs that use them"
     )
     yield Finding("assets", summary)
     index = read_index(Path(places["image_index"]))
     styles, objects = (sorted({key[position] for key in index.places}) for position in (0, 1))
-    numbers = {key[2] for key in index.places}
-    if max(numbers, default=0) < plan.study.world.images_per_cell:
-        fault = f"{places['image_index']} has {max(numbers, default=0)} images of each cell, and the study needs "
-        yield Finding(
-            "assets", f"{fault}{plan.study.world.images_per_cell}; {assets_command(plan.name)} says more", "FAULT"
-        )
+    if missing := required_images(plan.study).missing_from(index):
+        style, object_, number = missing[0]
+        fault = f"{places['image_index']} has no image {number} of {style}/{object_}, which the study needs"
+        yield Finding("assets", f"{fault}; {assets_command(plan.name)} says more", "FAULT")
     for label, configured, indexed in (
         ("styles", plan.study.world.styles, styles),
         ("objects", plan.study.training_objects, objects),

@@ -13,16 +13,16 @@ from corelib.errors import AssetError
 from corelib.evaluation.predictions import PREDICTIONS
 from corelib.files.atomic import atomic_write
 from corelib.files.image_files import read_image
+from corelib.models.classifier import ImageClassifier
 from corelib.models.device import Device
-from corelib.models.judge import load_judge
+from corelib.models.judge import Judge
+from corelib.runs.manifest import Manifest
 from corelib.runs.progress import Progress
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.collection import image_paths
 from corelib.sampling.grid import image_name
-from corelib.settings.evaluation import PredictionsStage
+from corelib.settings.evaluation import LABELS, PredictionsStage
 from corelib.settings.precision import Precision
-
-LABELS = ("style", "object")
 
 
 def classify_images(settings: PredictionsStage, context: StageContext) -> StageResult:
@@ -33,7 +33,7 @@ def classify_images(settings: PredictionsStage, context: StageContext) -> StageR
     """
     device = Device(Precision(gpu="fp32", cpu="fp32"), context.threads)
     classifiers = {
-        label: load_judge(context.inputs[role], label, device)
+        label: _load_judge(context.inputs[role], label, device)
         for label in LABELS
         if (role := f"{label}_classifier") in context.inputs
     }
@@ -64,6 +64,17 @@ def classify_images(settings: PredictionsStage, context: StageContext) -> StageR
     with atomic_write(context.folder / PREDICTIONS) as temporary:
         predictions.to_parquet(temporary, index=False)
     return StageResult([PREDICTIONS], {"images": len(predictions), "diverged_at": samples.facts["diverged_at"]})
+
+
+def _load_judge(world: Manifest, label: str, device: Device) -> Judge:
+    """The judge of a label that a world has. Raises `AssetError` or `ArtefactError` if its files do not fit."""
+    facts = world.facts["classifiers"][label]
+    if "prompts" not in facts:
+        return ImageClassifier.of_run(world, label, device)
+    from corelib.models.zero_shot import ZeroShotClassifier  # imported here: most judges do not need transformers
+
+    folder = world.verified_external(facts["weights"], facts["sha256"])
+    return ZeroShotClassifier(folder, facts["classes"], facts["prompts"], device.torch_device)
 
 
 def _check_finite(label: str, probabilities: Tensor, paths: Sequence[Path]) -> None:

@@ -13,15 +13,15 @@ from typing import Any
 import pandas as pd
 
 from corelib.errors import ArtefactError
-from corelib.evaluation.predictions import PREDICTIONS, read_predictions, write_predictions
+from corelib.evaluation.predictions import PREDICTIONS, is_judged, read_predictions, write_predictions
 from corelib.files.json_files import write_json
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.evaluation import CellsStage
 
 ACCURACIES = ("UA", "IRA", "CRA")
 
-JUDGED = {"UA": "predicted_style", "IRA": "predicted_style", "CRA": "predicted_object"}
-"""The column of the predictions from which an accuracy is counted."""
+JUDGED = {"UA": "style", "IRA": "style", "CRA": "object"}
+"""What a classifier must recognise for an accuracy to be counted."""
 
 CELLS = "cells.json"
 
@@ -101,7 +101,7 @@ def correct_images(metric: str, grid: pd.DataFrame, forget: Sequence[str]) -> pd
 
 def counted_accuracies(predictions: pd.DataFrame) -> list[str]:
     """The accuracies that predictions decide: those of `ACCURACIES` for whose label the world has a classifier."""
-    return [metric for metric in ACCURACIES if not predictions[JUDGED[metric]].isna().any()]
+    return [metric for metric in ACCURACIES if is_judged(predictions, JUDGED[metric])]
 
 
 def count_metrics(predictions: pd.DataFrame, cells: CellsStage) -> dict[str, Count]:

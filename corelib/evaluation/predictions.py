@@ -38,6 +38,11 @@ def read_predictions(manifest: Manifest) -> pd.DataFrame:
         raise ArtefactError(f"{path}: not readable ({error}); delete it and ask for the target again.") from None
 
 
+def is_judged(predictions: pd.DataFrame, label: str) -> bool:
+    """Whether the world has a classifier of a label, `style` or `object`; without one, its predictions are missing."""
+    return not predictions[f"predicted_{label}"].isna().any()
+
+
 def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
     """Write a table of predictions; equal tables are equal files."""
     schema = pa.schema(list(PREDICTION_COLUMNS.items()))

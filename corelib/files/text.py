@@ -29,3 +29,9 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def natural_key(text: str) -> list[tuple[int, str]]:
+    """A sort key that puts `train-2` before `train-10`, as if the numbers had leading zeros."""
+    parts = re.split(r"(\d+)", text)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

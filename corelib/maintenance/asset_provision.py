@@ -36,8 +36,8 @@ from corelib.worlds.assets.download import (
     load_sources,
     resolve_commit,
 )
-from corelib.worlds.assets.image_index import ImageKey, read_index, write_index
-from corelib.worlds.assets.index_building import RequiredImages, check_may_be_written, index_images
+from corelib.worlds.assets.image_index import ImageKey, RequiredImages, read_index, write_index
+from corelib.worlds.assets.index_building import check_may_be_written, index_images
 
 IMAGES, PIPELINE = "images", "pipeline"
 
@@ -238,7 +238,7 @@ class Provision:
         if locked is not None and path.exists() and not again:
             index = read_index(path)
             if index.digest == locked.sha256:
-                if missing := [key for key in self.wanted.images() if key not in index.places]:
+                if missing := self.wanted.missing_from(index):
                     raise AssetError(self._reason_not_indexed(path, missing[0]))
                 return locked
         threads, report = os.cpu_count() or 1, path.with_name(f"{path.name}{FAULTS_SUFFIX}")

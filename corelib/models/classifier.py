@@ -14,13 +14,14 @@ from torch import Tensor
 from corelib.errors import ArtefactError
 from corelib.models.classifier_checkpoint import load_classifier
 from corelib.models.device import Device
+from corelib.models.judge import Judge
 from corelib.runs.manifest import Manifest
 
 MAX_RESOLUTION = 4096
 """Maximum side, in pixels, of the square to which an image is resized before classification."""
 
 
-class ImageClassifier:
+class ImageClassifier(Judge):
     """A timm classifier with the benchmark's preprocessing: resize to a square, [-1, 1], no crop.
 
     Args:
@@ -62,10 +63,6 @@ class ImageClassifier:
             image = image.resize((self.resolution, self.resolution), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 255.0
         return (pixels - 0.5) / 0.5
-
-    def __call__(self, images: Sequence[Image.Image]) -> list[str]:
-        """The name of the most probable class of each image."""
-        return [self.classes[number] for number in self.probabilities(images).argmax(dim=1).tolist()]
 
     @torch.no_grad()
     def probabilities(self, images: Sequence[Image.Image]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from corelib.errors import AssetError
+from corelib.models.judge import Judge
 from corelib.models.pipeline_parts import (
     Part,
     build_network,
@@ -32,7 +33,7 @@ def _build(configuration: dict[str, Any]) -> CLIPModel:
 CLIP = Part(CLIPModel, "model", _build, rename_clip)
 
 
-class ZeroShotClassifier:
+class ZeroShotClassifier(Judge):
     """CLIP as a classifier: the class whose prompt has the embedding closest to the image's (Radford et al. 2021).
 
     Args:
@@ -50,10 +51,6 @@ class ZeroShotClassifier:
         self.model = load_network(CLIP, folder).to(device)
         self.processor = _load_image_processor(folder)
         self.prompt_features = self._embed(prompts, load_tokenizer(folder))
-
-    def __call__(self, images: Sequence[Image.Image]) -> list[str]:
-        """The name of the most probable class of each image."""
-        return [self.classes[number] for number in self.probabilities(images).argmax(dim=1).tolist()]
 
     @torch.no_grad()
     def probabilities(self, images: Sequence[Image.Image]) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from corelib.evaluation.metrics import Count
+from corelib.evaluation.predictions import is_judged
 from corelib.evaluation.seed_statistics import accuracy_interval, pooled
 from corelib.files.csv_files import as_csv
 from corelib.reports.seed_numbers import SeedNumbers
@@ -48,7 +49,7 @@ def _accuracies(line: TableLine) -> Iterator[list[object]]:
 
 def judged_kinds(line: TableLine) -> list[Kind]:
     """The kinds of names for which the world has a classifier."""
-    return [kind for kind in KINDS if not line.seeds[0].grid[f"predicted_{kind}"].isna().any()]
+    return [kind for kind in KINDS if is_judged(line.seeds[0].grid, kind)]
 
 
 def recognised_as_itself(line: TableLine, kind: Kind) -> dict[str, Count]:

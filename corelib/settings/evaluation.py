@@ -8,6 +8,9 @@ from pydantic import PositiveInt
 
 from corelib.settings.section import Section
 
+LABELS = ("style", "object")
+"""What classifiers recognise."""
+
 
 class Classification(Section):
     """Batch size of the two classifiers.

@@ -15,7 +15,7 @@ from corelib.runs.stage_registry import STAGES
 from corelib.sampling.grid import SampleKey
 from corelib.settings.claims import Claim
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
-from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
+from corelib.settings.evaluation import LABELS, CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
 from corelib.settings.given_models import WEIGHTS, GivenModelStage
 from corelib.settings.prompts import EMPTY_CONCEPT
@@ -34,7 +34,7 @@ from corelib.study.run_factory import RunFactory, cached_method
 from corelib.study.schema import ORIGINAL, AnchorPairs, MiniatureWorld, Row, Scheme, Study, Task, anchors_in_words
 from corelib.study.summaries import IsBuilt, claims_settings, report_settings, training_role
 from corelib.study.targets import charts_name
-from corelib.study.worlds import LABELS, AssetRuns, MiniatureRuns
+from corelib.study.worlds import AssetRuns, MiniatureRuns
 
 
 class Plan:

@@ -47,18 +47,18 @@ def describe_errors(
     described = []
     misspelled: set[Key] = set()
     while faults:
-        key, description = _describe_first(faults, merged, origins)
         first, fault = faults[0]
-        if fault["type"] == "extra_forbidden":
-            misspelled.add(key[:-1])
-        if fault["type"] != "missing":
+        if fault["type"] == "missing":
+            siblings = [path for path, other in faults if other["type"] == "missing" and path[:-1] == first[:-1]]
+            if first[:-1] not in misspelled:
+                described.append((first, _describe_missing(siblings, merged, origins)))
+            faults = [entry for entry in faults if entry[0] not in siblings]
+        else:
+            key, description = _describe_first(faults, merged, origins)
+            if fault["type"] == "extra_forbidden":
+                misspelled.add(key[:-1])
             described.append((key, description))
             faults = [entry for entry in faults if entry[0][: len(first)] != first]
-            continue
-        siblings = [path for path, other in faults if other["type"] == "missing" and path[:-1] == key[:-1]]
-        if key[:-1] not in misspelled:
-            described.append((key, _describe_missing(siblings, merged, origins)))
-        faults = [entry for entry in faults if entry[0] not in siblings]
     return described
 
 

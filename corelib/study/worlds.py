@@ -13,6 +13,7 @@ from corelib.errors import ConfigurationError
 from corelib.runs.layout import REPOSITORY
 from corelib.runs.run import Run
 from corelib.settings.assets import AdoptionStage, ClassifierSpec, ConversionStage, ZeroShotSpec
+from corelib.settings.evaluation import LABELS
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
 from corelib.study.run_factory import RunFactory, cached_method
@@ -26,9 +27,6 @@ SHIPPED_UNET = REPOSITORY / "config/pretrained/pipeline/unet"
 PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 """The parts of a diffusers pipeline that are used here, besides its U-Net."""
 
-
-LABELS = ("style", "object")
-"""What classifiers recognise."""
 
 MINIATURE_NOTE = (
     "These are numbers of the miniature: they test the code, and say nothing about how the methods compare on the "

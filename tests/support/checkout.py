@@ -17,6 +17,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WORKFLOW = ["Snakefile", "workflow", "rules", "workflow_scripts", "corelib", "config", "envs", "profiles", "slurm"]
 
 
+def link_configuration(folder: Path) -> Path:
+    """A configuration folder of links to the shipped files, to which a test can add studies."""
+    shipped = REPOSITORY / "config"
+    (folder / "studies").mkdir(parents=True)
+    for file in (*shipped.glob("*.*"), *shipped.glob("studies/*"), shipped / "pretrained"):
+        (folder / file.relative_to(shipped)).symlink_to(file)
+    return folder
+
+
 @dataclass(frozen=True)
 class Checkout:
     """A copy of the workflow in its own folder."""

@@ -6,13 +6,12 @@ names in the study in case, and may have spaces or hyphens for underscores.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from corelib.errors import listed
 from corelib.files.placeholders import UNPRINTABLE
-from corelib.files.text import escaped, normalise_name
+from corelib.files.text import escaped, natural_key, normalise_name
 from corelib.worlds.assets.benchmark_folders import SYSTEM_FILES, ImageFiles
 from corelib.worlds.assets.image_index import ImageKey
 
@@ -101,12 +100,6 @@ def _content(folder: Path, count: int) -> str:
 def _entries(folder: Path) -> Iterator[Path]:
     """The entries of a folder by name, numbers by value, without hidden files and litter."""
     if folder.is_dir():
-        for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
+        for path in sorted(folder.iterdir(), key=lambda path: (natural_key(path.name.casefold()), path.name)):
             if not path.name.startswith(".") and path.name.lower() not in SYSTEM_FILES:
                 yield path
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """A sort key that puts `photo2` before `photo10`."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part.casefold()) for part in parts], name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,31 @@ class ImageIndex:
     def digest(self) -> str:
         """Digest of the images: equal for a folder and for parquet files of the same images, wherever they are."""
         return sha256_of_text("\n".join(f"{'/'.join(map(str, key))} {self.places[key].sha256}" for key in self.places))
+
+
+@dataclass(frozen=True)
+class RequiredImages:
+    """The images that must be present.
+
+    Attributes:
+        has_objects: whether the user's own folders of concepts have folders of objects.
+    """
+
+    styles: Sequence[str]
+    objects: Sequence[str]
+    images_per_cell: int
+    has_objects: bool = True
+
+    def images(self) -> Iterator[ImageKey]:
+        """Keys of all images, ordered by style, object and index."""
+        for style in self.styles:
+            for object_ in self.objects:
+                for index in range(1, self.images_per_cell + 1):
+                    yield style, object_, index
+
+    def missing_from(self, index: ImageIndex) -> list[ImageKey]:
+        """The keys of the images that an index, which may have been built for another study, does not have."""
+        return [key for key in self.images() if key not in index.places]
 
 
 def write_index(path: Path, index: ImageIndex) -> None:

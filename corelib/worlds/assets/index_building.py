@@ -13,7 +13,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,10 +25,10 @@ from corelib.files.image_modes import UnusableImage, as_rgb
 from corelib.files.parquet_files import UnreadableParquet, limited_reading, open_parquet
 from corelib.files.paths import read_bytes
 from corelib.files.placeholders import UNPRINTABLE, first_bytes, placeholder_kind
-from corelib.files.text import escaped, normalise_name
+from corelib.files.text import escaped, natural_key, normalise_name
 from corelib.worlds.assets.benchmark_folders import find_image_files, style_names
 from corelib.worlds.assets.concept_folders import find_concept_files, layout_of
-from corelib.worlds.assets.image_index import SCHEMA, SEPARATE_FILE, ImageIndex, ImageKey, ImageLocation
+from corelib.worlds.assets.image_index import SCHEMA, SEPARATE_FILE, ImageIndex, ImageKey, ImageLocation, RequiredImages
 from corelib.worlds.benchmark_images import IMAGE_COLUMN
 
 UNUSED_STYLES = frozenset(
@@ -45,27 +44,6 @@ MAX_CAPTION_LENGTH = 200
 """Maximum length in characters; the time to match the pattern grows with the cube of the length."""
 
 CAPTION = re.compile(r"\s*an?\s+(?P<object>.+?)\s+image\s+in\s+(?P<style>.+?)\s+style\s*\.?\s*", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class RequiredImages:
-    """The images that must be present.
-
-    Attributes:
-        has_objects: whether the user's own folders of concepts have folders of objects.
-    """
-
-    styles: Sequence[str]
-    objects: Sequence[str]
-    images_per_cell: int
-    has_objects: bool = True
-
-    def images(self) -> Iterator[ImageKey]:
-        """Keys of all images, ordered by style, object and index."""
-        for style in self.styles:
-            for object_ in self.objects:
-                for index in range(1, self.images_per_cell + 1):
-                    yield style, object_, index
 
 
 def index_images(
@@ -130,13 +108,7 @@ def _shards_below(root: Path) -> list[Path]:
         ]
         names = [name for name in files if name.lower().endswith(".parquet") and not name.startswith(".")]
         shards += [Path(folder, name) for name in names]
-    return sorted((path for path in shards if not _is_index(path)), key=_natural_key)
-
-
-def _natural_key(path: Path) -> list[tuple[int, str]]:
-    """Sort key that puts `train-2` before `train-10`, as if the numbers had leading zeros."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return sorted((path for path in shards if not _is_index(path)), key=lambda path: natural_key(str(path)))
 
 
 def _is_index(path: Path) -> bool:

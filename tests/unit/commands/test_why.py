@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from support.checkout import REPOSITORY
+from support.checkout import link_configuration
 
 from corelib.commands import why
 from corelib.commands.cli import main
 from corelib.files.sealed_json import write_record
 from corelib.runs.layout import SPECIFICATION
 from corelib.study.loading import load_plan
-
-CONFIGURATION = REPOSITORY / "config"
 
 TABLES = (
     "tables: {table1: {tasks: [Forget06], rows: [original, salun, core]}, table2: null, table3: null, table4: null}"
@@ -24,10 +22,7 @@ TABLES = (
 @pytest.fixture
 def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the study `small`, of three rows, looks as if it was built."""
-    folder = tmp_path / "config"
-    (folder / "studies").mkdir(parents=True)
-    for file in (*CONFIGURATION.glob("*.*"), *CONFIGURATION.glob("studies/*"), CONFIGURATION / "pretrained"):
-        (folder / file.relative_to(CONFIGURATION)).symlink_to(file)
+    folder = link_configuration(tmp_path / "config")
     (folder / "studies/small.yaml").write_text(f"base: mini\n{TABLES}\nfigures: {{figure2: null, figure3: null}}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(why, "CONFIGURATION", folder)

@@ -52,8 +52,15 @@ from corelib.unlearning.masks import load_masks
 from corelib.worlds.assets.asset_lock import Lock, LockedAsset, read_lock, write_lock
 from corelib.worlds.assets.compvis import read_checkpoint
 from corelib.worlds.assets.download import load_sources
-from corelib.worlds.assets.image_index import SEPARATE_FILE, ImageIndex, ImageLocation, read_index, write_index
-from corelib.worlds.assets.index_building import RequiredImages, image_fault, index_images
+from corelib.worlds.assets.image_index import (
+    SEPARATE_FILE,
+    ImageIndex,
+    ImageLocation,
+    RequiredImages,
+    read_index,
+    write_index,
+)
+from corelib.worlds.assets.index_building import image_fault, index_images
 
 MAX_GROWTH = 500 * 1024  # KiB
 

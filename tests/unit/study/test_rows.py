@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.checkout import REPOSITORY
+from support.checkout import link_configuration
 
 from corelib.commands import arguments as command_arguments
 from corelib.commands import clean, export, jobs, logs
@@ -21,17 +21,13 @@ from corelib.runs.run import Run
 from corelib.study.loading import load_plan
 from corelib.study.rows import models_of_row, only_model_of_row
 
-CONFIGURATION = REPOSITORY / "config"
 ROW = ["results/mini/table1.csv", "Forget25", "core"]
 
 
 @pytest.fixture
 def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a configuration of its own: the shipped one, and a study with another learning rate."""
-    folder = tmp_path / "config"
-    (folder / "studies").mkdir(parents=True)
-    for file in (*CONFIGURATION.glob("*.*"), *CONFIGURATION.glob("studies/*"), CONFIGURATION / "pretrained"):
-        (folder / file.relative_to(CONFIGURATION)).symlink_to(file)
+    folder = link_configuration(tmp_path / "config")
     (folder / "studies/gentler.yaml").write_text("base: mini\nmethods: {core: {learning_rate: 5e-6}}\n")
     (folder / "studies/seeds.yaml").write_text("base: mini\ntraining: {seeds: [0, 1]}\n")
     monkeypatch.chdir(tmp_path)

@@ -39,7 +39,7 @@ from corelib.settings.data import EmbeddingsStage, Encoding, LatentsStage
 from corelib.settings.evaluation import Classification, PredictionsStage
 from corelib.worlds.assets.adoption import adopt_assets, asset_faults
 from corelib.worlds.assets.asset_lock import read_lock
-from corelib.worlds.assets.index_building import RequiredImages
+from corelib.worlds.assets.image_index import RequiredImages
 
 ARCHITECTURE = "test_resnet"
 CLASSES = ["Amber", "Blue", "Cream"]

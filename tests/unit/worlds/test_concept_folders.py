@@ -9,9 +9,9 @@ import pytest
 from support.full_format import picture
 
 from corelib.errors import AssetError
-from corelib.worlds.assets.concept_folders import natural_key
-from corelib.worlds.assets.image_index import ImageIndex
-from corelib.worlds.assets.index_building import RequiredImages, index_images
+from corelib.files.text import natural_key
+from corelib.worlds.assets.image_index import ImageIndex, RequiredImages
+from corelib.worlds.assets.index_building import index_images
 
 
 def jpeg(seed: str) -> bytes:
@@ -99,4 +99,11 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
 
 def test_numbers_in_names_are_compared_by_value() -> None:
     names = ["img10", "img9", "Img1", "a", "img09b", "img9a"]
-    assert sorted(names, key=natural_key) == ["a", "Img1", "img9", "img9a", "img09b", "img10"]
+    assert sorted(names, key=lambda name: (natural_key(name.casefold()), name)) == [
+        "a",
+        "Img1",
+        "img9",
+        "img9a",
+        "img09b",
+        "img10",
+    ]

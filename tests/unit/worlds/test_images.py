@@ -35,10 +35,11 @@ from corelib.worlds.assets.image_index import (
     SEPARATE_FILE,
     ImageIndex,
     ImageLocation,
+    RequiredImages,
     read_index,
     write_index,
 )
-from corelib.worlds.assets.index_building import RequiredImages, caption_parser, image_fault, index_images
+from corelib.worlds.assets.index_building import caption_parser, image_fault, index_images
 
 STUDY = load_study("paper", REPOSITORY / "config")
 STYLES, OBJECTS = STUDY.world.styles, STUDY.world.objects
