@@ -12,8 +12,8 @@ from pathlib import Path
 
 
 def log_lines(path: Path) -> list[str]:
-    """The lines of a job's log so far; empty if there is no file, as when its disk is full."""
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    """The lines of a job's log so far; empty if there is no regular file, as when its disk is full."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
 EARLIER_SUFFIX = ".earlier"
@@ -62,8 +62,9 @@ class JobLog(logging.handlers.WatchedFileHandler):
             if earlier and stream.tell() == 0:
                 stream.write("\n".join([*earlier, "---- next attempt ----", ""]))
                 stream.flush()
-            earlier_log(path).unlink(missing_ok=True)
-            earlier_log(path).hardlink_to(path)
+            if path.is_file():  # a device or a pipe has no lines to keep
+                earlier_log(path).unlink(missing_ok=True)
+                earlier_log(path).hardlink_to(path)
         for printed in (sys.stdout, sys.stderr):
             os.dup2(stream.fileno(), printed.fileno())
         return stream

@@ -22,6 +22,7 @@ from corelib.files.sealed_json import has_its_seal, sealed
 from corelib.runs.checkpoint import Checkpoint, restore_optimizer
 from corelib.runs.input_runs import read_inputs
 from corelib.runs.job import _clear_leftovers
+from corelib.runs.job_log import earlier_log
 from corelib.runs.layout import MANIFEST
 from corelib.runs.lease import Lease
 from corelib.runs.lease_owner import Owner
@@ -228,6 +229,7 @@ def test_a_job_that_cannot_write_its_log_prints_its_error(log: str) -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert done.stderr.count("Error: ") == 1 and "Traceback" not in done.stderr, done.stderr
+    assert not earlier_log(Path(log)).exists()  # of a device, no second name is made
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
