@@ -16,6 +16,7 @@ from pathlib import Path
 
 from corelib.cluster.slurm_calls import call
 from corelib.cluster.slurm_notes import NOTES_VARIABLE, SlurmNotes
+from corelib.files.text import counted
 from corelib.runs.requests import BOOKKEEPING_FOLDER
 
 PATIENCE = 60
@@ -168,14 +169,16 @@ def cancel_waiting_jobs(folder: Path) -> None:
         done = subprocess.run(["scancel", "--state=PENDING", *waiting], check=False, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         _print(
-            f"scancel has not answered within {PATIENCE} seconds: {len(waiting)} jobs of an earlier Snakemake may "
-            "remain in the queue."
+            f"scancel has not answered within {PATIENCE} seconds: {counted(len(waiting), 'job')} of an earlier "
+            "Snakemake may remain in the queue."
         )
     else:
         if done.returncode != 0:
-            _print(f"scancel has failed: {len(waiting)} jobs of an earlier Snakemake may remain in the queue.")
+            _print(
+                f"scancel has failed: {counted(len(waiting), 'job')} of an earlier Snakemake may remain in the queue."
+            )
             return
-        _print(f"Cancelled {len(waiting)} jobs that an earlier Snakemake left in the queue.")
+        _print(f"Cancelled {counted(len(waiting), 'job')} that an earlier Snakemake left in the queue.")
 
 
 def _print(sentence: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from corelib.study.rows import EXAMPLE, ROW_FORM
+from corelib.study.row_names import EXAMPLE, ROW_FORM
 from corelib.study.study_files import PAPER, configuration_folder
 
 CONFIGURATION = configuration_folder()

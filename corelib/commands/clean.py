@@ -8,10 +8,10 @@ from contextlib import nullcontext
 
 from corelib.commands.arguments import CONFIGURATION
 from corelib.errors import ConfigurationError
-from corelib.files.text import format_bytes
+from corelib.files.text import counted, format_bytes
 from corelib.maintenance.run_removal import folder_locked, remove_run
 from corelib.maintenance.unneeded_runs import CleanPlan, check_addresses_certain, runs_made_of, unnamed_runs
-from corelib.study.rows import EXAMPLE, ROW_FORM, models_of_row, names_row
+from corelib.study.row_names import EXAMPLE, ROW_FORM, models_of_row, names_row
 
 HELP = "list the runs that no study names and no table or figure here shows, with the reasons"
 
@@ -72,4 +72,4 @@ def _unnamed(delete: bool) -> tuple[CleanPlan, str]:
     if delete:
         check_addresses_certain(CONFIGURATION)
     found = unnamed_runs(CONFIGURATION)
-    return found, f"{len(found.runs)} runs that no study names"
+    return found, f"{counted(len(found.runs), 'run')} that no study names"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from corelib.commands.arguments import CONFIGURATION
 from corelib.errors import ConfigurationError
-from corelib.study.rows import EXAMPLE, ROW_FORM, is_product_path, only_model_of_row
+from corelib.study.row_names import EXAMPLE, ROW_FORM, is_product_path, only_model_of_row
 
 HELP = "export the model of a row for diffusers, or its images for an evaluator"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from corelib.cluster.slurm_queue import queued_jobs
 from corelib.commands.arguments import CONFIGURATION
 from corelib.runs.active_jobs import WATCH_SECONDS, find_active_jobs
-from corelib.study.rows import EXAMPLE, ROW_FORM, models_of_row
+from corelib.study.row_names import EXAMPLE, ROW_FORM, models_of_row
 
 HELP = "list the jobs that run now, with their machines and their progress"
 

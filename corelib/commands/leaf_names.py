@@ -16,7 +16,7 @@ from corelib.runs.run import Run
 from corelib.runs.specification import Specification
 from corelib.study.loading import base_of, liked_method, load_plan
 from corelib.study.plan import Plan
-from corelib.study.rows import runs_of_model
+from corelib.study.row_names import runs_of_model
 from corelib.study.schema import DEFAULT, ORIGINAL, Row
 from corelib.study.study_files import study_names
 

@@ -10,7 +10,7 @@ from corelib.commands.arguments import CONFIGURATION
 from corelib.errors import ConfigurationError
 from corelib.maintenance.run_files import matches_run
 from corelib.runs.active_jobs import LOG_FOLDER
-from corelib.study.rows import EXAMPLE, ROW_FORM, models_of_row, names_row
+from corelib.study.row_names import EXAMPLE, ROW_FORM, models_of_row, names_row
 
 HELP = "print the paths of the logs of a row or of runs"
 

@@ -8,7 +8,7 @@ from corelib.commands.arguments import CONFIGURATION, add_targets
 from corelib.costs.device_time import CORE_SECONDS, GPUS, core_seconds
 from corelib.costs.forecast import Forecast, Item, forecast_of
 from corelib.costs.workload import FLOP_COSTS, Workload
-from corelib.files.text import format_bytes
+from corelib.files.text import counted, format_bytes
 from corelib.runs.run import Run
 from corelib.runs.stage_registry import STAGES
 
@@ -36,10 +36,13 @@ def as_text(found: Forecast, kind: str) -> str:
     if not found.items:
         return found.nothing_to_do_message
     summary = (
-        f"{len(found.runs)} runs, of which {found.shared} serve more than one row; "
-        f"{len(found.runs) - len(found.items)} are built, {len(found.items)} are left: {found.jobs.total():,} jobs."
+        f"{counted(len(found.runs), 'run')}, of which {found.shared} serve more than one row; "
+        f"{len(found.runs) - len(found.items)} are built, {len(found.items)} are left: "
+        f"{counted(found.jobs.total(), 'job')}."
     )
     costs = _on_gpus(found) if kind != "miniature" else _on_cores(found)
+    if kind == "image_folder":
+        costs.append("work and disk space are those of Stable Diffusion v1.5's networks, whatever the base model is")
     return "\n".join([", ".join(found.asked), summary, "", *_stages(found), "", *costs])
 
 

@@ -27,7 +27,7 @@ from corelib.costs.job_requests import requested_memory_mb, requested_minutes
 from corelib.errors import ConfigurationError
 from corelib.files.paths import nearest_existing, why_not_writable
 from corelib.files.shell_paths import path_faults
-from corelib.files.text import format_bytes
+from corelib.files.text import counted, format_bytes
 from corelib.files.yaml_files import read_yaml
 from corelib.runs.active_jobs import LOG_FOLDER
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES
@@ -36,6 +36,7 @@ from corelib.runs.layout import REPOSITORY, RESULTS, RUNS
 from corelib.runs.pins import differing_versions
 from corelib.runs.run import Run
 from corelib.runs.stage_registry import STAGES
+from corelib.settings.data import EmbeddingsStage
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
 from corelib.study.targets import assets_command, product_of, targets_of
@@ -56,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     for finding in preflight(load_plan(arguments.study, CONFIGURATION), REPOSITORY, CONFIGURATION):
         print(finding, flush=True)
         faults += finding.kind == "FAULT"
-    print(f"{arguments.study}: {f'{faults} fault(s), expected none' if faults else 'ready'}.")
+    verdict = f"{counted(faults, 'fault')}, expected none" if faults else "ready"
+    print(f"{arguments.study}: {verdict}.")
     return 1 if faults else 0
 
 
@@ -128,6 +130,7 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
         "the images themselves are read by the jobs that use them"
     )
     yield Finding("assets", summary)
+    yield from _prompts(plan, Path(places["pipeline"]) / "tokenizer")
     index = read_index(Path(places["image_index"]))
     styles, objects = (sorted({key[position] for key in index.places}) for position in (0, 1))
     if missing := required_images(plan.study).missing_from(index):
@@ -150,6 +153,20 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
             agreement if agrees else f"the {label} of the images are {indexed}, not {configured}",
             "ok" if agrees else "FAULT",
         )
+
+
+def _prompts(plan: Plan, tokenizer: Path) -> Iterator[Finding]:
+    """Whether the text encoder takes every prompt in its whole length."""
+    from corelib.data.embeddings import prompt_length_faults  # imported here: they need torch
+    from corelib.models.pipeline_parts import load_tokenizer
+
+    runs = {run.name: run for product in plan.products().values() for run in product.with_all_inputs().values()}
+    sections = [run.settings for run in runs.values() if isinstance(run.settings, EmbeddingsStage)]
+    prompts = list(dict.fromkeys(prompt for section in sections for prompt in section.prompts))
+    faults = list(prompt_length_faults(load_tokenizer(tokenizer), prompts))
+    yield from (Finding("prompts", fault, kind="FAULT") for fault in faults)
+    if not faults:
+        yield Finding("prompts", f"all {len(prompts)} are within the length that the text encoder takes")
 
 
 def _provision(plan: Plan, configuration: Path) -> str:

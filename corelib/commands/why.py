@@ -18,6 +18,7 @@ from corelib.costs.device_time import GPUS, core_seconds
 from corelib.costs.forecast import Forecast, forecast_of
 from corelib.costs.workload import FLOP_COSTS, Workload
 from corelib.files.sealed_json import read_or_none
+from corelib.files.text import counted
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.run import Run, slugify
 from corelib.runs.specification import Specification, read_specification
@@ -61,14 +62,14 @@ def as_text(found: Forecast, kind: str, configuration: Path) -> str:
         lines += [f"{reason.run.stage} {reason.run.slug}{f' ({cost})' if cost else ''}", f"    {reason}"]
     num_following = len(reasons) - len(causes)
     if num_following:
-        lines.append(f"and {num_following} runs that build on these")
+        lines.append(f"and {counted(num_following, 'run')} that build on these")
     total = _cost(found.work, found.jobs.total(), kind)
-    return "\n".join([*lines, f"{len(reasons)} runs in all{f', {total}' if total else ''}."])
+    return "\n".join([*lines, f"{counted(len(reasons), 'run')} in all{f', {total}' if total else ''}."])
 
 
 def _cost(work: Workload, jobs: int, kind: str) -> str:
     """The steps, images and time of some work in a number of jobs, on the first GPU of the list or on a CPU core."""
-    parts = [f"{count:,} {word}" for count, word in ((work.steps, "steps"), (work.images, "images")) if count]
+    parts = [counted(count, word) for count, word in ((work.steps, "step"), (work.images, "image")) if count]
     if kind != "miniature":
         seconds, device = FLOP_COSTS.of(work) / GPUS[0].peak / GPUS[0].share, GPUS[0].name
     else:
@@ -147,7 +148,7 @@ class Comparison:
     """The comparison of runs that have to be built with the runs that are here.
 
     A run is compared with its counterpart in the study's base, if that is built; else with the complete run of the same
-    name, or else of its stage, from which it differs least.
+    name, or else of its stage, from which it differs least, unless that run is of another kind of world.
 
     Args:
         found: the forecast.
@@ -173,7 +174,8 @@ class Comparison:
         for folder in sorted((RUNS / run.stage).glob("*")):
             if folder == run.folder or not (run.stage in PRODUCTS or (folder / MANIFEST).exists()):
                 continue
-            if (existing := self._read(folder / SPECIFICATION)) is None:
+            existing = self._read(folder / SPECIFICATION)
+            if existing is None or self._is_of_another_world(existing, run):
                 continue
             differences, inputs = _compared(existing, None, run, use)
             is_other = folder.name.rsplit("-", 1)[0] != slugify(run.slug)
@@ -181,6 +183,18 @@ class Comparison:
             if (best is None or distance < best[0]) and not (is_other and len(differences) > MAX_DIFFERENCES):
                 best = distance, folder, differences, inputs
         return Reason(run, None, [], []) if best is None else Reason(run, *best[1:])
+
+    def _is_of_another_world(self, existing: Specification, run: Run) -> bool:
+        """Whether two runs build on different stages in the end: the miniature's images, say, and the user's files."""
+        first = {needed.stage for needed in run.with_all_inputs().values() if not needed.inputs}
+        return first.isdisjoint(self._first_stages(existing) or first)
+
+    def _first_stages(self, specification: Specification) -> set[str]:
+        """The stages of the present runs on which a run builds and which build on no other."""
+        if not specification.builds_on:
+            return {specification.stage}
+        before = (self._read(RUNS / name / SPECIFICATION) for name in specification.builds_on.values())
+        return {stage for one in before if one is not None for stage in self._first_stages(one)}
 
 
 def _compared(old: Specification, old_use: Use | None, run: Run, use: Use | None) -> tuple[list[str], list[str]]:

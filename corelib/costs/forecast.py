@@ -28,7 +28,7 @@ from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.sampling.grid import split_into_batches
 from corelib.settings.sampling import SamplesStage
 from corelib.study.loading import load_plan
-from corelib.study.rows import EvaluatedModel, models_of_row, names_row
+from corelib.study.row_names import EvaluatedModel, models_of_row, names_row
 from corelib.study.staleness import IS_MISSING, IS_OTHER, Assessment, assess
 from corelib.study.study_files import PAPER
 from corelib.study.targets import is_summary, product_at, relative_target, study_at
@@ -115,7 +115,7 @@ def _length(chain: tuple[float, list[Run]]) -> float:
 def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, str]:
     """The forecast of targets as one would give them to Snakemake, and the kind of their world.
 
-    The targets may also be the words that name one row of a table (`corelib.study.rows`).
+    The targets may also be the words that name one row of a table (`corelib.study.row_names`).
     Raises `ConfigurationError` for a target that no study has, and for targets of two worlds.
     """
     if names_row(targets):

@@ -18,9 +18,10 @@ from corelib.sampling.grid import record_path, shard_manifests, split_into_batch
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
+from corelib.settings.objective import SampledImages
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
-from corelib.settings.unlearning import SaliencyStage, SampledImages, UnlearningStage
+from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 from corelib.unlearning.noise_predictions import required_predictions
 
 Settings = TypeVar("Settings", bound=Section)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from safetensors.torch import save_file
@@ -48,13 +48,9 @@ def embed_texts(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, prompts: list[
 
     Raises `AssetError` for the first prompt that is too long, or whose embedding is not finite.
     """
+    for fault in prompt_length_faults(tokenizer, prompts):
+        raise AssetError(f"{fault}.")
     tokens = tokenizer(prompts, padding="max_length", truncation=False, max_length=tokenizer.model_max_length)
-    for prompt, row in zip(prompts, tokens["input_ids"], strict=True):
-        if len(row) > tokenizer.model_max_length:
-            raise AssetError(
-                f"the prompt {prompt!r} has {len(row)} tokens, expected at most {tokenizer.model_max_length}; "
-                "shorten it."
-            )
     ids = torch.tensor(tokens["input_ids"])
     with torch.no_grad():
         embeddings = torch.cat([encoder(part.to(device))[0].cpu() for part in ids.split(BATCH_SIZE)])
@@ -62,6 +58,15 @@ def embed_texts(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, prompts: list[
         first = prompts[int(is_finite.int().argmin())]
         raise AssetError(f"the prompt {first!r} has an embedding that is not finite; check the text encoder.")
     return embeddings.contiguous()
+
+
+def prompt_length_faults(tokenizer: CLIPTokenizer, prompts: list[str]) -> Iterator[str]:
+    """Yield a description of each prompt that has more tokens than the text encoder takes."""
+    limit = tokenizer.model_max_length
+    tokens = tokenizer(prompts, padding="max_length", truncation=False, max_length=limit)["input_ids"]
+    for prompt, row in zip(prompts, tokens, strict=True):
+        if len(row) > limit:
+            yield f"the prompt {prompt!r} has {len(row)} tokens, expected at most {limit}; shorten it"
 
 
 class EmbeddingCache:

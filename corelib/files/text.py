@@ -1,4 +1,4 @@
-"""Text for people: printable names, normalised names, sizes in bytes."""
+"""Text for people: printable names, normalised names, sizes in bytes, counts."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and a noun, in the plural unless the number is one: `1 run`, `2,000 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:

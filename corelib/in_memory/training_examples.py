@@ -14,8 +14,8 @@ from corelib.data.slices import Pair, Slice
 from corelib.errors import AssetError, ConfigurationError, short_message
 from corelib.files.image_files import is_portable, read_image
 from corelib.files.image_modes import UnusableImage, as_rgb
+from corelib.settings.objective import Objective
 from corelib.settings.prompts import EMPTY_CONCEPT
-from corelib.settings.unlearning import Objective
 
 UserImage = Image.Image | str | os.PathLike[str]
 """An image of Pillow, or the path of a JPEG or PNG file."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from corelib.errors import ArtefactError, AssetError
 from corelib.files.placeholders import check_no_placeholders
+from corelib.files.text import counted
 from corelib.unlearning.given_model import check_given_model
 from corelib.worlds.assets.asset_inspection import read_error_message
 from corelib.worlds.assets.asset_lock import (
@@ -46,7 +47,7 @@ def lock_models(
             say(f"  locked: {current.bytes / 1e9:.2f} GB, sha256 {current.sha256[:12]}")
     if faults:
         raise AssetError(f"{'; '.join(faults)}.")
-    say(f"All {len(paths)} models match {configuration / LOCK_FILE}.")
+    say(f"{counted(len(paths), 'model')}, as in {configuration / LOCK_FILE}.")
 
 
 def model_faults(paths: Mapping[str, str], unet_folder: Path | None, configuration: Path) -> Iterator[str]:

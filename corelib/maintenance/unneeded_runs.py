@@ -12,7 +12,7 @@ from pathlib import Path
 
 from corelib.errors import ConfigurationError, UserError
 from corelib.files.sealed_json import read_or_none
-from corelib.files.text import format_bytes
+from corelib.files.text import counted, format_bytes
 from corelib.maintenance.run_files import matches_run, with_dependencies
 from corelib.maintenance.runs_on_disk import (
     active_runs,
@@ -30,7 +30,7 @@ from corelib.runs.specification import Specification
 from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
-from corelib.study.rows import ROW_FORM
+from corelib.study.row_names import ROW_FORM
 from corelib.study.study_files import study_file, study_names, workflow_folder
 from corelib.study.targets import relative_target
 
@@ -105,7 +105,7 @@ def unnamed_runs(configuration: Path) -> CleanPlan:
         else:
             removable.append(_removable(name, _reason(made_for.get(name, []), here.specifications, studies)))
     sizes = {reason: format_bytes(sum(_size(RUNS / name) for name in names)) for reason, names in kept.items()}
-    sentences = [f"{len(names)} runs, {sizes[reason]}: {reason}." for reason, names in kept.items()]
+    sentences = [f"{counted(len(names), 'run')}, {sizes[reason]}: {reason}." for reason, names in kept.items()]
     return CleanPlan(sorted(removable, key=lambda run: (run.reason, run.path)), sentences, left_alone)
 
 

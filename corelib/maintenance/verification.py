@@ -20,6 +20,7 @@ from corelib.errors import ArtefactError, listed, short_message
 from corelib.files.hashing import files_below, sha256_of_path
 from corelib.files.paths import path_inside, resolve_links
 from corelib.files.sealed_json import SealedRecord, bytes_match, read_or_none
+from corelib.files.text import counted
 from corelib.maintenance.run_files import UNFINISHED_SUFFIXES, is_run_folder, unlisted_files, with_dependencies
 from corelib.runs.layout import MANIFEST, RECORD, RUNS, SHARDS, SPECIFICATION
 from corelib.runs.lease_owner import is_held
@@ -58,8 +59,11 @@ class VerificationResult:
     others: list[Path] = field(default_factory=list)
 
     def __str__(self) -> str:
-        summary = f"{self.runs} complete runs and {self.products} products, {len(self.faults)} faults"
-        return summary + (f"; {self.unfinished} runs are unfinished." if self.unfinished else ".")
+        found = f"{counted(self.runs, 'complete run')} and {counted(self.products, 'product')}"
+        summary = f"{found}, {counted(len(self.faults), 'fault')}"
+        verb = "is" if self.unfinished == 1 else "are"
+        unfinished = f"; {counted(self.unfinished, 'run')} {verb} unfinished." if self.unfinished else "."
+        return summary + unfinished
 
 
 def verify_results() -> VerificationResult:

@@ -12,7 +12,6 @@ from corelib.reports.confusion_charts import confusion_chart
 from corelib.reports.loss_charts import loss_chart
 from corelib.reports.paper_comparison import PublishedNumbers, read_published
 from corelib.reports.table_lines import TableLine, measured_metrics, table_line
-from corelib.reports.table_styles import judged_kinds
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.reports import ChartsStage
@@ -41,7 +40,7 @@ def charts_of(
         published: the paper's numbers.
         trainings: the manifest of the training run of each model, by the role of its cells.
     """
-    are_judged = all("style" in judged_kinds(line) for line in lines)
+    are_judged = all("style" in line.judged_kinds for line in lines)
     yield "tradeoff", tradeoff_chart(lines) if are_judged else empty_chart(NOT_JUDGED)
     yield "values", values_chart(lines, published) if measured_metrics(lines) else empty_chart(NOT_JUDGED)
     yield "styles", styles_chart(lines) if are_judged else empty_chart(NOT_JUDGED)

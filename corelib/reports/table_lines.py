@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Literal
 
 from corelib.evaluation.metrics import ACCURACIES, Count
+from corelib.evaluation.predictions import is_judged
 from corelib.evaluation.seed_statistics import accuracy_interval, mean_interval, pooled, standard_deviation
 from corelib.reports.seed_numbers import METRICS, SeedNumbers, seed_numbers
 from corelib.runs.manifest import Manifest
 from corelib.settings.reports import TableRow
+
+Kind = Literal["style", "object"]
+
+KINDS: tuple[Kind, ...] = ("style", "object")
 
 WILSON = "Wilson"
 """The kind of an interval over the images of one model."""
@@ -27,6 +33,11 @@ class TableLine:
     def metrics(self) -> list[str]:
         """The metrics that are measured: all of the paper's, or those for which the world has a judge."""
         return [metric for metric in METRICS if metric in self.seeds[0].values]
+
+    @property
+    def judged_kinds(self) -> list[Kind]:
+        """The kinds of names that a classifier of the world recognises in the images of this line."""
+        return [kind for kind in KINDS if is_judged(self.seeds[0].grid, kind)]
 
     @property
     def remark(self) -> str:

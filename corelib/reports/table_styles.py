@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 from corelib.evaluation.metrics import Count
-from corelib.evaluation.predictions import is_judged
 from corelib.evaluation.seed_statistics import accuracy_interval, pooled
 from corelib.files.csv_files import as_csv
 from corelib.reports.seed_numbers import SeedNumbers
 from corelib.reports.table_cells import ALL_SEEDS
-from corelib.reports.table_lines import WILSON, TableLine
+from corelib.reports.table_lines import WILSON, Kind, TableLine
 
 ACCURACY_COLUMNS = ("task", "row", "seed", "kind", "name", "set", "k", "n", "value", "low", "high", "interval")
 
 CONFUSION_COLUMNS = ("task", "row", "seed", "style", "set", "recognised", "is_anchor", "images")
-
-Kind = Literal["style", "object"]
-
-KINDS: tuple[Kind, ...] = ("style", "object")
 
 
 def accuracies_csv(lines: Sequence[TableLine]) -> str:
@@ -32,7 +26,7 @@ def accuracies_csv(lines: Sequence[TableLine]) -> str:
 
 
 def _accuracies(line: TableLine) -> Iterator[list[object]]:
-    for kind in judged_kinds(line):
+    for kind in line.judged_kinds:
         by_seed = [_recognised(numbers, kind) for numbers in line.seeds]
         for name in by_seed[0]:
             counts = [counted[name] for counted in by_seed]
@@ -45,11 +39,6 @@ def _accuracies(line: TableLine) -> Iterator[list[object]]:
             if len(counts) > 1:
                 entries = _numbers(pooled(counts), *accuracy_interval(counts))
                 yield [*beginning, ALL_SEEDS, kind, name, role, *entries, line.interval_name]
-
-
-def judged_kinds(line: TableLine) -> list[Kind]:
-    """The kinds of names for which the world has a classifier."""
-    return [kind for kind in KINDS if is_judged(line.seeds[0].grid, kind)]
 
 
 def recognised_as_itself(line: TableLine, kind: Kind) -> dict[str, Count]:
@@ -90,7 +79,7 @@ def confusion_csv(lines: Sequence[TableLine]) -> str:
                     count,
                 ]
                 for line in lines
-                if "style" in judged_kinds(line)
+                if "style" in line.judged_kinds
                 for numbers in line.seeds
                 for (style, recognised), count in _pairs(numbers)
             ),

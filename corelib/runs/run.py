@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from corelib.runs.fingerprint import code_digests, package_versions
-from corelib.runs.layout import MANIFEST, RUN, RUNS, SPECIFICATION
+from corelib.runs.layout import MANIFEST, RUNS
 from corelib.runs.specification import Execution, Specification, digest_of
 from corelib.settings.section import Section
 
@@ -104,20 +104,6 @@ class Run:
                 runs[run.name] = run
                 queue.extend([*run.inputs.values(), *run.after.values()])
         return runs
-
-
-def slugs_by_digest() -> dict[tuple[str, str], str]:
-    """The slugs of the runs in `runs/`, by stage and abbreviated digest.
-
-    Equal runs may have been planned under several names: the first complete one counts, or else the first.
-    """
-    slugs: dict[tuple[str, str], str] = {}
-    folders = sorted(RUNS.glob("*/*"), key=lambda folder: (not (folder / MANIFEST).exists(), folder))
-    for folder in folders:
-        if RUN.fullmatch(folder.relative_to(RUNS).as_posix()) and (folder / SPECIFICATION).exists():
-            slug, _, digest = folder.name.rpartition("-")
-            slugs.setdefault((folder.parent.name, digest), slug)
-    return slugs
 
 
 def run_name(stage: str, slug: str, digest: str) -> str:

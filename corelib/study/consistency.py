@@ -59,8 +59,14 @@ def find_inconsistencies(study: Study) -> list[Inconsistency]:
     for checks in _sections(study):
         found = [inconsistency for check in checks if (inconsistency := next(check, None)) is not None]
         if found:
-            return found
+            return [_about_concepts(one) for one in found] if study.world.kind == "image_folder" else found
     return []
+
+
+def _about_concepts(inconsistency: Inconsistency) -> Inconsistency:
+    """An inconsistency in the words of a world of the user's images, which has concepts instead of styles."""
+    expected = re.sub(r"(?<![\w.])style(s?)(?!\w)", r"concept\1", inconsistency.expected)
+    return Inconsistency(inconsistency.key, inconsistency.value, expected)
 
 
 def _sections(study: Study) -> Iterator[list[Iterator[Inconsistency]]]:
@@ -498,7 +504,7 @@ def _check_figure(study: Study, name: str, figure: Figure) -> Iterator[Inconsist
     yield from _repeated(f"{key}.columns", [row.name for row in study.rows_of(figure.columns)])
     yield from _check_titles(study, f"{key}.columns", figure.columns)
     evaluation = study.tasks[figure.task].evaluation
-    if figure.seed not in evaluation.seeds:
+    if figure.seed is not None and figure.seed not in evaluation.seeds:
         yield Inconsistency(f"{key}.seed", figure.seed, f"one of the seeds of {figure.task}: {evaluation.seeds}")
     styles = study.tasks[figure.task].forget + evaluation.retain
     for prompt in figure.prompts:

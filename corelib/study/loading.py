@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from corelib.runs.run import slugs_by_digest
+from corelib.runs.layout import MANIFEST, RUN, RUNS, SPECIFICATION
 from corelib.study.claims import load_claims
 from corelib.study.consistency import find_inconsistencies
 from corelib.study.overlays import LIKE, error_for_key, error_for_keys, merge_study, read_study_file, resolve_likes
@@ -88,7 +88,21 @@ def load_plan(name: str, folder: Path) -> Plan:
         load_published(workflow_folder(folder)),
         shipped,
         locked,
-        slugs_by_digest(),
+        _slugs_by_digest(),
         load_claims(workflow_folder(folder)),
         is_built=lambda run: run.manifest.exists(),
     )
+
+
+def _slugs_by_digest() -> dict[tuple[str, str], str]:
+    """The slugs of the runs in `runs/`, by stage and abbreviated digest.
+
+    Equal runs may have been planned under several names: the first complete one counts, or else the first.
+    """
+    slugs: dict[tuple[str, str], str] = {}
+    folders = sorted(RUNS.glob("*/*"), key=lambda folder: (not (folder / MANIFEST).exists(), folder))
+    for folder in folders:
+        if RUN.fullmatch(folder.relative_to(RUNS).as_posix()) and (folder / SPECIFICATION).exists():
+            slug, _, digest = folder.name.rpartition("-")
+            slugs.setdefault((folder.parent.name, digest), slug)
+    return slugs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,8 @@ def merge_study(
             study_file(seen[-1], folder), f"base is {name!r}, expected a study that is not built on this one"
         )
     if text is None and name not in study_names(folder) and not is_preset:
-        known = f"expected one of {', '.join(study_names(folder))}"
+        known = f"expected one of {', '.join([*study_names(folder), *(preset_names(folder) if seen else [])])}"
         if seen:
-            known += f", {', '.join(preset_names(folder))}"
             raise error_in(study_file(seen[-1], folder), f"base is {name!r}, {known}")
         raise _no_such_study(name, folder, known)
     content = read_study_file(file, text)
@@ -118,14 +117,16 @@ def resolve_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Path)
     }
     _resolve_section("tasks", merged, origins, study)
     for name in liked:
-        for method in _section(merged, "methods").values():
+        for method_name, method in _section(merged, "methods").items():
             for leaf in ("length", "anchors"):
                 entries = _section(method, leaf) if isinstance(method, dict) else {}
                 other = name
                 while other not in entries and other in liked:
                     other = liked[other]
-                if other in entries:
-                    entries.setdefault(name, entries[other])
+                if other in entries and name not in entries:
+                    entries[name] = entries[other]
+                    key = ("methods", method_name, leaf)
+                    origins[(*key, name)] = _origin((*key, other), origins)
 
 
 def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Path], study: Path) -> None:
@@ -147,10 +148,21 @@ def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Pa
             return other
         if section == "methods":
             other = {**other, "title": f"{other.get('title')} ({name})"}
-        return _overlaid(other, overrides, key, _origin((*key, LIKE), origins), origins)
+        inherited = {
+            tail: _origin((section, like, *tail), origins) for tail in _leaf_keys(other) if (*key, *tail) not in origins
+        }
+        together = _overlaid(other, overrides, key, _origin((*key, LIKE), origins), origins)
+        origins.update({(*key, *tail): file for tail, file in inherited.items() if (*key, *tail) not in origins})
+        return together
 
     for name, entry in {name: resolved(name, ()) for name in entries}.items():
         entries[name] = entry
+
+
+def _leaf_keys(section: Mapping[str, Any]) -> Iterator[Key]:
+    """The keys of all leaves of a section."""
+    for name, value in section.items():
+        yield from ((name, *key) for key in _leaf_keys(value)) if isinstance(value, dict) else [(name,)]
 
 
 def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -192,8 +192,8 @@ class Plan:
             rows=[(style, object_) for style, object_ in figure.prompts],
             row_titles=[self._row_title(figure.task, style, object_) for style, object_ in figure.prompts],
             columns=[(row.name, self.study.title_of(row)) for row in rows],
-            seed=figure.seed,
-            pixels=figure.pixels,
+            seed=self.study.tasks[figure.task].evaluation.seeds[0] if figure.seed is None else figure.seed,
+            pixels=figure.pixels or self.study.sampling.resolution,
         )
         inputs = {
             row.name: self.samples(figure.task, row.method, row.anchors, self.study.seeds_of(row)[0]) for row in rows

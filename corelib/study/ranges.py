@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from corelib.settings.ddim import DDIMConfig
-from corelib.settings.unlearning import Length, SampledImages
+from corelib.settings.objective import SampledImages
+from corelib.settings.unlearning import Length
 from corelib.study.consistency import Inconsistency
 from corelib.study.schema import DEFAULT, Method, Study
 

@@ -25,12 +25,13 @@ from corelib.settings.data import Encoding
 from corelib.settings.evaluation import FID, Classification
 from corelib.settings.given_models import GivenModel
 from corelib.settings.miniature import Autoencoder, Classifier, Denoiser, TextEncoder
+from corelib.settings.objective import Objective
 from corelib.settings.precision import TrainingPrecision
 from corelib.settings.prompts import Prompts, fields_of
 from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
 from corelib.settings.trainable import TrainableTensors
-from corelib.settings.unlearning import Adam, Length, Objective, Saliency
+from corelib.settings.unlearning import Adam, Length, Saliency
 
 ORIGINAL = "original"
 """The row of the model before unlearning."""
@@ -296,20 +297,24 @@ class Method(Section):
     seeds: Seeds | None = None
 
 
+def _row_name(method: str = "", anchors: Scheme | None = None) -> str:
+    return f"{method}-{anchors}" if isinstance(anchors, str) else method
+
+
 class Row(Section):
     """A row of a table, with anchors, a title or training seeds other than its method's.
 
     Attributes:
-        name: name of the row, unique in its table.
         method: the name of a method, of a model of the user's, or `ORIGINAL`.
         anchors: scheme of the anchors; null for the method's.
+        name: name of the row, unique in its table; by default that of its method, and of its scheme if it names one.
         title: title; null for the method's.
         seeds: training seeds; null for the method's.
     """
 
-    name: str
     method: str
     anchors: Scheme | None = None
+    name: str = Field(default_factory=lambda leaves: _row_name(**leaves))
     title: str | None = None
     seeds: Seeds | None = None
 
@@ -337,15 +342,15 @@ class Figure(Section):
         task: the task whose models are shown.
         prompts: the prompts, each a style and an object.
         columns: the columns, like the rows of a table.
-        seed: the sampling seed, one of the evaluation.
-        pixels: side of an image in the figure.
+        seed: the sampling seed, one of the evaluation; null for the first.
+        pixels: side of an image in the figure; null for that of the sampled images.
     """
 
     task: str
     prompts: list[list[str]] = Field(min_length=1)
     columns: list[str | Row] = Field(min_length=1)
-    seed: NonNegativeInt
-    pixels: PositiveInt
+    seed: NonNegativeInt | None = None
+    pixels: PositiveInt | None = None
 
 
 class Threads(Section):

@@ -46,6 +46,13 @@ def product_of(target: Path) -> str:
     return target.name.partition(".")[0]
 
 
+def files_of(target: Path) -> list[Path]:
+    """The files of the product to which a file belongs, without its manifest."""
+    product = product_of(target)
+    (endings,) = (endings for name, endings in PRODUCT_ENDINGS.items() if re.fullmatch(name, product))
+    return [target.with_name(f"{product}.{ending}") for ending in endings]
+
+
 def relative_target(target: str) -> str:
     """A target as a path relative to the working directory, as Snakemake spells it; unchanged if it is elsewhere.
 

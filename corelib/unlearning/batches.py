@@ -8,7 +8,8 @@ import torch
 
 from corelib.data.slices import Pair
 from corelib.randomness import generator
-from corelib.settings.unlearning import SampledImages, TrainingSettings
+from corelib.settings.objective import SampledImages
+from corelib.settings.unlearning import TrainingSettings
 from corelib.unlearning.objective import Batch, NoisyPairs
 from corelib.unlearning.partial_sampling import PartialSampler
 from corelib.unlearning.training_data import TrainingData

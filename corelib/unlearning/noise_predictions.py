@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from corelib.settings.unlearning import (
+from corelib.settings.objective import (
     CurrentModel,
     FrozenModel,
     GaussianNoise,

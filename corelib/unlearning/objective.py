@@ -47,7 +47,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from corelib.settings.unlearning import (
+from corelib.settings.objective import (
     CurrentModel,
     FrozenModel,
     GaussianNoise,

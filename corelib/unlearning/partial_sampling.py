@@ -10,7 +10,7 @@ from torch import Tensor
 
 from corelib.models.guidance import apply_guidance
 from corelib.randomness import generator
-from corelib.settings.unlearning import SampledImages
+from corelib.settings.objective import SampledImages
 from corelib.unlearning.objective import NoisePredictor
 
 

@@ -20,7 +20,8 @@ from corelib.models.student_teacher import StudentAndTeacher
 from corelib.runs.checkpoint import Checkpoint, restore_optimizer, restore_tensors
 from corelib.runs.progress import Progress
 from corelib.runs.stage_context import StageContext, StageResult
-from corelib.settings.unlearning import Objective, SampledImages, TrainingSettings, UnlearningStage
+from corelib.settings.objective import Objective, SampledImages
+from corelib.settings.unlearning import TrainingSettings, UnlearningStage
 from corelib.unlearning.batches import Batches
 from corelib.unlearning.masks import load_masks
 from corelib.unlearning.objective import compute_loss

@@ -238,7 +238,9 @@ class Catalogue:
                     runs.append(SpecifiedRun(self, *path.parts[1:3]))
         for manifest, run in products.items():
             self._prepare_to_judge(manifest, run)
-        return assess(products, runs)
+        assessment = assess(products, runs)
+        self._restore_specifications(products, assessment)
+        return assessment
 
     def _prepare_to_judge(self, manifest: Path, run: Run) -> None:
         """Make sure that no other job writes a product while it is judged."""
@@ -246,6 +248,18 @@ class Catalogue:
         if is_folder_free():
             record_wanted(manifest, run.digest)
             wait_for_writer(manifest)
+
+    def _restore_specifications(self, products: Mapping[Path, Run], assessment: Assessment) -> None:
+        """Write the missing specifications of products that are up to date.
+
+        `begin` writes those of all others; Snakemake does not call it if there is nothing to be done.
+        """
+        if self._workflow.dryrun or not is_folder_free():
+            return
+        for manifest, run in products.items():
+            if manifest not in assessment.products:
+                with suppress(OSError):  # a folder that is not writable may still be read
+                    _write_specification(run)
 
     def threads_of(self, stage: str) -> Callable[[Any], int]:
         """The threads function of a stage's rule."""
@@ -341,15 +355,12 @@ class Catalogue:
         self._check_room_and_versions(forecasts)
         for run in self._planned.values():
             _date_back(run.folder)
-            path = run.folder / SPECIFICATION
             try:
-                existing = read_or_none(read_specification, path)
-                if existing is None or existing.seal != run.specification.seal:
-                    write_record(path, run.specification)
+                _write_specification(run)
                 for name, target in run.places.items():
                     _link(run.folder / name, Path(target))
             except OSError as error:
-                stop(f"{error.filename or path}: {error.strerror}; free space or correct the permissions.")
+                stop(f"{error.filename or run.folder}: {error.strerror}; free space or correct the permissions.")
 
     def _give_up(self, sentence: str) -> None:
         """Stop Snakemake without cancelling its jobs."""
@@ -423,6 +434,7 @@ class Catalogue:
         if manifest not in self._judged:  # an input of a rule of the main workflow
             self._prepare_to_judge(manifest, run)
             assessment.add(assess({manifest: run}))
+            self._restore_specifications({manifest: run}, assessment)
         outputs = manifest.parent.glob(f"{wildcards.product}.*")
         requests = [str(create_request(manifest, outputs))] if manifest in assessment.products else []
         return [*self._manifests(sorted({needed.name for needed in run.inputs.values()})), *requests]
@@ -471,6 +483,14 @@ class Catalogue:
     @functools.cache  # noqa: B019 (one catalogue per process)
     def _plan(self, study: str) -> Plan:
         return load_plan(study, self.configuration)
+
+
+def _write_specification(run: Run) -> None:
+    """Write the specification of a run, unless it is there."""
+    path = run.folder / SPECIFICATION
+    existing = read_or_none(read_specification, path)
+    if existing is None or existing.seal != run.specification.seal:
+        write_record(path, run.specification)
 
 
 @functools.cache  # a workflow that uses this one as two modules has two catalogues

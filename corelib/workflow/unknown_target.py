@@ -10,7 +10,14 @@ from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS, RUNS
 from corelib.study.loading import load_study
 from corelib.study.study_files import PAPER, misnamed_study_file, study_names
-from corelib.study.targets import PRODUCT_ENDINGS, PRODUCT_NAMES, product_of, relative_target, targets_of
+from corelib.study.targets import (
+    PRODUCT_ENDINGS,
+    PRODUCT_NAMES,
+    files_of,
+    product_of,
+    relative_target,
+    targets_of,
+)
 
 _KNOWN = "|".join(
     rf"{name}\.({'|'.join(map(re.escape, (*endings, 'json')))})" for name, endings in PRODUCT_ENDINGS.items()
@@ -42,10 +49,20 @@ def unknown_target_error(target: str, configuration: Path) -> ConfigurationError
         return _outside_error(target, configuration)
     parts = Path(path).parts[1:]
     study = parts[0] if parts and (len(parts) > 1 or parts[0] in study_names(configuration)) else PAPER
-    known = {Path(product).name: product for product in targets_of(study, load_study(study, configuration))}
-    matches = difflib.get_close_matches(Path(target).name.lower(), known, n=1)
-    expected = known[matches[0]] if matches else " or ".join(known.values())
-    return ConfigurationError(f"{target}: there is no such target, expected {expected}.")
+    targets = targets_of(study, load_study(study, configuration))
+    return ConfigurationError(f"{target}: there is no such target, expected {_nearest(Path(path).name, targets)}.")
+
+
+def _nearest(name: str, targets: list[str]) -> str:
+    """The file of a study that has nearly this name; all targets of the study if there is none."""
+    product, _, ending = name.lower().partition(".")
+    products = {product_of(Path(target)): Path(target) for target in targets}
+    similar = difflib.get_close_matches(product, products, n=1)
+    if not similar:
+        return " or ".join(targets)
+    files = {file.name.partition(".")[2]: file for file in files_of(products[similar[0]])}
+    endings = difflib.get_close_matches(ending, files, n=1)
+    return str(files[endings[0]] if endings else products[similar[0]])
 
 
 def _outside_error(target: str, configuration: Path) -> ConfigurationError:

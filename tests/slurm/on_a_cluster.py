@@ -377,7 +377,7 @@ def a_snakemake_killed_while_its_job_waits(workflow: Workflow, cluster: Cluster)
     workflow.process.wait()
     again = Workflow.started(workflow.checkout, called="again")
     again.wait_for_success()
-    assert "Cancelled 1 jobs that an earlier Snakemake left in the queue." in again.output
+    assert "Cancelled 1 job that an earlier Snakemake left in the queue." in again.output
     assert cluster.job(number)["JobState"] == "CANCELLED"
     assert again.has_resumed("core")
 

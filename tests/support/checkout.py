@@ -21,7 +21,7 @@ def link_configuration(folder: Path) -> Path:
     """A configuration folder of links to the shipped files, to which a test can add studies."""
     shipped = REPOSITORY / "config"
     (folder / "studies").mkdir(parents=True)
-    for file in (*shipped.glob("*.*"), *shipped.glob("studies/*"), shipped / "pretrained"):
+    for file in (*shipped.glob("*.*"), *shipped.glob("studies/*"), shipped / "presets", shipped / "pretrained"):
         (folder / file.relative_to(shipped)).symlink_to(file)
     return folder
 

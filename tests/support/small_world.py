@@ -26,10 +26,11 @@ from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.data import EmbeddingsStage, Encoding, LatentsStage, SliceStage
 from corelib.settings.miniature import TextEncoder
+from corelib.settings.objective import Objective
 from corelib.settings.precision import TrainingPrecision
 from corelib.settings.prompts import Prompts
 from corelib.settings.sampling import DDIMSampling, SamplesStage, Sampling
-from corelib.settings.unlearning import Adam, Length, Objective, UnlearningStage
+from corelib.settings.unlearning import Adam, Length, UnlearningStage
 from corelib.worlds.miniature.pipeline import build_text_encoder, build_tokenizer
 
 STYLES = ["Amber", "Blue", "Cream", "Seed_Images"]

@@ -162,7 +162,7 @@ def test_the_models_of_another_workflow_are_locked_in_its_folder(core: Checkout,
         "base: mini\nmodels: {mine: {title: Mine, weights: {Forget01: models/unet}}}\n"
         "tables: {table1: {tasks: [Forget01], rows: [original, mine]}}\n"
     )
-    assert "All 1 models match config/assets.lock.json." in command_of(core, theirs, "assets", "mine")
+    assert "1 model, as in config/assets.lock.json." in command_of(core, theirs, "assets", "mine")
     assert "models/unet" in json.loads((theirs.folder / "config/assets.lock.json").read_text())["assets"]
     assert not (core.folder / "config/assets.lock.json").exists()
     assert theirs.planned()["adopt_model"] == 1

@@ -46,7 +46,7 @@ def test_ctrl_c_ends_with_how_to_go_on_and_a_forced_job_with_what_it_did_not_do(
     assert "rule render_images:" in done.stdout
     forced = ("-m", "snakemake", "--cores", "1", "-R", "render_images", "--", target)
     brief = clone.python(*forced, timeout=300, CORELIB_PROGRESS="brief")
-    assert "  1 of 1 jobs done" in brief.stdout, brief.stdout
+    assert "  1 of 1 job done" in brief.stdout, brief.stdout
     assert not any(text in brief.stdout for text in ("rule render_images:", "Finished jobid", "Execute 1 jobs"))
 
 

@@ -112,6 +112,24 @@ def test_a_wrong_product_is_rebuilt(fault: Callable[[Path], None], workplace_or_
         assert workplace_or_slow_clone.planned(*TINY) == {}
 
 
+def test_a_missing_or_damaged_specification_of_a_right_product_is_restored(workplace_or_slow_clone: Checkout) -> None:
+    checkout = workplace_or_slow_clone
+    paths = sorted(checkout.folder.glob("runs/*/tiny-*/specification.json"))
+    assert len(paths) >= len(TINY)
+    expected = contents(checkout)
+    for _ in range(2):
+        for path in paths[::2]:
+            path.unlink()
+        for path in paths[1::2]:
+            path.write_text(path.read_text()[:-20])
+        assert "specification.json" in verify(checkout)
+        request(checkout, "--dry-run", *TINY)
+        assert not any(path.exists() for path in paths[::2])
+        assert "Nothing to be done" in request(checkout)
+        assert ", 0 faults" in verify(checkout)
+    assert contents(checkout) == expected
+
+
 def test_products_copied_from_another_configuration_are_rebuilt(workplace_or_slow_clone: Checkout) -> None:
     before = contents(workplace_or_slow_clone)
     other = workplace_or_slow_clone.folder / "config/studies/other.yaml"

@@ -99,7 +99,7 @@ def test_a_table_is_built_if_runs_and_results_are_links(tmp_path: Path) -> None:
     assert (tmp_path / "scratch/of/somebody" / target).is_file()
     assert checkout.planned(target) == {}
     done = checkout.python("-m", "corelib", "verify")
-    assert done.returncode == 0 and "1 products, 0 faults" in done.stdout, done.stdout
+    assert done.returncode == 0 and "1 product, 0 faults" in done.stdout, done.stdout
     done = checkout.python("-m", "corelib", "clean", "cells", "--delete")
     assert done.returncode == 1, "no run has this name"
     done = checkout.python("-m", "corelib", "clean", "cells/core", "--delete")

@@ -41,7 +41,7 @@ def test_the_same_model_under_another_name_has_the_same_numbers(own: Checkout) -
     assert "mine/unet is not locked yet" in done.stdout and "`make assets STUDY=own`" in done.stdout
     done = own.python("-m", "corelib", "assets", "own", timeout=300)
     assert done.returncode == 0, done.stdout
-    assert "All 1 models match " in done.stdout
+    assert "1 model, as in " in done.stdout
 
     done = own.python("-m", "corelib", "preflight", "own", timeout=300)
     assert "all 1 are present and as locked" in done.stdout

@@ -83,7 +83,7 @@ def write_lock(folder: Path, lock: Lock) -> None:
 
 
 def asset_path(name: str, places: Mapping[str, str]) -> str:
-    """The path of an asset, or of a part of one such as `pipeline/unet`."""
+    """The path of an asset, or of a part of one such as `pipeline/unet`. It is the key in the lock."""
     asset, *part = name.split("/")
     return "/".join([places[asset], *part])
 

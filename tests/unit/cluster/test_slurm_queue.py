@@ -36,7 +36,7 @@ def test_jobs_that_wait_in_this_folder_are_cancelled(place: Path, capsys: pytest
     program(place, "scancel", f'echo "$@" > {place}/cancelled')
     slurm.cancel_waiting_jobs(place)
     assert (place / "cancelled").read_text().split() == ["--state=PENDING", "7"]
-    assert capsys.readouterr().err == "Cancelled 1 jobs that an earlier Snakemake left in the queue.\n"
+    assert capsys.readouterr().err == "Cancelled 1 job that an earlier Snakemake left in the queue.\n"
 
 
 def test_queued_jobs_are_listed_with_slurms_reason_or_their_node(place: Path) -> None:

@@ -106,7 +106,7 @@ def test_an_unfinished_run_is_counted_but_is_no_fault(checkout: Checkout) -> Non
         path.unlink()
     done = checkout.python("-m", "corelib", "verify")
     assert done.returncode == 0
-    assert "1 runs are unfinished" in done.stdout
+    assert "1 run is unfinished" in done.stdout
 
 
 def test_an_asset_that_was_replaced_after_its_adoption_is_named(

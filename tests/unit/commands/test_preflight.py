@@ -118,7 +118,7 @@ def test_the_command_ends_with_the_number_of_faults(tmp_path: Path) -> None:
     checkout = Checkout.at(tmp_path / "clone")
     done = checkout.python("-m", "corelib", "preflight")
     assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == "paper: 9 fault(s), expected none."
+    assert done.stdout.splitlines()[-1] == "paper: 9 faults, expected none."
     done = checkout.python("-m", "corelib", "preflight", "nobody")
     assert done.returncode == 1 and done.stdout.startswith("Error: ")
 

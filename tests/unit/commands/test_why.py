@@ -124,3 +124,19 @@ def test_an_edited_study_is_compared_with_its_own_runs(configuration: Path, caps
     small.write_text(f"{small.read_text()}methods: {{core: {{learning_rate: 2e-5}}}}\n")
     assert main(["why", "results/small/table1.csv", "Forget06", "core"]) == 0
     assert "    methods.core.learning_rate: 1e-5 -> 2e-5 (beside core-forget06-" in capsys.readouterr().out
+
+
+def test_a_run_is_not_compared_with_one_of_another_kind_of_world(
+    configuration: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (configuration / "studies/pets.yaml").write_text(
+        "base: own\n"
+        "world: {concepts: [cat, dog], assets: {images: photos, pipeline: base, clip: clip}}\n"
+        "prompts: {template: 'a {concept}', evaluation: ['a {concept}']}\n"
+        "tasks: {Forget06: {forget: [cat], evaluation: {retain: [dog], seeds: [0, 1]}}}\n"
+        "tables: {table1: {tasks: [Forget06], rows: [original, core]}}\n"
+    )
+    assert main(["why", "results/pets/table1.csv"]) == 0
+    output = capsys.readouterr().out
+    assert "unlearning core-forget06-" in output and "no run of this kind is here yet" in output
+    assert "(beside" not in output

@@ -131,7 +131,7 @@ def test_runs_of_a_product_in_results_are_kept_even_if_its_study_is_missing(
     output = clean(capsys)
     assert all((RUNS / name).exists() for name in runs.values()) and not (RUNS / other).exists()
     assert "no study that is here names them, but results/gone/figure2 and results/gone/table1 show them." in output
-    assert "1 runs, " in output and "no study that is here names them, but results/gone/figure2 shows them." in output
+    assert "1 run, " in output and "no study that is here names them, but results/gone/figure2 shows them." in output
     shutil.rmtree(RESULTS)
     output = clean(capsys)
     assert not list(RUNS.glob("*/*"))

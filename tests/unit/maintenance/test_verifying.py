@@ -238,7 +238,7 @@ def test_unfinished_and_hidden_files_are_no_faults_and_unrelated_files_are_liste
     found = verify_results()
     assert found.faults == []
     assert found.others == [RUNS / "backup/important", RESULTS / "mini/notes.txt"]
-    assert str(found) == "5 complete runs and 4 products, 0 faults; 1 runs are unfinished."
+    assert str(found) == "5 complete runs and 4 products, 0 faults; 1 run is unfinished."
 
 
 def test_a_completed_run_without_its_manifest_is_named(runs: dict[str, str]) -> None:

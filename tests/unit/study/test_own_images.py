@@ -17,7 +17,7 @@ from corelib.runs.run import Run
 from corelib.settings.sampling import SamplesStage
 from corelib.study.loading import load_plan, load_study
 from corelib.study.plan import Plan
-from corelib.study.rows import models_of_row
+from corelib.study.row_names import models_of_row
 from corelib.study.targets import targets_of
 
 PAGE = REPOSITORY / "docs/your-own.md"

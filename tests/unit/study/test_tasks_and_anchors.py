@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -40,6 +41,28 @@ def test_a_task_like_another_takes_its_leaves_and_the_methods_entries(configurat
     assert study.methods["esd"].length["Most"] == study.methods["esd"].length["Forget06"]
     assert study.methods["esd"].anchors["Most"] == study.methods["esd"].anchors["Forget06"]
     assert "More" not in load_study("mini", configuration).methods["core"].length
+
+
+def test_an_error_names_the_file_that_sets_the_leaf_of_the_other_task(configuration: Path) -> None:
+    middle = configuration / "studies/middle.yaml"
+    middle.write_text(
+        "base: mini\ntasks: {Forget06: {forget: [Nowhere_Waves]}}\nmethods: {core: {length: {Forget06: {steps: 0}}}}\n"
+    )
+    (configuration / "studies/other.yaml").write_text(
+        "base: middle\ntasks: {More: {like: Forget06}, Some: {like: Forget01, objects: [Nothing]}}\n"
+        "tables: {table1: {tasks: [More], rows: [original, core]}}\n"
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load_study("other", configuration)
+    text = str(caught.value)
+    assert re.search(rf"methods\.core\.length\.More\.steps is 0, [^;]*\(set in {re.escape(str(middle))}\)", text), text
+    middle.write_text("base: mini\ntasks: {Forget06: {forget: [Nowhere_Waves]}}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_study("other", configuration)
+    faults = str(caught.value).split("; ")
+    (forget,) = (fault for fault in faults if "tasks.More.forget" in fault)
+    (objects,) = (fault for fault in faults if "tasks.Some.objects" in fault)
+    assert forget.rstrip(".").endswith(f"(set in {middle})") and "(set in" not in objects, faults
 
 
 def test_a_task_like_another_reuses_its_models(configuration: Path) -> None:
@@ -122,3 +145,31 @@ def test_explicit_anchors_that_do_not_fit_the_task_are_refused(
     with pytest.raises(ConfigurationError) as caught:
         plan(configuration, f"methods: {{{method}: {{anchors: {{Forget06: {pairs}}}}}}}")
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_rows_and_figures_have_defaults(configuration: Path) -> None:
+    other = plan(
+        configuration,
+        "tables: {table1: {tasks: [Forget06], rows: [core, {method: core, anchors: one_to_all}, {method: esd}]}}\n"
+        "figures: {figure9: {task: Forget06, prompts: [[Sky_Waves, Hearts]], columns: [original]}}",
+    )
+    assert [row.name for row in other.study.rows_of(other.study.tables["table1"].rows)] == [
+        "core",
+        "core-one_to_all",
+        "esd",
+    ]
+    figure = other.products()["figure9"].settings
+    assert figure.model_dump()["seed"] == other.study.tasks["Forget06"].evaluation.seeds[0]
+    assert figure.model_dump()["pixels"] == other.study.sampling.resolution == 32
+
+
+def test_a_study_of_concepts_is_told_of_concepts(configuration: Path) -> None:
+    (configuration / "studies/pets.yaml").write_text(
+        "base: own\n"
+        "world: {concepts: [cat, dog], assets: {images: photos, pipeline: base, clip: clip}}\n"
+        "prompts: {template: 'a {concept}', evaluation: ['a {concept}']}\n"
+        "tasks: {NoCat: {forget: [cats], evaluation: {retain: [dog], seeds: [0, 1]}}}\n"
+        "tables: {table1: {tasks: [NoCat], rows: [original, core]}}\n"
+    )
+    with pytest.raises(ConfigurationError, match=r"tasks.NoCat.forget is 'cats', expected a concept of the world: cat"):
+        load_study("pets", configuration)

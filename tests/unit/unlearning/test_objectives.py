@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from support.checkout import REPOSITORY
 
-from corelib.settings.unlearning import Objective, UnlearnTerm
+from corelib.settings.objective import Objective, UnlearnTerm
 from corelib.study.loading import load_study
 from corelib.unlearning.objective import Batch, NoisyPairs, compute_loss, loss_weight
 

@@ -38,7 +38,7 @@ from corelib.sampling.collection import gather_samples
 from corelib.sampling.grid import IMAGES, image_name
 from corelib.sampling.sampler import sample_shard
 from corelib.settings.data import Encoding, LatentsStage
-from corelib.settings.unlearning import Objective, SampledImages, UnlearnTerm
+from corelib.settings.objective import Objective, SampledImages, UnlearnTerm
 from corelib.study.loading import load_study
 from corelib.unlearning.batches import Batches
 from corelib.unlearning.generated_images import cache_generated_latents

@@ -52,6 +52,29 @@ def test_without_a_known_speed_the_time_is_measured_first(capsys: pytest.Capture
     assert first.endswith("1 of 100 jobs done") and second.endswith("about 9 minutes left")
 
 
+def test_a_long_job_is_named_while_none_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    progress = BriefProgress({}, 1000.0, 2, clock)
+    progress.filter(record(LogEvent.RUN_INFO, stats={"unlearn": 2, "total": 2}))
+    for number in (0, 1):
+        progress.filter(
+            record(LogEvent.JOB_INFO, jobid=number, output=[f"runs/unlearning/core-{number}/manifest.json"])
+        )
+        progress.name_longest_job()
+        clock.now += 100
+    assert not capsys.readouterr().err
+    progress.name_longest_job()
+    assert capsys.readouterr().err.endswith("  0 of 2 jobs done; unlearning/core-0 for 3 minutes\n")
+    clock.now += 100
+    progress.name_longest_job()
+    assert not capsys.readouterr().err, "not more often than every three minutes"
+    progress.filter(record(LogEvent.JOB_FINISHED, job_id=0))
+    progress.filter(record(LogEvent.JOB_ERROR, jobid=1))
+    clock.now += 1000
+    progress.name_longest_job()
+    assert not capsys.readouterr().err
+
+
 def test_only_messages_about_jobs_that_go_well_are_hidden() -> None:
     progress = BriefProgress({}, 1.0, 1)
     fields = {"jobid": 1, "job_id": 1, "done": 1, "total": 2}

@@ -19,7 +19,7 @@ from corelib.runs.layout import SPECIFICATION
 from corelib.runs.lease_owner import Owner, owner_as_json
 from corelib.runs.run import Run
 from corelib.study.loading import load_plan
-from corelib.study.rows import models_of_row, only_model_of_row
+from corelib.study.row_names import models_of_row, only_model_of_row
 
 ROW = ["results/mini/table1.csv", "Forget25", "core"]
 

@@ -49,7 +49,7 @@ class EvaluatedModel:
 
 
 def names_row(words: Sequence[str]) -> bool:
-    """Whether the words of a command line name a row, not runs or targets: a product, then a name that is no path."""
+    """Whether words are the name of a row, not names of runs or targets: a product, then a name that is no path."""
     return len(words) > 1 and is_product_path(words[0]) and words[1] != ALL and NAME.fullmatch(words[1]) is not None
 
 
