@@ -1,4 +1,4 @@
-"""The base model, images and classifiers of the miniature, which stand for your own in the examples."""
+"""The base model, images and classifiers of the miniature, which the examples use in place of your own."""
 
 import json
 from pathlib import Path
