@@ -34,7 +34,7 @@ def imports_of(path: Path) -> set[str]:
     return found & {name_of(module) for module in MODULES}
 
 
-WINGS = [
+LAYERS = [
     *("errors", "randomness", "source_import", "version"),
     *("settings", "files", "runs", "models", "worlds", "data", "sampling", "unlearning", "evaluation", "reports"),
     *("study", "in_memory", "library", "costs", "cluster", "maintenance", "commands", "workflow"),
@@ -42,23 +42,23 @@ WINGS = [
 """Each imports only those before it."""
 
 
-def wing_of(module: str) -> str:
+def layer_of(module: str) -> str:
     return module.split(".")[1]
 
 
-def test_a_wing_imports_only_those_before_it() -> None:
+def test_a_layer_imports_only_those_before_it() -> None:
     wrong = []
     for path in MODULES:
         module = name_of(path)
         if module in ("corelib", "corelib.__main__"):
             continue
-        above = WINGS[WINGS.index(wing_of(module)) + 1 :]
-        wrong += [f"{module} imports {name}" for name in imports_of(path) if wing_of(f"{name}.") in above]
+        above = LAYERS[LAYERS.index(layer_of(module)) + 1 :]
+        wrong += [f"{module} imports {name}" for name in imports_of(path) if layer_of(f"{name}.") in above]
     assert wrong == []
 
 
 def test_the_workflow_imports_no_command() -> None:
-    paths = [path for path in MODULES if wing_of(f"{name_of(path)}.") == "workflow"]
+    paths = [path for path in MODULES if layer_of(f"{name_of(path)}.") == "workflow"]
     assert not {name for path in paths for name in imports_of(path) if name.startswith("corelib.commands")}
 
 
@@ -125,9 +125,9 @@ def test_planning_never_imports_torch() -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_no_stage_depends_on_the_reading_or_planning_of_studies(path: Path) -> None:
     """Otherwise a new key in the configuration would retrain every model."""
-    above = WINGS[WINGS.index("study") :]
+    above = LAYERS[LAYERS.index("study") :]
     modules = [name for name in code_digests(path) if name.startswith("corelib.")]
-    assert [name for name in modules if wing_of(f"{name}.") in above or name == "corelib.runs.job"] == []
+    assert [name for name in modules if layer_of(f"{name}.") in above or name == "corelib.runs.job"] == []
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
@@ -139,7 +139,7 @@ def test_tables_depend_on_no_training_code() -> None:
     modules = [
         name for name in code_digests(REPOSITORY / "workflow_scripts/tabulate.py") if name.startswith("corelib.")
     ]
-    assert not {"models", "data", "sampling", "unlearning"} & {wing_of(f"{name}.") for name in modules}
+    assert not {"models", "data", "sampling", "unlearning"} & {layer_of(f"{name}.") for name in modules}
     assert "torch" not in package_versions(REPOSITORY / "workflow_scripts/tabulate.py")
 
 
