@@ -1471,6 +1471,7 @@ def with_leaf(place: tuple[str | int, ...], value: object) -> dict[str, Any]:
 WITH_DEFAULTS = {
     "tasks": {("retain",), ("photos_in_retain",), ("objects",), ("evaluation", "objects")},
     "tables": {("published",)},
+    "figures": {("seed",), ("pixels",)},
 }
 """The leaves of an entry that a study may omit."""
 

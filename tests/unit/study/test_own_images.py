@@ -156,7 +156,7 @@ CONTRADICTIONS = [
     ("prompts.evaluation", {"cat": ["a"], "dog": ["b"]}, "expected a list of prompts for horse as well"),
     ("prompts.evaluation", {"cat": ["a"], "dog": ["b", "c"], "horse": ["d"]}, "expected as many prompts for each"),
     ("prompts.evaluation", ["{colour} {concept}"], "expected texts that may have the field {concept}"),
-    ("tasks.NoCat.forget", ["cow"], "tasks.NoCat.forget is 'cow', expected a style of the world: cat, dog, horse"),
+    ("tasks.NoCat.forget", ["cow"], "tasks.NoCat.forget is 'cow', expected a concept of the world: cat, dog, horse"),
     ("tasks.NoCat.evaluation.objects", ["cat"], "expected a prompt of prompts.evaluation: prompt1, prompt2"),
     ("training.images", [11], "training.images is 11, expected indices up to world.images_per_cell (10)"),
     ("tables.table1.published", "table1", "expected null, since the paper has no numbers for these images"),
