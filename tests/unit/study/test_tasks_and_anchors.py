@@ -150,7 +150,8 @@ def test_explicit_anchors_that_do_not_fit_the_task_are_refused(
 def test_rows_and_figures_have_defaults(configuration: Path) -> None:
     other = plan(
         configuration,
-        "tables: {table1: {tasks: [Forget06], rows: [core, {method: core, anchors: one_to_all, title: X}, {method: esd}]}}\n"
+        "tables: {table1: {tasks: [Forget06], "
+        "rows: [core, {method: core, anchors: one_to_all, title: X}, {method: esd}]}}\n"
         "figures: {figure9: {task: Forget06, prompts: [[Sky_Waves, Circles]], columns: [original]}}",
     )
     assert [row.name for row in other.study.rows_of(other.study.tables["table1"].rows)] == [
