@@ -42,8 +42,8 @@ class PipelineInMemory:
         pipeline: a `StableDiffusionPipeline`, or any object with the same attributes `unet`, `vae`, `text_encoder`,
             `tokenizer` and `scheduler`.
 
-    Raises `AssetError` if a part is missing or of another class, or if the model is not built as Stable Diffusion v1 is
-    (other inputs than noise, timestep and text, or a prediction of something else than the noise).
+    Raises `AssetError` if a part is missing or of another class, or if the model is not built like Stable Diffusion v1
+    or v2 (other inputs than noise, timestep and text, or a prediction of something else than the noise).
     """
 
     def __init__(self, pipeline: Any) -> None:

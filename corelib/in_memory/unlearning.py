@@ -93,8 +93,8 @@ def unlearn(
     read nor changed.
 
     Args:
-        pipeline: a `StableDiffusionPipeline` of Stable Diffusion v1 or of a model built like it. Any scheduler is
-            accepted; only its noise schedule is used.
+        pipeline: a `StableDiffusionPipeline` of Stable Diffusion v1 or v2, or of a model built like them. Any
+            scheduler is accepted; only its noise schedule is used.
         forget_images: images of the concept to forget, as Pillow images or paths of JPEG or PNG files. The central
             square of each is resized to `resolution`.
         forget_prompts: p_f, one for each forget image, or one text for all.

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 from support.small_world import finish
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from corelib.data.embeddings import EmbeddingCache, embed_prompts
 from corelib.files.hashing import sha256_of_path
+from corelib.library import apply_delta, unlearn
 from corelib.models.base_model import BaseModel
 from corelib.models.model_inspection import inspect_part, part_mismatches
 from corelib.models.pipeline_folder import save_pipeline
@@ -86,3 +88,16 @@ def test_its_embeddings_are_those_of_diffusers(pipeline: Manifest, tmp_path: Pat
 def test_its_cross_attention_is_found(pipeline: Manifest) -> None:
     names = list(trained_parameters(BaseModel(pipeline).unet(), "cross_attention"))
     assert names and all(".attn2." in name for name in names)
+
+
+def test_it_unlearns_in_memory(pipeline: Manifest, tmp_path: Path) -> None:
+    plain = StableDiffusionPipeline.from_pretrained(
+        pipeline.folder / "pipeline", safety_checker=None, requires_safety_checker=False
+    )
+    images = [Image.new("RGB", (16, 16), color) for color in ("red", "green", "blue")]
+    model = unlearn(plain, images[:2], PROMPTS[1], "", images[2:], PROMPTS[2], method="core", steps=2)
+    names = list(trained_parameters(plain.unet, "cross_attention"))
+    assert sorted(model.delta.tensors) == sorted(names)
+    apply_delta(plain, model.delta)
+    weights = plain.unet.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in model.delta.tensors.items())
