@@ -49,16 +49,11 @@ class Delta:
 
     def save(self, path: Path) -> None:
         """Write the delta as safetensors in fp32, at once or not at all; equal deltas are equal files."""
-        save_delta(path, self.tensors, self.trained, self.base, self.run)
-
-
-def save_delta(path: Path, tensors: Mapping[str, Tensor], trained: DeltaTensors, base: str, run: str) -> None:
-    """Write the trained tensors and the identity of their base model."""
-    on_cpu = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
-    with atomic_write(path) as temporary:
-        # A single metadata entry: safetensors writes several in random order, and equal deltas must be equal files.
-        header = json.dumps({"format": DELTA_FORMAT, "base": base, "run": run, "trained": trained}, sort_keys=True)
-        save_file(on_cpu, temporary, metadata={DELTA_KEY: header})
+        on_cpu = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in self.tensors.items()}
+        identity = {"format": DELTA_FORMAT, "base": self.base, "run": self.run, "trained": self.trained}
+        with atomic_write(path) as temporary:
+            # A single metadata entry: safetensors writes several in random order, and equal deltas must be equal files.
+            save_file(on_cpu, temporary, metadata={DELTA_KEY: json.dumps(identity, sort_keys=True)})
 
 
 def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:

@@ -71,7 +71,7 @@ def _about_concepts(inconsistency: Inconsistency) -> Inconsistency:
 
 def _sections(study: Study) -> Iterator[list[Iterator[Inconsistency]]]:
     """The checks of each section; each check is of one entry."""
-    yield [_not_finite((), study.model_dump())]
+    yield [_check_numbers(study)]
     yield [_check_world(study)]
     yield [_check_task(study, name, task) for name, task in study.tasks.items()]
     yield [_check_grids(study)]
@@ -520,13 +520,20 @@ def _check_figure(study: Study, name: str, figure: Figure) -> Iterator[Inconsist
         )
 
 
-def _not_finite(key: tuple[str, ...], leaf: object) -> Iterator[Inconsistency]:
-    """Numbers such as `.inf`, with which no stage can compute."""
-    if isinstance(leaf, float) and not math.isfinite(leaf):
-        yield Inconsistency(".".join(key), leaf, "a finite number")
-    entries = leaf.items() if isinstance(leaf, dict) else enumerate(leaf) if isinstance(leaf, list) else ()
-    for name, value in entries:
-        yield from _not_finite((*key, str(name)), value)
+def _check_numbers(study: Study) -> Iterator[Inconsistency]:
+    """No stage can compute with a number such as `.inf`."""
+    for key, number in numbers_in(study.model_dump()):
+        if isinstance(number, float) and not math.isfinite(number):
+            yield Inconsistency(key, number, "a finite number")
+
+
+def numbers_in(section: object, key: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers of a section, by their keys."""
+    entries = section.items() if isinstance(section, dict) else enumerate(section) if isinstance(section, list) else ()
+    for name, entry in entries:
+        yield from numbers_in(entry, f"{key}.{name}" if key else str(name))
+    if isinstance(section, int | float) and not isinstance(section, bool):
+        yield key, section
 
 
 def _unknown(key: str, names: list[str], known: list[str], kind: str) -> Iterator[Inconsistency]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from corelib.settings.ddim import DDIMConfig
 from corelib.settings.objective import SampledImages
 from corelib.settings.unlearning import Length
-from corelib.study.consistency import Inconsistency
+from corelib.study.consistency import Inconsistency, numbers_in
 from corelib.study.schema import DEFAULT, Method, Study
 
 NOISE_LEVELS = 1_000
@@ -89,7 +89,7 @@ RANGES = (
 
 def find_beyond_range(study: Study) -> Iterator[Inconsistency]:
     """Every number that cannot be right."""
-    for key, value in _numbers("", study.model_dump()):
+    for key, value in numbers_in(study.model_dump()):
         for limits in RANGES:
             if limits.covers(key) and not limits.low <= value <= limits.high:
                 expected = f"a number from {limits.low:,g} to {limits.high:,g}: {limits.reason}"
@@ -146,12 +146,3 @@ def _check_timesteps(key: str, scheduler: DDIMConfig, steps: int) -> Iterator[In
             f"a smaller offset or fewer steps ({steps}): sampling would begin at timestep {first:,}, and the last "
             f"of the noise schedule is {NOISE_LEVELS - 1}",
         )
-
-
-def _numbers(key: str, value: object) -> Iterator[tuple[str, float]]:
-    """All numbers of a section, by their keys."""
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, entry in entries:
-        yield from _numbers(f"{key}.{name}" if key else str(name), entry)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        yield key, value

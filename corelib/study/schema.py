@@ -238,7 +238,7 @@ class Scale(Section):
 
 
 class FIDProtocol(Section):
-    """Frechet distance between sampled and real images of the retain cells.
+    """Frechet distance between sampled and real images of the retain cells; `Study.full_fid` has the indices of `all`.
 
     Attributes:
         mode: image handling, as in `corelib.settings.evaluation.FID`.

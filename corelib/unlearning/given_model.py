@@ -21,7 +21,7 @@ from corelib.files.hashing import sha256_of_path
 from corelib.files.paths import resolve_links
 from corelib.files.torch_files import read_plain_weights
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import DELTA_FILE, DELTA_KEY, load_delta, save_delta
+from corelib.models.delta import DELTA_FILE, DELTA_KEY, Delta, load_delta
 from corelib.models.pipeline_parts import UNET, build_network, read_part
 from corelib.models.state_dicts import as_state_dict, strip_prefix
 from corelib.models.weight_checks import WeightsMismatch, check_finite, check_fit
@@ -67,7 +67,7 @@ def adopt_model(settings: GivenModelStage, context: StageContext) -> StageResult
     base = BaseModel(context.inputs["pipeline"])
     unet = base.unet()
     load_given_unet(path, unet, base.unet_sha256)
-    save_delta(context.folder / DELTA_FILE, dict(unet.named_parameters()), "all", base.unet_sha256, context.digest)
+    Delta(dict(unet.named_parameters()), "all", base.unet_sha256, context.digest).save(context.folder / DELTA_FILE)
     return StageResult([DELTA_FILE], {"base": base.unet_sha256, "diverged_at": None})
 
 

@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import DELTA_FILE, save_delta
+from corelib.models.delta import DELTA_FILE, Delta
 from corelib.models.device import Device
 from corelib.models.student_teacher import StudentAndTeacher
 from corelib.runs.checkpoint import Checkpoint, restore_optimizer, restore_tensors
@@ -61,7 +61,7 @@ def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
 
     if diverged_at is None:
         checkpoint.save(trainer.state(trainer.steps))
-    save_delta(context.folder / DELTA_FILE, models.trained, settings.trained, base.unet_sha256, context.digest)
+    Delta(models.trained, settings.trained, base.unet_sha256, context.digest).save(context.folder / DELTA_FILE)
     trainer.log.write(context.folder / TRAINING_FILE, settings.learning_rate)
     return StageResult(
         [DELTA_FILE, TRAINING_FILE],

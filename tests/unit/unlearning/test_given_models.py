@@ -14,7 +14,7 @@ from support.full_format import REDUCED, build_unet, compvis_unet_name
 from torch import Tensor
 
 from corelib.errors import AssetError
-from corelib.models.delta import save_delta
+from corelib.models.delta import Delta
 from corelib.models.trained_parameters import trained_parameters
 from corelib.unlearning.given_model import check_given_model, load_given_unet
 
@@ -107,7 +107,7 @@ def test_names_of_compvis_are_understood(prefix: str, tmp_path: Path) -> None:
 
 def test_a_delta_of_ours_is_loaded_into_its_base_model_only(tmp_path: Path) -> None:
     path = tmp_path / "delta.safetensors"
-    save_delta(path, trained_parameters(MINE, "cross_attention"), "cross_attention", "b" * 64, "r" * 64)
+    Delta(trained_parameters(MINE, "cross_attention"), "cross_attention", "b" * 64, "r" * 64).save(path)
     network = unet(0)
     load_given_unet(path, network, "b" * 64)
     assert torch.equal(

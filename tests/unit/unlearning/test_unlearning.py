@@ -20,7 +20,7 @@ from corelib.data.slices import Pair
 from corelib.errors import ArtefactError, Interrupted
 from corelib.files.hashing import sha256_of_path
 from corelib.models.base_model import BaseModel
-from corelib.models.delta import DELTA_FILE, load_delta, save_delta
+from corelib.models.delta import DELTA_FILE, Delta, load_delta
 from corelib.models.device import Device
 from corelib.models.student_teacher import StudentAndTeacher
 from corelib.models.trained_parameters import CROSS_ATTENTION
@@ -352,7 +352,7 @@ def test_latents_of_other_images_than_those_of_the_slice_are_refused(
 def test_equal_deltas_are_equal_files(tmp_path: Path) -> None:
     tensors = {name: torch.randn(3) for name in ("attn2.a", "attn2.b", "attn2.c")}
     for number in range(20):
-        save_delta(tmp_path / f"{number}.safetensors", tensors, "cross_attention", "base", "run")
+        Delta(tensors, "cross_attention", "base", "run").save(tmp_path / f"{number}.safetensors")
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
