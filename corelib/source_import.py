@@ -8,6 +8,7 @@ for `python -m corelib`. Other packages keep their `.pyc` files.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -17,6 +18,9 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent
+
+_compiled: dict[str, str] = {}
+"""Sha256 of the source of each imported module, by its path."""
 
 
 def source_file(name: str) -> Path | None:
@@ -34,7 +38,9 @@ class _FromSource(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
+        source = self.get_data(path)
+        _compiled[path] = hashlib.sha256(source).hexdigest()
+        return self.source_to_code(source, path)
 
 
 class _Finder(MetaPathFinder):
@@ -54,6 +60,15 @@ class _Finder(MetaPathFinder):
         folders = [str(file.parent)] if file.name == "__init__.py" else None
         loader = _FromSource(fullname, str(file))
         return spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=folders)
+
+
+def has_changed() -> bool:
+    """Whether the source of a module has changed since the module was imported."""
+    return any(not _has_sha256(Path(path), sha256) for path, sha256 in _compiled.items())
+
+
+def _has_sha256(path: Path, sha256: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 def install() -> None:

@@ -58,6 +58,7 @@ from corelib.study.schema import Study
 from corelib.study.staleness import Assessment, assess, product_fault
 from corelib.study.study_files import OWN, PAPER, configuration_folder, is_study, study_file
 from corelib.study.targets import assets_command, is_summary, product_at, study_at, targets_of
+from corelib.workflow import warm_server
 from corelib.workflow.brief_progress import make_brief
 from corelib.workflow.endings import explain_forcing, explain_interruption
 from corelib.workflow.failed_logs import install_log_ends
@@ -361,6 +362,17 @@ class Catalogue:
                     _link(run.folder / name, Path(target))
             except OSError as error:
                 stop(f"{error.filename or run.folder}: {error.strerror}; free space or correct the permissions.")
+        self._start_warm()
+
+    def _start_warm(self) -> None:
+        """Let the jobs of this machine start as forks, if it has no GPU and the workflow has no commands of others."""
+        rules = self._workflow.rules
+        has_only_scripts = not self.is_module and all(rule.script or rule.norun for rule in rules)
+        if self._workflow.non_local_exec or max_jobs_on_gpus() is not None or not has_only_scripts:
+            return
+        jobs = [job for job in self._workflow.dag.needrun_jobs() if job.rule.script]
+        folder = self.repository / "workflow_scripts"
+        warm_server.start([job.threads for job in jobs], [folder / Path(job.rule.script).name for job in jobs])
 
     def _give_up(self, sentence: str) -> None:
         """Stop Snakemake without cancelling its jobs."""
