@@ -86,7 +86,7 @@ def _on_gpus(found: Forecast) -> list[str]:
 def _on_cores(found: Forecast) -> list[str]:
     minutes = core_seconds(found.work, found.jobs.total()) / 60
     longest, chain = found.longest_chain(CORE_SECONDS)
-    lines = [f"about {minutes:.0f} minutes of one CPU core, as measured on an AMD EPYC server"]
+    lines = [f"about {counted(round(minutes), 'minute')} of one CPU core, as measured on an AMD EPYC server"]
     if steps := found.work.world_steps:
         lines.append(f"and {steps:,} training steps of the miniature's own networks, which this time does not include")
     return [*lines, f"longest chain, {longest / 60:.0f} minutes: {_chain(chain)}"]

@@ -62,7 +62,7 @@ def as_text(found: Forecast, kind: str, configuration: Path) -> str:
         lines += [f"{reason.run.stage} {reason.run.slug}{f' ({cost})' if cost else ''}", f"    {reason}"]
     num_following = len(reasons) - len(causes)
     if num_following:
-        lines.append(f"and {counted(num_following, 'run')} that build on these")
+        lines.append(f"and {counted(num_following, 'run')} that {'builds' if num_following == 1 else 'build'} on these")
     total = _cost(found.work, found.jobs.total(), kind)
     return "\n".join([*lines, f"{counted(len(reasons), 'run')} in all{f', {total}' if total else ''}."])
 

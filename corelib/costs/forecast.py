@@ -193,7 +193,9 @@ def forecast(products: Mapping[str, Run], kind: str, assessment: Assessment | No
         if str(path.with_suffix("")) in products
     }
     faults = assessment.stale | {
-        name: fault for name, fault in faults_of_products.items() if not fault.endswith((IS_MISSING, IS_OTHER))
+        name: fault
+        for name, fault in faults_of_products.items()
+        if not fault.endswith((f".json {IS_MISSING}", IS_OTHER))
     }
     return Forecast(products, runs, items, faults, shared=sum(count > 1 for count in rows.values()), absent=absent)
 

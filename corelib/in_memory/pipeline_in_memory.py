@@ -72,13 +72,18 @@ class PipelineInMemory:
         return device
 
     @property
+    def factor(self) -> int:
+        """The factor by which the autoencoder divides the resolution."""
+        factor: int = 2 ** (len(self._pipeline.vae.config["block_out_channels"]) - 1)
+        return factor
+
+    @property
     def resolution(self) -> int:
         """Side of the images for which the U-Net was built, in pixels."""
-        factor: int = 2 ** (len(self._pipeline.vae.config["block_out_channels"]) - 1)
         size = self._pipeline.unet.config["sample_size"]
         if not isinstance(size, int):
             raise AssetError(f"pipeline.unet.config.sample_size is {size}, expected a number; give the `resolution`.")
-        return size * factor
+        return size * self.factor
 
     @property
     def scaling_factor(self) -> float:

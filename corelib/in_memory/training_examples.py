@@ -92,6 +92,11 @@ def collect_examples(
     """
     num_forget = _check_images(FORGET, forget[0])
     prompts = {FORGET: _one_each(FORGET, forget[1], num_forget), ANCHOR: _one_each(ANCHOR, anchor[1], num_forget)}
+    for number, (own, other) in enumerate(zip(prompts[FORGET], prompts[ANCHOR], strict=True)):
+        if own == other:
+            raise ConfigurationError(
+                f"anchor_prompts[{number}] is the forget prompt {own!r} itself, expected another concept."
+            )
     images = {FORGET: list(forget[0])}
     if objective.unlearn.shows_anchor:
         images[ANCHOR] = list(anchor[0])

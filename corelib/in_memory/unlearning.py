@@ -133,6 +133,11 @@ def unlearn(
         interpolation=paper_study().encoding.interpolation,
         batch=paper_study().encoding.batch,
     )
+    if encoding.resolution % model.factor:
+        raise ConfigurationError(
+            f"resolution is {encoding.resolution}, expected a multiple of {model.factor}, by which the autoencoder "
+            "divides it."
+        )
     base = model.folder_identity(rounded=False) or model.tensors_identity()
     device = PipelineDevice(model.device, _checked(TrainingPrecision, **(protocol.precision.model_dump() | formats)))
     with reproducible(device.torch_device):
@@ -162,6 +167,11 @@ def _training(
     recipe: Method, examples: TrainingExamples, steps: int, learning_rate: float | None, batch: int | None, seed: int
 ) -> TrainingSettings:
     """The settings of the training: those of the method and of the paper's study, and the user's."""
+    if learning_rate is not None and learning_rate >= 1:
+        raise ConfigurationError(
+            f"learning_rate is {learning_rate:g}, expected a number below 1: Adam changes each weight by about the "
+            "learning rate in a step."
+        )
     protocol = paper_study().training
     return _checked(
         TrainingSettings,
@@ -186,7 +196,7 @@ def _checked(kind: type[AnySection], **leaves: Any) -> AnySection:
         return kind(**leaves)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = "precision" if kind is TrainingPrecision else ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(f"{name} is {first['input']!r}: {first['msg']}.") from None
 
 

@@ -61,21 +61,33 @@ def load_delta(path: Path, unet: UNet2DConditionModel, base: str) -> None:
 
     Raises `ArtefactError` if the file is damaged, was made for another base model, or names other tensors.
     """
-    delta = read_delta(path)
+    try:
+        delta = _read(path)
+    except (SafetensorError, OSError) as error:
+        raise ArtefactError(
+            f"{path}: the delta is damaged ({short_message(error)}); delete it and ask for the target again."
+        ) from None
     check_base(delta, [base], str(path))
     copy_delta(delta, unet, str(path))
 
 
 def read_delta(path: Path) -> Delta:
-    """Read the delta in a file. Raises `ArtefactError` if the file is damaged or is not a delta."""
+    """Read the delta in a user's file. Raises `ArtefactError` if the file is missing, damaged or not a delta."""
+    if not path.exists():
+        raise ArtefactError(f"{path}: no such file, expected a delta.")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = _read_header(path, file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+        return _read(path)
     except (SafetensorError, OSError) as error:
         raise ArtefactError(
-            f"{path}: the delta is damaged ({short_message(error)}); delete it and ask for the target again."
+            f"{path}: the delta is damaged, or a file of another kind ({short_message(error)}); expected a file that "
+            "the workflow or `UnlearnedModel.save` has written."
         ) from None
+
+
+def _read(path: Path) -> Delta:
+    with safe_open(path, framework="pt") as file:
+        header = _read_header(path, file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     return Delta(tensors, header["trained"], header["base"], header["run"])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from corelib.errors import AssetError
+from corelib.errors import AssetError, short_message
 from corelib.models.config_checks import (
     check_class_order,
     check_merges,
@@ -40,6 +40,24 @@ def inspect_classifier(path: Path, architecture: str, classes: Sequence[str], va
 
     check_classifier(path, architecture, len(classes), values)
     check_class_order(path, read_plain_weights(path, "the classifier's weights", mapped=True), classes)
+
+
+def inspect_resolution(architecture: str, resolution: int) -> None:
+    """Raise `AssetError` if a classifier takes no images of this size, as vision transformers of a fixed size."""
+    import torch
+
+    from corelib.models.classifier_checkpoint import build_classifier
+
+    network = build_classifier(architecture, 1).to("meta").eval()  # a device on which nothing is computed
+    try:
+        with torch.no_grad():
+            network(torch.empty(1, 3, resolution, resolution, device="meta"))
+    except AssertionError as error:  # by which timm refuses a size
+        reason = short_message(error).rstrip(".")
+        raise AssetError(
+            f"world.assets.classifier_resolution is {resolution}, which {architecture} refuses ({reason}); set it to "
+            "the size of the images with which the classifier was trained."
+        ) from None
 
 
 def inspect_shipped(folder: Path, facts: Mapping[str, Any]) -> None:

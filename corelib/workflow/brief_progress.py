@@ -104,7 +104,9 @@ class BriefProgress(logging.Filter):
         self._last = now
         made, since = min(self._started.values(), key=lambda job: job[1])
         done, total = self._counts
-        _print_line(f"{done} of {counted(total, 'job')} done; {made} for {(now - since) / 60:.0f} minutes")
+        _print_line(
+            f"{done} of {counted(total, 'job')} done; {made} for {counted(round((now - since) / 60), 'minute')}"
+        )
 
     def _seconds_of(self, outputs: Iterable[str]) -> float:
         for output in outputs:
@@ -133,7 +135,7 @@ class BriefProgress(logging.Filter):
         else:
             return ""
         minutes = max(0.0, self._total - self._done) / speed / 60
-        return f"about {minutes / 60:.1f} hours" if minutes > 100 else f"about {minutes:.0f} minutes"
+        return f"about {minutes / 60:.1f} hours" if minutes > 100 else f"about {counted(round(minutes), 'minute')}"
 
 
 def _made_by(outputs: Iterable[str]) -> str:

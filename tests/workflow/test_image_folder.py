@@ -73,7 +73,7 @@ def test_assets_preflight_and_plan(checkout: Checkout) -> None:
     )
     (checkout.folder / "config/studies/long.yaml").write_text(long)
     faulty = checkout.python("-m", "corelib", "preflight", "long", timeout=300)
-    assert faulty.returncode == 1 and "Token indices" not in faulty.stderr, faulty.stderr
+    assert faulty.returncode == 1 and "Token indices" not in faulty.stdout, faulty.stdout
     assert re.search(r"FAULT +prompts +the prompt 'far far .*' has \d+ tokens, expected at most \d+;", faulty.stdout)
     planned = checkout.planned("results/mine/table1.csv")
     assert planned["unlearn"] == 1 and planned["classify_images"] == 2 and "measure_fid" not in planned

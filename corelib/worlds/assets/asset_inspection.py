@@ -15,7 +15,7 @@ from typing import Literal
 from corelib.errors import AssetError
 from corelib.files.placeholders import check_no_placeholders
 from corelib.files.text import escaped
-from corelib.models.model_inspection import inspect_classifier, inspect_part, part_mismatches
+from corelib.models.model_inspection import inspect_classifier, inspect_part, inspect_resolution, part_mismatches
 from corelib.settings.assets import AdoptionStage, ClassifierSpec
 from corelib.worlds.assets.compvis import check_checkpoint_schedule
 
@@ -68,6 +68,7 @@ class AssetInspection:
             form = self.settings.classifiers[CLASSIFIERS[name]]
             assert isinstance(form, ClassifierSpec), "a classifier's file has the form of one"
             inspect_classifier(path, form.architecture, form.classes, self.values)
+            inspect_resolution(form.architecture, form.resolution)
         elif name == "clip":
             from corelib.models.zero_shot import check_clip
 

@@ -254,7 +254,8 @@ def test_a_changed_method_and_images_in_memory(images: Manifest) -> None:
 
 
 def test_a_run_that_diverges_returns_the_tensors_before_that_step(small_pipeline: Any) -> None:
-    model = unlearn(small_pipeline, small_images(1), "A Cats image", "", method="esd", steps=4, learning_rate=1e30)
+    esd = methods()["esd"].model_copy(update={"learning_rate": 1e30})
+    model = unlearn(small_pipeline, small_images(1), "A Cats image", "", method=esd, steps=4)
     assert model.diverged_at in (1, 2) and len(model.losses["loss"]) == model.diverged_at + 1
     assert all(tensor.isfinite().all() for tensor in model.delta.tensors.values())
 
@@ -273,6 +274,10 @@ WRONG_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "rate": ({"learning_rate": -1.0}, "learning_rate is -1.0: Input should be greater than 0"),
     "batch": ({"batch": 0}, "batch is 0: Input should be greater than 0"),
     "resolution": ({"resolution": 0}, "resolution is 0: Input should be greater than 0"),
+    "high rate": ({"learning_rate": 5.0}, "learning_rate is 5, expected a number below 1"),
+    "odd resolution": ({"resolution": 33}, "resolution is 33, expected a multiple of 2"),
+    "anchor": ({"anchor_prompts": "A Cats image"}, "anchor_prompts.0. is the forget prompt 'A Cats image' itself"),
+    "no precision": ({"precision": "fp8"}, "precision is 'fp8': Input should be 'fp32' or 'bf16'"),
     "precision": ({"precision": "fp16"}, "small gradients are 0 in fp16"),
 }
 

@@ -30,6 +30,7 @@ from corelib.models.classifier import ImageClassifier
 from corelib.models.classifier_checkpoint import check_classifier
 from corelib.models.device import Device
 from corelib.models.inception import check_torchvision_inception
+from corelib.models.model_inspection import inspect_resolution
 from corelib.runs.checkpoint import restore_tensors
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext, StageResult
@@ -488,3 +489,12 @@ def test_a_saved_state_is_restored_exactly_or_not_at_all(tensor: torch.Tensor | 
         restore_tensors(parameters, state)
     restore_tensors(parameters, {"a": torch.full((2, 3), 7.0), "b": torch.zeros(1)})
     assert torch.equal(parameters["a"], torch.full((2, 3), 7.0))
+
+
+def test_a_size_that_a_classifier_refuses_is_detected_before_its_jobs() -> None:
+    with pytest.raises(
+        AssetError, match=r"^world\.assets\.classifier_resolution is 160, which vit_tiny_.* \(.*224.*\);"
+    ):
+        inspect_resolution("vit_tiny_patch16_224", 160)
+    inspect_resolution("vit_tiny_patch16_224", 224)
+    inspect_resolution(ARCHITECTURE, 16)
