@@ -68,6 +68,13 @@ def test_assets_preflight_and_plan(checkout: Checkout) -> None:
         more.stdout
     )
     assert "FAULT" in checkout.python("-m", "corelib", "preflight", "more", timeout=300).stdout
+    (checkout.folder / "config/studies/typo.yaml").write_text(
+        "base: mine\nworld:\n  concepts: [Amber_Checks, Cobalt_Stripes, Sky_Waves, Starz]\n"
+        "  classes: {concept: [Amber_Checks, Cobalt_Stripes, Sky_Waves, Starz]}\n"
+    )
+    typo = checkout.python("-m", "corelib", "assets", "typo", timeout=300)
+    expected = "has no folder Starz, as in world.concepts; it has amber checks, cobalt stripes, sky waves"
+    assert typo.returncode == 1 and expected in typo.stdout, typo.stdout
     long = (
         "base: mine\nprompts: {evaluation: ['A Circles image in {concept} style.', '" + "far " * 80 + "{concept}']}\n"
     )
