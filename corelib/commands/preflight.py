@@ -160,13 +160,18 @@ def _prompts(plan: Plan, tokenizer: Path) -> Iterator[Finding]:
     from corelib.data.embeddings import prompt_length_faults  # imported here: they need torch
     from corelib.models.pipeline_parts import load_tokenizer
 
-    runs = {run.name: run for product in plan.products().values() for run in product.with_all_inputs().values()}
-    sections = [run.settings for run in runs.values() if isinstance(run.settings, EmbeddingsStage)]
+    sections = [run.settings for run in _runs_of(plan) if isinstance(run.settings, EmbeddingsStage)]
     prompts = list(dict.fromkeys(prompt for section in sections for prompt in section.prompts))
     faults = list(prompt_length_faults(load_tokenizer(tokenizer), prompts))
     yield from (Finding("prompts", fault, kind="FAULT") for fault in faults)
     if not faults:
         yield Finding("prompts", f"all {len(prompts)} are within the length that the text encoder takes")
+
+
+def _runs_of(plan: Plan) -> list[Run]:
+    """All runs of a study, each once."""
+    products = plan.products().values()
+    return list({run.name: run for product in products for run in product.with_all_inputs().values()}.values())
 
 
 def _provision(plan: Plan, configuration: Path) -> str:
@@ -230,8 +235,7 @@ def _cluster(plan: Plan, repository: Path) -> Iterator[Finding]:
     check_site_file(repository)
     file = repository / SITE
     site = Site.of((read_yaml(file) if file.exists() else None) or {})
-    runs = {run.name: run for product in plan.products().values() for run in product.with_all_inputs().values()}
-    requests = {request for run in runs.values() if (request := _request(run, site)) is not None}
+    requests = {request for run in _runs_of(plan) if (request := _request(run, site)) is not None}
     faults = check_requests(sorted(requests, key=str), repository)
     yield from (Finding("cluster", fault, kind="FAULT") for fault in faults or ())
     if faults is None:

@@ -170,12 +170,13 @@ class Comparison:
                 is_here = other.name != run.name and other.manifest.exists()
                 if is_here and (existing := self._read(other.folder / SPECIFICATION)) is not None:
                     return Reason(run, other.folder, *_compared(existing, other_use, run, use))
+        first = {needed.stage for needed in run.with_all_inputs().values() if not needed.inputs}
         best: tuple[tuple[bool, int], Path, list[str], list[str]] | None = None
         for folder in sorted((RUNS / run.stage).glob("*")):
             if folder == run.folder or not (run.stage in PRODUCTS or (folder / MANIFEST).exists()):
                 continue
             existing = self._read(folder / SPECIFICATION)
-            if existing is None or self._is_of_another_world(existing, run):
+            if existing is None or first.isdisjoint(self._first_stages(existing) or first):
                 continue
             differences, inputs = _compared(existing, None, run, use)
             is_other = folder.name.rsplit("-", 1)[0] != slugify(run.slug)
@@ -184,13 +185,11 @@ class Comparison:
                 best = distance, folder, differences, inputs
         return Reason(run, None, [], []) if best is None else Reason(run, *best[1:])
 
-    def _is_of_another_world(self, existing: Specification, run: Run) -> bool:
-        """Whether two runs build on different stages in the end: the miniature's images, say, and the user's files."""
-        first = {needed.stage for needed in run.with_all_inputs().values() if not needed.inputs}
-        return first.isdisjoint(self._first_stages(existing) or first)
-
     def _first_stages(self, specification: Specification) -> set[str]:
-        """The stages of the present runs on which a run builds and which build on no other."""
+        """The stages of the present runs on which a run builds and which build on no other.
+
+        Runs of two kinds of world have none in common.
+        """
         if not specification.builds_on:
             return {specification.stage}
         before = (self._read(RUNS / name / SPECIFICATION) for name in specification.builds_on.values())

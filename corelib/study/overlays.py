@@ -148,11 +148,9 @@ def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Pa
             return other
         if section == "methods":
             other = {**other, "title": f"{other.get('title')} ({name})"}
-        inherited = {
-            tail: _origin((section, like, *tail), origins) for tail in _leaf_keys(other) if (*key, *tail) not in origins
-        }
         together = _overlaid(other, overrides, key, _origin((*key, LIKE), origins), origins)
-        origins.update({(*key, *tail): file for tail, file in inherited.items() if (*key, *tail) not in origins})
+        for tail in _leaf_keys(other):
+            origins.setdefault((*key, *tail), _origin((section, like, *tail), origins))
         return together
 
     for name, entry in {name: resolved(name, ()) for name in entries}.items():

@@ -109,10 +109,7 @@ class BriefProgress(logging.Filter):
         )
 
     def _seconds_of(self, outputs: Iterable[str]) -> float:
-        for output in outputs:
-            if output.startswith(f"{RUNS}/"):
-                return self._seconds.get("/".join(output.split("/")[1:3]), JOB_SECONDS)
-        return JOB_SECONDS
+        return self._seconds.get(_made_by(outputs), JOB_SECONDS)
 
     def _print(self, done: int, total: int) -> None:
         now = self._clock()
@@ -178,4 +175,4 @@ def make_brief(handlers: Iterable[logging.Handler], forecasts: Mapping[str, Fore
     for handler in handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.addFilter(progress)
-            threading.Thread(target=_watch, args=(progress,), daemon=True).start()
+    threading.Thread(target=_watch, args=(progress,), daemon=True).start()

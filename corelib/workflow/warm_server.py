@@ -196,6 +196,7 @@ class Server:
                     self._selector.unregister(self._life)
                     self._selector.unregister(self._listener)
                     self._listener.close()
+                    break  # a client that has just connected must not be accepted any more
                 elif key.fileobj is self._wake:
                     self._wake.recv(4096)
                 else:
