@@ -190,13 +190,9 @@ def forecast(products: Mapping[str, Run], kind: str, assessment: Assessment | No
     faults_of_products = {
         products[str(path.with_suffix(""))].name: fault
         for path, fault in assessment.products.items()
-        if str(path.with_suffix("")) in products
+        if str(path.with_suffix("")) in products and fault not in (f"{path} {IS_MISSING}", f"{path} {IS_OTHER}")
     }
-    faults = assessment.stale | {
-        name: fault
-        for name, fault in faults_of_products.items()
-        if not fault.endswith((f".json {IS_MISSING}", IS_OTHER))
-    }
+    faults = assessment.stale | faults_of_products
     return Forecast(products, runs, items, faults, shared=sum(count > 1 for count in rows.values()), absent=absent)
 
 

@@ -17,10 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from corelib.commands.plan import as_text
 from corelib.costs.device_time import GPUS
-from corelib.costs.forecast import Forecast, forecast_of
+from corelib.costs.forecast import Forecast, forecast, forecast_of
 from corelib.costs.workload import FLOP_COSTS, FORWARD_FLOP, NETWORKS, Workload
 from corelib.models.trained_parameters import trained_parameters
-from corelib.study.loading import load_study
+from corelib.study.loading import load_plan, load_study
+from corelib.study.staleness import Assessment
 from corelib.study.study_files import study_names
 from corelib.study.targets import targets_of
 
@@ -207,3 +208,15 @@ def test_the_costs_equal_those_of_the_networks_counted_operation_by_operation() 
         assert flop_of(lambda: forward().sum().backward()) == pytest.approx(FLOP_COSTS.train_passes, rel=1e-3)
         trained = sum(parameter.numel() for parameter in trained_parameters(unet, "cross_attention").values())
     assert trained == NETWORKS["unlearn_canvas"].trained
+
+
+@pytest.mark.parametrize("name", ["table1.md", "table1.provenance.json"])
+def test_a_missing_file_of_a_product_is_a_fault_and_a_missing_product_is_none(name: str) -> None:
+    table, place = load_plan("tiny", CONFIGURATION).table("table1"), "results/tiny/table1"
+    manifest = Path(f"{place}.json")
+    for reason, faults in (
+        (f"results/tiny/{name} is missing", {table.name: f"results/tiny/{name} is missing"}),
+        (f"{manifest} is missing", {}),
+    ):
+        found = forecast({place: table}, "miniature", Assessment(products={manifest: reason}))
+        assert found.faults == faults
