@@ -19,6 +19,7 @@ from corelib.study.plan import Plan
 from corelib.study.row_names import runs_of_model
 from corelib.study.schema import DEFAULT, ORIGINAL, Row
 from corelib.study.study_files import study_names
+from corelib.study.wording import to_yaml
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "images": {"": "world"},
@@ -220,9 +221,16 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
+def _plain_yaml(value: Any) -> str:
+    """A value in YAML's notation, with names as in a study: without quotes."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain_yaml, value))}]"
+    return value if isinstance(value, str) else to_yaml(value)
+
+
 def _short(value: Any) -> str:
     if isinstance(value, float):
         text = f"{value:.12g}".replace("e-0", "e-").replace("e+0", "e")
     else:
-        text = "nothing" if value is None else printable(str(value))
+        text = "nothing" if value is None else printable(_plain_yaml(value))
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -21,14 +21,16 @@ from corelib.cluster.site import SITE_FILE as SITE
 from corelib.cluster.site import Site, check_site_file
 from corelib.commands.arguments import CONFIGURATION, add_study
 from corelib.commands.assets import required_images
+from corelib.commands.leaf_names import uses_of
 from corelib.costs.disk_space import check_disk_space, free_bytes
 from corelib.costs.forecast import forecast
 from corelib.costs.job_requests import requested_memory_mb, requested_minutes
-from corelib.errors import ConfigurationError
+from corelib.errors import ConfigurationError, listed
 from corelib.files.paths import nearest_existing, why_not_writable
 from corelib.files.shell_paths import path_faults
 from corelib.files.text import counted, format_bytes
 from corelib.files.yaml_files import read_yaml
+from corelib.models.model_inspection import trained_resolution
 from corelib.runs.active_jobs import LOG_FOLDER
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES
 from corelib.runs.gpu import driver_advice, driver_version
@@ -39,8 +41,9 @@ from corelib.runs.stage_registry import STAGES
 from corelib.settings.data import EmbeddingsStage
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
+from corelib.study.schema import Study
 from corelib.study.targets import assets_command, product_of, targets_of
-from corelib.worlds.assets.image_index import read_index
+from corelib.worlds.assets.image_index import ImageIndex, read_index
 from corelib.worlds.assets.presence import MAKE_ASSETS_ADVICE
 
 HELP = "check whether a study can run here: assets, disk space, versions, device"
@@ -93,6 +96,7 @@ def preflight(plan: Plan, repository: Path, configuration: Path) -> Iterator[Fin
         yield from _assets(plan, repository)
     if plan.study.models:
         yield from _models(plan, configuration)
+    yield from _anchors(plan)
     yield from _room(plan)
     differing = differing_versions(repository)
     yield from (Finding("versions", sentence, "note") for sentence in differing)
@@ -132,27 +136,43 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     yield Finding("assets", summary)
     yield from _prompts(plan, Path(places["pipeline"]) / "tokenizer")
     index = read_index(Path(places["image_index"]))
-    styles, objects = (sorted({key[position] for key in index.places}) for position in (0, 1))
     if missing := required_images(plan.study).missing_from(index):
         style, object_, number = missing[0]
         fault = f"{places['image_index']} has no image {number} of {style}/{object_}, which the study needs"
         yield Finding("assets", f"{fault}; {assets_command(plan.name)} says more", "FAULT")
-    for label, configured, indexed in (
-        ("styles", plan.study.world.styles, styles),
-        ("objects", plan.study.training_objects, objects),
+    yield from _classes(plan.study, index)
+    if settings.unet is not None:
+        yield from _resolution(plan.study, Path(places["pipeline"]) / settings.unet)
+
+
+def _classes(study: Study, index: ImageIndex) -> Iterator[Finding]:
+    """Whether the images are those of the study's concepts, or styles, and objects."""
+    is_own = study.world.kind == "image_folder"  # a study may use a part of a folder
+    named = {"concept" if is_own else "style": study.world.styles}
+    if study.world.objects:
+        named["object"] = study.training_objects
+    for position, (noun, configured) in enumerate(named.items()):
+        indexed = sorted({str(key[position]) for key in index.places})
+        if is_own and set(configured) <= set(indexed):
+            yield Finding("classes", f"the images are of {counted(len(configured), noun)} of the study")
+        elif not is_own and sorted(configured) == indexed:
+            agreement = "are those of the images, in the order of the classifier's outputs"
+            yield Finding("classes", f"the {counted(len(configured), noun)} {agreement}")
+        else:
+            fault = f"the {noun}s of the images are {listed(indexed)}, expected {listed(configured)}"
+            yield Finding("classes", fault, "FAULT")
+
+
+def _resolution(study: Study, unet: Path) -> Iterator[Finding]:
+    """A note on each resolution of the study for which the base model was not trained."""
+    trained = trained_resolution(unet, unet.parent / "vae")
+    for key, resolution in (
+        ("encoding.resolution", study.encoding.resolution),
+        ("sampling.resolution", study.sampling.resolution),
     ):
-        is_own = plan.study.world.kind == "image_folder"  # a study may use a part of a folder
-        agrees = set(configured) <= set(indexed) if is_own else sorted(configured) == indexed
-        agreement = f"the {len(configured)} {label} are among those of the images"
-        if not is_own:
-            agreement = (
-                f"the {len(configured)} {label} are those of the images, in the order of the classifier's outputs"
-            )
-        yield Finding(
-            "classes",
-            agreement if agrees else f"the {label} of the images are {indexed}, not {configured}",
-            "ok" if agrees else "FAULT",
-        )
+        if trained is not None and resolution != trained:
+            said = f"{key} is {resolution}, but {unet}/config.json says that the model was trained at {trained} pixels"
+            yield Finding("pipeline", said, "note")
 
 
 def _prompts(plan: Plan, tokenizer: Path) -> Iterator[Finding]:
@@ -201,6 +221,18 @@ def _models(plan: Plan, configuration: Path) -> Iterator[Finding]:
     yield from (Finding("models", fault, kind="FAULT") for fault in faults)
     if not faults:
         yield Finding("models", f"all {len(paths)} are present and as locked")
+
+
+def _anchors(plan: Plan) -> Iterator[Finding]:
+    """A note on each anchor that the study names itself although it is to be forgotten, too."""
+    uses = [use for use in uses_of(plan).values() if use.row is not None and isinstance(use.scheme, dict)]
+    notes = [
+        f"the anchor of {style} is {anchor}, which {use.task} forgets as well"
+        for use in uses
+        for style, anchor in use.scheme.items()
+        if anchor in plan.study.tasks[use.task].forget
+    ]
+    yield from (Finding("anchors", note, "note") for note in dict.fromkeys(notes))
 
 
 # Disk space

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from corelib.errors import AssetError, listed
+from corelib.errors import AssetError
 from corelib.files.paths import nearest_existing
 from corelib.files.placeholders import check_no_placeholders
-from corelib.files.text import normalise_name
+from corelib.files.text import format_bytes
 from corelib.settings.assets import AdoptionStage
 from corelib.study.study_files import workflow_folder
 from corelib.worlds.assets.asset_inspection import AssetInspection, read_error_message
@@ -29,6 +29,7 @@ from corelib.worlds.assets.asset_lock import (
     read_lock,
     write_lock,
 )
+from corelib.worlds.assets.concept_folders import find_concept_files
 from corelib.worlds.assets.download import (
     RemoteFile,
     fetch_from_hub,
@@ -210,7 +211,7 @@ class Provision:
                 yield fault
             elif locked is None:
                 self._remember(self.lock.with_asset(place, current))
-                self.say(f"  locked: {current.bytes / 1e9:.2f} GB, sha256 {current.sha256[:12]}")
+                self.say(f"  locked: {format_bytes(current.bytes)}, sha256 {current.sha256[:12]}")
         yield from self._inspection(values=False).pipeline_faults()
 
     def _inspection(self, values: bool) -> AssetInspection:
@@ -251,10 +252,8 @@ class Provision:
     def _reason_not_indexed(self, index: Path, key: ImageKey) -> str:
         """Why a study cannot use images that were locked for another study with fewer of them."""
         images, name = self.places[IMAGES], "/".join([key[0], *([key[1]] if self.wanted.has_objects else [])])
-        folders = [path for path in Path(images).iterdir() if path.is_dir()]
-        if self.photo_style is None and normalise_name(key[0]) not in {normalise_name(path.name) for path in folders}:
-            known = listed(sorted(path.name for path in folders))
-            return f"{images} has no folder {key[0]}, as in world.concepts; it has {known}"
+        if self.photo_style is None and (faults := find_concept_files(Path(images), self.wanted).faults):
+            return "; ".join(faults)
         return (
             f"{images} is locked with the images of another study: {index} has no image {key[2]} of {name}; give this "
             f"study a link to the folder (`ln -s {images} ANOTHER_NAME`) as world.assets.images, or remove the entry "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from corelib.errors import ArtefactError, AssetError
 from corelib.files.placeholders import check_no_placeholders
-from corelib.files.text import counted
+from corelib.files.text import counted, format_bytes
 from corelib.unlearning.given_model import check_given_model
 from corelib.worlds.assets.asset_inspection import read_error_message
 from corelib.worlds.assets.asset_lock import (
@@ -44,7 +44,7 @@ def lock_models(
             faults.append(fault)
         elif current is not None and place not in lock.assets:
             write_lock(configuration, lock.with_asset(place, current))
-            say(f"  locked: {current.bytes / 1e9:.2f} GB, sha256 {current.sha256[:12]}")
+            say(f"  locked: {format_bytes(current.bytes)}, sha256 {current.sha256[:12]}")
     if faults:
         raise AssetError(f"{'; '.join(faults)}.")
     say(f"{counted(len(paths), 'model')}, as in {configuration / LOCK_FILE}.")

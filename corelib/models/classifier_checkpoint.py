@@ -38,13 +38,15 @@ def build_classifier(architecture: str, classes: int) -> Any:
     """A timm network with `classes` outputs, without weights. Raises `AssetError` if timm has no such classifier."""
     if not timm.is_model(architecture):  # `hf-hub:...` would download one
         raise AssetError(
-            f"{architecture}: timm has no architecture of this name, expected one that timm itself includes."
+            f"the classifier's architecture is {architecture}, expected one that timm itself includes, such as "
+            "`vit_large_patch16_224`; in a study, it is world.assets.classifier_architecture."
         )
     try:
         return build_empty(lambda: timm.create_model(architecture, pretrained=False, num_classes=classes))
     except Exception as error:  # for instance, a network for another task takes no `num_classes`
         raise AssetError(
-            f"{architecture}: timm cannot build a classifier of this architecture ({short_message(error)})."
+            f"the classifier's architecture is {architecture}, of which timm cannot build a classifier "
+            f"({short_message(error)}); in a study, it is world.assets.classifier_architecture."
         ) from None
 
 

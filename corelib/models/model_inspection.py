@@ -68,6 +68,20 @@ def inspect_shipped(folder: Path, facts: Mapping[str, Any]) -> None:
         inspect_classifier(folder / form["weights"], form["architecture"], form["classes"], values=True)
 
 
+def trained_resolution(unet: Path, vae: Path) -> int | None:
+    """The side of the images in pixels for which a U-Net was trained, by its folder's `sample_size`; None if unknown.
+
+    Args:
+        unet: diffusers folder of the U-Net.
+        vae: diffusers folder of the autoencoder, by whose factor latents are smaller than images.
+    """
+    from corelib.models.pipeline_parts import NETWORKS, UNET, build_network
+
+    size = build_network(UNET, unet).config["sample_size"]
+    halvings = len(build_network(NETWORKS["vae"], vae).config["block_out_channels"]) - 1
+    return size * 2**halvings if isinstance(size, int) else None
+
+
 def part_mismatches(unet: Path, vae: Path, text_encoder: Path, tokenizer: Path) -> Iterator[str]:
     """Descriptions of sizes in which the parts of a pipeline disagree, although each part is valid on its own."""
     from corelib.models.pipeline_parts import NETWORKS, build_network, load_tokenizer

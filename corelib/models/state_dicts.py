@@ -48,6 +48,8 @@ def as_state_dict(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise WeightsMismatch("it is not a mapping of names to tensors")
     for name, tensor in content.items():
+        if isinstance(tensor, Mapping) and any(isinstance(value, Tensor) for value in tensor.values()):
+            raise WeightsMismatch(f"its entry `{name}` is a state dict, expected tensors; save that entry alone")
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise WeightsMismatch(f"it has an entry that is not a named tensor: {str(name)[:80]}")
     return dict(content)

@@ -1,9 +1,8 @@
-"""The numbers behind a table, one line each: counts, intervals, comparison with the paper's values, provenance."""
+"""The numbers behind a table, one line each: counts, intervals, comparison with the paper's values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple
 
 from corelib.evaluation.metrics import ACCURACIES
 from corelib.files.csv_files import as_csv
@@ -15,8 +14,6 @@ CELL_COLUMNS = (
     "published", "published_k", "published_n", "test", "p", "p_holm", "verdict", "verdict_holm",
     "diverged_at", "flagged", "gate", "run",
 )  # fmt: skip
-
-ORIGIN_COLUMNS = ("task", "row", "metric", "stage", "run", "commit", "device", "host", "finished")
 
 ALL_SEEDS = "all"
 """The entry in the column `seed` of a line for all training seeds together."""
@@ -99,18 +96,3 @@ def _comparison(theirs: Published | None, comparison: Comparison | None) -> list
 def _warnings(line: TableLine) -> list[object]:
     diverged = [numbers.diverged_at for numbers in line.seeds if numbers.diverged_at is not None]
     return [" ".join(map(str, diverged)), sum(numbers.flagged for numbers in line.seeds)]
-
-
-def provenance_csv(lines: Sequence[TableLine]) -> str:
-    """Every job that contributed to a number as CSV: its run, commit, device, host and time."""
-    return as_csv(
-        [
-            ORIGIN_COLUMNS,
-            *(
-                [line.row.task, line.row.row, metric, *astuple(origin)]
-                for line in lines
-                for metric in line.metrics
-                for origin in dict.fromkeys(job for numbers in line.seeds for job in numbers.jobs_behind(metric))
-            ),
-        ]
-    )

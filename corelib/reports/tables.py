@@ -8,9 +8,10 @@ from corelib.files.atomic import write_text
 from corelib.files.csv_files import as_csv
 from corelib.reports.paper_comparison import chance_note, compare_with_paper, read_published
 from corelib.reports.seed_numbers import METRICS
-from corelib.reports.table_cells import cells_csv, provenance_csv
+from corelib.reports.table_cells import cells_csv
 from corelib.reports.table_lines import TableLine, by_task, measured_metrics, table_line
 from corelib.reports.table_pairs import pairs_csv
+from corelib.reports.table_provenance import provenance_csv
 from corelib.reports.table_styles import accuracies_csv, confusion_csv
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext, StageResult

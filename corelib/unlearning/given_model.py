@@ -173,8 +173,8 @@ def _from_file(path: Path, unet: UNet2DConditionModel) -> dict[str, Tensor]:
     content = read_plain_weights(path, "the weights of a U-Net", TRAINING_OBJECTS, mapped=True)
     while isinstance(content, Mapping) and (wrapper := _wrapper_of(content)) is not None:
         content = content[wrapper]
-    if isinstance(content, Mapping):
-        content = {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+    if isinstance(content, Mapping):  # what training scripts put beside the tensors is left out
+        content = {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)} or content
     tensors = strip_prefix(as_state_dict(content), DATA_PARALLEL_PREFIX)
     if any(name.startswith(UNET_PREFIX) for name in tensors):
         tensors = {name.removeprefix(UNET_PREFIX): tensors[name] for name in tensors if name.startswith(UNET_PREFIX)}

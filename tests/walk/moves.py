@@ -57,12 +57,12 @@ def damage_an_intermediate_and_the_table(walk: Walk) -> str:
 def delete_runs(walk: Walk) -> str:
     """Delete the folder of a run, or of all runs of a stage."""
     run = walk.random.choice(_runs(walk))
-    if walk.random.random() < 0.3:
-        for other in [path for path in _runs(walk) if path.parent == run.parent]:
-            shutil.rmtree(other)
-        return f"all of {run.parent.name}"
-    shutil.rmtree(run)
-    return _name_of(walk, run)
+    is_all = walk.random.random() < 0.3
+    for deleted in [path for path in _runs(walk) if path.parent == run.parent] if is_all else [run]:
+        if not (deleted / "manifest.json").exists():  # of a product of any study, which `verify` then names
+            walk.disturbed.add(_name_of(walk, deleted))
+        shutil.rmtree(deleted)
+    return f"all of {run.parent.name}" if is_all else _name_of(walk, run)
 
 
 def delete_runs_and_a_product(walk: Walk) -> str:

@@ -73,15 +73,21 @@ def test_assets_preflight_and_plan(checkout: Checkout) -> None:
         "  classes: {concept: [Amber_Checks, Cobalt_Stripes, Sky_Waves, Starz]}\n"
     )
     typo = checkout.python("-m", "corelib", "assets", "typo", timeout=300)
-    expected = "has no folder Starz, as in world.concepts; it has amber checks, cobalt stripes, sky waves"
+    expected = "it has no folder Starz, but amber checks, cobalt stripes, sky waves"
     assert typo.returncode == 1 and expected in typo.stdout, typo.stdout
     long = (
         "base: mine\nprompts: {evaluation: ['A Circles image in {concept} style.', '" + "far " * 80 + "{concept}']}\n"
+        "tasks: {NoAmber: {forget: [Amber_Checks, Cobalt_Stripes], evaluation: {retain: [Sky_Waves]}}}\n"
+        "methods: {core: {anchors: {NoAmber: {Amber_Checks: Cobalt_Stripes, Cobalt_Stripes: Sky_Waves}}}}\n"
+        "sampling: {resolution: 64}\n"
     )
     (checkout.folder / "config/studies/long.yaml").write_text(long)
     faulty = checkout.python("-m", "corelib", "preflight", "long", timeout=300)
     assert faulty.returncode == 1 and "Token indices" not in faulty.stdout, faulty.stdout
     assert re.search(r"FAULT +prompts +the prompt 'far far .*' has \d+ tokens, expected at most \d+;", faulty.stdout)
+    assert "ok     classes   the images are of 3 concepts of the study\n" in faulty.stdout, faulty.stdout
+    assert re.search(r"note +pipeline +sampling.resolution is 64, .* trained at 32 pixels\n", faulty.stdout)
+    assert re.search(r"note +anchors +the anchor of Amber_Checks is Cobalt_Stripes, which NoAmber ", faulty.stdout)
     planned = checkout.planned("results/mine/table1.csv")
     assert planned["unlearn"] == 1 and planned["classify_images"] == 2 and "measure_fid" not in planned
 

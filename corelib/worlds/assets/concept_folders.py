@@ -13,7 +13,7 @@ from corelib.errors import listed
 from corelib.files.placeholders import UNPRINTABLE
 from corelib.files.text import escaped, natural_key, normalise_name
 from corelib.worlds.assets.benchmark_folders import SYSTEM_FILES, ImageFiles
-from corelib.worlds.assets.image_index import ImageKey
+from corelib.worlds.assets.image_index import ImageKey, RequiredImages
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
@@ -26,25 +26,18 @@ def layout_of(has_objects: bool) -> str:
     return "CONCEPT/OBJECT/FILE.jpg" if has_objects else "CONCEPT/FILE.jpg"
 
 
-def find_concept_files(
-    root: Path, concepts: Sequence[str], objects: Sequence[str], per_cell: int, has_objects: bool
-) -> ImageFiles:
-    """Search a folder for the first `per_cell` images of each concept, or of each concept and object.
+def find_concept_files(root: Path, wanted: RequiredImages) -> ImageFiles:
+    """Search a folder for the first images of each concept, or of each concept and object if concepts have objects.
 
-    Args:
-        root: the folder.
-        concepts: names of the concepts.
-        objects: names of the objects.
-        per_cell: number of images to find.
-        has_objects: whether the folder of a concept has folders of objects; otherwise the only name in `objects` stands
-            for all of its images.
+    If they have none, the only name in `wanted.objects` stands for all images of a concept.
     """
+    per_cell, objects = wanted.images_per_cell, wanted.objects
     files: dict[ImageKey, str] = {}
     faults: list[str] = []
     notes: list[str] = []
-    folders = _subfolders(root, concepts, faults, notes)
+    folders = _subfolders(root, wanted.styles, faults, notes)
     for concept, folder in folders.items():
-        cells = _subfolders(folder, objects, faults, notes) if has_objects else {objects[0]: folder}
+        cells = _subfolders(folder, objects, faults, notes) if wanted.has_objects else {objects[0]: folder}
         for object_, cell in cells.items():
             found = _image_files(cell)
             if len(found) < per_cell:

@@ -126,11 +126,10 @@ IndexedFiles = tuple[dict[ImageKey, ImageLocation], list[str]]
 def _read_folder(
     root: Path, wanted: RequiredImages, photo_style: str | None, threads: int, say: Callable[[str], object]
 ) -> IndexedFiles:
-    names = (wanted.styles, wanted.objects, wanted.images_per_cell)
     if photo_style is None:
-        search = find_concept_files(root, *names, wanted.has_objects)
+        search = find_concept_files(root, wanted)
     else:
-        search = find_image_files(root, *names, photo_style)
+        search = find_image_files(root, wanted.styles, wanted.objects, wanted.images_per_cell, photo_style)
     for note in search.notes:
         say(f"  {note}")
     keys = [key for key in wanted.images() if key in search.files]
@@ -267,7 +266,7 @@ def image_fault(content: bytes) -> str | None:
     try:
         with open_image(content) as image:
             # an eighth of the resolution, but all of the bytes
-            image.draft("RGB", (image.width // 8, image.height // 8))
+            image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
             as_rgb(image)
     except UnusableImage as fault:
         return str(fault)

@@ -90,6 +90,12 @@ CORE = "unlearning core-forget06-one_to_one-s0"
             "tasks.Forget06.objects: [",
             "slices forget06",
         ),
+        (
+            "sampling: {scheduler: {clip_sample: true}}",
+            "samples original",
+            "sampling.scheduler.clip_sample: false -> true",
+            "samples original",
+        ),
     ],
 )
 def test_the_leaf_of_a_study_is_named_with_its_values(

@@ -120,5 +120,13 @@ def test_a_delta_with_other_tensors_is_refused(folder: Path, change: Any, messag
 
 def test_a_damaged_file_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "delta.safetensors").write_text(json.dumps({}))
-    with pytest.raises(ArtefactError, match=r"delta\.safetensors: the delta is damaged"):
+    with pytest.raises(ArtefactError, match=r"delta\.safetensors: the delta is damaged, or a file of another kind \("):
         apply_delta(shipped_pipeline(folder), tmp_path / "delta.safetensors")
+
+
+def test_files_that_are_no_deltas_are_called_so(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match=r"none\.safetensors: no such file, expected a delta\."):
+        apply_delta(shipped_pipeline(folder), tmp_path / "none.safetensors")
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    with pytest.raises(ArtefactError, match=r"model\.safetensors: not a delta, expected the format "):
+        apply_delta(shipped_pipeline(folder), weights)

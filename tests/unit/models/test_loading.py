@@ -222,7 +222,7 @@ MATRIX: dict[str, tuple[Callable[[Place], None], str]] = {
     ),
     ".bin with its tensors under `state_dict`": (
         lambda place: place.write_pickle({"state_dict": place.tensors}),
-        r"it has an entry that is not a named tensor: state_dict\)",
+        r"its entry `state_dict` is a state dict, expected tensors; save that entry alone\)",
     ),
     ".bin that is cut off": (lambda place: _cut(place, "bin"), r"\("),
     "safetensors that are cut off": (lambda place: _cut(place, "safetensors"), r"\("),

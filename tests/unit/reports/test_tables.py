@@ -25,9 +25,10 @@ from corelib.evaluation.seed_statistics import prediction_p_value
 from corelib.files.sealed_json import write_record
 from corelib.reports.paper_comparison import Published, chance_note, compare_with_paper, read_published, verdict
 from corelib.reports.seed_numbers import METRICS, SeedNumbers
-from corelib.reports.table_cells import cells_csv, provenance_csv
+from corelib.reports.table_cells import cells_csv
 from corelib.reports.table_lines import TableLine, table_line
 from corelib.reports.table_pairs import pairs_csv
+from corelib.reports.table_provenance import provenance_csv
 from corelib.reports.table_styles import accuracies_csv
 from corelib.reports.tables import FILES_NOTE, METRIC_NOTES, tabulate, to_csv, to_latex, to_markdown
 from corelib.runs.manifest import Manifest

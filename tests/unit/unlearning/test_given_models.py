@@ -127,7 +127,8 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a tensor too many": (pickled({**STATE, "other.weight": torch.zeros(2)}), "tensors that the U-Net does not have"),
     "another shape": (pickled({**STATE, "conv_in.bias": torch.zeros(3)}), "conv_in.bias"),
     "not a number": (pickled({**STATE, "conv_in.bias": torch.full((32,), torch.nan)}), "conv_in.bias"),
-    "no tensors": (pickled({"epoch": 3}), "it lacks"),
+    "no tensors": (pickled({"epoch": 3}), "an entry that is not a named tensor: epoch"),
+    "an unknown nesting": (pickled({"net": STATE, "epoch": 3}), "its entry `net` is a state dict, expected tensors"),
     "not a mapping": (pickled([1, 2]), "not a mapping"),
     "half of the cross-attention": (pickled(chosen("down_blocks.0.attentions.0.transformer_blocks.0.attn2.")), "lacks"),
 }

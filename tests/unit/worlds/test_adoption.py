@@ -142,6 +142,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: {"model_state_dict": {**weights(), "note": "x"}},
         r"it has an entry that is not a named tensor: note\)",
     ),
+    "an unknown nesting": (
+        lambda: {"net": weights(), "epoch": 3},
+        r"its entry `net` is a state dict, expected tensors; save that entry alone\)",
+    ),
     "no tensors": (lambda: [1, 2], r"it is not a mapping of names to tensors\)"),
 }
 
@@ -221,7 +225,7 @@ def test_the_loader_rejects_a_classifier_that_does_not_fit(how: str, tmp_path: P
 )
 def test_an_architecture_that_timm_does_not_include_is_not_fetched(architecture: str, tmp_path: Path) -> None:
     torch.save({"model_state_dict": weights()}, tmp_path / "style50.pth")
-    with pytest.raises(AssetError, match=rf"^{architecture}: timm "):
+    with pytest.raises(AssetError, match=rf"^the classifier's architecture is {architecture}, .*timm "):
         check_classifier(tmp_path / "style50.pth", architecture, len(CLASSES), values=False)
 
 

@@ -155,6 +155,11 @@ def test_images_of_the_real_size_are_read(tmp_path: Path) -> None:
     assert "truncated" in str(image_fault(content[: len(content) // 2]))
 
 
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (7, 300), (300, 7)])
+def test_an_image_of_a_few_pixels_is_read(width: int, height: int) -> None:
+    assert image_fault(picture(np.random.default_rng(1), width, height)) is None
+
+
 # Captions
 
 
