@@ -525,10 +525,10 @@ class Catalogue:
 
 def _write_specification(run: Run) -> None:
     """Write the specification of a run, unless it is there."""
-    path = run.folder / SPECIFICATION
+    path, specification = run.folder / SPECIFICATION, run.specification
     existing = read_or_none(read_specification, path)
-    if existing is None or existing.seal != run.specification.seal:
-        write_record(path, run.specification)
+    if existing is None or existing.seal != specification.seal:
+        write_record(path, specification)
 
 
 @functools.cache  # a workflow that uses this one as two modules has two catalogues
