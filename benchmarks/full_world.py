@@ -52,6 +52,9 @@ FORGET, RETAIN, OBJECT = "Van_Gogh", "Monet", "Dogs"
 PAIRS = [1, 2, 3, 4]
 """Indices of the images of each of the two cells: as many as one step of CORE has pairs."""
 
+DIGEST = "benchmark"
+"""The digest of all runs. Deltas contain it, and deltas of equal trainings are compared bit for bit."""
+
 SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -108,8 +111,8 @@ class FullWorld:
         """Run a stage in a folder of that name, and return its manifest."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        outcome = stage(StageContext(folder, name, inputs, self.threads, checkpoint_seconds=3600.0))
-        write_manifest(folder / MANIFEST, folder, name, name, outcome.files, outcome.facts)
+        outcome = stage(StageContext(folder, DIGEST, inputs, self.threads, checkpoint_seconds=3600.0))
+        write_manifest(folder / MANIFEST, folder, name, DIGEST, outcome.files, outcome.facts)
         return read_manifest(folder / MANIFEST)
 
     def _write_assets(self, context: StageContext) -> StageResult:

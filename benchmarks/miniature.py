@@ -211,7 +211,7 @@ class Miniature:
         run = self.plan.unlearning(TASK, METHOD, None)
         changes = {"length": Length(steps=steps), "min_steps": 1}
         ours = self._stage(unlearn, run, changes)
-        job = replace(self.job(self.folder / "reference"), steps=steps)
+        job = replace(self.job(self.folder / "trained by the reference"), steps=steps)
 
         def train() -> None:
             training = reference.Training(job)
@@ -226,7 +226,7 @@ class Miniature:
         settings: Any = run.settings
         count = min(len(settings.grid), settings.sampling.batch)
         ours = self._stage(lambda *work: sample_shard(*work, 0, 1), run, {"grid": settings.grid[:count]})
-        job = self.job(self.folder / "reference")
+        job = self.job(self.folder / "sampled by the reference")
         few = replace(job, prompts=job.prompts[: max(1, count // 3)])
         note = f"ours in batches of {settings.sampling.batch}, the reference one at a time; both load their weights"
         sides = Side(ours, count), Side(lambda: reference.sample(few), len(few.prompts))
@@ -254,8 +254,8 @@ class Miniature:
         return Comparison("FID", "FID", Side(ours, 1), Side(lambda: reference.fid(job), 1), is_rate=False, note=note)
 
     def _with_images(self, run: Run) -> Job:
-        """The reference's work on our images."""
-        job = self.job(self.folder / "reference")
+        """The reference's work on our images, which it reads in place."""
+        job = self.job(self.folder / "our images")
         images = Path(job.output) / "images"
         if not images.exists():
             images.parent.mkdir(parents=True, exist_ok=True)

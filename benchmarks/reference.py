@@ -30,6 +30,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusi
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging
+
+logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)
