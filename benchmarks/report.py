@@ -147,11 +147,15 @@ class Report:
             [each[-1] - value for value, each in zip(middle, ratios, strict=True)],
         ]
         figure, axes = plt.subplots(figsize=(7, 0.5 * len(names) + 1.2), layout="constrained")
-        axes.barh(names, middle, xerr=spread, color="#4477aa", error_kw={"capsize": 3})
+        axes.barh(names, [value - 1 for value in middle], left=1, xerr=spread, color="#4477aa", error_kw={"capsize": 3})
         axes.axvline(1, color="black", linewidth=0.8)
-        for place, value in enumerate(middle):
-            axes.annotate(f" {value:.2f}", (0, place), va="center", color="white", fontsize=9)
+        for place, (value, each) in enumerate(zip(middle, ratios, strict=True)):
+            axes.annotate(f"   {value:.2f}", (max(1, each[-1]), place), va="center", fontsize=9)
+        ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100) if tick <= 2 * max(middle)]
         axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlim(min(0.8, 0.9 * min(middle)), 2 * max(middle))
         axes.set_xlabel(f"reference / ours, {'CPU' if self.clock == 'cpu' else 'wall'} time (log scale)")
         axes.set_title(self.title, fontsize=10)
         figure.savefig(path, dpi=150)
