@@ -234,7 +234,7 @@ class Checks:
         """Synchronisations, copies, kernels and casts of a training step, from the profiler."""
         activities = [torch.profiler.ProfilerActivity.CPU]
         activities += [torch.profiler.ProfilerActivity.CUDA] if IS_GPU else []
-        few, more = 4, 8
+        few, more = 2, 4
         found = []
         for steps in (few, more):  # the difference is that of the steps alone
             with torch.profiler.profile(activities=activities) as profiler:

@@ -204,7 +204,7 @@ class Miniature:
     def stages(self) -> list[Comparison]:
         """Training, sampling, classification and FID. CORE's row must be built."""
         with chdir(self.folder):
-            return [self._training(), self._sampling(), self._classification(), self._fid()]
+            return [self._training(), self._sampling(), self._classification(), self._fid(), self._real_features()]
 
     def _training(self) -> Comparison:
         steps = 2 if self._quick else 60
@@ -243,15 +243,19 @@ class Miniature:
     def _fid(self) -> Comparison:
         run = self.plan.fid(TASK, METHOD, None)
         job = self._with_images(run)
-        summarize = self._stage(summarize_reference, run.inputs["reference"], {})
-        distance = self._stage(measure_fid, run, {})
+        sides = Side(self._stage(measure_fid, run, {}), 1), Side(lambda: reference.fid(job), 1)
+        note = (
+            f"features of {len(job.compared)} sampled images, and their distance to those of {len(job.real)} real ones; "
+            "the reference computes the latter as well, ours reads those of the task"
+        )
+        return Comparison("FID of a model", "FID", *sides, is_rate=False, note=note)
 
-        def ours() -> None:
-            summarize()
-            distance()
-
-        note = f"features of {len(job.compared)} sampled and {len(job.real)} real images, and their distance"
-        return Comparison("FID", "FID", Side(ours, 1), Side(lambda: reference.fid(job), 1), is_rate=False, note=note)
+    def _real_features(self) -> Comparison:
+        run = self.plan.reference(TASK)
+        job = self.job(self.folder / "our images")
+        sides = Side(self._stage(summarize_reference, run, {}), 1), Side(lambda: reference.features(job, job.real), 1)
+        note = f"{len(job.real)} images, once for each task; ours also verifies the sha256 of all images of the world"
+        return Comparison("features of the real images", "task", *sides, is_rate=False, note=note)
 
     def _with_images(self, run: Run) -> Job:
         """The reference's work on our images, which it reads in place."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.checkout import REPOSITORY
+from support.checkout import REPOSITORY, Checkout
 
 from corelib.commands.plan import wall_times
 from corelib.costs.device_time import GPUS
@@ -128,3 +129,19 @@ def test_the_training_with_the_most_steps_has_the_highest_priority() -> None:
     for run in runs.values():
         for needed in (*run.inputs.values(), *run.after.values()):
             assert lengths[needed.name] >= lengths[run.name]
+
+
+def test_snakemake_knows_the_priorities(tmp_path: Path) -> None:
+    done = Checkout.at(tmp_path / "clone").snakemake("--dry-run", "results/table1.csv")
+    assert done.returncode == 0, done.stdout
+    jobs = re.findall(r"^rule (\w+):\n((?:    .*\n)+)", done.stdout, re.MULTILINE)
+    priorities: dict[str, dict[str, int]] = {}
+    for rule, lines in jobs:
+        run, priority = re.search(r"run=([\w-]+)", lines), re.search(r"priority: (\d+)", lines)
+        if run:
+            priorities.setdefault(rule, {})[run[1]] = int(priority[1]) if priority else 0
+    trainings = priorities["unlearn"]
+    assert max(trainings, key=trainings.__getitem__).startswith("core-forget25")
+    before_the_gate, *others = sorted(priorities["classify_images"].values(), reverse=True)
+    assert before_the_gate > max(trainings.values()) and min(trainings.values()) > max(others) > 0
+    assert priorities["sample_shard"], "shards have the priority of their run"
