@@ -245,8 +245,8 @@ class Miniature:
         job = self._with_images(run)
         sides = Side(self._stage(measure_fid, run, {}), 1), Side(lambda: reference.fid(job), 1)
         note = (
-            f"features of {len(job.compared)} sampled images, and their distance to those of {len(job.real)} real ones; "
-            "the reference computes the latter as well, ours reads those of the task"
+            f"features of {len(job.compared)} sampled images, and their distance to those of {len(job.real)} real ones;"
+            " the reference computes the latter as well, ours reads those of the task"
         )
         return Comparison("FID of a model", "FID", *sides, is_rate=False, note=note)
 
