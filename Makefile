@@ -9,7 +9,7 @@ CUDA ?= $(if $(wildcard $(VENV)/.ready-cuda12),12,13)
 PINS := envs/requirements.txt envs/requirements-cuda12.txt envs/requirements-dev.txt
 READY := $(VENV)/.ready-cuda$(CUDA)
 
-.PHONY: help env mini assets full-size test test-all test-slurm test-slurm-all test-faults check clean-env
+.PHONY: help env mini assets full-size benchmark test test-all test-slurm test-slurm-all test-faults check clean-env
 
 # `make` alone prints this.
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make mini            all tables and figures of the miniature: half an hour on two cores'
 	@echo 'make assets          the files of the paper'"'"'s world: 84 GB; STUDY=NAME for another study'
 	@echo 'make full-size       time and memory of each stage with full-size models'
+	@echo 'make benchmark       speed beside a plain reference: a quarter of an hour'
 	@echo 'make test            the tests of every change: 20 minutes on two cores'
 	@echo 'make test-all        all tests: hours, and root'
 	@echo 'make test-slurm      tests with a real Slurm: root'
@@ -66,6 +67,10 @@ assets: env
 # Measures time and memory of each stage with full-size models of random weights. Needs 18 GB of memory, 20 GB of disk.
 full-size: env
 	$(BIN)/python benchmarks/full_size.py --steps 10
+
+# Writes benchmark/benchmark.md. `python benchmarks/gpu.py` does all checks of a GPU (docs/performance.md).
+benchmark: env
+	$(BIN)/python benchmarks
 
 # Number of processes in which tests run side by side; results that several tests need are built once.
 WORKERS ?= 2

@@ -11,6 +11,7 @@ rule slice_images:
         manifest="runs/slices/{run}/manifest.json",
     log:
         "logs/slices/{run}.log",
+    priority: catalogue.priority_of("slices")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("slices")
@@ -30,6 +31,7 @@ rule encode_images:
         manifest="runs/latents/{run}/manifest.json",
     log:
         "logs/latents/{run}.log",
+    priority: catalogue.priority_of("latents")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("latents")
@@ -49,6 +51,7 @@ rule embed_prompts:
         manifest="runs/embeddings/{run}/manifest.json",
     log:
         "logs/embeddings/{run}.log",
+    priority: catalogue.priority_of("embeddings")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("embeddings")

@@ -11,6 +11,7 @@ rule classify_images:
         manifest="runs/predictions/{run}/manifest.json",
     log:
         "logs/predictions/{run}.log",
+    priority: catalogue.priority_of("predictions")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("predictions")
@@ -30,6 +31,7 @@ rule summarize_reference:
         manifest="runs/reference/{run}/manifest.json",
     log:
         "logs/reference/{run}.log",
+    priority: catalogue.priority_of("reference")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("reference")
@@ -49,6 +51,7 @@ rule measure_fid:
         manifest="runs/fid/{run}/manifest.json",
     log:
         "logs/fid/{run}.log",
+    priority: catalogue.priority_of("fid")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("fid")
@@ -85,6 +88,7 @@ rule check_gate:
         manifest="runs/gate/{run}/manifest.json",
     log:
         "logs/gate/{run}.log",
+    priority: catalogue.priority_of("gate")
     retries: 0  # a retry would count the same images
     localrule: True
     conda:

@@ -11,6 +11,7 @@ rule sample_shard:
         manifest="runs/samples/{run}/shards/{shard}-of-{shards}.json",
     log:
         "logs/samples/{run}/{shard}-of-{shards}.log",
+    priority: catalogue.priority_of("samples")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("samples")
@@ -31,6 +32,7 @@ rule gather_samples:
         manifest="runs/samples/{run}/manifest.json",
     log:
         "logs/samples/{run}/gather.log",
+    priority: catalogue.priority_of("samples")
     localrule: True
     conda:
         "../envs/core.yaml"

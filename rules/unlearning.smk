@@ -11,6 +11,7 @@ rule encode_generated:
         manifest="runs/generated/{run}/manifest.json",
     log:
         "logs/generated/{run}.log",
+    priority: catalogue.priority_of("generated")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("generated")
@@ -30,6 +31,7 @@ rule find_salient_weights:
         manifest="runs/saliency/{run}/manifest.json",
     log:
         "logs/saliency/{run}.log",
+    priority: catalogue.priority_of("saliency")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("saliency")
@@ -49,6 +51,7 @@ rule unlearn:
         manifest="runs/unlearning/{run}/manifest.json",
     log:
         "logs/unlearning/{run}.log",
+    priority: catalogue.priority_of("unlearning")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("unlearning")
@@ -68,6 +71,7 @@ rule adopt_model:
         manifest="runs/models/{run}/manifest.json",
     log:
         "logs/models/{run}.log",
+    priority: catalogue.priority_of("models")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("models")

@@ -11,6 +11,7 @@ rule adopt_assets:
         manifest="runs/assets/{run}/manifest.json",
     log:
         "logs/assets/{run}.log",
+    priority: catalogue.priority_of("assets")
     retries: 0  # a retry cannot provide a missing file
     localrule: True
     conda:
@@ -29,6 +30,7 @@ rule convert_compvis:
         manifest="runs/conversion/{run}/manifest.json",
     log:
         "logs/conversion/{run}.log",
+    priority: catalogue.priority_of("conversion")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("conversion")
@@ -48,6 +50,7 @@ rule render_images:
         manifest="runs/images/{run}/manifest.json",
     log:
         "logs/images/{run}.log",
+    priority: catalogue.priority_of("images")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("images")
@@ -67,6 +70,7 @@ rule adopt_pretrained:
         manifest="runs/pretrained/{run}/manifest.json",
     log:
         "logs/pretrained/{run}.log",
+    priority: catalogue.priority_of("pretrained")
     retries: 0  # a retry cannot repair a damaged file
     localrule: True
     conda:
@@ -85,6 +89,7 @@ rule train_autoencoder:
         manifest="runs/autoencoder/{run}/manifest.json",
     log:
         "logs/autoencoder/{run}.log",
+    priority: catalogue.priority_of("autoencoder")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("autoencoder")
@@ -104,6 +109,7 @@ rule train_pipeline:
         manifest="runs/pipeline/{run}/manifest.json",
     log:
         "logs/pipeline/{run}.log",
+    priority: catalogue.priority_of("pipeline")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("pipeline")
@@ -123,6 +129,7 @@ rule train_classifier:
         manifest="runs/classifier/{run}/manifest.json",
     log:
         "logs/classifier/{run}.log",
+    priority: catalogue.priority_of("classifier")
     conda:
         "../envs/core.yaml"
     threads: catalogue.threads_of("classifier")

@@ -3,27 +3,126 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
 
+from corelib.cluster.site import SITE_FILE, Site, check_site_file
 from corelib.commands.arguments import CONFIGURATION, add_targets
 from corelib.costs.device_time import CORE_SECONDS, GPUS, core_seconds
 from corelib.costs.forecast import Forecast, Item, forecast_of
-from corelib.costs.workload import FLOP_COSTS, Workload
+from corelib.costs.schedule import jobs_of, simulate
+from corelib.costs.workload import FLOP_COSTS, Costs, Workload
+from corelib.errors import ConfigurationError
 from corelib.files.text import counted, format_bytes
+from corelib.files.yaml_files import read_yaml
 from corelib.runs.run import Run
 from corelib.runs.stage_registry import STAGES
 
 HELP = "print the cost of targets: jobs, steps, images, hours, disk space; nothing is run"
 
 
+START_SECONDS = 60.0
+"""Default of `--start`: an assumption, not a measurement."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `targets`."""
+    """Add `targets`, the numbers of GPUs for which wall times are printed, and the time that a job takes to start."""
     add_targets(parser)
+    parser.add_argument(
+        "--gpus",
+        type=_counts,
+        default=[],
+        metavar="N[,N...]",
+        help="print the wall time on N GPUs, by simulating the jobs, and the longest chain of jobs; such as 1,8,64",
+    )
+    parser.add_argument(
+        "--start",
+        type=_seconds,
+        default=START_SECONDS,
+        metavar="SECONDS",
+        help="with --gpus: the time that a job takes besides its work: queue, imports, weights (default: %(default)g)",
+    )
+
+
+def _counts(text: str) -> list[int]:
+    counts = [int(part) if part.isdecimal() else 0 for part in text.split(",")]
+    if not all(1 <= count <= MAX_GPUS for count in counts):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected numbers from 1 to {MAX_GPUS}, such as 64 or 1,8,64")
+    return counts
+
+
+MAX_GPUS = 100_000
+"""Maximum number of GPUs of a simulation."""
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number of seconds")
+    return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the forecast."""
-    print(as_text(*forecast_of(arguments.targets, CONFIGURATION)))
+    """Print the forecast. Raises `ConfigurationError` for `--gpus` with targets of the miniature."""
+    found, kind = forecast_of(arguments.targets, CONFIGURATION)
+    if arguments.gpus and kind == "miniature":
+        raise ConfigurationError(
+            f"--gpus {','.join(map(str, arguments.gpus))}: the costs of the miniature are known for CPU cores only; "
+            "leave the option out, or ask for targets of the paper's world or of an image folder."
+        )
+    print(as_text(found, kind))
+    if arguments.gpus and found.items:
+        print("\n" + wall_times(found, arguments.gpus, arguments.start, _rates(CONFIGURATION.parent)))
     return 0
+
+
+def _rates(repository: Path) -> dict[str, Costs]:
+    """The seconds that a GPU takes for each unit of work, by their source: data sheets, and the site's file if any."""
+    rates = {
+        f"{gpu.name} at {gpu.share:.1%}": Costs(
+            **{unit: flop / (gpu.peak * gpu.share) for unit, flop in vars(FLOP_COSTS).items()}
+        )
+        for gpu in GPUS
+    }
+    check_site_file(repository)
+    site_file = repository / SITE_FILE
+    if site_file.exists() and (seconds := Site.of(read_yaml(site_file) or {}).seconds):
+        rates[SITE_FILE] = seconds.costs
+    return rates
+
+
+def wall_times(found: Forecast, counts: list[int], start: float, rates: Mapping[str, Costs]) -> str:
+    """The simulated wall time on each number of GPUs, in hours, and the longest chain of jobs, as text.
+
+    Args:
+        found: a forecast with at least one item.
+        counts: the numbers of GPUs.
+        start: seconds that each job takes besides its work.
+        rates: seconds of a GPU for each unit of work, by their source; the chain is printed for the first.
+    """
+    columns = [counted(count, "GPU") for count in counts]
+    lines = [f"{'wall time in hours':<20}" + "".join(f"{column:>14}" for column in columns) + f"{'longest chain':>16}"]
+    chain: list[str] = []
+    for source, costs in rates.items():
+        jobs = jobs_of(found, costs, start)
+        schedules = [simulate(jobs, count) for count in counts]
+        cells = "".join(f"{one.seconds / 3600:>8.2f} ({one.busy:>3.0%})" for one in schedules)
+        lines.append(f"{source:<20}{cells}{schedules[0].chain_seconds / 3600:>16.2f}")
+        chain = chain or [f"{name} ({jobs[name].seconds / 60:.0f} min)" for name in schedules[0].chain]  # of the first
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "simulated, not measured; of the jobs that are ready, the one with the longest chain starts first",
+            "in parentheses: the share of the time for which the GPUs compute",
+            f"All rates are assumptions, unless you have measured those of {SITE_FILE} (seconds).",
+            f"A job takes {start:g} s more, also assumed (--start); jobs beside Snakemake take no time.",
+            f"longest chain, {next(iter(rates))}: {' -> '.join(chain)}",
+        ]
+    )
 
 
 def as_text(found: Forecast, kind: str) -> str:

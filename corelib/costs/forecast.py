@@ -41,14 +41,18 @@ class Item:
     Attributes:
         run: the run.
         jobs: number of remaining jobs of each rule.
-        work: work of all these jobs.
-        longest_job: work of the longest of these jobs; the jobs of a run do not wait for each other.
+        parts: work of each of these jobs that computes; they do not wait for each other. The job that gathers the
+            shards of a run is not one of them.
     """
 
     run: Run
     jobs: Mapping[str, int]
-    work: Workload
-    longest_job: Workload
+    parts: tuple[Workload, ...]
+
+    @functools.cached_property
+    def work(self) -> Workload:
+        """The work of all these jobs."""
+        return sum(self.parts, Workload())
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class Forecast:
             if run.name not in chains:
                 before = max(map(chain, (*run.inputs.values(), *run.after.values())), default=(0.0, []), key=_length)
                 item = self.items.get(run.name)
-                cost = costs.of(item.longest_job) if item else 0.0
+                cost = max(map(costs.of, item.parts), default=0.0) if item else 0.0
                 chains[run.name] = before[0] + cost, before[1] + ([run] if item else [])
             return chains[run.name]
 
@@ -203,10 +207,10 @@ def _depends_on(run: Run, pending: Mapping[str, Run]) -> bool:
 def _visit(run: Run) -> Item:
     """A complete run built on one that is rebuilt: its jobs notice that it is complete, and end."""
     stage = STAGES[run.stage]
-    jobs = {stage.rule: 1}
     if stage.shards and isinstance(run.settings, SamplesStage):
-        jobs[stage.shards[0]] = math.ceil(len(split_into_batches(run.settings)) / run.execution.batches_per_shard)
-    return Item(run, jobs, Workload(), Workload())
+        shards = math.ceil(len(split_into_batches(run.settings)) / run.execution.batches_per_shard)
+        return Item(run, {stage.rule: 1, stage.shards[0]: shards}, (Workload(),) * shards)
+    return Item(run, {stage.rule: 1}, (Workload(),))
 
 
 def _item(run: Run, networks: NetworkSizes, assessment: Assessment) -> Item:
@@ -216,9 +220,7 @@ def _item(run: Run, networks: NetworkSizes, assessment: Assessment) -> Item:
         if any(assessment.is_rebuilt(source.name) for source in run.inputs.values()):
             rebuilt |= set((run.folder / SHARDS).glob("*.json"))
         remaining = remaining_shards(run, run.settings, rebuilt)
-        shards = [workload_of_batches(run.settings, batches, networks) for batches in remaining]
-        longest = max(shards, default=Workload(), key=lambda work: work.images)
+        shards = tuple(workload_of_batches(run.settings, batches, networks) for batches in remaining)
         jobs = {stage.shards[0]: len(shards)} if shards else {}
-        return Item(run, {**jobs, stage.rule: 1}, sum(shards, Workload()), longest)
-    work = workload_of(run, networks)
-    return Item(run, {stage.rule: 1}, work, work)
+        return Item(run, {**jobs, stage.rule: 1}, shards)
+    return Item(run, {stage.rule: 1}, (workload_of(run, networks),))

@@ -71,7 +71,13 @@ all declared requirements.
 def code_digests(*scripts: Path) -> dict[str, str]:
     """The digest of each script and of each library module in their import closure."""
     modules = _closure(*scripts)
-    return {name: sha256_of_text(_unparse(_tree(path))) for name, path in modules.items()}
+    return {name: _digest(path) for name, path in modules.items()}
+
+
+@functools.cache  # most modules belong to several scripts
+def _digest(path: Path) -> str:
+    """The sha256 of the code of a file."""
+    return sha256_of_text(_unparse(_tree(path)))
 
 
 @functools.cache

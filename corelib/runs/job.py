@@ -37,6 +37,7 @@ from corelib.runs.job_provenance import ATTEMPTS_SUFFIX, build_provenance, devic
 from corelib.runs.layout import MANIFEST, RESULTS, SPECIFICATION
 from corelib.runs.lease import Lease
 from corelib.runs.manifest import manifest_content, matches_files
+from corelib.runs.memory import keep_freed_memory
 from corelib.runs.packages import check_packages
 from corelib.runs.provenance_record import Provenance, provenance_path, read_provenance
 from corelib.runs.requests import check_still_wanted
@@ -64,6 +65,7 @@ def run_job(snakemake: Any, stage: Callable[[Settings, StageContext], StageResul
     traceback there. On a termination signal, it saves its state if the stage has one, leaves no partial file, and exits
     with status `INTERRUPTED_STATUS`.
     """
+    keep_freed_memory()  # first, as it holds for the blocks that are freed from now on
     try:
         logging.basicConfig(level=logging.INFO, handlers=[JobLog(Path(snakemake.log[0]))], force=True)
     except OSError as error:

@@ -49,9 +49,9 @@ class Run:
     places: Mapping[str, str] = field(default_factory=dict)
     execution: Execution = field(kw_only=True)
 
-    @cached_property
+    @property
     def content(self) -> dict[str, Any]:
-        """The values that the digest covers."""
+        """The values that the digest covers. They are large, so runs do not keep them."""
         return {
             "stage": self.stage,
             "settings": self.settings.model_dump(mode="json"),
@@ -81,9 +81,12 @@ class Run:
         """The file that exists if and only if the run is complete."""
         return self.folder / MANIFEST
 
-    @cached_property
+    @property
     def specification(self) -> Specification:
-        """The specification of the run, which its job reads from `specification.json` in its folder."""
+        """The specification of the run, which its job reads from `specification.json` in its folder.
+
+        It is made anew each time, since a plan may have thousands of runs and needs each specification once.
+        """
         return Specification.sealed(
             **self.content,
             slug=self.slug,

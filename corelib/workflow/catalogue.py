@@ -12,7 +12,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +26,7 @@ from corelib.cluster.slurm_queue import cancel_waiting_jobs, queued_jobs, wrap_s
 from corelib.costs.disk_space import check_disk_space
 from corelib.costs.forecast import Forecast, forecast
 from corelib.costs.job_requests import requested_memory_mb, requested_minutes
+from corelib.costs.schedule import chain_lengths_of_runs
 from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.files.paths import why_not_writable
 from corelib.files.sealed_json import read_or_none, write_record
@@ -193,16 +194,15 @@ class Catalogue:
 
         @stop_on_user_error
         def inputs(wildcards: Any) -> list[str]:
-            specification = self.specification(stage, wildcards.run)
-            names = sorted({*specification.builds_on.values(), *specification.after.values()})
+            run = self._run(stage, wildcards.run)
+            names = sorted({needed.name for needed in (*run.inputs.values(), *run.after.values())})
             return [*self._manifests(names), *self._request_for(RUNS / stage / wildcards.run, wildcards)]
 
         return inputs
 
     def _manifests(self, names: list[str]) -> list[str]:
-        return self._unless_remade(
-            (RUNS / name / MANIFEST for name in names), {RUNS / name / MANIFEST for name in self._assessment.stale}
-        )
+        stale = self._assessment.stale
+        return [self._input(f"{RUNS}/{name}/{MANIFEST}", name in stale) for name in names]
 
     def _request_for(self, folder: Path, wildcards: Any) -> list[str]:
         """A request, if the run in a folder, or the shard in the wildcards, must be rebuilt."""
@@ -267,9 +267,33 @@ class Catalogue:
 
         @stop_on_user_error
         def threads(wildcards: Any) -> int:
-            return self.specification(stage, wildcards.run).threads
+            return self._run(stage, wildcards.run).threads
 
         return threads
+
+    def priority_of(self, stage: str) -> Callable[[Any], int]:
+        """The priority function of a stage's rule: the length of the longest chain of runs that begins with this run.
+
+        Of the jobs that are ready, Snakemake starts those with the highest priority first. The unit is a second of a
+        CPU core for the miniature, and a TFLOP otherwise; only the order matters. 0 for a run that no requested product
+        needs.
+        """
+
+        @stop_on_user_error
+        def priority(wildcards: Any) -> int:
+            return self._priorities.get(f"{stage}/{wildcards.run}", 0)
+
+        return priority
+
+    @functools.cached_property
+    def _priorities(self) -> dict[str, int]:
+        """The priority of each run; Snakemake asks for priorities when it knows all jobs."""
+        priorities: dict[str, int] = {}
+        for kind, products in self._requested.items():
+            runs = {name: run for product in products.values() for name, run in product.with_all_inputs().items()}
+            for name, length in chain_lengths_of_runs(runs, kind).items():
+                priorities[name] = max(round(length), priorities.get(name, 0))
+        return priorities
 
     def resources_of(self, stage: str) -> dict[str, Any]:
         """The resources of a stage's rule.
@@ -294,11 +318,13 @@ class Catalogue:
         assert isinstance(run.settings, SamplesStage)
         folder = RUNS / "samples" / wildcards.run
         manifests = [folder / name for name in shard_manifests(run.settings, run.execution.batches_per_shard)]
-        return [*self._unless_remade(manifests, self._assessment.shards), *self._request_for(folder, wildcards)]
+        rebuilt = self._assessment.shards
+        inputs = [self._input(str(manifest), manifest in rebuilt) for manifest in manifests]
+        return [*inputs, *self._request_for(folder, wildcards)]
 
-    def _unless_remade(self, manifests: Iterable[Path], remade: Container[Path]) -> list[str]:
-        """Input files, `ancient` unless they are rebuilt in this invocation."""
-        return [str(path) if path in remade else self.ancient(str(path)) for path in manifests]
+    def _input(self, manifest: str, is_rebuilt: bool) -> str:
+        """An input file, `ancient` unless it is rebuilt in this invocation."""
+        return manifest if is_rebuilt else self.ancient(manifest)
 
     def _run(self, stage: str, run: str) -> Run | SpecifiedRun:
         """A run as planned now, or as its specification describes it."""
@@ -499,10 +525,10 @@ class Catalogue:
 
 def _write_specification(run: Run) -> None:
     """Write the specification of a run, unless it is there."""
-    path = run.folder / SPECIFICATION
+    path, specification = run.folder / SPECIFICATION, run.specification
     existing = read_or_none(read_specification, path)
-    if existing is None or existing.seal != run.specification.seal:
-        write_record(path, run.specification)
+    if existing is None or existing.seal != specification.seal:
+        write_record(path, specification)
 
 
 @functools.cache  # a workflow that uses this one as two modules has two catalogues
@@ -522,7 +548,7 @@ class SpecifiedRun:
     def __init__(self, catalogue: Catalogue, stage: str, run: str) -> None:
         specification = catalogue.specification(stage, run)
         self.name, self.stage, self.digest = f"{stage}/{run}", stage, specification.digest
-        self.execution = specification.execution
+        self.execution, self.threads = specification.execution, specification.threads
         self._catalogue, self._specification = catalogue, specification
 
     @functools.cached_property

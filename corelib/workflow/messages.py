@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
@@ -40,6 +41,9 @@ def stop_on_user_error(function: Callable[Asked, Answer]) -> Callable[Asked, Ans
                 raise
             stop(f"{error.filename}: {error.strerror}; free space or correct the permissions.")
 
+    # Snakemake asks for the parameters of an input function many times for each job; without this attribute, Python
+    # computes them again each time.
+    guarded.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return guarded
 
 
