@@ -85,8 +85,11 @@ def uses_of(plan: Plan) -> dict[str, Use]:
         (task, row) for table in study.tables.values() for task in table.tasks for row in study.rows_of(table.rows)
     ]
     columns = [(figure.task, row) for figure in study.figures.values() for row in study.rows_of(figure.columns)]
+    probed = [
+        (task, row) for probe in study.probes.values() for task in probe.tasks for row in study.rows_of(probe.rows)
+    ]
     uses: dict[str, Use] = {}
-    for task, row in [*tables, *columns]:
+    for task, row in [*tables, *columns, *probed]:
         if row.method == ORIGINAL:
             continue
         for seed in study.seeds_of(row):
