@@ -1,7 +1,7 @@
 # Probes: attempts to bring a forgotten style back, and the report on each.
 # In:  base model, latents, embeddings, delta; predictions of the images of each condition
-# Out: runs/relearning/RUN/manifest.json, which lists a delta, runs/inversion/RUN/manifest.json, which lists embeddings,
-#      and runs/resampled/RUN/manifest.json, which lists images; results/[STUDY/]PROBE.csv, .md, .pdf and .png
+# Out: runs/relearning/RUN/manifest.json, which lists a delta, runs/{inversion,prefixes}/RUN/manifest.json, which list
+#      embeddings, and runs/resampled/RUN/manifest.json, which lists images; results/[STUDY/]PROBE.csv, .md, .pdf and .png
 
 
 rule relearn:
@@ -40,6 +40,25 @@ rule invert_concepts:
         specification="runs/inversion/{run}/specification.json",
     script:
         "../workflow_scripts/invert.py"
+
+
+rule find_prefixes:
+    """Find words for the prompts of each forget style through a model that has forgotten it."""
+    input:
+        catalogue.inputs_of("prefixes"),
+    output:
+        manifest="runs/prefixes/{run}/manifest.json",
+    log:
+        "logs/prefixes/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("prefixes")
+    resources:
+        **catalogue.resources_of("prefixes"),
+    params:
+        specification="runs/prefixes/{run}/specification.json",
+    script:
+        "../workflow_scripts/find_prefixes.py"
 
 
 rule resample:

@@ -19,7 +19,7 @@ from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.objective import SampledImages
-from corelib.settings.probes import InversionStage, RelearningStage, ResampledStage
+from corelib.settings.probes import PromptLearning, RelearningStage, ResampledStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
@@ -248,7 +248,7 @@ def _(settings: RelearningStage, run: Countable, networks: NetworkSizes) -> Work
 
 
 @_count.register
-def _(settings: InversionStage, run: Countable, networks: NetworkSizes) -> Workload:
+def _(settings: PromptLearning, run: Countable, networks: NetworkSizes) -> Workload:
     steps = settings.steps * len({style for style, _ in settings.concepts})
     passes = steps * settings.batch * _area_of_latents(run, networks)
     disk = (1 + len(settings.concepts)) * networks.prompt * BYTES_PER_FLOAT

@@ -15,6 +15,7 @@ AXES = {
     "partial_diffusion": "share of the sampling steps taken",
     "relearning": "training steps",
     "inversion": "training steps",
+    "prefix": "training steps",
 }
 """The label of the axis of conditions, for the kinds of probes whose conditions are numbers."""
 

@@ -27,6 +27,7 @@ TITLES = {
     "partial_diffusion": "Sampling from noised images of the forget styles",
     "relearning": "Fine-tuning on a few images of the forget styles",
     "inversion": "A learned word for each forget style",
+    "prefix": "Words before the prompts of the forget styles",
     "neighbours": "Styles that share a word or a look with a forget style",
 }
 
@@ -38,6 +39,7 @@ MEANINGS = {
     ),
     "relearning": "`usual` is the model before the fine-tuning.",
     "inversion": "`usual` are prompts with the name of the style.",
+    "prefix": "`usual` are prompts without a prefix.",
     "neighbours": (
         "`forgotten` are the forget styles themselves. For all others, which are to be retained, a high share is good. "
         "The words are those of the style's name that also occur in the name of a forget style."

@@ -25,7 +25,7 @@ from corelib.settings.given_models import GivenModelStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
 from corelib.settings.probe_report import ProbeStage
-from corelib.settings.probes import InversionStage, RelearningStage, ResampledStage
+from corelib.settings.probes import InversionStage, PrefixStage, RelearningStage, ResampledStage
 from corelib.settings.reports import ChartsStage, FigureStage, TableStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
@@ -94,6 +94,7 @@ STAGES: Mapping[str, Stage] = {
     # Probes
     "relearning": Stage("relearn", "relearn.py", RelearningStage, "gpu", 32_000, trains_model=True),
     "inversion": Stage("invert_concepts", "invert.py", InversionStage, "gpu", 32_000, trains_model=True),
+    "prefixes": Stage("find_prefixes", "find_prefixes.py", PrefixStage, "gpu", 32_000, trains_model=True),
     "resampled": Stage("resample", "resample.py", ResampledStage, "gpu", 32_000),
     # Evaluation
     "predictions": Stage("classify_images", "classify.py", PredictionsStage, "gpu", 16_000),

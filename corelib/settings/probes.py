@@ -87,15 +87,33 @@ class RelearningStage(FineTuning):
     trained: DeltaTensors
 
 
-class InversionStage(FineTuning):
-    """Settings of the stage `inversion`: a learned word for each style, in place of its name in prompts.
+class PromptLearning(FineTuning):
+    """The search for prompts that draw some styles.
 
     Attributes:
-        concepts: the styles and objects for whose prompts the learned embeddings are saved.
+        concepts: the styles and objects for whose prompts the embeddings are saved.
         negative_prompt: prompt of the unconditional prediction, which is saved as well.
-        start: initial value of the learned word.
     """
 
     concepts: list[tuple[str, str]]
     negative_prompt: str
+
+
+class InversionStage(PromptLearning):
+    """Settings of the stage `inversion`: a learned word for each style, in place of its name in prompts.
+
+    Attributes:
+        start: initial value of the learned word.
+    """
+
     start: Start
+
+
+class PrefixStage(PromptLearning):
+    """Settings of the stage `prefixes`: words of the vocabulary for each style, before its prompts.
+
+    Attributes:
+        tokens: number of tokens of each prefix.
+    """
+
+    tokens: PositiveInt

@@ -27,6 +27,7 @@ from corelib.study.schema import (
     MiniatureWorld,
     NeighboursProbe,
     PartialDiffusionProbe,
+    PrefixProbe,
     Probe,
     RelearningProbe,
     Row,
@@ -578,7 +579,7 @@ def _check_budget(study: Study, key: str, probe: Probe) -> Iterator[Inconsistenc
             yield from _repeated(f"{key}.images", counts)
             yield from _repeated(f"{key}.steps", steps)
             yield from _check_image_count(study, key, probe.tasks, max(counts))
-        case InversionProbe(images=count, steps=steps):
+        case InversionProbe(images=count, steps=steps) | PrefixProbe(images=count, steps=steps):
             yield from _repeated(f"{key}.steps", steps)
             yield from _check_image_count(study, key, probe.tasks, count)
         case NeighboursProbe(alike=alike):

@@ -5,16 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from corelib.runs.run import Run
 from corelib.sampling.grid import SampleKey
 from corelib.settings.data import EmbeddingsStage
 from corelib.settings.evaluation import LABELS, PredictionsStage
 from corelib.settings.probe_report import Condition, ProbedModel, ProbedRow, ProbeStage
-from corelib.settings.probes import ImageKey, InversionStage, OtherWording, RelearningStage, ResampledStage
+from corelib.settings.probes import (
+    ImageKey,
+    InversionStage,
+    OtherWording,
+    PrefixStage,
+    RelearningStage,
+    ResampledStage,
+)
 from corelib.settings.prompts import Wording
 from corelib.settings.sampling import SamplesStage
+from corelib.settings.section import Section
 from corelib.study.run_factory import RunFactory
 from corelib.study.schema import (
     ONLY_OBJECT,
@@ -22,6 +30,7 @@ from corelib.study.schema import (
     InversionProbe,
     NeighboursProbe,
     PartialDiffusionProbe,
+    PrefixProbe,
     Probe,
     RelearningProbe,
     Row,
@@ -134,11 +143,10 @@ class ProbeRuns:
                     yield from (
                         Condition(name=_training(count, number), group=group, amount=float(number)) for number in steps
                     )
-            case InversionProbe(steps=steps):
+            case InversionProbe(steps=steps) | PrefixProbe(steps=steps):
+                group = "learned word" if self._probe.kind == "inversion" else "prefix"
                 yield Condition(name=USUAL, group="", amount=0.0)
-                yield from (
-                    Condition(name=_steps(number), group="learned word", amount=float(number)) for number in steps
-                )
+                yield from (Condition(name=_steps(number), group=group, amount=float(number)) for number in steps)
             case NeighboursProbe():
                 groups = {group for task in self._probe.tasks for group in self._neighbours(task).values()}
                 for name in (FORGOTTEN, ALIKE, *sorted(groups - {ALIKE}, reverse=True)):
@@ -191,10 +199,10 @@ class ProbeRuns:
                         model, name, self._evaluation, self._plan.embeddings("evaluation"), relearned
                     )
                     found[name] = self._classified(model, name, samples)
-            case InversionProbe(steps=steps):
+            case InversionProbe(steps=steps) | PrefixProbe(steps=steps):
                 for number in steps:
                     name = _steps(number)
-                    learned = self._inversion(model, name, number)
+                    learned = self._learned_prompts(model, name, number)
                     samples = self._samples(model, name, self._evaluation, learned, self._delta(model))
                     found[name] = self._classified(model, name, samples)
             case NeighboursProbe():
@@ -302,24 +310,27 @@ class ProbeRuns:
         }
         return self._make("relearning", model, name, settings, study.threads.unlearning, inputs)
 
-    def _inversion(self, model: _Model, name: str, steps: int) -> Run:
+    def _learned_prompts(self, model: _Model, name: str, steps: int) -> Run:
+        """The embeddings of prompts with a learned word or prefix, in place of those of the usual prompts."""
         study, probe = self._study, self._probe
-        assert isinstance(probe, InversionProbe)
-        settings = InversionStage(
-            images=self._images(model.task, probe.images),
-            learning_rate=probe.learning_rate,
-            batch=probe.batch,
-            steps=steps,
-            optimizer=study.training.optimizer,
-            wording=self._evaluation,
-            precision=study.training.precision,
-            seed=_seed(model),
-            concepts=list(dict.fromkeys((style, object_) for style, object_, _ in self._grid(model.task))),
-            negative_prompt=study.sampling.negative_prompt,
-            start=probe.start,
-        )
+        assert isinstance(probe, InversionProbe | PrefixProbe)
+        leaves: dict[str, Any] = {
+            "images": self._images(model.task, probe.images),
+            "learning_rate": probe.learning_rate,
+            "batch": probe.batch,
+            "steps": steps,
+            "optimizer": study.training.optimizer,
+            "wording": self._evaluation,
+            "precision": study.training.precision,
+            "seed": _seed(model),
+            "concepts": list(dict.fromkeys((style, object_) for style, object_, _ in self._grid(model.task))),
+            "negative_prompt": study.sampling.negative_prompt,
+        }
         inputs = {"pipeline": self._plan.world.pipeline(), "latents": self._plan.latents(), **self._delta(model)}
-        return self._make("inversion", model, name, settings, study.threads.unlearning, inputs)
+        threads = study.threads.unlearning
+        if isinstance(probe, PrefixProbe):
+            return self._make("prefixes", model, name, PrefixStage(**leaves, tokens=probe.tokens), threads, inputs)
+        return self._make("inversion", model, name, InversionStage(**leaves, start=probe.start), threads, inputs)
 
     def _images(self, task: str, count: int) -> list[ImageKey]:
         """The first images of each forget style of a task: one of each object, then the second of each."""
@@ -345,7 +356,7 @@ class ProbeRuns:
         stage: str,
         model: _Model,
         condition: str,
-        settings: RelearningStage | InversionStage | ResampledStage | SamplesStage | PredictionsStage,
+        settings: Section,
         threads: int,
         inputs: Mapping[str, Run],
     ) -> Run:

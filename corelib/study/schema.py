@@ -432,6 +432,25 @@ class InversionProbe(ProbeBase):
     start: Start
 
 
+class PrefixProbe(ProbeBase):
+    """Words of the vocabulary before the prompts of each forget style, chosen so that the model draws the style.
+
+    Attributes:
+        tokens: number of tokens of each prefix.
+        images: number of images of each forget style from which its prefix is found.
+        steps: numbers of training steps.
+        learning_rate: learning rate of Adam on the scores of the tokens; `training.scale` does not apply.
+        batch: number of images in a step.
+    """
+
+    kind: Literal["prefix"]
+    tokens: PositiveInt
+    images: PositiveInt
+    steps: list[PositiveInt] = Field(min_length=1)
+    learning_rate: PositiveFloat
+    batch: PositiveInt
+
+
 class NeighboursProbe(ProbeBase):
     """Retain styles that share a word or a look with a forget style, and those that share nothing with any.
 
@@ -444,7 +463,7 @@ class NeighboursProbe(ProbeBase):
 
 
 Probe = Annotated[
-    WordingProbe | PartialDiffusionProbe | RelearningProbe | InversionProbe | NeighboursProbe,
+    WordingProbe | PartialDiffusionProbe | RelearningProbe | InversionProbe | PrefixProbe | NeighboursProbe,
     Field(discriminator="kind"),
 ]
 

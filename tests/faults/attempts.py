@@ -127,9 +127,9 @@ class Reference:
 
 ORDER = (
     "images", "autoencoder", "pipeline", "classifier", "pretrained", "assets", "conversion", "slices", "latents",
-    "embeddings", "saliency", "generated", "unlearning", "relearning", "inversion", "resampled", "samples", "gathering",
-    "predictions", "reference", "fid", "cells", "gate", "gates", "tables", "charts", "figures", "probes", "claims",
-    "reports",
+    "embeddings", "saliency", "generated", "unlearning", "relearning", "inversion", "prefixes", "resampled", "samples",
+    "gathering", "predictions", "reference", "fid", "cells", "gate", "gates", "tables", "charts", "figures", "probes",
+    "claims", "reports",
 )  # fmt: skip
 
 

@@ -90,6 +90,7 @@ def probes() -> dict[str, Any]:
         "probe_partial": {"kind": "partial_diffusion", **images, "levels": [0.5], "images": [1]},
         "probe_relearning": {"kind": "relearning", **images, **training, "images": [1], "trained": "cross_attention"},
         "probe_inversion": {"kind": "inversion", **images, **training, "images": 1, "start": "name"},
+        "probe_prefix": {"kind": "prefix", **images, **training, "images": 1, "tokens": 5},
         "probe_neighbours": {"kind": "neighbours", **images, "alike": {"Van_Gogh": ["Crayon"]}},
     }
 

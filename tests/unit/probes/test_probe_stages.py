@@ -30,8 +30,8 @@ from corelib.models.delta import DELTA_FILE, Delta, load_delta, read_delta
 from corelib.models.trained_parameters import trained_parameters
 from corelib.probes import resampling
 from corelib.probes.fine_tuning import images_of_step, noisy_images
-from corelib.probes.inversion import invert_concepts
-from corelib.probes.learned_words import LearnedWords
+from corelib.probes.inversion import find_prefixes, invert_concepts
+from corelib.probes.learned_prompts import LearnedPrefixes, LearnedWords
 from corelib.probes.relearning import relearn
 from corelib.probes.resampling import NoisedImageSampler, resample, steps_taken
 from corelib.runs.checkpoint import Checkpoint
@@ -40,7 +40,7 @@ from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.collection import image_paths
 from corelib.sampling.grid import IMAGES
 from corelib.sampling.sampler import Sampler, initial_noise
-from corelib.settings.probes import InversionStage, RelearningStage, ResampledStage
+from corelib.settings.probes import InversionStage, PrefixStage, RelearningStage, ResampledStage
 from corelib.settings.unlearning import Adam
 
 ADAM = Adam(betas=[0.9, 0.999], epsilon=1e-8, weight_decay=0.0)
@@ -91,6 +91,14 @@ def inversion_settings(**changes: Any) -> InversionStage:
         "start": "name",
     }
     return InversionStage(**(leaves | changes))
+
+
+def prefix_settings(**changes: Any) -> PrefixStage:
+    leaves = inversion_settings().model_dump(exclude={"start"}) | {"tokens": 2, "learning_rate": 0.5}
+    return PrefixStage(**(leaves | changes))
+
+
+SETTINGS = {relearn: relearning_settings, invert_concepts: inversion_settings, find_prefixes: prefix_settings}
 
 
 def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,11 +214,11 @@ def test_a_relearning_that_diverges_keeps_the_tensors_before_the_step(run: Calla
     assert all(torch.isfinite(tensor).all() for tensor in load_file(result.file(DELTA_FILE)).values())
 
 
-@pytest.mark.parametrize("stage", [relearn, invert_concepts], ids=lambda stage: stage.__name__)
+@pytest.mark.parametrize("stage", SETTINGS, ids=lambda stage: stage.__name__)
 def test_an_interrupted_fine_tuning_resumes_to_the_same_bits(
     stage: Any, run: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    settings = relearning_settings() if stage is relearn else inversion_settings()
+    settings = SETTINGS[stage]()
     undisturbed = run(stage, settings)
     interrupt_after(3, monkeypatch)
     with pytest.raises(Interrupted):
@@ -235,7 +243,7 @@ def test_a_word_that_has_learned_nothing_is_the_name_of_the_style(small_world: d
         prompts = [IN_EVALUATION.prompt(style, object_) for object_ in OBJECTS]
         usual = embed_texts(tokenizer, encoder, prompts, torch.device("cpu"))
         assert torch.allclose(words.embed(style, OBJECTS), usual, atol=1e-6)
-    assert len(words.vectors["Seed_Images"]) >= 2
+    assert len(words.learned["Seed_Images"]) >= 2
     mean = LearnedWords(tokenizer, encoder, IN_EVALUATION, ["Amber"], "mean")
     assert not torch.allclose(mean.embed("Amber", OBJECTS), usual, atol=1e-3)
 
@@ -281,6 +289,47 @@ def test_a_prompt_that_is_too_long_is_refused(run: Callable[..., Manifest]) -> N
     long = IN_EVALUATION.model_copy(update={"template": "A {object} image in {style} style" + " style" * 99})
     with pytest.raises(AssetError, match="tokens, expected at most"):
         run(invert_concepts, inversion_settings(wording=long))
+
+
+# Prefixes
+
+
+def test_a_prefix_consists_of_words_of_the_vocabulary_before_the_usual_prompt(
+    run: Callable[..., Manifest], small_world: dict[str, Manifest]
+) -> None:
+    result = run(find_prefixes, prefix_settings())
+    base = BaseModel(small_world["pipeline"])
+    tokenizer, encoder = base.tokenizer(), base.text_encoder()
+    assert result.facts["prefixes"].keys() == {"Amber", "Blue"}
+    prefixes = LearnedPrefixes(tokenizer, encoder, IN_EVALUATION, ["Amber"], 2, seed=0)
+    chosen = prefixes._scores("Amber").argmax(dim=1).tolist()
+    assert not set(chosen) & set(tokenizer.all_special_ids)
+    assert prefixes.prompt_tokens("Amber", "Cats", chosen)[2:] == prefixes.ids(IN_EVALUATION.prompt("Amber", "Cats"))
+    assert torch.allclose(prefixes.token_embeddings("Amber"), prefixes.table[chosen], atol=1e-5)
+
+
+def test_a_prefix_that_is_typed_has_the_embedding_that_was_found(
+    run: Callable[..., Manifest], small_world: dict[str, Manifest]
+) -> None:
+    result = run(find_prefixes, prefix_settings())
+    base = BaseModel(small_world["pipeline"])
+    for style, prefix in result.facts["prefixes"].items():
+        typed = [f"{prefix} {IN_EVALUATION.prompt(style, object_)}" for object_ in OBJECTS]
+        if len(base.tokenizer()(prefix, add_special_tokens=False, padding=False)["input_ids"]) == 2:
+            usual = embed_texts(base.tokenizer(), base.text_encoder(), typed, torch.device("cpu"))
+            assert torch.allclose(embedded(result, style), usual, atol=1e-4)
+
+
+def test_the_gradient_of_a_prefix_chooses_the_token_that_lowers_a_loss(small_world: dict[str, Manifest]) -> None:
+    base = BaseModel(small_world["pipeline"])
+    prefixes = LearnedPrefixes(base.tokenizer(), base.text_encoder(), IN_EVALUATION, ["Amber"], 1, seed=0)
+    wanted = prefixes.ids("Cream")[0]
+    optimizer = torch.optim.Adam(prefixes.learned.values(), lr=0.5)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (prefixes.token_embeddings("Amber") - prefixes.table[wanted]).square().sum().backward()
+        optimizer.step()
+    assert prefixes._scores("Amber").argmax(dim=1).tolist() == [wanted]
 
 
 # Partial diffusion

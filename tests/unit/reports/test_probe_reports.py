@@ -132,7 +132,7 @@ def test_a_condition_that_counts_no_style_of_a_task_has_no_line(inputs: dict[str
     assert [line.condition.name for line in probe_lines(wanted, inputs)] == ["usual", "usual"]
 
 
-@pytest.mark.parametrize("kind", ["wording", "partial_diffusion", "relearning", "inversion", "neighbours"])
+@pytest.mark.parametrize("kind", ["wording", "partial_diffusion", "relearning", "inversion", "prefix", "neighbours"])
 def test_every_kind_of_probe_has_a_page_and_a_chart_of_equal_bytes(
     kind: str, inputs: dict[str, Manifest], tmp_path: Path
 ) -> None:
