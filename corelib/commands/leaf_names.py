@@ -20,6 +20,15 @@ from corelib.study.row_names import runs_of_model
 from corelib.study.schema import DEFAULT, ORIGINAL, Row
 from corelib.study.study_files import study_names
 
+FINE_TUNING = {
+    "optimizer": "training.optimizer",
+    "precision": "training.precision",
+    "wording": "prompts",
+    "seed": "training seed",
+    "negative_prompt": "sampling.negative_prompt",
+    "": "probes.PROBE",
+}
+
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "images": {"": "world"},
     "autoencoder": {"autoencoder": "world.autoencoder", "resolution": "world.resolution", "seed": "world.seed"},
@@ -49,10 +58,15 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "wording": "prompts",
         "": "training",
     },
+    "relearning": FINE_TUNING,
+    "inversion": FINE_TUNING,
+    "prefixes": FINE_TUNING,
+    "resampled": {"samples.wording": "prompts", "samples.sampling": "sampling", "": "probes.PROBE"},
     "samples": {"wording.variants": "prompts.evaluation", "wording": "prompts"},
     "cells": {"forget": "tasks.TASK.forget", "": "tasks.TASK.evaluation"},
 }
-"""The section of the study for a prefix of the keys of a stage's settings; other keys have their own names."""
+"""The section of the study for a prefix of the keys of a stage's settings; other keys have their own names. PROBE
+stands for the probe."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,9 @@ class LearnedWords(LearnedPrompts):
 
 
 class LearnedPrefixes(LearnedPrompts):
-    """Tokens of the vocabulary for each style, which stand before the usual prompt (an adversarial prompt).
+    """Words of the vocabulary for each style, which stand before the usual prompt (an adversarial prompt).
+
+    A word is a token that the tokenizer reads back from its own text, so that a user can type the prefix.
 
     The loss is that of UnlearnDiffAtk (Zhang et al., "To generate or not? Safety-driven unlearned diffusion models are
     still easy to generate unsafe images ... for now", 2024). The search differs: each token has a score, the token with
@@ -138,7 +140,7 @@ class LearnedPrefixes(LearnedPrompts):
     Args:
         tokenizer, encoder, wording: as for `LearnedPrompts`.
         styles: the styles.
-        tokens: number of tokens of each prefix.
+        tokens: number of words of each prefix.
         seed: seed of the initial scores.
     """
 
@@ -159,8 +161,14 @@ class LearnedPrefixes(LearnedPrompts):
             .requires_grad_(True)
             for style in styles
         }
-        self._is_special = torch.zeros(len(self.table), dtype=torch.bool, device=device)
-        self._is_special[list(tokenizer.all_special_ids)] = True
+        self._words = [str(text).strip() for text in tokenizer.batch_decode([[id_] for id_ in range(len(self.table))])]
+        self._is_barred = torch.tensor(self._barred(), device=device)
+
+    def _barred(self) -> list[bool]:
+        """Whether each token is no word that a user can type: a special token, or a part of a longer word."""
+        read = self.tokenizer(self._words, add_special_tokens=False, padding=False)["input_ids"]
+        special = set(self.tokenizer.all_special_ids)
+        return [ids != [token] or token in special for token, ids in enumerate(read)]
 
     def token_embeddings(self, style: str) -> Tensor:
         """The embeddings of the tokens with the highest scores, with the gradient of the softmax."""
@@ -175,10 +183,10 @@ class LearnedPrefixes(LearnedPrompts):
     def texts(self) -> dict[str, str]:
         """The prefix of each style as text."""
         return {
-            style: str(self.tokenizer.decode(self._scores(style).argmax(dim=1).tolist())).strip()
+            style: " ".join(self._words[token] for token in self._scores(style).argmax(dim=1).tolist())
             for style in self.learned
         }
 
     def _scores(self, style: str) -> Tensor:
-        """The scores of all tokens of the vocabulary, (tokens, vocabulary); those of special tokens are -inf."""
-        return self.learned[style].masked_fill(self._is_special, -torch.inf)
+        """The scores of all tokens of the vocabulary, (tokens, vocabulary); -inf for those that are no words."""
+        return self.learned[style].masked_fill(self._is_barred, -torch.inf)

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from corelib.errors import listed
 from corelib.settings.given_models import GivenModel
@@ -619,8 +619,8 @@ def _unknown(key: str, names: list[str], known: list[str], kind: str) -> Iterato
             yield Inconsistency(key, name, f"{article} {kind}: {listed(known, 8)}")
 
 
-def _repeated(key: str, values: list[str] | list[int]) -> Iterator[Inconsistency]:
-    for value, count in Counter[str | int](values).items():
+def _repeated(key: str, values: Sequence[object]) -> Iterator[Inconsistency]:
+    for value, count in Counter(values).items():
         if count > 1:
             yield Inconsistency(key, value, "each entry once")
 
