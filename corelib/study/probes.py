@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -58,9 +58,6 @@ class ProbedPlan(Protocol):
     study: Study
     world: MiniatureRuns | AssetRuns
 
-    def model(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
-        """The unlearned model of a row."""
-
     def samples(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
         """The images of one model."""
 
@@ -76,11 +73,42 @@ class ProbedPlan(Protocol):
 
 @dataclass(frozen=True)
 class _Model:
-    """A model of a row, for one task and training seed."""
+    """A model of a row, for one task and training seed.
+
+    Attributes:
+        usual: its images, with which the task is evaluated.
+    """
 
     task: str
     row: Row
     seed: int | None
+    usual: Run
+
+    @property
+    def wording(self) -> Wording:
+        """The wording of its usual prompts."""
+        assert isinstance(self.usual.settings, SamplesStage)
+        return self.usual.settings.wording
+
+    @property
+    def pipeline(self) -> Run:
+        """Its base model."""
+        return self.usual.inputs["pipeline"]
+
+    @property
+    def embeddings(self) -> Run:
+        """The embeddings of its usual prompts."""
+        return self.usual.inputs["embeddings"]
+
+    @property
+    def networks(self) -> dict[str, Run]:
+        """The inputs of every attempt: the base model, and the delta if it has one."""
+        return {role: run for role, run in self.usual.inputs.items() if role in ("pipeline", "delta")}
+
+    @property
+    def label(self) -> str:
+        """The beginning of the names of its runs; the usual images of the original model serve all tasks."""
+        return f"{ORIGINAL}-{self.task}" if self.row.method == ORIGINAL else self.usual.slug
 
 
 class ProbeRuns:
@@ -107,7 +135,8 @@ class ProbeRuns:
             for row in study.rows_of(probe.rows):
                 models = []
                 for seed in study.seeds_of(row):
-                    found = self._predictions(_Model(task, row, seed))
+                    usual = self._plan.samples(task, row.method, row.anchors, seed)
+                    found = self._predictions(_Model(task, row, seed, usual))
                     label = f"{task}/{row.name}" if seed is None else f"{task}/{row.name}/{seed}"
                     roles = {condition: f"{label}/{condition}" for condition in found}
                     inputs |= {roles[condition]: run for condition, run in found.items()}
@@ -185,25 +214,24 @@ class ProbeRuns:
         found = {USUAL: usual}
         match self._probe:
             case WordingProbe(wordings=wordings):
-                embeddings = self._embeddings()
-                for name, wording in wordings.items():
-                    samples = self._samples(model, name, self._wording(wording), embeddings, self._delta(model))
+                changed = {name: self._wording(model, other) for name, other in wordings.items()}
+                embeddings = self._embeddings(model, list(changed.values()))
+                for name, wording in changed.items():
+                    samples = self._samples(model, name, wording, embeddings, model.networks)
                     found[name] = self._classified(model, name, samples)
             case PartialDiffusionProbe(levels=levels):
                 for level in levels:
                     found[_level(level)] = self._classified(model, _level(level), self._resampled(model, level))
             case RelearningProbe(images=images, steps=steps):
                 for name, count, number in [(_training(c, n), c, n) for c in images for n in steps]:
-                    relearned = {"delta": self._relearning(model, name, count, number)}
-                    samples = self._samples(
-                        model, name, self._evaluation, self._plan.embeddings("evaluation"), relearned
-                    )
+                    relearned = {"pipeline": model.pipeline, "delta": self._relearning(model, name, count, number)}
+                    samples = self._samples(model, name, model.wording, model.embeddings, relearned)
                     found[name] = self._classified(model, name, samples)
             case InversionProbe(steps=steps) | PrefixProbe(steps=steps):
                 for number in steps:
                     name = _steps(number)
                     learned = self._learned_prompts(model, name, number)
-                    samples = self._samples(model, name, self._evaluation, learned, self._delta(model))
+                    samples = self._samples(model, name, model.wording, learned, model.networks)
                     found[name] = self._classified(model, name, samples)
             case NeighboursProbe():
                 return {condition.name: usual for condition in self._conditions()}
@@ -218,15 +246,15 @@ class ProbeRuns:
     # Images
 
     def _samples(
-        self, model: _Model, condition: str, wording: Wording, embeddings: Run, delta: Mapping[str, Run]
+        self, model: _Model, condition: str, wording: Wording, embeddings: Run, networks: Mapping[str, Run]
     ) -> Run:
         settings = self._sampling(model.task, wording)
-        inputs = {"pipeline": self._plan.world.pipeline(), "embeddings": embeddings, **delta}
+        inputs = {"embeddings": embeddings, **networks}
         return self._make("samples", model, condition, settings, self._study.threads.sampling, inputs)
 
     def _resampled(self, model: _Model, level: float) -> Run:
         assert isinstance(self._probe, PartialDiffusionProbe)
-        sampling, images = self._sampling(model.task, self._evaluation), self._probe.images
+        sampling, images = self._sampling(model.task, model.wording), self._probe.images
         seeds = self._study.seeds_of_probe(self._probe, model.task)
         settings = ResampledStage(
             samples=sampling,
@@ -236,12 +264,7 @@ class ProbeRuns:
             ],
             level=level,
         )
-        inputs = {
-            "pipeline": self._plan.world.pipeline(),
-            "embeddings": self._plan.embeddings("evaluation"),
-            "latents": self._plan.latents(),
-            **self._delta(model),
-        }
+        inputs = {"embeddings": model.embeddings, "latents": self._plan.latents(), **model.networks}
         return self._make("resampled", model, _level(level), settings, self._study.threads.sampling, inputs)
 
     def _sampling(self, task: str, wording: Wording) -> SamplesStage:
@@ -258,33 +281,32 @@ class ProbeRuns:
 
     # Prompts
 
-    @property
-    def _evaluation(self) -> Wording:
-        return self._study.prompts.in_evaluation
+    def _wording(self, model: _Model, other: OtherWording) -> Wording:
+        """Another wording of a model's prompts.
 
-    def _wording(self, other: OtherWording) -> Wording:
-        """The wording of a study's prompts with the changes of another one."""
-        usual = self._evaluation
-        words = {style: other.names.get(style, usual.words(style)) for style in self._forget_styles()}
-        if other.misspelt:
-            words = {style: misspelt(text) for style, text in words.items()}
-        changed: dict[str, object] = {"names": {**usual.names, **words}}
+        A misspelling is that of the style's own name, even if the usual prompts of the model have other words for it.
+        """
+        words = {}
+        for style in self._study.tasks[model.task].forget:
+            if style in other.names or other.misspelt:
+                named = other.names.get(style, self._study.prompts.in_evaluation.words(style))
+                words[style] = misspelt(named) if other.misspelt else named
+        changed: dict[str, object] = {"names": {**model.wording.names, **words}}
         if other.template is not None:
             changed |= {"template": other.template, "variants": []}
-        return usual.model_copy(update=changed)
+        return model.wording.model_copy(update=changed)
 
-    def _embeddings(self) -> Run:
-        """The embeddings of the prompts of all wordings of the probe."""
-        assert isinstance(self._probe, WordingProbe)
-        wordings = [self._wording(other) for other in self._probe.wordings.values()]
-        concepts = {(style, object_) for task in self._probe.tasks for style, object_, _ in self._grid(task)}
+    def _embeddings(self, model: _Model, wordings: Sequence[Wording]) -> Run:
+        """The embeddings of the prompts of a model in some wordings."""
+        concepts = {(style, object_) for style, object_, _ in self._grid(model.task)}
         prompts = {wording.prompt(*concept) for wording in wordings for concept in concepts}
         settings = EmbeddingsStage(prompts=sorted({self._study.sampling.negative_prompt, *prompts}))
-        slug, inputs = f"{self._study.world.kind}-{self._name}", {"pipeline": self._plan.world.pipeline()}
-        return self._factory.make("embeddings", slug, settings, self._study.threads.world, inputs)
+        return self._embedded(model, settings, model.task)
 
-    def _forget_styles(self) -> list[str]:
-        return list(dict.fromkeys(style for task in self._probe.tasks for style in self._study.tasks[task].forget))
+    def _embedded(self, model: _Model, settings: EmbeddingsStage, slug: str) -> Run:
+        """A run of embeddings; models with the same prompts and base model share it."""
+        slug, inputs = f"{self._study.world.kind}-{slug}-{self._name}", {"pipeline": model.pipeline}
+        return self._factory.make("embeddings", slug, settings, self._study.threads.world, inputs)
 
     # Training
 
@@ -303,12 +325,18 @@ class ProbeRuns:
             trained=probe.trained,
         )
         inputs = {
-            "pipeline": self._plan.world.pipeline(),
             "latents": self._plan.latents(),
-            "embeddings": self._plan.embeddings("training"),
-            **self._delta(model),
+            "embeddings": self._captions(model, settings),
+            **model.networks,
         }
         return self._make("relearning", model, name, settings, study.threads.unlearning, inputs)
+
+    def _captions(self, model: _Model, settings: RelearningStage) -> Run:
+        """The embeddings of the captions on which a model is trained, by its own text encoder."""
+        if model.pipeline.digest == self._plan.world.pipeline().digest:
+            return self._plan.embeddings("training")
+        captions = {settings.wording.prompt(style, object_) for style, object_, _ in settings.images}
+        return self._embedded(model, EmbeddingsStage(prompts=sorted(captions)), f"{model.label}-training")
 
     def _learned_prompts(self, model: _Model, name: str, steps: int) -> Run:
         """The embeddings of prompts with a learned word or prefix, in place of those of the usual prompts."""
@@ -320,13 +348,13 @@ class ProbeRuns:
             "batch": probe.batch,
             "steps": steps,
             "optimizer": study.training.optimizer,
-            "wording": self._evaluation,
+            "wording": model.wording,
             "precision": study.training.precision,
             "seed": _seed(model),
             "concepts": list(dict.fromkeys((style, object_) for style, object_, _ in self._grid(model.task))),
             "negative_prompt": study.sampling.negative_prompt,
         }
-        inputs = {"pipeline": self._plan.world.pipeline(), "latents": self._plan.latents(), **self._delta(model)}
+        inputs = {"latents": self._plan.latents(), **model.networks}
         threads = study.threads.unlearning
         if isinstance(probe, PrefixProbe):
             return self._make("prefixes", model, name, PrefixStage(**leaves, tokens=probe.tokens), threads, inputs)
@@ -345,12 +373,6 @@ class ProbeRuns:
 
     # Runs
 
-    def _delta(self, model: _Model) -> dict[str, Run]:
-        """The unlearned model of a row as an input; empty for the original model."""
-        if model.row.method == ORIGINAL:
-            return {}
-        return {"delta": self._plan.model(model.task, model.row.method, model.row.anchors, model.seed)}
-
     def _make(
         self,
         stage: str,
@@ -360,10 +382,7 @@ class ProbeRuns:
         threads: int,
         inputs: Mapping[str, Run],
     ) -> Run:
-        usual = self._plan.samples(model.task, model.row.method, model.row.anchors, model.seed)
-        label = f"{ORIGINAL}-{model.task}" if model.row.method == ORIGINAL else usual.slug
-        slug = f"{label}-{self._name}-{condition}"
-        return self._factory.make(stage, slug, settings, threads, inputs)
+        return self._factory.make(stage, f"{model.label}-{self._name}-{condition}", settings, threads, inputs)
 
 
 def misspelt(text: str) -> str:
