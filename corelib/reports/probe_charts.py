@@ -51,13 +51,15 @@ def probe_chart(kind: str, lines: Sequence[ProbeLine]) -> Figure:
 
 
 def _draw_curves(axis: Axes, lines: Sequence[ProbeLine], marks: dict[str, tuple[str, str]]) -> None:
+    """Draw the share of each row over the amounts of the conditions, which are equally far apart."""
+    amounts = sorted({line.condition.amount or 0.0 for line in lines})
     for title in dict.fromkeys(line.row.plain_title for line in lines):
-        points = [(line.condition.amount, line) for line in lines if line.row.plain_title == title]
-        points.sort(key=lambda point: point[0] or 0.0)
-        shares = [_share(line) for _, line in points]
+        found = {line.condition.amount or 0.0: _share(line) for line in lines if line.row.plain_title == title}
+        positions = [position for position, amount in enumerate(amounts) if amount in found]
+        shares = [found[amounts[position]] for position in positions]
         colour, mark = marks[title]
         axis.errorbar(
-            [amount or 0.0 for amount, _ in points],
+            positions,
             [share for share, _, _ in shares],
             yerr=[[below for _, below, _ in shares], [above for _, _, above in shares]],
             fmt=f"{mark}-",
@@ -66,6 +68,7 @@ def _draw_curves(axis: Axes, lines: Sequence[ProbeLine], marks: dict[str, tuple[
             linewidth=1,
             label=title,
         )
+    axis.set_xticks(range(len(amounts)), [f"{amount:g}" for amount in amounts])
 
 
 def _draw_conditions(axis: Axes, lines: Sequence[ProbeLine], marks: dict[str, tuple[str, str]]) -> None:

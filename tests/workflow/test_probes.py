@@ -11,6 +11,7 @@ from support.checkout import Checkout, build_once
 
 STUDY = """\
 base: tiny
+tasks: {Forget01: {evaluation: {seeds: [1, 2, 3, 4, 5, 6, 7, 8]}}}
 probes:
   probe_wording:
     kind: wording

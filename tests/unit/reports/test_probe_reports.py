@@ -153,4 +153,5 @@ def test_a_curve_begins_with_the_usual_images(inputs: dict[str, Manifest]) -> No
         figure = probe_chart("relearning", list(probe_lines(settings(), inputs)))
     (axis,) = figure.axes
     (curve,) = [container for container in axis.containers if container.get_label().startswith("core")]
-    assert [list(values) for values in curve.lines[0].get_data()] == [[0.0, 5.0], [2.5, 55.0]]
+    assert [list(values) for values in curve.lines[0].get_data()] == [[0, 1], [2.5, 55.0]]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "5"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from support.checkout import REPOSITORY
+from support.contract import OWN
 
 from corelib.costs.workload import NETWORKS, workload_of
 from corelib.errors import ConfigurationError
@@ -214,6 +216,31 @@ def test_the_plan_prices_every_attempt(configuration: Path) -> None:
     assert work.forward_passes == 2 * workload_of(quarter, MINIATURE).forward_passes > 0
     judged = found.products()["probe_partial"].inputs["Forget06/core/0/from 50 % of the steps"]
     assert workload_of(judged, MINIATURE).classifications == 2 * work.images
+
+
+def test_a_world_without_objects_starts_from_the_images_of_its_concepts(configuration: Path) -> None:
+    probes = {
+        "probe_partial": {
+            "kind": "partial_diffusion",
+            "tasks": ["NoCat"],
+            "rows": ["original", "core"],
+            "levels": [0.5],
+            "images": [1],
+        }
+    }
+    (configuration / "studies/pets.yaml").write_text(json.dumps(json.loads(OWN) | {"probes": probes}))
+    found = load_plan("pets", configuration)
+    settings = images_behind(found, "probe_partial", "NoCat/core/0/from 50 % of the steps").settings
+    assert isinstance(settings, ResampledStage)
+    assert settings.samples.grid == [("cat", "prompt1", 0)] and settings.sources == [("cat", "image", 1)]
+
+
+def test_without_a_judge_there_is_nothing_to_probe(configuration: Path) -> None:
+    own = json.loads(OWN) | {"probes": {"probe_n": {"kind": "neighbours", "tasks": ["NoCat"], "rows": ["core"]}}}
+    own["world"]["assets"].pop("clip")
+    (configuration / "studies/pets.yaml").write_text(json.dumps(own))
+    with pytest.raises(ConfigurationError, match=r"probes\.probe_n is 'neighbours', expected none, since no judge"):
+        load_plan("pets", configuration)
 
 
 MISTAKES = [
