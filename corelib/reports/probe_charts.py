@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -51,10 +52,10 @@ def probe_chart(kind: str, lines: Sequence[ProbeLine]) -> Figure:
 
 
 def _draw_curves(axis: Axes, lines: Sequence[ProbeLine], marks: dict[str, tuple[str, str]]) -> None:
-    """Draw the share of each row over the amounts of the conditions, which are equally far apart."""
-    amounts = sorted({line.condition.amount or 0.0 for line in lines})
+    """Draw the share of each row over the amounts of the conditions, equally far apart; those without one are last."""
+    amounts = sorted({_amount(line) for line in lines})
     for title in dict.fromkeys(line.row.plain_title for line in lines):
-        found = {line.condition.amount or 0.0: _share(line) for line in lines if line.row.plain_title == title}
+        found = {_amount(line): _share(line) for line in lines if line.row.plain_title == title}
         positions = [position for position, amount in enumerate(amounts) if amount in found]
         shares = [found[amounts[position]] for position in positions]
         colour, mark = marks[title]
@@ -68,7 +69,12 @@ def _draw_curves(axis: Axes, lines: Sequence[ProbeLine], marks: dict[str, tuple[
             linewidth=1,
             label=title,
         )
-    axis.set_xticks(range(len(amounts)), [f"{amount:g}" for amount in amounts])
+    names = {_amount(line): line.condition.name for line in lines if line.condition.amount is None}
+    axis.set_xticks(range(len(amounts)), [names.get(amount, f"{amount:g}") for amount in amounts])
+
+
+def _amount(line: ProbeLine) -> float:
+    return math.inf if line.condition.amount is None else line.condition.amount
 
 
 def _draw_conditions(axis: Axes, lines: Sequence[ProbeLine], marks: dict[str, tuple[str, str]]) -> None:

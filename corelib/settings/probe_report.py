@@ -36,7 +36,7 @@ class Condition(Section):
 
     Attributes:
         name: its name, unique in the probe.
-        group: conditions with the same group are points of one curve.
+        group: conditions with the same group are points of one curve; those with the group "" belong to all curves.
         amount: its place on the axis of the curve; None for a condition without a number.
     """
 

@@ -163,7 +163,7 @@ class ProbeRuns:
                 yield Condition(name=USUAL, group=USUAL, amount=None)
                 yield from (Condition(name=name, group=name, amount=None) for name in wordings)
             case PartialDiffusionProbe(levels=levels):
-                yield Condition(name=USUAL, group="", amount=1.0)
+                yield Condition(name=USUAL, group="", amount=None)
                 yield from (Condition(name=_level(level), group="restored", amount=level) for level in levels)
             case RelearningProbe(images=images, steps=steps):
                 yield Condition(name=USUAL, group="", amount=0.0)
