@@ -75,3 +75,62 @@ def shares(probed: Checkout, probe: str, row: str) -> dict[str, float]:
             for line in csv.DictReader(stream)
             if line["row"] == row and line["style"] == "all"
         }
+
+
+FOUND, LOST = 75.0, 25.0
+"""Shares above or below which a style counts as found or lost. In a condition there are 24 images."""
+
+ORIGINAL = {
+    "probe_wording": ["usual", "again"],
+    "probe_partial": ["usual", "from 10 % of the steps", "from 100 % of the steps"],
+    "probe_relearning": ["usual", "1 image, 1 step", "10 images, 1 step"],
+    "probe_inversion": ["usual", "100 steps"],
+    "probe_prefix": ["usual", "50 steps"],
+    "probe_neighbours": ["forgotten", "shares 1 word", "shares 0 words"],
+}
+"""Conditions under which the original model, which has forgotten nothing, draws the style."""
+
+RECOVERED = {
+    "probe_partial": ["from 10 % of the steps"],
+    "probe_relearning": ["10 images, 100 steps"],
+    "probe_inversion": ["100 steps"],
+}
+"""Conditions that bring the style back in the unlearned model."""
+
+FAILED = {
+    "probe_wording": ["usual", "again", "nameless"],
+    "probe_partial": ["usual", "from 100 % of the steps"],
+    "probe_relearning": ["usual", "1 image, 1 step", "10 images, 1 step"],
+    "probe_inversion": ["usual", "1 step"],
+    "probe_prefix": ["usual"],
+    "probe_neighbours": ["forgotten"],
+}
+"""Conditions that do not bring it back."""
+
+
+@pytest.mark.parametrize("probe", ORIGINAL)
+def test_each_probe_finds_the_style_in_the_original_model_at_once(probe: str, probed: Checkout) -> None:
+    found = shares(probed, probe, "original")
+    assert {name: found[name] >= FOUND for name in ORIGINAL[probe]} == dict.fromkeys(ORIGINAL[probe], True), found
+
+
+@pytest.mark.parametrize("probe", RECOVERED)
+def test_a_probe_with_a_large_budget_brings_the_style_back(probe: str, probed: Checkout) -> None:
+    found = shares(probed, probe, "core")
+    assert {name: found[name] >= FOUND for name in RECOVERED[probe]} == dict.fromkeys(RECOVERED[probe], True), found
+
+
+@pytest.mark.parametrize("probe", FAILED)
+def test_each_probe_can_fail(probe: str, probed: Checkout) -> None:
+    found = shares(probed, probe, "core")
+    assert {name: found[name] <= LOST for name in FAILED[probe]} == dict.fromkeys(FAILED[probe], True), found
+
+
+def test_the_same_prompts_in_other_words_give_the_same_images(probed: Checkout) -> None:
+    for row in ("original", "core"):
+        found = shares(probed, "probe_wording", row)
+        assert found["again"] == found["usual"], row
+
+
+def test_nothing_is_left_to_do_after_the_probes(probed: Checkout) -> None:
+    assert probed.planned(*(f"results/probed/{name}.csv" for name in PROBES)) == {}
