@@ -12,7 +12,6 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 min_version("9.27.1")  # the pinned version; older ones behave differently
-
 if not hasattr(workflow.current_basedir, "__fspath__"):
     raise WorkflowError("for a hosted repository, use its file workflow/Snakefile")
 
@@ -75,5 +74,6 @@ include: "rules/data.smk"
 include: "rules/unlearning.smk"
 include: "rules/sampling.smk"
 include: "rules/evaluation.smk"
+include: "rules/probes.smk"
 include: "rules/reports.smk"
 include: "rules/summaries.smk"

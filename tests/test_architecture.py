@@ -36,7 +36,8 @@ def imports_of(path: Path) -> set[str]:
 
 LAYERS = [
     *("errors", "randomness", "source_import", "version"),
-    *("settings", "files", "runs", "models", "worlds", "data", "sampling", "unlearning", "evaluation", "reports"),
+    *("settings", "files", "runs", "models", "worlds", "data", "sampling", "unlearning", "probes"),
+    *("evaluation", "reports"),
     *("study", "in_memory", "library", "costs", "cluster", "maintenance", "commands", "workflow"),
 ]
 """Each imports only those before it."""

@@ -21,6 +21,15 @@ from corelib.study.schema import DEFAULT, ORIGINAL, Row
 from corelib.study.study_files import study_names
 from corelib.study.wording import to_yaml
 
+FINE_TUNING = {
+    "optimizer": "training.optimizer",
+    "precision": "training.precision",
+    "wording": "prompts",
+    "seed": "training seed",
+    "negative_prompt": "sampling.negative_prompt",
+    "": "probes.PROBE",
+}
+
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "images": {"": "world"},
     "autoencoder": {"autoencoder": "world.autoencoder", "resolution": "world.resolution", "seed": "world.seed"},
@@ -50,10 +59,15 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "wording": "prompts",
         "": "training",
     },
+    "relearning": FINE_TUNING,
+    "inversion": FINE_TUNING,
+    "prefixes": FINE_TUNING,
+    "resampled": {"samples.wording": "prompts", "samples.sampling": "sampling", "": "probes.PROBE"},
     "samples": {"wording.variants": "prompts.evaluation", "wording": "prompts"},
     "cells": {"forget": "tasks.TASK.forget", "": "tasks.TASK.evaluation"},
 }
-"""The section of the study for a prefix of the keys of a stage's settings; other keys have their own names."""
+"""The section of the study for a prefix of the keys of a stage's settings; other keys have their own names. PROBE
+stands for the probe."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +100,11 @@ def uses_of(plan: Plan) -> dict[str, Use]:
         (task, row) for table in study.tables.values() for task in table.tasks for row in study.rows_of(table.rows)
     ]
     columns = [(figure.task, row) for figure in study.figures.values() for row in study.rows_of(figure.columns)]
+    probed = [
+        (task, row) for probe in study.probes.values() for task in probe.tasks for row in study.rows_of(probe.rows)
+    ]
     uses: dict[str, Use] = {}
-    for task, row in [*tables, *columns]:
+    for task, row in [*tables, *columns, *probed]:
         if row.method == ORIGINAL:
             continue
         for seed in study.seeds_of(row):

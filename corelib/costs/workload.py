@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -19,6 +19,7 @@ from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
 from corelib.settings.evaluation import FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.objective import SampledImages
+from corelib.settings.probes import PromptLearning, RelearningStage, ResampledStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
@@ -241,8 +242,31 @@ def workload_of_batches(settings: SamplesStage, batches: Sequence[int], networks
 
 
 @_count.register
+def _(settings: RelearningStage, run: Countable, networks: NetworkSizes) -> Workload:
+    passes = settings.steps * settings.batch * _area_of_latents(run, networks)
+    return Workload(steps=settings.steps, train_passes=passes, disk=networks.trained * BYTES_PER_FLOAT)
+
+
+@_count.register
+def _(settings: PromptLearning, run: Countable, networks: NetworkSizes) -> Workload:
+    steps = settings.steps * len({style for style, _ in settings.concepts})
+    passes = steps * settings.batch * _area_of_latents(run, networks)
+    disk = (1 + len(settings.concepts)) * networks.prompt * BYTES_PER_FLOAT
+    return Workload(steps=steps, train_passes=passes, disk=disk)
+
+
+@_count.register
+def _(settings: ResampledStage, run: Countable, networks: NetworkSizes) -> Workload:
+    whole = _count(settings.samples, run, networks)
+    return replace(whole, forward_passes=whole.forward_passes * settings.level)
+
+
+@_count.register
 def _(settings: PredictionsStage, run: Countable, networks: NetworkSizes) -> Workload:
-    return Workload(classifications=2 * len(_settings_of(SamplesStage, run.inputs["samples"]).grid))
+    images = run.inputs["samples"].settings
+    samples = images.samples if isinstance(images, ResampledStage) else images
+    assert isinstance(samples, SamplesStage)
+    return Workload(classifications=2 * len(samples.grid))
 
 
 @_count.register

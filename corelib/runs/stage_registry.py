@@ -24,6 +24,8 @@ from corelib.settings.gate import GateStage
 from corelib.settings.given_models import GivenModelStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
+from corelib.settings.probe_report import ProbeStage
+from corelib.settings.probes import InversionStage, PrefixStage, RelearningStage, ResampledStage
 from corelib.settings.reports import ChartsStage, FigureStage, TableStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
@@ -89,6 +91,11 @@ STAGES: Mapping[str, Stage] = {
     "models": Stage("adopt_model", "adopt_model.py", GivenModelStage, "cpu", 16_000, waits_for_gate=True),
     # Sampling
     "samples": Stage("gather_samples", "gather.py", SamplesStage, "gpu", 32_000, shards=("sample_shard", "sample.py")),
+    # Probes
+    "relearning": Stage("relearn", "relearn.py", RelearningStage, "gpu", 32_000, trains_model=True),
+    "inversion": Stage("invert_concepts", "invert.py", InversionStage, "gpu", 32_000, trains_model=True),
+    "prefixes": Stage("find_prefixes", "find_prefixes.py", PrefixStage, "gpu", 32_000, trains_model=True),
+    "resampled": Stage("resample", "resample.py", ResampledStage, "gpu", 32_000),
     # Evaluation
     "predictions": Stage("classify_images", "classify.py", PredictionsStage, "gpu", 16_000),
     "reference": Stage("summarize_reference", "summarize_reference.py", ReferenceStage, "gpu", 16_000),
@@ -99,6 +106,7 @@ STAGES: Mapping[str, Stage] = {
     "tables": Stage("tabulate", "tabulate.py", TableStage, "snakemake", is_product=True),
     "charts": Stage("draw_charts", "draw_charts.py", ChartsStage, "snakemake", is_product=True),
     "figures": Stage("draw", "draw.py", FigureStage, "snakemake", is_product=True),
+    "probes": Stage("report_probe", "report_probe.py", ProbeStage, "snakemake", is_product=True),
     "claims": Stage(
         "evaluate_claims", "evaluate_claims.py", ClaimsStage, "snakemake", is_product=True, product_name="claims"
     ),

@@ -6,10 +6,11 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from corelib.errors import listed
 from corelib.settings.given_models import GivenModel
+from corelib.settings.probes import OtherWording
 from corelib.settings.prompts import EMPTY_CONCEPT, fields_of
 from corelib.settings.unlearning import LENGTH_DECIMALS
 from corelib.study.anchors import FIRST_RETAIN
@@ -21,14 +22,21 @@ from corelib.study.schema import (
     AnchorPairs,
     Figure,
     ImageFolderWorld,
+    InversionProbe,
     Method,
     MiniatureWorld,
+    NeighboursProbe,
+    PartialDiffusionProbe,
+    PrefixProbe,
+    Probe,
+    RelearningProbe,
     Row,
     Scheme,
     Study,
     Table,
     Task,
     UnlearnCanvasWorld,
+    WordingProbe,
 )
 from corelib.study.wording import to_yaml
 
@@ -83,6 +91,7 @@ def _sections(study: Study) -> Iterator[list[Iterator[Inconsistency]]]:
     yield [
         *(_check_table(study, name, table) for name, table in study.tables.items()),
         *(_check_figure(study, name, figure) for name, figure in study.figures.items()),
+        *(_check_probe(study, name, probe) for name, probe in study.probes.items()),
     ]
 
 
@@ -520,6 +529,73 @@ def _check_figure(study: Study, name: str, figure: Figure) -> Iterator[Inconsist
         )
 
 
+def _check_probe(study: Study, name: str, probe: Probe) -> Iterator[Inconsistency]:
+    key, world = f"probes.{name}", study.world
+    yield from _invalid_name(key, name, r"probe[A-Za-z0-9_]+", "a name such as `probe_wording`")
+    if world.kind == "image_folder" and world.assets.clip is None and world.assets.style_classifier is None:
+        expected = "none, since no judge recognises concepts (world.assets.clip or style_classifier)"
+        yield Inconsistency(key, probe.kind, expected)
+    yield from _unknown(f"{key}.tasks", probe.tasks, list(study.tasks), "task")
+    yield from _repeated(f"{key}.tasks", probe.tasks)
+    yield from _repeated(f"{key}.rows", [row.name for row in study.rows_of(probe.rows)])
+    for row in study.rows_of(probe.rows):
+        yield from _check_row(study, f"{key}.rows", row, probe.tasks)
+    yield from _check_titles(study, f"{key}.rows", probe.rows)
+    for task in probe.tasks:
+        evaluation = study.tasks[task].evaluation
+        for leaf, chosen, known in (
+            ("objects", probe.objects, study.objects_of_evaluation(study.tasks[task])),
+            ("seeds", probe.seeds, evaluation.seeds),
+        ):
+            if chosen == "evaluated":
+                continue
+            yield from _repeated(f"{key}.{leaf}", list(chosen))
+            if not chosen:
+                yield Inconsistency(f"{key}.{leaf}", chosen, f"`evaluated` or at least one of the {leaf} of {task}")
+            if unknown := [entry for entry in chosen if entry not in known]:
+                expected = f"one of the {leaf} that {task} evaluates: {listed([str(entry) for entry in known], 8)}"
+                yield Inconsistency(f"{key}.{leaf}", unknown[0], expected)
+    yield from _check_budget(study, key, probe)
+
+
+def _check_budget(study: Study, key: str, probe: Probe) -> Iterator[Inconsistency]:
+    """Check the leaves that only one kind of probes has."""
+    match probe:
+        case WordingProbe(wordings=wordings):
+            for name, wording in wordings.items():
+                expected = "a name of letters, digits, `_` and `-`, other than `usual`"
+                yield from _invalid_name(f"{key}.wordings", name, rf"(?!usual$){NAME.pattern}", expected)
+                yield from _unknown(f"{key}.wordings.{name}.names", list(wording.names), study.world.styles, "style")
+                if wording == OtherWording():
+                    yield Inconsistency(f"{key}.wordings.{name}", {}, "a template, names, or misspelt: true")
+        case PartialDiffusionProbe(levels=levels, images=images):
+            yield from _repeated(f"{key}.levels", levels)
+            if beyond := [level for level in levels if not 0 < level <= 1]:
+                yield Inconsistency(f"{key}.levels", beyond[0], "shares of the sampling steps, above 0 and at most 1")
+            yield from _repeated(f"{key}.images", images)
+            if unknown := [index for index in images if index not in study.training_images]:
+                yield Inconsistency(f"{key}.images", unknown[0], "indices among training.images, whose latents exist")
+        case RelearningProbe(images=counts, steps=steps):
+            yield from _repeated(f"{key}.images", counts)
+            yield from _repeated(f"{key}.steps", steps)
+            yield from _check_image_count(study, key, probe.tasks, max(counts))
+        case InversionProbe(images=count, steps=steps) | PrefixProbe(images=count, steps=steps):
+            yield from _repeated(f"{key}.steps", steps)
+            yield from _check_image_count(study, key, probe.tasks, count)
+        case NeighboursProbe(alike=alike):
+            for style, others in alike.items():
+                yield from _unknown(f"{key}.alike", [style], study.world.styles, "style of the world")
+                yield from _unknown(f"{key}.alike.{style}", others, study.world.styles, "style of the world")
+
+
+def _check_image_count(study: Study, key: str, tasks: list[str], count: int) -> Iterator[Inconsistency]:
+    for task in tasks:
+        available = len(study.objects_of_training(study.tasks[task])) * len(study.training_images)
+        if count > available:
+            expected = f"at most {available}, the training images of a style of {task}"
+            yield Inconsistency(f"{key}.images", count, expected)
+
+
 def _check_numbers(study: Study) -> Iterator[Inconsistency]:
     """No stage can compute with a number such as `.inf`."""
     for key, number in numbers_in(study.model_dump()):
@@ -543,8 +619,8 @@ def _unknown(key: str, names: list[str], known: list[str], kind: str) -> Iterato
             yield Inconsistency(key, name, f"{article} {kind}: {listed(known, 8)}")
 
 
-def _repeated(key: str, values: list[str] | list[int]) -> Iterator[Inconsistency]:
-    for value, count in Counter[str | int](values).items():
+def _repeated(key: str, values: Sequence[object]) -> Iterator[Inconsistency]:
+    for value, count in Counter(values).items():
         if count > 1:
             yield Inconsistency(key, value, "each entry once")
 

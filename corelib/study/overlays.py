@@ -26,6 +26,7 @@ REMOVABLE_SECTIONS = {
     ("models",),
     ("tables",),
     ("figures",),
+    ("probes",),
     ("methods", "*", "length"),
     ("methods", "*", "anchors"),
     ("models", "*", "weights"),

@@ -30,6 +30,7 @@ from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 from corelib.study import anchors
+from corelib.study.probes import ProbeRuns
 from corelib.study.run_factory import RunFactory, cached_method
 from corelib.study.schema import ORIGINAL, AnchorPairs, MiniatureWorld, Row, Scheme, Study, Task, anchors_in_words
 from corelib.study.summaries import IsBuilt, claims_settings, report_settings, training_role
@@ -200,12 +201,18 @@ class Plan:
         }
         return settings, inputs
 
+    @cached_method
+    def probe(self, name: str) -> Run:
+        """The report on a probe, over the predictions of its images."""
+        settings, inputs = ProbeRuns(self, self._factory, name).report()
+        return self._run("probes", f"{self.name}-{name}", settings, 1, inputs)
+
     def _row_title(self, task: str, style: str, object_: str) -> str:
         kind = "Forgotten" if style in self.study.tasks[task].forget else "Kept"
         return f"{kind}: {self.study.prompts.in_evaluation.prompt(style, object_)}"
 
     def products(self, is_built: IsBuilt | None = None) -> dict[str, Run]:
-        """Every product of the study by name: tables, charts, figures, the gate's report, claims and the report.
+        """Every product of the study by name: tables, charts, figures, probes and reports.
 
         Args:
             is_built: whether a run is built, or will be in this invocation; by default, whether it is built already.
@@ -213,6 +220,7 @@ class Plan:
         products = {name: self.table(name) for name in self.study.tables}
         products |= {charts_name(name): self.charts(name) for name in self.study.tables}
         products |= {name: self.figure(name) for name in self.study.figures}
+        products |= {name: self.probe(name) for name in self.study.probes}
         if self.study.gate is not None:
             products["gate"] = self.gate_report()
         if self.study.has_claims:

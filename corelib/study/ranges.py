@@ -83,6 +83,10 @@ RANGES = (
     Range("world.text_encoder.width", 1, 10_000, "Stable Diffusion has 768"),
     Range("world.text_encoder.layers", 1, 200, "Stable Diffusion has 12"),
     Range("world.denoiser.layers_per_block", 1, 200, "Stable Diffusion has 2"),
+    Range("probes.*.steps.*", 1, MAX_STEPS, "no model of this kind is trained longer"),
+    Range("probes.*.learning_rate", 0, 10, "Adam changes each number by about the learning rate in a step"),
+    Range("probes.*.tokens", 1, 70, "a prompt of Stable Diffusion has at most 77 tokens"),
+    Range("probes.*.batch", 1, 10_000, _BATCH),
     Range("threads.*", 1, 1024, "no machine has more cores"),
 )  # fmt: skip
 

@@ -111,7 +111,10 @@ def _tasks_and_rows(plan: Plan, path: str, product: str) -> tuple[list[str], lis
     if product in study.figures:
         figure = study.figures[product]
         return [figure.task], study.rows_of(figure.columns)
-    known = ", ".join([*study.tables, *study.figures])
+    if product in study.probes:
+        probe = study.probes[product]
+        return probe.tasks, study.rows_of(probe.rows)
+    known = ", ".join([*study.tables, *study.figures, *study.probes])
     raise error_in(path, f"study {plan.name!r} has no such table or figure, expected one of {known}")
 
 

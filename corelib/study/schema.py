@@ -27,10 +27,11 @@ from corelib.settings.given_models import GivenModel
 from corelib.settings.miniature import Autoencoder, Classifier, Denoiser, TextEncoder
 from corelib.settings.objective import Objective
 from corelib.settings.precision import TrainingPrecision
+from corelib.settings.probes import OtherWording, Start
 from corelib.settings.prompts import Prompts, fields_of
 from corelib.settings.sampling import Sampling
 from corelib.settings.section import Section
-from corelib.settings.trainable import TrainableTensors
+from corelib.settings.trainable import DeltaTensors, TrainableTensors
 from corelib.settings.unlearning import Adam, Length, Saliency
 
 ORIGINAL = "original"
@@ -353,6 +354,120 @@ class Figure(Section):
     pixels: PositiveInt | None = None
 
 
+class ProbeBase(Section):
+    """What all probes have in common: models that may still know a forgotten style, and the images that show it.
+
+    Attributes:
+        tasks: the tasks, whose forget styles are sought.
+        rows: the models, like the rows of a table.
+        objects: objects of the images, among those that the task evaluates.
+        seeds: sampling seeds of the images, among those that the task evaluates.
+    """
+
+    tasks: list[str] = Field(min_length=1, max_length=MAX_NAMES)
+    rows: list[str | Row] = Field(min_length=1, max_length=MAX_NAMES)
+    objects: Literal["evaluated"] | list[str] = "evaluated"
+    seeds: Literal["evaluated"] | list[NonNegativeInt] = "evaluated"
+
+
+class WordingProbe(ProbeBase):
+    """Other wordings of the prompts: paraphrases, misspellings, the style without its name, negation.
+
+    Attributes:
+        wordings: the wordings, by name.
+    """
+
+    kind: Literal["wording"]
+    wordings: dict[str, OtherWording] = Field(min_length=1)
+
+
+class PartialDiffusionProbe(ProbeBase):
+    """Sampling that starts from noised images of the forget styles.
+
+    Attributes:
+        levels: shares of the sampling steps that are taken; the noise is that of the first of them.
+        images: indices of the real images of each style and object; the sampling seeds take them in turn.
+    """
+
+    kind: Literal["partial_diffusion"]
+    levels: list[float] = Field(min_length=1)
+    images: list[PositiveInt] = Field(min_length=1)
+
+
+class RelearningProbe(ProbeBase):
+    """Fine-tuning on a few images of each forget style, by equation 1.
+
+    Attributes:
+        images: numbers of images of each forget style.
+        steps: numbers of training steps.
+        trained: the trained tensors.
+        learning_rate: learning rate of Adam; `training.scale` does not apply.
+        batch: number of images in a step.
+    """
+
+    kind: Literal["relearning"]
+    images: list[PositiveInt] = Field(min_length=1)
+    steps: list[PositiveInt] = Field(min_length=1)
+    trained: DeltaTensors
+    learning_rate: PositiveFloat
+    batch: PositiveInt
+
+
+class InversionProbe(ProbeBase):
+    """A learned word for each forget style, in place of its name in the prompts (textual inversion).
+
+    Attributes:
+        images: number of images of each forget style from which its word is learned.
+        steps: numbers of training steps.
+        learning_rate: learning rate of Adam; `training.scale` does not apply.
+        batch: number of images in a step.
+        start: initial value of the word: the style's name, or the mean of the vocabulary.
+    """
+
+    kind: Literal["inversion"]
+    images: PositiveInt
+    steps: list[PositiveInt] = Field(min_length=1)
+    learning_rate: PositiveFloat
+    batch: PositiveInt
+    start: Start
+
+
+class PrefixProbe(ProbeBase):
+    """Words of the vocabulary before the prompts of each forget style, chosen so that the model draws the style.
+
+    Attributes:
+        tokens: number of tokens of each prefix.
+        images: number of images of each forget style from which its prefix is found.
+        steps: numbers of training steps.
+        learning_rate: learning rate of Adam on the scores of the tokens; `training.scale` does not apply.
+        batch: number of images in a step.
+    """
+
+    kind: Literal["prefix"]
+    tokens: PositiveInt
+    images: PositiveInt
+    steps: list[PositiveInt] = Field(min_length=1)
+    learning_rate: PositiveFloat
+    batch: PositiveInt
+
+
+class NeighboursProbe(ProbeBase):
+    """Retain styles that share a word or a look with a forget style, and those that share nothing with any.
+
+    Attributes:
+        alike: the styles that look like a forget style, by forget style, besides those that share a word with it.
+    """
+
+    kind: Literal["neighbours"]
+    alike: dict[str, list[str]] = Field(default_factory=dict)
+
+
+Probe = Annotated[
+    WordingProbe | PartialDiffusionProbe | RelearningProbe | InversionProbe | PrefixProbe | NeighboursProbe,
+    Field(discriminator="kind"),
+]
+
+
 class Threads(Section):
     """CPU threads per stage; results are bit-identical only at equal thread counts.
 
@@ -381,6 +496,7 @@ class Study(Section):
             for no gate.
         tables: the tables, by name.
         figures: the figures, by name.
+        probes: the probes, by name.
     """
 
     world: World
@@ -397,6 +513,7 @@ class Study(Section):
     gate: Literal["stop", "warn"] | None
     tables: dict[str, Table]
     figures: dict[str, Figure]
+    probes: dict[str, Probe]
     threads: Threads
     execution: Execution
 
@@ -429,6 +546,15 @@ class Study(Section):
     def objects_of_evaluation(self, task: Task) -> list[str]:
         """The objects of a task's sampled images, in label order."""
         return _in_order(task.evaluation.objects, self.evaluated_objects)
+
+    def objects_of_probe(self, probe: Probe, task: str) -> list[str]:
+        """The objects of a probe's images for a task, in label order."""
+        evaluated = self.objects_of_evaluation(self.tasks[task])
+        return evaluated if probe.objects == "evaluated" else [name for name in evaluated if name in probe.objects]
+
+    def seeds_of_probe(self, probe: Probe, task: str) -> list[int]:
+        """The sampling seeds of a probe's images for a task, in ascending order."""
+        return sorted(self.tasks[task].evaluation.seeds if probe.seeds == "evaluated" else probe.seeds)
 
     def objects_of_reference(self, task: Task) -> list[str]:
         """The objects of the real images with which a task's sampled images are compared, in label order."""

@@ -21,6 +21,7 @@ PRODUCT_ENDINGS: Mapping[str, tuple[str, ...]] = {
         for kind in ("pdf", "png")
     ),
     r"figure\w+": ("png",),
+    r"probe\w+": ("csv", "md", "pdf", "png"),
     "gate": ("csv", "md"),
     "claims": ("md", "csv", "checks.csv"),
     "report": ("html", "costs.md", "costs.csv"),
@@ -74,8 +75,9 @@ def targets_of(name: str, study: Study) -> list[str]:
     tables = [str(place / f"{table}.csv") for table in study.tables]
     charts = [str(place / f"{charts_name(table)}.tradeoff.png") for table in study.tables]
     figures = [str(place / f"{figure}.png") for figure in study.figures]
+    probes = [str(place / f"{probe}.csv") for probe in study.probes]
     claims = [str(place / "claims.md")] if study.has_claims else []
-    return [*gate, *tables, *charts, *figures, *claims, str(place / "report.html")]
+    return [*gate, *tables, *charts, *figures, *probes, *claims, str(place / "report.html")]
 
 
 def charts_name(table: str) -> str:

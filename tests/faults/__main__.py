@@ -27,7 +27,7 @@ from pathlib import Path
 
 INSIDE = "CORELIB_FAULTS_INSIDE"
 KINDS = ["kills", "writes", "disks", "damage", "invocations"]
-TRAININGS = ("autoencoder", "pipeline", "classifier", "unlearning")
+TRAININGS = ("autoencoder", "pipeline", "classifier", "unlearning", "relearning", "inversion", "prefixes")
 MIN_COUNT = 50
 """Minimum number of kills inside a write, and of other faults, in a complete session."""
 HERE = Path(__file__).resolve().parent

@@ -77,7 +77,22 @@ def paper_overlay() -> str:
         "table6": {"tasks": ["Forget01"], "rows": ["core", "given"], "published": None},
     }
     models = {"given": {"title": "Given", "weights": {"Forget01": PLACES["model"]}}}
-    return json.dumps({"methods": methods, "models": models, "tables": tables})
+    return json.dumps({"methods": methods, "models": models, "tables": tables, "probes": probes()})
+
+
+def probes() -> dict[str, Any]:
+    """A probe of each kind, with a value for every leaf."""
+    images = {"tasks": ["Forget01"], "rows": ["original", "core"], "objects": ["Bears", "Birds"], "seeds": [188, 588]}
+    training = {"steps": [5], "learning_rate": 1.0e-4, "batch": 4}
+    other = {"template": None, "names": {"Van_Gogh": "swirling strokes"}, "misspelt": False}
+    return {
+        "probe_wording": {"kind": "wording", **images, "wordings": {"other": other}},
+        "probe_partial": {"kind": "partial_diffusion", **images, "levels": [0.5], "images": [1]},
+        "probe_relearning": {"kind": "relearning", **images, **training, "images": [1], "trained": "cross_attention"},
+        "probe_inversion": {"kind": "inversion", **images, **training, "images": 1, "start": "name"},
+        "probe_prefix": {"kind": "prefix", **images, **training, "images": 1, "tokens": 5},
+        "probe_neighbours": {"kind": "neighbours", **images, "alike": {"Van_Gogh": ["Crayon"]}},
+    }
 
 
 MINIATURES = "base: mini-from-scratch\n"
@@ -103,6 +118,9 @@ STUDIES = {
 }
 """The study with which the rows of each kind of table are tested."""
 
+SHARED_STAGES = ("embeddings", "samples", "predictions")
+"""Stages of which a probe has runs of its own, besides those of tables and figures."""
+
 LOCKED = [name for name in PLACES if name != "pipeline"]
 LOCKED += [f"pipeline/{part}" for part in ("unet", "unet_ema", *PIPELINE_PARTS)]
 
@@ -112,6 +130,7 @@ PRODUCT_FILES = {
         "tables": r"table\w+",
         "charts": r"charts\w+",
         "figures": r"figure\w+",
+        "probes": r"probe\w+",
         "gates": "gate",
     }.items()
 }
@@ -127,7 +146,7 @@ class Promise:
     """A row of a table about leaves.
 
     Attributes:
-        pattern: the leaf, with METHOD, TASK, TABLE and FIGURE as placeholders.
+        pattern: the leaf, with METHOD, TASK, TABLE, FIGURE and PROBE as placeholders.
         change: the new value, as the page writes it.
         readers: the stages that read it, as the page writes them.
     """
@@ -145,13 +164,14 @@ class Promise:
 
 
 def names_in(key: Key) -> dict[str, str]:
-    """The values of METHOD, TASK, TABLE and FIGURE in a leaf."""
+    """The values of METHOD, TASK, TABLE, FIGURE and PROBE in a leaf."""
     named = {
         "tasks": ("TASK",),
         "methods": ("METHOD", "", "TASK"),
         "models": ("METHOD", "", "TASK"),
         "tables": ("TABLE",),
         "figures": ("FIGURE",),
+        "probes": ("PROBE",),
     }
     return dict(zip(named.get(key[0], ()), key[1:], strict=False))
 
@@ -295,14 +315,22 @@ class PlannedStudy:
         hidden = set(tasks[-1].split("-")) - {tasks[-1]} if tasks else set()
         if "anchors" in parts and "anchors" not in words:  # images on which a method trains, not those of a model
             return not words
-        return all(word in parts - hidden for word in words)
+        probe = parts & self.study.probes.keys()
+        if probe and run.stage in SHARED_STAGES and not {"probes", *probe} & set(words):
+            return not words
+        return all(word in parts - hidden or (word == "probes" and probe) for word in words)
 
     def _shows(self, product: str, method: str) -> bool:
         """Whether a table or figure shows a method under the method's own title."""
         if product == "gate":
             return False
         table = product.replace("charts", "table")
-        rows = self.study.tables[table].rows if table in self.study.tables else self.study.figures[product].columns
+        if table in self.study.tables:
+            rows = self.study.tables[table].rows
+        elif product in self.study.probes:
+            rows = self.study.probes[product].rows
+        else:
+            rows = self.study.figures[product].columns
         return any(row.method == method and row.title is None for row in self.study.rows_of(rows))
 
     def built_on(self, chosen: set[str]) -> set[str]:

@@ -79,8 +79,45 @@ tables:
   table3: null
   table4: null
 figures: {figure2: null, figure3: null}
+probes:
+  probe_wording: {kind: wording, tasks: [Forget01], rows: [core], objects: [Bears], wordings: {other: {misspelt: true}}}
+  probe_partial:
+    {kind: partial_diffusion, tasks: [Forget01], rows: [original, core], objects: [Bears], levels: [0.5], images: [1]}
+  probe_relearning:
+    kind: relearning
+    tasks: [Forget01]
+    rows: [core]
+    objects: [Bears]
+    images: [1]
+    steps: [2]
+    trained: all
+    learning_rate: 1.0e-4
+    batch: 1
+  probe_inversion:
+    kind: inversion
+    tasks: [Forget01]
+    rows: [core]
+    objects: [Bears]
+    images: 2
+    steps: [2]
+    learning_rate: 0.01
+    batch: 1
+    start: mean
+  probe_prefix:
+    kind: prefix
+    tasks: [Forget01]
+    rows: [core]
+    objects: [Bears]
+    tokens: 3
+    images: 2
+    steps: [2]
+    learning_rate: 0.1
+    batch: 1
+  probe_neighbours: {kind: neighbours, tasks: [Forget01], rows: [original, core], alike: {Van_Gogh: [Monet]}}
 """
-"""Rows of Table 1 that need every rule: a mask, two methods, and three objects of the gate's grid of Forget25."""
+"""Rows of Table 1 that need every rule: a mask, two methods, and three objects of the gate's grid of Forget25; and a
+probe of each kind."""
+PROBES = [f"probe_{kind}" for kind in ("wording", "partial", "relearning", "inversion", "prefix", "neighbours")]
 
 LARGE: dict[str, Any] = {"large": [("Van_Gogh", "Bears"), ("Monet", "Birds")]}
 """Cells with images of the real size: one in the forget set, and one in the retain set and in FID's reference."""
@@ -138,7 +175,12 @@ def specification_of(made: Manifest) -> dict[str, Any]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     def make(folder: Path) -> None:
         checkout = checkout_of(folder, Form("parquet"), FEWER)
-        build(checkout, "results/small/table1.csv", "results/small/gate.md")
+        build(
+            checkout,
+            "results/small/table1.csv",
+            "results/small/gate.md",
+            *(f"results/small/{name}.csv" for name in PROBES),
+        )
 
     return Checkout(build_once(tmp_path_factory, "full_format", make) / "clone")
 
@@ -154,6 +196,18 @@ def test_the_papers_study_is_built_from_assets_to_table(small: Checkout) -> None
     assert {cell["verdict"] for cell in cells if cell["n"]} <= {"compatible", "differs"}
     assert {cell["gate"] for cell in cells} == {"failed"}, "random weights are not the paper's model"
     assert cells[3]["value"] == "100.00", "SFID compares with the original model itself"
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_each_probe_counts_the_images_of_the_papers_world(probe: str, small: Checkout) -> None:
+    with (small.folder / f"results/small/{probe}.csv").open() as stream:
+        found = [line for line in csv.DictReader(stream) if line["row"] == "core" and line["style"] == "all"]
+    conditions = {line["condition"]: int(line["n"]) for line in found}
+    if probe == "probe_neighbours":
+        assert conditions == {"forgotten": 30, "alike": 30, "shares 0 words": 120}
+    else:
+        assert len(conditions) == 2 and set(conditions.values()) == {3}  # three seeds of one object
+    assert {line["diverged_at"] for line in found} == {""}
 
 
 def test_the_gate_uses_the_largest_grid_and_reports_the_papers_numbers(small: Checkout) -> None:

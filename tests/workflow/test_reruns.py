@@ -196,6 +196,7 @@ def scripts_of_stages() -> dict[str, tuple[Path, ...]]:
                 "tabulate": "tables",
                 "draw_charts": "charts",
                 "draw": "figures",
+                "report_probe": "probes",
                 "report_gate": "gates",
                 "evaluate_claims": "claims",
                 "write_report": "reports",

@@ -1,0 +1,117 @@
+"""The report on a probe: in how many images of each condition a style is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from corelib.evaluation.metrics import Count
+from corelib.evaluation.seed_statistics import pooled
+from corelib.files.atomic import write_text
+from corelib.files.csv_files import as_csv
+from corelib.reports.chart_style import chart_style, save_chart
+from corelib.reports.probe_charts import probe_chart
+from corelib.reports.probe_counts import WILSON, ProbeLine, probe_lines
+from corelib.runs.stage_context import StageContext, StageResult
+from corelib.settings.probe_report import ProbeStage
+
+COLUMNS = (
+    "task", "row", "condition", "group", "amount", "seed", "style",
+    "k", "n", "value", "low", "high", "interval", "flagged", "diverged_at", "run",
+)  # fmt: skip
+
+ALL = "all"
+"""The entry in the columns `seed` and `style` of a line for all of them together."""
+
+TITLES = {
+    "wording": "Other wordings of the prompts",
+    "partial_diffusion": "Sampling from noised images of the forget styles",
+    "relearning": "Fine-tuning on a few images of the forget styles",
+    "inversion": "A learned word for each forget style",
+    "prefix": "Words before the prompts of the forget styles",
+    "neighbours": "Styles that share a word or a look with a forget style",
+}
+
+MEANINGS = {
+    "wording": "`usual` are the prompts with which the task is evaluated.",
+    "partial_diffusion": (
+        "`usual` are images from pure noise. The fewer steps are taken, the more of the forget image itself remains: "
+        "compare each share with that of a model that has never seen the style."
+    ),
+    "relearning": "`usual` is the model before the fine-tuning.",
+    "inversion": "`usual` are prompts with the name of the style.",
+    "prefix": "`usual` are prompts without a prefix.",
+    "neighbours": (
+        "`forgotten` are the forget styles themselves. For all others, which are to be retained, a high share is good. "
+        "The words are those of the style's name that also occur in the name of a forget style."
+    ),
+}
+
+SUCCESS = (
+    "Images that are recognised as the style of their prompt, k of n, with the share in percent and its 95 % interval. "
+    "For a forget style, a high share means that the probe has found it."
+)
+
+
+def report_probe(settings: ProbeStage, context: StageContext) -> StageResult:
+    """Stage: write the counts of a probe as CSV and Markdown, and draw them. Raises as `probe_lines` does."""
+    lines = list(probe_lines(settings, context.inputs))
+    write_text(context.folder / f"{settings.name}.csv", to_csv(lines))
+    write_text(context.folder / f"{settings.name}.md", to_markdown(settings, lines))
+    with chart_style():
+        charts = save_chart(probe_chart(settings.kind, lines), context.folder, settings.name)
+    return StageResult(sorted([f"{settings.name}.csv", f"{settings.name}.md", *charts]))
+
+
+def to_csv(lines: Sequence[ProbeLine]) -> str:
+    """Every count as CSV: of each training seed and style, and of all seeds and styles together."""
+    return as_csv([COLUMNS, *(entry for line in lines for entry in _entries(line))])
+
+
+def _entries(line: ProbeLine) -> Iterator[list[object]]:
+    row, condition = line.row, line.condition
+    amount = "" if condition.amount is None else f"{condition.amount:g}"
+    beginning = [row.task, row.row, condition.name, condition.group, amount]
+    for style in (*line.styles, None):
+        name = ALL if style is None else style
+        counts = line.counts(style)
+        for seed, count in zip(line.seeds, counts, strict=True):
+            number = "" if seed.seed is None else seed.seed
+            yield [
+                *(*beginning, number, name, *_numbers(count, *count.interval()), WILSON),
+                *(seed.flagged, "" if seed.diverged_at is None else seed.diverged_at, seed.run),
+            ]
+        if len(counts) > 1:
+            flagged = sum(seed.flagged for seed in line.seeds)
+            numbers = _numbers(pooled(counts), *line.interval(style))
+            diverged = " ".join(str(seed.diverged_at) for seed in line.seeds if seed.diverged_at is not None)
+            runs = " ".join(seed.run for seed in line.seeds)
+            yield [*beginning, ALL, name, *numbers, line.interval_name, flagged, diverged, runs]
+
+
+def _numbers(count: Count, low: float, high: float) -> list[object]:
+    return [count.k, count.n, f"{count.percent:.2f}", f"{low:.2f}", f"{high:.2f}"]
+
+
+def to_markdown(settings: ProbeStage, lines: Sequence[ProbeLine]) -> str:
+    """The counts of all styles together as Markdown: a section for each task, a column for each condition."""
+    parts = [f"# {TITLES[settings.kind]}", SUCCESS]
+    for task in dict.fromkeys(line.row.task for line in lines):
+        found = [line for line in lines if line.row.task == task]
+        columns = list(dict.fromkeys(line.condition.name for line in found))
+        rows = [["", *columns], ["---", *["---:"] * len(columns)]]
+        for row in dict.fromkeys(line.row.row for line in found):
+            of_row = {line.condition.name: line for line in found if line.row.row == row}
+            title = of_row[columns[0]].row.plain_title.replace("|", "\\|")
+            rows.append([title, *(_cell(of_row[column]) for column in columns)])
+        parts.append(f"## {task}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
+    remarks = [
+        f"{line.row.task}, {line.row.plain_title}, {line.condition.name}: {line.remark}."
+        for line in lines
+        if line.remark
+    ]
+    return "\n\n".join([*parts, *remarks, MEANINGS[settings.kind], *filter(None, [settings.note])]) + "\n"
+
+
+def _cell(line: ProbeLine) -> str:
+    count, (low, high) = pooled(line.counts()), line.interval()
+    return f"{count.k} of {count.n}: {count.percent:.1f} ({low:.1f} to {high:.1f})"
