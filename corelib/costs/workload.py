@@ -16,6 +16,7 @@ from corelib.runs.run import Run
 from corelib.runs.specification import Execution
 from corelib.sampling.grid import record_path, shard_manifests, split_into_batches
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
+from corelib.settings.edits import EditStage
 from corelib.settings.evaluation import FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.objective import SampledImages
@@ -224,6 +225,11 @@ def _(settings: UnlearningStage, run: Countable, networks: NetworkSizes) -> Work
     pairs = steps * settings.pairs_per_step * _area_of_latents(run, networks)
     disk = networks.trained * BYTES_PER_FLOAT
     return Workload(steps=steps, train_passes=pairs * train, forward_passes=pairs * forward, disk=disk)
+
+
+@_count.register
+def _(settings: EditStage, run: Countable, networks: NetworkSizes) -> Workload:
+    return Workload(disk=networks.trained // 2 * BYTES_PER_FLOAT)  # about half of the weights are keys and values
 
 
 @_count.register

@@ -19,12 +19,14 @@ from corelib.runs.specification import Specification
 from corelib.settings.assets import AdoptionStage, ConversionStage
 from corelib.settings.claims import ClaimsStage
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
+from corelib.settings.edits import EditStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
 from corelib.settings.given_models import GivenModelStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
 from corelib.settings.reports import ChartsStage, FigureStage, TableStage
+from corelib.settings.retraining import RetrainingStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.study_report import ReportStage
@@ -87,6 +89,8 @@ STAGES: Mapping[str, Stage] = {
         "unlearn", "unlearn.py", UnlearningStage, "gpu", 32_000, trains_model=True, waits_for_gate=True
     ),
     "models": Stage("adopt_model", "adopt_model.py", GivenModelStage, "cpu", 16_000, waits_for_gate=True),
+    "edits": Stage("edit_model", "edit_model.py", EditStage, "cpu", 16_000, trains_model=True, waits_for_gate=True),
+    "retrained": Stage("retrain_pipeline", "retrain_pipeline.py", RetrainingStage, "gpu", trains_model=True),
     # Sampling
     "samples": Stage("gather_samples", "gather.py", SamplesStage, "gpu", 32_000, shards=("sample_shard", "sample.py")),
     # Evaluation

@@ -15,10 +15,11 @@ from corelib.runs.stage_registry import STAGES
 from corelib.sampling.grid import SampleKey
 from corelib.settings.claims import Claim
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
+from corelib.settings.edits import EditStage
 from corelib.settings.evaluation import LABELS, CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
 from corelib.settings.given_models import WEIGHTS, GivenModelStage
-from corelib.settings.prompts import EMPTY_CONCEPT
+from corelib.settings.prompts import EMPTY_CONCEPT, Wording
 from corelib.settings.reports import (
     ChartsStage,
     EvaluatedSeed,
@@ -31,7 +32,19 @@ from corelib.settings.section import Section
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 from corelib.study import anchors
 from corelib.study.run_factory import RunFactory, cached_method
-from corelib.study.schema import ORIGINAL, AnchorPairs, MiniatureWorld, Row, Scheme, Study, Task, anchors_in_words
+from corelib.study.schema import (
+    ORIGINAL,
+    AnchorPairs,
+    Edited,
+    MiniatureWorld,
+    Relabelled,
+    Retrained,
+    Row,
+    Scheme,
+    Study,
+    Task,
+    anchors_in_words,
+)
 from corelib.study.summaries import IsBuilt, claims_settings, report_settings, training_role
 from corelib.study.targets import charts_name
 from corelib.study.worlds import AssetRuns, MiniatureRuns
@@ -129,7 +142,7 @@ class Plan:
         return rows, inputs
 
     def _anchors_of(self, task: str, row: Row) -> dict[str, list[str]]:
-        if not self.study.is_trained(row.method):
+        if not self.study.has_anchors(row.method):
             return {}
         return self.candidates(self.study.tasks[task], self._scheme(task, row.method, row.anchors))
 
@@ -149,14 +162,14 @@ class Plan:
         return self._run("charts", f"{self.name}-{name}", settings, 1, inputs)
 
     def trainings_of(self, name: str) -> dict[str, Run]:
-        """The training run behind each seed of each row of a table, by the role of its cells."""
+        """The unlearning run behind each seed of each row of a table that has one, by the role of its cells."""
         table = self.study.tables[name]
         return {
             f"{task}/{row.name}/{seed}": self.unlearning(task, row.method, row.anchors, seed)
             for task in table.tasks
             for row in self.study.rows_of(table.rows)
+            if row.method in self.study.methods
             for seed in self.study.seeds_of(row)
-            if seed is not None
         }
 
     def claims(self, is_built: IsBuilt) -> Run:
@@ -326,20 +339,70 @@ class Plan:
         study = self.study
         settings = SamplesStage(
             sampling=study.sampling,
-            wording=study.prompts.in_evaluation,
+            wording=self._wording_of_samples(task, method, scheme),
             grid=self.grid_of_all_tasks() if method == ORIGINAL else self.grid_of(task),
         )
-        inputs = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
-        if method != ORIGINAL:
-            inputs["delta"] = self.model(task, method, scheme, seed)
+        inputs = self.model(task, method, scheme, seed)
         slug = self._slug_of_samples(task, method, scheme, seed)
         return self._run("samples", slug, settings, study.threads.sampling, inputs)
 
-    def model(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
-        """The unlearned model of a row: trained here, or the user's own."""
+    def model(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> dict[str, Run]:
+        """The runs that are the model of a row, by role: a pipeline, its embeddings of evaluation, and a delta if any.
+
+        Args:
+            task: name of the task.
+            method: name of the method, baseline or model, or `ORIGINAL`.
+            scheme: anchor scheme; None for the method's own, and for a model without anchors.
+            seed: training seed; None for the first of the method's seeds, and for a model without seeds.
+        """
+        baseline = self.study.baselines.get(method)
+        if isinstance(baseline, Retrained):
+            pipeline = self.retrained(task, method, seed)
+            return {"pipeline": pipeline, "embeddings": self._embeddings_of(pipeline, "evaluation", pipeline.slug)}
+        base = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
+        if method == ORIGINAL or isinstance(baseline, Relabelled):
+            return base
+        if isinstance(baseline, Edited):
+            return base | {"delta": self.edit(task, method, scheme)}
         if method in self.study.models:
-            return self.given_model(task, method)
-        return self.unlearning(task, method, scheme, seed)
+            return base | {"delta": self.given_model(task, method)}
+        return base | {"delta": self.unlearning(task, method, scheme, seed)}
+
+    def _wording_of_samples(self, task: str, method: str, scheme: Scheme | None) -> Wording:
+        """The wording of a model's prompts: relabelled prompts have the words of the anchor for those of a style."""
+        wording = self.study.prompts.in_evaluation
+        if not isinstance(self.study.baselines.get(method), Relabelled):
+            return wording
+        candidates = self.candidates(self.study.tasks[task], self._scheme(task, method, scheme))
+        anchors = {style: anchor for style, (anchor,) in candidates.items()}
+        names = {style: wording.words(anchor) for style, anchor in anchors.items()}
+        variants = wording.variants
+        if isinstance(variants, dict):
+            variants = {**variants, **{style: variants[anchor] for style, anchor in anchors.items()}}
+        return Wording(template=wording.template, names={**wording.names, **names}, variants=variants)
+
+    @cached_method
+    def edit(self, task: str, method: str, scheme: Scheme | None) -> Run:
+        """The delta of a closed-form edit on one task."""
+        study, baseline, definition = self.study, self.study.baselines[method], self.study.tasks[task]
+        assert isinstance(baseline, Edited)
+        settings = EditStage(
+            edit=baseline.edit,
+            candidates=self.candidates(definition, self._scheme(task, method, scheme)),
+            retain=study.retain_set(definition),
+            objects=study.objects_of_training(definition),
+            wording=study.prompts.in_training,
+        )
+        inputs = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("training")}
+        return self._run("edits", self._slug(task, method, scheme, None), settings, study.threads.unlearning, inputs)
+
+    @cached_method
+    def retrained(self, task: str, method: str, seed: int | None = None) -> Run:
+        """The miniature's model without a task's forget styles."""
+        assert isinstance(self.world, MiniatureRuns), "only the miniature of a checked study is retrained"
+        forget = self.study.styles_in_label_order(self.study.tasks[task].forget)
+        slug = self._slug(task, method, None, seed)
+        return self.world.retrained(slug, tuple(forget), self._seed(method, seed))
 
     def given_models(self) -> dict[str, str]:
         """The path of each model of the user's own, by its key in the study."""
@@ -479,7 +542,14 @@ class Plan:
 
     @cached_method
     def embeddings(self, use: Literal["training", "evaluation"]) -> Run:
-        """The text embeddings of every concept, and of the prompt of guidance's unconditional prediction."""
+        """The base model's text embeddings of every concept, and of the prompt of guidance's unconditional prediction.
+
+        Args:
+            use: whether they are those of captions or of the prompts of sampled images.
+        """
+        return self._embeddings_of(self.world.pipeline(), use, self.study.world.kind)
+
+    def _embeddings_of(self, pipeline: Run, use: Literal["training", "evaluation"], slug: str) -> Run:
         study, words = self.study, self.study.prompts
         if use == "training":
             wording, unconditional = words.in_training, EMPTY_CONCEPT
@@ -490,8 +560,7 @@ class Plan:
             objects = [*objects, *study.evaluated_objects]  # images of anchors may be generated for training
         prompts = {wording.prompt(style, object_) for style in study.world.styles for object_ in objects}
         settings = EmbeddingsStage(prompts=sorted({unconditional, *prompts}))
-        slug, inputs = f"{study.world.kind}-{use}", {"pipeline": self.world.pipeline()}
-        return self._run("embeddings", slug, settings, study.threads.world, inputs)
+        return self._run("embeddings", f"{slug}-{use}", settings, study.threads.world, {"pipeline": pipeline})
 
     # Grids
 
@@ -516,9 +585,9 @@ class Plan:
     # Names
 
     def _slug(self, task: str, method: str, scheme: Scheme | None, seed: int | None) -> str:
-        if not self.study.is_trained(method):
-            return f"{method}-{task}"
-        return f"{method}-{task}-{anchors_in_words(self._scheme(task, method, scheme))}-s{self._seed(method, seed)}"
+        anchors = [anchors_in_words(self._scheme(task, method, scheme))] if self.study.has_anchors(method) else []
+        seeds = [f"s{self._seed(method, seed)}"] if self.study.has_seeds(method) else []
+        return "-".join([method, task, *anchors, *seeds])
 
     def _scheme(self, task: str, method: str, scheme: Scheme | None) -> Scheme:
         """A row's anchor scheme; the method's own if the row has none."""
