@@ -55,8 +55,8 @@ PLACES = {
 
 
 def paper_overlay() -> str:
-    """An overlay of the paper's study with the released baselines, a model of the user's, and methods that use the
-    remaining kinds of targets and weights, so that some run reads every possible leaf.
+    """An overlay of the paper's study with the released baselines, those without an objective, a model of the user's,
+    and methods that use the remaining kinds of targets and weights, so that some run reads every possible leaf.
     """
     core = read_yaml(REPOSITORY / "config/config.yaml")["methods"]["core"]
     retain: dict[str, dict[str, Any]] = {
@@ -75,12 +75,21 @@ def paper_overlay() -> str:
         "table1": {"rows": rows},
         "table5": {"tasks": ["Forget01", "Forget06"], "rows": [*retain], "published": "table2"},
         "table6": {"tasks": ["Forget01"], "rows": ["core", "given"], "published": None},
+        "table7": {"tasks": ["Forget06"], "rows": ["core", "uce", "rece", "relabelled"], "published": None},
     }
     models = {"given": {"title": "Given", "weights": {"Forget01": PLACES["model"]}}}
     return json.dumps({"methods": methods, "models": models, "tables": tables})
 
 
-MINIATURES = "base: mini-from-scratch\n"
+MINIATURES = json.dumps(
+    {
+        "base": "mini-from-scratch",
+        "tables": {"table5": {"tasks": ["Forget01"], "rows": ["core", "retrained"], "published": None}},
+    }
+)
+
+ONLY_MINIATURE = ("baselines", "retrained")
+"""A section whose leaves only a study of the miniature can read."""
 
 OWN = json.dumps(
     {
@@ -149,6 +158,7 @@ def names_in(key: Key) -> dict[str, str]:
     named = {
         "tasks": ("TASK",),
         "methods": ("METHOD", "", "TASK"),
+        "baselines": ("METHOD", "", "TASK"),
         "models": ("METHOD", "", "TASK"),
         "tables": ("TABLE",),
         "figures": ("FIGURE",),
@@ -454,9 +464,14 @@ def prepare_checkout(folder: Path, head: str) -> tuple[FakeBuild, PlannedStudy, 
     merged, _ = merge_study(study, checkout.configuration, ())
     leaves = list(leaves_of(merged))
     if head != "leaf":  # leaves that both worlds have are tested in the paper's study
+        wanted = [ONLY_MINIATURE] if head == "leaf of the miniature" else []
         leaves = [
-            (key, value) for key, value in leaves if key[0] in ("world", "prompts") or key == ("threads", "world")
+            (key, value)
+            for key, value in leaves
+            if key[0] in ("world", "prompts") or key == ("threads", "world") or key[:2] in wanted
         ]
+    else:
+        leaves = [(key, value) for key, value in leaves if key[:2] != ONLY_MINIATURE]
     return checkout, checkout.make_complete(study), leaves
 
 
