@@ -16,6 +16,7 @@ from corelib.runs.run import Run
 from corelib.runs.specification import Execution
 from corelib.sampling.grid import record_path, shard_manifests, split_into_batches
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
+from corelib.settings.distances import DistancesStage
 from corelib.settings.edits import EditStage
 from corelib.settings.evaluation import FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
@@ -260,6 +261,14 @@ def _(settings: ReferenceStage, run: Countable, networks: NetworkSizes) -> Workl
 @_count.register
 def _(settings: FIDStage, run: Countable, networks: NetworkSizes) -> Workload:
     return Workload(feature_extractions=len(settings.grid))
+
+
+@_count.register
+def _(settings: DistancesStage, run: Countable, networks: NetworkSizes) -> Workload:
+    images = (len(settings.forget) + len(settings.retain)) * len(settings.objects)
+    area = networks.area(_settings_of(LatentsStage, run.inputs["latents"]).encoding.resolution)
+    passes = 2 * images * len(settings.distances.timesteps) * area
+    return Workload(forward_passes=passes, feature_extractions=2 * len(settings.grid))
 
 
 def remaining_shards(run: Run, settings: SamplesStage, rebuilt: Set[Path]) -> list[list[int]]:

@@ -19,6 +19,7 @@ from corelib.runs.specification import Specification
 from corelib.settings.assets import AdoptionStage, ConversionStage
 from corelib.settings.claims import ClaimsStage
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
+from corelib.settings.distances import ComparisonStage, DistancesStage
 from corelib.settings.edits import EditStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
@@ -98,10 +99,12 @@ STAGES: Mapping[str, Stage] = {
     "reference": Stage("summarize_reference", "summarize_reference.py", ReferenceStage, "gpu", 16_000),
     "fid": Stage("measure_fid", "measure_fid.py", FIDStage, "gpu", 16_000),
     "cells": Stage("count_cells", "count.py", CellsStage, "snakemake"),
+    "distances": Stage("measure_distances", "measure_distances.py", DistancesStage, "gpu", 16_000),
     "gate": Stage("check_gate", "check_gate.py", GateStage, "snakemake"),
     # Reports
     "tables": Stage("tabulate", "tabulate.py", TableStage, "snakemake", is_product=True),
     "charts": Stage("draw_charts", "draw_charts.py", ChartsStage, "snakemake", is_product=True),
+    "comparisons": Stage("compare", "compare.py", ComparisonStage, "snakemake", is_product=True),
     "figures": Stage("draw", "draw.py", FigureStage, "snakemake", is_product=True),
     "claims": Stage(
         "evaluate_claims", "evaluate_claims.py", ClaimsStage, "snakemake", is_product=True, product_name="claims"

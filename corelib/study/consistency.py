@@ -318,6 +318,12 @@ def _check_training(study: Study) -> Iterator[Inconsistency]:
         if beyond := [index for index in images if index > count]:
             yield Inconsistency(key, beyond[0], f"indices up to world.images_per_cell ({count})")
     yield from _repeated("training.seeds", study.training.seeds)
+    timesteps, image = study.distances.timesteps, study.distances.image
+    yield from _repeated("distances.timesteps", timesteps)
+    if not timesteps:
+        yield Inconsistency("distances.timesteps", timesteps, "at least one timestep")
+    if image not in study.training_images:
+        yield Inconsistency("distances.image", image, f"one of training.images: {listed(study.training_images, 8)}")
     betas = study.training.optimizer.betas
     if beyond_one := [beta for beta in betas if not 0 <= beta < 1]:
         yield Inconsistency("training.optimizer.betas", beyond_one[0], "numbers from 0 to below 1")

@@ -6,6 +6,7 @@ and studies are equal values with equal addresses, so they are built once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from corelib.runs.stage_registry import STAGES
 from corelib.sampling.grid import SampleKey
 from corelib.settings.claims import Claim
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
+from corelib.settings.distances import ComparedPair, ComparedRow, ComparisonStage, DistancesStage
 from corelib.settings.edits import EditStage
 from corelib.settings.evaluation import LABELS, CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
@@ -46,7 +48,7 @@ from corelib.study.schema import (
     anchors_in_words,
 )
 from corelib.study.summaries import IsBuilt, claims_settings, report_settings, training_role
-from corelib.study.targets import charts_name
+from corelib.study.targets import charts_name, distances_name
 from corelib.study.worlds import AssetRuns, MiniatureRuns
 
 
@@ -172,6 +174,58 @@ class Plan:
             for seed in self.study.seeds_of(row)
         }
 
+    @cached_method
+    def comparison(self, name: str) -> Run:
+        """The distances of the rows of a table to its retrained models; the table has a row of these."""
+        table = self.study.tables[name]
+        retrained = self.study.retrained_row(table)
+        assert retrained is not None
+        rows, inputs = [], {}
+        for task in table.tasks:
+            for row in self.study.rows_of(table.rows):
+                pairs = []
+                for seed, other in self._compared_seeds(row, retrained):
+                    role = f"{task}/{row.name}/{'' if seed is None else seed}/{other}"
+                    inputs[role] = self.distances(task, row, seed, retrained, other)
+                    pairs.append(ComparedPair(seed=seed, retrained_seed=other, distances=role))
+                rows.append(ComparedRow(task=task, row=row.name, title=self.study.title_of(row), pairs=pairs))
+        settings = ComparisonStage(name=distances_name(name), rows=rows, note=self.world.note)
+        return self._run("comparisons", f"{self.name}-{name}", settings, 1, inputs)
+
+    def _compared_seeds(self, row: Row, retrained: Row) -> list[tuple[int | None, int]]:
+        """The training seeds of each pair of a row's model and a retrained one; retrained models pair with each other.
+
+        A table of one retrained model has no pair for its row.
+        """
+        others = [seed for seed in self.study.seeds_of(retrained) if seed is not None]
+        if row.name == retrained.name:
+            return list(itertools.combinations(others, 2))
+        return list(itertools.product(self.study.seeds_of(row), others))
+
+    def distances(self, task: str, row: Row, seed: int | None, retrained: Row, retrained_seed: int) -> Run:
+        """The distances of one model to a retrained one on one task."""
+        study, definition = self.study, self.study.tasks[task]
+        captions = study.prompts.in_training
+        settings = DistancesStage(
+            distances=study.distances,
+            fid=study.full_fid,
+            forget=study.styles_in_label_order(definition.forget),
+            retain=study.styles_in_label_order(definition.evaluation.retain),
+            objects=study.objects_of_evaluation(definition),
+            grid=self.grid_of(task),
+            wording=self._relabelled(captions, task, row.method, row.anchors),
+            retrained_wording=captions,
+            batch=study.sampling.batch,
+        )
+        inputs = {"latents": self.latents(), **self.world.feature_extractors()}
+        for prefix, one, seed_of_one in (("", row, seed), ("retrained_", retrained, retrained_seed)):
+            model = self.model(task, one.method, one.anchors, seed_of_one, "training")
+            inputs |= {f"{prefix}{role}": run for role, run in model.items()}
+            inputs[f"{prefix}samples"] = self.samples(task, one.method, one.anchors, seed_of_one)
+            inputs[f"{prefix}predictions"] = self.predictions(task, one.method, one.anchors, seed_of_one)
+        slug = f"{self._slug(task, row.method, row.anchors, seed)}-{retrained.method}-s{retrained_seed}"
+        return self._run("distances", slug, settings, self._evaluation_threads, inputs)
+
     def claims(self, is_built: IsBuilt) -> Run:
         """The verdicts on the paper's claims, over the rows that are built.
 
@@ -218,13 +272,15 @@ class Plan:
         return f"{kind}: {self.study.prompts.in_evaluation.prompt(style, object_)}"
 
     def products(self, is_built: IsBuilt | None = None) -> dict[str, Run]:
-        """Every product of the study by name: tables, charts, figures, the gate's report, claims and the report.
+        """Every product of the study by name: tables, charts, distances, figures, gate, claims and the report.
 
         Args:
             is_built: whether a run is built, or will be in this invocation; by default, whether it is built already.
         """
         products = {name: self.table(name) for name in self.study.tables}
         products |= {charts_name(name): self.charts(name) for name in self.study.tables}
+        compared = [name for name, table in self.study.tables.items() if self.study.retrained_row(table) is not None]
+        products |= {distances_name(name): self.comparison(name) for name in compared}
         products |= {name: self.figure(name) for name in self.study.figures}
         if self.study.gate is not None:
             products["gate"] = self.gate_report()
@@ -339,27 +395,35 @@ class Plan:
         study = self.study
         settings = SamplesStage(
             sampling=study.sampling,
-            wording=self._wording_of_samples(task, method, scheme),
+            wording=self._relabelled(study.prompts.in_evaluation, task, method, scheme),
             grid=self.grid_of_all_tasks() if method == ORIGINAL else self.grid_of(task),
         )
         inputs = self.model(task, method, scheme, seed)
         slug = self._slug_of_samples(task, method, scheme, seed)
         return self._run("samples", slug, settings, study.threads.sampling, inputs)
 
-    def model(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> dict[str, Run]:
-        """The runs that are the model of a row, by role: a pipeline, its embeddings of evaluation, and a delta if any.
+    def model(
+        self,
+        task: str,
+        method: str,
+        scheme: Scheme | None,
+        seed: int | None = None,
+        use: Literal["training", "evaluation"] = "evaluation",
+    ) -> dict[str, Run]:
+        """The runs that are the model of a row, by role: a pipeline, its embeddings, and a delta if it has one.
 
         Args:
             task: name of the task.
             method: name of the method, baseline or model, or `ORIGINAL`.
             scheme: anchor scheme; None for the method's own, and for a model without anchors.
             seed: training seed; None for the first of the method's seeds, and for a model without seeds.
+            use: whether the embeddings are those of captions or of the prompts of sampled images.
         """
         baseline = self.study.baselines.get(method)
         if isinstance(baseline, Retrained):
             pipeline = self.retrained(task, method, seed)
-            return {"pipeline": pipeline, "embeddings": self._embeddings_of(pipeline, "evaluation", pipeline.slug)}
-        base = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
+            return {"pipeline": pipeline, "embeddings": self._embeddings_of(pipeline, use, pipeline.slug)}
+        base = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings(use)}
         if method == ORIGINAL or isinstance(baseline, Relabelled):
             return base
         if isinstance(baseline, Edited):
@@ -368,9 +432,8 @@ class Plan:
             return base | {"delta": self.given_model(task, method)}
         return base | {"delta": self.unlearning(task, method, scheme, seed)}
 
-    def _wording_of_samples(self, task: str, method: str, scheme: Scheme | None) -> Wording:
+    def _relabelled(self, wording: Wording, task: str, method: str, scheme: Scheme | None) -> Wording:
         """The wording of a model's prompts: relabelled prompts have the words of the anchor for those of a style."""
-        wording = self.study.prompts.in_evaluation
         if not isinstance(self.study.baselines.get(method), Relabelled):
             return wording
         candidates = self.candidates(self.study.tasks[task], self._scheme(task, method, scheme))

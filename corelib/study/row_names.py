@@ -16,7 +16,7 @@ from corelib.runs.run import Run
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
 from corelib.study.schema import NAME, Row
-from corelib.study.targets import charts_name, product_of, relative_target, study_at
+from corelib.study.targets import charts_name, distances_name, product_of, relative_target, study_at
 from corelib.study.wording import error_in, suggest_name
 
 ROW_FORM = "PRODUCT TASK ROW [SEED]"
@@ -110,7 +110,7 @@ def only_model_of_row(words: Sequence[str], configuration: Path) -> EvaluatedMod
 def _tasks_and_rows(plan: Plan, path: str, product: str) -> tuple[list[str], list[Row]]:
     study = plan.study
     for name, table in study.tables.items():
-        if product in (name, charts_name(name)):
+        if product in (name, charts_name(name), distances_name(name)):
             return table.tasks, study.rows_of(table.rows)
     if product in study.figures:
         figure = study.figures[product]

@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema, core_schema
 from corelib.runs.specification import Execution
 from corelib.settings.assets import Assets
 from corelib.settings.data import Encoding
+from corelib.settings.distances import Distances
 from corelib.settings.edits import Edit
 from corelib.settings.evaluation import FID, Classification
 from corelib.settings.given_models import GivenModel
@@ -426,6 +427,7 @@ class Study(Section):
         methods: the unlearning methods, by name.
         baselines: models to compare with that no objective trains, by name.
         models: the user's own unlearned models, by name.
+        distances: how models are compared with retrained ones.
         gate: action if the original model's accuracies differ from the paper's: "stop", or "warn" and continue; null
             for no gate.
         tables: the tables, by name.
@@ -444,6 +446,7 @@ class Study(Section):
     sampling: Sampling
     classification: Classification
     fid: FIDProtocol
+    distances: Distances
     gate: Literal["stop", "warn"] | None
     tables: dict[str, Table]
     figures: dict[str, Figure]
@@ -549,6 +552,11 @@ class Study(Section):
     def rows_of(self, rows: list[str | Row]) -> list[Row]:
         """All rows as `Row`; a method's name alone is a row of that name."""
         return [Row(name=row, method=row) if isinstance(row, str) else row for row in rows]
+
+    def retrained_row(self, table: Table) -> Row | None:
+        """The first row of retrained models in a table; None if there is none."""
+        rows = self.rows_of(table.rows)
+        return next((row for row in rows if isinstance(self.baselines.get(row.method), Retrained)), None)
 
     def seeds_of(self, row: Row) -> list[int] | list[None]:
         """The training seeds of a row; [None] for a model that has none."""

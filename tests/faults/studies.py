@@ -11,7 +11,7 @@ from pathlib import Path
 from support.checkout import REPOSITORY, Checkout
 
 TABLE, FIGURE = "results/faults/table1.csv", "results/faults/figure2.png"
-OTHERS = [f"results/faults/{name}" for name in ("charts1.values.png", "claims.md", "report.html")]
+OTHERS = [f"results/faults/{name}" for name in ("charts1.values.png", "distances2.md", "claims.md", "report.html")]
 WITH_SHIPPED_WORLD = "base: faults\nworld: {pretrained: true}\n"
 """The same study with the world trained by the first one, shipped as the repository ships its own world."""
 

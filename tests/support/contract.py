@@ -88,8 +88,8 @@ MINIATURES = json.dumps(
     }
 )
 
-ONLY_MINIATURE = ("baselines", "retrained")
-"""A section whose leaves only a study of the miniature can read."""
+ONLY_MINIATURE = (("baselines", "retrained"), ("distances",))
+"""Sections whose leaves only a study of the miniature can read."""
 
 OWN = json.dumps(
     {
@@ -120,6 +120,7 @@ PRODUCT_FILES = {
     for stage, name in {
         "tables": r"table\w+",
         "charts": r"charts\w+",
+        "comparisons": r"distances\w+",
         "figures": r"figure\w+",
         "gates": "gate",
     }.items()
@@ -311,7 +312,7 @@ class PlannedStudy:
         """Whether a table or figure shows a method under the method's own title."""
         if product == "gate":
             return False
-        table = product.replace("charts", "table")
+        table = product.replace("charts", "table").replace("distances", "table")
         rows = self.study.tables[table].rows if table in self.study.tables else self.study.figures[product].columns
         return any(row.method == method and row.title is None for row in self.study.rows_of(rows))
 
@@ -464,15 +465,21 @@ def prepare_checkout(folder: Path, head: str) -> tuple[FakeBuild, PlannedStudy, 
     merged, _ = merge_study(study, checkout.configuration, ())
     leaves = list(leaves_of(merged))
     if head != "leaf":  # leaves that both worlds have are tested in the paper's study
-        wanted = [ONLY_MINIATURE] if head == "leaf of the miniature" else []
         leaves = [
             (key, value)
             for key, value in leaves
-            if key[0] in ("world", "prompts") or key == ("threads", "world") or key[:2] in wanted
+            if key[0] in ("world", "prompts")
+            or key == ("threads", "world")
+            or (is_only_of_miniature(key) and head == "leaf of the miniature")
         ]
     else:
-        leaves = [(key, value) for key, value in leaves if key[:2] != ONLY_MINIATURE]
+        leaves = [(key, value) for key, value in leaves if not is_only_of_miniature(key)]
     return checkout, checkout.make_complete(study), leaves
+
+
+def is_only_of_miniature(key: Key) -> bool:
+    """Whether only a study of the miniature can read a leaf."""
+    return any(key[: len(section)] == section for section in ONLY_MINIATURE)
 
 
 def check(folder: Path, head: str, cases: Sequence[Case] | None = None, at_once: int = 30) -> list[str]:

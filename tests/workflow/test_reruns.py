@@ -197,6 +197,7 @@ def scripts_of_stages() -> dict[str, tuple[Path, ...]]:
                 "tabulate": "tables",
                 "draw_charts": "charts",
                 "draw": "figures",
+                "compare": "comparisons",
                 "report_gate": "gates",
                 "evaluate_claims": "claims",
                 "write_report": "reports",
