@@ -97,3 +97,22 @@ rule check_gate:
         specification="runs/gate/{run}/specification.json",
     script:
         "../workflow_scripts/check_gate.py"
+
+
+rule measure_distances:
+    """Compare a model with one that was trained without the forget styles."""
+    input:
+        catalogue.inputs_of("distances"),
+    output:
+        manifest="runs/distances/{run}/manifest.json",
+    log:
+        "logs/distances/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("distances")
+    resources:
+        **catalogue.resources_of("distances"),
+    params:
+        specification="runs/distances/{run}/specification.json",
+    script:
+        "../workflow_scripts/measure_distances.py"

@@ -1,7 +1,7 @@
-# Reports: tables, their charts, and figures, at stable names.
-# In:  the cells of a table's rows, and their training runs; the samples of a figure's columns
+# Reports: tables, their charts and distances, and figures, at stable names.
+# In:  the cells of a table's rows, and their training runs; distances to retrained models; the samples of a figure
 # Out: results/[STUDY/]TABLE.csv, .md, .tex, .cells.csv, .pairs.csv, .styles.csv, .confusion.csv and .provenance.csv;
-#      CHARTS.{tradeoff,values,styles,confusion,losses}.{pdf,png}; FIGURE.png
+#      CHARTS.{tradeoff,values,styles,confusion,losses}.{pdf,png}; DISTANCES.csv, .md; FIGURE.png
 
 
 rule tabulate:
@@ -118,3 +118,24 @@ rule draw:
         specification=catalogue.specification_of_product,
     script:
         "../workflow_scripts/draw.py"
+
+
+rule compare:
+    """Write the distances of a table's rows to its retrained models."""
+    input:
+        catalogue.inputs_of_product,
+    output:
+        "{place}/{product}.csv",
+        "{place}/{product}.md",
+        manifest="{place}/{product}.json",
+    log:
+        "logs/{place}/{product}.log",
+    wildcard_constraints:
+        product=r"distances\w+",
+    localrule: True
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification=catalogue.specification_of_product,
+    script:
+        "../workflow_scripts/compare.py"

@@ -1,6 +1,6 @@
-# Unlearning: one job per method, task and anchor scheme; models of the user's own.
-# In:  slice, latents, embeddings, base model; the user's weights
-# Out: runs/unlearning/RUN/manifest.json and runs/models/RUN/manifest.json, which list the delta beside them
+# Unlearning: one job per method, task and anchor scheme; closed-form edits; models of the user's own; retrained models.
+# In:  slice, latents, embeddings, base model; the user's weights; the world's images
+# Out: runs/STAGE/RUN/manifest.json, which lists the delta or the retrained pipeline beside it
 
 
 rule encode_generated:
@@ -81,3 +81,41 @@ rule adopt_model:
         specification="runs/models/{run}/specification.json",
     script:
         "../workflow_scripts/adopt_model.py"
+
+
+rule edit_model:
+    """Compute the edited keys and values of a closed-form method."""
+    input:
+        catalogue.inputs_of("edits"),
+    output:
+        manifest="runs/edits/{run}/manifest.json",
+    log:
+        "logs/edits/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("edits")
+    resources:
+        **catalogue.resources_of("edits"),
+    params:
+        specification="runs/edits/{run}/specification.json",
+    script:
+        "../workflow_scripts/edit_model.py"
+
+
+rule retrain_pipeline:
+    """Train the miniature's text encoder and U-Net without a task's forget styles."""
+    input:
+        catalogue.inputs_of("retrained"),
+    output:
+        manifest="runs/retrained/{run}/manifest.json",
+    log:
+        "logs/retrained/{run}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: catalogue.threads_of("retrained")
+    resources:
+        **catalogue.resources_of("retrained"),
+    params:
+        specification="runs/retrained/{run}/specification.json",
+    script:
+        "../workflow_scripts/retrain_pipeline.py"

@@ -44,6 +44,9 @@ def _run_of(what: str, words: list[str]) -> str:
     run = found.model if what == "model" else found.runs["samples"]
     if what == "model" and run.stage == "samples":
         raise ConfigurationError(f"{found.label}: it is the original model, expected a model that was unlearned.")
+    if what == "model" and run.stage == "retrained":
+        folder = run.folder / "pipeline"
+        raise ConfigurationError(f"{found.label}: its model is a diffusers folder already, {folder}; copy that folder.")
     if not run.manifest.exists():
         raise ConfigurationError(
             f"{found.label}: its run {run.folder} is not built; build it first: snakemake {words[0]}."

@@ -63,6 +63,19 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "inversion": FINE_TUNING,
     "prefixes": FINE_TUNING,
     "resampled": {"samples.wording": "prompts", "samples.sampling": "sampling", "": "probes.PROBE"},
+    "edits": {
+        "edit": "baselines.METHOD.edit",
+        "candidates": "anchors of",
+        "retain": "tasks.TASK.retain",
+        "objects": "tasks.TASK.objects",
+        "wording": "prompts",
+    },
+    "retrained": {
+        "text_encoder": "world.text_encoder",
+        "denoiser": "world.denoiser",
+        "forget": "tasks.TASK.forget",
+        "seed": "training seed",
+    },
     "samples": {"wording.variants": "prompts.evaluation", "wording": "prompts"},
     "cells": {"forget": "tasks.TASK.forget", "": "tasks.TASK.evaluation"},
 }
@@ -170,7 +183,7 @@ def leaf_differences(old: Specification, old_use: Use | None, new: Specification
     changed = [
         key for key in sorted(old_leaves.keys() | new_leaves.keys()) if old_leaves.get(key) != new_leaves.get(key)
     ]
-    if new.stage == "unlearning" and old_use and use and use.row and old_use.scheme != use.scheme:
+    if new.stage in ("unlearning", "edits") and old_use and use and use.row and old_use.scheme != use.scheme:
         yield f"{_anchors_key(use)}: {_short(old_use.scheme)} -> {_short(use.scheme)}"
         changed = [key for key in changed if not key.startswith("candidates.") and key != "draw"]
     for key in changed:
@@ -182,8 +195,9 @@ def _anchors_key(use: Use) -> str:
     assert use.row is not None
     if use.row.anchors:
         return f"anchors of the row {use.row.name}"
-    entries = use.plan.study.methods[use.row.method].anchors
-    return f"methods.{use.row.method}.anchors.{use.task if use.task in entries else DEFAULT}"
+    study, method = use.plan.study, use.row.method
+    entries = study.anchor_entries(method)
+    return f"{study.section_of(method)}.{method}.anchors.{use.task if use.task in entries else DEFAULT}"
 
 
 def _difference(stage: str, key: str, values: tuple[Any, Any], old_use: Use | None, use: Use | None) -> str:

@@ -16,6 +16,8 @@ from corelib.runs.run import Run
 from corelib.runs.specification import Execution
 from corelib.sampling.grid import record_path, shard_manifests, split_into_batches
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
+from corelib.settings.distances import DistancesStage
+from corelib.settings.edits import EditStage
 from corelib.settings.evaluation import FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.objective import SampledImages
@@ -228,6 +230,11 @@ def _(settings: UnlearningStage, run: Countable, networks: NetworkSizes) -> Work
 
 
 @_count.register
+def _(settings: EditStage, run: Countable, networks: NetworkSizes) -> Workload:
+    return Workload(disk=networks.trained // 2 * BYTES_PER_FLOAT)  # about half of the weights are keys and values
+
+
+@_count.register
 def _(settings: SamplesStage, run: Countable, networks: NetworkSizes) -> Workload:
     return workload_of_batches(settings, range(len(split_into_batches(settings))), networks)
 
@@ -278,6 +285,14 @@ def _(settings: ReferenceStage, run: Countable, networks: NetworkSizes) -> Workl
 @_count.register
 def _(settings: FIDStage, run: Countable, networks: NetworkSizes) -> Workload:
     return Workload(feature_extractions=len(settings.grid))
+
+
+@_count.register
+def _(settings: DistancesStage, run: Countable, networks: NetworkSizes) -> Workload:
+    images = (len(settings.forget) + len(settings.retain)) * len(settings.objects)
+    area = networks.area(_settings_of(LatentsStage, run.inputs["latents"]).encoding.resolution)
+    passes = 2 * images * len(settings.distances.timesteps) * area
+    return Workload(forward_passes=passes, feature_extractions=2 * len(settings.grid))
 
 
 def remaining_shards(run: Run, settings: SamplesStage, rebuilt: Set[Path]) -> list[list[int]]:

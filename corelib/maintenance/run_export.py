@@ -33,13 +33,14 @@ def export_model(run: str, folder: Path) -> None:
     study. The user chooses the number of steps and the guidance scale.
 
     Args:
-        run: name of a run of the stage `unlearning` or `models`, or the beginning of it up to a hyphen.
+        run: name of a run of the stage `unlearning`, `models` or `edits`, or the beginning of it up to a hyphen.
         folder: destination, which must not exist.
 
     Raises `ConfigurationError` if there is no such run or `folder` exists, and `ArtefactError` or `AssetError` if a
     file that it needs is missing or damaged.
     """
-    unlearned = _run("models" if run.startswith("models/") else "unlearning", run, folder)
+    stage = run.partition("/")[0]
+    unlearned = _run(stage if stage in ("models", "edits") else "unlearning", run, folder)
     world = read_input(read_specification(unlearned.folder / SPECIFICATION), "pipeline")
     base = BaseModel(world)
     delta = unlearned.file(DELTA_FILE)

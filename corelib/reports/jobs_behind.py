@@ -20,8 +20,11 @@ PREDICTIONS, FID, FID_OF_ORIGINAL = "predictions", "fid", "fid_of_original"
 
 NOT_ON_RECORD = "not on record"
 
-UPSTREAM_ROLES = ("samples", "delta")
+UPSTREAM_ROLES = ("samples", "delta", "pipeline")
 """Input roles to follow: from an evaluation to its images, and from images to their model."""
+
+RETRAINED = "retrained/"
+"""Beginning of the name of a pipeline that is the model of a row. Other pipelines are shared by all rows."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def _jobs_behind(runs: Path, name: str) -> Iterator[JobProvenance]:
     """The jobs of a run and of the runs behind it, in the order of data flow."""
     behind = builds_on(unresolved_path_inside(runs, name))
     for role in UPSTREAM_ROLES:
-        if role in behind:
+        if role in behind and (role != "pipeline" or behind[role].startswith(RETRAINED)):
             yield from _jobs_behind(runs, behind[role])
     stage, _, run = name.partition("/")
     records = sorted((runs / name).glob(SHARD_RECORDS)) or [runs / name / RECORD]

@@ -18,7 +18,9 @@ from corelib.settings.reports import TableRow
 SHARED = ("", "all rows", "shared")
 """Task, row and title under which the jobs are counted on which several rows build."""
 
-OWN_STAGES = ("saliency", "generated", "unlearning", "models", "samples", "predictions", "fid")
+MODEL_STAGES = ("saliency", "generated", "unlearning", "models", "edits", "retrained")
+
+OWN_STAGES = (*MODEL_STAGES, "samples", "predictions", "fid")
 """Stages whose jobs are counted with a row; all others are shared."""
 
 COST_COLUMNS = (
@@ -214,7 +216,7 @@ def cost_entries(entry: RowCosts) -> list[str]:
     beginning = [entry.task, entry.title, str(entry.seeds) if entry.seeds else ""]
     if not entry.jobs:
         return [*beginning, *[NOT_ON_RECORD] * 4, *[""] * 3]
-    groups = (("saliency", "generated", "unlearning", "models"), ("samples",), ("predictions", "fid"))
+    groups = (MODEL_STAGES, ("samples",), ("predictions", "fid"))
     times = [sum(entry.of(stage).seconds for stage in group) for group in groups]
     return [
         *beginning,

@@ -19,6 +19,8 @@ from corelib.runs.specification import Specification
 from corelib.settings.assets import AdoptionStage, ConversionStage
 from corelib.settings.claims import ClaimsStage
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
+from corelib.settings.distances import ComparisonStage, DistancesStage
+from corelib.settings.edits import EditStage
 from corelib.settings.evaluation import CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
 from corelib.settings.given_models import GivenModelStage
@@ -27,6 +29,7 @@ from corelib.settings.pretrained import PretrainedStage
 from corelib.settings.probe_report import ProbeStage
 from corelib.settings.probes import InversionStage, PrefixStage, RelearningStage, ResampledStage
 from corelib.settings.reports import ChartsStage, FigureStage, TableStage
+from corelib.settings.retraining import RetrainingStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
 from corelib.settings.study_report import ReportStage
@@ -89,6 +92,8 @@ STAGES: Mapping[str, Stage] = {
         "unlearn", "unlearn.py", UnlearningStage, "gpu", 32_000, trains_model=True, waits_for_gate=True
     ),
     "models": Stage("adopt_model", "adopt_model.py", GivenModelStage, "cpu", 16_000, waits_for_gate=True),
+    "edits": Stage("edit_model", "edit_model.py", EditStage, "cpu", 16_000, trains_model=True, waits_for_gate=True),
+    "retrained": Stage("retrain_pipeline", "retrain_pipeline.py", RetrainingStage, "gpu", trains_model=True),
     # Sampling
     "samples": Stage("gather_samples", "gather.py", SamplesStage, "gpu", 32_000, shards=("sample_shard", "sample.py")),
     # Probes
@@ -101,10 +106,12 @@ STAGES: Mapping[str, Stage] = {
     "reference": Stage("summarize_reference", "summarize_reference.py", ReferenceStage, "gpu", 16_000),
     "fid": Stage("measure_fid", "measure_fid.py", FIDStage, "gpu", 16_000),
     "cells": Stage("count_cells", "count.py", CellsStage, "snakemake"),
+    "distances": Stage("measure_distances", "measure_distances.py", DistancesStage, "gpu", 16_000),
     "gate": Stage("check_gate", "check_gate.py", GateStage, "snakemake"),
     # Reports
     "tables": Stage("tabulate", "tabulate.py", TableStage, "snakemake", is_product=True),
     "charts": Stage("draw_charts", "draw_charts.py", ChartsStage, "snakemake", is_product=True),
+    "comparisons": Stage("compare", "compare.py", ComparisonStage, "snakemake", is_product=True),
     "figures": Stage("draw", "draw.py", FigureStage, "snakemake", is_product=True),
     "probes": Stage("report_probe", "report_probe.py", ProbeStage, "snakemake", is_product=True),
     "claims": Stage(

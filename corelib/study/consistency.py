@@ -20,6 +20,7 @@ from corelib.study.schema import (
     NAME,
     ORIGINAL,
     AnchorPairs,
+    Baseline,
     Figure,
     ImageFolderWorld,
     InversionProbe,
@@ -29,7 +30,9 @@ from corelib.study.schema import (
     PartialDiffusionProbe,
     PrefixProbe,
     Probe,
+    Relabelled,
     RelearningProbe,
+    Retrained,
     Row,
     Scheme,
     Study,
@@ -86,6 +89,7 @@ def _sections(study: Study) -> Iterator[list[Iterator[Inconsistency]]]:
     yield [
         _check_training(study),
         *(_check_method(study, f"methods.{name}", name, method) for name, method in study.methods.items()),
+        *(_check_baseline(study, f"baselines.{name}", name, baseline) for name, baseline in study.baselines.items()),
         *(_check_model(study, f"models.{name}", name, model) for name, model in study.models.items()),
     ]
     yield [
@@ -323,6 +327,12 @@ def _check_training(study: Study) -> Iterator[Inconsistency]:
         if beyond := [index for index in images if index > count]:
             yield Inconsistency(key, beyond[0], f"indices up to world.images_per_cell ({count})")
     yield from _repeated("training.seeds", study.training.seeds)
+    timesteps, image = study.distances.timesteps, study.distances.image
+    yield from _repeated("distances.timesteps", timesteps)
+    if not timesteps:
+        yield Inconsistency("distances.timesteps", timesteps, "at least one timestep")
+    if image not in study.training_images:
+        yield Inconsistency("distances.image", image, f"one of training.images: {listed([str(index) for index in study.training_images], 8)}")
     betas = study.training.optimizer.betas
     if beyond_one := [beta for beta in betas if not 0 <= beta < 1]:
         yield Inconsistency("training.optimizer.betas", beyond_one[0], "numbers from 0 to below 1")
@@ -363,10 +373,20 @@ def _check_method(study: Study, key: str, name: str, method: Method) -> Iterator
         )
 
 
-def _check_model(study: Study, key: str, name: str, model: GivenModel) -> Iterator[Inconsistency]:
+def _check_baseline(study: Study, key: str, name: str, baseline: Baseline) -> Iterator[Inconsistency]:
     yield from _invalid_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
     if name in (ORIGINAL, *study.methods):
-        yield Inconsistency("models", name, "a name that no method has")
+        yield Inconsistency("baselines", name, "a name that no method has")
+    if isinstance(baseline, Retrained):
+        yield from _repeated(f"{key}.seeds", baseline.seeds or [])
+    else:
+        yield from _unknown(f"{key}.anchors", list(baseline.anchors), [*study.tasks, DEFAULT], "task")
+
+
+def _check_model(study: Study, key: str, name: str, model: GivenModel) -> Iterator[Inconsistency]:
+    yield from _invalid_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
+    if name in (ORIGINAL, *study.methods, *study.baselines):
+        yield Inconsistency("models", name, "a name that no method and no baseline has")
     yield from _unknown(f"{key}.weights", list(model.weights), list(study.tasks), "task")
     for task, path in model.weights.items():
         if not path.strip() or path.startswith("~"):
@@ -375,29 +395,39 @@ def _check_model(study: Study, key: str, name: str, model: GivenModel) -> Iterat
 
 def _check_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[Inconsistency]:
     yield from _invalid_name(key, row.name, NAME.pattern, "a name of letters, digits, `_` and `-`")
-    yield from _unknown(key, [row.method], [ORIGINAL, *study.methods, *study.models], "method")
-    if not study.is_trained(row.method):
-        words = "the original model" if row.method == ORIGINAL else f"{row.method}, which is not trained here"
-        if row.anchors is not None:
-            yield Inconsistency(key, row.anchors, f"no anchors for {words}")
-        if row.seeds is not None:
-            yield Inconsistency(key, row.seeds, f"no training seeds for {words}")
-        if row.method in study.models:
-            weights = study.models[row.method].weights
-            for task in tasks:
-                if task not in weights:
-                    yield Inconsistency(f"models.{row.method}.weights", sorted(weights), f"a path for {task} ({key})")
-        return
+    known = [ORIGINAL, *study.methods, *study.baselines, *study.models]
+    yield from _unknown(key, [row.method], known, "method")
+    words = "the original model" if row.method == ORIGINAL else row.method
+    if not study.has_anchors(row.method) and row.anchors is not None:
+        yield Inconsistency(key, row.anchors, f"no anchors for {words}, which has none")
+    if not study.has_seeds(row.method) and row.seeds is not None:
+        yield Inconsistency(key, row.seeds, f"no training seeds for {words}, which is not trained here")
     yield from _repeated(key, row.seeds or [])
-    method = study.methods[row.method]
+    if isinstance(study.baselines.get(row.method), Retrained) and study.world.kind != "miniature":
+        expected = "a row that can be built: only the miniature's base model can be trained again without some styles"
+        yield Inconsistency(key, row.name, expected)
     for task in tasks:
-        if study.length_of(row.method, task) is None:
-            yield Inconsistency(f"methods.{row.method}.length", sorted(method.length), f"an entry for {task} ({key})")
-        scheme = row.anchors or study.anchors_of(row.method, task)
-        if scheme is None:
-            yield Inconsistency(f"methods.{row.method}.anchors", sorted(method.anchors), f"an entry for {task} ({key})")
-            continue
-        yield from _check_anchors(study, scheme, row.method, task, f"{key}, row {row.name}")
+        if row.method in study.models and task not in (weights := study.models[row.method].weights):
+            yield Inconsistency(f"models.{row.method}.weights", sorted(weights), f"a path for {task} ({key})")
+        if row.method in study.methods and study.length_of(row.method, task) is None:
+            lengths = sorted(study.methods[row.method].length)
+            yield Inconsistency(f"methods.{row.method}.length", lengths, f"an entry for {task} ({key})")
+        if study.has_anchors(row.method):
+            yield from _check_anchors_of_row(study, key, row, task)
+
+
+def _check_anchors_of_row(study: Study, key: str, row: Row, task: str) -> Iterator[Inconsistency]:
+    scheme, used_by = row.anchors or study.anchors_of(row.method, task), f"{key}, row {row.name}"
+    entries = f"{study.section_of(row.method)}.{row.method}.anchors"
+    if scheme is None:
+        known = sorted(study.anchor_entries(row.method))
+        yield Inconsistency(entries, known, f"an entry for {task} ({key})")
+        return
+    if isinstance(study.baselines.get(row.method), Relabelled) and scheme in ("one_to_all", "one_to_five"):
+        expected = f"a scheme with one anchor for each style, whose prompt takes the style's place ({used_by})"
+        yield Inconsistency(f"{entries}.{task}", scheme, expected)
+        return
+    yield from _check_anchors(study, scheme, row.method, task, used_by)
 
 
 def _check_table(study: Study, name: str, table: Table) -> Iterator[Inconsistency]:
@@ -419,22 +449,24 @@ def _check_titles(study: Study, key: str, rows: list[str | Row]) -> Iterator[Inc
         title = study.title_of(row)
         normalized = _normalized(title)
         if not normalized:
-            yield Inconsistency(_key_of_title(key, rows, index), title, f"a title for the row {row.name} of {key}")
+            yield Inconsistency(
+                _key_of_title(study, key, rows, index), title, f"a title for the row {row.name} of {key}"
+            )
         first = first_with.setdefault(normalized, index)
         if first != index:
             changed, kept = (first, index) if rows[index] == ORIGINAL else (index, first)
             expected = f"another title for the row {full_rows[changed].name} of {key}"
             yield Inconsistency(
-                _key_of_title(key, rows, changed),
+                _key_of_title(study, key, rows, changed),
                 study.title_of(full_rows[changed]),
                 f"{expected}: the row {full_rows[kept].name} has the same",
             )
 
 
-def _key_of_title(key: str, rows: list[str | Row], index: int) -> str:
+def _key_of_title(study: Study, key: str, rows: list[str | Row], index: int) -> str:
     """The key of a row's title: in the row, or in its method if the row is nothing but the method's name."""
     row = rows[index]
-    return f"methods.{row}.title" if isinstance(row, str) else f"{key}.{index}.title"
+    return f"{study.section_of(row)}.{row}.title" if isinstance(row, str) else f"{key}.{index}.title"
 
 
 def _normalized(title: str) -> str:
@@ -445,7 +477,7 @@ def _normalized(title: str) -> str:
 
 def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: str) -> Iterator[Inconsistency]:
     base, pairs, forget = study.anchoring.base, study.anchoring.one_to_one, study.tasks[task].forget
-    images = study.methods[name].objective.unlearn.images
+    key, reason = f"{study.section_of(name)}.{name}.anchors.{task}", _reason_for_a_style(study, name)
     if isinstance(scheme, AnchorPairs):
         yield from _check_pairs(study, scheme, name, task, used_by)
         return
@@ -453,12 +485,12 @@ def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: 
         yield from _check_scheme_without_retain_styles(study, scheme, name, task, used_by)
     if scheme == "all_to_one" and base in forget:
         yield Inconsistency("anchoring.base", base, f"a style that is not in tasks.{task}.forget ({used_by})")
-    if study.methods[name].objective.unlearn.shows_anchor:
-        expected = f"a style: the method trains on its images, `images: {images}` ({used_by})"
+    if reason is not None:
+        expected = f"a style: {reason} ({used_by})"
         if scheme == "all_to_one" and base == EMPTY_CONCEPT:
             yield Inconsistency("anchoring.base", base, expected)
         if scheme == "empty":
-            yield Inconsistency(f"methods.{name}.anchors.{task}", scheme, f"a scheme whose anchor is {expected}")
+            yield Inconsistency(key, scheme, f"a scheme whose anchor is {expected}")
     if scheme == "one_to_one" and pairs != "in_order":
         if missing := [style for style in forget if style not in pairs]:
             yield Inconsistency("anchoring.one_to_one", sorted(pairs), f"an anchor for {missing[0]} ({used_by})")
@@ -469,9 +501,18 @@ def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: 
             )
 
 
+def _reason_for_a_style(study: Study, name: str) -> str | None:
+    """Why the anchors of a method or baseline must be styles, not the empty prompt; None if they need not."""
+    if isinstance(study.baselines.get(name), Relabelled):
+        return "its prompt takes the place of the forget style's"
+    if name in study.methods and (unlearn := study.methods[name].objective.unlearn).shows_anchor:
+        return f"the method trains on its images, `images: {unlearn.images}`"
+    return None
+
+
 def _check_pairs(study: Study, scheme: AnchorPairs, name: str, task: str, used_by: str) -> Iterator[Inconsistency]:
     """Check an explicit mapping from forget style to anchor style."""
-    key, unlearn = f"methods.{name}.anchors.{task}", study.methods[name].objective.unlearn
+    key, reason = f"{study.section_of(name)}.{name}.anchors.{task}", _reason_for_a_style(study, name)
     if missing := [style for style in study.tasks[task].forget if style not in scheme]:
         yield Inconsistency(key, dict(scheme), f"an anchor for {missing[0]} ({used_by})")
     if superfluous := [style for style in scheme if style not in study.tasks[task].forget]:
@@ -482,9 +523,8 @@ def _check_pairs(study: Study, scheme: AnchorPairs, name: str, task: str, used_b
     for style, anchor in scheme.items():
         if style == anchor:
             yield Inconsistency(f"{key}.{style}", anchor, f"a style other than the forget style itself ({used_by})")
-        if anchor == EMPTY_CONCEPT and unlearn.shows_anchor:
-            expected = f"a style: the method trains on its images, `images: {unlearn.images}` ({used_by})"
-            yield Inconsistency(f"{key}.{style}", anchor, expected)
+        if anchor == EMPTY_CONCEPT and reason is not None:
+            yield Inconsistency(f"{key}.{style}", anchor, f"a style: {reason} ({used_by})")
 
 
 def _check_scheme_without_retain_styles(
@@ -501,7 +541,7 @@ def _check_scheme_without_retain_styles(
             f"a scheme that needs no retain style, such as all_to_one with anchoring.base: {photos}, since D_r of "
             f"{task} contains only the photos ({used_by})"
         )
-        yield Inconsistency(f"methods.{name}.anchors.{task}", scheme, expected)
+        yield Inconsistency(f"{study.section_of(name)}.{name}.anchors.{task}", scheme, expected)
 
 
 def _check_figure(study: Study, name: str, figure: Figure) -> Iterator[Inconsistency]:

@@ -23,6 +23,7 @@ from corelib.study.wording import error_in, suggest_name, to_yaml
 REMOVABLE_SECTIONS = {
     ("tasks",),
     ("methods",),
+    ("baselines",),
     ("models",),
     ("tables",),
     ("figures",),
@@ -32,6 +33,9 @@ REMOVABLE_SECTIONS = {
     ("models", "*", "weights"),
 }
 """Sections whose entries have names that the study chooses."""
+
+WITH_ANCHORS = ("methods", "baselines")
+"""Sections whose entries have anchors, and perhaps a length, for each task."""
 
 LIKE = "like"
 """The key of a method or task that takes the leaves of another, except for its own."""
@@ -72,11 +76,11 @@ def merge_study(
         base, origins = merge_study(base_name, folder, (*seen, name))
     merged = _overlaid(base, content, (), file, origins, {*_likes(base), *_likes(content)})
     tasks = _section(content, "tasks")
-    for method in _section(merged, "methods"):
+    for entry in [entry for section in WITH_ANCHORS for entry in _section(merged, section).values()]:
         for leaf in ("length", "anchors"):
-            entries = _section(merged["methods"], method).get(leaf)
+            entries = entry.get(leaf) if isinstance(entry, dict) else None
             if isinstance(entries, dict):
-                merged["methods"][method][leaf] = {
+                entry[leaf] = {
                     task: value for task, value in entries.items() if task not in tasks or tasks[task] is not None
                 }
     return merged, origins
@@ -118,7 +122,8 @@ def resolve_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Path)
     }
     _resolve_section("tasks", merged, origins, study)
     for name in liked:
-        for method_name, method in _section(merged, "methods").items():
+        both = [(section, *item) for section in WITH_ANCHORS for item in _section(merged, section).items()]
+        for section, method_name, method in both:
             for leaf in ("length", "anchors"):
                 entries = _section(method, leaf) if isinstance(method, dict) else {}
                 other = name
@@ -126,7 +131,7 @@ def resolve_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Path)
                     other = liked[other]
                 if other in entries and name not in entries:
                     entries[name] = entries[other]
-                    key = ("methods", method_name, leaf)
+                    key = (section, method_name, leaf)
                     origins[(*key, name)] = _origin((*key, other), origins)
 
 

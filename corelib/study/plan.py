@@ -6,6 +6,7 @@ and studies are equal values with equal addresses, so they are built once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,10 +16,12 @@ from corelib.runs.stage_registry import STAGES
 from corelib.sampling.grid import SampleKey
 from corelib.settings.claims import Claim
 from corelib.settings.data import EmbeddingsStage, LatentsStage, SliceStage
+from corelib.settings.distances import ComparedPair, ComparedRow, ComparisonStage, DistancesStage
+from corelib.settings.edits import EditStage
 from corelib.settings.evaluation import LABELS, CellsStage, FIDStage, PredictionsStage, ReferenceStage
 from corelib.settings.gate import GateStage
 from corelib.settings.given_models import WEIGHTS, GivenModelStage
-from corelib.settings.prompts import EMPTY_CONCEPT
+from corelib.settings.prompts import EMPTY_CONCEPT, Wording
 from corelib.settings.reports import (
     ChartsStage,
     EvaluatedSeed,
@@ -32,9 +35,21 @@ from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 from corelib.study import anchors
 from corelib.study.probes import ProbeRuns
 from corelib.study.run_factory import RunFactory, cached_method
-from corelib.study.schema import ORIGINAL, AnchorPairs, MiniatureWorld, Row, Scheme, Study, Task, anchors_in_words
+from corelib.study.schema import (
+    ORIGINAL,
+    AnchorPairs,
+    Edited,
+    MiniatureWorld,
+    Relabelled,
+    Retrained,
+    Row,
+    Scheme,
+    Study,
+    Task,
+    anchors_in_words,
+)
 from corelib.study.summaries import IsBuilt, claims_settings, report_settings, training_role
-from corelib.study.targets import charts_name
+from corelib.study.targets import charts_name, distances_name
 from corelib.study.worlds import AssetRuns, MiniatureRuns
 
 
@@ -130,7 +145,7 @@ class Plan:
         return rows, inputs
 
     def _anchors_of(self, task: str, row: Row) -> dict[str, list[str]]:
-        if not self.study.is_trained(row.method):
+        if not self.study.has_anchors(row.method):
             return {}
         return self.candidates(self.study.tasks[task], self._scheme(task, row.method, row.anchors))
 
@@ -150,15 +165,67 @@ class Plan:
         return self._run("charts", f"{self.name}-{name}", settings, 1, inputs)
 
     def trainings_of(self, name: str) -> dict[str, Run]:
-        """The training run behind each seed of each row of a table, by the role of its cells."""
+        """The unlearning run behind each seed of each row of a table that has one, by the role of its cells."""
         table = self.study.tables[name]
         return {
             f"{task}/{row.name}/{seed}": self.unlearning(task, row.method, row.anchors, seed)
             for task in table.tasks
             for row in self.study.rows_of(table.rows)
+            if row.method in self.study.methods
             for seed in self.study.seeds_of(row)
-            if seed is not None
         }
+
+    @cached_method
+    def comparison(self, name: str) -> Run:
+        """The distances of the rows of a table to its retrained models; the table has a row of these."""
+        table = self.study.tables[name]
+        retrained = self.study.retrained_row(table)
+        assert retrained is not None
+        rows, inputs = [], {}
+        for task in table.tasks:
+            for row in self.study.rows_of(table.rows):
+                pairs = []
+                for seed, other in self._compared_seeds(row, retrained):
+                    role = f"{task}/{row.name}/{'' if seed is None else seed}/{other}"
+                    inputs[role] = self.distances(task, row, seed, retrained, other)
+                    pairs.append(ComparedPair(seed=seed, retrained_seed=other, distances=role))
+                rows.append(ComparedRow(task=task, row=row.name, title=self.study.title_of(row), pairs=pairs))
+        settings = ComparisonStage(name=distances_name(name), rows=rows, note=self.world.note)
+        return self._run("comparisons", f"{self.name}-{name}", settings, 1, inputs)
+
+    def _compared_seeds(self, row: Row, retrained: Row) -> list[tuple[int | None, int]]:
+        """The training seeds of each pair of a row's model and a retrained one; retrained models pair with each other.
+
+        A table of one retrained model has no pair for its row.
+        """
+        others = [seed for seed in self.study.seeds_of(retrained) if seed is not None]
+        if row.name == retrained.name:
+            return list(itertools.combinations(others, 2))
+        return list(itertools.product(self.study.seeds_of(row), others))
+
+    def distances(self, task: str, row: Row, seed: int | None, retrained: Row, retrained_seed: int) -> Run:
+        """The distances of one model to a retrained one on one task."""
+        study, definition = self.study, self.study.tasks[task]
+        captions = study.prompts.in_training
+        settings = DistancesStage(
+            distances=study.distances,
+            fid=study.full_fid,
+            forget=study.styles_in_label_order(definition.forget),
+            retain=study.styles_in_label_order(definition.evaluation.retain),
+            objects=study.objects_of_evaluation(definition),
+            grid=self.grid_of(task),
+            wording=self._relabelled(captions, task, row.method, row.anchors),
+            retrained_wording=captions,
+            batch=study.sampling.batch,
+        )
+        inputs = {"latents": self.latents(), **self.world.feature_extractors()}
+        for prefix, one, seed_of_one in (("", row, seed), ("retrained_", retrained, retrained_seed)):
+            model = self.model(task, one.method, one.anchors, seed_of_one, "training")
+            inputs |= {f"{prefix}{role}": run for role, run in model.items()}
+            inputs[f"{prefix}samples"] = self.samples(task, one.method, one.anchors, seed_of_one)
+            inputs[f"{prefix}predictions"] = self.predictions(task, one.method, one.anchors, seed_of_one)
+        slug = f"{self._slug(task, row.method, row.anchors, seed)}-{retrained.method}-s{retrained_seed}"
+        return self._run("distances", slug, settings, self._evaluation_threads, inputs)
 
     def claims(self, is_built: IsBuilt) -> Run:
         """The verdicts on the paper's claims, over the rows that are built.
@@ -212,13 +279,15 @@ class Plan:
         return f"{kind}: {self.study.prompts.in_evaluation.prompt(style, object_)}"
 
     def products(self, is_built: IsBuilt | None = None) -> dict[str, Run]:
-        """Every product of the study by name: tables, charts, figures, probes and reports.
+        """Every product of the study by name: tables, charts, distances, figures, probes and reports.
 
         Args:
             is_built: whether a run is built, or will be in this invocation; by default, whether it is built already.
         """
         products = {name: self.table(name) for name in self.study.tables}
         products |= {charts_name(name): self.charts(name) for name in self.study.tables}
+        compared = [name for name, table in self.study.tables.items() if self.study.retrained_row(table) is not None]
+        products |= {distances_name(name): self.comparison(name) for name in compared}
         products |= {name: self.figure(name) for name in self.study.figures}
         products |= {name: self.probe(name) for name in self.study.probes}
         if self.study.gate is not None:
@@ -334,20 +403,77 @@ class Plan:
         study = self.study
         settings = SamplesStage(
             sampling=study.sampling,
-            wording=study.prompts.in_evaluation,
+            wording=self._relabelled(study.prompts.in_evaluation, task, method, scheme),
             grid=self.grid_of_all_tasks() if method == ORIGINAL else self.grid_of(task),
         )
-        inputs = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
-        if method != ORIGINAL:
-            inputs["delta"] = self.model(task, method, scheme, seed)
+        inputs = self.model(task, method, scheme, seed)
         slug = self._slug_of_samples(task, method, scheme, seed)
         return self._run("samples", slug, settings, study.threads.sampling, inputs)
 
-    def model(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
-        """The unlearned model of a row: trained here, or the user's own."""
+    def model(
+        self,
+        task: str,
+        method: str,
+        scheme: Scheme | None,
+        seed: int | None = None,
+        use: Literal["training", "evaluation"] = "evaluation",
+    ) -> dict[str, Run]:
+        """The runs that are the model of a row, by role: a pipeline, its embeddings, and a delta if it has one.
+
+        Args:
+            task: name of the task.
+            method: name of the method, baseline or model, or `ORIGINAL`.
+            scheme: anchor scheme; None for the method's own, and for a model without anchors.
+            seed: training seed; None for the first of the method's seeds, and for a model without seeds.
+            use: whether the embeddings are those of captions or of the prompts of sampled images.
+        """
+        baseline = self.study.baselines.get(method)
+        if isinstance(baseline, Retrained):
+            pipeline = self.retrained(task, method, seed)
+            return {"pipeline": pipeline, "embeddings": self._embeddings_of(pipeline, use, pipeline.slug)}
+        base = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings(use)}
+        if method == ORIGINAL or isinstance(baseline, Relabelled):
+            return base
+        if isinstance(baseline, Edited):
+            return base | {"delta": self.edit(task, method, scheme)}
         if method in self.study.models:
-            return self.given_model(task, method)
-        return self.unlearning(task, method, scheme, seed)
+            return base | {"delta": self.given_model(task, method)}
+        return base | {"delta": self.unlearning(task, method, scheme, seed)}
+
+    def _relabelled(self, wording: Wording, task: str, method: str, scheme: Scheme | None) -> Wording:
+        """The wording of a model's prompts: relabelled prompts have the words of the anchor for those of a style."""
+        if not isinstance(self.study.baselines.get(method), Relabelled):
+            return wording
+        candidates = self.candidates(self.study.tasks[task], self._scheme(task, method, scheme))
+        anchors = {style: anchor for style, (anchor,) in candidates.items()}
+        names = {style: wording.words(anchor) for style, anchor in anchors.items()}
+        variants = wording.variants
+        if isinstance(variants, dict):
+            variants = {**variants, **{style: variants[anchor] for style, anchor in anchors.items()}}
+        return Wording(template=wording.template, names={**wording.names, **names}, variants=variants)
+
+    @cached_method
+    def edit(self, task: str, method: str, scheme: Scheme | None) -> Run:
+        """The delta of a closed-form edit on one task."""
+        study, baseline, definition = self.study, self.study.baselines[method], self.study.tasks[task]
+        assert isinstance(baseline, Edited)
+        settings = EditStage(
+            edit=baseline.edit,
+            candidates=self.candidates(definition, self._scheme(task, method, scheme)),
+            retain=study.retain_set(definition),
+            objects=study.objects_of_training(definition),
+            wording=study.prompts.in_training,
+        )
+        inputs = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("training")}
+        return self._run("edits", self._slug(task, method, scheme, None), settings, study.threads.unlearning, inputs)
+
+    @cached_method
+    def retrained(self, task: str, method: str, seed: int | None = None) -> Run:
+        """The miniature's model without a task's forget styles."""
+        assert isinstance(self.world, MiniatureRuns), "only the miniature of a checked study is retrained"
+        forget = self.study.styles_in_label_order(self.study.tasks[task].forget)
+        slug = self._slug(task, method, None, seed)
+        return self.world.retrained(slug, tuple(forget), self._seed(method, seed))
 
     def given_models(self) -> dict[str, str]:
         """The path of each model of the user's own, by its key in the study."""
@@ -487,7 +613,14 @@ class Plan:
 
     @cached_method
     def embeddings(self, use: Literal["training", "evaluation"]) -> Run:
-        """The text embeddings of every concept, and of the prompt of guidance's unconditional prediction."""
+        """The base model's text embeddings of every concept, and of the prompt of guidance's unconditional prediction.
+
+        Args:
+            use: whether they are those of captions or of the prompts of sampled images.
+        """
+        return self._embeddings_of(self.world.pipeline(), use, self.study.world.kind)
+
+    def _embeddings_of(self, pipeline: Run, use: Literal["training", "evaluation"], slug: str) -> Run:
         study, words = self.study, self.study.prompts
         if use == "training":
             wording, unconditional = words.in_training, EMPTY_CONCEPT
@@ -498,8 +631,7 @@ class Plan:
             objects = [*objects, *study.evaluated_objects]  # images of anchors may be generated for training
         prompts = {wording.prompt(style, object_) for style in study.world.styles for object_ in objects}
         settings = EmbeddingsStage(prompts=sorted({unconditional, *prompts}))
-        slug, inputs = f"{study.world.kind}-{use}", {"pipeline": self.world.pipeline()}
-        return self._run("embeddings", slug, settings, study.threads.world, inputs)
+        return self._run("embeddings", f"{slug}-{use}", settings, study.threads.world, {"pipeline": pipeline})
 
     # Grids
 
@@ -524,9 +656,9 @@ class Plan:
     # Names
 
     def _slug(self, task: str, method: str, scheme: Scheme | None, seed: int | None) -> str:
-        if not self.study.is_trained(method):
-            return f"{method}-{task}"
-        return f"{method}-{task}-{anchors_in_words(self._scheme(task, method, scheme))}-s{self._seed(method, seed)}"
+        anchors = [anchors_in_words(self._scheme(task, method, scheme))] if self.study.has_anchors(method) else []
+        seeds = [f"s{self._seed(method, seed)}"] if self.study.has_seeds(method) else []
+        return "-".join([method, task, *anchors, *seeds])
 
     def _scheme(self, task: str, method: str, scheme: Scheme | None) -> Scheme:
         """A row's anchor scheme; the method's own if the row has none."""

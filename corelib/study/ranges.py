@@ -60,6 +60,11 @@ RANGES = (
     Range("methods.*.objective.unlearn.target.eta", -100, 100, "it is a guidance scale"),
     Range("methods.*.objective.*.target.low", -100, 100, "the noise has a standard deviation of 1"),
     Range("methods.*.objective.*.target.high", -100, 100, "the noise has a standard deviation of 1"),
+    Range("baselines.*.edit.erase_weight", 0, 1e6, _RELATIVE),
+    Range("baselines.*.edit.preserve_weight", 0, 1e6, _RELATIVE),
+    Range("baselines.*.edit.ridge", 0, 1e6, _RELATIVE),
+    Range("baselines.*.edit.adversarial.count", 1, 1_000, "each round changes the weights less than the one before"),
+    Range("baselines.*.edit.adversarial.ridge", 0, 1e6, _RELATIVE),
     Range("methods.*.batch", 1, 10_000, _BATCH),
     Range("encoding.batch", 1, 10_000, _BATCH),
     Range("sampling.batch", 1, 10_000, _BATCH),
@@ -99,6 +104,9 @@ def find_beyond_range(study: Study) -> Iterator[Inconsistency]:
                 expected = f"a number from {limits.low:,g} to {limits.high:,g}: {limits.reason}"
                 yield Inconsistency(key, value, expected)
     yield from _check_timesteps("sampling.scheduler", study.sampling.scheduler, study.sampling.scheduler.steps)
+    if beyond := [timestep for timestep in study.distances.timesteps if timestep >= NOISE_LEVELS]:
+        expected = f"timesteps below {NOISE_LEVELS:,}, the number of those of the noise schedule"
+        yield Inconsistency("distances.timesteps", beyond[0], expected)
     for name, method in study.methods.items():
         yield from _check_method(study, name, method)
 

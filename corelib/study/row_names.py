@@ -16,7 +16,7 @@ from corelib.runs.run import Run
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
 from corelib.study.schema import NAME, Row
-from corelib.study.targets import charts_name, product_of, relative_target, study_at
+from corelib.study.targets import charts_name, distances_name, product_of, relative_target, study_at
 from corelib.study.wording import error_in, suggest_name
 
 ROW_FORM = "PRODUCT TASK ROW [SEED]"
@@ -27,6 +27,10 @@ ALL = "all"
 EXAMPLE = f"{RESULTS}/mini/table1.csv Forget25 core"
 
 
+MODELS = ("unlearning", "models", "edits", "retrained")
+"""The stages whose result is the model of a row."""
+
+
 @dataclass(frozen=True)
 class EvaluatedModel:
     """A model of a row, with its runs.
@@ -35,7 +39,7 @@ class EvaluatedModel:
         label: the row as the user names it, with the training seed if the row has one.
         world: kind of the study's world.
         runs: the runs that belong to the model, by stage, in the order of the data: `saliency`, `generated`,
-            `unlearning` or `models`, `samples`, `predictions`, `fid`, `cells`.
+            one of `MODELS`, `samples`, `predictions`, `fid`, `cells`.
     """
 
     label: str
@@ -45,7 +49,7 @@ class EvaluatedModel:
     @property
     def model(self) -> Run:
         """The run of the model itself; of the original model, that of its images."""
-        return next(self.runs[stage] for stage in ("unlearning", "models", "samples") if stage in self.runs)
+        return next(self.runs[stage] for stage in (*MODELS, "samples") if stage in self.runs)
 
 
 def names_row(words: Sequence[str]) -> bool:
@@ -106,7 +110,7 @@ def only_model_of_row(words: Sequence[str], configuration: Path) -> EvaluatedMod
 def _tasks_and_rows(plan: Plan, path: str, product: str) -> tuple[list[str], list[Row]]:
     study = plan.study
     for name, table in study.tables.items():
-        if product in (name, charts_name(name)):
+        if product in (name, charts_name(name), distances_name(name)):
             return table.tasks, study.rows_of(table.rows)
     if product in study.figures:
         figure = study.figures[product]
@@ -128,7 +132,7 @@ def runs_of_model(plan: Plan, task: str, row: Row, seed: int | None) -> dict[str
     predictions = cells.inputs["predictions"]
     fid = [cells.inputs["fid"]] if "fid" in cells.inputs else []  # a world may have no network for FID
     samples = predictions.inputs["samples"]
-    model = samples.inputs.get("delta")
+    model = next((run for run in samples.inputs.values() if run.stage in MODELS), None)
     before = [] if model is None else [run for role, run in model.inputs.items() if role in ("saliency", "generated")]
     chain = [*before, *([] if model is None else [model]), samples, predictions, *fid, cells]
     return {run.stage: run for run in chain}

@@ -22,6 +22,8 @@ from pydantic_core import CoreSchema, core_schema
 from corelib.runs.specification import Execution
 from corelib.settings.assets import Assets
 from corelib.settings.data import Encoding
+from corelib.settings.distances import Distances
+from corelib.settings.edits import Edit
 from corelib.settings.evaluation import FID, Classification
 from corelib.settings.given_models import GivenModel
 from corelib.settings.miniature import Autoencoder, Classifier, Denoiser, TextEncoder
@@ -298,6 +300,53 @@ class Method(Section):
     seeds: Seeds | None = None
 
 
+class Edited(Section):
+    """A baseline that edits the keys and values of the cross-attention in closed form, such as UCE.
+
+    Attributes:
+        title: its title in tables.
+        edit: the constants of its equation.
+        anchors: scheme of the anchors of each task; `default` is that of every task without an entry.
+    """
+
+    kind: Literal["edited"]
+    title: str
+    edit: Edit
+    anchors: dict[str, Scheme]
+
+
+class Relabelled(Section):
+    """The original model, prompted for a style's anchor in place of the style: a bound that changes no weight.
+
+    Attributes:
+        title: its title in tables.
+        anchors: scheme of the anchors of each task, one anchor for each style; `default` is that of every task without
+            an entry.
+    """
+
+    kind: Literal["relabelled"]
+    title: str
+    anchors: dict[str, Scheme]
+
+
+class Retrained(Section):
+    """The gold standard: a model of the miniature that is trained from scratch without a task's forget styles.
+
+    Attributes:
+        title: its title in tables.
+        seeds: its training seeds, if they are not those of `training.seeds`. They are added to the world's seed, so
+            seed 0 begins with the base model's initial weights.
+    """
+
+    kind: Literal["retrained"]
+    title: str
+    seeds: Seeds | None
+
+
+Baseline = Annotated[Edited | Relabelled | Retrained, Field(discriminator="kind")]
+"""A model to compare with that no objective trains."""
+
+
 def _row_name(method: str = "", anchors: Scheme | None = None) -> str:
     return f"{method}-{anchors}" if isinstance(anchors, str) else method
 
@@ -306,7 +355,7 @@ class Row(Section):
     """A row of a table, with anchors, a title or training seeds other than its method's.
 
     Attributes:
-        method: the name of a method, of a model of the user's, or `ORIGINAL`.
+        method: the name of a method, of a baseline, of a model of the user's, or `ORIGINAL`.
         anchors: scheme of the anchors; null for the method's.
         name: name of the row, unique in its table; by default that of its method, and of its scheme if it names one.
         title: title; null for the method's.
@@ -491,7 +540,9 @@ class Study(Section):
         world: the images, the base model and the classifiers.
         tasks: what is to be forgotten, by the name of the task.
         methods: the unlearning methods, by name.
+        baselines: models to compare with that no objective trains, by name.
         models: the user's own unlearned models, by name.
+        distances: how models are compared with retrained ones.
         gate: action if the original model's accuracies differ from the paper's: "stop", or "warn" and continue; null
             for no gate.
         tables: the tables, by name.
@@ -506,10 +557,12 @@ class Study(Section):
     encoding: Encoding
     anchoring: Anchoring
     methods: dict[str, Method]
+    baselines: dict[str, Baseline]
     models: dict[str, GivenModel]
     sampling: Sampling
     classification: Classification
     fid: FIDProtocol
+    distances: Distances
     gate: Literal["stop", "warn"] | None
     tables: dict[str, Table]
     figures: dict[str, Figure]
@@ -580,9 +633,27 @@ class Study(Section):
         return lengths.get(task, lengths.get(DEFAULT))
 
     def anchors_of(self, method: str, task: str) -> Scheme | None:
-        """The anchor scheme of a method on a task; None if it has none."""
-        anchors = self.methods[method].anchors
+        """The anchor scheme of a method or baseline on a task; None if it has none."""
+        anchors = self.anchor_entries(method)
         return anchors.get(task, anchors.get(DEFAULT))
+
+    def anchor_entries(self, method: str) -> dict[str, Scheme]:
+        """The anchor schemes of a method or baseline that has anchors, by task."""
+        entry = self.methods.get(method) or self.baselines[method]
+        assert not isinstance(entry, Retrained), "a retrained model has no anchors"
+        return entry.anchors
+
+    def has_anchors(self, method: str) -> bool:
+        """Whether a row's method has anchors, as trained methods, edits and relabelled prompts have."""
+        return method in self.methods or isinstance(self.baselines.get(method), Edited | Relabelled)
+
+    def has_seeds(self, method: str) -> bool:
+        """Whether a row's method is trained here, once with each training seed."""
+        return method in self.methods or isinstance(self.baselines.get(method), Retrained)
+
+    def section_of(self, method: str) -> str:
+        """The section with the entry of a row's method."""
+        return next(name for name in ("methods", "baselines", "models") if method in getattr(self, name))
 
     def styles_in_label_order(self, styles: list[str]) -> list[str]:
         """The same styles in the order of the classifier's classes."""
@@ -608,19 +679,22 @@ class Study(Section):
         """All rows as `Row`; a method's name alone is a row of that name."""
         return [Row(name=row, method=row) if isinstance(row, str) else row for row in rows]
 
+    def retrained_row(self, table: Table) -> Row | None:
+        """The first row of retrained models in a table; None if there is none."""
+        rows = self.rows_of(table.rows)
+        return next((row for row in rows if isinstance(self.baselines.get(row.method), Retrained)), None)
+
     def seeds_of(self, row: Row) -> list[int] | list[None]:
-        """The training seeds of a row; [None] for a model that is not trained here."""
-        if not self.is_trained(row.method):
+        """The training seeds of a row; [None] for a model that has none."""
+        if not self.has_seeds(row.method):
             return [None]
         return row.seeds or self.seeds_of_method(row.method)
 
-    def is_trained(self, method: str) -> bool:
-        """Whether a row's method is trained here: neither the original model nor a model of the user's."""
-        return method in self.methods
-
     def seeds_of_method(self, method: str) -> list[int]:
-        """The training seeds of a method."""
-        return self.methods[method].seeds or self.training.seeds
+        """The training seeds of a method, or of a baseline that has some."""
+        entry = self.methods.get(method) or self.baselines[method]
+        assert isinstance(entry, Method | Retrained)
+        return entry.seeds or self.training.seeds
 
     def title_of(self, row: Row) -> str:
         """The title of a row in a table or figure."""
@@ -628,7 +702,8 @@ class Study(Section):
             return row.title
         if row.method == ORIGINAL:
             return "Original"
-        return self.models[row.method].title if row.method in self.models else self.methods[row.method].title
+        title: str = getattr(self, self.section_of(row.method))[row.method].title
+        return title
 
 
 def _in_order(objects: Literal["all"] | list[str], known: list[str]) -> list[str]:

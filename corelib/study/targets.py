@@ -20,6 +20,7 @@ PRODUCT_ENDINGS: Mapping[str, tuple[str, ...]] = {
         for chart in ("tradeoff", "values", "styles", "confusion", "losses")
         for kind in ("pdf", "png")
     ),
+    r"distances\w+": ("csv", "md"),
     r"figure\w+": ("png",),
     r"probe\w+": ("csv", "md", "pdf", "png"),
     "gate": ("csv", "md"),
@@ -74,15 +75,23 @@ def targets_of(name: str, study: Study) -> list[str]:
     gate = [] if study.gate is None else [str(place / "gate.md")]
     tables = [str(place / f"{table}.csv") for table in study.tables]
     charts = [str(place / f"{charts_name(table)}.tradeoff.png") for table in study.tables]
+    distances = [
+        str(place / f"{distances_name(name)}.md") for name, table in study.tables.items() if study.retrained_row(table)
+    ]
     figures = [str(place / f"{figure}.png") for figure in study.figures]
     probes = [str(place / f"{probe}.csv") for probe in study.probes]
     claims = [str(place / "claims.md")] if study.has_claims else []
-    return [*gate, *tables, *charts, *figures, *probes, *claims, str(place / "report.html")]
+    return [*gate, *tables, *charts, *distances, *figures, *probes, *claims, str(place / "report.html")]
 
 
 def charts_name(table: str) -> str:
     """The name of the charts of a table: `charts1` for `table1`."""
     return f"charts{table.removeprefix('table')}"
+
+
+def distances_name(table: str) -> str:
+    """The name of the distances of a table's rows to its retrained models: `distances1` for `table1`."""
+    return f"distances{table.removeprefix('table')}"
 
 
 def study_at(place: Path) -> str:

@@ -16,6 +16,7 @@ from corelib.settings.assets import AdoptionStage, ClassifierSpec, ConversionSta
 from corelib.settings.evaluation import LABELS
 from corelib.settings.miniature import AutoencoderStage, ClassifierStage, PipelineStage, RenderingStage
 from corelib.settings.pretrained import PretrainedStage
+from corelib.settings.retraining import RetrainingStage
 from corelib.study.run_factory import RunFactory, cached_method
 from corelib.study.schema import ImageFolderWorld, MiniatureWorld, Study, UnlearnCanvasWorld
 from corelib.study.shipped_world import DRAWING_MODULES, digest_of_drawing
@@ -82,9 +83,29 @@ class MiniatureRuns:
     @cached_method
     def pipeline(self) -> Run:
         """The base model, a diffusers pipeline."""
-        world, prompts = self._world, self._study.prompts
+        world = self._world
         if world.pretrained:
             return self._pretrained()
+        inputs = {"images": self.images(), "autoencoder": self._autoencoder()}
+        return self._factory.make("pipeline", world.kind, self._training(), self._study.threads.world, inputs)
+
+    @cached_method
+    def retrained(self, slug: str, forget: tuple[str, ...], seed: int) -> Run:
+        """The base model, trained again without the images of some styles, with the base model's autoencoder.
+
+        Args:
+            slug: readable part of the run's name.
+            forget: the styles that are left out.
+            seed: the training seed, which is added to the world's.
+        """
+        training = self._training().model_dump()
+        settings = RetrainingStage.model_validate(training | {"forget": list(forget), "seed": self._world.seed + seed})
+        inputs = {"images": self.images(), "pipeline": self.pipeline()}
+        return self._factory.make("retrained", slug, settings, self._study.threads.world, inputs)
+
+    def _training(self) -> PipelineStage:
+        """The settings of the training of the base model."""
+        world, prompts = self._world, self._study.prompts
         captions = {
             style: {object_: prompts.in_training.prompt(style, object_) for object_ in world.objects}
             for style in world.styles
@@ -94,15 +115,13 @@ class MiniatureRuns:
         ]
         words = {word for prompt in evaluated for word in prompt.split()}
         words |= {word for caption in captions.values() for prompt in caption.values() for word in prompt.split()}
-        settings = PipelineStage(
+        return PipelineStage(
             text_encoder=world.text_encoder,
             denoiser=world.denoiser,
             prompts=captions,
             vocabulary=sorted(words),
             seed=world.seed,
         )
-        inputs = {"images": self.images(), "autoencoder": self._autoencoder()}
-        return self._factory.make("pipeline", world.kind, settings, self._study.threads.world, inputs)
 
     @cached_method
     def classifier(self, label: str) -> Run:

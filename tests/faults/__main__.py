@@ -27,7 +27,7 @@ from pathlib import Path
 
 INSIDE = "CORELIB_FAULTS_INSIDE"
 KINDS = ["kills", "writes", "disks", "damage", "invocations"]
-TRAININGS = ("autoencoder", "pipeline", "classifier", "unlearning", "relearning", "inversion", "prefixes")
+TRAININGS = ("autoencoder", "pipeline", "retrained", "classifier", "unlearning", "relearning", "inversion", "prefixes")
 MIN_COUNT = 50
 """Minimum number of kills inside a write, and of other faults, in a complete session."""
 HERE = Path(__file__).resolve().parent
@@ -84,9 +84,8 @@ def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
 def stages() -> list[str]:
     """All stages that the rules name, with the gathering of samples as a separate stage."""
     rules = "".join(path.read_text() for path in sorted((HERE.parent.parent / "rules").glob("*.smk")))
-    return sorted(
-        {*re.findall(r'"runs/(\w+)/', rules), "tables", "charts", "figures", "claims", "gates", "reports", "gathering"}
-    )
+    products = {"tables", "charts", "comparisons", "figures", "claims", "gates", "reports"}
+    return sorted({*re.findall(r'"runs/(\w+)/', rules), *products, "gathering"})
 
 
 def _disturb(options: argparse.Namespace, folder: Path, began: float) -> int:
@@ -158,7 +157,7 @@ def _disturbances(options: argparse.Namespace, chosen: list) -> Iterator[Callabl
             if job.stage in TRAININGS and "diverging" not in job.label:  # it ends before it saves a state
                 for kind in [*DAMAGES, *STATES]:
                     yield functools.partial(damage_a_state, bench, job, kind, options.seed)
-            if job.stage in TRAININGS[:3]:
+            if job.stage in TRAININGS[:4]:
                 yield functools.partial(make_loss_non_finite, bench, job)
 
 

@@ -26,7 +26,7 @@ from corelib.files.sealed_json import has_its_seal
 MAX_SECONDS = 180.0
 """Seconds after which an attempt counts as stuck."""
 
-PRODUCTS = ("tables", "charts", "figures", "probes", "claims", "gates", "reports")
+PRODUCTS = ("tables", "charts", "comparisons", "figures", "probes", "claims", "gates", "reports")
 RECORD = re.compile(r".*\.provenance\..*|.*/report\.(html|costs\.\w+)")
 """Files that describe a computation; they differ between equal results."""
 WRITING = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.utime", "os.symlink", "os.link"}
@@ -127,9 +127,9 @@ class Reference:
 
 ORDER = (
     "images", "autoencoder", "pipeline", "classifier", "pretrained", "assets", "conversion", "slices", "latents",
-    "embeddings", "saliency", "generated", "unlearning", "relearning", "inversion", "prefixes", "resampled", "samples",
-    "gathering", "predictions", "reference", "fid", "cells", "gate", "gates", "tables", "charts", "figures", "probes",
-    "claims", "reports",
+    "embeddings", "saliency", "generated", "unlearning", "edits", "retrained", "relearning", "inversion", "prefixes",
+    "resampled", "samples", "gathering", "predictions", "reference", "fid", "cells", "distances", "gate", "gates",
+    "tables", "charts", "comparisons", "figures", "probes", "claims", "reports",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from attempts import Place
+from attempts import Job, Place
 from damage import flip_a_bit
 from disks import FULL, PAGE
 from outcomes import CLEAR, LOST, SAME, UNCLEAR, WRONG, Bench, Outcome
@@ -249,12 +249,18 @@ def _compare(bench: Bench, checkout: Checkout) -> tuple[str, str]:
 
 def _names(bench: Bench) -> set[str]:
     """The names of the files behind the table and the figure; the reference contains other products as well."""
-    names = set()
-    for job in bench.reference.jobs.values():
-        if job.stage not in ("pretrained", "charts", "claims", "reports"):
-            run = bench.reference.folder / job.specification.parent
-            files = [path for path in run.rglob("*") if path.is_file()] + [
-                bench.reference.folder / path for path in (*job.outputs, job.manifest.with_suffix(".provenance.json"))
-            ]
-            names |= {str(path.relative_to(bench.reference.folder)) for path in files}
+    names, reference = set[str](), bench.reference
+    left = [job for job in reference.jobs.values() if job.stage in ("tables", "figures")]
+    behind = dict[Path, Job]()
+    while left:
+        job = left.pop()
+        if job.manifest not in behind:
+            behind[job.manifest] = job
+            left += [*reference.built_on(job), *reference.shards_of(job)]
+    for job in behind.values():
+        run = reference.folder / job.specification.parent
+        files = [path for path in run.rglob("*") if path.is_file()] + [
+            reference.folder / path for path in (*job.outputs, job.manifest.with_suffix(".provenance.json"))
+        ]
+        names |= {str(path.relative_to(reference.folder)) for path in files}
     return names

@@ -55,8 +55,8 @@ PLACES = {
 
 
 def paper_overlay() -> str:
-    """An overlay of the paper's study with the released baselines, a model of the user's, and methods that use the
-    remaining kinds of targets and weights, so that some run reads every possible leaf.
+    """An overlay of the paper's study with the released baselines, those without an objective, a model of the user's,
+    and methods that use the remaining kinds of targets and weights, so that some run reads every possible leaf.
     """
     core = read_yaml(REPOSITORY / "config/config.yaml")["methods"]["core"]
     retain: dict[str, dict[str, Any]] = {
@@ -75,6 +75,7 @@ def paper_overlay() -> str:
         "table1": {"rows": rows},
         "table5": {"tasks": ["Forget01", "Forget06"], "rows": [*retain], "published": "table2"},
         "table6": {"tasks": ["Forget01"], "rows": ["core", "given"], "published": None},
+        "table7": {"tasks": ["Forget06"], "rows": ["core", "uce", "rece", "relabelled"], "published": None},
     }
     models = {"given": {"title": "Given", "weights": {"Forget01": PLACES["model"]}}}
     return json.dumps({"methods": methods, "models": models, "tables": tables, "probes": probes()})
@@ -95,7 +96,15 @@ def probes() -> dict[str, Any]:
     }
 
 
-MINIATURES = "base: mini-from-scratch\n"
+MINIATURES = json.dumps(
+    {
+        "base": "mini-from-scratch",
+        "tables": {"table5": {"tasks": ["Forget01"], "rows": ["core", "retrained"], "published": None}},
+    }
+)
+
+ONLY_MINIATURE = (("baselines", "retrained"), ("distances",))
+"""Sections whose leaves only a study of the miniature can read."""
 
 OWN = json.dumps(
     {
@@ -129,6 +138,7 @@ PRODUCT_FILES = {
     for stage, name in {
         "tables": r"table\w+",
         "charts": r"charts\w+",
+        "comparisons": r"distances\w+",
         "figures": r"figure\w+",
         "probes": r"probe\w+",
         "gates": "gate",
@@ -168,6 +178,7 @@ def names_in(key: Key) -> dict[str, str]:
     named = {
         "tasks": ("TASK",),
         "methods": ("METHOD", "", "TASK"),
+        "baselines": ("METHOD", "", "TASK"),
         "models": ("METHOD", "", "TASK"),
         "tables": ("TABLE",),
         "figures": ("FIGURE",),
@@ -324,7 +335,7 @@ class PlannedStudy:
         """Whether a table or figure shows a method under the method's own title."""
         if product == "gate":
             return False
-        table = product.replace("charts", "table")
+        table = product.replace("charts", "table").replace("distances", "table")
         if table in self.study.tables:
             rows = self.study.tables[table].rows
         elif product in self.study.probes:
@@ -483,9 +494,20 @@ def prepare_checkout(folder: Path, head: str) -> tuple[FakeBuild, PlannedStudy, 
     leaves = list(leaves_of(merged))
     if head != "leaf":  # leaves that both worlds have are tested in the paper's study
         leaves = [
-            (key, value) for key, value in leaves if key[0] in ("world", "prompts") or key == ("threads", "world")
+            (key, value)
+            for key, value in leaves
+            if key[0] in ("world", "prompts")
+            or key == ("threads", "world")
+            or (is_only_of_miniature(key) and head == "leaf of the miniature")
         ]
+    else:
+        leaves = [(key, value) for key, value in leaves if not is_only_of_miniature(key)]
     return checkout, checkout.make_complete(study), leaves
+
+
+def is_only_of_miniature(key: Key) -> bool:
+    """Whether only a study of the miniature can read a leaf."""
+    return any(key[: len(section)] == section for section in ONLY_MINIATURE)
 
 
 def check(folder: Path, head: str, cases: Sequence[Case] | None = None, at_once: int = 30) -> list[str]:

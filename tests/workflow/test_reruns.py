@@ -63,6 +63,7 @@ BASE_MODEL, CLASSIFIERS = {"assets", "conversion", "pipeline", "pretrained"}, {"
 IN_WORDS = {
     "the world's images": {"assets", "images"},
     "the base model": BASE_MODEL,
+    "the model's pipeline": BASE_MODEL | {"retrained"},
     "the classifiers": CLASSIFIERS,
     "the features": CLASSIFIERS,
 }
@@ -197,6 +198,7 @@ def scripts_of_stages() -> dict[str, tuple[Path, ...]]:
                 "draw_charts": "charts",
                 "draw": "figures",
                 "report_probe": "probes",
+                "compare": "comparisons",
                 "report_gate": "gates",
                 "evaluate_claims": "claims",
                 "write_report": "reports",
@@ -312,7 +314,7 @@ def assert_only_rebuilds(stages: set[str], complete: CompleteStudies, packages: 
     """
     found, wanted = complete.would_build(packages), complete.of_stages(stages)
     visited = (
-        complete.of_stages({"saliency", "unlearning", "models"})
+        complete.of_stages({"saliency", "unlearning", "models", "edits"})
         if any(stage == "gate" for stage, _ in wanted)
         else set()
     )
@@ -479,7 +481,7 @@ def test_another_asset_rebuilds_what_reads_it(name: str, complete: CompleteStudi
     built = papers.built_on(papers.readers(promised.get(name, NOTHING), {}))
     products = {run.name: f"results/papers/{product}" for product, run in papers.products.items()}
     wanted = {complete._without_digest(products.get(run, run)) for run in built}
-    visited = complete.of_stages({"saliency", "unlearning", "models"}) if wanted else set()
+    visited = complete.of_stages({"saliency", "unlearning", "models", "edits"}) if wanted else set()
     assert wanted <= found and found - visited <= wanted
 
 

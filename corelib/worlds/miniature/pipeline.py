@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers import pre_tokenizers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -52,6 +52,18 @@ def train_pipeline(settings: PipelineStage, context: StageContext) -> StageResul
     set_reproducible(context.threads)
     world = load_world_images(context.inputs["images"].file("images"))
     vae = load_network(AUTOENCODER, context.inputs["autoencoder"].file("vae"))
+    return fit_pipeline(settings, world, vae, context)
+
+
+def fit_pipeline(settings: PipelineStage, world: WorldImages, vae: AutoencoderKL, context: StageContext) -> StageResult:
+    """Train U-Net and text encoder on images through an autoencoder, and save them; `train_pipeline` states the rest.
+
+    Args:
+        settings: captions, sizes and length of the training.
+        world: the images.
+        vae: the autoencoder, which stays as it is.
+        context: the context of the job.
+    """
     tokenizer = build_tokenizer(settings.vocabulary)
     captions = _tokenize_captions(world, settings.prompts, tokenizer)  # (images + 1, tokens), the empty prompt last
     moments = encode_posteriors(vae, world.pixels) * vae.config.scaling_factor  # (images, 2, channels, h, w)

@@ -1487,8 +1487,8 @@ def is_optional(place: tuple[str | int, ...]) -> bool:
     """Whether the study may omit a place: an entry that the study names, or a leaf or entry that has a default."""
     if place[2:] in WITH_DEFAULTS.get(str(place[0]), ()):
         return True
-    return (len(place) == 2 and place[0] in ("tasks", "methods", "tables", "figures")) or (
-        place[0] == "methods" and len(place) > 3 and place[2] in ("length", "anchors")
+    return (len(place) == 2 and place[0] in ("tasks", "methods", "baselines", "tables", "figures")) or (
+        place[0] in ("methods", "baselines") and len(place) > 3 and place[2] in ("length", "anchors")
     )
 
 

@@ -29,11 +29,13 @@ from corelib.settings.miniature import (
     TextEncoder,
     Training,
 )
+from corelib.settings.retraining import RetrainingStage
 from corelib.worlds.miniature.autoencoder import train_autoencoder
 from corelib.worlds.miniature.classifier import train_classifier
 from corelib.worlds.miniature.drawing import OBJECTS, STYLES, render_image
 from corelib.worlds.miniature.images import render_world
 from corelib.worlds.miniature.pipeline import build_tokenizer, train_pipeline
+from corelib.worlds.miniature.retraining import retrain_pipeline
 
 PHOTOS = "Seed_Images"
 FEW_STYLES = ["Amber_Stripes", "Cobalt_Checks", PHOTOS]
@@ -112,6 +114,36 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory, images: Manifest, autoenc
     folder = tmp_path_factory.mktemp("pipeline")
     inputs = {"images": images, "autoencoder": autoencoder}
     return with_manifest(folder, train_pipeline(PIPELINE, StageContext(folder, "pipeline", inputs)))
+
+
+def retrain(folder: Path, images: Manifest, pipeline: Manifest, forget: list[str]) -> Manifest:
+    settings = RetrainingStage.model_validate(PIPELINE.model_dump() | {"forget": forget})
+    inputs = {"images": images, "pipeline": pipeline}
+    return with_manifest(folder, retrain_pipeline(settings, StageContext(folder, "retrained", inputs)))
+
+
+def test_a_model_that_is_retrained_without_leaving_a_style_out_is_the_base_model(
+    tmp_path: Path, images: Manifest, pipeline: Manifest
+) -> None:
+    assert retrain(tmp_path / "run", images, pipeline, []).facts["parts"] == pipeline.facts["parts"]
+
+
+def test_a_retrained_model_is_that_of_a_world_in_which_the_forget_styles_were_never_drawn(
+    tmp_path: Path, images: Manifest, autoencoder: Manifest, pipeline: Manifest
+) -> None:
+    left_out = "Cobalt_Checks"
+    remaining = [style for style in FEW_STYLES if style != left_out]
+    (tmp_path / "images").mkdir()
+    others = render_world(rendering(remaining), StageContext(tmp_path / "images", "images", {}))
+    inputs = {"images": with_manifest(tmp_path / "images", others), "autoencoder": autoencoder}
+    (tmp_path / "never").mkdir()
+    never = with_manifest(
+        tmp_path / "never", train_pipeline(PIPELINE, StageContext(tmp_path / "never", "pipeline", inputs))
+    )
+    retrained = retrain(tmp_path / "run", images, pipeline, [left_out])
+    assert retrained.facts["parts"] == never.facts["parts"]
+    assert retrained.facts["parts"]["unet"] != pipeline.facts["parts"]["unet"]
+    assert retrained.facts["parts"]["tokenizer"] == pipeline.facts["parts"]["tokenizer"], "the words stay known"
 
 
 def test_the_vocabulary_has_fifty_styles_and_twenty_objects_in_alphabetical_order() -> None:
