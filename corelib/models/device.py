@@ -13,6 +13,8 @@ from corelib.settings.precision import Precision
 
 MIXED_PRECISION: dict[str, Literal["no", "bf16", "fp16"]] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def set_reproducible(threads: int) -> None:
     """Make this process compute reproducibly, and in full fp32 wherever fp32 is configured.
@@ -32,13 +34,19 @@ def set_reproducible(threads: int) -> None:
 
 
 class Device:
-    """The device of this process, with autocast to the precision that is configured for it."""
+    """The device of this process, with autocast to the precision that is configured for it.
+
+    Attributes:
+        torch_device: the device.
+        dtype: the format of autocast.
+    """
 
     def __init__(self, precision: Precision, threads: int) -> None:
         set_reproducible(threads)
         name = precision.gpu if torch.cuda.is_available() else precision.cpu
         self._accelerator = Accelerator(mixed_precision=MIXED_PRECISION[name], cpu=not torch.cuda.is_available())
         self.torch_device: torch.device = self._accelerator.device
+        self.dtype = DTYPES[name]
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
