@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from corelib.models.device import DTYPES, set_reproducible
+from corelib.models.device import dtype_on, set_reproducible
 from corelib.settings.precision import TrainingPrecision
 
 
@@ -51,7 +51,7 @@ class PipelineDevice:
 
     def __init__(self, torch_device: torch.device, precision: TrainingPrecision) -> None:
         self.torch_device = torch_device
-        self.dtype = DTYPES[precision.cpu if torch_device.type == "cpu" else precision.gpu]
+        self.dtype = dtype_on(torch_device, precision)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
