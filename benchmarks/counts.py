@@ -38,7 +38,7 @@ sys.path.insert(0, str(REPOSITORY))
 from corelib.data.embeddings import EmbeddingCache  # noqa: E402
 from corelib.data.latents import LatentCache, Moments  # noqa: E402
 from corelib.data.slices import Slice, product_pairs  # noqa: E402
-from corelib.models.student_teacher import StudentAndTeacher  # noqa: E402
+from corelib.models.student_teacher import ComputeDevice, StudentAndTeacher  # noqa: E402
 from corelib.runs import progress  # noqa: E402
 from corelib.settings.unlearning import Length, TrainingSettings  # noqa: E402
 from corelib.study.loading import load_study  # noqa: E402
@@ -92,8 +92,7 @@ def count_step(size: Size) -> Counts:
     """The numbers in the third step of CORE in bf16."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         with GPU:
-            unet = UNet2DConditionModel.from_config(size.unet)
-        unet.to = lambda _: unet  # it is there already, and tensors without values cannot be swapped
+            unet = unet_of(size)
         counter = _Counter()
         with (
             counter,
@@ -101,7 +100,7 @@ def count_step(size: Size) -> Counts:
             mock.patch.object(Tensor, "backward", counter.instead(lambda: _fill_gradients(unet))),
             mock.patch.object(progress, "MIN_INTERVAL", progress.MAX_INTERVAL),  # nothing is logged
         ):
-            _take_steps(_trainer(unet, size), counter)
+            _take_steps(make_trainer(unet, size, _Device()), counter)
     return counter.counts
 
 
@@ -130,8 +129,15 @@ def _fill_gradients(unet: UNet2DConditionModel) -> None:
             parameter.grad = torch.empty_like(parameter)
 
 
-def _trainer(unet: UNet2DConditionModel, size: Size) -> Trainer:
-    """The trainer of CORE, on random latents and embeddings."""
+def unet_of(size: Size) -> UNet2DConditionModel:
+    """A U-Net of tensors without values, which cannot be moved to another device."""
+    unet = UNet2DConditionModel.from_config(size.unet)
+    unet.to = lambda _: unet
+    return unet
+
+
+def make_trainer(unet: UNet2DConditionModel, size: Size, device: ComputeDevice, pairs: int | None = None) -> Trainer:
+    """The trainer of CORE on its device; with its own number of forget pairs in a step if `pairs` is None."""
     study = load_study("paper", REPOSITORY / "config")
     core, training = study.methods["core"], study.training
     settings = TrainingSettings(
@@ -140,7 +146,7 @@ def _trainer(unet: UNet2DConditionModel, size: Size) -> Trainer:
         candidates={FORGET: [RETAIN]},
         draw=None,
         learning_rate=core.learning_rate,
-        batch=core.batch,
+        batch=pairs or core.batch,
         length=Length(steps=10),
         min_steps=1,
         batch_counts=training.batch_counts,
@@ -163,7 +169,7 @@ def _trainer(unet: UNet2DConditionModel, size: Size) -> Trainer:
         lambda style, object_: f"{style} {object_}",
         scheduler.alphas_cumprod,
     )
-    return Trainer(settings, StudentAndTeacher(unet, core.trained, _Device()), data, scheduler, {})
+    return Trainer(settings, StudentAndTeacher(unet, core.trained, device), data, scheduler, {})
 
 
 class _Device:
