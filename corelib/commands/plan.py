@@ -10,6 +10,7 @@ from corelib.cluster.site import SITE_FILE, Site, check_site_file
 from corelib.commands.arguments import CONFIGURATION, add_targets
 from corelib.costs.device_time import CORE_SECONDS, GPUS, core_seconds
 from corelib.costs.forecast import Forecast, Item, forecast_of
+from corelib.costs.gpu_memory import largest_gpu_memory
 from corelib.costs.schedule import jobs_of, simulate
 from corelib.costs.workload import FLOP_COSTS, Costs, Workload
 from corelib.errors import ConfigurationError
@@ -139,9 +140,9 @@ def as_text(found: Forecast, kind: str) -> str:
         f"{len(found.runs) - len(found.items)} are built, {len(found.items)} are left: "
         f"{counted(found.jobs.total(), 'job')}."
     )
-    costs = _on_gpus(found) if kind != "miniature" else _on_cores(found)
+    costs = [*_on_gpus(found), *_memory(found)] if kind != "miniature" else _on_cores(found)
     if kind == "image_folder":
-        costs.append("work and disk space are those of Stable Diffusion v1.5's networks, whatever the base model is")
+        costs.append("work, memory and disk are those of Stable Diffusion v1.5's networks, whatever the base model is")
     return "\n".join([", ".join(found.asked), summary, "", *_stages(found), "", *costs])
 
 
@@ -180,6 +181,16 @@ def _on_gpus(found: Forecast) -> list[str]:
         *(f"  {gpu.name} at {gpu.share:.1%} of it, {gpu.source}" for gpu in GPUS),
         f"longest chain: {_chain(chain)}",
     ]
+
+
+def _memory(found: Forecast) -> list[str]:
+    """The GPU memory of the stages that need the most; of all runs, since those that are built may be lost."""
+    lines = []
+    for stage in ("unlearning", "samples"):
+        needed = largest_gpu_memory(run for run in found.runs.values() if run.stage == stage)
+        if needed:
+            lines.append(f"GPU memory of {stage}: {format_bytes(needed)}, counted, without that of CUDA itself")
+    return lines
 
 
 def _on_cores(found: Forecast) -> list[str]:

@@ -24,6 +24,7 @@ from corelib.commands.assets import required_images
 from corelib.commands.leaf_names import uses_of
 from corelib.costs.disk_space import check_disk_space, free_bytes
 from corelib.costs.forecast import forecast
+from corelib.costs.gpu_memory import fits, largest_gpu_memory
 from corelib.costs.job_requests import requested_memory_mb, requested_minutes
 from corelib.errors import ConfigurationError, listed
 from corelib.files.paths import nearest_existing, why_not_writable
@@ -103,7 +104,7 @@ def preflight(plan: Plan, repository: Path, configuration: Path) -> Iterator[Fin
     if not differing:
         yield Finding("versions", f"all {len(NUMERICAL_PACKAGES)} numerical packages have their pinned versions")
     yield from _cluster(plan, repository)
-    yield _device()
+    yield from _device(plan)
 
 
 # Assets
@@ -292,16 +293,34 @@ def _request(run: Run, site: Site) -> Request | None:
 # Device
 
 
-def _device() -> Finding:
+def _device(plan: Plan) -> Iterator[Finding]:
     import torch
 
     if not torch.cuda.is_available():
         if advice := driver_advice(torch.version.cuda):
-            return Finding("device", f"torch {torch.__version__} can use no GPU here; {advice}", kind="note")
+            yield Finding("device", f"torch {torch.__version__} can use no GPU here; {advice}", kind="note")
+            return
         text = f"no GPU here, {os.cpu_count()} CPU cores; neither a login node nor the miniature needs one"
-        return Finding("device", text, "note")
+        yield Finding("device", text, "note")
+        return
     properties = torch.cuda.get_device_properties(0)
     bf16 = "with bf16" if torch.cuda.is_bf16_supported() else "WITHOUT bf16"
     count = torch.cuda.device_count()
     memory, driver = format_bytes(properties.total_memory), driver_version() or "unknown"
-    return Finding("device", f"{count} x {properties.name}, {memory}, {bf16}, driver {driver}")
+    yield Finding("device", f"{count} x {properties.name}, {memory}, {bf16}, driver {driver}")
+    if plan.study.world.kind != "miniature":
+        yield _memory(largest_gpu_memory(_runs_of(plan)), properties.total_memory)
+
+
+def _memory(needed: float, memory: int) -> Finding:
+    """Whether the largest job fits into a GPU's memory.
+
+    Args:
+        needed: memory of the job, in bytes, as it was counted.
+        memory: memory of the GPU, in bytes.
+    """
+    text = f"the largest job needs about {format_bytes(needed)} of the GPU's {format_bytes(memory)}"
+    if fits(needed, memory):
+        return Finding("memory", text)
+    advice = "reduce sampling.batch, sampling.decoding.batch or the batch of the method"
+    return Finding("memory", f"{text}, and CUDA more; {advice}", "FAULT" if needed > memory else "note")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from corelib.models.device import set_reproducible
+from corelib.models.device import dtype_on, set_reproducible
 from corelib.settings.precision import TrainingPrecision
 
 
@@ -51,7 +51,7 @@ class PipelineDevice:
 
     def __init__(self, torch_device: torch.device, precision: TrainingPrecision) -> None:
         self.torch_device = torch_device
-        self._is_bf16 = (precision.cpu if torch_device.type == "cpu" else precision.gpu) == "bf16"
+        self.dtype = dtype_on(torch_device, precision)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -60,6 +60,6 @@ class PipelineDevice:
         Casts of weights are not cached: torch empties the cache at the end of the outermost block only, and there is
         one around the training. A weight is cast once in a pass, so the cache would save nothing.
         """
-        kind = self.torch_device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self._is_bf16, cache_enabled=False):
+        is_bf16 = self.dtype == torch.bfloat16
+        with torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=is_bf16, cache_enabled=False):
             yield

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
@@ -22,7 +23,6 @@ from corelib.in_memory.torch_settings import PipelineDevice, reproducible
 from corelib.in_memory.training_examples import TrainingExamples, UserImage, collect_examples
 from corelib.models.delta import Delta
 from corelib.models.student_teacher import StudentAndTeacher
-from corelib.runs.progress import Progress
 from corelib.settings.data import Encoding
 from corelib.settings.precision import TrainingPrecision
 from corelib.settings.section import Section
@@ -142,17 +142,11 @@ def unlearn(
     device = PipelineDevice(model.device, _checked(TrainingPrecision, **(protocol.precision.model_dump() | formats)))
     with reproducible(device.torch_device):
         scheduler = model.scheduler(**scheduler_options(recipe.objective))
-        material = _training_data(model, examples, encoding, scheduler.alphas_cumprod, device)
+        material = _training_data(model, examples, encoding, scheduler.alphas_cumprod, device.torch_device)
         masks = _masks(model, recipe, material, training, device)
         models = StudentAndTeacher(model.unet(), recipe.trained, device)
         trainer = Trainer(training, models, material, scheduler, as_factors(masks, models.trained if masks else {}))
-        progress, diverged_at = Progress("steps", trainer.steps), None
-        for step in range(trainer.steps):
-            loss = trainer.train_step(step)
-            if loss is None:
-                diverged_at = step
-                break
-            progress.report(step + 1, loss)
+        diverged_at = trainer.train(0, lambda _: False)
     values = trainer.log.state().numpy()
     tensors = {name: parameter.detach().cpu() for name, parameter in models.trained.items()}
     return UnlearnedModel(
@@ -205,14 +199,14 @@ def _training_data(
     examples: TrainingExamples,
     encoding: Encoding,
     alphas_cumprod: Tensor,
-    device: PipelineDevice,
+    device: torch.device,
 ) -> TrainingData:
     """The pairs on which to train: prompts are embedded and images encoded once, in fp32."""
-    text_encoder = model.text_encoder().to(device.torch_device)
-    embedded = embed_texts(model.tokenizer, text_encoder, examples.texts, device.torch_device)
-    autoencoder = model.autoencoder().to(device.torch_device)
+    text_encoder = model.text_encoder().to(device)
+    embedded = embed_texts(model.tokenizer, text_encoder, examples.texts, device)
+    autoencoder = model.autoencoder().to(device)
     pairs = list(examples.images)
-    moments = encode_pairs(autoencoder, pairs, examples.read, encoding, device.torch_device)
+    moments = encode_pairs(autoencoder, pairs, examples.read, encoding, device)
     latents = LatentCache(pairs, moments, model.scaling_factor, sha256=[], source=SOURCE)
     return TrainingData(
         examples.slice,
@@ -221,7 +215,6 @@ def _training_data(
         EmbeddingCache(examples.texts, embedded, SOURCE),
         examples.prompt,
         alphas_cumprod,
-        device.torch_device,
     )
 
 

@@ -10,6 +10,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from torch.func import functional_call
 
+from corelib.models.frozen_weights import ROUNDED_LAYERS, round_frozen_weights
 from corelib.models.trained_parameters import trained_parameters
 from corelib.settings.trainable import TrainableTensors
 
@@ -18,6 +19,7 @@ class ComputeDevice(Protocol):
     """A device, and the precision in which the noise predictor computes on it; `corelib.models.device` has a job's."""
 
     torch_device: torch.device
+    dtype: torch.dtype
 
     def autocast(self) -> AbstractContextManager[None]:
         """A block for one forward pass in the configured precision."""
@@ -37,6 +39,16 @@ class StudentAndTeacher:
         for parameter in self.trained.values():
             parameter.requires_grad_(True)
         self._frozen = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
+
+    def round_frozen_weights(self) -> None:
+        """Round the weights that do not train once, instead of in every pass; no prediction changes by a bit.
+
+        The trained tensors stay in fp32. Gradients of other weights would no longer be those of fp32 weights.
+        """
+        round_frozen_weights(self.unet, self.device.dtype)
+        for name, tensor in self._frozen.items():
+            if isinstance(self.unet.get_submodule(name.rpartition(".")[0]), ROUNDED_LAYERS):
+                self._frozen[name] = tensor.to(self.device.dtype)
 
     def student(self, noisy: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
         """eps_theta(x_t, p): noise of shape (batch, channels, h, w) in fp32."""

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from corelib.data.latents import LatentCache
 from corelib.data.slices import Pair
-from corelib.runs.progress import Progress
 from corelib.runs.stage_context import StageContext, StageResult
-from corelib.sampling.collection import gather_samples, is_complete
-from corelib.sampling.grid import BATCHES, IMAGES, SampleKey, record_path, split_into_batches
-from corelib.sampling.sampler import Sampler, initial_noise
+from corelib.sampling.collection import gather_samples
+from corelib.sampling.grid import BATCHES, IMAGES, SampleKey, split_into_batches
+from corelib.sampling.sampler import Sampler, initial_noise, sample_batches
 from corelib.settings.probes import ResampledStage
 
 
@@ -24,18 +23,8 @@ def resample(settings: ResampledStage, context: StageContext) -> StageResult:
 
     Raises as the sampling of the stage `samples` does.
     """
-    batches = split_into_batches(settings.samples)
-    missing = [
-        number
-        for number in range(len(batches))
-        if not is_complete(context.folder / record_path(number), context.trained)
-    ]
-    if missing:
-        sampler = NoisedImageSampler(settings, context)
-        progress = Progress("batches", len(missing))
-        for done, number in enumerate(missing, start=1):
-            sampler.sample(number, batches[number])
-            progress.report(done)
+    numbers = range(len(split_into_batches(settings.samples)))
+    sample_batches(settings.samples, context, numbers, lambda: NoisedImageSampler(settings, context))
     return StageResult([IMAGES, BATCHES], gather_samples(settings.samples, context).facts)
 
 
@@ -56,27 +45,11 @@ class NoisedImageSampler(Sampler):
         self._sources = dict(zip(settings.samples.grid, settings.sources, strict=True))
         self._level = settings.level
 
-    @torch.no_grad()
-    def images_of(self, images: list[SampleKey]) -> Tensor:
-        """Restore the images of (style, object, seed), (n, 3, side, side) on the CPU; black is 0 and white is 1."""
-        sampling, wording, device = self.settings.sampling, self.settings.wording, self.device.torch_device
-        prompts = [wording.prompt(style, object_) for style, object_, _ in images]
-        conditioned = self.embeddings.of(prompts).to(device)
-        unconditioned = self.embeddings.of([sampling.negative_prompt] * len(images)).to(device)
-        self.scheduler.set_timesteps(sampling.scheduler.steps, device=device)
-        first = sampling.scheduler.steps - steps_taken(self._level, sampling.scheduler.steps)
-        latents = self._noised(images, int(self.scheduler.timesteps[first])).to(device)
-        for step, timestep in enumerate(self.scheduler.timesteps[first:], start=first):
-            noise = self._predict_guided(latents, timestep, conditioned, unconditioned, sampling)
-            latents = self.scheduler.step(
-                noise,
-                timestep,
-                latents,
-                eta=sampling.scheduler.eta,
-                variance_noise=self._draw_variance_noise(images, step),
-            ).prev_sample
-        decoded = self.autoencoder.decode(latents / self.autoencoder.config["scaling_factor"]).sample
-        return (decoded / 2 + 0.5).cpu()
+    def _start(self, images: list[SampleKey]) -> tuple[int, Tensor]:
+        """The first of the last steps, and the noised real images, (len(images), c, h, w) on the CPU."""
+        steps = self.settings.sampling.scheduler.steps
+        first = steps - steps_taken(self._level, steps)
+        return first, self._noised(images, int(self.scheduler.timesteps[first]))
 
     def _noised(self, images: list[SampleKey], timestep: int) -> Tensor:
         """x_t of the real images behind some images of the grid, (n, c, h, w): means of their latents, with noise."""

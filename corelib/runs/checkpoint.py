@@ -79,16 +79,18 @@ class Checkpoint:
                 "the beginning."
             ) from None
 
-    def save_if_due(self, state: Callable[[], State]) -> None:
-        """Save the state if `seconds_between` have passed since the last save.
+    def save_if_due(self, state: Callable[[], State]) -> bool:
+        """Save the state if `seconds_between` have passed since the last save; return whether they have.
 
         If the job has received a termination signal, save it at once and raise `Interrupted`.
         """
         if self._must_end:
             self.save(state())
             raise Interrupted(f"received a termination signal; the state is saved in {self.path}")
-        if time.monotonic() - self._last_written >= self.seconds_between:
+        is_due = time.monotonic() - self._last_written >= self.seconds_between
+        if is_due:
             self.save(state())
+        return is_due
 
     def save(self, state: State) -> None:
         """Write the state atomically."""

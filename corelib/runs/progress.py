@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import timedelta
+from typing import SupportsFloat
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +27,18 @@ class Progress:
         self.name, self.total, self.start = name, total, start
         self._began = self._last = time.monotonic()
 
-    def report(self, done: int, loss: float | None = None) -> None:
-        """Log the progress after `done` of `total` steps, if the interval has passed or all steps are done."""
+    def report(self, done: int, loss: SupportsFloat | None = None) -> bool:
+        """Log the progress after `done` of `total` steps, if the interval has passed or all steps are done.
+
+        Returns whether it did. `loss` is converted to a number only then: on a GPU, this waits for the step.
+        """
         now = time.monotonic()
         elapsed = now - self._began
         if done < self.total and now - self._last < min(max(MIN_INTERVAL, INTERVAL_FRACTION * elapsed), MAX_INTERVAL):
-            return
+            return False
         self._last = now
         rate = (done - self.start) / max(elapsed, 1e-9)
         remaining = timedelta(seconds=round((self.total - done) / max(rate, 1e-9)))
-        shown_loss = "" if loss is None else f", loss {loss:.5f}"
+        shown_loss = "" if loss is None else f", loss {float(loss):.5f}"
         log.info("%s %d/%d%s, %.1f/s, %s left", self.name, done, self.total, shown_loss, rate, remaining)
+        return True

@@ -7,30 +7,24 @@ shards nor an interruption changes which images are computed together, so no bit
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from corelib.data.embeddings import EmbeddingCache
-from corelib.errors import ArtefactError
-from corelib.files.atomic import atomic_write
-from corelib.files.hashing import sha256_of_path
-from corelib.files.paths import path_inside
-from corelib.files.sealed_json import write_record
 from corelib.models.base_model import BaseModel
 from corelib.models.delta import DELTA_FILE, load_delta
-from corelib.models.device import Device
+from corelib.models.device import Device, dtype_on
+from corelib.models.frozen_weights import round_frozen_weights
 from corelib.models.guidance import apply_guidance
 from corelib.randomness import generator
 from corelib.runs.progress import Progress
 from corelib.runs.stage_context import StageContext, StageResult
-from corelib.sampling.batch_record import BatchRecord
+from corelib.sampling.batch_writer import BatchWriter
 from corelib.sampling.collection import is_complete
-from corelib.sampling.grid import IMAGES, image_name, record_path, split_into_batches
+from corelib.sampling.grid import SampleKey, record_path, split_into_batches
 from corelib.settings.sampling import SamplesStage, Sampling
 
 log = logging.getLogger(__name__)
@@ -42,72 +36,72 @@ def sample_shard(settings: SamplesStage, context: StageContext, shard: int, shar
     Constant or non-finite images of an unlearned model are flagged. Raises `ArtefactError` if the original model
     samples one.
     """
-    batches = split_into_batches(settings)
-    numbers = list(range(shard, len(batches), shards))
-    missing = [number for number in numbers if not is_complete(context.folder / record_path(number), context.trained)]
-    log.info("sampling %d of %d batches; the others are complete", len(missing), len(numbers))
-    if missing:
-        sampler = Sampler(settings, context)
-        progress = Progress("batches", len(missing))
-        for done, number in enumerate(missing, start=1):
-            sampler.sample(number, batches[number])
-            progress.report(done)
+    numbers = range(shard, len(split_into_batches(settings)), shards)
+    sample_batches(settings, context, numbers, lambda: Sampler(settings, context))
     return StageResult([str(record_path(number)) for number in numbers])
 
 
+def sample_batches(
+    settings: SamplesStage, context: StageContext, numbers: Sequence[int], make_sampler: Callable[[], Sampler]
+) -> None:
+    """Sample those of a run's batches that are not complete, and write their images and records.
+
+    Args:
+        settings: settings of the run.
+        context: context of its job.
+        numbers: the numbers of the batches.
+        make_sampler: returns the sampler; called only if there is a batch to sample.
+    """
+    batches = split_into_batches(settings)
+    missing = [number for number in numbers if not is_complete(context.folder / record_path(number), context.trained)]
+    log.info("sampling %d of %d batches; the others are complete", len(missing), len(numbers))
+    if not missing:
+        return
+    sampler, progress = make_sampler(), Progress("batches", len(missing))
+    is_original = "delta" not in context.inputs
+    with BatchWriter(context.folder, context.trained, settings.sampling.jpeg_quality, is_original) as writer:
+        for done, number in enumerate(missing, start=1):
+            writer.write(number, batches[number], sampler.sample(batches[number]))
+            progress.report(done)
+
+
 class Sampler:
-    """Samples batches of a run with its model."""
+    """Samples images of a run with its model. Writes no files."""
 
     def __init__(self, settings: SamplesStage, context: StageContext) -> None:
         base = BaseModel(context.inputs["pipeline"])
         self.settings = settings
-        self.folder, self.trained = context.folder, context.trained
         self.device = Device(settings.sampling.precision, context.threads)
-        self.unet = base.unet()
-        self.is_original = "delta" not in context.inputs
-        if not self.is_original:
+        self.decoding_dtype = dtype_on(self.device.torch_device, settings.sampling.decoding.precision)
+        self.unet, self.autoencoder = base.unet(), base.autoencoder()
+        if "delta" in context.inputs:
             load_delta(context.inputs["delta"].file(DELTA_FILE), self.unet, base.unet_sha256)
+        round_frozen_weights(self.unet, self.device.dtype)
+        round_frozen_weights(self.autoencoder, self.decoding_dtype)
         self.unet.to(self.device.torch_device)
-        self.autoencoder = base.autoencoder().to(self.device.torch_device)
+        self.autoencoder.to(self.device.torch_device)
         self.scheduler = base.scheduler(**settings.sampling.scheduler.switches)
         self.embeddings = EmbeddingCache.of_run(context.inputs["embeddings"])
 
-    def sample(self, number: int, images: list[tuple[str, str, int]]) -> None:
-        """Sample a batch, write its images and then its record."""
-        size = self.settings.sampling.batch
-        padded = images + [images[-1]] * (size - len(images))
-        sampled = self.images_of(padded)[: len(images)]
-        flagged = []
-        hashes = {}
-        for image, values in zip(images, sampled, strict=True):
-            name = image_name(*image)
-            pixels = to_pixels(values)
-            if not torch.isfinite(values).all() or (pixels == pixels[0, 0]).all():
-                flagged.append(name)
-            path = path_inside(self.folder, f"{IMAGES}/{name}")
-            with atomic_write(path) as temporary:
-                Image.fromarray(pixels).save(temporary, format="JPEG", quality=self.settings.sampling.jpeg_quality)
-            hashes[name] = sha256_of_path(path)
-        if flagged and self.is_original:
-            raise ArtefactError(
-                f"{self.folder / IMAGES / flagged[0]}: the original model sampled a constant or non-finite image; "
-                "check the base model and `sampling.precision`."
-            )
-        record = BatchRecord.sealed(images=hashes, flagged=flagged, trained=dict(self.trained))
-        write_record(self.folder / record_path(number), record)
+    def sample(self, images: list[SampleKey]) -> Tensor:
+        """Sample a batch, (len(images), 3, side, side) on the CPU; a batch that is not full is padded meanwhile."""
+        padding = [images[-1]] * (self.settings.sampling.batch - len(images))
+        return self.images_of(images + padding)[: len(images)]
 
-    @torch.no_grad()
-    def images_of(self, images: list[tuple[str, str, int]]) -> Tensor:
+    @torch.inference_mode()
+    def images_of(self, images: list[SampleKey]) -> Tensor:
         """Sample the images of (style, object, seed), (n, 3, side, side) on the CPU; black is 0 and white is 1."""
         settings, wording = self.settings.sampling, self.settings.wording
         prompts = [wording.prompt(style, object_) for style, object_, _ in images]
         conditioned = self.embeddings.of(prompts).to(self.device.torch_device)
         unconditioned = self.embeddings.of([settings.negative_prompt] * len(images)).to(self.device.torch_device)
-        latents = initial_noise(images, self._latent_shape()).to(self.device.torch_device)
-        latents = latents * self.scheduler.init_noise_sigma
-        self.scheduler.set_timesteps(settings.scheduler.steps, device=self.device.torch_device)
-        for step, timestep in enumerate(self.scheduler.timesteps):
-            noise = self._predict_guided(latents, timestep, conditioned, unconditioned, settings)
+        self.scheduler.set_timesteps(settings.scheduler.steps)
+        first, latents = self._start(images)
+        latents = latents.to(self.device.torch_device)
+        timesteps = self.scheduler.timesteps.to(self.device.torch_device)
+        # The scheduler's numbers stay on the CPU: a step would wait for the GPU to read them from there.
+        for step, timestep in enumerate(self.scheduler.timesteps.tolist()[first:], start=first):
+            noise = self._predict_guided(latents, timesteps[step], conditioned, unconditioned, settings)
             latents = self.scheduler.step(
                 noise,
                 timestep,
@@ -115,8 +109,18 @@ class Sampler:
                 eta=settings.scheduler.eta,
                 variance_noise=self._draw_variance_noise(images, step),
             ).prev_sample
-        decoded = self.autoencoder.decode(latents / self.autoencoder.config["scaling_factor"]).sample
-        return (decoded / 2 + 0.5).cpu()
+        return (self._decode(latents / self.autoencoder.config["scaling_factor"]) / 2 + 0.5).cpu()
+
+    def _start(self, images: list[SampleKey]) -> tuple[int, Tensor]:
+        """The first step that is taken, and the latents before it, (len(images), c, h, w) on the CPU."""
+        return 0, initial_noise(images, self._latent_shape()) * self.scheduler.init_noise_sigma
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """The images of latents, (n, 3, side, side) in [-1, 1], a few at a time."""
+        is_rounded = self.decoding_dtype != torch.float32
+        with torch.autocast(self.device.torch_device.type, dtype=self.decoding_dtype, enabled=is_rounded):
+            parts = latents.split(self.settings.sampling.decoding.batch)
+            return torch.cat([self.autoencoder.decode(part).sample.float() for part in parts])
 
     def _predict_guided(
         self, latents: Tensor, timestep: Tensor, conditioned: Tensor, unconditioned: Tensor, settings: Sampling
@@ -133,7 +137,7 @@ class Sampler:
             predicted: Tensor = self.unet(latents, timestep, encoder_hidden_states=prompts).sample
         return predicted.float()
 
-    def _draw_variance_noise(self, images: list[tuple[str, str, int]], step: int) -> Tensor | None:
+    def _draw_variance_noise(self, images: list[SampleKey], step: int) -> Tensor | None:
         if self.settings.sampling.scheduler.eta == 0:
             return None
         return initial_noise(images, self._latent_shape(), "step", step).to(self.device.torch_device)
@@ -144,7 +148,7 @@ class Sampler:
         return config["latent_channels"], side, side
 
 
-def initial_noise(images: list[tuple[str, str, int]], shape: tuple[int, ...], *address: str | int) -> Tensor:
+def initial_noise(images: list[SampleKey], shape: tuple[int, ...], *address: str | int) -> Tensor:
     """Standard Gaussian noise of each image, (n, c, h, w): a function of seed, style, object and `address` alone."""
     return torch.stack(
         [
@@ -152,9 +156,3 @@ def initial_noise(images: list[tuple[str, str, int]], shape: tuple[int, ...], *a
             for style, object_, seed in images
         ]
     )
-
-
-def to_pixels(values: Tensor) -> NDArray[np.uint8]:
-    """Convert an image (3, side, side), black 0 and white 1, to (side, side, 3) in 8 bits; non-finite is black."""
-    finite = torch.where(torch.isfinite(values), values, 0.0)
-    return (finite.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

@@ -10,7 +10,7 @@ from corelib.settings.section import Section
 
 
 class Precision(Section):
-    """Compute dtype by device; trained parameters and the decoding of images stay in fp32.
+    """Compute dtype by device; trained parameters stay in fp32.
 
     Attributes:
         gpu: dtype on a GPU.

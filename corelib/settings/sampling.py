@@ -22,6 +22,19 @@ class DDIMSampling(DDIMConfig):
     eta: float = Field(ge=0, le=1)
 
 
+class Decoding(Section):
+    """How latents become images.
+
+    Attributes:
+        batch: number of images that are decoded together; fewer need less memory. Another number changes images by
+            rounding only.
+        precision: format in which the autoencoder computes.
+    """
+
+    batch: PositiveInt
+    precision: Precision
+
+
 class Sampling(Section):
     """How images are generated (protocol, section 3).
 
@@ -34,6 +47,7 @@ class Sampling(Section):
         resolution: side of the sampled images, in pixels.
         batch: number of images that are sampled together.
         jpeg_quality: quality with which the images are saved.
+        precision: format in which the U-Net computes.
     """
 
     scheduler: DDIMSampling
@@ -43,6 +57,7 @@ class Sampling(Section):
     batch: PositiveInt
     jpeg_quality: int = Field(ge=1, le=100)
     precision: Precision
+    decoding: Decoding
 
 
 class SamplesStage(Section):

@@ -68,6 +68,7 @@ RANGES = (
     Range("methods.*.batch", 1, 10_000, _BATCH),
     Range("encoding.batch", 1, 10_000, _BATCH),
     Range("sampling.batch", 1, 10_000, _BATCH),
+    Range("sampling.decoding.batch", 1, 10_000, _BATCH),
     Range("classification.batch", 1, 10_000, _BATCH),
     Range("fid.batch", 1, 10_000, _BATCH),
     Range("world.*.training.batch", 1, 10_000, _BATCH),

@@ -14,7 +14,7 @@ those of a text embedding.
     eps_theta*               `teacher`                         a `NoisePredictor`, without gradients
     D_f, D_r                 `batch.forget`, `batch.retain`    `NoisyPairs`
     x_t                      `pairs.noisy`                     (batch, c, h, w)
-    x_t of a target noise    `pairs.of_target`, if not as      (batch, c, h, w)
+    x_t of a target noise    `pairs.target_noisy`, if not as   (batch, c, h, w)
                              above (`posterior: own`)
     t                        `pairs.timesteps`                 (batch,)
     alpha_bar_t              `pairs.alpha_bar`                 (batch,)
@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -76,9 +76,9 @@ class NoisyPairs:
         noise: the Gaussian noise in x_t, (batch, c, h, w).
         own: embeddings of the pairs' own prompts (p_f or p_r), (batch, tokens, width).
         anchor: embeddings of the alternative prompts p_a, (batch, tokens, width); None for retain pairs.
-        uniform: draws from U[0, 1), (batch, c, h, w); None for retain pairs.
-        of_target: x_t of the same images with the same t and noise but a second draw of the posterior,
-            (batch, c, h, w); None for retain pairs, and if no image was encoded.
+        uniform: draws from U[0, 1), (batch, c, h, w); None if the target noise is another one.
+        target_noisy: x_t of the same images with the same t and noise but a second draw of the posterior,
+            (batch, c, h, w); None if the target noise is predicted at `noisy`, or not predicted.
     """
 
     noisy: Tensor
@@ -90,13 +90,26 @@ class NoisyPairs:
     uniform: Tensor | None = None
     target_noisy: Tensor | None = None
 
+    def to(self, device: torch.device) -> NoisyPairs:
+        """The same pairs on another device."""
+        tensors: dict[str, Any] = {name: part if part is None else part.to(device) for name, part in vars(self).items()}
+        return NoisyPairs(**tensors)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """The pairs of one training step."""
+    """The pairs of one training step.
+
+    Attributes:
+        forget: the forget pairs.
+        retain: the retain pairs; None if the objective has no retain term.
+        level: the noise level down to which the current model still has to sample the x_t of the forget pairs, whose
+            `noisy` is x_T until then; None if the images are not sampled.
+    """
 
     forget: NoisyPairs
     retain: NoisyPairs | None
+    level: int | None = None
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def find_salient_weights(settings: SaliencyStage, context: StageContext) -> Stag
     base, device = BaseModel(context.inputs["pipeline"]), Device(settings.precision, context.threads)
     models = StudentAndTeacher(base.unet(), settings.trained, device)
     alphas_cumprod = base.scheduler().alphas_cumprod
-    material = TrainingData.of_runs(context.inputs, settings.wording, alphas_cumprod, device.torch_device)
+    material = TrainingData.of_runs(context.inputs, settings.wording, alphas_cumprod)
     masks = salient_weights(settings.saliency, models, material, settings.batch, settings.seed)
     with atomic_write(context.folder / MASKS) as temporary:
         save_file({name: mask.cpu().contiguous() for name, mask in masks.items()}, temporary)
@@ -58,11 +58,13 @@ def salient_weights(
     """
     if saliency.scope == "all":
         models.unet.requires_grad_(True)
+    else:
+        models.round_frozen_weights()
     forget = material.slice.forget
     progress = Progress("pairs", len(forget))
     for start in range(0, len(forget), batch):
         pairs = forget[start : start + batch]
-        noisy = material.noisy_pairs(pairs, pairs, ("saliency", seed, start))
+        noisy = material.noisy_pairs(pairs, pairs, ("saliency", seed, start)).to(models.device.torch_device)
         prediction = _predict(models.student, noisy, material, saliency.guidance_scale)
         (prediction - noisy.noise).square().mean(dim=(1, 2, 3)).sum().backward()
         progress.report(start + len(pairs))
@@ -75,7 +77,7 @@ def _predict(predictor: NoisePredictor, noisy: NoisyPairs, material: TrainingDat
     """e_0 + s (e_f - e_0), (batch, c, h, w); e_0 is the prediction at the empty prompt, not needed if s = 1."""
     if scale == 1:
         return predictor(noisy.noisy, noisy.timesteps, noisy.own)
-    prompts = torch.cat([material.empty_prompts(len(noisy.noisy)), noisy.own])
+    prompts = torch.cat([material.empty_prompts(len(noisy.noisy)).to(noisy.own.device), noisy.own])
     return apply_guidance(predictor(noisy.noisy.repeat(2, 1, 1, 1), noisy.timesteps.repeat(2), prompts), scale)
 
 

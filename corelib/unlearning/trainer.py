@@ -1,12 +1,13 @@
 """The unlearning loop: one trainer for every method, scheme and task.
 
 A step is a function of (seed, step) and of the trained tensors alone, so an interrupted run resumes to the same bits.
+On a GPU, no step waits for the device, except where a number is shown or the state is saved.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from corelib.runs.progress import Progress
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.objective import Objective, SampledImages
 from corelib.settings.unlearning import TrainingSettings, UnlearningStage
+from corelib.unlearning.batch_delivery import BatchDelivery
 from corelib.unlearning.batches import Batches
 from corelib.unlearning.masks import load_masks
 from corelib.unlearning.objective import compute_loss
@@ -31,6 +33,9 @@ from corelib.unlearning.training_file import TRAINING_FILE
 from corelib.unlearning.training_log import TrainingLog
 
 log = logging.getLogger(__name__)
+
+FUSED_ON = ("cuda",)
+"""Devices on which Adam is one kernel, which itself leaves all tensors as they are once the run has diverged."""
 
 
 def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
@@ -42,23 +47,14 @@ def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
     base, device = BaseModel(context.inputs["pipeline"]), Device(settings.precision, context.threads)
     models = StudentAndTeacher(base.unet(), settings.trained, device)
     scheduler = base.scheduler(**scheduler_options(settings.objective))
-    material = TrainingData.of_runs(context.inputs, settings.wording, scheduler.alphas_cumprod, device.torch_device)
+    material = TrainingData.of_runs(context.inputs, settings.wording, scheduler.alphas_cumprod)
     trainer = Trainer(settings, models, material, scheduler, load_masks(context.inputs.get("saliency"), models.trained))
 
     log.info("training %d steps at learning rate %g (after training.scale)", trainer.steps, settings.learning_rate)
     checkpoint = Checkpoint(context.checkpoint, context.owner, context.checkpoint_seconds)
     first_step = _resume(checkpoint, trainer)
-    progress = Progress("steps", trainer.steps, first_step)
-    diverged_at = None
     with checkpoint.defer_signals():
-        for step in range(first_step, trainer.steps):
-            loss = trainer.train_step(step)
-            if loss is None:
-                diverged_at = step
-                break
-            progress.report(step + 1, loss)
-            checkpoint.save_if_due(lambda done=step + 1: trainer.state(done))  # type: ignore[misc]
-
+        diverged_at = trainer.train(first_step, lambda done: checkpoint.save_if_due(lambda: trainer.state(done)))
     if diverged_at is None:
         checkpoint.save(trainer.state(trainer.steps))
     Delta(models.trained, settings.trained, base.unet_sha256, context.digest).save(context.folder / DELTA_FILE)
@@ -84,7 +80,7 @@ class Trainer:
 
     Args:
         settings: settings of the run.
-        models: student and teacher.
+        models: student and teacher. Their frozen weights are rounded to the format in which they compute.
         material: source of the noisy pairs.
         scheduler: DDIM over the base model's noise schedule, with the objective's `scheduler_options`.
         masks: saliency masks by the names of the trained tensors; empty if the method has none.
@@ -102,43 +98,78 @@ class Trainer:
         scheduler: DDIMScheduler,
         masks: Mapping[str, Tensor],
     ) -> None:
-        sampler = PartialSampler(models.student, scheduler, material.empty_prompts)
+        device, images = models.device.torch_device, settings.objective.unlearn.images
+        models.round_frozen_weights()
         self._settings = settings
         self._models = models
-        self._batches = Batches(settings, material, sampler)
+        batches = Batches(settings, material)
+        self._batches = BatchDelivery(batches, device)
+        self._sampler = None
+        if isinstance(images, SampledImages):
+            empty_prompts = material.empty_prompts(settings.pairs_per_step).to(device)
+            self._sampler = PartialSampler(images, models.student, scheduler, empty_prompts)
         self._masks = masks
+        self._is_fused = device.type in FUSED_ON
         self._optimizer = torch.optim.Adam(
             models.trained.values(),
             lr=settings.learning_rate,
             betas=(settings.optimizer.betas[0], settings.optimizer.betas[1]),
             eps=settings.optimizer.epsilon,
             weight_decay=settings.optimizer.weight_decay,
+            fused=self._is_fused or None,
         )
-        self.steps = self._batches.steps
+        self._has_diverged = torch.zeros((), device=device)  # 1 once a loss or gradient was not finite
+        if self._is_fused:
+            self._optimizer.found_inf = self._has_diverged  # type: ignore[attr-defined]
+        self.steps = batches.steps
         self.log = TrainingLog()
 
-    def train_step(self, step: int) -> float | None:
-        """Change the trained tensors by one step of the optimiser.
+    def train(self, first_step: int, save_if_due: Callable[[int], bool]) -> int | None:
+        """Take the steps from `first_step` on, and report the progress.
 
-        Returns the loss, or None if the loss or its gradient is not finite: the run has diverged, and the tensors are
-        unchanged.
+        Returns the step whose loss or gradient was not finite; None if there is none. The tensors are those before that
+        step, and the log ends with it. A GPU may have begun further steps before this is noticed; they change nothing.
+
+        Args:
+            first_step: number of steps that an earlier attempt has done.
+            save_if_due: called after each step with the number of steps done; returns whether it has read the state.
+        """
+        progress = Progress("steps", self.steps, first_step)
+        for step in range(first_step, self.steps):
+            loss = self.train_step(step)
+            was_shown = progress.report(step + 1, loss)
+            was_saved = save_if_due(step + 1)
+            if (was_shown or was_saved or not self._is_fused) and self._has_diverged:
+                break
+        diverged_at = self.log.end_at_divergence()
+        if diverged_at is not None:
+            log.warning("loss or gradient is not finite at step %d: the run diverged", diverged_at)
+        return diverged_at
+
+    def train_step(self, step: int) -> Tensor:
+        """Change the trained tensors by one step of the optimiser; return the loss, a scalar.
+
+        If the loss or its gradient is not finite, in this step or an earlier one, the tensors and the optimiser stay as
+        they are.
         """
         settings, models = self._settings, self._models
         batch = self._batches.at(step)
+        if self._sampler is not None:
+            batch = self._sampler.complete(batch)
         loss = compute_loss(settings.objective, models.student, models.teacher, batch, settings.reduction)
         self._optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         gradient_norm = self._gradient_norm()
         self.log.add(loss, gradient_norm)
-        if not torch.isfinite(loss.total) & torch.isfinite(gradient_norm):
-            log.warning("loss or gradient is not finite at step %d: the run diverged", step)
-            return None
+        is_finite = torch.isfinite(loss.total.detach()) & torch.isfinite(gradient_norm)
+        self._has_diverged.masked_fill_(~is_finite, 1)
         for name, mask in self._masks.items():
             gradient = models.trained[name].grad
             assert gradient is not None
             gradient.mul_(mask)
-        self._optimizer.step()
-        return loss.total.item()
+        if self._is_fused or not self._has_diverged:
+            self._optimizer.step()
+        return loss.total.detach()
 
     def _gradient_norm(self) -> Tensor:
         """The norm of the gradient of all trained tensors together, a scalar."""
@@ -160,8 +191,11 @@ class Trainer:
         with torch.no_grad():
             step = int(state["step"])
             restore_tensors(self._models.trained, state["trained"])
+            for group in state["optimizer"]["param_groups"]:
+                group["fused"] = self._is_fused or None  # the state may come from another kind of device
             restore_optimizer(self._optimizer, state["optimizer"])
             self.log.restore(state["log"], step)
+            self._has_diverged.fill_(self.log.diverged_at() is not None)
         return step
 
 

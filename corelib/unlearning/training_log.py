@@ -33,6 +33,21 @@ class TrainingLog:
             self._new.clear()
         return self._saved
 
+    def diverged_at(self) -> int | None:
+        """The first step whose loss or gradient is not finite; None if there is none."""
+        is_finite = self.state()[
+            :, [TRAINING_COLUMNS.index("loss"), TRAINING_COLUMNS.index("gradient_norm")]
+        ].isfinite()
+        diverged = (~is_finite.all(dim=1)).nonzero()
+        return int(diverged[0]) if len(diverged) else None
+
+    def end_at_divergence(self) -> int | None:
+        """Remove the values of the steps after the first that diverged; return that step, or None if there is none."""
+        step = self.diverged_at()
+        if step is not None:
+            self._saved = self._saved[: step + 1]
+        return step
+
     def restore(self, state: Tensor, step: int) -> None:
         """Continue after the first `step` steps of an earlier attempt. Raises `ValueError` if it has other steps."""
         if state.shape != (step, len(TRAINING_COLUMNS)):

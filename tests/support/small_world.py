@@ -29,7 +29,7 @@ from corelib.settings.miniature import TextEncoder
 from corelib.settings.objective import Objective
 from corelib.settings.precision import TrainingPrecision
 from corelib.settings.prompts import Prompts
-from corelib.settings.sampling import DDIMSampling, SamplesStage, Sampling
+from corelib.settings.sampling import DDIMSampling, Decoding, SamplesStage, Sampling
 from corelib.settings.unlearning import Adam, Length, UnlearningStage
 from corelib.worlds.miniature.pipeline import build_text_encoder, build_tokenizer
 
@@ -210,5 +210,6 @@ def samples_settings(grid: list[tuple[str, str, int]], batch: int = 2) -> Sample
         batch=batch,
         jpeg_quality=75,
         precision=FP32,
+        decoding=Decoding(batch=batch, precision=FP32),
     )
     return SamplesStage(sampling=sampling, wording=IN_EVALUATION, grid=grid)

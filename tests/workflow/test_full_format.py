@@ -44,8 +44,9 @@ from corelib.files.json_files import read_json
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.stage_context import StageContext, StageResult
+from corelib.sampling.batch_writer import to_pixels
 from corelib.sampling.grid import IMAGES, image_name
-from corelib.sampling.sampler import Sampler, initial_noise, to_pixels
+from corelib.sampling.sampler import Sampler, initial_noise
 from corelib.settings.evaluation import CellsStage, PredictionsStage
 from corelib.settings.sampling import SamplesStage
 from corelib.study.loading import load_plan, load_study

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import random
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionPipeline
 from support.checkout import REPOSITORY
 from support.small_world import (
@@ -35,6 +37,7 @@ from corelib.models.trained_parameters import CROSS_ATTENTION
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.stage_context import StageContext
+from corelib.sampling import batch_writer, sampler
 from corelib.sampling.collection import gather_samples
 from corelib.sampling.grid import IMAGES, image_name, record_path
 from corelib.sampling.sampler import Sampler, initial_noise, sample_shard
@@ -111,18 +114,19 @@ def test_an_interrupted_shard_resumes_and_samples_only_missing_batches(
     sampled_batches: list[int] = []
     sample = Sampler.sample
 
-    def interrupted(self: Sampler, number: int, images: Any) -> None:
+    def counted(self: Sampler, images: Any) -> torch.Tensor:
+        sampled_batches.append(GRID.index(images[0]) // 2)
+        return sample(self, images)
+
+    def interrupted(self: Sampler, images: Any) -> torch.Tensor:
         if len(sampled_batches) == 2:
             raise KeyboardInterrupt
-        sampled_batches.append(number)
-        sample(self, number, images)
+        return counted(self, images)
 
     monkeypatch.setattr(Sampler, "sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sample_run(samples_settings(GRID), tmp_path, small_world)
-    monkeypatch.setattr(
-        Sampler, "sample", lambda self, number, images: (sampled_batches.append(number), sample(self, number, images))
-    )
+    monkeypatch.setattr(Sampler, "sample", counted)
     assert sample_run(samples_settings(GRID), tmp_path, small_world) == undisturbed
     assert sorted(sampled_batches) == [0, 1, 2, 3], "no batch was sampled twice"
 
@@ -199,33 +203,73 @@ def test_a_delta_changes_the_images(
     assert all(unlearned[name] != undisturbed[name] for name in undisturbed)
 
 
-class Failing(torch.nn.Module):
-    """A decoder whose images have a single value."""
-
-    def __init__(self, decoder: torch.nn.Module, value: float) -> None:
-        super().__init__()
-        self.config = decoder.config
-        self.value = value
-
-    def decode(self, latents: torch.Tensor) -> Any:
-        return type("Decoded", (), {"sample": torch.full((len(latents), 3, 16, 16), self.value)})
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 7.0])
 def test_constant_and_non_finite_images_are_flagged_and_an_error_for_the_original_model(
-    value: float, small_world: dict[str, Manifest], delta: Manifest, tmp_path: Path
+    value: float,
+    small_world: dict[str, Manifest],
+    delta: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(Sampler, "_decode", lambda _, latents: torch.full((len(latents), 3, 16, 16), value))
     settings = samples_settings(GRID[:2])
-    for inputs in (small_world, small_world | {"delta": delta}):
-        sampler = Sampler(settings, StageContext(tmp_path, "digest", inputs))
-        sampler.autoencoder = Failing(sampler.autoencoder, value)
-        if inputs is small_world:
-            with pytest.raises(ArtefactError, match="the original model sampled a constant or non-finite image"):
-                sampler.sample(0, GRID[:2])
-        else:
-            sampler.sample(0, GRID[:2])
+    with pytest.raises(ArtefactError, match="the original model sampled a constant or non-finite image"):
+        sample_shard(settings, StageContext(tmp_path, "digest", small_world), 0, 1)
+    assert not (tmp_path / record_path(0)).exists()
+    sample_shard(settings, StageContext(tmp_path, "digest", small_world | {"delta": delta}), 0, 1)
     record = json.loads((tmp_path / record_path(0)).read_text())
     assert record["flagged"] == [image_name(*image) for image in GRID[:2]]
+
+
+@pytest.mark.parametrize("failing", [0, 1, 3])
+def test_an_error_in_writing_a_batch_ends_the_shard_without_its_record(
+    failing: int, small_world: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread writes; its error belongs to the job, also that of the last batch."""
+    write = batch_writer.write_record
+
+    def full_disk(path: Path, record: Any) -> None:
+        if path == tmp_path / record_path(failing):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, record)
+
+    monkeypatch.setattr(batch_writer, "write_record", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        sample_shard(samples_settings(GRID), StageContext(tmp_path, "digest", small_world), 0, 1)
+    assert [(tmp_path / record_path(number)).exists() for number in range(failing + 1)] == [True] * failing + [False]
+
+
+def test_images_that_are_decoded_separately_differ_by_rounding(
+    small_world: dict[str, Manifest], tmp_path: Path
+) -> None:
+    images = []
+    for count in (1, 3, 4):
+        content = samples_settings(GRID, batch=4).model_dump()
+        content["sampling"]["decoding"]["batch"] = count
+        some = Sampler(SamplesStage.model_validate(content), StageContext(tmp_path, "digest", small_world))
+        images.append(some.images_of(GRID[:4]))
+    torch.testing.assert_close(images[0], images[2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(images[1], images[2], atol=1e-5, rtol=0)
+
+
+def test_weights_that_are_rounded_once_give_the_same_images_in_bf16(
+    small_world: dict[str, Manifest], delta: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run leaves them in fp32, and autocast rounds them in every pass."""
+    content = samples_settings(GRID).model_dump()
+    content["sampling"]["precision"] = content["sampling"]["decoding"]["precision"] = {"gpu": "bf16", "cpu": "bf16"}
+    settings, work = (
+        SamplesStage.model_validate(content),
+        StageContext(tmp_path, "digest", small_world | {"delta": delta}),
+    )
+    images = []
+    for _ in range(2):
+        AcceleratorState._reset_state(reset_partial_state=True)  # a job is a separate process with one precision
+        images.append(Sampler(settings, work).images_of(GRID[:2]))
+        monkeypatch.setattr(sampler, "round_frozen_weights", lambda *_: None)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(images[0], Sampler(samples_settings(GRID), work).images_of(GRID[:2]))
 
 
 def classify(samples: Manifest, folder: Path, batch: int) -> Any:
@@ -288,8 +332,8 @@ def test_noise_within_a_trajectory_does_not_depend_on_the_batch(
 ) -> None:
     content = samples_settings(GRID).model_dump()
     content["sampling"]["scheduler"]["eta"] = 1.0
-    sampler = Sampler(SamplesStage.model_validate(content), StageContext(tmp_path, "digest", small_world))
-    one, other = (sampler.images_of(images) for images in ([GRID[0], GRID[1]], [GRID[1], GRID[0]]))
+    noisy = Sampler(SamplesStage.model_validate(content), StageContext(tmp_path, "digest", small_world))
+    one, other = (noisy.images_of(images) for images in ([GRID[0], GRID[1]], [GRID[1], GRID[0]]))
     torch.testing.assert_close(one, other.flip(0), atol=1e-5, rtol=0)
     deterministic = Sampler(samples_settings(GRID), StageContext(tmp_path, "digest", small_world)).images_of(GRID[:2])
     assert not torch.allclose(one, deterministic, atol=1e-3)

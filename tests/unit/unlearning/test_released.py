@@ -42,7 +42,7 @@ from corelib.settings.objective import Objective, SampledImages, UnlearnTerm
 from corelib.study.loading import load_study
 from corelib.unlearning.batches import Batches
 from corelib.unlearning.generated_images import cache_generated_latents
-from corelib.unlearning.partial_sampling import PartialSampler
+from corelib.unlearning.partial_sampling import PartialSampler, draw_noise_level
 from corelib.unlearning.trainer import unlearn
 from corelib.unlearning.training_data import TrainingData
 
@@ -78,7 +78,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]
 
 def training_data(inputs: Mapping[str, Manifest], settings: Any) -> TrainingData:
     alphas = BaseModel(inputs["pipeline"]).scheduler().alphas_cumprod
-    return TrainingData.of_runs(inputs, settings.wording, alphas, torch.device("cpu"))
+    return TrainingData.of_runs(inputs, settings.wording, alphas)
 
 
 # x_t that the model samples itself
@@ -115,21 +115,18 @@ def test_x_t_is_sampled_by_ddim_to_the_noise_level_that_was_drawn(step: int, sma
     images = SampledImages(kind="sampled", steps=10, guidance_scale=3.0, **SWITCHES)
     scheduler, predictor = BaseModel(small_world["pipeline"]).scheduler(), Linear()
     noise, own = torch.randn(2, 4, 8, 8), torch.randn(2, 8, 16)
-    trajectories = PartialSampler(predictor, scheduler, lambda count: torch.zeros(count, 8, 16))
-    noisy, timesteps = trajectories.sample_until(images, noise, own, ("unlearning", 0, step))
-    level = int(timesteps[0]) // 100
+    level, timesteps = draw_noise_level(images, 1000, 2, ("unlearning", 0, step))
+    noisy = PartialSampler(images, predictor, scheduler, torch.zeros(2, 8, 16)).sample_until(level, noise, own)
     assert ((timesteps >= 100 * level) & (timesteps < 100 * (level + 1))).all()
     assert predictor.calls == [(4, 100 * index + 1) for index in range(9, level, -1)], "both guided halves at once"
     torch.testing.assert_close(noisy, by_hand(images, level, scheduler.alphas_cumprod, noise, own))
 
 
-def test_every_noise_level_is_drawn(small_world: dict[str, Manifest]) -> None:
+def test_every_noise_level_is_drawn() -> None:
     images = SampledImages(kind="sampled", steps=4, guidance_scale=1.0, **SWITCHES)
-    scheduler = BaseModel(small_world["pipeline"]).scheduler()
-    trajectories = PartialSampler(Linear(), scheduler, lambda count: torch.zeros(count, 8, 16))
-    noise, own = torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 16)
-    drawn = [int(trajectories.sample_until(images, noise, own, ("a", step))[1]) // 250 for step in range(60)]
-    assert set(drawn) == {0, 1, 2, 3}
+    drawn = [draw_noise_level(images, 1000, 3, ("a", step)) for step in range(60)]
+    assert {level for level, _ in drawn} == {0, 1, 2, 3}
+    assert all(int(timestep) // 250 == level for level, timesteps in drawn for timestep in timesteps)
 
 
 def test_the_model_in_training_samples_and_gets_no_gradient_from_it(small_world: dict[str, Manifest]) -> None:
@@ -137,15 +134,16 @@ def test_the_model_in_training_samples_and_gets_no_gradient_from_it(small_world:
     base = BaseModel(small_world["pipeline"])
     models = StudentAndTeacher(base.unet(), settings.trained, Device(FP32, 1))
     data = training_data(small_world, settings)
-    batches = Batches(settings, data, PartialSampler(models.student, base.scheduler(), data.empty_prompts))
+    batches, images = Batches(settings, data), settings.objective.unlearn.images
+    sampler = PartialSampler(images, models.student, base.scheduler(), data.empty_prompts(1))
     # a step at which sampling stops halfway
     step = next(step for step in range(50) if int(batches.at(step).forget.timesteps) < 500)
-    before = batches.at(step).forget
+    before = sampler.complete(batches.at(step)).forget
     assert not before.noisy.requires_grad
     with torch.no_grad():
         for parameter in models.trained.values():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    after = batches.at(step).forget
+    after = sampler.complete(batches.at(step)).forget
     assert not torch.allclose(before.noisy, after.noisy), "the current model samples"
     assert torch.equal(before.timesteps, after.timesteps)
 
@@ -207,7 +205,7 @@ def test_generated_images_show_the_anchor_and_are_prompted_with_the_forget_conce
 ) -> None:
     generated = unlearning_settings(PAPER.methods["ca_released"].objective)
     real = unlearning_settings(PAPER.methods["ca_model"].objective)
-    batches = [Batches(settings, training_data(small_world, settings), None) for settings in (generated, real)]  # type: ignore[arg-type]
+    batches = [Batches(settings, training_data(small_world, settings)) for settings in (generated, real)]
     one, other = (batch.at(0).forget for batch in batches)
     assert torch.equal(one.own, other.own) and torch.equal(one.anchor, other.anchor)
     assert torch.equal(one.noise, other.noise) and torch.equal(one.timesteps, other.timesteps)
@@ -292,7 +290,9 @@ def test_equation_8_with_an_empty_base_is_the_released_codes_loss(small_world: d
     base = BaseModel(small_world["pipeline"])
     models = StudentAndTeacher(base.unet(), "cross_attention", Device(FP32, 1))
     data = training_data(small_world, settings)
-    batch = Batches(settings, data, PartialSampler(models.student, base.scheduler(), data.empty_prompts)).at(3)
+    images = settings.objective.unlearn.images
+    sampler = PartialSampler(images, models.student, base.scheduler(), data.empty_prompts(1))
+    batch = sampler.complete(Batches(settings, data).at(3))
     batch = replace(batch, forget=replace(batch.forget, timesteps=torch.tensor([371])))
     loss = compute_loss(objective, models.student, models.teacher, batch, "mean")
     unet, pairs = base.unet(), batch.forget

@@ -48,7 +48,7 @@ def gradients_pair_by_pair(
     the weights with `part` in their name."""
     base = BaseModel(small_world["pipeline"])
     unet = base.unet().double()
-    source = TrainingData.of_runs(small_world, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
+    source = TrainingData.of_runs(small_world, IN_TRAINING, base.scheduler().alphas_cumprod)
     weights = {name: weight for name, weight in unet.named_parameters() if part in name}
     for weight in weights.values():
         weight.requires_grad_(True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,15 @@ from corelib.models.trained_parameters import CROSS_ATTENTION
 from corelib.runs.checkpoint import Checkpoint
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext
+from corelib.settings.objective import CurrentModel, Objective
 from corelib.settings.unlearning import Length
 from corelib.study.loading import load_study
+from corelib.unlearning import batch_delivery
 from corelib.unlearning import trainer as unlearning
+from corelib.unlearning.batch_delivery import BatchDelivery
 from corelib.unlearning.batches import Batches, cyclic_batch
 from corelib.unlearning.objective import Loss
-from corelib.unlearning.trainer import unlearn
+from corelib.unlearning.trainer import Trainer, unlearn
 from corelib.unlearning.training_data import TrainingData
 from corelib.unlearning.training_file import TRAINING_FILE
 
@@ -40,8 +44,6 @@ PAPER = load_study("paper", REPOSITORY / "config")
 
 
 CHECKPOINT = "checkpoint.pt"
-NO_SAMPLER: Any = None
-"""Argument for objectives that use images of the benchmark and therefore sample none."""
 
 
 def objective(method: str) -> Any:
@@ -191,8 +193,8 @@ def test_a_run_with_a_damaged_checkpoint_starts_from_the_beginning(run: Callable
 def batches(small_world: dict[str, Manifest], **changes: Any) -> Batches:
     settings = unlearning_settings(objective("core"), **changes)
     base = BaseModel(small_world["pipeline"])
-    data = TrainingData.of_runs(small_world, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    return Batches(settings, data, NO_SAMPLER)
+    data = TrainingData.of_runs(small_world, IN_TRAINING, base.scheduler().alphas_cumprod)
+    return Batches(settings, data)
 
 
 def test_a_batch_does_not_depend_on_the_batches_before_it(small_world: dict[str, Manifest]) -> None:
@@ -208,10 +210,51 @@ def test_a_batch_does_not_depend_on_the_batches_before_it(small_world: dict[str,
             assert torch.equal(one.own, other.own)
 
 
+@pytest.mark.parametrize("method", ["core", "ediff", "salun_released", "esd_released"])
+def test_a_batch_that_a_thread_prepared_and_one_copy_moved_is_the_same(
+    method: str, small_world: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU; here, memory cannot be pinned, and the copy goes to the CPU."""
+    settings, empty = unlearning_settings(objective(method), candidates={"Amber": ["Blue"]}), torch.empty
+    alphas = BaseModel(small_world["pipeline"]).scheduler().alphas_cumprod
+    batches = Batches(settings, TrainingData.of_runs(small_world, IN_TRAINING, alphas))
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory, **options: empty(*shape, **options))
+    monkeypatch.setattr(batch_delivery, "PREPARED_WHEN_NEEDED", ())
+    delivery = BatchDelivery(batches, torch.device("cpu"))
+    for step in (0, 1, 2, 5, 4):
+        delivered, expected = delivery.at(step), batches.at(step)
+        assert delivered.level == expected.level and (delivered.retain is None) == (expected.retain is None)
+        for side in ("forget", "retain") if expected.retain else ("forget",):
+            moved, made = vars(getattr(delivered, side)), vars(getattr(expected, side))
+            assert {name for name, part in moved.items() if part is None} == {n for n, p in made.items() if p is None}
+            assert all(torch.equal(part, made[name]) for name, part in moved.items() if part is not None)
+
+
+@pytest.mark.parametrize(
+    ("method", "extra"), [("core", set()), ("ediff", {"uniform"}), ("salun_released", {"target_noisy"})]
+)
+def test_only_what_the_target_noise_is_made_of_is_drawn(
+    method: str, extra: set[str], small_world: dict[str, Manifest]
+) -> None:
+    alphas = BaseModel(small_world["pipeline"]).scheduler().alphas_cumprod
+    data = TrainingData.of_runs(small_world, IN_TRAINING, alphas)
+    forget = Batches(unlearning_settings(objective(method)), data).at(0).forget
+    assert {name for name in ("uniform", "target_noisy") if vars(forget)[name] is not None} == extra
+
+
+def test_a_retain_target_of_uniform_noise_is_drawn(small_world: dict[str, Manifest]) -> None:
+    content = objective("core").model_dump()
+    content["retain"]["target"] = {"kind": "uniform_noise", "low": 0.0, "high": 1.0}
+    alphas = BaseModel(small_world["pipeline"]).scheduler().alphas_cumprod
+    data = TrainingData.of_runs(small_world, IN_TRAINING, alphas)
+    batch = Batches(unlearning_settings(Objective.model_validate(content)), data).at(0)
+    assert batch.retain is not None and batch.retain.uniform is not None and batch.forget.uniform is None
+
+
 def test_noisy_images_follow_the_forward_process(small_world: dict[str, Manifest]) -> None:
     base = BaseModel(small_world["pipeline"])
     alphas = base.scheduler().alphas_cumprod
-    data = TrainingData.of_runs(small_world, IN_TRAINING, alphas, torch.device("cpu"))
+    data = TrainingData.of_runs(small_world, IN_TRAINING, alphas)
     pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
     noisy = data.noisy_pairs(pairs, pairs, ("test",))
     kept = alphas[noisy.timesteps].view(-1, 1, 1, 1)
@@ -224,9 +267,10 @@ def test_the_targets_own_noisy_image_has_the_same_t_and_noise_and_another_latent
     small_world: dict[str, Manifest],
 ) -> None:
     alphas = BaseModel(small_world["pipeline"]).scheduler().alphas_cumprod
-    data = TrainingData.of_runs(small_world, IN_TRAINING, alphas, torch.device("cpu"))
+    data = TrainingData.of_runs(small_world, IN_TRAINING, alphas)
     pairs = [Pair("Amber", "Cats", 1), Pair("Blue", "Dogs", 3)]
-    noisy = data.noisy_pairs(pairs, pairs, ("test",), ["Cream", "Cream"])
+    own_posterior = CurrentModel(kind="current_model", prompt="anchor", gradient="through", posterior="own")
+    noisy = data.noisy_pairs(pairs, pairs, ("test",), own_posterior, ["Cream", "Cream"])
     assert torch.equal(noisy.alpha_bar, alphas[noisy.timesteps])
     assert noisy.target_noisy is not None
     kept = noisy.alpha_bar.view(-1, 1, 1, 1)
@@ -236,7 +280,8 @@ def test_the_targets_own_noisy_image_has_the_same_t_and_noise_and_another_latent
     standard = [(z / cache.scaling_factor - cache.mean[rows]) / cache.deviation[rows] for z in (first, second)]
     assert abs(float((standard[0] * standard[1]).mean())) < 0.2, "two draws, and not one"
     assert all(float(draw.std()) == pytest.approx(1, abs=0.1) for draw in standard)
-    assert data.noisy_pairs(pairs, pairs, ("test",)).target_noisy is None, "retain pairs are drawn once"
+    shared = own_posterior.model_copy(update={"posterior": "shared"})
+    assert data.noisy_pairs(pairs, pairs, ("test",), shared).target_noisy is None
 
 
 @pytest.mark.parametrize(
@@ -277,8 +322,8 @@ def test_equation_6_takes_the_image_of_the_anchor_style(small_world: dict[str, M
     erasing = batches(small_world, candidates={"Amber": ["Blue"]})
     relabelled = unlearning_settings(objective("ca_noise"), candidates={"Amber": ["Blue"]})
     base = BaseModel(small_world["pipeline"])
-    data = TrainingData.of_runs(small_world, IN_TRAINING, base.scheduler().alphas_cumprod, torch.device("cpu"))
-    relabelling = Batches(relabelled, data, NO_SAMPLER)
+    data = TrainingData.of_runs(small_world, IN_TRAINING, base.scheduler().alphas_cumprod)
+    relabelling = Batches(relabelled, data)
     one, other = erasing.at(0).forget, relabelling.at(0).forget
     assert torch.equal(one.own, other.own), "both are prompted with p_f"
     assert torch.equal(one.noise, other.noise)
@@ -308,6 +353,60 @@ def test_a_gradient_that_is_not_finite_marks_the_run_diverged_at_its_own_step(
     outcome = unlearn(unlearning_settings(objective("core")), StageContext(tmp_path, "digest", small_world, 1, 1e9))
     assert outcome.facts["diverged_at"] == 5
     assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / DELTA_FILE).values())
+
+
+@pytest.mark.parametrize("looks_after", [6, 9])
+def test_where_divergence_is_noticed_late_the_result_is_that_of_its_own_step(
+    looks_after: int, small_world: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: Adam is one kernel that reads the flag itself, and the trainer looks only now and then."""
+    evaluate = unlearning.compute_loss
+    bad_step, calls = 5, iter(range(100))
+
+    def with_a_bad_loss(*arguments: Any) -> Loss:
+        loss = evaluate(*arguments)
+        return replace(loss, total=loss.total * torch.nan) if next(calls) == bad_step else loss
+
+    def trainer_of(steps: int) -> Trainer:
+        settings = unlearning_settings(objective("core"), length=Length(steps=steps))
+        base = BaseModel(small_world["pipeline"])
+        models = StudentAndTeacher(base.unet(), settings.trained, Device(FP32, 1))
+        data = TrainingData.of_runs(small_world, IN_TRAINING, base.scheduler().alphas_cumprod)
+        return Trainer(settings, models, data, base.scheduler(), {})
+
+    monkeypatch.setattr(unlearning, "FUSED_ON", ("cpu",))
+    until_then = trainer_of(bad_step)
+    assert until_then.train(0, lambda _: False) is None
+    monkeypatch.setattr(unlearning, "compute_loss", with_a_bad_loss)
+    diverged = trainer_of(12)
+    assert diverged.train(0, lambda done: done == looks_after) == bad_step
+    assert next(calls) == looks_after, "the steps after the bad one were computed, and changed nothing"
+    first, second = until_then.state(bad_step), diverged.state(bad_step)
+    assert_same_bits(first["trained"], second["trained"])
+    for one, other in zip(first["optimizer"]["state"].values(), second["optimizer"]["state"].values(), strict=True):
+        assert_same_bits(one, other)
+    assert torch.equal(first["log"], second["log"][:bad_step]) and len(second["log"]) == bad_step + 1
+
+
+def test_a_state_that_was_saved_after_an_unnoticed_divergence_ends_the_run_at_the_same_step(
+    small_world: dict[str, Manifest], tmp_path: Path
+) -> None:
+    settings = unlearning_settings(objective("core"), learning_rate=1e30, length=Length(steps=20))
+    base = BaseModel(small_world["pipeline"])
+    data = TrainingData.of_runs(small_world, IN_TRAINING, base.scheduler().alphas_cumprod)
+
+    def new_trainer() -> Trainer:
+        models = StudentAndTeacher(base.unet(), settings.trained, Device(FP32, 1))
+        return Trainer(settings, models, data, base.scheduler(), {})
+
+    first, second = new_trainer(), new_trainer()
+    for step in range(12):
+        first.train_step(step)
+    state = first.state(12)
+    diverged_at = first.log.diverged_at()
+    assert second.restore(state) == 12
+    assert second.train(12, lambda _: False) == diverged_at is not None
+    assert_same_bits(first.state(12)["trained"], second.state(12)["trained"])
 
 
 def test_the_log_of_the_training_has_the_values_of_every_step(
