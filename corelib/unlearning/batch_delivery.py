@@ -35,7 +35,9 @@ class BatchDelivery:
     def __init__(self, batches: Batches, device: torch.device) -> None:
         self._batches = batches
         self._device = device
-        self._thread = None if device.type in PREPARED_WHEN_NEEDED else ThreadPoolExecutor(max_workers=1)
+        self._thread: ThreadPoolExecutor | None = None
+        if device.type not in PREPARED_WHEN_NEEDED:
+            self._thread = ThreadPoolExecutor(max_workers=1, initializer=_choose_gpu, initargs=(device,))
         self._ahead: tuple[int, Future[_Parcel]] | None = None
 
     def at(self, step: int) -> Batch:
@@ -51,6 +53,12 @@ class BatchDelivery:
 
     def _pack(self, step: int) -> _Parcel:
         return _Parcel.of(self._batches.at(step))
+
+
+def _choose_gpu(device: torch.device) -> None:
+    """Make a GPU that is not the first the thread's own, so that its pinned memory does not occupy the first one."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
 
 
 @dataclass(frozen=True)
