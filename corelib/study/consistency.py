@@ -323,7 +323,9 @@ def _check_training(study: Study) -> Iterator[Inconsistency]:
     if not timesteps:
         yield Inconsistency("distances.timesteps", timesteps, "at least one timestep")
     if image not in study.training_images:
-        yield Inconsistency("distances.image", image, f"one of training.images: {listed(study.training_images, 8)}")
+        yield Inconsistency(
+            "distances.image", image, f"one of training.images: {listed(list(map(str, study.training_images)), 8)}"
+        )
     betas = study.training.optimizer.betas
     if beyond_one := [beta for beta in betas if not 0 <= beta < 1]:
         yield Inconsistency("training.optimizer.betas", beyond_one[0], "numbers from 0 to below 1")
