@@ -7,6 +7,7 @@ from pathlib import Path
 
 from corelib.commands.arguments import CONFIGURATION
 from corelib.errors import ConfigurationError
+from corelib.runs.model_stages import PIPELINE_STAGES
 from corelib.study.row_names import EXAMPLE, ROW_FORM, is_product_path, only_model_of_row
 
 HELP = "export the model of a row for diffusers, or its images for an evaluator"
@@ -44,7 +45,7 @@ def _run_of(what: str, words: list[str]) -> str:
     run = found.model if what == "model" else found.runs["samples"]
     if what == "model" and run.stage == "samples":
         raise ConfigurationError(f"{found.label}: it is the original model, expected a model that was unlearned.")
-    if what == "model" and run.stage == "retrained":
+    if what == "model" and run.stage in PIPELINE_STAGES:
         folder = run.folder / "pipeline"
         raise ConfigurationError(f"{found.label}: its model is a diffusers folder already, {folder}; copy that folder.")
     if not run.manifest.exists():

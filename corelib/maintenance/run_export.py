@@ -15,6 +15,7 @@ from corelib.models.pipeline_folder import save_pipeline
 from corelib.runs.input_runs import read_input
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
 from corelib.runs.manifest import Manifest, read_manifest
+from corelib.runs.model_stages import DELTA_STAGES
 from corelib.runs.specification import read_specification
 from corelib.sampling.collection import image_paths
 from corelib.settings.ddim import DDIMConfig
@@ -33,14 +34,15 @@ def export_model(run: str, folder: Path) -> None:
     study. The user chooses the number of steps and the guidance scale.
 
     Args:
-        run: name of a run of the stage `unlearning`, `models` or `edits`, or the beginning of it up to a hyphen.
+        run: name of a run of one of `DELTA_STAGES` (`unlearning` if it names no stage), or the beginning of it up to a
+            hyphen.
         folder: destination, which must not exist.
 
     Raises `ConfigurationError` if there is no such run or `folder` exists, and `ArtefactError` or `AssetError` if a
     file that it needs is missing or damaged.
     """
     stage = run.partition("/")[0]
-    unlearned = _run(stage if stage in ("models", "edits") else "unlearning", run, folder)
+    unlearned = _run(stage if stage in DELTA_STAGES else "unlearning", run, folder)
     world = read_input(read_specification(unlearned.folder / SPECIFICATION), "pipeline")
     base = BaseModel(world)
     delta = unlearned.file(DELTA_FILE)

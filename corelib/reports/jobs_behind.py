@@ -10,6 +10,7 @@ from corelib.files.paths import unresolved_path_inside
 from corelib.files.sealed_json import read_or_none
 from corelib.runs.layout import RECORD, SPECIFICATION
 from corelib.runs.manifest import Manifest
+from corelib.runs.model_stages import PIPELINE_STAGES
 from corelib.runs.provenance_record import read_provenance
 from corelib.runs.specification import read_specification
 
@@ -21,10 +22,8 @@ PREDICTIONS, FID, FID_OF_ORIGINAL = "predictions", "fid", "fid_of_original"
 NOT_ON_RECORD = "not on record"
 
 UPSTREAM_ROLES = ("samples", "delta", "pipeline")
-"""Input roles to follow: from an evaluation to its images, and from images to their model."""
-
-RETRAINED = "retrained/"
-"""Beginning of the name of a pipeline that is the model of a row. Other pipelines are shared by all rows."""
+"""Input roles to follow: from an evaluation to its images, and from images to their model. A pipeline is followed only
+if it is the model of a row; others are shared by all rows."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def _jobs_behind(runs: Path, name: str) -> Iterator[JobProvenance]:
     """The jobs of a run and of the runs behind it, in the order of data flow."""
     behind = builds_on(unresolved_path_inside(runs, name))
     for role in UPSTREAM_ROLES:
-        if role in behind and (role != "pipeline" or behind[role].startswith(RETRAINED)):
+        if role in behind and (role != "pipeline" or behind[role].partition("/")[0] in PIPELINE_STAGES):
             yield from _jobs_behind(runs, behind[role])
     stage, _, run = name.partition("/")
     records = sorted((runs / name).glob(SHARD_RECORDS)) or [runs / name / RECORD]

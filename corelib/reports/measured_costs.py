@@ -12,15 +12,17 @@ from corelib.files.sealed_json import read_or_none
 from corelib.reports.jobs_behind import FID_OF_ORIGINAL, NOT_ON_RECORD, SHARD_RECORDS, builds_on
 from corelib.runs.layout import RECORD
 from corelib.runs.manifest import Manifest
+from corelib.runs.model_stages import MODEL_STAGES
 from corelib.runs.provenance_record import Provenance, read_provenance
 from corelib.settings.reports import TableRow
 
 SHARED = ("", "all rows", "shared")
 """Task, row and title under which the jobs are counted on which several rows build."""
 
-MODEL_STAGES = ("saliency", "generated", "unlearning", "models", "edits", "retrained")
+TRAINING_STAGES = ("saliency", "generated", *MODEL_STAGES)
+"""Stages that make the model of a row."""
 
-OWN_STAGES = (*MODEL_STAGES, "samples", "predictions", "fid")
+OWN_STAGES = (*TRAINING_STAGES, "samples", "predictions", "fid")
 """Stages whose jobs are counted with a row; all others are shared."""
 
 COST_COLUMNS = (
@@ -216,7 +218,7 @@ def cost_entries(entry: RowCosts) -> list[str]:
     beginning = [entry.task, entry.title, str(entry.seeds) if entry.seeds else ""]
     if not entry.jobs:
         return [*beginning, *[NOT_ON_RECORD] * 4, *[""] * 3]
-    groups = (MODEL_STAGES, ("samples",), ("predictions", "fid"))
+    groups = (TRAINING_STAGES, ("samples",), ("predictions", "fid"))
     times = [sum(entry.of(stage).seconds for stage in group) for group in groups]
     return [
         *beginning,

@@ -327,13 +327,9 @@ def _check_training(study: Study) -> Iterator[Inconsistency]:
         if beyond := [index for index in images if index > count]:
             yield Inconsistency(key, beyond[0], f"indices up to world.images_per_cell ({count})")
     yield from _repeated("training.seeds", study.training.seeds)
-    timesteps, image = study.distances.timesteps, study.distances.image
-    yield from _repeated("distances.timesteps", timesteps)
-    if not timesteps:
-        yield Inconsistency("distances.timesteps", timesteps, "at least one timestep")
-    if image not in study.training_images:
-        known = listed([str(index) for index in study.training_images], 8)
-        yield Inconsistency("distances.image", image, f"one of training.images: {known}")
+    yield from _repeated("distances.timesteps", study.distances.timesteps)
+    if not study.distances.timesteps:
+        yield Inconsistency("distances.timesteps", [], "at least one timestep")
     betas = study.training.optimizer.betas
     if beyond_one := [beta for beta in betas if not 0 <= beta < 1]:
         yield Inconsistency("training.optimizer.betas", beyond_one[0], "numbers from 0 to below 1")
@@ -440,6 +436,9 @@ def _check_table(study: Study, name: str, table: Table) -> Iterator[Inconsistenc
     for row in study.rows_of(table.rows):
         yield from _check_row(study, f"{key}.rows", row, table.tasks)
     yield from _check_titles(study, f"{key}.rows", table.rows)
+    if study.retrained_row(table) is not None and study.distances.image not in study.training_images:
+        known = listed([str(index) for index in study.training_images], 8)
+        yield Inconsistency("distances.image", study.distances.image, f"one of training.images: {known} ({key})")
 
 
 def _check_titles(study: Study, key: str, rows: list[str | Row]) -> Iterator[Inconsistency]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS
+from corelib.runs.model_stages import MODEL_STAGES
 from corelib.runs.run import Run
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
@@ -27,10 +28,6 @@ ALL = "all"
 EXAMPLE = f"{RESULTS}/mini/table1.csv Forget25 core"
 
 
-MODELS = ("unlearning", "models", "edits", "retrained")
-"""The stages whose result is the model of a row."""
-
-
 @dataclass(frozen=True)
 class EvaluatedModel:
     """A model of a row, with its runs.
@@ -39,7 +36,7 @@ class EvaluatedModel:
         label: the row as the user names it, with the training seed if the row has one.
         world: kind of the study's world.
         runs: the runs that belong to the model, by stage, in the order of the data: `saliency`, `generated`,
-            one of `MODELS`, `samples`, `predictions`, `fid`, `cells`.
+            one of `MODEL_STAGES`, `samples`, `predictions`, `fid`, `cells`.
     """
 
     label: str
@@ -49,7 +46,7 @@ class EvaluatedModel:
     @property
     def model(self) -> Run:
         """The run of the model itself; of the original model, that of its images."""
-        return next(self.runs[stage] for stage in (*MODELS, "samples") if stage in self.runs)
+        return next(self.runs[stage] for stage in (*MODEL_STAGES, "samples") if stage in self.runs)
 
 
 def names_row(words: Sequence[str]) -> bool:
@@ -132,7 +129,7 @@ def runs_of_model(plan: Plan, task: str, row: Row, seed: int | None) -> dict[str
     predictions = cells.inputs["predictions"]
     fid = [cells.inputs["fid"]] if "fid" in cells.inputs else []  # a world may have no network for FID
     samples = predictions.inputs["samples"]
-    model = next((run for run in samples.inputs.values() if run.stage in MODELS), None)
+    model = next((run for run in samples.inputs.values() if run.stage in MODEL_STAGES), None)
     before = [] if model is None else [run for role, run in model.inputs.items() if role in ("saliency", "generated")]
     chain = [*before, *([] if model is None else [model]), samples, predictions, *fid, cells]
     return {run.stage: run for run in chain}

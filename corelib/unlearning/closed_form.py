@@ -25,6 +25,7 @@ embeddings from the edited weights.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,6 +42,8 @@ from corelib.models.trained_parameters import trained_parameters
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.edits import Edit, EditStage
 from corelib.settings.prompts import EMPTY_CONCEPT
+
+log = logging.getLogger(__name__)
 
 EDITED: Literal["keys_and_values"] = "keys_and_values"
 """The tensors that an edit changes."""
@@ -81,8 +84,8 @@ def edit_model(settings: EditStage, context: StageContext) -> StageResult:
     Delta(edited, EDITED, base.unet_sha256, context.digest).save(context.folder / DELTA_FILE)
     change = _sum([(edited[name] - weights[name]).square().sum() for name in weights])
     norm = _sum([tensor.square().sum() for tensor in weights.values()])
-    facts = {"base": base.unet_sha256, "diverged_at": None, "relative_change": float((change / norm).sqrt())}
-    return StageResult([DELTA_FILE], facts)
+    log.info("the edit changes the keys and values by %.1f %% of their norm", 100 * float((change / norm).sqrt()))
+    return StageResult([DELTA_FILE], {"base": base.unet_sha256, "diverged_at": None})
 
 
 def concepts_of(settings: EditStage, embeddings: EmbeddingCache) -> Concepts:

@@ -22,11 +22,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from corelib.files.sealed_json import has_its_seal
+from corelib.runs.stage_registry import PRODUCTS, STAGES
 
 MAX_SECONDS = 180.0
 """Seconds after which an attempt counts as stuck."""
 
-PRODUCTS = ("tables", "charts", "comparisons", "figures", "probes", "claims", "gates", "reports")
 RECORD = re.compile(r".*\.provenance\..*|.*/report\.(html|costs\.\w+)")
 """Files that describe a computation; they differ between equal results."""
 WRITING = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.utime", "os.symlink", "os.link"}
@@ -108,8 +108,8 @@ class Reference:
         found: dict[str, Job] = {}
         for job in self.jobs.values():
             found.setdefault(job.label, job)
-        rank = {label: number for number, label in enumerate(ORDER)}
-        return sorted(found.values(), key=lambda job: (rank.get(job.stage, len(rank)), job.label))
+        rank = {label: number for number, label in enumerate(STAGES)}
+        return sorted(found.values(), key=lambda job: (rank.get(job.stage, rank["samples"] + 0.5), job.label))
 
     def shards_of(self, job: Job) -> list[Job]:
         """The jobs that sample the images that a job gathers; empty for any other job."""
@@ -123,14 +123,6 @@ class Reference:
         """The jobs that wrote the inputs of a job."""
         content = json.loads((self.folder / job.specification).read_text())
         return [self.jobs[Path("runs", name, "manifest.json")] for name in sorted({*content["builds_on"].values()})]
-
-
-ORDER = (
-    "images", "autoencoder", "pipeline", "classifier", "pretrained", "assets", "conversion", "slices", "latents",
-    "embeddings", "saliency", "generated", "unlearning", "edits", "retrained", "relearning", "inversion", "prefixes",
-    "resampled", "samples", "gathering", "predictions", "reference", "fid", "cells", "distances", "gate", "gates",
-    "tables", "charts", "comparisons", "figures", "probes", "claims", "reports",
-)  # fmt: skip
 
 
 class Place:

@@ -37,6 +37,7 @@ from support.contract import (
 from corelib.errors import ConfigurationError
 from corelib.runs import fingerprint
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES, UNCOUNTED_MODULES, code_digests
+from corelib.runs.stage_registry import STAGES
 from corelib.settings.section import Section
 from corelib.study.loading import load_plan
 from corelib.study.overlays import merge_study
@@ -59,6 +60,7 @@ SAMPLE = {
 """Leaves that are changed in the folder of a build. They affect models, images, evaluations, products, or nothing."""
 SCRIPTS = sorted((REPOSITORY / "workflow_scripts").glob("*.py"))
 MODULES = sorted(path for path in (REPOSITORY / "corelib").rglob("*.py") if path.name != "__init__.py")
+WAITING = {name for name, stage in STAGES.items() if stage.waits_for_gate}
 BASE_MODEL, CLASSIFIERS = {"assets", "conversion", "pipeline", "pretrained"}, {"assets", "classifier", "pretrained"}
 IN_WORDS = {
     "the world's images": {"assets", "images"},
@@ -313,11 +315,7 @@ def assert_only_rebuilds(stages: set[str], complete: CompleteStudies, packages: 
     Stages that wait for a rebuilt gate may run as well, but they find their results and end.
     """
     found, wanted = complete.would_build(packages), complete.of_stages(stages)
-    visited = (
-        complete.of_stages({"saliency", "unlearning", "models", "edits"})
-        if any(stage == "gate" for stage, _ in wanted)
-        else set()
-    )
+    visited = complete.of_stages(WAITING) if any(stage == "gate" for stage, _ in wanted) else set()
     assert wanted <= found, f"not rebuilt: {sorted(wanted - found)[:5]}"
     assert found - visited <= wanted, f"rebuilt: {sorted(found - visited - wanted)[:5]}"
 
@@ -481,7 +479,7 @@ def test_another_asset_rebuilds_what_reads_it(name: str, complete: CompleteStudi
     built = papers.built_on(papers.readers(promised.get(name, NOTHING), {}))
     products = {run.name: f"results/papers/{product}" for product, run in papers.products.items()}
     wanted = {complete._without_digest(products.get(run, run)) for run in built}
-    visited = complete.of_stages({"saliency", "unlearning", "models", "edits"}) if wanted else set()
+    visited = complete.of_stages(WAITING) if wanted else set()
     assert wanted <= found and found - visited <= wanted
 
 

@@ -112,6 +112,10 @@ def test_removing_a_task_removes_the_anchors_for_it(configuration: Path) -> None
     assert study.anchor_entries("uce") == {"default": "one_to_one", "Forget06": "five_to_one"}
 
 
+def test_only_a_table_of_retrained_models_needs_an_image_for_the_distances(configuration: Path) -> None:
+    assert plan_of(configuration, "mini", ["core"], training={"images": [2, 3]}, distances={"image": 1})
+
+
 OWN_PAIRS = {"Amber_Checks": ""}
 
 REFUSED: dict[str, tuple[str, list[Any], dict[str, Any], str]] = {
@@ -152,6 +156,13 @@ REFUSED: dict[str, tuple[str, list[Any], dict[str, Any], str]] = {
     ),
     "a ridge of 0": (
         "mini", ["uce"], {"baselines": {"uce": {"edit": {"ridge": 0.0}}}}, "baselines.uce.edit.ridge",
+    ),
+    "a timestep beyond the noise schedule": (
+        "mini", ["retrained"], {"distances": {"timesteps": [500, 1000]}}, "distances.timesteps is 1000",
+    ),
+    "no timestep": ("mini", ["retrained"], {"distances": {"timesteps": []}}, "distances.timesteps is []"),
+    "an image that is not encoded": (
+        "mini", ["retrained"], {"distances": {"image": 4}}, "distances.image is 4, expected one of training.images",
     ),
     "a negative weight": (
         "mini", ["uce"], {"baselines": {"uce": {"edit": {"preserve_weight": -1.0}}}},

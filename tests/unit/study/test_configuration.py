@@ -94,10 +94,13 @@ def test_every_shipped_study_loads_and_plans(name):
     gate = set() if study.gate is None else {"gate"}
     claims = {"claims"} if study.has_claims else set()
     charts = {name.replace("table", "charts") for name in study.tables}
-    assert set(plan.products()) == {*study.tables, *charts, *study.figures, *gate, *claims, "report"}
+    compared = {
+        name.replace("table", "distances") for name, table in study.tables.items() if study.retrained_row(table)
+    }
+    assert set(plan.products()) == {*study.tables, *charts, *compared, *study.figures, *gate, *claims, "report"}
 
 
-def test_three_studies_of_the_paper_and_six_miniatures_are_shipped():
+def test_three_studies_of_the_paper_and_seven_miniatures_are_shipped():
     kinds = {name: load_study(name, CONFIGURATION).world.kind for name in study_names(CONFIGURATION)}
     assert kinds == {
         "paper": "unlearn_canvas",
@@ -105,6 +108,7 @@ def test_three_studies_of_the_paper_and_six_miniatures_are_shipped():
         "mini-from-scratch": "miniature",
         "mini-random-alternatives": "miniature",
         "mini-released": "miniature",
+        "extended": "miniature",
         "mini-seeds": "miniature",
         "random-alternatives": "unlearn_canvas",
         "released": "unlearn_canvas",

@@ -160,7 +160,6 @@ def test_the_stage_moves_forgotten_styles_to_their_anchors_and_retained_ones_les
     unchanged = set(dict(before.named_parameters())) - set(weights[0])
     one, other = dict(before.named_parameters()), dict(after.named_parameters())
     assert all(torch.equal(one[name], other[name]) for name in unchanged)
-    assert 0 < made.facts["relative_change"] < 1
 
 
 def test_the_target_of_several_anchors_is_their_mean(small_world: dict[str, Manifest]):
