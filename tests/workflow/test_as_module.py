@@ -147,7 +147,9 @@ def test_a_study_in_the_folder_of_another_workflow_overlays_one_of_the_clone(cor
     assert theirs.planned()["sample_shard"] == 1
     assert "results/mine/figure2.png" in command_of(core, theirs, "products", "mine")
     assert "results/table1.csv" in command_of(core, theirs, "products", "paper")
-    assert "no such study, expected one of paper, mine, mini," in command_of(core, theirs, "products", "unknown")
+    assert "no such study, expected one of paper, extended, mine, mini," in command_of(
+        core, theirs, "products", "unknown"
+    )
     (studies / "mine.yaml").write_text("base: mini\nsampling: {bach: 3}\n")
     done = theirs.snakemake("-n")
     assert "Error: config/studies/mine.yaml: sampling.bach is not a known key, expected `batch`." in done.stdout

@@ -163,9 +163,10 @@ def cells_of(checkout: Checkout, table: str) -> list[dict[str, str]]:
 
 
 def manifest(checkout: Checkout, stage: str, slug: str) -> Manifest:
-    """The manifest of the only run of a stage whose name begins with `slug`."""
-    (found,) = (checkout.folder / "runs" / stage).glob(f"{slug}-*/manifest.json")
-    return read_manifest(found)
+    """The manifest of the only run of a stage whose name begins with `slug`, without the runs of probes."""
+    found = (checkout.folder / "runs" / stage).glob(f"{slug}-*/manifest.json")
+    (usual,) = [path for path in found if "-probe_" not in path.parent.name]
+    return read_manifest(usual)
 
 
 def specification_of(made: Manifest) -> dict[str, Any]:
@@ -270,8 +271,9 @@ def test_preflight_finds_no_fault_and_plan_nothing_to_do(small: Checkout) -> Non
 # Comparison of the results with independent implementations
 
 
-def export(small: Checkout, what: str, run: str, name: str) -> Path:
-    done = small.python("-m", "corelib", "export", what, run, name, timeout=300)
+def export(small: Checkout, what: str, row: str, name: str) -> Path:
+    place = ("results/small/table1.csv", "Forget01", row)
+    done = small.python("-m", "corelib", "export", what, *place, name, timeout=300)
     assert done.returncode == 0, done.stdout
     return small.folder / name
 
@@ -293,7 +295,7 @@ def diffusers_images(pipeline: StableDiffusionPipeline, images: list[tuple[str, 
 @pytest.fixture(scope="module")
 def core_model(small: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
-        export(small, "model", "core-forget01", str(folder / "core"))
+        export(small, "model", "core", str(folder / "core"))
 
     return build_once(tmp_path_factory, "core_model", make) / "core"
 
@@ -368,7 +370,7 @@ def benchmarks_own_loop(assets: Path, folder: Path) -> tuple[Counter[str], set[i
 
 
 def test_accuracies_of_the_table_are_those_of_the_benchmarks_own_loop(small: Checkout) -> None:
-    folder = export(small, "images", "core-forget01", "exported/images")
+    folder = export(small, "images", "core", "exported/images")
     hits, _ = benchmarks_own_loop(small.folder / "assets", folder)
     ours = {cell["metric"]: int(cell["k"]) for cell in cells_of(small, "table1") if cell["row"] == "core" and cell["k"]}
     assert ours == dict(hits)
@@ -403,7 +405,7 @@ def test_accuracies_of_images_of_many_kinds_are_those_of_the_benchmarks_own_loop
 
 def test_fid_is_clean_fids_own(small: Checkout, tmp_path: Path) -> None:
     task = PAPER.tasks["Forget01"]
-    images = export(small, "images", "salun-forget01", "exported/salun")
+    images = export(small, "images", "salun", "exported/salun")
     (tmp_path / "retain").mkdir()
     for path in images.iterdir():
         if not path.name.startswith("Van_Gogh_"):

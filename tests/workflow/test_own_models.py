@@ -73,7 +73,7 @@ def test_the_same_model_under_another_name_has_the_same_numbers(own: Checkout) -
         ),
         ("Forget01: mine/unet", "Nowhere: mine/unet", "expected a task: Forget01, Forget02"),
         ("Forget01: mine/unet", "Forget01: ~/unet", "expected the full path of a folder or file, without `~`"),
-        ("  mine:", "  core:", "expected a name that no method has"),
+        ("  mine:", "  core:", "expected a name that no method and no baseline has"),
         ("core, mine]", "core, {name: mine, method: mine, seeds: [1]}]", "expected no training seeds for mine"),
         ("core, mine]", "core, {name: mine, method: mine, anchors: empty}]", "expected no anchors for mine"),
     ],

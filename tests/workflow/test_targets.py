@@ -43,7 +43,7 @@ def test_the_error_for_a_mistyped_target_suggests_another(target: str, expected:
 
 
 def test_the_error_for_a_target_of_an_unknown_study_lists_the_studies() -> None:
-    with pytest.raises(ConfigurationError, match="there is no such study, expected one of paper, mini,"):
+    with pytest.raises(ConfigurationError, match="there is no such study, expected one of paper, extended, mini,"):
         unknown_target_error("results/nosuch/x", CONFIGURATION)
 
 

@@ -192,8 +192,8 @@ def test_changing_it_back_before_anything_was_built_builds_nothing(workplace_or_
 def test_changing_a_docstring_a_comment_or_the_layout_builds_nothing(workplace_or_slow_clone: Checkout) -> None:
     workplace_or_slow_clone.edit(
         "corelib/unlearning/objective.py",
-        '"""The pairs of one training step."""',
-        '"""Something else\n\n    altogether.\n    """\n    # a comment',
+        '"""The pairs of one training step.\n',
+        '"""Something else\n\n    altogether.\n',
     )
     workplace_or_slow_clone.edit(
         "corelib/unlearning/objective.py",

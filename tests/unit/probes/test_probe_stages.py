@@ -38,7 +38,7 @@ from corelib.runs.checkpoint import Checkpoint
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.sampling.collection import image_paths
-from corelib.sampling.grid import IMAGES
+from corelib.sampling.grid import IMAGES, split_into_batches
 from corelib.sampling.sampler import Sampler, initial_noise
 from corelib.settings.probes import InversionStage, PrefixStage, RelearningStage, ResampledStage
 from corelib.settings.unlearning import Adam
@@ -287,7 +287,7 @@ def test_a_prompt_without_the_style_has_no_place_for_a_learned_word(run: Callabl
 
 def test_a_prompt_that_is_too_long_is_refused(run: Callable[..., Manifest]) -> None:
     long = IN_EVALUATION.model_copy(update={"template": "A {object} image in {style} style" + " style" * 99})
-    with pytest.raises(AssetError, match="tokens, expected at most"):
+    with pytest.raises(AssetError, match="learned ones, expected at most"):
         run(invert_concepts, inversion_settings(wording=long))
 
 
@@ -388,10 +388,10 @@ def test_a_repeated_resampling_restores_only_what_is_missing(
     monkeypatch.setattr(
         resampling.NoisedImageSampler,
         "sample",
-        lambda self, number, images: (sampled.append(number), sample(self, number, images)),
+        lambda self, images: (sampled.append(images), sample(self, images))[1],
     )
     assert run(resample, resampled_settings(0.5), folder="same").files == first.files
-    assert sampled == [1]
+    assert sampled == [split_into_batches(resampled_settings(0.5).samples)[1]]
 
 
 def test_the_sampler_of_the_stage_samples_starts_from_the_same_noise(

@@ -97,7 +97,8 @@ def test_every_shipped_study_loads_and_plans(name):
     compared = {
         name.replace("table", "distances") for name, table in study.tables.items() if study.retrained_row(table)
     }
-    assert set(plan.products()) == {*study.tables, *charts, *compared, *study.figures, *gate, *claims, "report"}
+    products = {*study.tables, *charts, *compared, *study.figures, *study.probes, *gate, *claims, "report"}
+    assert set(plan.products()) == products
 
 
 def test_three_studies_of_the_paper_and_seven_miniatures_are_shipped():

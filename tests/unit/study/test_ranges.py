@@ -156,4 +156,5 @@ def test_every_range_is_that_of_a_leaf_that_a_study_can_have() -> None:
 
     known = {key for name in ("paper", "mini") for key in keys(load_study(name, CONFIGURATION).model_dump())}
     known |= {"methods.x.objective.unlearn.weight.scale", "methods.x.objective.unlearn.weight.gamma"}
+    known |= {f"probes.x.{leaf}" for leaf in ("steps.0", "learning_rate", "tokens", "batch")}
     assert [limits.keys for limits in RANGES if not any(map(limits.covers, known))] == []
