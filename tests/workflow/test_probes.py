@@ -97,7 +97,7 @@ ORIGINAL = {
     "probe_wording": ["usual"],
     "probe_partial": ["usual", "from 10 % of the steps", "from 100 % of the steps"],
     "probe_relearning": ["usual", "5 images, 5 steps"],
-    "probe_inversion": ["usual", "100 steps"],
+    "probe_inversion": ["usual"],
     "probe_neighbours": ["forgotten"],
 }
 """Conditions under which the original model, which has forgotten nothing, draws the style."""
