@@ -430,15 +430,20 @@ def _check_anchors_of_row(study: Study, key: str, row: Row, task: str) -> Iterat
 def _check_table(study: Study, name: str, table: Table) -> Iterator[Inconsistency]:
     key = f"tables.{name}"
     yield from _invalid_name(key, name, r"table[A-Za-z0-9_]+", "a name such as `table1`")
-    yield from _unknown(f"{key}.tasks", table.tasks, list(study.tasks), "task")
-    yield from _repeated(f"{key}.tasks", table.tasks)
-    yield from _repeated(f"{key}.rows", [row.name for row in study.rows_of(table.rows)])
-    for row in study.rows_of(table.rows):
-        yield from _check_row(study, f"{key}.rows", row, table.tasks)
-    yield from _check_titles(study, f"{key}.rows", table.rows)
+    yield from _check_rows_of_tasks(study, key, table)
     if study.retrained_row(table) is not None and study.distances.image not in study.training_images:
         known = listed([str(index) for index in study.training_images], 8)
         yield Inconsistency("distances.image", study.distances.image, f"one of training.images: {known} ({key})")
+
+
+def _check_rows_of_tasks(study: Study, key: str, query: Table | Probe) -> Iterator[Inconsistency]:
+    """Check the tasks of a table or probe, and its rows for each of them."""
+    yield from _unknown(f"{key}.tasks", query.tasks, list(study.tasks), "task")
+    yield from _repeated(f"{key}.tasks", query.tasks)
+    yield from _repeated(f"{key}.rows", [row.name for row in study.rows_of(query.rows)])
+    for row in study.rows_of(query.rows):
+        yield from _check_row(study, f"{key}.rows", row, query.tasks)
+    yield from _check_titles(study, f"{key}.rows", query.rows)
 
 
 def _check_titles(study: Study, key: str, rows: list[str | Row]) -> Iterator[Inconsistency]:
@@ -575,12 +580,7 @@ def _check_probe(study: Study, name: str, probe: Probe) -> Iterator[Inconsistenc
     if world.kind == "image_folder" and world.assets.clip is None and world.assets.style_classifier is None:
         expected = "none, since no judge recognises concepts (world.assets.clip or style_classifier)"
         yield Inconsistency(key, probe.kind, expected)
-    yield from _unknown(f"{key}.tasks", probe.tasks, list(study.tasks), "task")
-    yield from _repeated(f"{key}.tasks", probe.tasks)
-    yield from _repeated(f"{key}.rows", [row.name for row in study.rows_of(probe.rows)])
-    for row in study.rows_of(probe.rows):
-        yield from _check_row(study, f"{key}.rows", row, probe.tasks)
-    yield from _check_titles(study, f"{key}.rows", probe.rows)
+    yield from _check_rows_of_tasks(study, key, probe)
     for task in probe.tasks:
         evaluation = study.tasks[task].evaluation
         for leaf, chosen, known in (
