@@ -19,8 +19,8 @@ from corelib.costs.forecast import Forecast, forecast_of
 from corelib.costs.workload import FLOP_COSTS, Workload
 from corelib.files.sealed_json import read_or_none
 from corelib.files.text import counted
-from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
-from corelib.runs.run import Run, slugify
+from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION, slugify
+from corelib.runs.run import Run
 from corelib.runs.specification import Specification, read_specification
 from corelib.runs.stage_registry import PRODUCTS
 from corelib.study.loading import load_plan

@@ -112,20 +112,6 @@ def paired_p_value(pairs: Sequence[PairedCount]) -> float:
     return difference_p_value(differences, fmean(pair.variance for pair in pairs) / num_seeds)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number, in the given order (Holm, Scandinavian Journal of Statistics 6:65, 1979).
-
-    If all null hypotheses with adjusted values of at most 5 % are rejected, the probability of even one false rejection
-    is at most 5 %, however the tests depend on each other.
-    """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
 def difference_p_value(differences: Sequence[float], image_variance: float) -> float:
     """The p value of a mean difference from zero.
 

@@ -1,4 +1,4 @@
-"""The content of `runs/` and `results/`: runs by their specifications, and other files and folders."""
+"""The content of `runs/`: runs by their specifications, and other files and folders."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corelib.errors import ArtefactError
-from corelib.files.sealed_json import read_or_none
 from corelib.maintenance.run_files import is_run_folder, unlisted_files
 from corelib.runs.active_jobs import find_active_jobs
 from corelib.runs.layout import MANIFEST, RUNS, SPECIFICATION
-from corelib.runs.manifest import ManifestRecord, read_manifest
-from corelib.runs.provenance_record import provenance_path, read_provenance
-from corelib.runs.run import run_name
+from corelib.runs.manifest import read_manifest
 from corelib.runs.specification import Specification, read_specification
-from corelib.runs.stage_registry import PRODUCTS, STAGES
-from corelib.study.targets import product_files
+from corelib.runs.stage_registry import STAGES
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ def scan_runs() -> RunsHere:
                 here.leftovers.append(name_of(folder))
             else:
                 try:
-                    here.specifications[name_of(folder)] = _specification_of(folder)
+                    here.specifications[name_of(folder)] = specification_of(folder)
                 except ArtefactError as error:
                     here.others[folder] = str(error)
     return here
@@ -73,16 +69,12 @@ def _is_left_over(folder: Path) -> bool:
     return all(path.name.startswith(f".{SPECIFICATION}.") and path.is_file() for path in folder.iterdir())
 
 
-def _specification_of(folder: Path) -> Specification:
+def specification_of(folder: Path) -> Specification:
     """The specification in a run's folder. Raises `ArtefactError` if it does not match the name of the folder."""
     specification = read_specification(folder / SPECIFICATION)
-    if RUNS / _run_name(specification) != folder:
+    if RUNS / specification.name != folder:
         raise ArtefactError(f"{folder / SPECIFICATION}: its run does not have the name of the folder.")
     return specification
-
-
-def _run_name(specification: Specification) -> str:
-    return run_name(specification.stage, specification.slug, specification.digest)
 
 
 def first_foreign_file(name: str) -> Path | None:
@@ -100,39 +92,3 @@ def first_foreign_file(name: str) -> Path | None:
 def active_runs() -> set[str]:
     """The names of the runs that a job may be computing."""
     return {"/".join(job.run.split("/")[:2]) for job in find_active_jobs() if not job.owner.is_gone()}
-
-
-def runs_of_products() -> dict[Path, set[str]]:
-    """For each product in `results/`, by the path of its manifest, the names of the runs from which it was made.
-
-    A product has a manifest, a provenance record or both; other files are ignored. Raises `ArtefactError` if neither
-    the record, nor the manifest together with the specification in `runs/`, names the runs of a product.
-    """
-    runs = {}
-    for path in product_files()[0]:
-        if not (path.exists() or provenance_path(path).exists()):
-            continue
-        record, manifest = read_or_none(read_provenance, provenance_path(path)), read_or_none(read_manifest, path)
-        if record is not None and (manifest is None or manifest.seal == record.manifest.seal):
-            runs[path] = _names_in(record.manifest, record.specification)
-        elif manifest is not None and (specification := _specification_of_product(manifest)) is not None:
-            runs[path] = _names_in(manifest, specification)
-        else:
-            raise ArtefactError(
-                f"{path}: neither it nor its provenance record names the runs of {path.stem}, so these would count as "
-                f"unused; ask for the target again, or move {path.with_suffix('')}.* elsewhere."
-            )
-    return runs
-
-
-def _specification_of_product(manifest: ManifestRecord) -> Specification | None:
-    """The specification of a product in `runs/`; None if it is missing or damaged, or if there are several."""
-    if manifest.stage not in PRODUCTS or not manifest.digest.isalnum():
-        return None
-    folders = list((RUNS / manifest.stage).glob(f"*-{manifest.digest[:12]}"))
-    return read_or_none(_specification_of, folders[0]) if len(folders) == 1 else None
-
-
-def _names_in(manifest: ManifestRecord, specification: Specification) -> set[str]:
-    """The run of a product, its inputs, and the trained models behind these."""
-    return {_run_name(specification), *specification.builds_on.values(), *manifest.trained}

@@ -13,19 +13,18 @@ from pathlib import Path
 from corelib.errors import ConfigurationError, UserError
 from corelib.files.sealed_json import read_or_none
 from corelib.files.text import counted, format_bytes
+from corelib.maintenance.products_on_disk import runs_of_products
 from corelib.maintenance.run_files import matches_run, with_dependencies
 from corelib.maintenance.runs_on_disk import (
     active_runs,
     first_foreign_file,
     has_run_files,
     name_of,
-    runs_of_products,
     scan_runs,
 )
-from corelib.runs.layout import MANIFEST, RECORD, RUNS, SPECIFICATION
+from corelib.runs.layout import MANIFEST, RECORD, RUNS, SPECIFICATION, slugify
 from corelib.runs.pins import differing_versions
 from corelib.runs.provenance_record import read_provenance
-from corelib.runs.run import slugify
 from corelib.runs.specification import Specification
 from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.study.loading import load_plan

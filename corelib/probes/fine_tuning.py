@@ -62,16 +62,6 @@ def noisy_images(
     return NoisyImages(alphas.sqrt() * clean + (1 - alphas).sqrt() * noise, timesteps, noise)
 
 
-def images_of_step(images: Sequence[ImageKey], step: int, batch: int, address: tuple[str | int, ...]) -> list[ImageKey]:
-    """The images of a step of endless passes over all images; every pass is shuffled anew."""
-    chosen = []
-    for position in range(step * batch, (step + 1) * batch):
-        epoch, offset = divmod(position, len(images))
-        order = torch.randperm(len(images), generator=generator(*address, epoch))
-        chosen.append(images[int(order[offset])])
-    return chosen
-
-
 def fine_tune(
     settings: FineTuning,
     parameters: Mapping[str, Tensor],

@@ -15,12 +15,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from corelib.data.embeddings import EMBEDDINGS, PROMPTS, embed_texts
 from corelib.data.latents import LatentCache
+from corelib.data.shuffled_passes import items_of_step
 from corelib.errors import ConfigurationError
 from corelib.files.atomic import atomic_write
 from corelib.files.json_files import write_json
 from corelib.models.base_model import BaseModel
 from corelib.models.device import Device
-from corelib.probes.fine_tuning import fine_tune, images_of_step, noisy_images
+from corelib.probes.fine_tuning import fine_tune, noisy_images
 from corelib.probes.learned_prompts import LearnedPrefixes, LearnedPrompts, LearnedWords
 from corelib.probes.probed_model import probed_unet
 from corelib.runs.stage_context import StageContext, StageResult
@@ -76,7 +77,7 @@ def _learn(
     def losses_at(step: int) -> Iterator[Tensor]:
         for style in styles:  # the prompts of styles do not depend on each other
             address = ("inversion", settings.seed, style)
-            images = images_of_step(images_of[style], step, settings.batch, (*address, "order"))
+            images = items_of_step(images_of[style], step, settings.batch, (*address, "order"))
             batch = noisy_images(latents, images, alphas_cumprod, (*address, step)).to(device.torch_device)
             embedded = prompts.embed(style, [object_ for _, object_, _ in images])
             with device.autocast():

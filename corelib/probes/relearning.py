@@ -12,11 +12,12 @@ from torch import Tensor
 
 from corelib.data.embeddings import EmbeddingCache
 from corelib.data.latents import LatentCache
+from corelib.data.shuffled_passes import items_of_step
 from corelib.models.base_model import BaseModel
 from corelib.models.delta import DELTA_FILE, Delta, read_delta
 from corelib.models.device import Device
 from corelib.models.trained_parameters import trained_parameters
-from corelib.probes.fine_tuning import fine_tune, images_of_step, noisy_images
+from corelib.probes.fine_tuning import fine_tune, noisy_images
 from corelib.probes.probed_model import DELTA_ROLE, earlier_divergence, probed_unet
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.probes import RelearningStage
@@ -41,7 +42,7 @@ def relearn(settings: RelearningStage, context: StageContext) -> StageResult:
 
     def losses_at(step: int) -> Iterator[Tensor]:
         address = ("relearning", settings.seed)
-        images = images_of_step(settings.images, step, settings.batch, (*address, "order"))
+        images = items_of_step(settings.images, step, settings.batch, (*address, "order"))
         prompts = [settings.wording.prompt(style, object_) for style, object_, _ in images]
         embedded = embeddings.of(prompts).to(device.torch_device)
         batch = noisy_images(latents, images, alphas_cumprod, (*address, step)).to(device.torch_device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from corelib.evaluation.seed_statistics import holm
+from corelib.evaluation.significance import holm
 from corelib.files.atomic import write_text
 from corelib.files.csv_files import as_csv
 from corelib.reports.estimates import Difference, Estimate, difference, estimate_of_line, estimate_of_paper

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from corelib.evaluation.metrics import ACCURACIES, Count
-from corelib.evaluation.seed_statistics import holm, prediction_p_value
-from corelib.evaluation.significance import fisher_p_value, poisson_binomial_tail, rejection_probability
+from corelib.evaluation.seed_statistics import prediction_p_value
+from corelib.evaluation.significance import fisher_p_value, holm, poisson_binomial_tail, rejection_probability
 from corelib.reports.table_lines import TableLine
 
 SIGNIFICANCE = 0.05

@@ -8,11 +8,11 @@ from itertools import combinations
 from corelib.evaluation.metrics import ACCURACIES
 from corelib.evaluation.seed_statistics import (
     PairedCount,
-    holm,
     mean_interval,
     paired_count,
     paired_p_value,
 )
+from corelib.evaluation.significance import holm
 from corelib.files.csv_files import as_csv
 from corelib.reports.seed_numbers import SeedNumbers
 from corelib.reports.table_lines import TableLine

@@ -33,3 +33,13 @@ def _checked_name(name: str) -> str:
 
 RunName = Annotated[str, AfterValidator(_checked_name)]
 """The name of a run, `STAGE/SLUG-DIGEST`. It becomes a path, so a record with any other text is refused."""
+
+
+def run_name(stage: str, slug: str, digest: str) -> str:
+    """The name of a run, `STAGE/SLUG-DIGEST`, from the parts of its specification."""
+    return f"{stage}/{slugify(slug)}-{digest[:12]}"
+
+
+def slugify(text: str) -> str:
+    """A text in lower case, with hyphens in place of all characters but letters, digits and `_`, for use in a path."""
+    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")

@@ -8,7 +8,6 @@ content, and the digest is the same in all versions of Python.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from corelib.runs.fingerprint import code_digests, package_versions
-from corelib.runs.layout import MANIFEST, RUNS
+from corelib.runs.layout import MANIFEST, RUNS, run_name
 from corelib.runs.specification import Execution, Specification, digest_of
 from corelib.settings.section import Section
 
@@ -107,13 +106,3 @@ class Run:
                 runs[run.name] = run
                 queue.extend([*run.inputs.values(), *run.after.values()])
         return runs
-
-
-def run_name(stage: str, slug: str, digest: str) -> str:
-    """The name of a run, `STAGE/SLUG-DIGEST`, from the parts of its specification."""
-    return f"{stage}/{slugify(slug)}-{digest[:12]}"
-
-
-def slugify(text: str) -> str:
-    """A text in lower case, with hyphens in place of all characters but letters, digits and `_`, for use in a path."""
-    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")

@@ -12,7 +12,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from corelib.errors import ArtefactError
 from corelib.files.hashing import sha256_of_text
 from corelib.files.sealed_json import SealedRecord, read_record
-from corelib.runs.layout import RunName
+from corelib.runs.layout import RunName, run_name
 from corelib.settings.section import Section
 
 DIGESTED_FIELDS = ("stage", "settings", "threads", "code", "packages", "inputs")
@@ -71,6 +71,11 @@ class Specification(SealedRecord):
                 f"`inputs` and `builds_on` disagree: {sorted(self.inputs)} against {sorted(self.builds_on)}"
             )
         return self
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return run_name(self.stage, self.slug, self.digest)
 
     def has_its_digest(self) -> bool:
         """Whether the digest matches the content."""

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Mapping
 from dataclasses import replace
 
-from corelib.runs.layout import REPOSITORY
-from corelib.runs.run import Run, slugify
+from corelib.runs.layout import REPOSITORY, slugify
+from corelib.runs.run import Run
 from corelib.runs.specification import Execution
 from corelib.runs.stage_registry import STAGES
 from corelib.settings.section import Section

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 
+from corelib.data.shuffled_passes import items_of_step
 from corelib.data.slices import Pair
 from corelib.randomness import generator
 from corelib.settings.objective import SampledImages
@@ -35,7 +34,7 @@ class Batches:
 
     def at(self, step: int) -> Batch:
         """The batch of a step: forget pairs, and as many retain pairs if the objective has a retain term."""
-        pairs = cyclic_batch(self._slice.forget, step * self._num_pairs, self._num_pairs, self._address("forget order"))
+        pairs = items_of_step(self._slice.forget, step, self._num_pairs, self._address("forget order"))
         anchors = self._anchors(pairs, step)
         term, address = self._settings.objective.unlearn, self._address("forget", step)
         if isinstance(term.images, SampledImages):
@@ -48,7 +47,7 @@ class Batches:
         term = self._settings.objective.retain
         if term is None:
             return None
-        pairs = cyclic_batch(self._slice.retain, step * self._num_pairs, self._num_pairs, self._address("retain order"))
+        pairs = items_of_step(self._slice.retain, step, self._num_pairs, self._address("retain order"))
         return self._material.noisy_pairs(pairs, pairs, self._address("retain", step), term.target)
 
     def _forget_pairs(self, pairs: list[Pair], anchors: list[str], address: tuple[str | int, ...]) -> NoisyPairs:
@@ -71,18 +70,3 @@ class Batches:
 
     def _address(self, *parts: str | int) -> tuple[str | int, ...]:
         return ("unlearning", self._settings.seed, *parts)
-
-
-def cyclic_batch(pairs: list[Pair], position: int, count: int, address: tuple[str | int, ...]) -> list[Pair]:
-    """`count` pairs from `position` on in endless passes over `pairs`; every pass is shuffled anew."""
-    batch = []
-    for index in range(position, position + count):
-        epoch, offset = divmod(index, len(pairs))
-        batch.append(pairs[_order(len(pairs), (*address, epoch))[offset]])
-    return batch
-
-
-@functools.lru_cache(maxsize=8)
-def _order(count: int, address: tuple[str | int, ...]) -> list[int]:
-    order: list[int] = torch.randperm(count, generator=generator(*address)).tolist()
-    return order

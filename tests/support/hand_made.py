@@ -10,10 +10,9 @@ from support import records
 
 from corelib.files.hashing import sha256_of_path
 from corelib.files.sealed_json import write_record
-from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION
+from corelib.runs.layout import MANIFEST, RESULTS, RUNS, SPECIFICATION, slugify
 from corelib.runs.manifest import manifest_content, read_manifest
 from corelib.runs.provenance_record import provenance_path
-from corelib.runs.run import slugify
 from corelib.runs.specification import read_specification
 from corelib.runs.stage_registry import PRODUCTS
 from corelib.sampling.batch_record import BatchRecord

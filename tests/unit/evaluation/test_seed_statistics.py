@@ -15,12 +15,12 @@ from corelib.evaluation.metrics import Count
 from corelib.evaluation.seed_statistics import (
     PairedCount,
     accuracy_interval,
-    holm,
     mean_interval,
     paired_p_value,
     prediction_p_value,
     standard_deviation,
 )
+from corelib.evaluation.significance import holm
 
 values = st.lists(st.floats(min_value=0, max_value=100), min_size=2, max_size=6)
 

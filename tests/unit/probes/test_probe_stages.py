@@ -29,7 +29,7 @@ from corelib.models.base_model import BaseModel
 from corelib.models.delta import DELTA_FILE, Delta, load_delta, read_delta
 from corelib.models.trained_parameters import trained_parameters
 from corelib.probes import resampling
-from corelib.probes.fine_tuning import images_of_step, noisy_images
+from corelib.probes.fine_tuning import noisy_images
 from corelib.probes.inversion import find_prefixes, invert_concepts
 from corelib.probes.learned_prompts import LearnedPrefixes, LearnedWords
 from corelib.probes.relearning import relearn
@@ -113,13 +113,6 @@ def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Fine-tuning
-
-
-def test_the_images_of_a_step_do_not_depend_on_the_steps_before_it_and_every_pass_has_each_once() -> None:
-    steps = [images_of_step(AMBER, step, 2, ("test", 0)) for step in range(6)]
-    assert [images_of_step(AMBER, step, 2, ("test", 0)) for step in reversed(range(6))] == steps[::-1]
-    together = [image for images in steps for image in images]
-    assert all(sorted(together[start : start + 4]) == sorted(AMBER) for start in (0, 4, 8))
 
 
 def test_noisy_images_have_the_variance_of_the_schedule(small_world: dict[str, Manifest]) -> None:

@@ -30,8 +30,9 @@ from corelib.runs.fingerprint import (
     package_versions,
 )
 from corelib.runs.input_runs import trained_behind
+from corelib.runs.layout import slugify
 from corelib.runs.manifest import Manifest
-from corelib.runs.run import Run, slugify
+from corelib.runs.run import Run
 from corelib.runs.specification import Execution, digest_of
 from corelib.settings.evaluation import Classification, PredictionsStage
 from corelib.study.loading import load_plan, load_study

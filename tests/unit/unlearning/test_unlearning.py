@@ -34,7 +34,7 @@ from corelib.study.loading import load_study
 from corelib.unlearning import batch_delivery
 from corelib.unlearning import trainer as unlearning
 from corelib.unlearning.batch_delivery import BatchDelivery
-from corelib.unlearning.batches import Batches, cyclic_batch
+from corelib.unlearning.batches import Batches
 from corelib.unlearning.objective import Loss
 from corelib.unlearning.trainer import Trainer, unlearn
 from corelib.unlearning.training_data import TrainingData
@@ -298,14 +298,6 @@ def test_an_epoch_is_one_pass_over_the_forget_pairs(
 ) -> None:
     # 6 forget pairs in batches of 2; with "both", each step has one forget pair
     assert batches(small_world, length=length, batch_counts=counts).steps == expected
-
-
-def test_a_pass_sees_every_pair_once_and_passes_differ_in_order() -> None:
-    pairs = [Pair("Amber", "Cats", index) for index in range(11)]
-    first, second = cyclic_batch(pairs, 0, 11, ("order",)), cyclic_batch(pairs, 11, 11, ("order",))
-    assert sorted(p.index for p in first) == sorted(p.index for p in second) == list(range(11))
-    assert first != second
-    assert cyclic_batch(pairs, 5, 12, ("order",)) == (first + second)[5:17]
 
 
 def test_anchors_are_drawn_among_the_candidates_of_each_pair(small_world: dict[str, Manifest]) -> None:
