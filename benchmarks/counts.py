@@ -152,6 +152,7 @@ def make_trainer(unet: UNet2DConditionModel, size: Size, device: ComputeDevice, 
         batch_counts=training.batch_counts,
         reduction=training.reduction,
         optimizer=training.optimizer,
+        kernels=training.kernels,
         seed=0,
     )
     forget, retain = (product_pairs([style], [OBJECT], IMAGES) for style in (FORGET, RETAIN))

@@ -296,6 +296,11 @@ def _request(run: Run, site: Site) -> Request | None:
 def _device(plan: Plan) -> Iterator[Finding]:
     import torch
 
+    from corelib.models.kernels import missing_compiler
+
+    compiles = any(kernels.compile for kernels in (plan.study.training.kernels, plan.study.sampling.kernels))
+    if compiles and (fault := missing_compiler()):
+        yield Finding("device", fault, "FAULT")
     if not torch.cuda.is_available():
         if advice := driver_advice(torch.version.cuda):
             yield Finding("device", f"torch {torch.__version__} can use no GPU here; {advice}", kind="note")

@@ -180,6 +180,7 @@ def _training(
         batch_counts=protocol.batch_counts,
         reduction=protocol.reduction,
         optimizer=protocol.optimizer,
+        kernels=protocol.kernels,
         seed=seed,
     )
 

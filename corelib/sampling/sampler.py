@@ -19,6 +19,7 @@ from corelib.models.delta import DELTA_FILE, load_delta
 from corelib.models.device import Device, dtype_on
 from corelib.models.frozen_weights import round_frozen_weights
 from corelib.models.guidance import apply_guidance
+from corelib.models.kernels import begin_step, set_kernels
 from corelib.randomness import generator
 from corelib.runs.progress import Progress
 from corelib.runs.stage_context import StageContext, StageResult
@@ -79,6 +80,7 @@ class Sampler:
         round_frozen_weights(self.unet, self.device.dtype)
         round_frozen_weights(self.autoencoder, self.decoding_dtype)
         self.unet.to(self.device.torch_device)
+        set_kernels(self.unet, settings.sampling.kernels)
         self.autoencoder.to(self.device.torch_device)
         self.scheduler = base.scheduler(**settings.sampling.scheduler.switches)
         self.embeddings = EmbeddingCache.of_run(context.inputs["embeddings"])
@@ -101,6 +103,7 @@ class Sampler:
         timesteps = self.scheduler.timesteps.to(self.device.torch_device)
         # The scheduler's numbers stay on the CPU: a step would wait for the GPU to read them from there.
         for step, timestep in enumerate(self.scheduler.timesteps.tolist()[first:], start=first):
+            begin_step(settings.kernels)
             noise = self._predict_guided(latents, timesteps[step], conditioned, unconditioned, settings)
             latents = self.scheduler.step(
                 noise,

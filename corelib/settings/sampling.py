@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, PositiveInt
 
 from corelib.settings.ddim import DDIMConfig
+from corelib.settings.kernels import Kernels
 from corelib.settings.precision import Precision
 from corelib.settings.prompts import Wording
 from corelib.settings.section import Section
@@ -48,6 +49,7 @@ class Sampling(Section):
         batch: number of images that are sampled together.
         jpeg_quality: quality with which the images are saved.
         precision: format in which the U-Net computes.
+        kernels: kernels of the U-Net.
     """
 
     scheduler: DDIMSampling
@@ -57,6 +59,7 @@ class Sampling(Section):
     batch: PositiveInt
     jpeg_quality: int = Field(ge=1, le=100)
     precision: Precision
+    kernels: Kernels
     decoding: Decoding
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from corelib.settings.kernels import Kernels
 from corelib.settings.objective import Objective
 from corelib.settings.precision import TrainingPrecision
 from corelib.settings.prompts import Wording
@@ -81,6 +82,7 @@ class TrainingSettings(Section):
     batch_counts: Literal["forget", "both"]
     reduction: Literal["mean", "sum"]
     optimizer: Adam
+    kernels: Kernels
     seed: int
 
     @property

@@ -510,6 +510,7 @@ class Plan:
             batch_counts=study.training.batch_counts,
             reduction=study.training.reduction,
             optimizer=study.training.optimizer,
+            kernels=study.training.kernels,
             wording=study.prompts.in_training,
             precision=study.training.precision,
             seed=seed,

@@ -26,6 +26,7 @@ from corelib.settings.distances import Distances
 from corelib.settings.edits import Edit
 from corelib.settings.evaluation import FID, Classification
 from corelib.settings.given_models import GivenModel
+from corelib.settings.kernels import Kernels
 from corelib.settings.miniature import Autoencoder, Classifier, Denoiser, TextEncoder
 from corelib.settings.objective import Objective
 from corelib.settings.precision import TrainingPrecision
@@ -262,6 +263,7 @@ class TrainingProtocol(Section):
         batch_counts: whether the `batch` of a method is the number of forget pairs in a step, or of forget and retain
             pairs together.
         reduction: reduction of the norms over the dimensions of the latents.
+        kernels: kernels of the U-Net in the stage `unlearning`.
         seeds: the training seeds. Each method and task is trained once with each of them.
     """
 
@@ -271,6 +273,7 @@ class TrainingProtocol(Section):
     optimizer: Adam
     scale: Scale
     precision: TrainingPrecision
+    kernels: Kernels
     seeds: Seeds
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from corelib.models.base_model import BaseModel
 from corelib.models.delta import DELTA_FILE, Delta
 from corelib.models.device import Device
+from corelib.models.kernels import begin_step, set_kernels
 from corelib.models.student_teacher import StudentAndTeacher
 from corelib.runs.checkpoint import Checkpoint, restore_optimizer, restore_tensors
 from corelib.runs.progress import Progress
@@ -100,6 +101,7 @@ class Trainer:
     ) -> None:
         device, images = models.device.torch_device, settings.objective.unlearn.images
         models.round_frozen_weights()
+        set_kernels(models.unet, settings.kernels)
         self._settings = settings
         self._models = models
         batches = Batches(settings, material)
@@ -153,6 +155,7 @@ class Trainer:
         they are.
         """
         settings, models = self._settings, self._models
+        begin_step(settings.kernels)
         batch = self._batches.at(step)
         if self._sampler is not None:
             batch = self._sampler.complete(batch)

@@ -25,6 +25,7 @@ from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest, read_manifest
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.data import EmbeddingsStage, Encoding, LatentsStage, SliceStage
+from corelib.settings.kernels import Kernels
 from corelib.settings.miniature import TextEncoder
 from corelib.settings.objective import Objective
 from corelib.settings.precision import TrainingPrecision
@@ -36,6 +37,7 @@ from corelib.worlds.miniature.pipeline import build_text_encoder, build_tokenize
 STYLES = ["Amber", "Blue", "Cream", "Seed_Images"]
 OBJECTS = ["Cats", "Dogs"]
 PIXELS = 16
+PLAIN = Kernels(compile=None, channels_last=False)
 FP32 = TrainingPrecision(gpu="fp32", cpu="fp32")
 PROMPTS = Prompts(
     template="A {object} image in {style} style.",
@@ -192,6 +194,7 @@ def unlearning_settings(objective: Objective, **changes: Any) -> UnlearningStage
         "optimizer": Adam(betas=[0.9, 0.999], epsilon=1e-8, weight_decay=0.0),
         "wording": IN_TRAINING,
         "precision": FP32,
+        "kernels": PLAIN,
         "seed": 0,
     }
     return UnlearningStage(**(leaves | changes))
@@ -210,6 +213,7 @@ def samples_settings(grid: list[tuple[str, str, int]], batch: int = 2) -> Sample
         batch=batch,
         jpeg_quality=75,
         precision=FP32,
+        kernels=PLAIN,
         decoding=Decoding(batch=batch, precision=FP32),
     )
     return SamplesStage(sampling=sampling, wording=IN_EVALUATION, grid=grid)

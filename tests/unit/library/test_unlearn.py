@@ -114,6 +114,7 @@ def unlearn_in_stages(images: Manifest, method: str, folder: Path, precision: Tr
             batch_counts=paper.training.batch_counts,
             reduction=paper.training.reduction,
             optimizer=paper.training.optimizer,
+            kernels=paper.training.kernels,
             **trained,  # type: ignore[arg-type]
         ),
     )
