@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from corelib.files.csv_files import as_csv
 from corelib.files.paths import unresolved_path_inside
 from corelib.files.sealed_json import read_or_none
 from corelib.runs.layout import RECORD, SPECIFICATION
@@ -24,6 +25,9 @@ NOT_ON_RECORD = "not on record"
 UPSTREAM_ROLES = ("samples", "delta", "pipeline")
 """Input roles to follow: from an evaluation to its images, and from images to their model. A pipeline is followed only
 if it is the model of a row; others are shared by all rows."""
+
+JOB_COLUMNS = ("stage", "run", "commit", "device", "host", "finished")
+"""The columns of a CSV file that name a job; the fields of `JobProvenance`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,18 @@ def provenance_of_cells(cells: Manifest) -> dict[str, list[JobProvenance]]:
         role: list(_jobs_behind(cells.folder.parents[1], behind[role])) if role in behind else []
         for role in (PREDICTIONS, FID, FID_OF_ORIGINAL)
     }
+
+
+def jobs_csv(columns: Sequence[str], numbers: Iterable[tuple[Sequence[object], Iterable[JobProvenance]]]) -> str:
+    """The jobs behind some numbers as CSV, a line for each number and job.
+
+    Args:
+        columns: names of the columns that name a number.
+        numbers: for each number, its entries in these columns and the jobs behind it, each once.
+    """
+    return as_csv(
+        [[*columns, *JOB_COLUMNS], *([*number, *astuple(job)] for number, behind in numbers for job in behind)]
+    )
 
 
 def _jobs_behind(runs: Path, name: str) -> Iterator[JobProvenance]:
