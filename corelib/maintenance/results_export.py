@@ -39,10 +39,13 @@ COLUMNS = (
     "study", "world", "product", "kind", "task", "row", "method", "title", "anchors",
     "condition", "style", "set", "timestep", "metric", "seed", "seeds", "retrained_seed",
     "k", "n", "value", "sd", "low", "high", "interval",
-    "diverged_at", "flagged", "gate", "runs", "version", "commits",
+    "diverged_at", "search_diverged_at", "flagged", "gate", "runs", "version", "commits",
 )  # fmt: skip
 """The columns of the CSV file, and the keys of a record in the JSON file. An entry that does not apply is empty or
 null."""
+
+RECOGNISED = "recognised"
+"""The metric of probes."""
 
 METRICS = {
     "UA": "Images prompted with a forget style that are not recognised as that style, in percent; more is better.",
@@ -50,7 +53,7 @@ METRICS = {
     "CRA": "Images of forget and retain styles that are recognised as their object, in percent; more is better.",
     "SFID": "The FID of the original model over that of this model, in percent and at most 100; more is better.",
     "Total": "The sum of UA, IRA, CRA and SFID, as far as they are measured; more is better.",
-    "recognised": "Images under a condition of a probe that are recognised as the style of their prompt, in percent; "
+    RECOGNISED: "Images under a condition of a probe that are recognised as the style of their prompt, in percent; "
     "for a forget style, less is better.",
     "same style": "Images in which the classifier sees the same style as in the retrained model's image of the same "
     "prompt and noise, in percent; more is nearer.",
@@ -245,7 +248,27 @@ def _of_comparison(product: _Product) -> Iterator[Record]:
         }
 
 
-_READERS: Mapping[str, Callable[[_Product], Iterator[Record]]] = {"tables": _of_table, "comparisons": _of_comparison}
+def _of_probe(product: _Product) -> Iterator[Record]:
+    origins = _Origins(product, ("task", "row", "condition"))
+    for line in product.lines("csv"):
+        yield {
+            "kind": "probe",
+            **{column: line[column] for column in ("task", "row", "condition", "style")},
+            "metric": RECOGNISED,
+            **_seeds(line),
+            **_numbers(line, "k", "n", "value", "low", "high"),
+            "interval": line["interval"],
+            **_warnings(line),
+            "search_diverged_at": _steps(line["search_diverged_at"]),
+            **origins.of(line, "predictions"),
+        }
+
+
+_READERS: Mapping[str, Callable[[_Product], Iterator[Record]]] = {
+    "tables": _of_table,
+    "comparisons": _of_comparison,
+    "probes": _of_probe,
+}
 """The records of a product, by its stage. Products of other stages have no numbers of their own."""
 
 
@@ -270,7 +293,11 @@ def _number(text: str) -> int | float | None:
 
 
 def _warnings(line: Mapping[str, str]) -> dict[str, Any]:
-    return {"diverged_at": [int(step) for step in line["diverged_at"].split()], "flagged": int(line["flagged"])}
+    return {"diverged_at": _steps(line["diverged_at"]), "flagged": int(line["flagged"])}
+
+
+def _steps(text: str) -> list[int]:
+    return [int(step) for step in text.split()]
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ PRODUCT_ENDINGS: Mapping[str, tuple[str, ...]] = {
     ),
     r"distances\w+": ("csv", "md"),
     r"figure\w+": ("png",),
-    r"probe\w+": ("csv", "md", "pdf", "png"),
+    r"probe\w+": ("csv", "md", "pdf", "png", "provenance.csv"),
     "gate": ("csv", "md"),
     "claims": ("md", "csv", "checks.csv"),
     "report": ("html", "costs.md", "costs.csv"),
@@ -75,9 +75,7 @@ def targets_of(name: str, study: Study) -> list[str]:
     gate = [] if study.gate is None else [str(place / "gate.md")]
     tables = [str(place / f"{table}.csv") for table in study.tables]
     charts = [str(place / f"{charts_name(table)}.tradeoff.png") for table in study.tables]
-    distances = [
-        str(place / f"{distances_name(name)}.md") for name, table in study.tables.items() if study.retrained_row(table)
-    ]
+    distances = [str(place / f"{distances_name(table)}.md") for table in study.tables_with_distances]
     figures = [str(place / f"{figure}.png") for figure in study.figures]
     probes = [str(place / f"{probe}.csv") for probe in study.probes]
     claims = [str(place / "claims.md")] if study.has_claims else []

@@ -1,4 +1,4 @@
-"""A study whose models are not trained: its predictions are random, and the real stages count and write its products."""
+"""A study whose models are not trained: predictions are random, and the real stages count and write its products."""
 
 from __future__ import annotations
 

@@ -27,7 +27,14 @@ tables:
     rows: [{name: core_pairs, method: core, title: "CORE\\n(pairs)", anchors: {Cobalt_Stripes: Amber_Checks}}]
     published: null
 figures: {figure2: null}
+probes:
+  probe_inversion:
+    {kind: inversion, tasks: [Forget01], rows: [original, core], objects: [Circles], seeds: [188],
+     images: 1, steps: [3], learning_rate: 0.1, batch: 2, start: mean}
 """
+
+
+DIVERGED = {"inversion/core-forget01-one_to_one-s1": {"diverged_at": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (configuration / "studies/seeds.yaml").write_text(STUDY)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        build_products(load_plan("seeds", configuration), ["table1", "distances1"])
+        build_products(load_plan("seeds", configuration), ["table1", "distances1", "probe_inversion"], DIVERGED)
     return folder
 
 
@@ -52,7 +59,8 @@ def plan(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 def exported(folder: Path) -> tuple[pd.DataFrame, dict]:
     """The numbers as CSV, and the content of the JSON file."""
     assert main(["export", "results", "seeds", str(folder)]) == 0
-    return pd.read_csv(folder / "results.csv"), json.loads((folder / "results.json").read_text())
+    lists = dict.fromkeys(["diverged_at", "search_diverged_at"], str)
+    return pd.read_csv(folder / "results.csv", dtype=lists), json.loads((folder / "results.json").read_text())
 
 
 def test_every_number_of_a_table_is_exported_with_its_count_and_interval(plan: Plan, tmp_path: Path) -> None:
@@ -75,6 +83,22 @@ def test_every_distance_is_exported_with_its_run(plan: Plan, tmp_path: Path) -> 
     same = ["task", "row", "seed", "retrained_seed", "set", "metric", "timestep", "k", "n", "value"]
     pd.testing.assert_frame_equal(found[same], distances[same], check_dtype=False)
     assert set(found["runs"]) == {run.name for run in plan.comparison("table1").inputs.values()}
+
+
+def test_every_count_of_a_probe_is_exported_with_its_search(plan: Plan, tmp_path: Path) -> None:
+    numbers, content = exported(tmp_path / "out")
+    counts = pd.read_csv("results/seeds/probe_inversion.csv")
+    found = numbers[numbers["kind"] == "probe"].reset_index(drop=True)
+    same = ["task", "row", "condition", "style", "k", "n", "value", "low", "high", "interval", "flagged"]
+    pd.testing.assert_frame_equal(found[same], counts[same], check_dtype=False)
+    (one,) = [
+        record
+        for record in content["records"]
+        if (record["condition"], record["row"], record["seed"], record["style"]) == ("3 steps", "core", 1, "all")
+    ]
+    assert (one["diverged_at"], one["search_diverged_at"], one["commits"]) == ([], [2], ["c0ffee"])
+    stages = [run.split("/")[0] for run in one["runs"]]
+    assert stages == ["unlearning", "inversion", "samples", "predictions"]
 
 
 def test_both_files_have_the_same_records(plan: Plan, tmp_path: Path) -> None:
@@ -107,11 +131,11 @@ def test_the_header_explains_every_metric_and_says_what_is_missing(
     header = content["header"]
     assert (header["format_version"], header["study"], header["world"]) == (1, "seeds", "miniature")
     assert set(numbers["metric"]) <= header["metrics"].keys() == METRICS.keys()
-    assert header["products"].keys() == {"table1", "distances1"} == set(numbers["product"])
+    assert header["products"].keys() == {"table1", "distances1", "probe_inversion"} == set(numbers["product"])
     assert header["missing"] == {"table_pairs": "results/seeds/table_pairs.json is missing"}
     assert capsys.readouterr().out == (
-        f"{tmp_path}/out\n{len(numbers)} numbers of table1, distances1; not built or not up to date: table_pairs "
-        f"({tmp_path}/out/results.json says why)\n"
+        f"{tmp_path}/out\n{len(numbers)} numbers of table1, distances1, probe_inversion; "
+        f"not built or not up to date: table_pairs ({tmp_path}/out/results.json says why)\n"
     )
 
 
@@ -125,7 +149,7 @@ def test_a_product_that_is_not_up_to_date_is_not_exported(
         numbers, content = exported(tmp_path / "out")
     finally:
         cells.write_text(before)
-    assert set(numbers["product"]) == {"distances1"}
+    assert set(numbers["product"]) == {"distances1", "probe_inversion"}
     assert content["header"]["missing"]["table1"] == f"{cells} has changed since it was written"
 
 
