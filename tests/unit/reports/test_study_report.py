@@ -156,7 +156,7 @@ def test_the_page_shows_distances_and_probes_if_all_that_they_need_is_built(tmp_
     text = written()
     assert "Not built: distances1." not in text
     assert "<h3>Table 1, Forget01</h3>" in text and "<h3>Table 1, Forget02</h3>" in text
-    assert '<td>CORE (ours)</td> <td class="number">4</td> <td class="number">forget</td>' in text
+    assert '<td>CORE (ours)</td><td class="number">4</td><td class="number">forget</td>' in text
 
 
 def test_the_page_needs_no_network_and_no_other_file(inputs, tmp_path):
