@@ -1,7 +1,8 @@
 # Probes: attempts to bring a forgotten style back, and the report on each.
 # In:  base model, latents, embeddings, delta; predictions of the images of each condition
 # Out: runs/relearning/RUN/manifest.json, which lists a delta, runs/{inversion,prefixes}/RUN/manifest.json, which list
-#      embeddings, and runs/resampled/RUN/manifest.json, which lists images; results/[STUDY/]PROBE.csv, .md, .pdf and .png
+#      embeddings, and runs/resampled/RUN/manifest.json, which lists images; results/[STUDY/]PROBE.csv, .md, .pdf, .png and
+#      .provenance.csv
 
 
 rule relearn:
@@ -94,6 +95,7 @@ rule report_probe:
             category="Probes",
             labels={"study": "{place}", "probe": "{product}"},
         ),
+        "{place}/{product}.provenance.csv",
         manifest="{place}/{product}.json",
     log:
         "logs/{place}/{product}.log",

@@ -1,4 +1,4 @@
-"""`python -m corelib export`: write the model or the images of a row in the form that other programs expect."""
+"""`python -m corelib export`: write the model or the images of a row, or the numbers of a study, for other programs."""
 
 from __future__ import annotations
 
@@ -7,31 +7,49 @@ from pathlib import Path
 
 from corelib.commands.arguments import CONFIGURATION
 from corelib.errors import ConfigurationError
+from corelib.files.text import counted
 from corelib.runs.model_stages import PIPELINE_STAGES
 from corelib.study.row_names import EXAMPLE, ROW_FORM, is_product_path, only_model_of_row
 
-HELP = "export the model of a row for diffusers, or its images for an evaluator"
+HELP = "export the model of a row for diffusers, its images for an evaluator, or all numbers of a study"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `what`, `run` and `folder`."""
-    parser.add_argument("what", choices=["model", "images"])
+    """Add `what`, `source` and `folder`."""
+    parser.add_argument("what", choices=["model", "images", "results"])
     parser.add_argument(
-        "run",
+        "source",
         nargs="+",
-        help=f"a row of a table, {ROW_FORM}, such as {EXAMPLE}; or a run of the stage `unlearning` or `samples`: its "
-        "name, or the beginning of it up to a hyphen",
+        help=f"for a model or images: a row of a table, {ROW_FORM}, such as {EXAMPLE}; or a run of the stage "
+        "`unlearning` or `samples`: its name, or the beginning of it up to a hyphen; for results: the name of a study",
     )
     parser.add_argument("folder", type=Path, help="destination, which must not exist")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export the model or the images, and print the folder."""
+    """Export the model, the images or the numbers, and print the folder."""
+    if arguments.what == "results":
+        return _run_results(arguments.source, arguments.folder)
     from corelib.maintenance.run_export import export_images, export_model  # imported here: it needs torch
 
     export = export_model if arguments.what == "model" else export_images
-    export(_run_of(arguments.what, arguments.run), arguments.folder)
+    export(_run_of(arguments.what, arguments.source), arguments.folder)
     print(arguments.folder)
+    return 0
+
+
+def _run_results(words: list[str], folder: Path) -> int:
+    """Export the numbers of a study; also print how many there are, and which products are not among them."""
+    from corelib.maintenance.results_export import RESULTS_JSON, export_results
+
+    if len(words) > 1:
+        raise ConfigurationError(f"{' '.join(words)}: expected the name of one study, such as mini.")
+    exported = export_results(words[0], folder, CONFIGURATION)
+    print(folder)
+    missing = "everything is built"
+    if exported.missing:
+        missing = f"not built or not up to date: {', '.join(exported.missing)} ({folder / RESULTS_JSON} says why)"
+    print(f"{counted(exported.numbers, 'number')} of {', '.join(exported.products)}; {missing}")
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from corelib.errors import ConfigurationError
 from corelib.files.atomic import atomic_folder
 from corelib.files.json_files import write_json
+from corelib.maintenance.export_folder import check_is_new
 from corelib.maintenance.run_files import matches_run
 from corelib.models.base_model import BaseModel
 from corelib.models.delta import DELTA_FILE, load_delta
@@ -75,8 +76,7 @@ def export_images(run: str, folder: Path) -> None:
 
 def _run(stage: str, text: str, folder: Path) -> Manifest:
     """The only complete run of a stage that a text names. Checks that `folder` does not exist."""
-    if folder.exists():
-        raise ConfigurationError(f"{folder}: it already exists, expected the name of a new folder.")
+    check_is_new(folder)
     beginning = text.rstrip("/").split("/")[-1]
     known = sorted(path.parent.name for path in (RUNS / stage).glob(f"*/{MANIFEST}"))
     matches = [name for name in known if matches_run(f"{stage}/{name}", beginning)]

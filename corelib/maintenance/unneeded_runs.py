@@ -26,7 +26,7 @@ from corelib.runs.layout import MANIFEST, RECORD, RUNS, SPECIFICATION, slugify
 from corelib.runs.pins import differing_versions
 from corelib.runs.provenance_record import read_provenance
 from corelib.runs.specification import Specification
-from corelib.runs.stage_registry import PRODUCTS, STAGES
+from corelib.runs.stage_registry import PRODUCTS
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
 from corelib.study.row_names import ROW_FORM
@@ -209,7 +209,7 @@ def _reason(products: Collection[str], specifications: Specifications, studies: 
     names_by_study: dict[str, list[str]] = {}
     for product in products:
         specification = specifications[product]
-        name = STAGES[specification.stage].product_name or str(specification.settings["name"])
+        name = str(specification.settings.get("name", PRODUCTS[specification.stage].names))
         study = specifications[product].slug.removesuffix(f"-{slugify(name)}")
         names_by_study.setdefault(study, []).append(name)
     known = {slugify(study): study for study in studies}

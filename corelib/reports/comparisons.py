@@ -41,7 +41,7 @@ class Comparison:
 
 def compare(settings: ComparisonStage, context: StageContext) -> StageResult:
     """Stage: write the distances of all pairs as CSV, and their means as Markdown."""
-    rows = [(row, [_read(pair, context.inputs) for pair in row.pairs]) for row in settings.rows]
+    rows = compared_rows(settings, context.inputs)
     files = {
         f"{settings.name}.csv": as_csv([COLUMNS, *(line for row, found in rows for line in _lines(row, found))]),
         f"{settings.name}.md": _markdown(rows, settings.note),
@@ -49,6 +49,18 @@ def compare(settings: ComparisonStage, context: StageContext) -> StageResult:
     for name, text in files.items():
         write_text(context.folder / name, text)
     return StageResult(sorted(files))
+
+
+def compared_rows(
+    settings: ComparisonStage, inputs: Mapping[str, Manifest]
+) -> list[tuple[ComparedRow, list[Comparison]]]:
+    """The rows with the distances of their pairs.
+
+    Args:
+        settings: the rows.
+        inputs: the manifests of distances, by role.
+    """
+    return [(row, [_read(pair, inputs) for pair in row.pairs]) for row in settings.rows]
 
 
 def _read(pair: ComparedPair, inputs: Mapping[str, Manifest]) -> Comparison:
@@ -70,18 +82,28 @@ def _lines(row: ComparedRow, found: Sequence[Comparison]) -> Iterator[list[objec
                 yield [*start, "noise", timestep, "", "", "" if value is None else f"{value:.6g}"]
 
 
+def mean_distances(rows: Sequence[tuple[ComparedRow, Sequence[Comparison]]]) -> dict[str, list[list[str]]]:
+    """The mean distances of the rows as text, by task: a line with the columns `HEADER` for each row and set."""
+    return {
+        task: [
+            _mean_line(row, found, images)
+            for row, found in rows
+            if row.task == task and found
+            for images in found[0].sets
+        ]
+        for task in dict.fromkeys(row.task for row, _ in rows)
+    }
+
+
 def _markdown(rows: Sequence[tuple[ComparedRow, Sequence[Comparison]]], note: str) -> str:
     parts = ["# Distances to the retrained models", INTRODUCTION]
-    for task in dict.fromkeys(row.task for row, _ in rows):
-        lines = [list(HEADER), ["---", *["---:"] * (len(HEADER) - 1)]]
-        for row, found in rows:
-            if row.task == task and found:
-                lines += [_markdown_line(row, found, images) for images in found[0].sets]
+    for task, means in mean_distances(rows).items():
+        lines = [list(HEADER), ["---", *["---:"] * (len(HEADER) - 1)], *means]
         parts.append(f"**{task}**\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join([*parts, *([note] if note else [])]) + "\n"
 
 
-def _markdown_line(row: ComparedRow, found: Sequence[Comparison], images: str) -> list[str]:
+def _mean_line(row: ComparedRow, found: Sequence[Comparison], images: str) -> list[str]:
     measured = [one.sets[images] for one in found]
     shares = {
         label: [100 * each["agreement"][label] / each["agreement"]["n"] for each in measured] for label in AGREEMENTS

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from corelib.files.csv_files import as_csv
 from corelib.files.paths import unresolved_path_inside
 from corelib.files.sealed_json import read_or_none
 from corelib.runs.layout import RECORD, SPECIFICATION
 from corelib.runs.manifest import Manifest
-from corelib.runs.model_stages import PIPELINE_STAGES
+from corelib.runs.model_stages import PIPELINE_STAGES, SEARCH_STAGES
 from corelib.runs.provenance_record import read_provenance
 from corelib.runs.specification import read_specification
 
@@ -21,9 +22,14 @@ PREDICTIONS, FID, FID_OF_ORIGINAL = "predictions", "fid", "fid_of_original"
 
 NOT_ON_RECORD = "not on record"
 
-UPSTREAM_ROLES = ("samples", "delta", "pipeline")
-"""Input roles to follow: from an evaluation to its images, and from images to their model. A pipeline is followed only
-if it is the model of a row; others are shared by all rows."""
+UPSTREAM_ROLES = ("samples", "delta")
+"""Input roles to follow: from an evaluation to its images, and from images to their model."""
+
+UPSTREAM_STAGES = (*PIPELINE_STAGES, *SEARCH_STAGES)
+"""Stages to follow in any other role: pipelines and embeddings of other stages are shared by all rows."""
+
+JOB_COLUMNS = ("stage", "run", "commit", "device", "host", "finished")
+"""The columns of a CSV file that name a job; the fields of `JobProvenance`."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,28 @@ def provenance_of_cells(cells: Manifest) -> dict[str, list[JobProvenance]]:
     }
 
 
+def provenance_of_run(run: Manifest) -> list[JobProvenance]:
+    """The jobs of a run, of its images, and of the model that made them, without repetition."""
+    return list(dict.fromkeys(_jobs_behind(run.folder.parents[1], f"{run.stage}/{run.folder.name}")))
+
+
+def jobs_csv(columns: Sequence[str], numbers: Iterable[tuple[Sequence[object], Iterable[JobProvenance]]]) -> str:
+    """The jobs behind some numbers as CSV, a line for each number and job.
+
+    Args:
+        columns: names of the columns that name a number.
+        numbers: for each number, its entries in these columns and the jobs behind it, each once.
+    """
+    return as_csv(
+        [[*columns, *JOB_COLUMNS], *([*number, *astuple(job)] for number, behind in numbers for job in behind)]
+    )
+
+
 def _jobs_behind(runs: Path, name: str) -> Iterator[JobProvenance]:
     """The jobs of a run and of the runs behind it, in the order of data flow."""
-    behind = builds_on(unresolved_path_inside(runs, name))
-    for role in UPSTREAM_ROLES:
-        if role in behind and (role != "pipeline" or behind[role].partition("/")[0] in PIPELINE_STAGES):
-            yield from _jobs_behind(runs, behind[role])
+    for role, needed in builds_on(unresolved_path_inside(runs, name)).items():
+        if role in UPSTREAM_ROLES or needed.partition("/")[0] in UPSTREAM_STAGES:
+            yield from _jobs_behind(runs, needed)
     stage, _, run = name.partition("/")
     records = sorted((runs / name).glob(SHARD_RECORDS)) or [runs / name / RECORD]
     for path in records:

@@ -209,7 +209,8 @@ def costs_markdown(costs: Sequence[RowCosts]) -> str:
 
 NOTE = (
     "Wall time of the jobs of each row, summed over its training seeds, with the start of each process; peak resident "
-    "memory of one process; size of the files. The base model, the data and the original model's images are shared."
+    "memory of one process; size of the files. The base model, the data and the original model's images are shared. "
+    "Jobs of probes and distances are not counted."
 )
 
 

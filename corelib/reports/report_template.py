@@ -64,6 +64,8 @@ Its jobs took {{ wall_time }}, of which {{ gpu_time }} on a GPU.</p>
 {% if claims %}<a href="#claims">Claims</a>{% endif %}
 {% for table in tables %}<a href="#{{ table.name }}">{{ table.name | replace("table", "Table ") }}</a>{% endfor %}
 {% if figures or missing_figures %}<a href="#figures">Figures</a>{% endif %}
+{% if distances or missing_distances %}<a href="#distances">Distances</a>{% endif %}
+{% if probes or missing_probes %}<a href="#probes">Probes</a>{% endif %}
 {% if has_gate %}<a href="#gate">Gate</a>{% endif %}
 <a href="#protocol">Protocol</a> <a href="#costs">Costs</a> <a href="#provenance">Provenance</a>
 </nav>
@@ -119,6 +121,48 @@ Its jobs took {{ wall_time }}, of which {{ gpu_time }} on a GPU.</p>
 <figcaption>{{ picture.name }}. {{ picture.caption }}</figcaption></figure>
 {% endfor %}
 {% if missing_figures %}<p>Not built: {{ missing_figures | join(", ") }}.</p>{% endif %}
+{% endif %}
+
+{% if distances or missing_distances %}
+<h2 id="distances">Distances to the retrained models</h2>
+<p class="quiet">{{ distances_note }}</p>
+{% for name, tasks in distances.items() %}
+{% for task, lines in tasks.items() %}
+<h3>{{ name | replace("distances", "Table ") }}, {{ task }}</h3>
+<div class="scroll"><table>
+<tr>{% for column in distances_header %}<th>{{ column }}</th>{% endfor %}</tr>
+{% for entries in lines %}
+<tr>{% for entry in entries %}<td{% if not loop.first %} class="number"{% endif %}>{{ entry }}</td>{% endfor %}</tr>
+{% endfor %}
+</table></div>
+{% endfor %}
+{% endfor %}
+{% if missing_distances %}<p>Not built: {{ missing_distances | join(", ") }}.</p>{% endif %}
+{% endif %}
+
+{% if probes or missing_probes %}
+<h2 id="probes">Probes</h2>
+<p class="quiet">{{ probes_note }}</p>
+{% for probe in probes %}
+<h3>{{ probe.name }}: {{ probe.title }}</h3>
+<p class="quiet">{{ probe.meaning }}</p>
+{% for table in probe.tables %}
+<div class="scroll"><table>
+<tr><th>{{ table.task }}</th>{% for column in table.columns %}<th>{{ column }}</th>{% endfor %}</tr>
+{% for title, cells in table.rows %}
+<tr><td>{{ title }}</td>
+{% for cell in cells %}
+<td class="number">{{ cell.text }}{% if cell.number %}<sup>{{ cell.number }}</sup>{% endif %}</td>
+{% endfor %}
+</tr>
+{% endfor %}
+</table></div>
+{% for cell in table.notes %}<p class="quiet"><sup>{{ cell.number }}</sup> {{ cell.note }}.</p>{% endfor %}
+{% endfor %}
+<figure><img src="{{ probe.picture.data }}" alt="{{ probe.picture.caption }}" loading="lazy">
+<figcaption>{{ probe.picture.caption }}</figcaption></figure>
+{% endfor %}
+{% if missing_probes %}<p>Not built: {{ missing_probes | join(", ") }}.</p>{% endif %}
 {% endif %}
 
 {% if has_gate %}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -18,8 +18,11 @@ from corelib.reports.chart_style import chart_png, chart_style
 from corelib.reports.charts import charts_of
 from corelib.reports.claims import NOTE as CLAIMS_NOTE
 from corelib.reports.claims import OURS, PAPER, ClaimOutcome, claim_outcomes, in_words
+from corelib.reports.comparisons import HEADER as DISTANCES_HEADER
+from corelib.reports.comparisons import INTRODUCTION as DISTANCES_NOTE
+from corelib.reports.comparisons import compared_rows, mean_distances
 from corelib.reports.figures import figure_image
-from corelib.reports.jobs_behind import JobProvenance
+from corelib.reports.jobs_behind import JobProvenance, provenance_of_run
 from corelib.reports.measured_costs import (
     COST_HEADER,
     cost_entries,
@@ -35,12 +38,17 @@ from corelib.reports.paper_comparison import (
     compare_with_paper,
     read_published,
 )
+from corelib.reports.probe_charts import probe_chart
+from corelib.reports.probe_counts import ProbeLine, probe_lines
+from corelib.reports.probe_report import MEANINGS, SUCCESS, TITLES, ProbeTable, probe_tables
 from corelib.reports.report_template import CHART_CAPTIONS, TEMPLATE
 from corelib.reports.table_lines import TableLine, by_task, measured_metrics, table_line
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest
 from corelib.runs.provenance_record import provenance_path, read_provenance
 from corelib.runs.stage_context import StageContext, StageResult
+from corelib.settings.distances import ComparisonStage
+from corelib.settings.probe_report import ProbeStage
 from corelib.settings.reports import FigureStage
 from corelib.settings.study_report import ReportStage, ReportTable
 
@@ -100,6 +108,25 @@ class TableSection:
     pictures: Sequence[Picture]
 
 
+@dataclass(frozen=True)
+class ProbeSection:
+    """A probe on the page.
+
+    Attributes:
+        name: name of the probe.
+        title: what is done to the models.
+        tables: its counts, by task.
+        meaning: what its conditions mean.
+        picture: its chart.
+    """
+
+    name: str
+    title: str
+    tables: Sequence[ProbeTable]
+    meaning: str
+    picture: Picture
+
+
 def write_report(settings: ReportStage, context: StageContext) -> StageResult:
     """Stage: write the page, and the costs as CSV and Markdown.
 
@@ -110,6 +137,7 @@ def write_report(settings: ReportStage, context: StageContext) -> StageResult:
     rows = [row for table in settings.tables for row in table.rows]
     costs = costs_of_rows(rows, inputs)
     lines = {table.name: [table_line(row, inputs) for row in table.rows] for table in settings.tables}
+    probed = {probe.name: list(probe_lines(probe, inputs)) for probe in settings.probes}
     claims = [] if settings.claims is None else claim_outcomes(settings.claims, context)
     page = (
         _environment()
@@ -124,6 +152,13 @@ def write_report(settings: ReportStage, context: StageContext) -> StageResult:
             claims_note=CLAIMS_NOTE,
             figures=[_figure(figure, inputs) for figure in settings.figures],
             missing_figures=settings.missing_figures,
+            distances={found.name: mean_distances(compared_rows(found, inputs)) for found in settings.distances},
+            missing_distances=settings.missing_distances,
+            distances_header=DISTANCES_HEADER,
+            distances_note=DISTANCES_NOTE,
+            probes=[_probe(probe, probed[probe.name]) for probe in settings.probes],
+            missing_probes=settings.missing_probes,
+            probes_note=SUCCESS,
             gate=_gate(settings, inputs),
             has_gate=settings.has_gate,
             protocol=settings.protocol,
@@ -132,7 +167,19 @@ def write_report(settings: ReportStage, context: StageContext) -> StageResult:
             costs_note=COSTS_NOTE,
             wall_time=_duration(sum(entry.seconds for entry in costs)),
             gpu_time=_duration(3600 * sum(entry.gpu_hours for entry in costs)),
-            jobs=jobs_by_machine(list(lines.values())),
+            jobs=jobs_by_machine(
+                [
+                    *_jobs_of_tables(lines.values()),
+                    *_jobs_of_distances(settings.distances, inputs),
+                    *(
+                        job
+                        for found in probed.values()
+                        for line in found
+                        for seed in line.seeds
+                        for job in seed.origins
+                    ),
+                ]
+            ),
             environment=_environment_of(inputs),
         )
     )
@@ -216,6 +263,14 @@ def _figure(figure: FigureStage, inputs: Mapping[str, Manifest]) -> Picture:
     return Picture(figure.name, f"Images of the sampling seed {figure.seed}: {titles}.", _data(content.getvalue()))
 
 
+def _probe(probe: ProbeStage, lines: Sequence[ProbeLine]) -> ProbeSection:
+    with chart_style():
+        data = _data(chart_png(probe_chart(probe.kind, lines)))
+    title = TITLES[probe.kind]
+    picture = Picture(probe.name, f"{title}: the shares with 95 % intervals.", data)
+    return ProbeSection(probe.name, title, probe_tables(lines), MEANINGS[probe.kind].replace("`", ""), picture)
+
+
 # Claims and gate
 
 
@@ -240,18 +295,25 @@ def _gate(settings: ReportStage, inputs: Mapping[str, Manifest]) -> list[GateCom
 # Provenance
 
 
-def jobs_by_machine(tables: Sequence[Sequence[TableLine]]) -> list[tuple[str, str, str, int, str]]:
+def _jobs_of_tables(tables: Iterable[Sequence[TableLine]]) -> Iterator[JobProvenance]:
+    for lines in tables:
+        for line in lines:
+            for numbers in line.seeds:
+                for metric in line.metrics:
+                    yield from numbers.jobs_behind(metric)
+
+
+def _jobs_of_distances(tables: Iterable[ComparisonStage], inputs: Mapping[str, Manifest]) -> Iterator[JobProvenance]:
+    for table in tables:
+        for row in table.rows:
+            for pair in row.pairs:
+                yield from provenance_of_run(inputs[pair.distances])
+
+
+def jobs_by_machine(jobs: Iterable[JobProvenance]) -> list[tuple[str, str, str, int, str]]:
     """The jobs behind all numbers as (commit, device, host, number of jobs, end of the last one)."""
-    jobs = dict.fromkeys(
-        job
-        for lines in tables
-        for line in lines
-        for numbers in line.seeds
-        for metric in line.metrics
-        for job in numbers.jobs_behind(metric)
-    )
     groups: dict[tuple[str, str, str], list[JobProvenance]] = {}
-    for job in jobs:
+    for job in dict.fromkeys(jobs):
         groups.setdefault((job.commit or "none", job.device, job.host), []).append(job)
     return [(*key, len(found), max(job.finished for job in found)) for key, found in sorted(groups.items())]
 

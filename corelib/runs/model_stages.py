@@ -9,3 +9,6 @@ PIPELINE_STAGES = ("retrained",)
 """Stages whose result is a pipeline of its own."""
 
 MODEL_STAGES = (*DELTA_STAGES, *PIPELINE_STAGES)
+
+SEARCH_STAGES = ("relearning", "inversion", "prefixes")
+"""Stages by which a probe searches for a forgotten style; the result replaces the model or its prompts."""

@@ -37,6 +37,21 @@ from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 
 
 @dataclass(frozen=True)
+class Product:
+    """A kind of result with a stable name in `results/`.
+
+    Attributes:
+        names: pattern of the names of such products; the name itself if a study has one such product.
+        endings: endings of its files; the first is that of the target, and its manifest ends in `json`.
+        is_summary: whether it is made of everything that is built; it is planned after the other products.
+    """
+
+    names: str
+    endings: tuple[str, ...]
+    is_summary: bool = False
+
+
+@dataclass(frozen=True)
 class Stage:
     """A kind of run.
 
@@ -50,9 +65,8 @@ class Stage:
         trains_model: whether its result is a model trained here. If it is trained again at the same address, for
             example on another device, it is another model, and results of the old one do not belong to it.
         waits_for_gate: whether its jobs start only after the base model has passed the gate.
-        is_product: whether its result has a stable name in `results/`; its folder below `runs/` then contains only a
-            specification.
-        product_name: the stable name of a product that a study has once; other products are named in their settings.
+        product: the product that it makes, if its result has a stable name; its folder below `runs/` then contains only
+            a specification.
     """
 
     rule: str
@@ -63,14 +77,20 @@ class Stage:
     shards: tuple[str, str] | None = None
     trains_model: bool = False
     waits_for_gate: bool = False
-    is_product: bool = False
-    product_name: str = ""
+    product: Product | None = None
 
     @property
     def scripts(self) -> tuple[str, ...]:
         """All scripts; their import closure is the code of the stage."""
         return (self.shards[1], self.script) if self.shards else (self.script,)
 
+
+CHARTS = ("tradeoff", "values", "styles", "confusion", "losses")
+"""The charts of a table."""
+
+TABLE = Product(
+    r"table\w+", ("csv", "md", "tex", "cells.csv", "pairs.csv", "styles.csv", "confusion.csv", "provenance.csv")
+)
 
 STAGES: Mapping[str, Stage] = {
     # The world
@@ -109,24 +129,47 @@ STAGES: Mapping[str, Stage] = {
     "distances": Stage("measure_distances", "measure_distances.py", DistancesStage, "gpu", 16_000),
     "gate": Stage("check_gate", "check_gate.py", GateStage, "snakemake"),
     # Reports
-    "tables": Stage("tabulate", "tabulate.py", TableStage, "snakemake", is_product=True),
-    "charts": Stage("draw_charts", "draw_charts.py", ChartsStage, "snakemake", is_product=True),
-    "comparisons": Stage("compare", "compare.py", ComparisonStage, "snakemake", is_product=True),
-    "figures": Stage("draw", "draw.py", FigureStage, "snakemake", is_product=True),
-    "probes": Stage("report_probe", "report_probe.py", ProbeStage, "snakemake", is_product=True),
+    "tables": Stage("tabulate", "tabulate.py", TableStage, "snakemake", product=TABLE),
+    "charts": Stage(
+        "draw_charts",
+        "draw_charts.py",
+        ChartsStage,
+        "snakemake",
+        product=Product(r"charts\w+", tuple(f"{chart}.{kind}" for chart in CHARTS for kind in ("png", "pdf"))),
+    ),
+    "comparisons": Stage(
+        "compare", "compare.py", ComparisonStage, "snakemake", product=Product(r"distances\w+", ("md", "csv"))
+    ),
+    "figures": Stage("draw", "draw.py", FigureStage, "snakemake", product=Product(r"figure\w+", ("png",))),
+    "probes": Stage(
+        "report_probe",
+        "report_probe.py",
+        ProbeStage,
+        "snakemake",
+        product=Product(r"probe\w+", ("csv", "md", "pdf", "png", "provenance.csv")),
+    ),
     "claims": Stage(
-        "evaluate_claims", "evaluate_claims.py", ClaimsStage, "snakemake", is_product=True, product_name="claims"
+        "evaluate_claims",
+        "evaluate_claims.py",
+        ClaimsStage,
+        "snakemake",
+        product=Product("claims", ("md", "csv", "checks.csv"), is_summary=True),
     ),
     "reports": Stage(
-        "write_report", "write_report.py", ReportStage, "snakemake", is_product=True, product_name="report"
+        "write_report",
+        "write_report.py",
+        ReportStage,
+        "snakemake",
+        product=Product("report", ("html", "costs.md", "costs.csv"), is_summary=True),
     ),
-    "gates": Stage("report_gate", "report_gate.py", GateStage, "snakemake", is_product=True, product_name="gate"),
+    "gates": Stage("report_gate", "report_gate.py", GateStage, "snakemake", product=Product("gate", ("md", "csv"))),
 }
 """All stages by name, in the order in which data flows. The name is also that of the folder below `runs/`."""
 
 TRAINED = frozenset(name for name, stage in STAGES.items() if stage.trains_model)
 
-PRODUCTS = tuple(name for name, stage in STAGES.items() if stage.is_product)
+PRODUCTS: Mapping[str, Product] = {name: stage.product for name, stage in STAGES.items() if stage.product is not None}
+"""The products by stage."""
 
 
 def settings_in(specification: Specification) -> Section:

@@ -11,10 +11,12 @@ class ProbedModel(Section):
     Attributes:
         seed: its training seed; None for a model that is not trained here.
         predictions: the role of the predictions of its images under each condition, by the name of the condition.
+        searches: the role of the run that searched for the style, by the name of each condition that has one.
     """
 
     seed: int | None
     predictions: dict[str, str]
+    searches: dict[str, str]
 
 
 class ProbedRow(Section):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from corelib.settings.claims import ClaimsStage
+from corelib.settings.distances import ComparisonStage
 from corelib.settings.gate import GateStage
+from corelib.settings.probe_report import ProbeStage
 from corelib.settings.reports import FigureStage, TableRow
 from corelib.settings.section import Section
 
@@ -36,6 +38,10 @@ class ReportStage(Section):
         tables: its tables.
         figures: its figures of which all samples are built.
         missing_figures: names of the others.
+        distances: the distances of its tables of which all are built.
+        missing_distances: names of the others.
+        probes: its probes of which all predictions are built.
+        missing_probes: names of the others.
         gate: the gate, if the study has one and its cells are built.
         has_gate: whether the study has a gate.
         protocol: the leaves of the study that determine its numbers, as (key, value), by section.
@@ -46,6 +52,10 @@ class ReportStage(Section):
     tables: list[ReportTable]
     figures: list[FigureStage]
     missing_figures: list[str]
+    distances: list[ComparisonStage]
+    missing_distances: list[str]
+    probes: list[ProbeStage]
+    missing_probes: list[str]
     gate: GateStage | None
     has_gate: bool
     protocol: dict[str, list[tuple[str, str]]]

@@ -12,12 +12,13 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from corelib.files.docstrings import parse_docstring
+from corelib.runs.stage_registry import PRODUCTS
 from corelib.settings.section import Section
-from corelib.study.overlays import LIKE, REMOVABLE_SECTIONS
+from corelib.study.overlays import LIKE, NAMED_SECTIONS, REMOVABLE_SECTIONS
 from corelib.study.schema import NAME, Study
 
-NAMES = {"tables": r"table\w+", "figures": r"figure\w+", "probes": r"probe\w+"}
-"""Patterns of the names in sections that have a pattern of their own, other than `NAME`."""
+NAMES = {section: PRODUCTS[section].names for section in NAMED_SECTIONS if section in PRODUCTS}
+"""Patterns of the names in sections whose entries are products; other names have the pattern `NAME`."""
 
 BASE = "The study that this file overlays: a name, such as mini; the paper's study by default."
 

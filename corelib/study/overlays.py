@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, parse_yaml, read_yaml
-from corelib.study.schema import NAME
+from corelib.study.schema import NAME, Study
 from corelib.study.study_files import (
     PAPER,
     PRESETS,
@@ -20,19 +20,16 @@ from corelib.study.study_files import (
 )
 from corelib.study.wording import error_in, suggest_name, to_yaml
 
+NAMED_SECTIONS = [name for name, field in Study.model_fields.items() if get_origin(field.annotation) is dict]
+"""The sections of a study whose entries have names that the study chooses, such as `tasks`."""
+
 REMOVABLE_SECTIONS = {
-    ("tasks",),
-    ("methods",),
-    ("baselines",),
-    ("models",),
-    ("tables",),
-    ("figures",),
-    ("probes",),
+    *((name,) for name in NAMED_SECTIONS),
     ("methods", "*", "length"),
     ("methods", "*", "anchors"),
     ("models", "*", "weights"),
 }
-"""Sections whose entries have names that the study chooses."""
+"""All sections whose entries a study can remove."""
 
 WITH_ANCHORS = ("methods", "baselines")
 """Sections whose entries have anchors, and perhaps a length, for each task."""

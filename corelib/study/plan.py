@@ -286,8 +286,7 @@ class Plan:
         """
         products = {name: self.table(name) for name in self.study.tables}
         products |= {charts_name(name): self.charts(name) for name in self.study.tables}
-        compared = [name for name, table in self.study.tables.items() if self.study.retrained_row(table) is not None]
-        products |= {distances_name(name): self.comparison(name) for name in compared}
+        products |= {distances_name(name): self.comparison(name) for name in self.study.tables_with_distances}
         products |= {name: self.figure(name) for name in self.study.figures}
         products |= {name: self.probe(name) for name in self.study.probes}
         if self.study.gate is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from corelib.runs.model_stages import SEARCH_STAGES
 from corelib.runs.run import Run
 from corelib.sampling.grid import SampleKey
 from corelib.settings.data import EmbeddingsStage
@@ -138,9 +139,17 @@ class ProbeRuns:
                     usual = self._plan.samples(task, row.method, row.anchors, seed)
                     found = self._predictions(_Model(task, row, seed, usual))
                     label = f"{task}/{row.name}" if seed is None else f"{task}/{row.name}/{seed}"
+                    searches = {name: search for name, run in found.items() if (search := _search_behind(run))}
                     roles = {condition: f"{label}/{condition}" for condition in found}
                     inputs |= {roles[condition]: run for condition, run in found.items()}
-                    models.append(ProbedModel(seed=seed, predictions=roles))
+                    inputs |= {f"{roles[condition]}/search": run for condition, run in searches.items()}
+                    models.append(
+                        ProbedModel(
+                            seed=seed,
+                            predictions=roles,
+                            searches={condition: f"{roles[condition]}/search" for condition in searches},
+                        )
+                    )
                 rows.append(ProbedRow(task=task, row=row.name, title=study.title_of(row), models=models))
         settings = ProbeStage(
             name=self._name,
@@ -388,6 +397,12 @@ class ProbeRuns:
 def misspelt(text: str) -> str:
     """A text in which every word of four or more letters lacks its last letter."""
     return re.sub(r"\b([^\W\d_]{3,})[^\W\d_]\b", r"\1", text)
+
+
+def _search_behind(predictions: Run) -> Run | None:
+    """The run that searched for the style in the images of a condition; None if none did."""
+    behind = predictions.inputs["samples"].inputs.values()
+    return next((run for run in behind if run.stage in SEARCH_STAGES), None)
 
 
 def _seed(model: _Model) -> int:

@@ -75,7 +75,7 @@ def models_of_row(words: Sequence[str], configuration: Path) -> list[EvaluatedMo
     if path.parent != RESULTS and path.parent.parent != RESULTS:
         raise ConfigurationError(f"{product}: expected a table or figure, such as {RESULTS}/mini/table1.csv.")
     plan = load_plan(study_at(path.parent), configuration)
-    tasks, rows = _tasks_and_rows(plan, product, product_of(path))
+    tasks, rows = tasks_and_rows(plan, product, product_of(path))
     if task not in tasks:
         raise error_in(product, f"it has no task {task!r}{suggest_name(task, tasks)}")
     row = next((row for row in rows if row.name == name), None)
@@ -104,7 +104,16 @@ def only_model_of_row(words: Sequence[str], configuration: Path) -> EvaluatedMod
     return models[0]
 
 
-def _tasks_and_rows(plan: Plan, path: str, product: str) -> tuple[list[str], list[Row]]:
+def tasks_and_rows(plan: Plan, path: str, product: str) -> tuple[list[str], list[Row]]:
+    """The tasks and the rows, or columns, of a product.
+
+    Args:
+        plan: the plan of the study.
+        path: the product as the user wrote it, for the error.
+        product: name of the product.
+
+    Raises `ConfigurationError` if the study has no product of that name with rows.
+    """
     study = plan.study
     for name, table in study.tables.items():
         if product in (name, charts_name(name), distances_name(name)):

@@ -687,6 +687,11 @@ class Study(Section):
         rows = self.rows_of(table.rows)
         return next((row for row in rows if isinstance(self.baselines.get(row.method), Retrained)), None)
 
+    @property
+    def tables_with_distances(self) -> list[str]:
+        """The names of the tables that have a row of retrained models."""
+        return [name for name, table in self.tables.items() if self.retrained_row(table) is not None]
+
     def seeds_of(self, row: Row) -> list[int] | list[None]:
         """The training seeds of a row; [None] for a model that has none."""
         if not self.has_seeds(row.method):

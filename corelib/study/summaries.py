@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 from corelib.runs.run import Run
 from corelib.settings.claims import Claim, ClaimsStage
+from corelib.settings.distances import ComparisonStage
 from corelib.settings.gate import GateStage
+from corelib.settings.probe_report import ProbeStage
 from corelib.settings.reports import FigureStage, TableRow
 from corelib.settings.study_report import ReportStage, ReportTable
 from corelib.study.schema import ORIGINAL, Scheme, Study
@@ -39,6 +41,12 @@ class StudyPlan(Protocol):
 
     def figure_settings(self, name: str) -> tuple[FigureStage, dict[str, Run]]:
         """The settings of a figure, and the samples of its columns by role."""
+
+    def comparison(self, name: str) -> Run:
+        """The distances of the rows of a table to its retrained models."""
+
+    def probe(self, name: str) -> Run:
+        """The report on a probe."""
 
     def gate_settings(self) -> GateStage:
         """The settings of the gate."""
@@ -78,6 +86,22 @@ def report_settings(plan: StudyPlan, claims: Sequence[Claim], is_built: IsBuilt)
             inputs |= samples
         else:
             missing_figures.append(name)
+    distances, missing_distances = [], []
+    for name in plan.study.tables_with_distances:
+        comparison, needed = _comparison(plan, name)
+        if all(map(is_built, needed.values())):
+            distances.append(comparison)
+            inputs |= needed
+        else:
+            missing_distances.append(comparison.name)
+    probes, missing_probes = [], []
+    for name in plan.study.probes:
+        probe, needed = _probe(plan, name)
+        if all(map(is_built, needed.values())):
+            probes.append(probe)
+            inputs |= needed
+        else:
+            missing_probes.append(name)
     gate, cells = _gate(plan)
     if gate is not None and all(map(is_built, cells.values())):
         inputs |= cells
@@ -89,6 +113,10 @@ def report_settings(plan: StudyPlan, claims: Sequence[Claim], is_built: IsBuilt)
         tables=tables,
         figures=figures,
         missing_figures=missing_figures,
+        distances=distances,
+        missing_distances=missing_distances,
+        probes=probes,
+        missing_probes=missing_probes,
         gate=gate,
         has_gate=plan.study.gate is not None,
         protocol=_protocol(plan.study),
@@ -111,7 +139,7 @@ def _built_rows(plan: StudyPlan, name: str, is_built: IsBuilt) -> tuple[list[Tab
         for row in rows
         if all(is_built(cells[seed.cells]) for seed in row.seeds)
     ]
-    prefixed = {f"{name}/{role}": run for role, run in cells.items()}
+    prefixed = _prefixed(name, cells)
     return built, {seed.cells: prefixed[seed.cells] for row in built for seed in row.seeds}
 
 
@@ -134,7 +162,51 @@ def _report_table(plan: StudyPlan, name: str, is_built: IsBuilt) -> tuple[Report
 def _report_figure(plan: StudyPlan, name: str) -> tuple[FigureStage, dict[str, Run]]:
     figure, samples = plan.figure_settings(name)
     columns = [(f"{name}/{column}", title) for column, title in figure.columns]
-    return figure.model_copy(update={"columns": columns}), {f"{name}/{role}": run for role, run in samples.items()}
+    return figure.model_copy(update={"columns": columns}), _prefixed(name, samples)
+
+
+def _comparison(plan: StudyPlan, name: str) -> tuple[ComparisonStage, dict[str, Run]]:
+    """The settings of the distances of a table, and the distances by role; all roles begin with the table's name."""
+    run = plan.comparison(name)
+    assert isinstance(run.settings, ComparisonStage)
+    rows = [
+        row.model_copy(
+            update={"pairs": [pair.model_copy(update={"distances": f"{name}/{pair.distances}"}) for pair in row.pairs]}
+        )
+        for row in run.settings.rows
+    ]
+    return run.settings.model_copy(update={"rows": rows}), _prefixed(name, run.inputs)
+
+
+def _probe(plan: StudyPlan, name: str) -> tuple[ProbeStage, dict[str, Run]]:
+    """The settings of a probe's report, and its inputs by role; all roles begin with the probe's name."""
+    run = plan.probe(name)
+    assert isinstance(run.settings, ProbeStage)
+    rows = [
+        row.model_copy(
+            update={
+                "models": [
+                    model.model_copy(
+                        update={
+                            "predictions": _with_prefix(name, model.predictions),
+                            "searches": _with_prefix(name, model.searches),
+                        }
+                    )
+                    for model in row.models
+                ]
+            }
+        )
+        for row in run.settings.rows
+    ]
+    return run.settings.model_copy(update={"rows": rows}), _prefixed(name, run.inputs)
+
+
+def _with_prefix(name: str, roles: Mapping[str, str]) -> dict[str, str]:
+    return {condition: f"{name}/{role}" for condition, role in roles.items()}
+
+
+def _prefixed(name: str, inputs: Mapping[str, Run]) -> dict[str, Run]:
+    return {f"{name}/{role}": run for role, run in inputs.items()}
 
 
 def _gate(plan: StudyPlan) -> tuple[GateStage | None, dict[str, Run]]:

@@ -10,31 +10,16 @@ from pathlib import Path
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS
 from corelib.runs.run import Run
+from corelib.runs.stage_registry import PRODUCTS
 from corelib.study.schema import NAME, Study
 from corelib.study.study_files import PAPER
 
-PRODUCT_ENDINGS: Mapping[str, tuple[str, ...]] = {
-    r"table\w+": ("csv", "md", "tex", "cells.csv", "pairs.csv", "styles.csv", "confusion.csv", "provenance.csv"),
-    r"charts\w+": tuple(
-        f"{chart}.{kind}"
-        for chart in ("tradeoff", "values", "styles", "confusion", "losses")
-        for kind in ("pdf", "png")
-    ),
-    r"distances\w+": ("csv", "md"),
-    r"figure\w+": ("png",),
-    r"probe\w+": ("csv", "md", "pdf", "png"),
-    "gate": ("csv", "md"),
-    "claims": ("md", "csv", "checks.csv"),
-    "report": ("html", "costs.md", "costs.csv"),
-}
-"""The endings of the files of a product, by the pattern of its name. Its manifest ends in `json`."""
-
-PRODUCT_NAMES = "|".join(PRODUCT_ENDINGS)
+PRODUCT_NAMES = "|".join(product.names for product in PRODUCTS.values())
 """Pattern of the names of products."""
 
 PRODUCT_FILE = re.compile(rf"({PRODUCT_NAMES})\.\w+(\.\w+)?")
 
-SUMMARIES = ("claims", "report")
+SUMMARIES = tuple(product.names for product in PRODUCTS.values() if product.is_summary)
 """Names of products over everything that is built, whatever it is."""
 
 
@@ -50,9 +35,9 @@ def product_of(target: Path) -> str:
 
 def files_of(target: Path) -> list[Path]:
     """The files of the product to which a file belongs, without its manifest."""
-    product = product_of(target)
-    (endings,) = (endings for name, endings in PRODUCT_ENDINGS.items() if re.fullmatch(name, product))
-    return [target.with_name(f"{product}.{ending}") for ending in endings]
+    name = product_of(target)
+    (product,) = (product for product in PRODUCTS.values() if re.fullmatch(product.names, name))
+    return [target.with_name(f"{name}.{ending}") for ending in product.endings]
 
 
 def relative_target(target: str) -> str:
@@ -72,16 +57,21 @@ def relative_target(target: str) -> str:
 def targets_of(name: str, study: Study) -> list[str]:
     """The targets that make Snakemake build every product of a study."""
     place = RESULTS if name == PAPER else RESULTS / name
-    gate = [] if study.gate is None else [str(place / "gate.md")]
-    tables = [str(place / f"{table}.csv") for table in study.tables]
-    charts = [str(place / f"{charts_name(table)}.tradeoff.png") for table in study.tables]
-    distances = [
-        str(place / f"{distances_name(name)}.md") for name, table in study.tables.items() if study.retrained_row(table)
+    return [str(files_of(place / product)[0]) for product in product_names(study)]
+
+
+def product_names(study: Study) -> list[str]:
+    """The names of all products of a study."""
+    return [
+        *(["gate"] if study.gate is not None else []),
+        *study.tables,
+        *map(charts_name, study.tables),
+        *map(distances_name, study.tables_with_distances),
+        *study.figures,
+        *study.probes,
+        *(["claims"] if study.has_claims else []),
+        "report",
     ]
-    figures = [str(place / f"{figure}.png") for figure in study.figures]
-    probes = [str(place / f"{probe}.csv") for probe in study.probes]
-    claims = [str(place / "claims.md")] if study.has_claims else []
-    return [*gate, *tables, *charts, *distances, *figures, *probes, *claims, str(place / "report.html")]
 
 
 def charts_name(table: str) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS, RUNS
+from corelib.runs.stage_registry import PRODUCTS
 from corelib.study.loading import load_study
 from corelib.study.study_files import PAPER, misnamed_study_file, study_names
 from corelib.study.targets import (
-    PRODUCT_ENDINGS,
     PRODUCT_NAMES,
     files_of,
     product_of,
@@ -20,7 +20,7 @@ from corelib.study.targets import (
 )
 
 _KNOWN = "|".join(
-    rf"{name}\.({'|'.join(map(re.escape, (*endings, 'json')))})" for name, endings in PRODUCT_ENDINGS.items()
+    rf"{product.names}\.({'|'.join(map(re.escape, (*product.endings, 'json')))})" for product in PRODUCTS.values()
 )
 
 UNKNOWN_PRODUCT_PATTERN = rf"(?!(/[A-Za-z0-9_-]+)?/({_KNOWN})$)(/.*)?"

@@ -32,7 +32,7 @@ from corelib.study.loading import load_plan, load_study
 from corelib.study.overlays import merge_study
 from corelib.study.plan import Plan
 from corelib.study.schema import Study
-from corelib.study.targets import PRODUCT_ENDINGS, SUMMARIES, product_of, targets_of
+from corelib.study.targets import SUMMARIES, product_of, targets_of
 from corelib.study.worlds import PIPELINE_PARTS
 
 PAGE = REPOSITORY / "docs/reruns.md"
@@ -133,17 +133,7 @@ SHARED_STAGES = ("embeddings", "samples", "predictions")
 LOCKED = [name for name in PLACES if name != "pipeline"]
 LOCKED += [f"pipeline/{part}" for part in ("unet", "unet_ema", *PIPELINE_PARTS)]
 
-PRODUCT_FILES = {
-    stage: tuple(f".{ending}" for ending in PRODUCT_ENDINGS[name])
-    for stage, name in {
-        "tables": r"table\w+",
-        "charts": r"charts\w+",
-        "comparisons": r"distances\w+",
-        "figures": r"figure\w+",
-        "probes": r"probe\w+",
-        "gates": "gate",
-    }.items()
-}
+PRODUCT_FILES = {stage: tuple(f".{ending}" for ending in product.endings) for stage, product in PRODUCTS.items()}
 
 Key = tuple[str, ...]
 

@@ -1,9 +1,15 @@
-"""Charts and the report of a study as targets: made of what is built, judged by content, and building nothing else."""
+"""Charts and the report of a study as targets: made of what is built, judged by content, and building nothing else.
+
+The export of all numbers, from the same results.
+"""
 
 from __future__ import annotations
 
 import csv
+import json
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from support.checkout import Checkout
 
@@ -77,3 +83,20 @@ def test_a_change_of_the_look_computes_no_stage_anew(
     assert checkout.planned(*targets) == {}
     checkout.edit(file, old, new)
     assert checkout.planned(*targets) == rebuilt
+
+
+def test_all_numbers_of_a_built_table_are_exported(built: Checkout, tmp_path: Path) -> None:
+    done = built.python("-m", "corelib", "export", "results", "tiny", str(tmp_path / "numbers"))
+    assert done.returncode == 0 and "of table1; everything is built" in done.stdout, done.stdout
+    cells = pd.read_csv(built.folder / "results/tiny/table1.cells.csv")
+    numbers = pd.read_csv(tmp_path / "numbers/results.csv")
+    same = ["task", "row", "metric", "k", "n", "value", "low", "high", "interval"]
+    pd.testing.assert_frame_equal(numbers[same], cells[same])
+    content = json.loads((tmp_path / "numbers/results.json").read_text())
+    jobs = pd.read_csv(built.folder / "results/tiny/table1.provenance.csv")
+    for record in content["records"]:
+        behind = jobs[
+            (jobs[["task", "row", "metric"]] == [record[key] for key in ("task", "row", "metric")]).all(axis=1)
+        ]
+        assert record["runs"][:-1] == list(dict.fromkeys(behind["stage"] + "/" + behind["run"]))
+        assert (built.folder / "runs" / record["runs"][-1] / "manifest.json").exists()

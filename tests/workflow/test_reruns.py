@@ -37,7 +37,7 @@ from support.contract import (
 from corelib.errors import ConfigurationError
 from corelib.runs import fingerprint
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES, UNCOUNTED_MODULES, code_digests
-from corelib.runs.stage_registry import STAGES
+from corelib.runs.stage_registry import PRODUCTS, STAGES
 from corelib.settings.section import Section
 from corelib.study.loading import load_plan
 from corelib.study.overlays import merge_study
@@ -195,16 +195,7 @@ def scripts_of_stages() -> dict[str, tuple[Path, ...]]:
             script = re.search(r"workflow_scripts/(\w+\.py)", rule)
             stage = re.search(r"\"runs/(\w+)/", rule)
             assert script is not None
-            products = {
-                "tabulate": "tables",
-                "draw_charts": "charts",
-                "draw": "figures",
-                "report_probe": "probes",
-                "compare": "comparisons",
-                "report_gate": "gates",
-                "evaluate_claims": "claims",
-                "write_report": "reports",
-            }
+            products = {STAGES[name].rule: name for name in PRODUCTS}
             name = stage[1] if stage else products[rule.split(":")[0]]
             found[name] = (*found.get(name, ()), REPOSITORY / "workflow_scripts" / script[1])
     return found

@@ -15,10 +15,11 @@ from corelib.evaluation.metrics import Count
 from corelib.evaluation.predictions import PREDICTIONS, write_predictions
 from corelib.evaluation.seed_statistics import accuracy_interval
 from corelib.files.hashing import sha256_of_path
+from corelib.files.sealed_json import write_record
 from corelib.reports.chart_style import chart_style
 from corelib.reports.probe_charts import probe_chart
 from corelib.reports.probe_counts import probe_lines
-from corelib.reports.probe_report import report_probe, to_csv
+from corelib.reports.probe_report import provenance_csv, report_probe, to_csv
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext
 from corelib.settings.probe_report import Condition, ProbedModel, ProbedRow, ProbeStage
@@ -44,6 +45,11 @@ def predictions(folder: Path, amber: int, blue: int, flagged: int = 0, diverged_
     return records.manifest(folder, files, stage="predictions", facts={"diverged_at": diverged_at})
 
 
+def search(folder: Path, diverged_at: int | None) -> Manifest:
+    """A run that has searched for a style."""
+    return records.manifest(folder, stage="relearning", facts={"diverged_at": diverged_at})
+
+
 def settings(kind: str = "relearning", seeds: tuple[int, ...] = (0, 1)) -> ProbeStage:
     conditions = [
         Condition(name="usual", group="", amount=0.0),
@@ -52,7 +58,12 @@ def settings(kind: str = "relearning", seeds: tuple[int, ...] = (0, 1)) -> Probe
 
     def row(name: str, of: tuple[int | None, ...]) -> ProbedRow:
         models = [
-            ProbedModel(seed=seed, predictions={c.name: f"{name}/{seed}/{c.name}" for c in conditions}) for seed in of
+            ProbedModel(
+                seed=seed,
+                predictions={c.name: f"{name}/{seed}/{c.name}" for c in conditions},
+                searches={"after": f"{name}/{seed}/after/search"},
+            )
+            for seed in of
         ]
         return ProbedRow(task="Forget01", row=name, title=f"{name} |\nx", models=models)
 
@@ -76,7 +87,10 @@ def inputs(tmp_path: Path) -> dict[str, Manifest]:
         "core/0/usual": predictions(tmp_path / "c", 0, 1),
         "core/0/after": predictions(tmp_path / "d", 6, 4, flagged=2),
         "core/1/usual": predictions(tmp_path / "e", 0, 0),
-        "core/1/after": predictions(tmp_path / "f", 8, 4, diverged_at=7),
+        "core/1/after": predictions(tmp_path / "f", 8, 4),
+        "original/None/after/search": search(tmp_path / "g", None),
+        "core/0/after/search": search(tmp_path / "h", None),
+        "core/1/after/search": search(tmp_path / "i", 7),
     }
 
 
@@ -117,7 +131,9 @@ def test_warnings_and_runs_are_beside_the_counts(inputs: dict[str, Manifest]) ->
         for line in lines_of(to_csv(list(probe_lines(settings(), inputs))))
         if line["row"] == "core" and line["style"] == "all"
     }
-    assert (found["after", "0"]["flagged"], found["after", "1"]["diverged_at"]) == ("2", "7")
+    steps = [found["after", seed]["search_diverged_at"] for seed in ("0", "1", "all")]
+    assert (found["after", "0"]["flagged"], steps) == ("2", ["", "7", "7"])
+    assert {line["diverged_at"] for line in found.values()} == {""}
     assert found["after", "all"]["run"] == "d f"
 
 
@@ -141,11 +157,54 @@ def test_every_kind_of_probe_has_a_page_and_a_chart_of_equal_bytes(
         folder.mkdir()
         result = report_probe(settings(kind), StageContext(folder, "digest", inputs))
         assert result.files == ["probe_x.csv", "probe_x.md", "probe_x.pdf", "probe_x.png"]
+        assert result.records == ["probe_x.provenance.csv"]
         written.append({name: (folder / name).read_bytes() for name in result.files})
     assert written[0] == written[1]
     page = written[0]["probe_x.md"].decode()
     assert "| core \\| x | 1 of 40: 2.5 (" in page and "A note." in page
-    assert "Forget01, core | x, after: diverged at step 7; 2 images constant or not finite." in page
+    assert "| 22 of 40: 55.0 (" in page and ")[^1] |" in page
+    assert page.endswith("\n\n[^1]: seed 0: 2 images constant or not finite; seed 1: the search diverged at step 7.\n")
+
+
+def test_a_search_does_not_diverge_anew_if_the_training_of_its_model_did(tmp_path: Path) -> None:
+    """A fine-tuned model states the divergence of the model before; both have the same note."""
+    found = {
+        "core/0/usual": predictions(tmp_path / "a", 0, 1, diverged_at=3),
+        "core/0/after": predictions(tmp_path / "b", 6, 4, diverged_at=3),
+        "core/0/after/search": search(tmp_path / "c", 3),
+    }
+    wanted = settings(seeds=(0,))
+    lines = list(probe_lines(wanted.model_copy(update={"rows": wanted.rows[1:]}), found))
+    assert [line.remark for line in lines] == ["the training of the model diverged at step 3"] * 2
+
+
+def test_every_count_names_the_jobs_behind_it(tmp_path: Path) -> None:
+    def run(stage: str, builds_on: dict[str, str]) -> str:
+        planned = records.specification(stage, "core", builds_on)
+        folder = tmp_path / records.name_of(planned)
+        write_record(folder / "specification.json", planned)
+        record = records.provenance(planned, records.manifest_record(planned))
+        write_record(folder / "manifest.provenance.json", record)
+        return records.name_of(planned)
+
+    pipeline = run("pipeline", {})
+    delta = run("unlearning", {"pipeline": pipeline})
+    learned = run("inversion", {"pipeline": pipeline, "delta": delta})
+    samples = run("samples", {"pipeline": pipeline, "embeddings": learned, "delta": delta})
+    found = tmp_path / run("predictions", {"samples": samples})
+    one = predictions(found, 6, 4)
+    wanted = settings(seeds=(0,))
+    lines = list(
+        probe_lines(
+            wanted.model_copy(update={"rows": wanted.rows[1:], "conditions": wanted.conditions[:1]}),
+            {"core/0/usual": one},
+        )
+    )
+    made = lines_of(provenance_csv(lines))
+    assert [(line["stage"], line["commit"], line["seed"]) for line in made] == [
+        (stage, "c0ffee", "0") for stage in ("unlearning", "inversion", "samples", "predictions")
+    ]
+    assert {(line["row"], line["condition"]) for line in made} == {("core", "usual")}
 
 
 def test_a_curve_begins_with_the_usual_images(inputs: dict[str, Manifest]) -> None:

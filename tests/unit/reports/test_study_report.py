@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from support import records
-from support.checkout import REPOSITORY
+from support.checkout import REPOSITORY, link_configuration
 from support.evaluated import CORE, ESD, cells, row
+from support.evaluated_study import build_products, build_runs
 
 from corelib.files.sealed_json import write_record
 from corelib.reports.measured_costs import costs_csv, costs_markdown, costs_of_rows
@@ -22,6 +23,7 @@ from corelib.runs.manifest import Manifest
 from corelib.runs.provenance_record import Attempt
 from corelib.runs.stage_context import StageContext
 from corelib.settings.study_report import ReportStage, ReportTable
+from corelib.study.loading import load_plan
 
 
 @dataclass
@@ -86,6 +88,7 @@ def settings(**changes: Any) -> ReportStage:
     )
     fields: dict[str, Any] = {
         "study": "mine", "claims": None, "tables": [table], "figures": [], "missing_figures": ["figure2"],
+        "distances": [], "missing_distances": ["distances2"], "probes": [], "missing_probes": ["probe_wording"],
         "gate": None, "has_gate": True, "protocol": {"sampling": [("guidance_scale", "9.0")]},
     }  # fmt: skip
     return ReportStage(**{**fields, **changes})
@@ -112,10 +115,48 @@ def test_the_page_shows_numbers_intervals_and_the_papers_values(inputs, tmp_path
 def test_the_page_names_what_is_missing(inputs, tmp_path):
     text = page(tmp_path / "report", inputs)
     assert "1 rows are not built" in text and "Forget06, SalUn &lt;b&gt;" in text, "names are escaped"
-    assert "Not built: figure2." in text
+    for missing in ("figure2", "distances2", "probe_wording"):
+        assert f"Not built: {missing}." in text
     assert "The images of the original model are not built." in text
     empty = ReportTable(name="table1", rows=[], missing=["all"], published=[], comparable=True, trainings={})
     assert "None of its rows is built." in page(tmp_path / "empty", {}, tables=[empty])
+
+
+PROBED = """\
+base: tiny
+training: {seeds: [0, 1]}
+tables: {table1: {rows: [original, core, retrained]}}
+probes:
+  probe_inversion:
+    {kind: inversion, tasks: [Forget01], rows: [core], objects: [Circles], seeds: [188], images: 1, steps: [3],
+     learning_rate: 0.1, batch: 2, start: mean}
+  probe_partial: {kind: partial_diffusion, tasks: [Forget01], rows: [core], levels: [0.5], images: [1]}
+"""
+
+
+def test_the_page_shows_distances_and_probes_if_all_that_they_need_is_built(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configuration = link_configuration(tmp_path / "config")
+    (configuration / "studies/probed.yaml").write_text(PROBED)
+    plan = load_plan("probed", configuration)
+    diverged = {"inversion/core-forget01-one_to_one-s1": {"diverged_at": 2}}
+
+    def written() -> str:
+        build_products(plan, ["report"])
+        return re.sub(r"\s+", " ", Path("results/probed/report.html").read_text())
+
+    build_runs(plan.probe("probe_inversion").inputs.values(), plan.study.world.styles, diverged)
+    text = written()
+    assert "Not built: distances1." in text and "Not built: probe_partial." in text
+    assert "probe_inversion: A learned word for each forget style" in text
+    assert len(re.findall("<img ", text)) == 1, "the chart of the probe"
+    assert re.search(r"<th>Forget01</th> ?<th>usual</th> ?<th>3 steps</th>", text)
+    assert "<sup>1</sup> seed 1: the search diverged at step 2." in text
+    build_runs(plan.comparison("table1").inputs.values(), plan.study.world.styles)
+    text = written()
+    assert "Not built: distances1." not in text
+    assert "<h3>Table 1, Forget01</h3>" in text and "<h3>Table 1, Forget02</h3>" in text
+    assert '<td>CORE (ours)</td><td class="number">4</td><td class="number">forget</td>' in text
 
 
 def test_the_page_needs_no_network_and_no_other_file(inputs, tmp_path):

@@ -331,6 +331,7 @@ def test_provenance_names_run_commit_and_device_of_each_job_behind_a_cell(tmp_pa
         "Total": ["unlearning", "samples", "samples", "predictions", "fid", "samples", "fid"],
     }
     made = list(csv.DictReader(provenance_csv([line]).splitlines()))
+    assert {(job["row"], job["seed"]) for job in made} == {("core", "0")}
     columns = [[job[key] for key in ("metric", "stage", "run", "commit", "device")] for job in made[:4]]
     assert [(metric, stage, run.removesuffix(DIGEST), *rest) for metric, stage, run, *rest in columns] == [
         ("UA", "unlearning", "core", "c1", "A100"), ("UA", "samples", "core", "c2", "A100"),
