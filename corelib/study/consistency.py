@@ -84,6 +84,7 @@ def _sections(study: Study) -> Iterator[list[Iterator[Inconsistency]]]:
     """The checks of each section; each check is of one entry."""
     yield [_check_numbers(study)]
     yield [_check_world(study)]
+    yield [_check_order(study, name, task) for name, task in study.tasks.items()]
     yield [_check_task(study, name, task) for name, task in study.tasks.items()]
     yield [_check_grids(study)]
     yield [
@@ -253,6 +254,20 @@ def _resolutions(study: Study) -> dict[str, int]:
     return {"encoding.resolution": study.encoding.resolution, "sampling.resolution": study.sampling.resolution}
 
 
+def _check_order(study: Study, name: str, task: Task) -> Iterator[Inconsistency]:
+    """Check that the sequence of a task has a beginning."""
+    if task.after is None:
+        return
+    key, sequence = f"tasks.{name}.after", [name]
+    yield from _unknown(key, [task.after], list(study.tasks), "task")
+    while (before := study.tasks[sequence[-1]].after) is not None and before in study.tasks:
+        sequence.append(before)
+        if sequence.count(before) > 1:
+            expected = f"a task of a sequence that has a beginning; this one is a circle: {' after '.join(sequence)}"
+            yield Inconsistency(key, task.after, expected)
+            return
+
+
 def _check_task(study: Study, name: str, task: Task) -> Iterator[Inconsistency]:
     key, styles = f"tasks.{name}", study.world.styles
     yield from _invalid_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
@@ -272,6 +287,10 @@ def _check_task(study: Study, name: str, task: Task) -> Iterator[Inconsistency]:
     for leaf in ("retain", "evaluation.retain"):
         if overlap := [style for style in named[leaf] if style in task.forget]:
             yield Inconsistency(f"{key}.{leaf}", overlap[0], f"styles that are not in {key}.forget")
+        if forgotten := [style for style in named[leaf] if style in study.forgotten_before(task)]:
+            earlier = ", ".join(study.sequence_to(name)[:-1])
+            expected = f"styles that no earlier task of the sequence forgets: {earlier}"
+            yield Inconsistency(f"{key}.{leaf}", forgotten[0], expected)
     for leaf, selected, known, kind in (
         ("objects", task.objects, study.training_objects, "object of the world"),
         ("evaluation.objects", task.evaluation.objects, study.evaluated_objects, _kind_of_evaluated(study)),
@@ -304,8 +323,8 @@ def _check_grids(study: Study) -> Iterator[Inconsistency]:
     generates = any(method.objective.unlearn.images == "generated" for method in study.methods.values())
     total = 0
     for name, task in study.tasks.items():
-        seeds, styles = task.evaluation.seeds, len(task.forget) + len(task.evaluation.retain)
-        total += styles * len(study.objects_of_evaluation(task)) * len(seeds)
+        seeds, styles = task.evaluation.seeds, study.evaluated_styles(task)
+        total += len(styles) * len(study.objects_of_evaluation(task)) * len(seeds)
         if total > MAX_IMAGES:
             expected = f"fewer: the tasks up to this one need {total:,} images; the maximum is {MAX_IMAGES:,}"
             yield Inconsistency(f"tasks.{name}.evaluation.seeds", len(seeds), expected)
@@ -406,6 +425,11 @@ def _check_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[I
     for task in tasks:
         if row.method in study.models and task not in (weights := study.models[row.method].weights):
             yield Inconsistency(f"models.{row.method}.weights", sorted(weights), f"a path for {task} ({key})")
+        if isinstance(row.anchors, AnchorPairs) and (before := study.tasks[task].after) is not None:
+            entries = f"{study.section_of(row.method)}.{row.method}.anchors"
+            expected = f"a scheme by its name, since {task} is after {before}; {entries} may have pairs for each task"
+            yield Inconsistency(key, dict(row.anchors), expected)
+    for task in dict.fromkeys(name for task in tasks for name in study.sequence_to(task)):
         if row.method in study.methods and study.length_of(row.method, task) is None:
             lengths = sorted(study.methods[row.method].length)
             yield Inconsistency(f"methods.{row.method}.length", lengths, f"an entry for {task} ({key})")
@@ -482,6 +506,7 @@ def _normalized(title: str) -> str:
 
 def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: str) -> Iterator[Inconsistency]:
     base, pairs, forget = study.anchoring.base, study.anchoring.one_to_one, study.tasks[task].forget
+    forgotten = study.forgotten_before(study.tasks[task])
     key, reason = f"{study.section_of(name)}.{name}.anchors.{task}", _reason_for_a_style(study, name)
     if isinstance(scheme, AnchorPairs):
         yield from _check_pairs(study, scheme, name, task, used_by)
@@ -490,6 +515,8 @@ def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: 
         yield from _check_scheme_without_retain_styles(study, scheme, name, task, used_by)
     if scheme == "all_to_one" and base in forget:
         yield Inconsistency("anchoring.base", base, f"a style that is not in tasks.{task}.forget ({used_by})")
+    if scheme == "all_to_one" and base in forgotten:
+        yield Inconsistency("anchoring.base", base, f"a style that no task before {task} forgets ({used_by})")
     if reason is not None:
         expected = f"a style: {reason} ({used_by})"
         if scheme == "all_to_one" and base == EMPTY_CONCEPT:
@@ -560,7 +587,7 @@ def _check_figure(study: Study, name: str, figure: Figure) -> Iterator[Inconsist
     evaluation = study.tasks[figure.task].evaluation
     if figure.seed is not None and figure.seed not in evaluation.seeds:
         yield Inconsistency(f"{key}.seed", figure.seed, f"one of the seeds of {figure.task}: {evaluation.seeds}")
-    styles = study.tasks[figure.task].forget + evaluation.retain
+    styles = study.evaluated_styles(study.tasks[figure.task])
     for prompt in figure.prompts:
         if len(prompt) != 2:
             second = study.objects_of_evaluation(study.tasks[figure.task])[0]
