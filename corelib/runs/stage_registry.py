@@ -32,6 +32,7 @@ from corelib.settings.reports import ChartsStage, FigureStage, TableStage
 from corelib.settings.retraining import RetrainingStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
+from corelib.settings.sequence_report import SequenceStage
 from corelib.settings.study_report import ReportStage
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 
@@ -114,6 +115,7 @@ STAGES: Mapping[str, Stage] = {
     "comparisons": Stage("compare", "compare.py", ComparisonStage, "snakemake", is_product=True),
     "figures": Stage("draw", "draw.py", FigureStage, "snakemake", is_product=True),
     "probes": Stage("report_probe", "report_probe.py", ProbeStage, "snakemake", is_product=True),
+    "sequences": Stage("report_sequence", "report_sequence.py", SequenceStage, "snakemake", is_product=True),
     "claims": Stage(
         "evaluate_claims", "evaluate_claims.py", ClaimsStage, "snakemake", is_product=True, product_name="claims"
     ),

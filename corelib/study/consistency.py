@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import unicodedata
@@ -38,6 +39,7 @@ from corelib.study.schema import (
     Study,
     Table,
     Task,
+    TaskSequence,
     UnlearnCanvasWorld,
     WordingProbe,
 )
@@ -97,6 +99,7 @@ def _sections(study: Study) -> Iterator[list[Iterator[Inconsistency]]]:
         *(_check_table(study, name, table) for name, table in study.tables.items()),
         *(_check_figure(study, name, figure) for name, figure in study.figures.items()),
         *(_check_probe(study, name, probe) for name, probe in study.probes.items()),
+        *(_check_sequence(study, name, sequence) for name, sequence in study.sequences.items()),
     ]
 
 
@@ -429,7 +432,7 @@ def _check_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[I
             entries = f"{study.section_of(row.method)}.{row.method}.anchors"
             expected = f"a scheme by its name, since {task} is after {before}; {entries} may have pairs for each task"
             yield Inconsistency(key, dict(row.anchors), expected)
-    for task in dict.fromkeys(name for task in tasks for name in study.sequence_to(task)):
+    for task in dict.fromkeys(name for last in tasks for name in study.sequence_to(last)):
         if row.method in study.methods and study.length_of(row.method, task) is None:
             lengths = sorted(study.methods[row.method].length)
             yield Inconsistency(f"methods.{row.method}.length", lengths, f"an entry for {task} ({key})")
@@ -460,8 +463,8 @@ def _check_table(study: Study, name: str, table: Table) -> Iterator[Inconsistenc
         yield Inconsistency("distances.image", study.distances.image, f"one of training.images: {known} ({key})")
 
 
-def _check_rows_of_tasks(study: Study, key: str, query: Table | Probe) -> Iterator[Inconsistency]:
-    """Check the tasks of a table or probe, and its rows for each of them."""
+def _check_rows_of_tasks(study: Study, key: str, query: Table | Probe | TaskSequence) -> Iterator[Inconsistency]:
+    """Check the tasks of a table, probe or sequence, and its rows for each of them."""
     yield from _unknown(f"{key}.tasks", query.tasks, list(study.tasks), "task")
     yield from _repeated(f"{key}.tasks", query.tasks)
     yield from _repeated(f"{key}.rows", [row.name for row in study.rows_of(query.rows)])
@@ -602,11 +605,9 @@ def _check_figure(study: Study, name: str, figure: Figure) -> Iterator[Inconsist
 
 
 def _check_probe(study: Study, name: str, probe: Probe) -> Iterator[Inconsistency]:
-    key, world = f"probes.{name}", study.world
+    key = f"probes.{name}"
     yield from _invalid_name(key, name, r"probe[A-Za-z0-9_]+", "a name such as `probe_wording`")
-    if world.kind == "image_folder" and world.assets.clip is None and world.assets.style_classifier is None:
-        expected = "none, since no judge recognises concepts (world.assets.clip or style_classifier)"
-        yield Inconsistency(key, probe.kind, expected)
+    yield from _check_judge(study, key, probe.kind)
     yield from _check_rows_of_tasks(study, key, probe)
     for task in probe.tasks:
         evaluation = study.tasks[task].evaluation
@@ -623,6 +624,52 @@ def _check_probe(study: Study, name: str, probe: Probe) -> Iterator[Inconsistenc
                 expected = f"one of the {leaf} that {task} evaluates: {listed([str(entry) for entry in known], 8)}"
                 yield Inconsistency(f"{key}.{leaf}", unknown[0], expected)
     yield from _check_budget(study, key, probe)
+
+
+def _check_judge(study: Study, key: str, value: object) -> Iterator[Inconsistency]:
+    """A product that counts recognised styles needs a judge of styles."""
+    world = study.world
+    if world.kind == "image_folder" and world.assets.clip is None and world.assets.style_classifier is None:
+        expected = "none, since no judge recognises concepts (world.assets.clip or style_classifier)"
+        yield Inconsistency(key, value, expected)
+
+
+def _check_sequence(study: Study, name: str, sequence: TaskSequence) -> Iterator[Inconsistency]:
+    key = f"sequences.{name}"
+    yield from _invalid_name(key, name, r"sequence[A-Za-z0-9_]+", "a name such as `sequence1`")
+    yield from _check_judge(study, key, sequence.tasks)
+    yield from _check_rows_of_tasks(study, key, sequence)
+    for before, task in itertools.pairwise(sequence.tasks):
+        if study.tasks[task].after != before:
+            expected = f"a task that is after {before}, the step before (tasks.{task}.after: {before})"
+            yield Inconsistency(f"{key}.tasks", task, expected)
+    if not sequence.at_once:
+        return
+    yield from _unknown(f"{key}.at_once", sequence.at_once, list(study.tasks), "task")
+    if len(sequence.at_once) != len(sequence.tasks):
+        yield Inconsistency(f"{key}.at_once", sequence.at_once, f"{len(sequence.tasks)} tasks, one for each step")
+    for row in study.rows_of(sequence.rows):
+        yield from _check_row(study, f"{key}.rows", row, sequence.at_once)
+    for step, task in zip(sequence.tasks, sequence.at_once, strict=True):
+        yield from _check_at_once(study, f"{key}.at_once", step, task)
+
+
+def _check_at_once(study: Study, key: str, step: str, name: str) -> Iterator[Inconsistency]:
+    """Check that a task forgets at once what a sequence has forgotten after a step, and that both are judged alike."""
+    task, last = study.tasks[name], study.tasks[step]
+    if task.after is not None:
+        yield Inconsistency(key, name, f"a task that is after no other; tasks.{name}.after is {task.after}")
+    forgotten = [*study.forgotten_before(last), *last.forget]
+    if set(task.forget) != set(forgotten):
+        styles = listed(study.styles_in_label_order(forgotten), 8)
+        yield Inconsistency(key, name, f"a task that forgets what the steps up to {step} forget: {styles}")
+    for leaf, chosen, other in (
+        ("retain", set(task.evaluation.retain), set(last.evaluation.retain)),
+        ("objects", set(study.objects_of_evaluation(task)), set(study.objects_of_evaluation(last))),
+        ("seeds", set(task.evaluation.seeds), set(last.evaluation.seeds)),
+    ):
+        if chosen != other:
+            yield Inconsistency(key, name, f"a task with the evaluation.{leaf} of {step}, with which it is compared")
 
 
 def _check_budget(study: Study, key: str, probe: Probe) -> Iterator[Inconsistency]:

@@ -16,7 +16,7 @@ from corelib.settings.section import Section
 from corelib.study.overlays import LIKE, REMOVABLE_SECTIONS
 from corelib.study.schema import NAME, Study
 
-NAMES = {"tables": r"table\w+", "figures": r"figure\w+", "probes": r"probe\w+"}
+NAMES = {"tables": r"table\w+", "figures": r"figure\w+", "probes": r"probe\w+", "sequences": r"sequence\w+"}
 """Patterns of the names in sections that have a pattern of their own, other than `NAME`."""
 
 BASE = "The study that this file overlays: a name, such as mini; the paper's study by default."

@@ -28,6 +28,7 @@ REMOVABLE_SECTIONS = {
     ("tables",),
     ("figures",),
     ("probes",),
+    ("sequences",),
     ("methods", "*", "length"),
     ("methods", "*", "anchors"),
     ("models", "*", "weights"),

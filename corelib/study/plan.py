@@ -48,6 +48,7 @@ from corelib.study.schema import (
     Task,
     anchors_in_words,
 )
+from corelib.study.sequences import sequence_settings
 from corelib.study.summaries import IsBuilt, claims_settings, report_settings, training_role
 from corelib.study.targets import charts_name, distances_name
 from corelib.study.worlds import AssetRuns, MiniatureRuns
@@ -274,12 +275,18 @@ class Plan:
         settings, inputs = ProbeRuns(self, self._factory, name).report()
         return self._run("probes", f"{self.name}-{name}", settings, 1, inputs)
 
+    @cached_method
+    def sequence(self, name: str) -> Run:
+        """The report on a sequence of tasks, over the predictions of its models."""
+        settings, inputs = sequence_settings(self, name)
+        return self._run("sequences", f"{self.name}-{name}", settings, 1, inputs)
+
     def _row_title(self, task: str, style: str, object_: str) -> str:
         kind = "Kept" if style in self.study.tasks[task].evaluation.retain else "Forgotten"
         return f"{kind}: {self.study.prompts.in_evaluation.prompt(style, object_)}"
 
     def products(self, is_built: IsBuilt | None = None) -> dict[str, Run]:
-        """Every product of the study by name: tables, charts, distances, figures, probes and reports.
+        """Every product of the study by name: tables, charts, distances, figures, probes, sequences and reports.
 
         Args:
             is_built: whether a run is built, or will be in this invocation; by default, whether it is built already.
@@ -290,6 +297,7 @@ class Plan:
         products |= {distances_name(name): self.comparison(name) for name in compared}
         products |= {name: self.figure(name) for name in self.study.figures}
         products |= {name: self.probe(name) for name in self.study.probes}
+        products |= {name: self.sequence(name) for name in self.study.sequences}
         if self.study.gate is not None:
             products["gate"] = self.gate_report()
         if self.study.has_claims:

@@ -407,6 +407,21 @@ class Figure(Section):
     pixels: PositiveInt | None = None
 
 
+class TaskSequence(Section):
+    """Forgetting step by step, beside forgetting at once.
+
+    Attributes:
+        tasks: the steps, each a task that is `after` the one before it.
+        at_once: for each step, a task after no other that forgets all styles of the steps up to it; empty for no
+            comparison.
+        rows: the models, like the rows of a table.
+    """
+
+    tasks: list[str] = Field(min_length=2, max_length=MAX_NAMES)
+    rows: list[str | Row] = Field(min_length=1, max_length=MAX_NAMES)
+    at_once: list[str] = Field(default_factory=list)
+
+
 class ProbeBase(Section):
     """What all probes have in common: models that may still know a forgotten style, and the images that show it.
 
@@ -552,6 +567,7 @@ class Study(Section):
         tables: the tables, by name.
         figures: the figures, by name.
         probes: the probes, by name.
+        sequences: the sequences of tasks that are compared with forgetting at once, by name.
     """
 
     world: World
@@ -571,6 +587,7 @@ class Study(Section):
     tables: dict[str, Table]
     figures: dict[str, Figure]
     probes: dict[str, Probe]
+    sequences: dict[str, TaskSequence]
     threads: Threads
     execution: Execution
 

@@ -23,6 +23,7 @@ PRODUCT_ENDINGS: Mapping[str, tuple[str, ...]] = {
     r"distances\w+": ("csv", "md"),
     r"figure\w+": ("png",),
     r"probe\w+": ("csv", "md", "pdf", "png"),
+    r"sequence\w+": ("csv", "md", "pdf", "png"),
     "gate": ("csv", "md"),
     "claims": ("md", "csv", "checks.csv"),
     "report": ("html", "costs.md", "costs.csv"),
@@ -80,8 +81,9 @@ def targets_of(name: str, study: Study) -> list[str]:
     ]
     figures = [str(place / f"{figure}.png") for figure in study.figures]
     probes = [str(place / f"{probe}.csv") for probe in study.probes]
+    sequences = [str(place / f"{sequence}.csv") for sequence in study.sequences]
     claims = [str(place / "claims.md")] if study.has_claims else []
-    return [*gate, *tables, *charts, *distances, *figures, *probes, *claims, str(place / "report.html")]
+    return [*gate, *tables, *charts, *distances, *figures, *probes, *sequences, *claims, str(place / "report.html")]
 
 
 def charts_name(table: str) -> str:

@@ -26,8 +26,8 @@ from corelib.unlearning.training_data import TrainingData
 def find_salient_weights(settings: SaliencyStage, context: StageContext) -> StageResult:
     """Stage: mark the trained weights with the largest gradients of equation 1, summed over all forget pairs.
 
-    The gradients are those of the model from which the training starts. A weight is marked if the magnitude of its gradient reaches the
-    threshold, which is the same for all tensors that `saliency.scope` names.
+    The gradients are those of the model from which the training starts. A weight is marked if the magnitude of its
+    gradient reaches the threshold, which is the same for all tensors that `saliency.scope` names.
 
     Raises as `salient_weights` does.
     """
