@@ -258,16 +258,18 @@ def _resolutions(study: Study) -> dict[str, int]:
 
 
 def _check_order(study: Study, name: str, task: Task) -> Iterator[Inconsistency]:
-    """Check that the sequence of a task has a beginning."""
+    """Check that the sequence of a task has a beginning; a circle is reported at the first of its tasks."""
     if task.after is None:
         return
     key, sequence = f"tasks.{name}.after", [name]
     yield from _unknown(key, [task.after], list(study.tasks), "task")
     while (before := study.tasks[sequence[-1]].after) is not None and before in study.tasks:
         sequence.append(before)
-        if sequence.count(before) > 1:
-            expected = f"a task of a sequence that has a beginning; this one is a circle: {' after '.join(sequence)}"
-            yield Inconsistency(key, task.after, expected)
+        if before in sequence[:-1]:
+            circle = sequence[sequence.index(before) :]
+            if name == next(other for other in study.tasks if other in circle):
+                expected = f"a task of a sequence that has a beginning; this one is a circle: {' after '.join(circle)}"
+                yield Inconsistency(key, task.after, expected)
             return
 
 
