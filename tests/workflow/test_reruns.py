@@ -200,6 +200,7 @@ def scripts_of_stages() -> dict[str, tuple[Path, ...]]:
                 "draw_charts": "charts",
                 "draw": "figures",
                 "report_probe": "probes",
+                "report_sequence": "sequences",
                 "compare": "comparisons",
                 "report_gate": "gates",
                 "evaluate_claims": "claims",

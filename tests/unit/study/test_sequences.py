@@ -128,7 +128,7 @@ def test_a_later_task_samples_the_styles_that_were_forgotten_before(configuratio
 
 
 def test_a_change_of_the_earlier_task_gives_the_later_run_another_name(configuration: Path) -> None:
-    names, lengths = ["Two", "Three"], dict.fromkeys(("One", "Two", "Three"), {"steps": 1000})
+    names, lengths = ["Two", "Three"], {name: {"steps": 1000} for name in ("One", "Two", "Three")}
     before = {name: plan(configuration).unlearning(name, "core", None).name for name in names}
     one = plan(configuration, {"methods.core.length": lengths | {"One": {"steps": 2000}}})
     for name in names:
