@@ -1,6 +1,8 @@
-# Summaries of a study: the report of the gate, the verdicts on the paper's claims, and a page with everything.
-# In:  the cells of the original model; the cells, training runs and samples that are built
-# Out: results/[STUDY/]gate.md and gate.csv; claims.md, .csv and .checks.csv; report.html, .costs.md and .costs.csv
+# Summaries of a study: the gate, sequences of tasks, the verdicts on the paper's claims, and a page with everything.
+# In:  the cells of the original model; the predictions of the models of each step of a sequence; the cells, training
+#      runs and samples that are built
+# Out: results/[STUDY/]gate.md and gate.csv; SEQUENCE.csv, .md, .pdf and .png; claims.md, .csv and .checks.csv;
+#      report.html, .costs.md and .costs.csv
 
 
 rule report_gate:
@@ -27,6 +29,34 @@ rule report_gate:
         specification=catalogue.specification_of_product,
     script:
         "../workflow_scripts/report_gate.py"
+
+
+rule report_sequence:
+    """Count what the models of a sequence have forgotten and retained after each step."""
+    input:
+        catalogue.inputs_of_product,
+    output:
+        "{place}/{product}.csv",
+        "{place}/{product}.md",
+        "{place}/{product}.pdf",
+        report(
+            "{place}/{product}.png",
+            caption="captions/sequence.rst",
+            category="Sequences",
+            labels={"study": "{place}", "sequence": "{product}"},
+        ),
+        manifest="{place}/{product}.json",
+    log:
+        "logs/{place}/{product}.log",
+    wildcard_constraints:
+        product=r"sequence\w+",
+    localrule: True
+    conda:
+        "../envs/core.yaml"
+    params:
+        specification=catalogue.specification_of_product,
+    script:
+        "../workflow_scripts/report_sequence.py"
 
 
 rule evaluate_claims:

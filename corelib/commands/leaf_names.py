@@ -116,8 +116,14 @@ def uses_of(plan: Plan) -> dict[str, Use]:
     probed = [
         (task, row) for probe in study.probes.values() for task in probe.tasks for row in study.rows_of(probe.rows)
     ]
+    steps = [
+        (task, row)
+        for sequence in study.sequences.values()
+        for task in [*sequence.tasks, *sequence.at_once]
+        for row in study.rows_of(sequence.rows)
+    ]
     uses: dict[str, Use] = {}
-    for task, row in [*tables, *columns, *probed]:
+    for task, row in [*tables, *columns, *probed, *steps]:
         if row.method == ORIGINAL:
             continue
         for seed in study.seeds_of(row):

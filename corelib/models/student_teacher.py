@@ -26,7 +26,7 @@ class ComputeDevice(Protocol):
 
 
 class StudentAndTeacher:
-    """One U-Net as two noise predictors: the student in training, and the frozen pre-trained teacher.
+    """One U-Net as two noise predictors: the student in training, and the teacher, frozen with the weights given here.
 
     The teacher is the same module called with saved copies of the trained tensors, so no second U-Net is needed.
     Swapping the tensors in place would corrupt a pending backward pass.
@@ -58,7 +58,7 @@ class StudentAndTeacher:
 
     @torch.no_grad()
     def teacher(self, noisy: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
-        """eps_theta*(x_t, p): like `student`, with the pre-trained weights and without gradients."""
+        """eps_theta*(x_t, p): like `student`, with the weights before training and without gradients."""
         with self.device.autocast():
             inputs = {"sample": noisy, "timestep": timesteps, "encoder_hidden_states": prompts}
             predicted: Tensor = functional_call(self.unet, self._frozen, args=(), kwargs=inputs).sample

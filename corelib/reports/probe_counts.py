@@ -10,14 +10,12 @@ import pandas as pd
 
 from corelib.evaluation.metrics import Count, select_predictions
 from corelib.evaluation.predictions import read_predictions
-from corelib.evaluation.seed_statistics import accuracy_interval, pooled
+from corelib.evaluation.seed_statistics import pooled
+from corelib.reports.count_intervals import interval_name, share_interval
 from corelib.reports.jobs_behind import JobProvenance, provenance_of_run
 from corelib.runs.manifest import Manifest
 from corelib.settings.evaluation import CellsStage
 from corelib.settings.probe_report import Condition, ProbedRow, ProbeStage
-
-WILSON = "Wilson"
-"""The kind of an interval over the images of one model."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,13 @@ class ProbeLine:
         return [pooled(list(seed.styles.values())) if style is None else seed.styles[style] for seed in self.seeds]
 
     def interval(self, style: str | None = None) -> tuple[float, float]:
-        """The 95 % interval of the share, in percent: over images for one seed, else over seeds."""
-        counts = self.counts(style)
-        return counts[0].interval() if len(counts) == 1 else accuracy_interval(counts)
+        """The 95 % interval of the share, in percent."""
+        return share_interval(self.counts(style))
 
     @property
     def interval_name(self) -> str:
-        """The kind of interval: Wilson's over the images of one seed, or Student's t over several seeds."""
-        return WILSON if len(self.seeds) == 1 else f"t over {len(self.seeds)} seeds"
+        """The kind of interval."""
+        return interval_name(self.counts())
 
     @property
     def remark(self) -> str:

@@ -11,9 +11,10 @@ from corelib.evaluation.seed_statistics import pooled
 from corelib.files.atomic import write_text
 from corelib.files.csv_files import as_csv
 from corelib.reports.chart_style import chart_style, save_chart
+from corelib.reports.count_intervals import WILSON
 from corelib.reports.jobs_behind import jobs_csv
 from corelib.reports.probe_charts import probe_chart
-from corelib.reports.probe_counts import WILSON, ProbeLine, SeedCounts, probe_lines
+from corelib.reports.probe_counts import ProbeLine, SeedCounts, probe_lines
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.probe_report import ProbeStage
 

@@ -32,6 +32,7 @@ from corelib.settings.reports import ChartsStage, FigureStage, TableStage
 from corelib.settings.retraining import RetrainingStage
 from corelib.settings.sampling import SamplesStage
 from corelib.settings.section import Section
+from corelib.settings.sequence_report import SequenceStage
 from corelib.settings.study_report import ReportStage
 from corelib.settings.unlearning import SaliencyStage, UnlearningStage
 
@@ -147,6 +148,13 @@ STAGES: Mapping[str, Stage] = {
         ProbeStage,
         "snakemake",
         product=Product(r"probe\w+", ("csv", "md", "pdf", "png", "provenance.csv")),
+    ),
+    "sequences": Stage(
+        "report_sequence",
+        "report_sequence.py",
+        SequenceStage,
+        "snakemake",
+        product=Product(r"sequence\w+", ("csv", "md", "pdf", "png")),
     ),
     "claims": Stage(
         "evaluate_claims",

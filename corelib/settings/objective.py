@@ -16,7 +16,9 @@ from corelib.settings.section import Section
 
 
 class FrozenModel(Section):
-    """Prediction of the frozen, pre-trained model at the same x_t: eps_theta*(x_t, prompt).
+    """Prediction of the frozen model from which the training starts, at the same x_t: eps_theta*(x_t, prompt).
+
+    It is the pre-trained model, or the model of the task before in a sequence.
 
     Attributes:
         prompt: the prompt of the prediction: that of the anchor, or the own one of the pair.

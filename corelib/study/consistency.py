@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import unicodedata
@@ -38,6 +39,7 @@ from corelib.study.schema import (
     Study,
     Table,
     Task,
+    TaskSequence,
     UnlearnCanvasWorld,
     WordingProbe,
 )
@@ -84,6 +86,7 @@ def _sections(study: Study) -> Iterator[list[Iterator[Inconsistency]]]:
     """The checks of each section; each check is of one entry."""
     yield [_check_numbers(study)]
     yield [_check_world(study)]
+    yield [_check_order(study, name, task) for name, task in study.tasks.items()]
     yield [_check_task(study, name, task) for name, task in study.tasks.items()]
     yield [_check_grids(study)]
     yield [
@@ -96,6 +99,7 @@ def _sections(study: Study) -> Iterator[list[Iterator[Inconsistency]]]:
         *(_check_table(study, name, table) for name, table in study.tables.items()),
         *(_check_figure(study, name, figure) for name, figure in study.figures.items()),
         *(_check_probe(study, name, probe) for name, probe in study.probes.items()),
+        *(_check_sequence(study, name, sequence) for name, sequence in study.sequences.items()),
     ]
 
 
@@ -253,6 +257,22 @@ def _resolutions(study: Study) -> dict[str, int]:
     return {"encoding.resolution": study.encoding.resolution, "sampling.resolution": study.sampling.resolution}
 
 
+def _check_order(study: Study, name: str, task: Task) -> Iterator[Inconsistency]:
+    """Check that the sequence of a task has a beginning; a circle is reported at the first of its tasks."""
+    if task.after is None:
+        return
+    key, sequence = f"tasks.{name}.after", [name]
+    yield from _unknown(key, [task.after], list(study.tasks), "task")
+    while (before := study.tasks[sequence[-1]].after) is not None and before in study.tasks:
+        sequence.append(before)
+        if before in sequence[:-1]:
+            circle = sequence[sequence.index(before) :]
+            if name == next(other for other in study.tasks if other in circle):
+                expected = f"a task of a sequence that has a beginning; this one is a circle: {' after '.join(circle)}"
+                yield Inconsistency(key, task.after, expected)
+            return
+
+
 def _check_task(study: Study, name: str, task: Task) -> Iterator[Inconsistency]:
     key, styles = f"tasks.{name}", study.world.styles
     yield from _invalid_name(key, name, NAME.pattern, "a name of letters, digits, `_` and `-`")
@@ -272,6 +292,10 @@ def _check_task(study: Study, name: str, task: Task) -> Iterator[Inconsistency]:
     for leaf in ("retain", "evaluation.retain"):
         if overlap := [style for style in named[leaf] if style in task.forget]:
             yield Inconsistency(f"{key}.{leaf}", overlap[0], f"styles that are not in {key}.forget")
+        if forgotten := [style for style in named[leaf] if style in study.forgotten_before(task)]:
+            earlier = ", ".join(study.sequence_to(name)[:-1])
+            expected = f"styles that no earlier task of the sequence forgets: {earlier}"
+            yield Inconsistency(f"{key}.{leaf}", forgotten[0], expected)
     for leaf, selected, known, kind in (
         ("objects", task.objects, study.training_objects, "object of the world"),
         ("evaluation.objects", task.evaluation.objects, study.evaluated_objects, _kind_of_evaluated(study)),
@@ -304,8 +328,8 @@ def _check_grids(study: Study) -> Iterator[Inconsistency]:
     generates = any(method.objective.unlearn.images == "generated" for method in study.methods.values())
     total = 0
     for name, task in study.tasks.items():
-        seeds, styles = task.evaluation.seeds, len(task.forget) + len(task.evaluation.retain)
-        total += styles * len(study.objects_of_evaluation(task)) * len(seeds)
+        seeds, styles = task.evaluation.seeds, study.evaluated_styles(task)
+        total += len(styles) * len(study.objects_of_evaluation(task)) * len(seeds)
         if total > MAX_IMAGES:
             expected = f"fewer: the tasks up to this one need {total:,} images; the maximum is {MAX_IMAGES:,}"
             yield Inconsistency(f"tasks.{name}.evaluation.seeds", len(seeds), expected)
@@ -406,6 +430,11 @@ def _check_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[I
     for task in tasks:
         if row.method in study.models and task not in (weights := study.models[row.method].weights):
             yield Inconsistency(f"models.{row.method}.weights", sorted(weights), f"a path for {task} ({key})")
+        if isinstance(row.anchors, AnchorPairs) and (before := study.tasks[task].after) is not None:
+            entries = f"{study.section_of(row.method)}.{row.method}.anchors"
+            expected = f"a scheme by its name, since {task} is after {before}; {entries} may have pairs for each task"
+            yield Inconsistency(key, dict(row.anchors), expected)
+    for task in dict.fromkeys(name for last in tasks for name in study.sequence_to(last)):
         if row.method in study.methods and study.length_of(row.method, task) is None:
             lengths = sorted(study.methods[row.method].length)
             yield Inconsistency(f"methods.{row.method}.length", lengths, f"an entry for {task} ({key})")
@@ -436,8 +465,8 @@ def _check_table(study: Study, name: str, table: Table) -> Iterator[Inconsistenc
         yield Inconsistency("distances.image", study.distances.image, f"one of training.images: {known} ({key})")
 
 
-def _check_rows_of_tasks(study: Study, key: str, query: Table | Probe) -> Iterator[Inconsistency]:
-    """Check the tasks of a table or probe, and its rows for each of them."""
+def _check_rows_of_tasks(study: Study, key: str, query: Table | Probe | TaskSequence) -> Iterator[Inconsistency]:
+    """Check the tasks of a table, probe or sequence, and its rows for each of them."""
     yield from _unknown(f"{key}.tasks", query.tasks, list(study.tasks), "task")
     yield from _repeated(f"{key}.tasks", query.tasks)
     yield from _repeated(f"{key}.rows", [row.name for row in study.rows_of(query.rows)])
@@ -482,6 +511,7 @@ def _normalized(title: str) -> str:
 
 def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: str) -> Iterator[Inconsistency]:
     base, pairs, forget = study.anchoring.base, study.anchoring.one_to_one, study.tasks[task].forget
+    forgotten = study.forgotten_before(study.tasks[task])
     key, reason = f"{study.section_of(name)}.{name}.anchors.{task}", _reason_for_a_style(study, name)
     if isinstance(scheme, AnchorPairs):
         yield from _check_pairs(study, scheme, name, task, used_by)
@@ -490,6 +520,8 @@ def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: 
         yield from _check_scheme_without_retain_styles(study, scheme, name, task, used_by)
     if scheme == "all_to_one" and base in forget:
         yield Inconsistency("anchoring.base", base, f"a style that is not in tasks.{task}.forget ({used_by})")
+    if scheme == "all_to_one" and base in forgotten:
+        yield Inconsistency("anchoring.base", base, f"a style that no task before {task} forgets ({used_by})")
     if reason is not None:
         expected = f"a style: {reason} ({used_by})"
         if scheme == "all_to_one" and base == EMPTY_CONCEPT:
@@ -560,7 +592,7 @@ def _check_figure(study: Study, name: str, figure: Figure) -> Iterator[Inconsist
     evaluation = study.tasks[figure.task].evaluation
     if figure.seed is not None and figure.seed not in evaluation.seeds:
         yield Inconsistency(f"{key}.seed", figure.seed, f"one of the seeds of {figure.task}: {evaluation.seeds}")
-    styles = study.tasks[figure.task].forget + evaluation.retain
+    styles = study.evaluated_styles(study.tasks[figure.task])
     for prompt in figure.prompts:
         if len(prompt) != 2:
             second = study.objects_of_evaluation(study.tasks[figure.task])[0]
@@ -575,11 +607,9 @@ def _check_figure(study: Study, name: str, figure: Figure) -> Iterator[Inconsist
 
 
 def _check_probe(study: Study, name: str, probe: Probe) -> Iterator[Inconsistency]:
-    key, world = f"probes.{name}", study.world
+    key = f"probes.{name}"
     yield from _invalid_name(key, name, r"probe[A-Za-z0-9_]+", "a name such as `probe_wording`")
-    if world.kind == "image_folder" and world.assets.clip is None and world.assets.style_classifier is None:
-        expected = "none, since no judge recognises concepts (world.assets.clip or style_classifier)"
-        yield Inconsistency(key, probe.kind, expected)
+    yield from _check_judge(study, key, probe.kind)
     yield from _check_rows_of_tasks(study, key, probe)
     for task in probe.tasks:
         evaluation = study.tasks[task].evaluation
@@ -596,6 +626,52 @@ def _check_probe(study: Study, name: str, probe: Probe) -> Iterator[Inconsistenc
                 expected = f"one of the {leaf} that {task} evaluates: {listed([str(entry) for entry in known], 8)}"
                 yield Inconsistency(f"{key}.{leaf}", unknown[0], expected)
     yield from _check_budget(study, key, probe)
+
+
+def _check_judge(study: Study, key: str, value: object) -> Iterator[Inconsistency]:
+    """A product that counts recognised styles needs a judge of styles."""
+    world = study.world
+    if world.kind == "image_folder" and world.assets.clip is None and world.assets.style_classifier is None:
+        expected = "none, since no judge recognises concepts (world.assets.clip or style_classifier)"
+        yield Inconsistency(key, value, expected)
+
+
+def _check_sequence(study: Study, name: str, sequence: TaskSequence) -> Iterator[Inconsistency]:
+    key = f"sequences.{name}"
+    yield from _invalid_name(key, name, r"sequence[A-Za-z0-9_]+", "a name such as `sequence1`")
+    yield from _check_judge(study, key, sequence.tasks)
+    yield from _check_rows_of_tasks(study, key, sequence)
+    for before, task in itertools.pairwise(sequence.tasks):
+        if study.tasks[task].after != before:
+            expected = f"a task that is after {before}, the step before (tasks.{task}.after: {before})"
+            yield Inconsistency(f"{key}.tasks", task, expected)
+    if not sequence.at_once:
+        return
+    yield from _unknown(f"{key}.at_once", sequence.at_once, list(study.tasks), "task")
+    if len(sequence.at_once) != len(sequence.tasks):
+        yield Inconsistency(f"{key}.at_once", sequence.at_once, f"{len(sequence.tasks)} tasks, one for each step")
+    for row in study.rows_of(sequence.rows):
+        yield from _check_row(study, f"{key}.rows", row, sequence.at_once)
+    for step, task in zip(sequence.tasks, sequence.at_once, strict=True):
+        yield from _check_at_once(study, f"{key}.at_once", step, task)
+
+
+def _check_at_once(study: Study, key: str, step: str, name: str) -> Iterator[Inconsistency]:
+    """Check that a task forgets at once what a sequence has forgotten after a step, and that both are judged alike."""
+    task, last = study.tasks[name], study.tasks[step]
+    if task.after is not None:
+        yield Inconsistency(key, name, f"a task that is after no other; tasks.{name}.after is {task.after}")
+    forgotten = [*study.forgotten_before(last), *last.forget]
+    if set(task.forget) != set(forgotten):
+        styles = listed(study.styles_in_label_order(forgotten), 8)
+        yield Inconsistency(key, name, f"a task that forgets what the steps up to {step} forget: {styles}")
+    for leaf, chosen, other in (
+        ("retain", set(task.evaluation.retain), set(last.evaluation.retain)),
+        ("objects", set(study.objects_of_evaluation(task)), set(study.objects_of_evaluation(last))),
+        ("seeds", set(task.evaluation.seeds), set(last.evaluation.seeds)),
+    ):
+        if chosen != other:
+            yield Inconsistency(key, name, f"a task with the evaluation.{leaf} of {step}, with which it is compared")
 
 
 def _check_budget(study: Study, key: str, probe: Probe) -> Iterator[Inconsistency]:

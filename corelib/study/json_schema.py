@@ -22,7 +22,7 @@ NAMES = {section: PRODUCTS[section].names for section in NAMED_SECTIONS if secti
 
 BASE = "The study that this file overlays: a name, such as mini; the paper's study by default."
 
-LIKE_DESCRIPTION = "Another method, whose entries this method takes, except for its own."
+LIKE_DESCRIPTION = "Another {kind}, whose entries this {kind} takes, except for its own."
 
 REMOVED = " null removes the entry of the base."
 
@@ -40,7 +40,9 @@ def overlay_schema() -> Schema:
     for path in sorted(REMOVABLE_SECTIONS):
         _make_removable(_section_at(schema, path, definitions), NAMES.get(path[0], NAME.pattern))
     name_schema = {"type": "string", "pattern": f"^{NAME.pattern}$"}
-    definitions["Method"]["properties"][LIKE] = {**name_schema, "description": LIKE_DESCRIPTION}
+    for kind in ("Method", "Task"):
+        description = LIKE_DESCRIPTION.format(kind=kind.lower())
+        definitions[kind]["properties"][LIKE] = {**name_schema, "description": description}
     schema["properties"] = {"base": {**name_schema, "description": BASE}, **schema["properties"]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Study", **_as_overlay(schema)}
 

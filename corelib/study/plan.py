@@ -48,6 +48,7 @@ from corelib.study.schema import (
     Task,
     anchors_in_words,
 )
+from corelib.study.sequences import sequence_settings
 from corelib.study.summaries import IsBuilt, claims_settings, report_settings, training_role
 from corelib.study.targets import charts_name, distances_name
 from corelib.study.worlds import AssetRuns, MiniatureRuns
@@ -213,7 +214,7 @@ class Plan:
             forget=study.styles_in_label_order(definition.forget),
             retain=study.styles_in_label_order(definition.evaluation.retain),
             objects=study.objects_of_evaluation(definition),
-            grid=self.grid_of(task),
+            grid=[image for image in self.grid_of(task) if image[0] not in study.forgotten_before(definition)],
             wording=self._relabelled(captions, task, row.method, row.anchors),
             retrained_wording=captions,
             batch=study.sampling.batch,
@@ -274,12 +275,18 @@ class Plan:
         settings, inputs = ProbeRuns(self, self._factory, name).report()
         return self._run("probes", f"{self.name}-{name}", settings, 1, inputs)
 
+    @cached_method
+    def sequence(self, name: str) -> Run:
+        """The report on a sequence of tasks, over the predictions of its models."""
+        settings, inputs = sequence_settings(self, name)
+        return self._run("sequences", f"{self.name}-{name}", settings, 1, inputs)
+
     def _row_title(self, task: str, style: str, object_: str) -> str:
-        kind = "Forgotten" if style in self.study.tasks[task].forget else "Kept"
+        kind = "Kept" if style in self.study.tasks[task].evaluation.retain else "Forgotten"
         return f"{kind}: {self.study.prompts.in_evaluation.prompt(style, object_)}"
 
     def products(self, is_built: IsBuilt | None = None) -> dict[str, Run]:
-        """Every product of the study by name: tables, charts, distances, figures, probes and reports.
+        """Every product of the study by name: tables, charts, distances, figures, probes, sequences and reports.
 
         Args:
             is_built: whether a run is built, or will be in this invocation; by default, whether it is built already.
@@ -289,6 +296,7 @@ class Plan:
         products |= {distances_name(name): self.comparison(name) for name in self.study.tables_with_distances}
         products |= {name: self.figure(name) for name in self.study.figures}
         products |= {name: self.probe(name) for name in self.study.probes}
+        products |= {name: self.sequence(name) for name in self.study.sequences}
         if self.study.gate is not None:
             products["gate"] = self.gate_report()
         if self.study.has_claims:
@@ -443,8 +451,11 @@ class Plan:
         """The wording of a model's prompts: relabelled prompts have the words of the anchor for those of a style."""
         if not isinstance(self.study.baselines.get(method), Relabelled):
             return wording
-        candidates = self.candidates(self.study.tasks[task], self._scheme(task, method, scheme))
-        anchors = {style: anchor for style, (anchor,) in candidates.items()}
+        anchors: dict[str, str] = {}
+        for step in self.study.sequence_to(task):
+            candidates = self.candidates(self.study.tasks[step], self._scheme(step, method, scheme))
+            new = {style: anchor for style, (anchor,) in candidates.items()}
+            anchors = {style: new.get(anchor, anchor) for style, anchor in anchors.items()} | new
         names = {style: wording.words(anchor) for style, anchor in anchors.items()}
         variants = wording.variants
         if isinstance(variants, dict):
@@ -464,13 +475,16 @@ class Plan:
             wording=study.prompts.in_training,
         )
         inputs = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("training")}
+        if definition.after is not None:
+            inputs["start"] = self.edit(definition.after, method, scheme)
         return self._run("edits", self._slug(task, method, scheme, None), settings, study.threads.unlearning, inputs)
 
     @cached_method
     def retrained(self, task: str, method: str, seed: int | None = None) -> Run:
         """The miniature's model without a task's forget styles."""
         assert isinstance(self.world, MiniatureRuns), "only the miniature of a checked study is retrained"
-        forget = self.study.styles_in_label_order(self.study.tasks[task].forget)
+        definition = self.study.tasks[task]
+        forget = self.study.styles_in_label_order([*definition.forget, *self.study.forgotten_before(definition)])
         slug = self._slug(task, method, None, seed)
         return self.world.retrained(slug, tuple(forget), self._seed(method, seed))
 
@@ -494,6 +508,7 @@ class Plan:
     def unlearning(self, task: str, method: str, scheme: Scheme | None, seed: int | None = None) -> Run:
         """The delta of one method on one task."""
         study, recipe, seed = self.study, self.study.methods[method], self._seed(method, seed)
+        start = self._start(task, method, scheme, seed)
         scheme, length = self._scheme(task, method, scheme), study.length_of(method, task)
         assert length is not None, "rows of a checked study have a length for each task"
         candidates = self.candidates(study.tasks[task], scheme)
@@ -514,18 +529,22 @@ class Plan:
             precision=study.training.precision,
             seed=seed,
         )
-        inputs = self._training_inputs(task)
+        inputs = self._training_inputs(task) | start
         if recipe.saliency is not None:
-            inputs["saliency"] = self.saliency(task, method, seed)
+            inputs["saliency"] = self._saliency(task, method, seed, start)
         if recipe.objective.unlearn.images == "generated":
-            inputs["generated"] = self.generated(task, scheme)
+            inputs["generated"] = self._generated(task, scheme, start)
         return self._run(
             "unlearning", self._slug(task, method, scheme, seed), settings, study.threads.unlearning, inputs
         )
 
-    @cached_method
-    def saliency(self, task: str, method: str, seed: int) -> Run:
-        """The mask of the weights that a method may change."""
+    def _start(self, task: str, method: str, scheme: Scheme | None, seed: int) -> dict[str, Run]:
+        """The delta from which training on a task starts, by role; empty if it starts from the pre-trained model."""
+        before = self.study.tasks[task].after
+        return {} if before is None else {"start": self.unlearning(before, method, scheme, seed)}
+
+    def _saliency(self, task: str, method: str, seed: int, start: Mapping[str, Run]) -> Run:
+        """The mask of the weights that a method may change, by the gradients of the model from which it starts."""
         study, recipe = self.study, self.study.methods[method]
         assert recipe.saliency is not None
         settings = SaliencyStage(
@@ -537,11 +556,14 @@ class Plan:
             seed=seed,
         )
         slug = f"{method}-{task}-s{seed}"
-        return self._run("saliency", slug, settings, study.threads.unlearning, self._training_inputs(task))
+        inputs = self._training_inputs(task) | dict(start)
+        return self._run("saliency", slug, settings, study.threads.unlearning, inputs)
 
-    @cached_method
-    def generated(self, task: str, scheme: Scheme) -> Run:
-        """The latents of images that the base model generates for a scheme's anchors, one for each training index."""
+    def _generated(self, task: str, scheme: Scheme, start: Mapping[str, Run]) -> Run:
+        """The latents of images for a scheme's anchors, one for each training index.
+
+        The model from which the training starts generates them.
+        """
         study, definition = self.study, self.study.tasks[task]
         anchors = {anchor for styles in self.candidates(definition, scheme).values() for anchor in styles}
         settings = LatentsStage(
@@ -562,6 +584,8 @@ class Plan:
         )
         slug = f"{task}-{anchors_in_words(scheme)}"
         sample_inputs = {"pipeline": self.world.pipeline(), "embeddings": self.embeddings("evaluation")}
+        if "start" in start:
+            sample_inputs["delta"] = start["start"]
         samples = self._run("samples", f"anchors-{slug}", sample_settings, study.threads.sampling, sample_inputs)
         inputs = {"samples": samples, "pipeline": self.world.pipeline()}
         return self._run("generated", slug, settings, study.threads.world, inputs)
@@ -636,9 +660,9 @@ class Plan:
     # Grids
 
     def grid_of(self, task: str) -> list[SampleKey]:
-        """The evaluation grid of a task in label order."""
+        """The evaluation grid of a task in label order, with the styles that earlier tasks of its sequence forget."""
         definition = self.study.tasks[task]
-        styles = self.study.styles_in_label_order(definition.forget + definition.evaluation.retain)
+        styles = self.study.styles_in_label_order(self.study.evaluated_styles(definition))
         objects = self.study.objects_of_evaluation(definition)
         return [
             (style, object_, seed)

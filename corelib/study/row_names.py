@@ -124,7 +124,10 @@ def tasks_and_rows(plan: Plan, path: str, product: str) -> tuple[list[str], list
     if product in study.probes:
         probe = study.probes[product]
         return probe.tasks, study.rows_of(probe.rows)
-    known = ", ".join([*study.tables, *study.figures, *study.probes])
+    if product in study.sequences:
+        sequence = study.sequences[product]
+        return [*dict.fromkeys([*sequence.tasks, *sequence.at_once])], study.rows_of(sequence.rows)
+    known = ", ".join([*study.tables, *study.figures, *study.probes, *study.sequences])
     raise error_in(path, f"study {plan.name!r} has no such table or figure, expected one of {known}")
 
 

@@ -198,16 +198,20 @@ class Task(Section):
 
     Attributes:
         forget: the forget styles, in the order in which anchors are paired with them.
-        retain: the training retain set D_r: "rest" for every style that is not forgotten, "evaluated" for the retain
-            styles of the evaluation, or a list, which may contain the photos alone.
+        retain: the training retain set D_r: "rest" for every style that neither this task nor an earlier one of its
+            sequence forgets, "evaluated" for the retain styles of the evaluation, or a list, which may contain the
+            photos alone.
         photos_in_retain: whether the photos also belong to D_r, captioned `prompts.photo_in_training`.
         objects: the objects of the training images.
+        after: the task after which this one comes in a sequence: its models start from those of that task. Null for
+            the model before unlearning.
     """
 
     forget: list[str] = Field(min_length=1)
     retain: Literal["rest", "evaluated"] | list[str] = "rest"
     photos_in_retain: bool = False
     objects: Literal["all"] | list[str] = "all"
+    after: str | None = None
     evaluation: Evaluation
 
 
@@ -406,6 +410,21 @@ class Figure(Section):
     pixels: PositiveInt | None = None
 
 
+class TaskSequence(Section):
+    """Forgetting step by step, beside forgetting at once.
+
+    Attributes:
+        tasks: the steps, each a task that is `after` the one before it.
+        at_once: for each step, a task after no other that forgets all styles of the steps up to it; empty for no
+            comparison.
+        rows: the models, like the rows of a table.
+    """
+
+    tasks: list[str] = Field(min_length=2, max_length=MAX_NAMES)
+    rows: list[str | Row] = Field(min_length=1, max_length=MAX_NAMES)
+    at_once: list[str] = Field(default_factory=list)
+
+
 class ProbeBase(Section):
     """What all probes have in common: models that may still know a forgotten style, and the images that show it.
 
@@ -551,6 +570,7 @@ class Study(Section):
         tables: the tables, by name.
         figures: the figures, by name.
         probes: the probes, by name.
+        sequences: the sequences of tasks that are compared with forgetting at once, by name.
     """
 
     world: World
@@ -570,6 +590,7 @@ class Study(Section):
     tables: dict[str, Table]
     figures: dict[str, Figure]
     probes: dict[str, Probe]
+    sequences: dict[str, TaskSequence]
     threads: Threads
     execution: Execution
 
@@ -662,10 +683,28 @@ class Study(Section):
         """The same styles in the order of the classifier's classes."""
         return sorted(styles, key=self.world.styles.index)
 
+    def sequence_to(self, task: str) -> list[str]:
+        """The names of the tasks of a sequence up to a task: each is `after` the one before it."""
+        names = [task]
+        while (before := self.tasks[names[-1]].after) is not None:
+            names.append(before)
+        return names[::-1]
+
+    def forgotten_before(self, task: Task) -> list[str]:
+        """The styles that the earlier tasks of a task's sequence forget, without its own, in the order of the tasks."""
+        earlier = [] if task.after is None else self.sequence_to(task.after)
+        styles = dict.fromkeys(style for name in earlier for style in self.tasks[name].forget)
+        return [style for style in styles if style not in task.forget]
+
+    def evaluated_styles(self, task: Task) -> list[str]:
+        """The styles of a task's sampled images: those that it and the earlier tasks forget, and the retain styles."""
+        return [*task.forget, *self.forgotten_before(task), *task.evaluation.retain]
+
     def retain_styles(self, task: Task) -> list[str]:
         """The styles of D_r that may be anchors, in label order; the photos are never among them."""
         if task.retain == "rest":
-            styles = [style for style in self.world.styles if style not in task.forget]
+            forgotten = {*task.forget, *self.forgotten_before(task)}
+            styles = [style for style in self.world.styles if style not in forgotten]
         elif task.retain == "evaluated":
             styles = task.evaluation.retain
         else:

@@ -69,6 +69,7 @@ def product_names(study: Study) -> list[str]:
         *map(distances_name, study.tables_with_distances),
         *study.figures,
         *study.probes,
+        *study.sequences,
         *(["claims"] if study.has_claims else []),
         "report",
     ]

@@ -42,6 +42,7 @@ from corelib.models.trained_parameters import trained_parameters
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.edits import Edit, EditStage
 from corelib.settings.prompts import EMPTY_CONCEPT
+from corelib.unlearning.starting_model import starting_unet
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +73,13 @@ class Concepts:
 def edit_model(settings: EditStage, context: StageContext) -> StageResult:
     """Stage: compute the edited keys and values, in fp64 on the CPU, and write them as a delta of the base model.
 
+    The edit changes the weights that the task before has left, if there is one.
     Raises `ArtefactError` if the edited weights are not finite.
     """
     set_reproducible(context.threads)
     base = BaseModel(context.inputs["pipeline"])
-    weights = {name: parameter.detach().double() for name, parameter in trained_parameters(base.unet(), EDITED).items()}
+    unet = starting_unet(base, context.inputs)
+    weights = {name: parameter.detach().double() for name, parameter in trained_parameters(unet, EDITED).items()}
     concepts = concepts_of(settings, EmbeddingCache.of_run(context.inputs["embeddings"]))
     edited = edited_weights(weights, concepts, settings.edit)
     if any(not tensor.isfinite().all() for tensor in edited.values()):
@@ -112,7 +115,7 @@ def edited_weights(weights: Mapping[str, Tensor], concepts: Concepts, edit: Edit
     """The edited projections by name, (out, width) each, in fp64.
 
     Args:
-        weights: the projections of the base model by name, in fp64.
+        weights: the projections before the edit by name, in fp64.
         concepts: the embeddings to erase and to preserve.
         edit: the constants of the equation.
     """

@@ -19,19 +19,20 @@ from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.unlearning import Saliency, SaliencyStage
 from corelib.unlearning.masks import MASKS
 from corelib.unlearning.objective import NoisePredictor, NoisyPairs
+from corelib.unlearning.starting_model import starting_unet
 from corelib.unlearning.training_data import TrainingData
 
 
 def find_salient_weights(settings: SaliencyStage, context: StageContext) -> StageResult:
     """Stage: mark the trained weights with the largest gradients of equation 1, summed over all forget pairs.
 
-    The gradients are those of the pre-trained model. A weight is marked if the magnitude of its gradient reaches the
-    threshold, which is the same for all tensors that `saliency.scope` names.
+    The gradients are those of the model from which the training starts. A weight is marked if the magnitude of its
+    gradient reaches the threshold, which is the same for all tensors that `saliency.scope` names.
 
     Raises as `salient_weights` does.
     """
     base, device = BaseModel(context.inputs["pipeline"]), Device(settings.precision, context.threads)
-    models = StudentAndTeacher(base.unet(), settings.trained, device)
+    models = StudentAndTeacher(starting_unet(base, context.inputs), settings.trained, device)
     alphas_cumprod = base.scheduler().alphas_cumprod
     material = TrainingData.of_runs(context.inputs, settings.wording, alphas_cumprod)
     masks = salient_weights(settings.saliency, models, material, settings.batch, settings.seed)
@@ -48,7 +49,7 @@ def salient_weights(
 
     Args:
         saliency: which weights are ranked, and how many of them are marked.
-        models: the pre-trained model. Its gradients are filled.
+        models: the model from which the training starts. Its gradients are filled.
         material: source of the forget pairs.
         batch: number of pairs in a forward pass.
         seed: seed of the training run.

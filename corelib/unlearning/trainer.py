@@ -29,6 +29,7 @@ from corelib.unlearning.batches import Batches
 from corelib.unlearning.masks import load_masks
 from corelib.unlearning.objective import compute_loss
 from corelib.unlearning.partial_sampling import PartialSampler
+from corelib.unlearning.starting_model import earlier_divergence, starting_unet
 from corelib.unlearning.training_data import TrainingData
 from corelib.unlearning.training_file import TRAINING_FILE
 from corelib.unlearning.training_log import TrainingLog
@@ -42,11 +43,12 @@ FUSED_ON = ("cuda",)
 def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
     """Stage: train the cross-attention on the objective; save it as a delta, and what each step showed.
 
-    A loss or gradient that is not finite ends the training. The result is then the tensors before that step, marked as
-    diverged.
+    Student and teacher start from the model of the task before, if there is one; the delta holds the difference from
+    the base model in either case. A loss or gradient that is not finite ends the training. The result is then the
+    tensors before that step, marked as diverged, as are the results of all later tasks.
     """
     base, device = BaseModel(context.inputs["pipeline"]), Device(settings.precision, context.threads)
-    models = StudentAndTeacher(base.unet(), settings.trained, device)
+    models = StudentAndTeacher(starting_unet(base, context.inputs), settings.trained, device)
     scheduler = base.scheduler(**scheduler_options(settings.objective))
     material = TrainingData.of_runs(context.inputs, settings.wording, scheduler.alphas_cumprod)
     trainer = Trainer(settings, models, material, scheduler, load_masks(context.inputs.get("saliency"), models.trained))
@@ -58,6 +60,7 @@ def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
         diverged_at = trainer.train(first_step, lambda done: checkpoint.save_if_due(lambda: trainer.state(done)))
     if diverged_at is None:
         checkpoint.save(trainer.state(trainer.steps))
+    earlier = earlier_divergence(context.inputs)
     Delta(models.trained, settings.trained, base.unet_sha256, context.digest).save(context.folder / DELTA_FILE)
     trainer.log.write(context.folder / TRAINING_FILE, settings.learning_rate)
     return StageResult(
@@ -65,7 +68,7 @@ def unlearn(settings: UnlearningStage, context: StageContext) -> StageResult:
         {
             "base": base.unet_sha256,
             "steps": trainer.steps,
-            "diverged_at": diverged_at,
+            "diverged_at": diverged_at if earlier is None else earlier,
         },
     )
 

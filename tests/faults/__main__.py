@@ -84,7 +84,7 @@ def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
 def stages() -> list[str]:
     """All stages that the rules name, with the gathering of samples as a separate stage."""
     rules = "".join(path.read_text() for path in sorted((HERE.parent.parent / "rules").glob("*.smk")))
-    products = {"tables", "charts", "comparisons", "figures", "probes", "claims", "gates", "reports"}
+    products = {"tables", "charts", "comparisons", "figures", "probes", "sequences", "claims", "gates", "reports"}
     return sorted({*re.findall(r'"runs/(\w+)/', rules), *products, "gathering"})
 
 

@@ -12,7 +12,7 @@ from support.checkout import REPOSITORY, Checkout
 
 TABLE, FIGURE = "results/faults/table1.csv", "results/faults/figure2.png"
 PROBES = [f"probe_{kind}.csv" for kind in ("partial", "relearning", "inversion", "prefix")]
-PRODUCTS = ("charts1.values.png", "distances2.md", "claims.md", "report.html", *PROBES)
+PRODUCTS = ("charts1.values.png", "distances2.md", "sequence1.md", "claims.md", "report.html", *PROBES)
 OTHERS = [f"results/faults/{name}" for name in PRODUCTS]
 WITH_SHIPPED_WORLD = "base: faults\nworld: {pretrained: true}\n"
 """The same study with the world trained by the first one, shipped as the repository ships its own world."""

@@ -96,15 +96,32 @@ def probes() -> dict[str, Any]:
     }
 
 
-MINIATURES = json.dumps(
-    {
-        "base": "mini-from-scratch",
-        "tables": {"table5": {"tasks": ["Forget01"], "rows": ["core", "retrained"], "published": None}},
+def miniatures_overlay() -> str:
+    """An overlay of the miniature with retrained models, a task after another one, and a sequence."""
+    retain, objects = ["Cobalt_Waves", "Crimson_Checks", "Olive_Stripes", "Rose_Waves", "Teal_Stripes"], ["Arrows"]
+    evaluation = {"retain": retain, "objects": objects, "seeds": [188]}
+    tasks: dict[str, Any] = {
+        "Forget01": {"evaluation": evaluation},
+        "Later": {"forget": ["Amber_Checks"], "after": "Forget01", "evaluation": evaluation},
+        "Second": {"forget": ["Amber_Dots"], "after": "Forget01", "evaluation": evaluation},
+        "Both": {"forget": ["Amber_Dots", "Sky_Waves"], "evaluation": evaluation},
     }
-)
+    core = {"length": {"default": {"epochs": 25}}, "anchors": {"default": "one_to_one"}}
+    table = {"tasks": ["Forget01", "Later"], "rows": ["core", "retrained"], "published": None}
+    sequence = {"tasks": ["Forget01", "Second"], "at_once": ["Forget01", "Both"], "rows": ["core"]}
+    return json.dumps(
+        {
+            "base": "mini-from-scratch",
+            "tasks": tasks,
+            "methods": {"core": core},
+            "tables": {"table5": table},
+            "sequences": {"sequence1": sequence},
+        }
+    )
 
-ONLY_MINIATURE = (("baselines", "retrained"), ("distances",))
-"""Sections whose leaves only a study of the miniature can read."""
+
+ONLY_MINIATURE = (("baselines", "retrained"), ("distances",), ("sequences",), ("tasks", "Later", "after"))
+"""Sections whose leaves only the study of the miniature reads."""
 
 OWN = json.dumps(
     {
@@ -122,7 +139,7 @@ OWN = json.dumps(
 
 STUDIES = {
     "leaf": ("papers", paper_overlay()),
-    "leaf of the miniature": ("miniatures", MINIATURES),
+    "leaf of the miniature": ("miniatures", miniatures_overlay()),
     "leaf of own images": ("owns", OWN),
 }
 """The study with which the rows of each kind of table are tested."""
@@ -146,7 +163,7 @@ class Promise:
     """A row of a table about leaves.
 
     Attributes:
-        pattern: the leaf, with METHOD, TASK, TABLE, FIGURE and PROBE as placeholders.
+        pattern: the leaf, with METHOD, TASK, TABLE, FIGURE, PROBE and SEQUENCE as placeholders.
         change: the new value, as the page writes it.
         readers: the stages that read it, as the page writes them.
     """
@@ -164,7 +181,7 @@ class Promise:
 
 
 def names_in(key: Key) -> dict[str, str]:
-    """The values of METHOD, TASK, TABLE, FIGURE and PROBE in a leaf."""
+    """The values of METHOD, TASK, TABLE, FIGURE, PROBE and SEQUENCE in a leaf."""
     named = {
         "tasks": ("TASK",),
         "methods": ("METHOD", "", "TASK"),
@@ -173,6 +190,7 @@ def names_in(key: Key) -> dict[str, str]:
         "tables": ("TABLE",),
         "figures": ("FIGURE",),
         "probes": ("PROBE",),
+        "sequences": ("SEQUENCE",),
     }
     return dict(zip(named.get(key[0], ()), key[1:], strict=False))
 
@@ -330,6 +348,8 @@ class PlannedStudy:
             rows = self.study.tables[table].rows
         elif product in self.study.probes:
             rows = self.study.probes[product].rows
+        elif product in self.study.sequences:
+            rows = self.study.sequences[product].rows
         else:
             rows = self.study.figures[product].columns
         return any(row.method == method and row.title is None for row in self.study.rows_of(rows))
