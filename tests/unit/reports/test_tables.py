@@ -173,9 +173,10 @@ def test_markdown_has_a_section_for_each_task_and_the_best_total_in_bold(tmp_pat
         "\n"
         f"{NOTES}\n"
         "\n"
-        "Of 3 accuracies that the paper also prints, 1 differs (Fisher's exact test at 5 %); 1 of them also by Holm's "
-        "method, which allows one false alarm in 20 tables. If all were equal, 0.062 would differ by chance; 1 or more "
-        "with a probability of 0.061 (accuracies taken as independent).\n"
+        "Of 3 accuracies that the paper also reports, 1 differs (Fisher's exact test at 5 %); 1 of them also after "
+        "Holm's correction, which allows one false positive in 20 tables. If all true accuracies were equal, 0.062 "
+        "would differ by chance on average, and 1 or more with a probability of 0.061 (assuming independent "
+        "accuracies).\n"
     )
 
 
