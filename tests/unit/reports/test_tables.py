@@ -184,7 +184,7 @@ def test_markdown_notes_how_many_accuracies_would_differ_by_chance(tmp_path):
     """Compared with a simulation of the same cells with equal accuracies, pooled from both counts."""
     sentence = (table(tmp_path).folder / "table1.md").read_text().splitlines()[-1]
     stated, min_count, probability = re.search(
-        r"equal, (\S+) would .*; (\d+) or more with a probability of (\S+) ", sentence
+        r"equal, (\S+) would .*, and (\d+) or more with a probability of (\S+) ", sentence
     ).groups()
     draws, num_draws = np.random.default_rng(0), 20_000
     differing = np.zeros(num_draws, dtype=int)
@@ -498,7 +498,7 @@ def test_several_seeds_are_compared_with_the_paper_by_their_prediction_interval(
     comparison = compare_with_paper([line], published)["Forget01", "core", "UA"]
     assert comparison.test == "prediction"
     assert comparison.p_value == prediction_p_value(line.counts("UA"), Count(28, 30))
-    assert chance_note([comparison]).startswith("Of 1 accuracies that the paper also prints, 0 differ (the prediction")
+    assert chance_note([comparison]).startswith("Of 1 accuracies that the paper also reports, 0 differ (the prediction")
 
 
 def test_permuted_seeds_and_rows_have_the_same_numbers(tmp_path):
