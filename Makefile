@@ -18,7 +18,7 @@ help:
 	@echo 'make mini            all tables and figures of the miniature: half an hour on two cores'
 	@echo 'make assets          the files of the paper'"'"'s world: 84 GB; STUDY=NAME for another study'
 	@echo 'make full-size       time and memory of each stage with full-size models'
-	@echo 'make benchmark       speed beside a plain reference: a quarter of an hour'
+	@echo 'make benchmark       speed compared with a plain reference: a quarter of an hour'
 	@echo 'make test            the tests of every change: 20 minutes on two cores'
 	@echo 'make test-all        all tests: hours; needs root'
 	@echo 'make test-slurm      tests with a real Slurm; needs root'
