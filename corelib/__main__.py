@@ -7,9 +7,7 @@ import sys
 try:
     from corelib.commands.cli import main
 except ModuleNotFoundError as absent:
-    sys.exit(
-        f"Error: {sys.executable} has no package {absent.name}, expected .venv/bin/python, which `make env` makes."
-    )
+    sys.exit(f"Error: {sys.executable} has no package {absent.name}, use .venv/bin/python, which `make env` creates.")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="*",
         metavar="RUN",
-        help="list these runs instead, with everything that was made of them: names, beginnings of names up to a "
+        help="list these runs instead, with everything that was made from them: names, beginnings of names up to a "
         f"hyphen, or one row of a table, {ROW_FORM}, such as {EXAMPLE}",
     )
     parser.add_argument("--delete", action="store_true", help="remove the listed runs")
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     with folder_locked() if arguments.delete else nullcontext():
         found, count = _made_of(arguments.runs) if arguments.runs else _unnamed(arguments.delete)
         if found.left_alone:
-            print("Left alone, because these are not runs:", *found.left_alone, sep="\n  ")
+            print("Kept, because these are not runs:", *found.left_alone, sep="\n  ")
         if found.kept:
             print("Kept:", *found.kept, sep="\n  ")
         for reason, removable in itertools.groupby(found.runs, lambda run: run.reason):
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _made_of(runs: list[str]) -> tuple[CleanPlan, str]:
     """Some runs with everything that was made of them, and the noun phrase for the last line."""
     return CleanPlan(runs_made_of(_models(runs) if names_row(runs) else runs)), (
-        "these runs and everything that was made of them"
+        "these runs and everything that was made from them"
     )
 
 

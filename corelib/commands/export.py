@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"for a model or images: a row of a table, {ROW_FORM}, such as {EXAMPLE}; or a run of the stage "
         "`unlearning` or `samples`: its name, or the beginning of it up to a hyphen; for results: the name of a study",
     )
-    parser.add_argument("folder", type=Path, help="destination, which must not exist")
+    parser.add_argument("folder", type=Path, help="folder to write; it must not exist yet")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,10 +62,10 @@ def _run_of(what: str, words: list[str]) -> str:
     found = only_model_of_row(words, CONFIGURATION)
     run = found.model if what == "model" else found.runs["samples"]
     if what == "model" and run.stage == "samples":
-        raise ConfigurationError(f"{found.label}: it is the original model, expected a model that was unlearned.")
+        raise ConfigurationError(f"{found.label}: it is the original model; choose the row of an unlearned model.")
     if what == "model" and run.stage in PIPELINE_STAGES:
         folder = run.folder / "pipeline"
-        raise ConfigurationError(f"{found.label}: its model is a diffusers folder already, {folder}; copy that folder.")
+        raise ConfigurationError(f"{found.label}: its model is already a diffusers folder, {folder}; copy that folder.")
     if not run.manifest.exists():
         raise ConfigurationError(
             f"{found.label}: its run {run.folder} is not built; build it first: snakemake {words[0]}."

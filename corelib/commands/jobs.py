@@ -11,7 +11,7 @@ from corelib.commands.arguments import CONFIGURATION
 from corelib.runs.active_jobs import WATCH_SECONDS, find_active_jobs
 from corelib.study.row_names import EXAMPLE, ROW_FORM, models_of_row
 
-HELP = "list the jobs that run now, with their machines and their progress"
+HELP = "list the running and the queued jobs, with their machines and progress"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         matches = [name for name in sorted(known) if any(matches_run(name, text) for text in texts)]
         found = [log for name in matches for log in _logs_of(name)]
     if not found:
-        raise ConfigurationError(f"{' '.join(words)}: no log of it in {LOG_FOLDER}/, expected a run that has begun.")
+        raise ConfigurationError(f"{' '.join(words)}: no log in {LOG_FOLDER}/, because no job of it has started yet.")
     print(*found, sep="\n")
     return 0
 

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=START_SECONDS,
         metavar="SECONDS",
-        help="with --gpus: the time that a job takes besides its work: queue, imports, weights (default: %(default)g)",
+        help="with --gpus: the start-up time of a job: queue, imports, loading of weights (default: %(default)g)",
     )
 
 
@@ -177,8 +177,8 @@ def _on_gpus(found: Forecast) -> list[str]:
     return [
         *lines,
         "",
-        f"floor: at the bf16 peak of the data sheet, in TFLOP/s: {peaks}. expected:",
-        *(f"  {gpu.name} at {gpu.share:.1%} of it, {gpu.source}" for gpu in GPUS),
+        f"floor: at the bf16 peak of the data sheet, in TFLOP/s: {peaks}",
+        *(f"expected, {gpu.name}: at {gpu.share:.1%} of the peak, {gpu.source}" for gpu in GPUS),
         f"longest chain: {_chain(chain)}",
     ]
 
@@ -189,7 +189,7 @@ def _memory(found: Forecast) -> list[str]:
     for stage in ("unlearning", "samples"):
         needed = largest_gpu_memory(run for run in found.runs.values() if run.stage == stage)
         if needed:
-            lines.append(f"GPU memory of {stage}: {format_bytes(needed)}, counted, without that of CUDA itself")
+            lines.append(f"GPU memory of {stage}: {format_bytes(needed)}, the sum of the tensors, without CUDA itself")
     return lines
 
 

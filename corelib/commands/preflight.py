@@ -140,7 +140,7 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
     if missing := required_images(plan.study).missing_from(index):
         style, object_, number = missing[0]
         fault = f"{places['image_index']} has no image {number} of {style}/{object_}, which the study needs"
-        yield Finding("assets", f"{fault}; {assets_command(plan.name)} says more", "FAULT")
+        yield Finding("assets", f"{fault}; {assets_command(plan.name)} prints details", "FAULT")
     yield from _classes(plan.study, index)
     if settings.unet is not None:
         yield from _resolution(plan.study, Path(places["pipeline"]) / settings.unet)
@@ -303,7 +303,7 @@ def _device(plan: Plan) -> Iterator[Finding]:
         yield Finding("device", fault, "FAULT")
     if not torch.cuda.is_available():
         if advice := driver_advice(torch.version.cuda):
-            yield Finding("device", f"torch {torch.__version__} can use no GPU here; {advice}", kind="note")
+            yield Finding("device", f"torch {torch.__version__} cannot use a GPU here; {advice}", kind="note")
             return
         text = f"no GPU here, {os.cpu_count()} CPU cores; neither a login node nor the miniature needs one"
         yield Finding("device", text, "note")
@@ -328,4 +328,4 @@ def _memory(needed: float, memory: int) -> Finding:
     if fits(needed, memory):
         return Finding("memory", text)
     advice = "reduce sampling.batch, sampling.decoding.batch or the batch of the method"
-    return Finding("memory", f"{text}, and CUDA more; {advice}", "FAULT" if needed > memory else "note")
+    return Finding("memory", f"{text}, and CUDA itself needs more; {advice}", "FAULT" if needed > memory else "note")

@@ -28,7 +28,7 @@ from corelib.study.study_files import study_file, workflow_folder
 from corelib.study.targets import targets_of
 from corelib.study.worlds import MiniatureRuns
 
-HELP = "replace the shipped world by one that a study has trained here"
+HELP = "replace the shipped world with one that a study has trained here"
 
 UNSHIPPED_FIELDS = (
     "host",

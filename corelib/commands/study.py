@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the action `new` with `name`, `--base` and `--set`."""
     new = parser.add_subparsers(required=True).add_parser("new", description=f"{HELP[0].upper()}{HELP[1:]}.")
     new.add_argument("name", help="name of the new study; its file is config/studies/NAME.yaml")
-    new.add_argument("--base", default=PAPER, help="the study from which it differs; by default that of the paper")
+    new.add_argument("--base", default=PAPER, help="the study that it overlays (default: the paper's)")
     new.add_argument(
         "--set",
         action="append",

@@ -23,6 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(found)
     if found.faults:
         print(
-            "`python -m corelib clean RUN --delete` removes a run and everything made of it; then ask for the targets."
+            "`python -m corelib clean RUN --delete` removes a run and everything made from it; then ask for the "
+            "targets again."
         )
     return 1 if found.faults else 0

@@ -111,14 +111,14 @@ class Reason:
         if self.fault is not None and not self.differences and not self.inputs:
             return self.fault
         if self.nearest is None:
-            return "no run of this kind is here yet"
+            return "there is no earlier run to compare with"
         shown = self.differences[:MAX_DIFFERENCES]
         if len(self.differences) > MAX_DIFFERENCES:
             shown.append(f"and {len(self.differences) - MAX_DIFFERENCES} more")
         if not self.differences:
             new_inputs = f"another {', '.join(self.inputs)}"
-            shown.append(new_inputs if self.inputs else "the same content, but not complete")
-        return f"{'; '.join(shown)} (beside {self.nearest.name})"
+            shown.append(new_inputs if self.inputs else "no difference, but the existing run is not complete")
+        return f"{'; '.join(shown)} (compared with {self.nearest.name})"
 
 
 def reasons_of(found: Forecast, configuration: Path) -> list[Reason]:

@@ -28,8 +28,8 @@ class GPU:
 
 
 GPUS = (
-    GPU("A100", 312e12, 0.385, "best published for this U-Net: 1.34 s for a guided image of 100 steps"),
-    GPU("H100", 989e12, 0.385, "the A100's, not measured"),
+    GPU("A100", 312e12, 0.385, "the best published for this U-Net: 1.34 s for a guided image of 100 steps"),
+    GPU("H100", 989e12, 0.385, "assumed to be that of the A100"),
 )
 
 CORE_SECONDS = Costs(

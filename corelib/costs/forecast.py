@@ -149,7 +149,7 @@ def forecast_of(targets: Sequence[str], configuration: Path) -> tuple[Forecast, 
         kinds[plan(study_at(place)).study.world.kind] = wanted[place, name]
     if len(kinds) > 1:
         raise ConfigurationError(
-            f"{' and '.join(kinds.values())}: the targets are of two worlds, expected targets of one world."
+            f"{' and '.join(kinds.values())}: these targets belong to two worlds; request those of one world at a time."
         )
     (kind,) = kinds
     return forecast(products, kind), kind

@@ -82,8 +82,8 @@ def as_markdown(settings: GateStage, comparisons: list[Comparison]) -> str:
     lines += ["| " + " | ".join(_entries(comparison)) + " |" for comparison in comparisons]
     outcome = "passed" if all(comparison.passes for comparison in comparisons) else "failed"
     note = (
-        f"The original model on the images of {settings.task}, compared with the paper's. An accuracy fails if equal "
-        f"ones would differ so much with a probability below {GATE_SIGNIFICANCE} (Fisher's exact test)."
+        f"The accuracies of the original model on the images of {settings.task}, compared with the paper's. One "
+        f"fails if Fisher's exact test of the two counts gives p < {GATE_SIGNIFICANCE}."
     )
     return "\n".join([f"### Gate: {outcome}", "", note, "", *lines, ""])
 

@@ -91,12 +91,12 @@ def unnamed_runs(configuration: Path) -> CleanPlan:
     for name in sorted({*here.specifications, *here.leftovers} - named):
         if showing := [str(path.with_suffix("")) for path, behind in shown.items() if name in behind]:
             verb = "shows" if len(showing) == 1 else "show"
-            reason = f"no study that is here names them, but {_in_words(showing)} {verb} them"
+            reason = f"no study here names them, but {_in_words(showing)} {verb} them"
             kept.setdefault(reason, []).append(name)
         elif name in in_progress:
             kept.setdefault("a job that may be alive computes or reads them", []).append(name)
         elif name in here.leftovers:
-            removable.append(_removable(name, "Empty, or with nothing but partial files of a killed job"))
+            removable.append(_removable(name, "Empty, or only partial files of a killed job"))
         elif foreign := first_foreign_file(name):
             left_alone.append(
                 f"{foreign}: not part of the run in this folder; move it elsewhere to make the run removable."
@@ -162,7 +162,7 @@ def check_addresses_certain(configuration: Path) -> None:
     for study in study_names(configuration):
         if missing := _unlocked(_plan(study, configuration)):
             raise ConfigurationError(
-                f"study {study}: {missing} is not locked here, so the runs made of it would count as unused; restore "
+                f"study {study}: {missing} is not locked here, so the runs made from it would count as unused; restore "
                 "the lock with which they were made (`make assets`)."
             )
 
@@ -205,7 +205,7 @@ def _made_for(specifications: Specifications) -> dict[str, list[str]]:
 def _reason(products: Collection[str], specifications: Specifications, studies: Collection[str]) -> str:
     """Why a run counts as unused: the products for which it was made, and why no study names it."""
     if not products:
-        return "Made for a table or figure whose specification is not here any more; no study that is here names them"
+        return "Made for a table or figure whose specification is not here any more; no study here names them"
     names_by_study: dict[str, list[str]] = {}
     for product in products:
         specification = specifications[product]
@@ -220,7 +220,7 @@ def _reason(products: Collection[str], specifications: Specifications, studies: 
             parts.append(f"{subject}, before the study, the code or the packages were changed")
         else:
             parts.append(f"{subject}, which is not here")
-    return f"Made for {'; and for '.join(parts)}; no study that is here names them"
+    return f"Made for {'; and for '.join(parts)}; no study here names them"
 
 
 def _in_words(names: Sequence[str]) -> str:

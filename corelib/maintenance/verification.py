@@ -349,4 +349,4 @@ def _affected(products: list[Path], faulty: Collection[str]) -> Iterator[str]:
         behind = sorted(with_dependencies(record.specification.builds_on.values()) & set(faulty)) if record else []
         if behind:
             names = listed([str(RUNS / name) for name in behind])
-            yield f"{path.with_suffix('')} is made of runs that have faults: {names}."
+            yield f"{path.with_suffix('')} was made from runs that have faults: {names}."

@@ -284,14 +284,14 @@ def claims_markdown(outcomes: Sequence[ClaimOutcome]) -> str:
             f"| {claim.section} | {claim.sentence}{reading} | {in_words(found[PAPER])} | {in_words(found[OURS])} |"
         )
         details += [f"### {claim.sentence}", "", *_details(found[PAPER]), *_details(found[OURS]), ""]
-    return "\n".join(["# Claims of the paper", "", NOTE, "", *rows, "", "## Behind the verdicts", "", *details])
+    return "\n".join(["# Claims of the paper", "", NOTE, "", *rows, "", "## Numbers behind the verdicts", "", *details])
 
 
 NOTE = (
-    "*Supported*: each inequality that the claim states holds at 95 %. *Contradicted*: one of them is reversed at "
-    "95 %, by Holm's method. *Undecided*: neither; the values themselves are then as claimed or opposite. *Not "
-    "built*: this study does not have all of the numbers, or not yet. SFID has no interval and counts as exact; where "
-    "it alone decides, a single training seed leaves a claim undecided."
+    "*Supported*: each inequality that the claim states holds at 95 %. *Contradicted*: an inequality is reversed at "
+    "95 %, after Holm's correction. *Undecided*: neither; in parentheses, whether the values are as claimed or "
+    "opposite. *Not built*: a number is missing, because the study lacks its row or has not built it yet. SFID has no "
+    "interval and is treated as exact; with a single training seed, a claim about SFID alone stays undecided."
 )
 
 

@@ -20,13 +20,13 @@ AGREEMENTS = ("style", "object", "both")
 HEADER = ("Model", "pairs", "images", "same style (%)", "same object (%)", "FID", "noise (x 1000)")
 
 INTRODUCTION = (
-    "Each model beside each retrained model (trained without the forget styles), by training seed. The numbers are "
-    "means over these pairs, with the smallest and the largest in brackets. Pairs share models, so the brackets are no "
-    "confidence intervals. The row of the retrained models compares them with each other: no method can be expected "
-    "to be nearer. The retrained model of seed 0 has the base model's initial weights, so it may be nearer to "
-    "models that began with the base model than those of other seeds; the CSV lists every pair. Noise is the mean "
-    "squared difference of the predicted noise, averaged over timesteps; the CSV has it by timestep. FID is between "
-    "the images of the two models."
+    "Each model is compared with each retrained model (trained without the forget styles), for every pair of training "
+    "seeds. The numbers are means over these pairs, with the smallest and the largest in brackets. Pairs share models, "
+    "so the brackets are not confidence intervals. The row of the retrained models compares them with each other: no "
+    "method can be expected to come closer. The retrained model of seed 0 has the base model's initial weights, so it "
+    "may be closer to models that were trained from the base model than those of other seeds; the CSV lists every "
+    "pair. Noise is the mean squared difference of the predicted noise, averaged over timesteps; the CSV lists every "
+    "timestep. FID is the distance between the images of the two models."
 )
 
 

@@ -208,8 +208,8 @@ def costs_markdown(costs: Sequence[RowCosts]) -> str:
 
 
 NOTE = (
-    "Wall time of the jobs of each row, summed over its training seeds, with the start of each process; peak resident "
-    "memory of one process; size of the files. The base model, the data and the original model's images are shared. "
+    "Wall time of the jobs of each row, summed over its training seeds and including process start-up; peak resident "
+    "memory of a process; size of the files. All rows share the base model, the data and the original model's images. "
     "Jobs of probes and distances are not counted."
 )
 

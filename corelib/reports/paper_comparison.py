@@ -107,10 +107,10 @@ def chance_note(comparisons: Sequence[Comparison]) -> str:
     names = " and ".join(tests[name] for name in sorted({one.test for one in comparisons}))
     differ = "differs" if differing == 1 else "differ"
     return (
-        f"Of {len(comparisons)} accuracies that the paper also prints, {differing} {differ} ({names} at 5 %); "
-        f"{by_holm} of them also by Holm's method, which allows one false alarm in 20 tables. If all were equal, "
-        f"{sum(chances):.2g} would differ by chance; {differing} or more with a probability of "
-        f"{poisson_binomial_tail(chances, differing):.2g} (accuracies taken as independent)."
+        f"Of {len(comparisons)} accuracies that the paper also reports, {differing} {differ} ({names} at 5 %); "
+        f"{by_holm} of them also after Holm's correction, which allows one false positive in 20 tables. If all true "
+        f"accuracies were equal, {sum(chances):.2g} would differ by chance on average, and {differing} or more with a "
+        f"probability of {poisson_binomial_tail(chances, differing):.2g} (assuming independent accuracies)."
     )
 
 

@@ -31,28 +31,28 @@ TITLES = {
     "partial_diffusion": "Sampling from noised images of the forget styles",
     "relearning": "Fine-tuning on a few images of the forget styles",
     "inversion": "A learned word for each forget style",
-    "prefix": "Words before the prompts of the forget styles",
+    "prefix": "An adversarial prefix for each forget style",
     "neighbours": "Styles that share a word or a look with a forget style",
 }
 
 MEANINGS = {
-    "wording": "`usual` are the prompts with which the task is evaluated.",
+    "wording": "`usual`: the prompts with which the task is evaluated.",
     "partial_diffusion": (
-        "`usual` are images from pure noise. The fewer steps are taken, the more of the forget image itself remains: "
-        "compare each share with that of a model that has never seen the style."
+        "`usual`: images from pure noise. With fewer sampling steps, more of the real image remains: compare each "
+        "share with that of a model that has never seen the style."
     ),
-    "relearning": "`usual` is the model before the fine-tuning.",
-    "inversion": "`usual` are prompts with the name of the style.",
-    "prefix": "`usual` are prompts without a prefix.",
+    "relearning": "`usual`: the model before fine-tuning.",
+    "inversion": "`usual`: prompts with the name of the style.",
+    "prefix": "`usual`: prompts without a prefix.",
     "neighbours": (
-        "`forgotten` are the forget styles themselves. For all others, which are to be retained, a high share is good. "
-        "The words are those of the style's name that also occur in the name of a forget style."
+        "`forgotten`: the forget styles. All other groups are retain styles, for which a high share is good. A shared "
+        "word is a word of the style's name that also occurs in the name of a forget style."
     ),
 }
 
 SUCCESS = (
-    "Images that are recognised as the style of their prompt, k of n, with the share in percent and its 95 % interval. "
-    "For a forget style, a high share means that the probe has found it."
+    "Images that are recognised as the style of their prompt: k of n, with the share in percent and its 95 % interval. "
+    "For a forget style, a high share means that the probe has recovered it."
 )
 
 

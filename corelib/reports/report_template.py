@@ -4,11 +4,11 @@ from __future__ import annotations
 
 CHART_CAPTIONS = {
     "tradeoff": "Unlearning accuracy against retention of styles, with 95 % intervals. The upper right corner is best.",
-    "values": "Every number with its 95 % interval, and the paper's where it has one.",
+    "values": "Every number with its 95 % interval, and the paper's value if there is one.",
     "styles": "Share of the images that are recognised as the style of their prompt. Forget styles are left of the "
     "line: a low share is good there, a high share elsewhere.",
-    "confusion": "As which style (columns) the images of each style (rows) are recognised. Forget styles are above the "
-    "line; a bright field off the diagonal shows what a style has become.",
+    "confusion": "Confusion matrix: the prompted style (rows) and the recognised style (columns). Forget styles are "
+    "above the line; a bright cell off the diagonal shows what a style has turned into.",
     "losses": "The two terms of the loss during training, averaged over 2 % of the steps.",
 }
 """What the charts of a table show, by name."""
@@ -181,8 +181,8 @@ Its jobs took {{ wall_time }}, of which {{ gpu_time }} on a GPU.</p>
 {% else %}<p>The images of the original model are not built.</p>{% endif %}
 {% endif %}
 
-<h2 id="protocol">Protocol in force</h2>
-<p>The values of this study where the paper is silent or open, and everywhere else.</p>
+<h2 id="protocol">Protocol</h2>
+<p>All settings of this study that determine its numbers, including those that the paper leaves open.</p>
 {% for section, leaves in protocol.items() %}
 <details><summary>{{ section }}</summary><div class="scroll"><table>
 {% for key, value in leaves %}

@@ -214,7 +214,7 @@ def table_section(table: ReportTable, lines: Sequence[TableLine], inputs: Mappin
     trainings = {cells: inputs[role] for cells, role in table.trainings.items()}
     notes = [chance_note(list(comparisons.values()))]
     if lines and published and not table.comparable:
-        notes.append("The paper's values are of other models and images, so they are printed, but not compared.")
+        notes.append("The paper's values belong to other models and images, so they are shown, but not compared.")
     return TableSection(
         table.name,
         metrics,
@@ -260,7 +260,7 @@ def _figure(figure: FigureStage, inputs: Mapping[str, Manifest]) -> Picture:
     content = BytesIO()
     figure_image(figure, inputs).save(content, format="PNG")
     titles = ", ".join(title for _, title in figure.columns)
-    return Picture(figure.name, f"Images of the sampling seed {figure.seed}: {titles}.", _data(content.getvalue()))
+    return Picture(figure.name, f"Images with sampling seed {figure.seed}: {titles}.", _data(content.getvalue()))
 
 
 def _probe(probe: ProbeStage, lines: Sequence[ProbeLine]) -> ProbeSection:

@@ -29,14 +29,14 @@ LATEX_ESCAPES = str.maketrans(
 )
 
 METRIC_NOTES = {
-    "UA": "UA: images prompted with a forget style that are not recognised as it.",
-    "IRA": "IRA: images prompted with a retain style that are recognised as it.",
-    "CRA": "CRA: images of both that are recognised as their object.",
-    "SFID": "SFID: the FID of the original model over that of this one, at most 100 %.",
+    "UA": "UA: share of the images prompted with a forget style that are not recognised as that style.",
+    "IRA": "IRA: share of the images prompted with a retain style that are recognised as that style.",
+    "CRA": "CRA: share of all these images that are recognised as the prompted object.",
+    "SFID": "SFID: the FID of the original model divided by that of this model, at most 100 %.",
     "Total": "Total: the sum of the others.",
 }
 
-FILES_NOTE = "All in percent; the file that ends in `.cells.csv` has counts and 95 % intervals."
+FILES_NOTE = "All numbers are in percent; the file that ends in `.cells.csv` has counts and 95 % intervals."
 
 
 def tabulate(settings: TableStage, context: StageContext) -> StageResult:

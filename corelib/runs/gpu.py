@@ -92,10 +92,10 @@ def check_assigned_gpu() -> None:
     advice = driver_advice(torch.version.cuda) or "see docs/environment.md for the driver"
     if is_scheduled:
         raise DeviceError(
-            f"{VISIBLE_DEVICES} is {assigned!r} on {platform.node()}, but torch {torch.__version__} can use no GPU "
-            f"there, expected the GPU assigned to the job; {advice}, or exclude the node."
+            f"{VISIBLE_DEVICES} is {assigned!r} on {platform.node()}, but torch {torch.__version__} cannot use a "
+            f"GPU there, expected the GPU assigned to the job; {advice}, or exclude the node."
         )
-    log.warning("torch %s can use no GPU here and computes on the CPU; %s", torch.__version__, advice)
+    log.warning("torch %s cannot use a GPU here and computes on the CPU; %s", torch.__version__, advice)
 
 
 def driver_advice(cuda: str | None) -> str | None:

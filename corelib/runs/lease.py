@@ -76,9 +76,9 @@ class Lease:
             if renewed is None:  # given back meanwhile
                 continue
             if watch.sees_somebody_new(holder):
-                log.info("%s: held by %s; waiting for its result, or for its end", self.path, holder)
+                log.info("%s: the lease is held by %s; waiting for its result or its end", self.path, holder)
             if watch.believes_in_the_end_of(holder, renewed):
-                log.info("%s: %s has ended without giving it back; going on", self.path, holder or "its owner")
+                log.info("%s: the lease of %s has expired; taking over", self.path, holder or "its owner")
                 if self._succeed(holder, renewed, watch):
                     break
             elif watch.has_seen_life_of(holder) and time.monotonic() - began > patience:
@@ -96,7 +96,7 @@ class Lease:
             if self.holder() == self.owner:
                 self.path.unlink(missing_ok=True)
         except OSError as error:  # the others will see that this process lives no more
-            log.warning("%s: cannot be given back (%s)", self.path, error.strerror)
+            log.warning("%s: the lease cannot be released (%s)", self.path, error.strerror)
 
     def holder(self) -> Owner | None:
         """Who holds the lease, or None; somebody who has not finished writing his name is nobody yet."""
@@ -156,9 +156,9 @@ class Lease:
                     os.utime(self.path)
                     continue
             except OSError as error:
-                log.warning("%s: cannot be renewed (%s)", self.path, error.strerror)
+                log.warning("%s: the lease cannot be renewed (%s)", self.path, error.strerror)
                 continue
-            log.error("%s: lost to %s", self.path, holder or "somebody who removed it")
+            log.error("%s: the lease was lost to %s", self.path, holder or "an unknown process, which removed it")
             self.is_lost = True
             os.kill(os.getpid(), signal.SIGTERM)
             return
@@ -168,7 +168,7 @@ class LeaseTaken(Exception):
     """Somebody else holds the lease, and lives."""
 
     def __init__(self, holder: Owner | None) -> None:
-        super().__init__(str(holder or "somebody who has not said who he is"))
+        super().__init__(str(holder or "an unknown process"))
 
 
 class _Watch:

@@ -31,7 +31,7 @@ def differing_versions(repository: Path) -> list[str]:
     """A sentence for each numerical package whose version is not the pinned one; results then get other addresses."""
     pinned = pinned_versions(repository)
     return [
-        f"{name} is {version}, pinned is {pinned[name.lower()]}: results get addresses of their own"
+        f"{name} is {version}, but {pinned[name.lower()]} is pinned; results get other addresses"
         for name, version in _installed(NUMERICAL_PACKAGES.values())
         if name.lower() in pinned and version != pinned[name.lower()]
     ]

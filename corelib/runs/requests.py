@@ -93,7 +93,7 @@ def check_still_wanted(manifest: Path, digest: str) -> None:
         return
     if wanted != digest:
         raise ArtefactError(
-            f"{manifest}: the configuration has changed since this job was submitted, and now wants "
+            f"{manifest}: the configuration has changed since this job was submitted, and now requires "
             f"{wanted[:12]}, not {digest[:12]}, so nothing is written; ask for the target again."
         )
 

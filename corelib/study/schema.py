@@ -351,7 +351,7 @@ class Retrained(Section):
 
 
 Baseline = Annotated[Edited | Relabelled | Retrained, Field(discriminator="kind")]
-"""A model to compare with that no objective trains."""
+"""A model for comparison, without a training objective."""
 
 
 def _row_name(method: str = "", anchors: Scheme | None = None) -> str:
@@ -562,7 +562,7 @@ class Study(Section):
         world: the images, the base model and the classifiers.
         tasks: what is to be forgotten, by the name of the task.
         methods: the unlearning methods, by name.
-        baselines: models to compare with that no objective trains, by name.
+        baselines: models for comparison, without a training objective, by name.
         models: the user's own unlearned models, by name.
         distances: how models are compared with retrained ones.
         gate: action if the original model's accuracies differ from the paper's: "stop", or "warn" and continue; null

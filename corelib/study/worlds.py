@@ -30,7 +30,7 @@ PIPELINE_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 
 
 MINIATURE_NOTE = (
-    "These are numbers of the miniature: they test the code, and say nothing about how the methods compare on the "
+    "These are numbers of the miniature: they test the code, and do not show how the methods compare on the "
     "paper's model."
 )
 

@@ -94,7 +94,8 @@ def _site(
     if is_module and is_study(config):
         if study_file(PAPER, configuration).parent != OWN:
             raise ConfigurationError(
-                f"config of the module: a whole study, expected it in the file {OWN}/config.yaml of this folder."
+                "config of the module: it contains a whole study; write that to the file "
+                f"{OWN}/config.yaml of this folder."
             )
         values = {key: value for key, value in config.items() if key not in Study.model_fields}
     if values:
@@ -369,7 +370,10 @@ class Catalogue:
         cancel_waiting_jobs(Path.cwd())
         for orphan in find_active_jobs({job.number for job in queued_jobs(Path.cwd()) if not job.waits}):
             if orphan.lives:
-                print(f"Still running since an earlier invocation, and not computed twice:\n{orphan}", file=sys.stderr)
+                print(
+                    f"Jobs of an earlier invocation are still running, and are not started twice:\n{orphan}",
+                    file=sys.stderr,
+                )
         for folder in sorted(self._folders):
             if fault := why_not_writable(folder):
                 stop(f"{fault}.")

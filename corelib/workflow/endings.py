@@ -35,7 +35,7 @@ def _print_how_to_go_on() -> None:
     command = shlex.join(["snakemake", *sys.argv[1:]])
     with suppress(OSError):
         print(
-            f"\nInterrupted: complete results and saved states are kept; to go on, repeat the command: {command}",
+            f"\nInterrupted: complete results and saved states are kept; to continue, repeat the command: {command}",
             file=sys.stderr,
             flush=True,
         )
@@ -49,8 +49,8 @@ def explain_forcing(dag_settings: Any) -> None:
     """
     if dag_settings.forcerun or dag_settings.forcetargets or dag_settings.forceall:
         print(
-            "Forced jobs (-R, -f or -F) have computed nothing anew where a run was complete: they have checked its "
-            "files. To compute a run anew, remove it first: "
+            "Forced jobs (-R, -f or -F) of complete runs have only checked the files and computed nothing. To compute "
+            "a run again, remove it first: "
             "python -m corelib clean results/STUDY/table1.csv TASK ROW --delete",
             file=sys.stderr,
             flush=True,

@@ -24,11 +24,11 @@ def check_no_hyperparameters(values: Mapping[str, Any], files: Sequence[Path]) -
     found = {key: value for key, value in values.items() if key in (*Study.model_fields, "base")}
     if not found:
         return
-    reason = "a study sets hyperparameters, so that its name is that of its results"
+    reason = "hyperparameters belong in a study, because results are named after their study"
     if files or "base" in found:
         place = f"--configfile {files[0]}" if files else "--config base"
         raise ConfigurationError(
-            f"{place}: {reason}; make it the file config/studies/NAME.yaml, with `base: mini` as its first line if it "
+            f"{place}: {reason}; save it as config/studies/NAME.yaml, with `base: mini` as its first line if it "
             "differs from the study mini, and ask for results/NAME/table1.csv."
         )
     assignments = assignments_of(found)

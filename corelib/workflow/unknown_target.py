@@ -82,7 +82,7 @@ def _outside_error(target: str, configuration: Path) -> ConfigurationError:
         )
     study = name if name in studies else by_lower_case[similar[0]]
     first = targets_of(study, load_study(study, configuration))[0]
-    what = "a study" if study == name else f"no target; perhaps the study {study} is meant"
+    what = "a study, not a target" if study == name else f"not a target; perhaps you mean the study {study}"
     return ConfigurationError(
         f"{target}: {what}, expected one of its targets, such as {first}, or all: "
         f"$(.venv/bin/python -m corelib products {study})."

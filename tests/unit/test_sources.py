@@ -50,7 +50,7 @@ def test_an_edit_of_the_same_size_and_time_stamp_runs_in_snakemake(clone: Checko
 
 def test_an_edit_of_the_same_size_and_time_stamp_runs_in_the_commands(clone: Checkout) -> None:
     command = ("-m", "corelib", "--help")
-    assert "list the jobs that run now" in clone.python(*command, **WRITES_BYTECODE).stdout
+    assert "list the running and the queued jobs" in clone.python(*command, **WRITES_BYTECODE).stdout
     edit_unnoticed(clone.folder / "corelib/commands/jobs.py", "list the jobs that run", "LIST THE JOBS THAT RUN")
     assert "LIST THE JOBS THAT RUN" in clone.python(*command, **WRITES_BYTECODE).stdout
 

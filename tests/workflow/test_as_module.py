@@ -233,7 +233,9 @@ def test_a_study_in_another_file_of_a_deployed_workflow_is_refused(core: Checkou
     theirs.edit("workflow/Snakefile", "config/config.yaml", "config/other.yaml")
     done = theirs.snakemake("-n", "results/mini/table1.csv")
     assert done.returncode == 1
-    assert "config of the module: a whole study, expected it in the file config/config.yaml" in done.stdout, done.stdout
+    assert (
+        "config of the module: it contains a whole study; write that to the file config/config.yaml" in done.stdout
+    ), done.stdout
 
 
 @pytest.fixture

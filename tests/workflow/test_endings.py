@@ -33,7 +33,7 @@ def test_ctrl_c_ends_with_how_to_go_on_and_a_forced_job_with_what_it_did_not_do(
     assert process.wait(120) == 1
     lines = (tmp_path / "output").read_text().strip().splitlines()
     assert lines[-1].startswith(
-        "Interrupted: complete results and saved states are kept; to go on, repeat the command: "
+        "Interrupted: complete results and saved states are kept; to continue, repeat the command: "
     )
     assert lines[-1].endswith(f"snakemake {TABLE} --cores 1")
     (images,) = clone.folder.glob("runs/images/*/manifest.json")
@@ -42,7 +42,7 @@ def test_ctrl_c_ends_with_how_to_go_on_and_a_forced_job_with_what_it_did_not_do(
     assert "Forced jobs" not in unforced and "Interrupted" not in unforced
     done = clone.snakemake("--cores", "1", "-R", "render_images", "--", target)
     assert done.returncode == 0, done.stdout
-    assert "Forced jobs (-R, -f or -F) have computed nothing anew where a run was complete" in done.stdout
+    assert "Forced jobs (-R, -f or -F) of complete runs have only checked the files" in done.stdout
     assert "rule render_images:" in done.stdout
     forced = ("-m", "snakemake", "--cores", "1", "-R", "render_images", "--", target)
     brief = clone.python(*forced, timeout=300, CORELIB_PROGRESS="brief")

@@ -50,10 +50,16 @@ def test_the_error_for_a_target_of_an_unknown_study_lists_the_studies() -> None:
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("mini", "a study, expected one of its targets, such as results/mini/table1.csv, or all: $(.venv/bin/python"),
-        ("config/studies/mini.yaml", "a study, expected one of its targets, such as results/mini/table1.csv"),
-        ("mini.yml", "a study, expected one of its targets, such as results/mini/table1.csv"),
-        ("Mini", "no target; perhaps the study mini is meant, expected one of its targets, such as results/mini/"),
+        (
+            "mini",
+            "a study, not a target, expected one of its targets, such as results/mini/table1.csv, or all: $(",
+        ),
+        (
+            "config/studies/mini.yaml",
+            "a study, not a target, expected one of its targets, such as results/mini/table1.csv",
+        ),
+        ("mini.yml", "a study, not a target, expected one of its targets, such as results/mini/table1.csv"),
+        ("Mini", "not a target; perhaps you mean the study mini, expected one of its targets, such as results/mini/"),
         ("table1", "there is no such target, expected results/table1.csv."),
         ("mini/table1.tex", "there is no such target, expected results/mini/table1.tex."),
         ("mini/figure2", "there is no such target, expected results/mini/figure2.png."),

@@ -86,7 +86,7 @@ def _content(folder: Path, count: int) -> str:
     if others:
         text += f" and {len(others)} files such as {escaped(others[0])}, which must be converted to JPEG or PNG"
     elif folders and not count:
-        text += f" but folders such as {escaped(folders[0])}, which may belong into `world.objects`"
+        text += f" but folders such as {escaped(folders[0])}, which may belong in `world.objects`"
     return text
 
 

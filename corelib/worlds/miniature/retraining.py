@@ -35,7 +35,7 @@ def without_styles(world: WorldImages, left_out: Collection[str]) -> WorldImages
     kept = [number for number, style in enumerate(world.styles) if style not in left_out]
     if not kept:
         raise ConfigurationError(
-            f"tasks: all {len(set(world.styles))} styles are forgotten, expected some to train on."
+            f"tasks: all {len(set(world.styles))} styles are forgotten, expected at least one to train on."
         )
     return WorldImages(
         pixels=world.pixels[torch.tensor(kept)],

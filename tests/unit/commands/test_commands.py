@@ -160,7 +160,7 @@ def test_why_reports_nothing_for_complete_targets(checkout: Checkout) -> None:
 
 def test_without_runs_every_run_is_its_own_cause(tmp_path: Path) -> None:
     output = Checkout.at(tmp_path / "clone").python("-m", "corelib", "why", TABLE).stdout
-    assert "no run of this kind is here yet" in output
+    assert "there is no earlier run to compare with" in output
     assert "that build on these" not in output
 
 
@@ -194,7 +194,7 @@ def test_old_runs_are_listed_and_removed_only_with_delete(checkout: Checkout) ->
     old = sorted(path.name for path in checkout.folder.glob("runs/unlearning/core-*"))
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     output = checkout.python("-m", "corelib", "clean").stdout
-    assert "no study that is here names them, but results/tiny/figure2 and results/tiny/table1 show them." in output
+    assert "no study here names them, but results/tiny/figure2 and results/tiny/table1 show them." in output
     assert output.strip().endswith("0 runs that no study names.")
     shutil.rmtree(checkout.folder / "results")
     output = checkout.python("-m", "corelib", "clean").stdout
@@ -247,7 +247,7 @@ def test_nothing_is_removed_if_other_package_versions_change_all_addresses(check
     shutil.rmtree(checkout.folder / "results")
     checkout.edit("config/studies/tiny.yaml", *FASTER)
     done = checkout.python("-m", "corelib", "clean", "--delete")
-    assert done.returncode == 1 and f"scipy is {version}, pinned is 1.0.0" in done.stdout
+    assert done.returncode == 1 and f"scipy is {version}, but 1.0.0 is pinned" in done.stdout
     assert sorted(checkout.folder.glob("runs/*/*")) == before
 
 
@@ -277,7 +277,9 @@ def test_a_run_made_with_another_build_of_a_model_is_named(checkout: Checkout) -
         )
         assert f"{folder}: it was made with another build of the model {run}" in output
     assert f"results/tiny/table1.json: table1: it was made with another build of the model {run}" in output
-    assert re.search(r"^results/tiny/table1 is made of runs that have faults: .+ and \d+ more\.$", output, re.MULTILINE)
+    assert re.search(
+        r"^results/tiny/table1 was made from runs that have faults: .+ and \d+ more\.$", output, re.MULTILINE
+    )
 
 
 def test_targets_of_links_are_not_removed(checkout: Checkout, tmp_path: Path) -> None:
@@ -347,7 +349,7 @@ def test_the_error_without_the_packages_names_the_right_python() -> None:
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
-    assert done.stderr.endswith("expected .venv/bin/python, which `make env` makes.\n")
+    assert done.stderr.endswith("use .venv/bin/python, which `make env` creates.\n")
 
 
 def test_why_and_plan_name_the_same_time(tmp_path: Path) -> None:

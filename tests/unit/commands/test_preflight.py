@@ -90,7 +90,7 @@ def test_other_package_versions_are_named_but_are_no_fault(tmp_path: Path) -> No
     shutil.copy(REPOSITORY / "envs/requirements-cuda12.txt", tmp_path / "envs")
     (tmp_path / "envs/requirements.txt").write_text(text.replace(f"diffusers=={installed}", "diffusers==0.1.0"))
     (reported,) = differing_versions(tmp_path)
-    assert reported == f"diffusers is {installed}, pinned is 0.1.0: results get addresses of their own"
+    assert reported == f"diffusers is {installed}, but 0.1.0 is pinned; results get other addresses"
     assert findings("mini", tmp_path)["note"][0] == f"versions: {reported}"
     assert pinned_versions(tmp_path)["diffusers"] == "0.1.0"
 
@@ -111,7 +111,7 @@ def test_a_real_run_names_other_package_versions_and_continues(tmp_path: Path) -
     checkout.edit("envs/requirements.txt", f"diffusers=={installed}\n", "diffusers==0.1.0\n")
     done = checkout.snakemake("--cores", "1", "results/tiny/table1.csv", "--until", "render_images")
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count(f"diffusers is {installed}, pinned is 0.1.0") == 1
+    assert done.stdout.count(f"diffusers is {installed}, but 0.1.0 is pinned") == 1
 
 
 def test_the_command_ends_with_the_number_of_faults(tmp_path: Path) -> None:

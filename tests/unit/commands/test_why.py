@@ -107,8 +107,8 @@ def test_the_leaf_of_a_study_is_named_with_its_values(
     reasons = {lines[index - 1]: line.strip() for index, line in enumerate(lines) if line.startswith("    ")}
     (reason,) = [reason for name, reason in reasons.items() if name.startswith(cause)]
     assert reason.startswith(difference), lines
-    assert f"(beside {beside.partition(' ')[2]}" in reason
-    assert "no run of this kind" not in "".join(reasons.values())
+    assert f"(compared with {beside.partition(' ')[2]}" in reason
+    assert "no earlier run" not in "".join(reasons.values())
 
 
 def test_a_run_is_compared_with_the_base_even_if_another_one_is_nearer(
@@ -129,7 +129,7 @@ def test_an_edited_study_is_compared_with_its_own_runs(configuration: Path, caps
     small = configuration / "studies/small.yaml"
     small.write_text(f"{small.read_text()}methods: {{core: {{learning_rate: 2e-5}}}}\n")
     assert main(["why", "results/small/table1.csv", "Forget06", "core"]) == 0
-    assert "    methods.core.learning_rate: 1e-5 -> 2e-5 (beside core-forget06-" in capsys.readouterr().out
+    assert "    methods.core.learning_rate: 1e-5 -> 2e-5 (compared with core-forget06-" in capsys.readouterr().out
 
 
 def test_a_run_is_not_compared_with_one_of_another_kind_of_world(
@@ -144,5 +144,5 @@ def test_a_run_is_not_compared_with_one_of_another_kind_of_world(
     )
     assert main(["why", "results/pets/table1.csv"]) == 0
     output = capsys.readouterr().out
-    assert "unlearning core-forget06-" in output and "no run of this kind is here yet" in output
-    assert "(beside" not in output
+    assert "unlearning core-forget06-" in output and "there is no earlier run to compare with" in output
+    assert "(compared with" not in output

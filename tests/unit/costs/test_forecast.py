@@ -158,7 +158,10 @@ def test_sampled_batches_are_subtracted_from_their_shard(checkout: Checkout, mon
         (["results/paper/table1.csv"], "expected results/table1, since the paper's products are in results"),
         (["runs/fid/x/manifest.json"], "expected a table or figure, such as results/table1.csv, or all"),
         (["results/nobody/table1.csv"], "nobody"),
-        (["results/table1.csv", "results/mini/table1.csv"], "of two worlds, expected targets of one world"),
+        (
+            ["results/table1.csv", "results/mini/table1.csv"],
+            "belong to two worlds; request those of one world at a time",
+        ),
     ],
 )
 def test_a_wrong_target_is_reported_in_one_sentence(targets: list[str], expected: str, tmp_path: Path) -> None:

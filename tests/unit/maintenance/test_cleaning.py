@@ -63,7 +63,7 @@ def test_files_that_are_not_runs_are_kept_and_named(name: str, capsys: pytest.Ca
     output = clean(capsys)
     assert (precious / "thesis.txt").exists() and not (RUNS / run).exists()
     (line,) = [line for line in output.splitlines() if line.startswith(f"  {RUNS / name.partition('/')[0]}")]
-    assert line.endswith(".") and "Left alone, because these are not runs:" in output
+    assert line.endswith(".") and "Kept, because these are not runs:" in output
 
 
 def test_a_link_is_kept_with_its_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,14 +130,12 @@ def test_runs_of_a_product_in_results_are_kept_even_if_its_study_is_missing(
     other = hand_made.write_run("unlearning", "esd")
     output = clean(capsys)
     assert all((RUNS / name).exists() for name in runs.values()) and not (RUNS / other).exists()
-    assert "no study that is here names them, but results/gone/figure2 and results/gone/table1 show them." in output
-    assert "1 run, " in output and "no study that is here names them, but results/gone/figure2 shows them." in output
+    assert "no study here names them, but results/gone/figure2 and results/gone/table1 show them." in output
+    assert "1 run, " in output and "no study here names them, but results/gone/figure2 shows them." in output
     shutil.rmtree(RESULTS)
     output = clean(capsys)
     assert not list(RUNS.glob("*/*"))
-    assert (
-        "Made for figure2 and table1 of the study gone, which is not here; no study that is here names them:" in output
-    )
+    assert "Made for figure2 and table1 of the study gone, which is not here; no study here names them:" in output
     assert f"{RUNS / runs['unlearning']}, finished 2026-01-02 03:04" in output
 
 

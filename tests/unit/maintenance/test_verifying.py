@@ -272,8 +272,8 @@ def test_tables_made_from_a_damaged_run_or_another_build_of_a_model_are_named(ru
     found = verify_results()
     assert len(found.faults) == 1
     run = f"runs that have faults: {RUNS / runs['predictions']}."
-    assert found.affected == [f"results/mini/{name} is made of {run}" for name in ("gate", "table1")] + [
-        f"results/table1 is made of {run}"
+    assert found.affected == [f"results/mini/{name} was made from {run}" for name in ("gate", "table1")] + [
+        f"results/table1 was made from {run}"
     ]
     model = RUNS / runs["unlearning"]
     (model / "made.txt").write_text("trained again")

@@ -109,7 +109,7 @@ def test_the_page_shows_numbers_intervals_and_the_papers_values(inputs, tmp_path
     assert "3 of 4 rows of the tables are built" in text
     assert ">96.67<small>83.3 to 99.4</small><small>paper 100.00</small>" in text.replace("> ", ">").replace(" <", "<")
     assert "98.00 ± 0.00" in text, "two seeds"
-    assert "Of 1 accuracies that the paper also prints, 0 differ" in text
+    assert "Of 1 accuracies that the paper also reports, 0 differ" in text
 
 
 def test_the_page_names_what_is_missing(inputs, tmp_path):

@@ -173,9 +173,10 @@ def test_markdown_has_a_section_for_each_task_and_the_best_total_in_bold(tmp_pat
         "\n"
         f"{NOTES}\n"
         "\n"
-        "Of 3 accuracies that the paper also prints, 1 differs (Fisher's exact test at 5 %); 1 of them also by Holm's "
-        "method, which allows one false alarm in 20 tables. If all were equal, 0.062 would differ by chance; 1 or more "
-        "with a probability of 0.061 (accuracies taken as independent).\n"
+        "Of 3 accuracies that the paper also reports, 1 differs (Fisher's exact test at 5 %); 1 of them also after "
+        "Holm's correction, which allows one false positive in 20 tables. If all true accuracies were equal, 0.062 "
+        "would differ by chance on average, and 1 or more with a probability of 0.061 (assuming independent "
+        "accuracies).\n"
     )
 
 
@@ -183,7 +184,7 @@ def test_markdown_notes_how_many_accuracies_would_differ_by_chance(tmp_path):
     """Compared with a simulation of the same cells with equal accuracies, pooled from both counts."""
     sentence = (table(tmp_path).folder / "table1.md").read_text().splitlines()[-1]
     stated, min_count, probability = re.search(
-        r"equal, (\S+) would .*; (\d+) or more with a probability of (\S+) ", sentence
+        r"equal, (\S+) would .*, and (\d+) or more with a probability of (\S+) ", sentence
     ).groups()
     draws, num_draws = np.random.default_rng(0), 20_000
     differing = np.zeros(num_draws, dtype=int)
@@ -498,7 +499,7 @@ def test_several_seeds_are_compared_with_the_paper_by_their_prediction_interval(
     comparison = compare_with_paper([line], published)["Forget01", "core", "UA"]
     assert comparison.test == "prediction"
     assert comparison.p_value == prediction_p_value(line.counts("UA"), Count(28, 30))
-    assert chance_note([comparison]).startswith("Of 1 accuracies that the paper also prints, 0 differ (the prediction")
+    assert chance_note([comparison]).startswith("Of 1 accuracies that the paper also reports, 0 differ (the prediction")
 
 
 def test_permuted_seeds_and_rows_have_the_same_numbers(tmp_path):

@@ -237,7 +237,7 @@ def test_a_job_that_was_given_a_gpu_does_not_compute_on_the_cpu_instead(
     monkeypatch.setattr(gpus, "_has_nvidia", lambda: has_nvidia)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     if refused:
-        with pytest.raises(DeviceError, match=r"CUDA_VISIBLE_DEVICES is '0' .* can use no GPU there"):
+        with pytest.raises(DeviceError, match=r"CUDA_VISIBLE_DEVICES is '0' .* cannot use a GPU there"):
             check_assigned_gpu()
     else:
         check_assigned_gpu()

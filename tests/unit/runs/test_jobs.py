@@ -188,7 +188,7 @@ def test_of_many_earlier_attempts_the_last_lines_are_kept(tmp_path: Path) -> Non
 @pytest.mark.parametrize("toy", ["waits"], indirect=True)
 def test_the_second_of_two_jobs_for_one_run_waits_and_computes_nothing(toy: Toy) -> None:
     first, second = toy.start_writing(), toy.start()
-    toy.wait_until(lambda: "waiting for its result, or for its end" in toy.log)
+    toy.wait_until(lambda: "waiting for its result or its end" in toy.log)
     (toy.place / "go").touch()
     assert (first.wait(60), second.wait(60)) == (0, 0)
     assert toy.attempts == 1

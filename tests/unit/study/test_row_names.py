@@ -83,7 +83,7 @@ def test_the_beginning_of_a_name_for_export_ends_at_a_hyphen(configuration: Path
         ([*ROW[:2], "cor"], "results/mini/table1.csv: it has no row 'cor', expected `core`."),
         ([ROW[0], "Forget2", "core"], "results/mini/table1.csv: it has no task 'Forget2', expected `Forget25`."),
         ([*ROW, "7"], "the training seed of Forget25 core is '7', expected one of 0."),
-        ([*ROW[:2], "original"], "it is the original model, expected a model that was unlearned."),
+        ([*ROW[:2], "original"], "it is the original model; choose the row of an unlearned model."),
         (["results/mini/tabel1.csv", *ROW[1:]], "no such table or figure, expected one of table1, table2"),
         (ROW[:2], "results/mini/table1.csv Forget25: expected PRODUCT TASK ROW [SEED], such as"),
         (["results/mini/x/table1.csv", *ROW[1:]], "expected a table or figure, such as results/mini/table1.csv."),
@@ -177,7 +177,7 @@ def test_the_logs_of_a_row_are_those_of_its_runs(configuration: Path, capsys: py
     assert main(["logs", "unlearning/core"]) == 0
     assert sorted(capsys.readouterr().out.splitlines()) == sorted(map(str, (expected[0], other)))
     assert main(["logs", *ROW[:2], "esd"]) == 1
-    assert "no log of it in logs/, expected a run that has begun." in capsys.readouterr().err
+    assert "no log in logs/, because no job of it has started yet." in capsys.readouterr().err
 
 
 def test_jobs_of_other_rows_are_not_listed(

@@ -19,7 +19,7 @@ from corelib.workflow.hyperparameters import check_no_hyperparameters
             {"methods": {"core": {"learning_rate": "2e-5"}}},
             [],
             [
-                "--config methods.core.learning_rate=2e-5: a study sets hyperparameters",
+                "--config methods.core.learning_rate=2e-5: hyperparameters belong in a study",
                 "with the lines `base: mini` and `methods: {core: {learning_rate: 2e-5}}` (or",
                 "`python -m corelib study new NAME --base mini --set 'methods.core.learning_rate=2e-5'`)",
             ],
@@ -30,7 +30,7 @@ from corelib.workflow.hyperparameters import check_no_hyperparameters
         (
             {"methods": {}},
             [Path("my.yaml")],
-            ["--configfile my.yaml: a study", "make it the file config/studies/NAME.yaml"],
+            ["--configfile my.yaml: hyperparameters belong in a study", "save it as config/studies/NAME.yaml"],
         ),
     ],
 )

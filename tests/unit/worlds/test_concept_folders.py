@@ -87,7 +87,7 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     faults = (tmp_path / "faults.txt").read_text()
     for expected in (
         f"{root}/cat: it has 1 image, expected at least 2 images",
-        f"{root}/dog: it has 0 images but folders such as brown, which may belong into `world.objects`, expected",
+        f"{root}/dog: it has 0 images but folders such as brown, which may belong in `world.objects`, expected",
         f"{root}/horse: it has 0 images and 1 files such as 1.webp, which must be converted to JPEG or PNG, expected",
         f"{root}: cow/2.jpg has the same bytes as cow/1.jpg",
         f"{root}/owl: it may be OWL or Owl, expected only one of them",
