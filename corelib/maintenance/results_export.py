@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corelib.errors import ConfigurationError
+from corelib.errors import ArtefactError, ConfigurationError, short_message
 from corelib.files.atomic import atomic_folder, write_text
 from corelib.files.csv_files import as_csv
 from corelib.files.json_files import write_json
@@ -138,7 +138,8 @@ def export_results(name: str, folder: Path, configuration: Path) -> ExportedResu
         folder: destination, which must not exist.
         configuration: the folder of the configuration.
 
-    Raises `ConfigurationError` if there is no such study, `folder` exists, or no product can be exported.
+    Raises `ConfigurationError` if there is no such study, `folder` exists, or no product can be exported, and
+    `ArtefactError` if a product cannot be read.
     """
     check_is_new(folder)
     plan = load_plan(name, configuration)
@@ -158,9 +159,7 @@ def export_results(name: str, folder: Path, configuration: Path) -> ExportedResu
         first = next(iter(missing), None)
         reason = "" if first is None else f" ({missing[first]}); build one: snakemake {place / first}.csv"
         raise ConfigurationError(f"study {name}: none of its tables and probes is up to date{reason}.")
-    records = [
-        _complete(record, plan, product) for product in products for record in _READERS[product.run.stage](product)
-    ]
+    records = [record for product in products for record in _records(product, plan)]
     with atomic_folder(folder) as temporary:
         write_json(temporary / RESULTS_JSON, {"header": _header(plan, products, missing), "records": records})
         write_text(temporary / RESULTS_CSV, as_csv([COLUMNS, *(map(_entry, record.values()) for record in records)]))
@@ -181,9 +180,24 @@ def _header(plan: Plan, products: Sequence[_Product], missing: Mapping[str, str]
     }
 
 
-def _complete(record: Record, plan: Plan, product: _Product) -> Record:
+def _records(product: _Product, plan: Plan) -> list[Record]:
+    """The records of a product. Raises `ArtefactError` if its CSV files do not have the columns or values of one."""
+    try:
+        _, rows = tasks_and_rows(plan, str(product.manifest), product.name)
+        rows_by_name = {row.name: row for row in rows}
+        return [
+            _complete(record, plan, product, rows_by_name[record["row"]])
+            for record in _READERS[product.run.stage](product)
+        ]
+    except (KeyError, ValueError, csv.Error) as error:
+        raise ArtefactError(
+            f"{product.manifest}: its CSV files are not those of such a product ({short_message(error)}); delete it "
+            "and ask for the target again."
+        ) from None
+
+
+def _complete(record: Record, plan: Plan, product: _Product, row: Row) -> Record:
     """A record with all keys, in their order: what its product says, and the method and anchors of its row."""
-    row = _row_of(plan, product, record["row"])
     known = {
         "study": plan.name,
         "world": plan.study.world.kind,
@@ -195,11 +209,6 @@ def _complete(record: Record, plan: Plan, product: _Product) -> Record:
         **record,
     }
     return {column: known.get(column) for column in COLUMNS}
-
-
-def _row_of(plan: Plan, product: _Product, name: str) -> Row:
-    _, rows = tasks_and_rows(plan, str(product.manifest), product.name)
-    return next(row for row in rows if row.name == name)
 
 
 def _anchors_of(plan: Plan, task: str, row: Row) -> str | None:

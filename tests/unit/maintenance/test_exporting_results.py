@@ -13,6 +13,7 @@ from support.evaluated_study import build_products
 
 from corelib.commands import export
 from corelib.commands.cli import main
+from corelib.maintenance import results_export
 from corelib.maintenance.results_export import COLUMNS, METRICS
 from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
@@ -151,6 +152,24 @@ def test_a_product_that_is_not_up_to_date_is_not_exported(
         cells.write_text(before)
     assert set(numbers["product"]) == {"distances1", "probe_inversion"}
     assert content["header"]["missing"]["table1"] == f"{cells} has changed since it was written"
+
+
+def test_a_product_whose_files_have_other_columns_is_refused_in_one_sentence(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(results_export, "product_fault", lambda path, _: None if path.stem == "table1" else "missing")
+    cells = Path("results/seeds/table1.cells.csv")
+    before = cells.read_text()
+    cells.write_text(before.replace("metric", "measure", 1))
+    try:
+        assert main(["export", "results", "seeds", str(tmp_path / "out")]) == 1
+    finally:
+        cells.write_text(before)
+    assert capsys.readouterr().err == (
+        "Error: results/seeds/table1.json: its CSV files are not those of such a product ('metric'); delete it and ask "
+        "for the target again.\n"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_row_with_pairs_of_anchors_is_exported_with_its_method(plan: Plan, tmp_path: Path) -> None:
