@@ -21,9 +21,9 @@ PREDICTIONS, FID, FID_OF_ORIGINAL = "predictions", "fid", "fid_of_original"
 
 NOT_ON_RECORD = "not on record"
 
-UPSTREAM_ROLES = ("samples", "delta", "pipeline")
-"""Input roles to follow: from an evaluation to its images, and from images to their model. A pipeline is followed only
-if it is the model of a row; others are shared by all rows."""
+UPSTREAM_ROLES = ("samples", "delta", "start", "pipeline")
+"""Input roles to follow: from an evaluation to its images, from images to their model, and from a model to that of the
+task before it. A pipeline is followed only if it is the model of a row; others are shared by all rows."""
 
 
 @dataclass(frozen=True)
