@@ -6,6 +6,7 @@ written neither.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,9 +127,10 @@ def uses_of(plan: Plan) -> dict[str, Use]:
     for task, row in [*tables, *columns, *probed, *steps]:
         if row.method == ORIGINAL:
             continue
-        for seed in study.seeds_of(row):
-            for run in runs_of_model(plan, task, row, seed).values():
-                uses.setdefault(run.name, Use(plan, task, row, seed))
+        tasks_behind = study.sequence_to(task) if study.has_anchors(row.method) else [task]
+        for step, seed in itertools.product(tasks_behind, study.seeds_of(row)):
+            for run in runs_of_model(plan, step, row, seed).values():
+                uses.setdefault(run.name, Use(plan, step, row, seed))
     for task in study.tasks:
         uses.setdefault(plan.slice(task).name, Use(plan, task))
     return uses

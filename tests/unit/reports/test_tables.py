@@ -340,6 +340,20 @@ def test_provenance_names_run_commit_and_device_of_each_job_behind_a_cell(tmp_pa
     ]  # fmt: skip
 
 
+def test_provenance_names_the_trainings_of_all_earlier_tasks_of_a_sequence(tmp_path):
+    runs = tmp_path / "runs"
+    folder = record(runs, "cells/third", "c4", "cpu", predictions="predictions/third")
+    evaluations = cells(folder, CORE)
+    record(runs, "predictions/third", "c3", "A100", samples="samples/third")
+    record(runs, "samples/third", "c2", "A100", delta="unlearning/third")
+    record(runs, "unlearning/third", "c1", "A100", start="unlearning/second")
+    record(runs, "unlearning/second", "c1", "A100", start="unlearning/first")
+    record(runs, "unlearning/first", "c1", "H100")
+    jobs = line_of(row("core", "CORE"), evaluations).seeds[0].jobs_behind("UA")
+    names = ["first", "second", "third", "third", "third"]
+    assert [job.run.removesuffix(DIGEST) for job in jobs] == names
+
+
 def test_a_job_with_a_damaged_or_missing_record_is_listed_as_not_on_record(tmp_path):
     """The number itself is certain, because its manifest contains its hash."""
     folder = record(tmp_path / "runs", "cells/core", "c4", "cpu", predictions="predictions/core")

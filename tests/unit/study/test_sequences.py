@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.checkout import REPOSITORY, link_configuration
 from support.contract import OWN
 
+from corelib.commands.leaf_names import uses_of
 from corelib.errors import ConfigurationError
 from corelib.runs.run import Run
 from corelib.settings.data import SliceStage
@@ -198,6 +199,14 @@ def test_a_sequence_reports_each_step_beside_forgetting_at_once(configuration: P
     for role, input_ in run.inputs.items():
         task, method, *seed = role.split("/")
         assert input_.name == found.predictions(task, method, None, int(seed[0]) if seed else None).name
+
+
+def test_a_run_of_an_earlier_task_is_for_that_task_even_if_no_product_names_it(configuration: Path) -> None:
+    table = {"tasks": ["Three"], "rows": ["core"], "published": None}
+    found = plan(configuration, {"tables.table1": table, "sequences": {}})
+    uses = uses_of(found)
+    for task in ("One", "Two", "Three"):
+        assert uses[found.unlearning(task, "core", None).name].task == task
 
 
 def test_a_sequence_needs_no_comparison(configuration: Path) -> None:
