@@ -105,6 +105,7 @@ def preflight(plan: Plan, repository: Path, configuration: Path) -> Iterator[Fin
         yield Finding("versions", f"all {len(NUMERICAL_PACKAGES)} numerical packages have their pinned versions")
     yield from _cluster(plan, repository)
     yield from _device(plan)
+    yield from _threads(max(run.threads for run in _runs_of(plan)), os.cpu_count() or 1)
 
 
 # Assets
@@ -315,6 +316,15 @@ def _device(plan: Plan) -> Iterator[Finding]:
     yield Finding("device", f"{count} x {properties.name}, {memory}, {bf16}, driver {driver}")
     if plan.study.world.kind != "miniature":
         yield _memory(largest_gpu_memory(_runs_of(plan)), properties.total_memory)
+
+
+def _threads(threads: int, cores: int) -> Iterator[Finding]:
+    """A note if jobs use more CPU threads than this machine has cores."""
+    if threads > cores:
+        text = (
+            f"jobs use up to {threads} CPU threads, and this machine has {cores} cores; to run them here, set `threads`"
+        )
+        yield Finding("threads", text, "note")
 
 
 def _memory(needed: float, memory: int) -> Finding:

@@ -57,7 +57,8 @@ def _content(path: Path) -> bytes:
     try:
         return read_bytes(path, MAX_FILE_BYTES)
     except OSError as error:
-        raise AssetError(f"{path}: the image is not readable ({error.strerror}), expected a JPEG file.") from None
+        reason = f"the image is not readable ({error.strerror})"
+        raise AssetError(f"{path}: {reason}, expected a JPEG or PNG file.") from None
 
 
 def decode_image(content: bytes, name: str) -> Image.Image:
@@ -84,7 +85,7 @@ def _opened_as(content: bytes, name: str) -> Image.Image:
 
 
 def _damaged(name: str, error: Exception) -> AssetError:
-    return AssetError(f"{name}: the image is damaged ({short_message(error)}), expected a whole JPEG file.")
+    return AssetError(f"{name}: the image is damaged ({short_message(error)}), expected a whole file.")
 
 
 def open_image(content: bytes) -> Image.Image:
@@ -96,7 +97,7 @@ def open_image(content: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise UnusableImage(f"{_kind_of_file(content)}, expected a JPEG file") from None
+        raise UnusableImage(f"{_kind_of_file(content)}, expected a JPEG or PNG file") from None
     except Image.DecompressionBombError:
         raise UnusableImage(
             f"the image is too large, expected at most {MAX_PIXELS // 1_000_000} million pixels"

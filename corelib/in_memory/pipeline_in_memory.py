@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ class PipelineInMemory:
                     f"pipeline.{name} has tensors without values, expected all of them in memory; load the pipeline "
                     "without offloading."
                 )
+
+    def progress_bar(self, steps: int) -> AbstractContextManager[Any]:
+        """The progress bar of the pipeline, which `set_progress_bar_config` configures; None for another object."""
+        make = getattr(self._pipeline, "progress_bar", None)
+        return nullcontext() if make is None else make(total=steps)
 
     @property
     def device(self) -> torch.device:

@@ -90,7 +90,8 @@ def unlearn(
     Training runs on the device of `pipeline.unet`, on a copy of it in fp32. The same call gives the same bits on the
     same device, with the same number of CPU threads and the same versions of the packages. On a GPU, set the
     environment variable `CUBLAS_WORKSPACE_CONFIG=:4096:8` before torch uses the GPU. Torch's random state is neither
-    read nor changed.
+    read nor changed. The pipeline's progress bar shows the steps; `pipeline.set_progress_bar_config(disable=True)`
+    hides it.
 
     Args:
         pipeline: a `StableDiffusionPipeline` of Stable Diffusion v1 or v2, or of a model built like them. Any
@@ -146,7 +147,14 @@ def unlearn(
         masks = _masks(model, recipe, material, training, device)
         models = StudentAndTeacher(model.unet(), recipe.trained, device)
         trainer = Trainer(training, models, material, scheduler, as_factors(masks, models.trained if masks else {}))
-        diverged_at = trainer.train(0, lambda _: False)
+        with model.progress_bar(trainer.steps) as bar:
+
+            def show_step(_: int) -> bool:
+                if bar is not None:
+                    bar.update()
+                return False
+
+            diverged_at = trainer.train(0, show_step)
     values = trainer.log.state().numpy()
     tensors = {name: parameter.detach().cpu() for name, parameter in models.trained.items()}
     return UnlearnedModel(
@@ -161,13 +169,8 @@ def _training(
     recipe: Method, examples: TrainingExamples, steps: int, learning_rate: float | None, batch: int | None, seed: int
 ) -> TrainingSettings:
     """The settings of the training: those of the method and of the paper's study, and the user's."""
-    if learning_rate is not None and learning_rate >= 1:
-        raise ConfigurationError(
-            f"learning_rate is {learning_rate:g}, expected a number below 1: Adam changes each weight by about the "
-            "learning rate in a step."
-        )
     protocol = paper_study().training
-    return _checked(
+    settings = _checked(
         TrainingSettings,
         objective=recipe.objective,
         trained=recipe.trained,
@@ -183,6 +186,12 @@ def _training(
         kernels=protocol.kernels,
         seed=seed,
     )
+    if learning_rate is not None and settings.learning_rate >= 1:
+        raise ConfigurationError(
+            f"learning_rate is {settings.learning_rate:g}, expected a number below 1: Adam changes each weight by "
+            "about the learning rate in a step."
+        )
+    return settings
 
 
 def _checked(kind: type[AnySection], **leaves: Any) -> AnySection:

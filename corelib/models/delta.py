@@ -47,6 +47,9 @@ class Delta:
     base: str
     run: str
 
+    def __repr__(self) -> str:
+        return f"Delta({len(self.tensors)} tensors, trained={self.trained!r}, base={self.base!r}, run={self.run!r})"
+
     def save(self, path: Path) -> None:
         """Write the delta as safetensors in fp32, at once or not at all; equal deltas are equal files."""
         on_cpu = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in self.tensors.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import shutil
 from collections import namedtuple
@@ -39,6 +40,13 @@ def test_a_laptop_is_ready_for_the_miniature() -> None:
     assert reported["FAULT"] == []
     assert any(line.startswith("disk: results need about") for line in reported["ok"])
     assert "versions: all 15 numerical packages have their pinned versions" in reported["ok"]
+
+
+@pytest.mark.parametrize(("cores", "is_noted"), [(2, True), (4, False)])
+def test_more_threads_than_cores_are_noted(cores: int, is_noted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    noted = "threads: jobs use up to 4 threads, and this machine has 2 cores; to run them here, set `threads`"
+    assert (noted in findings("paper")["note"]) == is_noted
 
 
 def test_every_missing_asset_is_named() -> None:

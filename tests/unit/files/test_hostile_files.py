@@ -454,7 +454,7 @@ UNUSABLE = {
     "a JPEG of many scans": (lambda: with_many_scans(300), "scans, expected at most 200"),
     "text that is large when it is unpacked": (with_long_text, "damaged"),
     "EPS": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
-    "nothing": (lambda: b"", "empty, expected a JPEG file"),
+    "nothing": (lambda: b"", "empty, expected a JPEG or PNG file"),
 }  # fmt: skip
 
 

@@ -261,6 +261,17 @@ def test_a_run_that_diverges_returns_the_tensors_before_that_step(small_pipeline
     assert all(tensor.isfinite().all() for tensor in model.delta.tensors.values())
 
 
+def test_the_progress_bar_of_the_pipeline_shows_the_steps(
+    small_pipeline: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (small_images(1), "A Cats image", "", small_images(1), "A Dogs image")
+    unlearn(small_pipeline, *arguments, steps=2)
+    assert "2/2" in capsys.readouterr().err
+    small_pipeline.set_progress_bar_config(disable=True)
+    unlearn(small_pipeline, *arguments, steps=2)
+    assert capsys.readouterr().err == ""
+
+
 WRONG_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "method": ({"method": "corr"}, "method is 'corr', expected one of core, esd, salun"),
     "no images": ({"forget_images": []}, "forget_images is empty, expected at least one image"),
@@ -275,6 +286,7 @@ WRONG_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "rate": ({"learning_rate": -1.0}, "learning_rate is -1.0: Input should be greater than 0"),
     "batch": ({"batch": 0}, "batch is 0: Input should be greater than 0"),
     "resolution": ({"resolution": 0}, "resolution is 0: Input should be greater than 0"),
+    "a rate in quotes": ({"learning_rate": "1e-4"}, "learning_rate is '1e-4': "),
     "high rate": ({"learning_rate": 5.0}, "learning_rate is 5, expected a number below 1"),
     "odd resolution": ({"resolution": 33}, "resolution is 33, expected a multiple of 2"),
     "anchor": ({"anchor_prompts": "A Cats image"}, "anchor_prompts.0. is the forget prompt 'A Cats image' itself"),
@@ -305,7 +317,7 @@ def test_a_file_that_is_no_image_is_named_before_anything_is_computed(
 ) -> None:
     monkeypatch.setattr("corelib.in_memory.unlearning.reproducible", None)
     (tmp_path / "text.jpg").write_text("text")
-    with pytest.raises(AssetError, match=r"text\.jpg: not an image, expected a JPEG file"):
+    with pytest.raises(AssetError, match=r"text\.jpg: not an image, expected a JPEG or PNG file"):
         unlearn(small_pipeline, [tmp_path / "text.jpg"], "A Cats image", "", method="esd", steps=1)
 
 

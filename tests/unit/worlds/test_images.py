@@ -256,7 +256,7 @@ def test_a_damaged_shard_is_reported_in_one_sentence(tmp_path: Path, damage: str
     ("content", "sentence"),
     [
         ("cut off", "2.jpg: the image is damaged"),
-        ("other", "2.jpg: not an image, expected a JPEG file; delete"),
+        ("other", "2.jpg: not an image, expected a JPEG or PNG file; delete"),
         ("none", "2.jpg: the image is missing, its folder has 9 files; delete"),
     ],
 )

@@ -356,7 +356,7 @@ def test_a_row_with_a_path_in_place_of_an_image_is_reported_once(tmp_path: Path)
     rows[:2] = [{"bytes": None, "path": f"/data/{row}.jpg"} for row in range(2)]
     pq.write_table(pa.table({"text": table["text"], "image": pa.array(rows, table["image"].type)}), shard)
     error = faults_of(tmp_path / "here")
-    assert ", row 0 (Monet/Cats/1.jpg): empty, expected a JPEG file" in error
+    assert ", row 0 (Monet/Cats/1.jpg): empty, expected a JPEG or PNG file" in error
     assert "here: 2 faults in the images" in error
 
 
