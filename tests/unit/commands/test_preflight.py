@@ -45,7 +45,7 @@ def test_a_laptop_is_ready_for_the_miniature() -> None:
 @pytest.mark.parametrize(("cores", "is_noted"), [(2, True), (4, False)])
 def test_more_threads_than_cores_are_noted(cores: int, is_noted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    noted = "threads: jobs use up to 4 threads, and this machine has 2 cores; to run them here, set `threads`"
+    noted = "threads: jobs use up to 4 CPU threads, and this machine has 2 cores; to run them here, set `threads`"
     assert (noted in findings("paper")["note"]) == is_noted
 
 
