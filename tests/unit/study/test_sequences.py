@@ -264,9 +264,9 @@ MISTAKES = {
         "methods.core.anchors.Three.Lilac_Rings is 'Sky_Waves', expected a style that no task before Three forgets",
     ),
     "one-to-one with a forgotten style": (
-        {"anchoring": {"one_to_one": {
-            "Sky_Waves": "Rose_Dots", "Amber_Checks": "Sky_Waves", "Cobalt_Dots": "Teal_Dots", "Lilac_Rings": "Rose_Dots"
-        }}},
+        {"anchoring": {"one_to_one": dict(zip(
+            [*FIRST, *SECOND, *THIRD], ["Rose_Dots", "Sky_Waves", "Teal_Dots", "Sky_Dots"], strict=True
+        ))}},
         "anchoring.one_to_one.Amber_Checks is 'Sky_Waves', expected a style that no task before Two forgets",
     ),
     "base is forgotten": (
