@@ -77,7 +77,8 @@ def sequence_lines(settings: SequenceStage, inputs: Mapping[str, Manifest]) -> I
     tables = {role: read_predictions(manifest) for role, manifest in inputs.items()}
     for row in settings.rows:
         for position, step in enumerate(settings.steps):
-            for way, models in row.models.items():
+            for way in row.ways:
+                models = row.models[way]
                 counted = set.intersection(
                     *(set(counted_accuracies(tables[model.predictions])) for model in models[position])
                 )

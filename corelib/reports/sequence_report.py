@@ -75,7 +75,7 @@ def to_markdown(settings: SequenceStage, lines: Sequence[SequenceLine]) -> str:
     for row in settings.rows:
         table = [["Step", "forgotten", "way", *measures], ["---", "---:", "---", *["---:"] * len(measures)]]
         for step in settings.steps:
-            for way in row.models:
+            for way in row.ways:
                 found = {
                     line.measure: line
                     for line in lines

@@ -9,6 +9,9 @@ from corelib.settings.section import Section
 Way = Literal["in sequence", "at once"]
 """How a model has forgotten the styles of a step: step by step, or all of them in one training."""
 
+WAYS: tuple[Way, ...] = ("in sequence", "at once")
+"""The ways in the order of reports."""
+
 
 class SequenceModel(Section):
     """A model of a row after a step.
@@ -26,12 +29,17 @@ class SequenceRow(Section):
     """A row of a sequence, with a model for each way, step and training seed.
 
     Attributes:
-        models: the models of each step, by the way in which they have forgotten its styles.
+        models: the models of each step, by the way in which they have forgotten its styles, in any order.
     """
 
     row: str
     title: str
     models: dict[Way, list[list[SequenceModel]]]
+
+    @property
+    def ways(self) -> list[Way]:
+        """The ways for which there are models, in the order of reports."""
+        return [way for way in WAYS if way in self.models]
 
     @property
     def plain_title(self) -> str:

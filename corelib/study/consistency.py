@@ -532,6 +532,9 @@ def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: 
         if missing := [style for style in forget if style not in pairs]:
             yield Inconsistency("anchoring.one_to_one", sorted(pairs), f"an anchor for {missing[0]} ({used_by})")
         anchors = [pairs[style] for style in forget]
+        if lost := [style for style in forget if pairs[style] in forgotten]:
+            expected = f"a style that no task before {task} forgets ({used_by})"
+            yield Inconsistency(f"anchoring.one_to_one.{lost[0]}", pairs[lost[0]], expected)
         if repeated := {anchor for anchor in anchors if anchors.count(anchor) > 1}:
             yield Inconsistency(
                 "anchoring.one_to_one", min(repeated), f"distinct anchors for the forget styles ({used_by})"
@@ -560,6 +563,8 @@ def _check_pairs(study: Study, scheme: AnchorPairs, name: str, task: str, used_b
     for style, anchor in scheme.items():
         if style == anchor:
             yield Inconsistency(f"{key}.{style}", anchor, f"a style other than the forget style itself ({used_by})")
+        if anchor in study.forgotten_before(study.tasks[task]):
+            yield Inconsistency(f"{key}.{style}", anchor, f"a style that no task before {task} forgets ({used_by})")
         if anchor == EMPTY_CONCEPT and reason is not None:
             yield Inconsistency(f"{key}.{style}", anchor, f"a style: {reason} ({used_by})")
 

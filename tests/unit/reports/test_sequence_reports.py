@@ -65,7 +65,7 @@ SETTINGS = SequenceStage(
         SequenceRow(
             row="core",
             title="CORE\n(ours)",
-            models={"in sequence": models("One", "Two"), "at once": models("One", "Both")},
+            models={"at once": models("One", "Both"), "in sequence": models("One", "Two")},
         )
     ],
     note="A note.",

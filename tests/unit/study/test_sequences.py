@@ -259,6 +259,16 @@ MISTAKES = {
         {"tables.table1.rows": [{"method": "core", "anchors": {"Lilac_Rings": "Rose_Dots"}}]},
         "expected a scheme by its name, since Two is after One; methods.core.anchors may have pairs for each task",
     ),
+    "pairs with a forgotten style": (
+        {"methods.core.anchors": {"default": "one_to_one", "Three": {"Lilac_Rings": "Sky_Waves"}}},
+        "methods.core.anchors.Three.Lilac_Rings is 'Sky_Waves', expected a style that no task before Three forgets",
+    ),
+    "one-to-one with a forgotten style": (
+        {"anchoring": {"one_to_one": dict(zip(
+            [*FIRST, *SECOND, *THIRD], ["Rose_Dots", "Sky_Waves", "Teal_Dots", "Sky_Dots"], strict=True
+        ))}},
+        "anchoring.one_to_one.Amber_Checks is 'Sky_Waves', expected a style that no task before Two forgets",
+    ),
     "base is forgotten": (
         {"anchoring": {"base": "Sky_Waves"}, "methods.core.anchors": {"default": "one_to_one", "Two": "all_to_one"}},
         "anchoring.base is 'Sky_Waves', expected a style that no task before Two forgets",
