@@ -25,8 +25,12 @@ from corelib.workflow.hyperparameters import check_no_hyperparameters
             ],
         ),
         ({"gate": None}, [], ["--config gate=null: ", "`base: mini` and `gate: null`"]),
-        ({"base": "mini"}, [], ["--config base: a study sets", "with `base: mini` as its first line"]),
-        ({"sampling": {"a": 1, "b": 2, "c": 3, "d": 4}}, [], ["--config sampling: a study", "write its leaves to"]),
+        ({"base": "mini"}, [], ["--config base: hyperparameters belong", "with `base: mini` as its first line"]),
+        (
+            {"sampling": {"a": 1, "b": 2, "c": 3, "d": 4}},
+            [],
+            ["--config sampling: hyperparameters belong", "write its leaves to"],
+        ),
         (
             {"methods": {}},
             [Path("my.yaml")],
