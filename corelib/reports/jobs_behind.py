@@ -22,8 +22,9 @@ PREDICTIONS, FID, FID_OF_ORIGINAL = "predictions", "fid", "fid_of_original"
 
 NOT_ON_RECORD = "not on record"
 
-UPSTREAM_ROLES = ("samples", "delta")
-"""Input roles to follow: from an evaluation to its images, and from images to their model."""
+UPSTREAM_ROLES = ("samples", "delta", "start")
+"""Input roles to follow: from an evaluation to its images, from images to their model, and from a model to that of the
+task before."""
 
 UPSTREAM_STAGES = (*PIPELINE_STAGES, *SEARCH_STAGES)
 """Stages to follow in any other role: pipelines and embeddings of other stages are shared by all rows."""
