@@ -1,8 +1,8 @@
 # Summaries of a study: the gate, sequences of tasks, the verdicts on the paper's claims, and a page with everything.
 # In:  the cells of the original model; the predictions of the models of each step of a sequence; the cells, training
-#      runs and samples that are built
-# Out: results/[STUDY/]gate.md and gate.csv; SEQUENCE.csv, .md, .pdf and .png; claims.md, .csv and .checks.csv;
-#      report.html, .costs.md and .costs.csv
+#      runs, samples, distances, predictions and searches that are built
+# Out: results/[STUDY/]gate.md and gate.csv; SEQUENCE.csv, .md, .pdf, .png and .provenance.csv; claims.md, .csv and
+#      .checks.csv; report.html, .costs.md and .costs.csv
 
 
 rule report_gate:
@@ -45,6 +45,7 @@ rule report_sequence:
             category="Sequences",
             labels={"study": "{place}", "sequence": "{product}"},
         ),
+        "{place}/{product}.provenance.csv",
         manifest="{place}/{product}.json",
     log:
         "logs/{place}/{product}.log",

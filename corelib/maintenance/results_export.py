@@ -37,7 +37,7 @@ RESULTS_JSON, RESULTS_CSV = "results.json", "results.csv"
 
 COLUMNS = (
     "study", "world", "product", "kind", "task", "row", "method", "title", "anchors",
-    "condition", "style", "set", "timestep", "metric", "seed", "seeds", "retrained_seed",
+    "step", "forgotten", "way", "condition", "style", "set", "timestep", "metric", "seed", "seeds", "retrained_seed",
     "k", "n", "value", "sd", "low", "high", "interval",
     "diverged_at", "search_diverged_at", "flagged", "gate", "runs", "version", "commits",
 )  # fmt: skip
@@ -50,9 +50,12 @@ RECOGNISED = "recognised"
 METRICS = {
     "UA": "Images prompted with a forget style that are not recognised as that style, in percent; more is better.",
     "IRA": "Images prompted with a retain style that are recognised as that style, in percent; more is better.",
-    "CRA": "Images of forget and retain styles that are recognised as their object, in percent; more is better.",
+    "CRA": "Images of forget and retain styles that are recognised as their object, in percent; more is better. After "
+    "a step of a sequence, only images of retain styles count.",
     "SFID": "The FID of the original model over that of this model, in percent and at most 100; more is better.",
     "Total": "The sum of UA, IRA, CRA and SFID, as far as they are measured; more is better.",
+    "UA new": "UA of the styles that a step of a sequence forgets.",
+    "UA earlier": "UA of the styles that the steps before it forget.",
     RECOGNISED: "Images under a condition of a probe that are recognised as the style of their prompt, in percent; "
     "for a forget style, less is better.",
     "same style": "Images in which the classifier sees the same style as in the retrained model's image of the same "
@@ -131,7 +134,7 @@ class _Origins:
 
 
 def export_results(name: str, folder: Path, configuration: Path) -> ExportedResults:
-    """Write the numbers of the tables, distances and probes of a study that are up to date.
+    """Write the numbers of the tables, distances, probes and sequences of a study that are up to date.
 
     Args:
         name: name of the study.
@@ -158,7 +161,7 @@ def export_results(name: str, folder: Path, configuration: Path) -> ExportedResu
     if not products:
         first = next(iter(missing), None)
         reason = "" if first is None else f" ({missing[first]}); build one: snakemake {place / first}.csv"
-        raise ConfigurationError(f"study {name}: none of its tables and probes is up to date{reason}.")
+        raise ConfigurationError(f"study {name}: none of its tables, probes and sequences is up to date{reason}.")
     records = [record for product in products for record in _records(product, plan)]
     with atomic_folder(folder) as temporary:
         write_json(temporary / RESULTS_JSON, {"header": _header(plan, products, missing), "records": records})
@@ -273,10 +276,26 @@ def _of_probe(product: _Product) -> Iterator[Record]:
         }
 
 
+def _of_sequence(product: _Product) -> Iterator[Record]:
+    origins = _Origins(product, ("step", "row", "way"))
+    for line in product.lines("csv"):
+        yield {
+            "kind": "sequence",
+            **{column: line[column] for column in ("task", "row", "step", "way", "style")},
+            "metric": line["measure"],
+            **_seeds(line),
+            **_numbers(line, "forgotten", "k", "n", "value", "low", "high"),
+            "interval": line["interval"],
+            **_warnings(line),
+            **origins.of(line, "predictions"),
+        }
+
+
 _READERS: Mapping[str, Callable[[_Product], Iterator[Record]]] = {
     "tables": _of_table,
     "comparisons": _of_comparison,
     "probes": _of_probe,
+    "sequences": _of_sequence,
 }
 """The records of a product, by its stage. Products of other stages have no numbers of their own."""
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from corelib.evaluation.metrics import Count
-from corelib.evaluation.seed_statistics import pooled
 from corelib.files.atomic import write_text
 from corelib.files.csv_files import as_csv
 from corelib.reports.chart_style import chart_style, save_chart
-from corelib.reports.count_intervals import WILSON
+from corelib.reports.count_lines import COUNT_COLUMNS, count_entries, in_one_entry
+from corelib.reports.count_tables import CellWriter, CountCell, CountTable, notes_as_markdown, tables_as_markdown
 from corelib.reports.jobs_behind import jobs_csv
 from corelib.reports.probe_charts import probe_chart
-from corelib.reports.probe_counts import ProbeLine, SeedCounts, probe_lines
+from corelib.reports.probe_counts import ProbeLine, probe_lines
 from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.probe_report import ProbeStage
 
-COLUMNS = (
-    "task", "row", "condition", "group", "amount", "seed", "style",
-    "k", "n", "value", "low", "high", "interval", "flagged", "diverged_at", "search_diverged_at", "run",
-)  # fmt: skip
-
-ALL = "all"
-"""The entry in the columns `seed` and `style` of a line for all of them together."""
+COLUMNS = ("task", "row", "condition", "group", "amount", *COUNT_COLUMNS, "search_diverged_at", "run")
 
 TITLES = {
     "wording": "Other wordings of the prompts",
@@ -80,77 +71,22 @@ def _entries(line: ProbeLine) -> Iterator[list[object]]:
     row, condition = line.row, line.condition
     amount = "" if condition.amount is None else f"{condition.amount:g}"
     beginning = [row.task, row.row, condition.name, condition.group, amount]
-    for style in (*line.styles, None):
-        name = ALL if style is None else style
-        counts = line.counts(style)
-        for seed, count in zip(line.seeds, counts, strict=True):
-            number = "" if seed.seed is None else seed.seed
-            yield [
-                *(*beginning, number, name, *_numbers(count, *count.interval()), WILSON),
-                *(seed.flagged, *_steps([seed]), seed.run),
-            ]
-        if len(counts) > 1:
-            flagged = sum(seed.flagged for seed in line.seeds)
-            numbers = _numbers(pooled(counts), *line.interval(style))
-            runs = " ".join(seed.run for seed in line.seeds)
-            yield [*beginning, ALL, name, *numbers, line.interval_name, flagged, *_steps(line.seeds), runs]
+    for entries, seeds in count_entries(line):
+        steps = in_one_entry(seed.search_diverged_at for seed in seeds)
+        yield [*beginning, *entries, steps, in_one_entry(seed.run for seed in seeds)]
 
 
-def _steps(seeds: Sequence[SeedCounts]) -> list[str]:
-    """The steps at which trainings and searches diverged."""
-    columns = ([seed.diverged_at for seed in seeds], [seed.search_diverged_at for seed in seeds])
-    return [" ".join(str(step) for step in column if step is not None) for column in columns]
-
-
-def _numbers(count: Count, low: float, high: float) -> list[object]:
-    return [count.k, count.n, f"{count.percent:.2f}", f"{low:.2f}", f"{high:.2f}"]
-
-
-@dataclass(frozen=True)
-class ProbeCell:
-    """The count of a row under one condition as text, with a footnote if there is a warning about it.
-
-    Attributes:
-        number: number of the footnote; None without one.
-        note: the warning; empty without one.
-    """
-
-    text: str
-    number: int | None
-    note: str
-
-
-@dataclass(frozen=True)
-class ProbeTable:
-    """The counts of all styles together on one task.
-
-    Attributes:
-        columns: the conditions.
-        rows: the title of each row, and its cells in the order of the columns.
-    """
-
-    task: str
-    columns: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[ProbeCell]]]
-
-    @property
-    def notes(self) -> list[ProbeCell]:
-        """The cells that have a footnote."""
-        return [cell for _, cells in self.rows for cell in cells if cell.note]
-
-
-def probe_tables(lines: Sequence[ProbeLine]) -> list[ProbeTable]:
-    """The counts of a probe as tables, one for each task; footnotes are numbered from 1."""
-    numbers = itertools.count(1)
-    tables = []
+def probe_tables(lines: Sequence[ProbeLine]) -> list[CountTable]:
+    """The counts of a probe as tables, one for each task, with a column for each condition."""
+    writer, tables = CellWriter(), []
     for task in dict.fromkeys(line.row.task for line in lines):
         found = [line for line in lines if line.row.task == task]
         columns = list(dict.fromkeys(line.condition.name for line in found))
-        rows: dict[str, tuple[str, list[ProbeCell]]] = {}
+        rows: dict[str, tuple[list[str], list[CountCell]]] = {}
         for line in found:
-            _, cells = rows.setdefault(line.row.row, (line.row.plain_title, []))
-            cells.append(ProbeCell(_text(line), next(numbers) if line.remark else None, line.remark))
-        tables.append(ProbeTable(task, columns, list(rows.values())))
+            _, cells = rows.setdefault(line.row.row, ([line.row.plain_title], []))
+            cells.append(writer.cell(line))
+        tables.append(CountTable(task, [], columns, list(rows.values())))
     return tables
 
 
@@ -168,19 +104,6 @@ def provenance_csv(lines: Sequence[ProbeLine]) -> str:
 
 def to_markdown(settings: ProbeStage, lines: Sequence[ProbeLine]) -> str:
     """The counts of all styles together as Markdown: a section for each task, a column for each condition."""
-    parts, tables = [f"# {TITLES[settings.kind]}", SUCCESS], probe_tables(lines)
-    for table in tables:
-        rows = [["", *table.columns], ["---", *["---:"] * len(table.columns)]]
-        rows += [[title.replace("|", "\\|"), *map(_with_mark, cells)] for title, cells in table.rows]
-        parts.append(f"## {table.task}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
-    notes = [f"[^{cell.number}]: {cell.note}." for table in tables for cell in table.notes]
-    return "\n\n".join([*parts, MEANINGS[settings.kind], *filter(None, [settings.note]), *notes]) + "\n"
-
-
-def _with_mark(cell: ProbeCell) -> str:
-    return cell.text if cell.number is None else f"{cell.text}[^{cell.number}]"
-
-
-def _text(line: ProbeLine) -> str:
-    count, (low, high) = pooled(line.counts()), line.interval()
-    return f"{count.k} of {count.n}: {count.percent:.1f} ({low:.1f} to {high:.1f})"
+    tables = probe_tables(lines)
+    parts = [f"# {TITLES[settings.kind]}", SUCCESS, *tables_as_markdown(tables, ""), MEANINGS[settings.kind]]
+    return "\n\n".join([*parts, *filter(None, [settings.note]), *notes_as_markdown(tables)]) + "\n"

@@ -14,6 +14,26 @@ CHART_CAPTIONS = {
 """What the charts of a table show, by name."""
 
 TEMPLATE = """\
+{% macro count_section(section) %}
+<h3>{{ section.name }}: {{ section.title }}</h3>
+{% if section.meaning %}<p class="quiet">{{ section.meaning }}</p>{% endif %}
+{% for table in section.tables %}
+<div class="scroll"><table>
+<tr><th>{{ table.title }}</th>{% for head in table.heads %}<th>{{ head }}</th>{% endfor %}
+{% for column in table.columns %}<th>{{ column }}</th>{% endfor %}</tr>
+{% for entries, cells in table.rows %}
+<tr>{% for entry in entries %}<td>{{ entry }}</td>{% endfor %}
+{% for cell in cells %}
+<td class="number">{{ cell.text }}{% if cell.number %}<sup>{{ cell.number }}</sup>{% endif %}</td>
+{% endfor %}
+</tr>
+{% endfor %}
+</table></div>
+{% for number, note in table.notes.items() %}<p class="quiet"><sup>{{ number }}</sup> {{ note }}.</p>{% endfor %}
+{% endfor %}
+<figure><img src="{{ section.picture.data }}" alt="{{ section.picture.caption }}" loading="lazy">
+<figcaption>{{ section.picture.caption }}</figcaption></figure>
+{% endmacro %}
 <!doctype html>
 <html lang="en">
 <head>
@@ -66,6 +86,7 @@ Its jobs took {{ wall_time }}, of which {{ gpu_time }} on a GPU.</p>
 {% if figures or missing_figures %}<a href="#figures">Figures</a>{% endif %}
 {% if distances or missing_distances %}<a href="#distances">Distances</a>{% endif %}
 {% if probes or missing_probes %}<a href="#probes">Probes</a>{% endif %}
+{% if sequences or missing_sequences %}<a href="#sequences">Sequences</a>{% endif %}
 {% if has_gate %}<a href="#gate">Gate</a>{% endif %}
 <a href="#protocol">Protocol</a> <a href="#costs">Costs</a> <a href="#provenance">Provenance</a>
 </nav>
@@ -143,26 +164,15 @@ Its jobs took {{ wall_time }}, of which {{ gpu_time }} on a GPU.</p>
 {% if probes or missing_probes %}
 <h2 id="probes">Probes</h2>
 <p class="quiet">{{ probes_note }}</p>
-{% for probe in probes %}
-<h3>{{ probe.name }}: {{ probe.title }}</h3>
-<p class="quiet">{{ probe.meaning }}</p>
-{% for table in probe.tables %}
-<div class="scroll"><table>
-<tr><th>{{ table.task }}</th>{% for column in table.columns %}<th>{{ column }}</th>{% endfor %}</tr>
-{% for title, cells in table.rows %}
-<tr><td>{{ title }}</td>
-{% for cell in cells %}
-<td class="number">{{ cell.text }}{% if cell.number %}<sup>{{ cell.number }}</sup>{% endif %}</td>
-{% endfor %}
-</tr>
-{% endfor %}
-</table></div>
-{% for cell in table.notes %}<p class="quiet"><sup>{{ cell.number }}</sup> {{ cell.note }}.</p>{% endfor %}
-{% endfor %}
-<figure><img src="{{ probe.picture.data }}" alt="{{ probe.picture.caption }}" loading="lazy">
-<figcaption>{{ probe.picture.caption }}</figcaption></figure>
-{% endfor %}
+{% for probe in probes %}{{ count_section(probe) }}{% endfor %}
 {% if missing_probes %}<p>Not built: {{ missing_probes | join(", ") }}.</p>{% endif %}
+{% endif %}
+
+{% if sequences or missing_sequences %}
+<h2 id="sequences">Sequences</h2>
+<p class="quiet">{{ sequences_note }}</p>
+{% for sequence in sequences %}{{ count_section(sequence) }}{% endfor %}
+{% if missing_sequences %}<p>Not built: {{ missing_sequences | join(", ") }}.</p>{% endif %}
 {% endif %}
 
 {% if has_gate %}

@@ -49,7 +49,7 @@ def _draw(axis: Axes, lines: Sequence[SequenceLine], label: str, mark: tuple[str
     ends = [line.interval() for line in lines]
     colour, marker = mark
     axis.errorbar(
-        [line.forgotten for line in lines],
+        [line.step.forgotten for line in lines],
         shares,
         yerr=[
             [max(0.0, share - low) for share, (low, _) in zip(shares, ends, strict=True)],

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from corelib.evaluation.metrics import Count, correct_images, counted_accuracies, select_predictions
+from corelib.evaluation.metrics import correct_images, counted_accuracies, select_predictions
 from corelib.evaluation.predictions import read_predictions
-from corelib.evaluation.seed_statistics import pooled
-from corelib.reports.count_intervals import share_interval
+from corelib.reports.count_lines import CountLine, SeedCounts, counts_by_style
+from corelib.reports.jobs_behind import provenance_of_run
 from corelib.runs.manifest import Manifest
 from corelib.settings.evaluation import CellsStage
 from corelib.settings.sequence_report import SequenceRow, SequenceStage, SequenceStep, Way
@@ -20,46 +21,18 @@ MEASURES = {"UA new": "UA", "UA earlier": "UA", "IRA": "IRA", "CRA": "CRA"}
 
 
 @dataclass(frozen=True)
-class SeedCounts:
-    """The counts of one model in one measure.
+class SequenceLine(CountLine):
+    """A measure of the models of a row after a step, with the counts of each training seed.
 
     Attributes:
-        seed: its training seed; None for a model that is not trained here.
-        run: the name of its run of the stage `predictions`.
-        styles: the count of the images of each style.
-        flagged: number of images that are constant or not finite.
-        diverged_at: the step at which its training, or that of an earlier task, diverged.
+        task: the task whose models these are: that of the step, or the one that forgets at once.
     """
-
-    seed: int | None
-    run: str
-    styles: Mapping[str, Count]
-    flagged: int
-    diverged_at: int | None
-
-
-@dataclass(frozen=True)
-class SequenceLine:
-    """A measure of the models of a row after a step, with the counts of each training seed."""
 
     row: SequenceRow
     way: Way
     step: SequenceStep
+    task: str
     measure: str
-    seeds: Sequence[SeedCounts]
-
-    def counts(self, style: str | None = None) -> list[Count]:
-        """The count of each seed, of a style or of all together."""
-        return [pooled(list(seed.styles.values())) if style is None else seed.styles[style] for seed in self.seeds]
-
-    def interval(self, style: str | None = None) -> tuple[float, float]:
-        """The 95 % interval of the share, in percent."""
-        return share_interval(self.counts(style))
-
-    @property
-    def forgotten(self) -> int:
-        """Number of styles that the models have forgotten after the step."""
-        return len(self.step.new) + len(self.step.earlier)
 
 
 def sequence_lines(settings: SequenceStage, inputs: Mapping[str, Manifest]) -> Iterator[SequenceLine]:
@@ -74,23 +47,23 @@ def sequence_lines(settings: SequenceStage, inputs: Mapping[str, Manifest]) -> I
 
     Raises `ArtefactError` if the predictions lack an image.
     """
-    tables = {role: read_predictions(manifest) for role, manifest in inputs.items()}
+    table_of = functools.cache(lambda role: read_predictions(inputs[role]))
     for row in settings.rows:
         for position, step in enumerate(settings.steps):
             for way in row.ways:
                 models = row.models[way]
                 counted = set.intersection(
-                    *(set(counted_accuracies(tables[model.predictions])) for model in models[position])
+                    *(set(counted_accuracies(table_of(model.predictions))) for model in models[position])
                 )
                 for measure, styles in _styles_of_measures(step).items():
                     if not styles or MEASURES[measure] not in counted:
                         continue
                     seeds = [
-                        _seed_counts(measure, step, styles, model.seed, inputs[role], tables[role])
+                        _seed_counts(measure, step, styles, model.seed, inputs[role], table_of(role))
                         for model in models[position]
                         for role in [model.predictions]
                     ]
-                    yield SequenceLine(row, way, step, measure, seeds)
+                    yield SequenceLine(seeds, row, way, step, settings.tasks[way][position], measure)
 
 
 def _styles_of_measures(step: SequenceStep) -> dict[str, list[str]]:
@@ -108,12 +81,12 @@ def _seed_counts(
     forget = [*step.new, *step.earlier]
     grid = CellsStage(forget=forget, retain=step.retain, objects=step.objects, seeds=step.seeds)
     chosen = select_predictions(table, grid, styles)
-    correct = correct_images(MEASURES[measure], chosen, forget)
-    counted = correct.groupby(level="style", sort=False).agg(["sum", "size"])
     return SeedCounts(
         seed=seed,
         run=predictions.folder.name,
-        styles={str(style): Count(int(row["sum"]), int(row["size"])) for style, row in counted.iterrows()},
+        styles=counts_by_style(correct_images(MEASURES[measure], chosen, forget)),
         flagged=int(chosen["flagged"].sum()),
         diverged_at=predictions.facts["diverged_at"],
+        search_diverged_at=None,
+        origins=provenance_of_run(predictions),
     )

@@ -21,6 +21,8 @@ from corelib.reports.claims import OURS, PAPER, ClaimOutcome, claim_outcomes, in
 from corelib.reports.comparisons import HEADER as DISTANCES_HEADER
 from corelib.reports.comparisons import INTRODUCTION as DISTANCES_NOTE
 from corelib.reports.comparisons import compared_rows, mean_distances
+from corelib.reports.count_lines import CountLine
+from corelib.reports.count_tables import CountTable
 from corelib.reports.figures import figure_image
 from corelib.reports.jobs_behind import JobProvenance, provenance_of_run
 from corelib.reports.measured_costs import (
@@ -40,8 +42,12 @@ from corelib.reports.paper_comparison import (
 )
 from corelib.reports.probe_charts import probe_chart
 from corelib.reports.probe_counts import ProbeLine, probe_lines
-from corelib.reports.probe_report import MEANINGS, SUCCESS, TITLES, ProbeTable, probe_tables
+from corelib.reports.probe_report import MEANINGS, SUCCESS, TITLES, probe_tables
 from corelib.reports.report_template import CHART_CAPTIONS, TEMPLATE
+from corelib.reports.sequence_chart import sequence_chart
+from corelib.reports.sequence_counts import SequenceLine, sequence_lines
+from corelib.reports.sequence_report import INTRODUCTION as SEQUENCES_NOTE
+from corelib.reports.sequence_report import sequence_tables
 from corelib.reports.table_lines import TableLine, by_task, measured_metrics, table_line
 from corelib.runs.layout import MANIFEST
 from corelib.runs.manifest import Manifest
@@ -50,6 +56,7 @@ from corelib.runs.stage_context import StageContext, StageResult
 from corelib.settings.distances import ComparisonStage
 from corelib.settings.probe_report import ProbeStage
 from corelib.settings.reports import FigureStage
+from corelib.settings.sequence_report import SequenceStage
 from corelib.settings.study_report import ReportStage, ReportTable
 
 REPORT, COSTS_CSV, COSTS_MARKDOWN = "report.html", "report.costs.csv", "report.costs.md"
@@ -109,20 +116,20 @@ class TableSection:
 
 
 @dataclass(frozen=True)
-class ProbeSection:
-    """A probe on the page.
+class CountSection:
+    """A probe or a sequence on the page.
 
     Attributes:
-        name: name of the probe.
-        title: what is done to the models.
-        tables: its counts, by task.
-        meaning: what its conditions mean.
+        name: its name.
+        title: what is done to the models of a probe; the steps of a sequence.
+        tables: its counts.
+        meaning: what the conditions of a probe mean; empty for a sequence.
         picture: its chart.
     """
 
     name: str
     title: str
-    tables: Sequence[ProbeTable]
+    tables: Sequence[CountTable]
     meaning: str
     picture: Picture
 
@@ -138,6 +145,7 @@ def write_report(settings: ReportStage, context: StageContext) -> StageResult:
     costs = costs_of_rows(rows, inputs)
     lines = {table.name: [table_line(row, inputs) for row in table.rows] for table in settings.tables}
     probed = {probe.name: list(probe_lines(probe, inputs)) for probe in settings.probes}
+    followed = {sequence.name: list(sequence_lines(sequence, inputs)) for sequence in settings.sequences}
     claims = [] if settings.claims is None else claim_outcomes(settings.claims, context)
     page = (
         _environment()
@@ -159,6 +167,9 @@ def write_report(settings: ReportStage, context: StageContext) -> StageResult:
             probes=[_probe(probe, probed[probe.name]) for probe in settings.probes],
             missing_probes=settings.missing_probes,
             probes_note=SUCCESS,
+            sequences=[_sequence(sequence, followed[sequence.name]) for sequence in settings.sequences],
+            missing_sequences=settings.missing_sequences,
+            sequences_note=SEQUENCES_NOTE,
             gate=_gate(settings, inputs),
             has_gate=settings.has_gate,
             protocol=settings.protocol,
@@ -171,13 +182,8 @@ def write_report(settings: ReportStage, context: StageContext) -> StageResult:
                 [
                     *_jobs_of_tables(lines.values()),
                     *_jobs_of_distances(settings.distances, inputs),
-                    *(
-                        job
-                        for found in probed.values()
-                        for line in found
-                        for seed in line.seeds
-                        for job in seed.origins
-                    ),
+                    *_jobs_of_counts(probed.values()),
+                    *_jobs_of_counts(followed.values()),
                 ]
             ),
             environment=_environment_of(inputs),
@@ -263,12 +269,20 @@ def _figure(figure: FigureStage, inputs: Mapping[str, Manifest]) -> Picture:
     return Picture(figure.name, f"Images with sampling seed {figure.seed}: {titles}.", _data(content.getvalue()))
 
 
-def _probe(probe: ProbeStage, lines: Sequence[ProbeLine]) -> ProbeSection:
+def _probe(probe: ProbeStage, lines: Sequence[ProbeLine]) -> CountSection:
     with chart_style():
         data = _data(chart_png(probe_chart(probe.kind, lines)))
     title = TITLES[probe.kind]
     picture = Picture(probe.name, f"{title}: the shares with 95 % intervals.", data)
-    return ProbeSection(probe.name, title, probe_tables(lines), MEANINGS[probe.kind].replace("`", ""), picture)
+    return CountSection(probe.name, title, probe_tables(lines), MEANINGS[probe.kind].replace("`", ""), picture)
+
+
+def _sequence(sequence: SequenceStage, lines: Sequence[SequenceLine]) -> CountSection:
+    with chart_style():
+        data = _data(chart_png(sequence_chart(lines)))
+    title = ", ".join(step.task for step in sequence.steps)
+    picture = Picture(sequence.name, f"{title}: the shares after each step with 95 % intervals.", data)
+    return CountSection(sequence.name, title, sequence_tables(sequence, lines), "", picture)
 
 
 # Claims and gate
@@ -308,6 +322,13 @@ def _jobs_of_distances(tables: Iterable[ComparisonStage], inputs: Mapping[str, M
         for row in table.rows:
             for pair in row.pairs:
                 yield from provenance_of_run(inputs[pair.distances])
+
+
+def _jobs_of_counts(reports: Iterable[Sequence[CountLine]]) -> Iterator[JobProvenance]:
+    for lines in reports:
+        for line in lines:
+            for seed in line.seeds:
+                yield from seed.origins
 
 
 def jobs_by_machine(jobs: Iterable[JobProvenance]) -> list[tuple[str, str, str, int, str]]:

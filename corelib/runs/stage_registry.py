@@ -154,7 +154,7 @@ STAGES: Mapping[str, Stage] = {
         "report_sequence.py",
         SequenceStage,
         "snakemake",
-        product=Product(r"sequence\w+", ("csv", "md", "pdf", "png")),
+        product=Product(r"sequence\w+", ("csv", "md", "pdf", "png", "provenance.csv")),
     ),
     "claims": Stage(
         "evaluate_claims",

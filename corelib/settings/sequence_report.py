@@ -66,17 +66,24 @@ class SequenceStep(Section):
     objects: list[str]
     seeds: list[int]
 
+    @property
+    def forgotten(self) -> int:
+        """Number of styles that are forgotten after the step."""
+        return len(self.new) + len(self.earlier)
+
 
 class SequenceStage(Section):
     """Settings of the stage `sequences`: forgetting step by step beside forgetting at once.
 
     Attributes:
         steps: the steps in their order.
+        tasks: the task of the models after each step, by the way in which they have forgotten its styles.
         rows: the models.
         note: what the numbers of this world say and do not say; may be empty.
     """
 
     name: str
     steps: list[SequenceStep]
+    tasks: dict[Way, list[str]]
     rows: list[SequenceRow]
     note: str

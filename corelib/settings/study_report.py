@@ -8,6 +8,7 @@ from corelib.settings.gate import GateStage
 from corelib.settings.probe_report import ProbeStage
 from corelib.settings.reports import FigureStage, TableRow
 from corelib.settings.section import Section
+from corelib.settings.sequence_report import SequenceStage
 
 
 class ReportTable(Section):
@@ -42,6 +43,8 @@ class ReportStage(Section):
         missing_distances: names of the others.
         probes: its probes of which all predictions are built.
         missing_probes: names of the others.
+        sequences: its sequences of which all predictions are built.
+        missing_sequences: names of the others.
         gate: the gate, if the study has one and its cells are built.
         has_gate: whether the study has a gate.
         protocol: the leaves of the study that determine its numbers, as (key, value), by section.
@@ -56,6 +59,8 @@ class ReportStage(Section):
     missing_distances: list[str]
     probes: list[ProbeStage]
     missing_probes: list[str]
+    sequences: list[SequenceStage]
+    missing_sequences: list[str]
     gate: GateStage | None
     has_gate: bool
     protocol: dict[str, list[tuple[str, str]]]

@@ -45,7 +45,7 @@ def sequence_settings(plan: SequencePlan, name: str) -> tuple[SequenceStage, dic
         for row in study.rows_of(sequence.rows)
     ]
     steps = [_step(study, task) for task in sequence.tasks]
-    return SequenceStage(name=name, steps=steps, rows=rows, note=plan.world.note), inputs
+    return SequenceStage(name=name, steps=steps, tasks=ways, rows=rows, note=plan.world.note), inputs
 
 
 def _step(study: Study, name: str) -> SequenceStep:

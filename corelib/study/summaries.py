@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from corelib.runs.run import Run
 from corelib.settings.claims import Claim, ClaimsStage
@@ -11,6 +11,7 @@ from corelib.settings.distances import ComparisonStage
 from corelib.settings.gate import GateStage
 from corelib.settings.probe_report import ProbeStage
 from corelib.settings.reports import FigureStage, TableRow
+from corelib.settings.sequence_report import SequenceStage
 from corelib.settings.study_report import ReportStage, ReportTable
 from corelib.study.schema import ORIGINAL, Scheme, Study
 from corelib.study.wording import to_yaml
@@ -18,6 +19,8 @@ from corelib.study.worlds import AssetRuns, MiniatureRuns
 
 IsBuilt = Callable[[Run], bool]
 """Whether a run is built, or will be before the product."""
+
+Settings = TypeVar("Settings", FigureStage, ComparisonStage, ProbeStage, SequenceStage)
 
 PROTOCOL_SECTIONS = (
     "prompts", "tasks", "training", "encoding", "anchoring", "methods", "sampling", "classification", "fid",
@@ -48,6 +51,9 @@ class StudyPlan(Protocol):
     def probe(self, name: str) -> Run:
         """The report on a probe."""
 
+    def sequence(self, name: str) -> Run:
+        """The report on a sequence of tasks."""
+
     def gate_settings(self) -> GateStage:
         """The settings of the gate."""
 
@@ -74,34 +80,21 @@ def claims_settings(plan: StudyPlan, claims: Sequence[Claim], is_built: IsBuilt)
 def report_settings(plan: StudyPlan, claims: Sequence[Claim], is_built: IsBuilt) -> tuple[ReportStage, dict[str, Run]]:
     """The settings of the report, and the cells, training runs and samples that are built, by role."""
     verdicts, inputs = claims_settings(plan, claims, is_built)
-    tables, figures, missing_figures = [], [], []
-    for name in plan.study.tables:
+    study, tables = plan.study, []
+    for name in study.tables:
         table, needed = _report_table(plan, name, is_built)
         tables.append(table)
         inputs |= needed
-    for name in plan.study.figures:
-        figure, samples = _report_figure(plan, name)
-        if all(map(is_built, samples.values())):
-            figures.append(figure)
-            inputs |= samples
-        else:
-            missing_figures.append(name)
-    distances, missing_distances = [], []
-    for name in plan.study.tables_with_distances:
-        comparison, needed = _comparison(plan, name)
-        if all(map(is_built, needed.values())):
-            distances.append(comparison)
-            inputs |= needed
-        else:
-            missing_distances.append(comparison.name)
-    probes, missing_probes = [], []
-    for name in plan.study.probes:
-        probe, needed = _probe(plan, name)
-        if all(map(is_built, needed.values())):
-            probes.append(probe)
-            inputs |= needed
-        else:
-            missing_probes.append(name)
+    figures, missing_figures = _built_and_missing(
+        (_report_figure(plan, name) for name in study.figures), is_built, inputs
+    )
+    distances, missing_distances = _built_and_missing(
+        (_comparison(plan, name) for name in study.tables_with_distances), is_built, inputs
+    )
+    probes, missing_probes = _built_and_missing((_probe(plan, name) for name in study.probes), is_built, inputs)
+    sequences, missing_sequences = _built_and_missing(
+        (_sequence(plan, name) for name in study.sequences), is_built, inputs
+    )
     gate, cells = _gate(plan)
     if gate is not None and all(map(is_built, cells.values())):
         inputs |= cells
@@ -109,7 +102,7 @@ def report_settings(plan: StudyPlan, claims: Sequence[Claim], is_built: IsBuilt)
         gate = None
     settings = ReportStage(
         study=plan.name,
-        claims=verdicts if plan.study.has_claims else None,
+        claims=verdicts if study.has_claims else None,
         tables=tables,
         figures=figures,
         missing_figures=missing_figures,
@@ -117,9 +110,11 @@ def report_settings(plan: StudyPlan, claims: Sequence[Claim], is_built: IsBuilt)
         missing_distances=missing_distances,
         probes=probes,
         missing_probes=missing_probes,
+        sequences=sequences,
+        missing_sequences=missing_sequences,
         gate=gate,
-        has_gate=plan.study.gate is not None,
-        protocol=_protocol(plan.study),
+        has_gate=study.gate is not None,
+        protocol=_protocol(study),
     )
     return settings, inputs
 
@@ -159,6 +154,26 @@ def _report_table(plan: StudyPlan, name: str, is_built: IsBuilt) -> tuple[Report
     return table, cells | {training_role(role): run for role, run in trainings.items()}
 
 
+def _built_and_missing(
+    products: Iterable[tuple[Settings, dict[str, Run]]], is_built: IsBuilt, inputs: dict[str, Run]
+) -> tuple[list[Settings], list[str]]:
+    """The settings of the products of which all inputs are built, and the names of the others.
+
+    Args:
+        products: the settings and the inputs of each product.
+        is_built: whether a run is built.
+        inputs: the inputs of the report, to which those of the built products are added.
+    """
+    built, missing = [], []
+    for settings, needed in products:
+        if all(map(is_built, needed.values())):
+            built.append(settings)
+            inputs |= needed
+        else:
+            missing.append(settings.name)
+    return built, missing
+
+
 def _report_figure(plan: StudyPlan, name: str) -> tuple[FigureStage, dict[str, Run]]:
     figure, samples = plan.figure_settings(name)
     columns = [(f"{name}/{column}", title) for column, title in figure.columns]
@@ -194,6 +209,30 @@ def _probe(plan: StudyPlan, name: str) -> tuple[ProbeStage, dict[str, Run]]:
                     )
                     for model in row.models
                 ]
+            }
+        )
+        for row in run.settings.rows
+    ]
+    return run.settings.model_copy(update={"rows": rows}), _prefixed(name, run.inputs)
+
+
+def _sequence(plan: StudyPlan, name: str) -> tuple[SequenceStage, dict[str, Run]]:
+    """The settings of a sequence's report, and its inputs by role; all roles begin with the sequence's name."""
+    run = plan.sequence(name)
+    assert isinstance(run.settings, SequenceStage)
+    rows = [
+        row.model_copy(
+            update={
+                "models": {
+                    way: [
+                        [
+                            model.model_copy(update={"predictions": f"{name}/{model.predictions}"})
+                            for model in models_of_step
+                        ]
+                        for models_of_step in steps
+                    ]
+                    for way, steps in row.models.items()
+                }
             }
         )
         for row in run.settings.rows

@@ -17,6 +17,7 @@ from corelib.files.json_files import write_json
 from corelib.files.sealed_json import write_record
 from corelib.reports.comparisons import compare
 from corelib.reports.probe_report import report_probe
+from corelib.reports.sequence_report import report_sequence
 from corelib.reports.study_report import write_report
 from corelib.reports.tables import tabulate
 from corelib.runs.layout import RESULTS, SPECIFICATION
@@ -33,6 +34,7 @@ PRODUCT_STAGES: Mapping[str, Callable[[Any, StageContext], StageResult]] = {
     "tables": tabulate,
     "comparisons": compare,
     "probes": report_probe,
+    "sequences": report_sequence,
     "reports": write_report,
 }
 

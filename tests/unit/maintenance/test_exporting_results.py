@@ -21,6 +21,9 @@ from corelib.study.plan import Plan
 STUDY = """\
 base: tiny
 training: {seeds: [0, 1]}
+tasks:
+  Second: {like: Forget01, after: Forget01, forget: [Crimson_Checks]}
+  Both: {like: Forget01, forget: [Crimson_Checks, Cobalt_Stripes]}
 tables:
   table1: {rows: [original, core, retrained]}
   table_pairs:
@@ -32,10 +35,16 @@ probes:
   probe_inversion:
     {kind: inversion, tasks: [Forget01], rows: [original, core], objects: [Circles], seeds: [188],
      images: 1, steps: [3], learning_rate: 0.1, batch: 2, start: mean}
+sequences:
+  sequence1: {tasks: [Forget01, Second], at_once: [Forget01, Both], rows: [original, core]}
 """
 
 
-DIVERGED = {"inversion/core-forget01-one_to_one-s1": {"diverged_at": 2}}
+BUILT = ["table1", "distances1", "probe_inversion", "sequence1"]
+DIVERGED = {
+    "inversion/core-forget01-one_to_one-s1": {"diverged_at": 2},
+    "unlearning/core-second-one_to_one-s1": {"diverged_at": 4},
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +55,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (configuration / "studies/seeds.yaml").write_text(STUDY)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        build_products(load_plan("seeds", configuration), ["table1", "distances1", "probe_inversion"], DIVERGED)
+        build_products(load_plan("seeds", configuration), BUILT, DIVERGED)
     return folder
 
 
@@ -102,6 +111,28 @@ def test_every_count_of_a_probe_is_exported_with_its_search(plan: Plan, tmp_path
     assert stages == ["unlearning", "inversion", "samples", "predictions"]
 
 
+def test_every_count_of_a_sequence_is_exported_with_its_step_way_and_task(plan: Plan, tmp_path: Path) -> None:
+    numbers, content = exported(tmp_path / "out")
+    counts = pd.read_csv("results/seeds/sequence1.csv").rename(columns={"measure": "metric"})
+    found = numbers[numbers["kind"] == "sequence"].reset_index(drop=True)
+    same = ["step", "forgotten", "row", "way", "task", "metric", "style", "k", "n", "value", "low", "high", "interval"]
+    pd.testing.assert_frame_equal(found[same], counts[same], check_dtype=False)
+    later = {
+        record["way"]: record
+        for record in content["records"]
+        if (record["step"], record["metric"], record["row"], record["seed"], record["style"])
+        == ("Second", "UA earlier", "core", 1, "all")
+    }
+    assert {way: (record["task"], record["diverged_at"]) for way, record in later.items()} == {
+        "in sequence": ("Second", [4]),
+        "at once": ("Both", []),
+    }
+    behind = {way: [run.rpartition("-")[0] for run in record["runs"]] for way, record in later.items()}
+    assert behind["in sequence"][:2] == [f"unlearning/core-{task}-one_to_one-s1" for task in ("forget01", "second")]
+    assert [name.split("/")[0] for name in behind["at once"]] == ["unlearning", "samples", "predictions"]
+    assert {record["forgotten"] for record in later.values()} == {2}
+
+
 def test_both_files_have_the_same_records(plan: Plan, tmp_path: Path) -> None:
     numbers, content = exported(tmp_path / "out")
     assert list(numbers.columns) == list(COLUMNS)
@@ -132,10 +163,10 @@ def test_the_header_explains_every_metric_and_says_what_is_missing(
     header = content["header"]
     assert (header["format_version"], header["study"], header["world"]) == (1, "seeds", "miniature")
     assert set(numbers["metric"]) <= header["metrics"].keys() == METRICS.keys()
-    assert header["products"].keys() == {"table1", "distances1", "probe_inversion"} == set(numbers["product"])
+    assert header["products"].keys() == set(BUILT) == set(numbers["product"])
     assert header["missing"] == {"table_pairs": "results/seeds/table_pairs.json is missing"}
     assert capsys.readouterr().out == (
-        f"{tmp_path}/out\n{len(numbers)} numbers of table1, distances1, probe_inversion; "
+        f"{tmp_path}/out\n{len(numbers)} numbers of {', '.join(BUILT)}; "
         f"not built or not up to date: table_pairs ({tmp_path}/out/results.json says why)\n"
     )
 
@@ -150,7 +181,7 @@ def test_a_product_that_is_not_up_to_date_is_not_exported(
         numbers, content = exported(tmp_path / "out")
     finally:
         cells.write_text(before)
-    assert set(numbers["product"]) == {"distances1", "probe_inversion"}
+    assert set(numbers["product"]) == {*BUILT} - {"table1"}
     assert content["header"]["missing"]["table1"] == f"{cells} has changed since it was written"
 
 
@@ -191,8 +222,8 @@ def test_a_row_with_pairs_of_anchors_is_exported_with_its_method(plan: Plan, tmp
         (["seeds", "core", "out"], "seeds core: expected the name of one study, such as mini."),
         (
             ["tiny", "out"],
-            "study tiny: none of its tables and probes is up to date (results/tiny/table1.json is missing); build one: "
-            "snakemake results/tiny/table1.csv.",
+            "study tiny: none of its tables, probes and sequences is up to date (results/tiny/table1.json is missing); "
+            "build one: snakemake results/tiny/table1.csv.",
         ),
         (["nosuch", "out"], "config/studies/nosuch.yaml: "),
     ],

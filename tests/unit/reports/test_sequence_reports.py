@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -15,10 +16,11 @@ from corelib.evaluation.metrics import Count
 from corelib.evaluation.predictions import PREDICTIONS, write_predictions
 from corelib.evaluation.seed_statistics import accuracy_interval
 from corelib.files.hashing import sha256_of_path
+from corelib.files.sealed_json import write_record
 from corelib.reports.chart_style import chart_style
 from corelib.reports.sequence_chart import sequence_chart
 from corelib.reports.sequence_counts import sequence_lines
-from corelib.reports.sequence_report import report_sequence, to_csv
+from corelib.reports.sequence_report import provenance_csv, report_sequence, to_csv
 from corelib.runs.manifest import Manifest
 from corelib.runs.stage_context import StageContext
 from corelib.settings.sequence_report import SequenceModel, SequenceRow, SequenceStage, SequenceStep
@@ -61,6 +63,7 @@ def models(*roles: str) -> list[list[SequenceModel]]:
 SETTINGS = SequenceStage(
     name="sequence1",
     steps=[step("One", ["Amber"], []), step("Two", ["Blue"], ["Amber"])],
+    tasks={"in sequence": ["One", "Two"], "at once": ["One", "Both"]},
     rows=[
         SequenceRow(
             row="core",
@@ -99,6 +102,7 @@ def test_ua_counts_lost_styles_of_the_step_and_of_the_steps_before_apart(inputs:
     assert shares["Two", "at once", "UA new", "1", "Blue"] == ("9", "10")
     assert shares["Two", "at once", "UA earlier", "all", "Amber"] == ("20", "20")
     assert not [key for key in found if key[0] == "One" and key[2] == "UA earlier"], "the first step has none"
+    assert {line["task"] for key, line in found.items() if key[:2] == ("Two", "at once")} == {"Both"}
     assert {line["forgotten"] for key, line in found.items() if key[0] == "Two"} == {"2"}
 
 
@@ -131,12 +135,48 @@ def test_flagged_images_and_divergence_are_in_the_lines_and_the_remarks(
     (tmp_path / "out").mkdir()
     result = report_sequence(SETTINGS, StageContext(tmp_path / "out", "digest", inputs))
     assert result.files == ["sequence1.csv", "sequence1.md", "sequence1.pdf", "sequence1.png"]
+    assert result.records == ["sequence1.provenance.csv"]
     text = (tmp_path / "out/sequence1.md").read_text()
-    assert "CORE (ours), Two, in sequence, UA earlier: diverged at step 5; 2 images constant or not finite." in text
-    assert text.count("## CORE (ours)") == 1 and text.endswith("A note.\n")
+    diverged = "seed 1: the training of the model diverged at step 5"
+    notes = f"[^1]: {diverged}.\n\n[^2]: seed 0: 2 images constant or not finite; {diverged}.\n"
+    assert text.count("## CORE (ours)") == 1 and text.endswith(f"A note.\n\n{notes}")
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
     assert [row[2] for row in rows[1:]] == ["in sequence", "at once"] * 2
+    assert [re.findall(r"\[\^\d\]", cell) for cell in rows[3][3:]] == [["[^1]"], ["[^2]"], ["[^1]"], ["[^1]"]]
     assert rows[1][4] == "", "no styles are forgotten before the first step"
+
+
+def test_every_count_names_the_jobs_behind_it_from_the_training_of_the_first_task(tmp_path: Path) -> None:
+    def run(stage: str, slug: str, builds_on: dict[str, str]) -> str:
+        planned = records.specification(stage, slug, builds_on)
+        folder = tmp_path / records.name_of(planned)
+        write_record(folder / "specification.json", planned)
+        record = records.provenance(planned, records.manifest_record(planned))
+        write_record(folder / "manifest.provenance.json", record)
+        return records.name_of(planned)
+
+    def judged(slug: str, delta: str) -> Manifest:
+        samples = run("samples", slug, {"pipeline": pipeline, "delta": delta})
+        folder = tmp_path / run("predictions", slug, {"samples": samples})
+        return predictions(folder, {"Amber": 0, "Blue": 0, "Cream": 9})
+
+    pipeline = run("pipeline", "base", {})
+    one = run("unlearning", "one", {"pipeline": pipeline})
+    two = run("unlearning", "two", {"pipeline": pipeline, "start": one})
+    models = {"in sequence": [[SequenceModel(seed=0, predictions=name)] for name in ("One/0", "Two/0")]}
+    row = SETTINGS.rows[0].model_copy(update={"models": models})
+    found = {"One/0": judged("one", one), "Two/0": judged("two", two)}
+    lines = list(sequence_lines(SETTINGS.model_copy(update={"rows": [row]}), found))
+    made = list(csv.DictReader(io.StringIO(provenance_csv(lines))))
+    assert {(line["row"], line["way"], line["seed"], line["commit"]) for line in made} == {
+        ("core", "in sequence", "0", "c0ffee")
+    }
+    jobs = [(line["step"], line["stage"], line["run"].split("-")[0]) for line in made]
+    assert jobs == [
+        *(("One", stage, "one") for stage in ("unlearning", "samples", "predictions")),
+        ("Two", "unlearning", "one"),
+        *(("Two", stage, "two") for stage in ("unlearning", "samples", "predictions")),
+    ]
 
 
 def test_the_chart_has_a_curve_for_each_row_and_way(inputs: dict[str, Manifest]) -> None:

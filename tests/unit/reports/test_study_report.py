@@ -89,6 +89,7 @@ def settings(**changes: Any) -> ReportStage:
     fields: dict[str, Any] = {
         "study": "mine", "claims": None, "tables": [table], "figures": [], "missing_figures": ["figure2"],
         "distances": [], "missing_distances": ["distances2"], "probes": [], "missing_probes": ["probe_wording"],
+        "sequences": [], "missing_sequences": ["sequence1"],
         "gate": None, "has_gate": True, "protocol": {"sampling": [("guidance_scale", "9.0")]},
     }  # fmt: skip
     return ReportStage(**{**fields, **changes})
@@ -115,7 +116,7 @@ def test_the_page_shows_numbers_intervals_and_the_papers_values(inputs, tmp_path
 def test_the_page_names_what_is_missing(inputs, tmp_path):
     text = page(tmp_path / "report", inputs)
     assert "1 rows are not built" in text and "Forget06, SalUn &lt;b&gt;" in text, "names are escaped"
-    for missing in ("figure2", "distances2", "probe_wording"):
+    for missing in ("figure2", "distances2", "probe_wording", "sequence1"):
         assert f"Not built: {missing}." in text
     assert "The images of the original model are not built." in text
     empty = ReportTable(name="table1", rows=[], missing=["all"], published=[], comparable=True, trainings={})
@@ -157,6 +158,43 @@ def test_the_page_shows_distances_and_probes_if_all_that_they_need_is_built(tmp_
     assert "Not built: distances1." not in text
     assert "<h3>Table 1, Forget01</h3>" in text and "<h3>Table 1, Forget02</h3>" in text
     assert '<td>CORE (ours)</td><td class="number">4</td><td class="number">forget</td>' in text
+
+
+FOLLOWED = """\
+base: tiny
+training: {seeds: [0, 1]}
+tasks:
+  Second: {like: Forget01, after: Forget01, forget: [Crimson_Checks]}
+  Third: {like: Forget01, after: Second, forget: [Emerald_Stripes]}
+  Both: {like: Forget01, forget: [Crimson_Checks, Cobalt_Stripes]}
+tables: {table1: {tasks: [Forget01], rows: [original, core]}}
+sequences:
+  sequence1: {tasks: [Forget01, Second], at_once: [Forget01, Both], rows: [original, core]}
+  sequence2: {tasks: [Forget01, Second, Third], rows: [core]}
+"""
+
+
+def test_the_page_shows_a_sequence_if_all_that_it_needs_is_built(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configuration = link_configuration(tmp_path / "config")
+    (configuration / "studies/followed.yaml").write_text(FOLLOWED)
+    plan = load_plan("followed", configuration)
+    diverged = {"unlearning/core-second-one_to_one-s1": {"diverged_at": 2}}
+    build_runs(plan.sequence("sequence1").inputs.values(), plan.study.world.styles, diverged)
+    build_products(plan, ["report"])
+    text = re.sub(r"\s+", " ", Path("results/followed/report.html").read_text())
+    assert '<a href="#sequences">Sequences</a>' in text and "Not built: sequence2." in text
+    assert "<h3>sequence1: Forget01, Second</h3>" in text
+    assert len(re.findall("<img ", text)) == 1, "the chart of the sequence"
+    heads = ("CORE (ours)", "forgotten", "way", "UA new", "UA earlier", "IRA", "CRA")
+    assert "".join(f"<th>{head}</th>" for head in heads) in text.replace("> <", "><")
+    assert text.count("<td>Second</td><td>2</td><td>in sequence</td>") == 2, "a line for each row"
+    assert text.count("<sup>1</sup> seed 1: the training of the model diverged at step 2.") == 1
+
+
+def test_the_page_of_a_study_without_sequences_and_probes_does_not_name_them(inputs, tmp_path):
+    text = page(tmp_path / "report", inputs, missing_probes=[], missing_sequences=[])
+    assert "Sequences" not in text and "Probes" not in text
 
 
 def test_the_page_needs_no_network_and_no_other_file(inputs, tmp_path):

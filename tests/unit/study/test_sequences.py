@@ -189,6 +189,7 @@ def test_a_sequence_reports_each_step_beside_forgetting_at_once(configuration: P
     assert [(step.new, step.earlier) for step in report.steps] == [
         (FIRST, []), (SECOND, FIRST), (THIRD, [*SECOND, *FIRST]),
     ]  # fmt: skip
+    assert report.tasks == {"in sequence": ["One", "Two", "Three"], "at once": ["One", "TwoAtOnce", "ThreeAtOnce"]}
     core = report.rows[1]
     assert {
         way: [[model.predictions for model in models] for models in steps] for way, steps in core.models.items()
@@ -220,7 +221,7 @@ def test_a_sequence_has_a_target_files_and_rows_with_names(configuration: Path, 
     found = plan(configuration)
     (target,) = [name for name in targets_of("steps", found.study) if Path(name).name.startswith("sequence")]
     assert [path.name for path in files_of(Path(target))] == [
-        f"sequence1.{kind}" for kind in ("csv", "md", "pdf", "png")
+        f"sequence1.{kind}" for kind in ("csv", "md", "pdf", "png", "provenance.csv")
     ]
 
 
