@@ -163,7 +163,7 @@ class Plan:
             trainings={cells: training_role(cells) for cells in trainings},
         )
         inputs |= {training_role(cells): run for cells, run in trainings.items()}
-        return self._run("charts", f"{self.name}-{name}", settings, 1, inputs)
+        return self._run("charts", f"{self.name}-{settings.name}", settings, 1, inputs)
 
     def trainings_of(self, name: str) -> dict[str, Run]:
         """The unlearning run behind each seed of each row of a table that has one, by the role of its cells."""
@@ -192,7 +192,7 @@ class Plan:
                     pairs.append(ComparedPair(seed=seed, retrained_seed=other, distances=role))
                 rows.append(ComparedRow(task=task, row=row.name, title=self.study.title_of(row), pairs=pairs))
         settings = ComparisonStage(name=distances_name(name), rows=rows, note=self.world.note)
-        return self._run("comparisons", f"{self.name}-{name}", settings, 1, inputs)
+        return self._run("comparisons", f"{self.name}-{settings.name}", settings, 1, inputs)
 
     def _compared_seeds(self, row: Row, retrained: Row) -> list[tuple[int | None, int]]:
         """The training seeds of each pair of a row's model and a retrained one; retrained models pair with each other.

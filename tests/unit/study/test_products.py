@@ -29,6 +29,7 @@ def test_a_rule_writes_the_files_that_the_registry_declares(stage: str) -> None:
 def test_the_targets_of_a_study_are_the_products_of_its_plan(study: str) -> None:
     plan = load_plan(study, CONFIGURATION)
     assert sorted(product_names(plan.study)) == sorted(plan.products())
+    assert all(run.slug == f"{study}-{name}" for name, run in plan.products().items()), "`clean` names them by this"
     for target, (name, run) in zip(sorted(targets_of(study, plan.study)), sorted(plan.products().items()), strict=True):
         assert target.rpartition("/")[2] == f"{name}.{PRODUCTS[run.stage].endings[0]}"
 
