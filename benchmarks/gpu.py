@@ -46,7 +46,9 @@ from corelib.errors import Interrupted  # noqa: E402
 from corelib.files.torch_files import read_safetensors  # noqa: E402
 from corelib.models.delta import DELTA_FILE  # noqa: E402
 from corelib.runs.manifest import Manifest  # noqa: E402
+from corelib.settings.kernels import Kernels  # noqa: E402
 from corelib.settings.precision import TrainingPrecision  # noqa: E402
+from corelib.settings.unlearning import UnlearningStage  # noqa: E402
 
 IS_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if IS_GPU else "cpu"
@@ -131,17 +133,11 @@ class Checks:
 
     def training(self) -> list[str]:
         """A CORE run: time of a step, memory, share of the peak."""
-        moments: list[float | torch.cuda.Event] = []
-        with _each_step(lambda: moments.append(_now())), _peak_memory() as memory:
+        with _peak_memory() as memory:
             began = time.monotonic()
-            self.deltas["first"] = self.world.train("first", self.world.training_settings(self.size.steps))
-            synchronize()
+            seconds = self._timed_run("first", self.world.training_settings(self.size.steps))
             self.run_seconds = time.monotonic() - began
-        assert len(moments) == self.size.steps, f"{len(moments)} optimiser steps were seen, expected {self.size.steps}"
-        timed = moments[self.size.warm_up :]
-        seconds = [_seconds(before, after) for before, after in itertools.pairwise(timed)]
-        self.step_seconds = statistics.median(seconds)
-        whole = _seconds(timed[0], timed[-1]) / (len(timed) - 1)
+        self.step_seconds, whole = statistics.median(seconds), statistics.fmean(seconds)
         flop = FLOP_COSTS.of(Workload(train_passes=8, forward_passes=8))
         lines = [
             f"- a step of four forget and four retain pairs: {1000 * self.step_seconds:.1f} ms (median of "
@@ -150,6 +146,15 @@ class Checks:
             *memory,
         ]
         return lines + self._share(flop / self.step_seconds, "bf16")
+
+    def _timed_run(self, name: str, settings: UnlearningStage) -> list[float]:
+        """Train a model; return the seconds of each step after the warm-up."""
+        moments: list[float | torch.cuda.Event] = []
+        with _each_step(lambda: moments.append(_now())):
+            self.deltas[name] = self.world.train(name, settings)
+            synchronize()
+        assert len(moments) == self.size.steps, f"{len(moments)} optimiser steps were seen, expected {self.size.steps}"
+        return [_seconds(before, after) for before, after in itertools.pairwise(moments[self.size.warm_up :])]
 
     def equal_runs(self) -> list[str]:
         """A second run of the same training has the same bits."""
@@ -216,8 +221,7 @@ class Checks:
             folders.append(folder)
         ours, theirs = (_weights(folder / "small" / DELTA_FILE) for folder in folders)
         base = _weights(folders[0] / "assets/pipeline/unet/diffusion_pytorch_model.safetensors")
-        moved = math.sqrt(sum(float((theirs[name] - base[name]).square().sum()) for name in theirs))
-        apart = math.sqrt(sum(float((ours[name] - theirs[name]).square().sum()) for name in theirs))
+        moved, apart = _distance(theirs, base), _distance(ours, theirs)
         images = [sorted((folder / "images of small/images").glob("*.jpg")) for folder in folders]
         levels = [[np.asarray(Image.open(path), dtype=np.float64) for path in each] for each in images]
         difference = max(float(np.abs(a - b).mean()) for a, b in zip(*levels, strict=True))
@@ -267,6 +271,30 @@ class Checks:
             )
         return lines
 
+    def kernels(self) -> list[str]:
+        """The time of a step with the switches of `training.kernels`, and how much they change the delta."""
+        if self.smoke:  # compiling takes minutes on a CPU
+            switches = [Kernels(compile=None, channels_last=True)]
+        else:
+            modes = (None, "default", "reduce-overhead")
+            switches = [Kernels(compile=mode, channels_last=True) for mode in modes]
+        plain = _weights(self.world.folder / "first" / DELTA_FILE)
+        base = _weights(self.world.folder / "assets/pipeline/unet/diffusion_pytorch_model.safetensors")
+        moved = _distance(plain, base)
+        lines = [f"- off: {1000 * self.step_seconds:.1f} ms"]
+        for kernels in switches:
+            name = f"compile {kernels.compile}, channels_last {kernels.channels_last}"
+            began = time.monotonic()
+            settings = self.world.training_settings(self.size.steps, kernels=kernels)
+            step_seconds = statistics.median(self._timed_run(name, settings))
+            whole = time.monotonic() - began
+            apart = _distance(_weights(self.world.folder / name / DELTA_FILE), plain) / moved
+            lines += [
+                f"- {name}: {1000 * step_seconds:.1f} ms, {self.step_seconds / step_seconds:.2f} times as fast; "
+                f"the run took {whole:.0f} s, with compilation; the delta differs by {apart:.1e} of its change"
+            ]
+        return lines
+
     def _equality(self, first: str, second: str) -> str:
         hashes = [self.deltas[name].files[DELTA_FILE] for name in (first, second)]
         assert hashes[0] == hashes[1], f"the deltas have different bits: {hashes[0][:12]} and {hashes[1][:12]}"
@@ -289,6 +317,7 @@ PARTS = (
     ("Small networks in fp32, here and on a CPU", Checks.against_cpu, 75),
     ("Counts of a training step", Checks.counts, 45),
     ("Beside the plain reference", Checks.against_reference, 120),
+    ("Other kernels", Checks.kernels, 150),
 )
 """The parts: title, method, and the seconds that must be left when it begins."""
 
@@ -359,6 +388,11 @@ def _signal_after_step(step: int) -> Iterator[None]:
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.double() for name, tensor in read_safetensors(path).items()}
+
+
+def _distance(tensors: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
+    """The norm of the difference of the first tensors from those with the same names."""
+    return math.sqrt(sum(float((tensor - others[name]).square().sum()) for name, tensor in tensors.items()))
 
 
 def work_on_small_networks(folder: Path) -> None:
