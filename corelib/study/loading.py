@@ -42,7 +42,10 @@ def load_study(name: str, folder: Path, text: str | None = None) -> Study:
     try:
         study = Study.model_validate(merged)
     except ValidationError as error:
-        raise error_for_keys(describe_errors(error, merged, origins), origins, file) from None
+        faults = describe_errors(
+            error, merged, origins, lambda one: read_study_file(one, text if one == file else None)
+        )
+        raise error_for_keys(faults, origins, file) from None
     if inconsistencies := find_inconsistencies(study) or list(find_beyond_range(study)):
         faults = [(tuple(one.key.split(".")), str(one)) for one in inconsistencies]
         raise error_for_keys(faults, origins, file)

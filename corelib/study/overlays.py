@@ -8,6 +8,7 @@ from typing import Any, get_origin
 
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, parse_yaml, read_yaml
+from corelib.study.indentation import Key, indentation_advice, keys_beside
 from corelib.study.schema import NAME, Study
 from corelib.study.study_files import (
     PAPER,
@@ -39,8 +40,6 @@ LIKE = "like"
 
 REMOVED_MARK = "(removed)"
 """Appended to a key in the origins: the file that removed the key."""
-
-Key = tuple[str, ...]
 
 
 def merge_study(
@@ -129,7 +128,7 @@ def resolve_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Path)
                 if other in entries and name not in entries:
                     entries[name] = entries[other]
                     key = (section, method_name, leaf)
-                    origins[(*key, name)] = _origin((*key, other), origins)
+                    origins[(*key, name)] = origin_of((*key, other), origins)
 
 
 def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Path], study: Path) -> None:
@@ -151,9 +150,9 @@ def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Pa
             return other
         if section == "methods":
             other = {**other, "title": f"{other.get('title')} ({name})"}
-        together = _overlaid(other, overrides, key, _origin((*key, LIKE), origins), origins)
+        together = _overlaid(other, overrides, key, origin_of((*key, LIKE), origins), origins)
         for tail in _leaf_keys(other):
-            origins.setdefault((*key, *tail), _origin((section, like, *tail), origins))
+            origins.setdefault((*key, *tail), origin_of((section, like, *tail), origins))
         return together
 
     for name, entry in {name: resolved(name, ()) for name in entries}.items():
@@ -209,6 +208,9 @@ def _overlaid(
             continue
         removes = value is None and _is_removable(key, likes)
         if removes and name not in merged:
+            if names := keys_beside(overlay, key, name):
+                advice = indentation_advice(name, names)
+                raise error_in(file, f"{'.'.join(full_key)} is null, expected a section of keys; {advice}")
             nearest = suggest_name(name, list(merged))
             raise error_in(file, f"{'.'.join(full_key)} is null, which removes an entry, but there is none{nearest}")
         if isinstance(base_value, dict):
@@ -253,13 +255,13 @@ def error_for_keys(faults: Sequence[tuple[Key, str]], origins: Mapping[Key, Path
     described = []
     faults = list(dict.fromkeys(faults))
     for key, fault in faults[:MAX_FAULTS]:
-        file = _origin(key, origins)
+        file = origin_of(key, origins)
         described.append(fault if file == study or file.parent.name == PRESETS else f"{fault} (set in {file})")
     if len(faults) > MAX_FAULTS:
         described.append(f"and {len(faults) - MAX_FAULTS} more")
     return error_in(study, "; ".join(described))
 
 
-def _origin(key: Key, origins: Mapping[Key, Path]) -> Path:
+def origin_of(key: Key, origins: Mapping[Key, Path]) -> Path:
     """The file that sets a key; for a missing key, the file of the nearest section that contains it."""
     return next(origins[key[:length]] for length in range(len(key), -1, -1) if key[:length] in origins)
