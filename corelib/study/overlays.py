@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_origin
@@ -14,12 +15,13 @@ from corelib.study.study_files import (
     PAPER,
     PRESETS,
     misnamed_study_file,
+    misplaced_study_file,
     preset_file,
     preset_names,
     study_file,
     study_names,
 )
-from corelib.study.wording import error_in, suggest_name, to_yaml
+from corelib.study.wording import error_in, expected_one_of, suggest_name, to_yaml
 
 NAMED_SECTIONS = [name for name, field in Study.model_fields.items() if get_origin(field.annotation) is dict]
 """The sections of a study whose entries have names that the study chooses, such as `tasks`."""
@@ -58,9 +60,10 @@ def merge_study(
             study_file(seen[-1], folder), f"base is {name!r}, expected a study that is not built on this one"
         )
     if text is None and name not in study_names(folder) and not is_preset:
-        known = f"expected one of {', '.join([*study_names(folder), *(preset_names(folder) if seen else [])])}"
+        known = expected_one_of(name, [*study_names(folder), *(preset_names(folder) if seen else [])])
         if seen:
-            raise error_in(study_file(seen[-1], folder), f"base is {name!r}, {known}")
+            misplaced = _where_misplaced(name, folder)
+            raise error_in(study_file(seen[-1], folder), f"base is {name!r}, {misplaced or known}")
         raise _no_such_study(name, folder, known)
     content = read_study_file(file, text)
     base: dict[str, Any] = {}
@@ -92,11 +95,25 @@ def _no_such_study(name: str, folder: Path, expected: str) -> ConfigurationError
     if (misnamed := misnamed_study_file(meant, folder)) is not None:
         return error_in(misnamed, f"the file of a study ends in .yaml, expected the name {meant}.yaml; rename it")
     meant = next((known for known in study_names(folder) if known.lower() == meant.lower()), meant)
+    meant = PAPER if meant == study_file(PAPER, folder).stem else meant
     if meant != name and meant in study_names(folder):
         return error_in(folder / "studies", f"no study is called {name!r}, expected `{meant}`")
     if not NAME.fullmatch(name) and name in [file.stem for file in (folder / "studies").glob("*.yaml")]:
         expected = "expected a name of letters, digits, `_` and `-` only, since it becomes part of paths"
+    if misplaced := _where_misplaced(meant, folder):
+        return error_in(study_file(meant, folder), f"there is no such study, {misplaced}")
+    if meant in preset_names(folder):
+        expected = f"expected a study on it: {meant} is a preset, which is no study but may be the `base:` of one"
     return error_in(study_file(name, folder), f"there is no such study, {expected}")
+
+
+def _where_misplaced(name: str, folder: Path) -> str | None:
+    """The continuation of an error about an unknown study whose file is in another folder."""
+    found = misplaced_study_file(name, folder)
+    if found is None:
+        return None
+    file, place = found
+    return f"but {file} exists, expected it to be {place}; move it there"
 
 
 def _likes(content: Mapping[str, Any]) -> list[str]:
@@ -141,7 +158,9 @@ def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Pa
         key, like = (section, name), entry[LIKE]
         others = [other for other in entries if other not in (*seen, name)]
         if like not in others:
-            expected = f"expected another {section.removesuffix('s')}: {', '.join(others)}"
+            near = difflib.get_close_matches(str(like), others, n=1)
+            nearest_first = [*near, *(other for other in others if other not in near)]
+            expected = f"expected another {section.removesuffix('s')}: {', '.join(nearest_first)}"
             fault = f"{'.'.join((*key, LIKE))} is {to_yaml(like)}, {expected}"
             raise error_for_key((*key, LIKE), fault, origins, study)
         overrides = {leaf: value for leaf, value in entry.items() if leaf != LIKE}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from corelib.errors import ConfigurationError
@@ -52,3 +54,22 @@ def suggest_name(name: str, known: list[str]) -> str:
     if near := difflib.get_close_matches(name, known, n=1):
         return f", expected `{near[0]}`"
     return f", expected one of {', '.join(known)}" if known else ""
+
+
+MIN_SIMILARITY = 0.75
+"""Minimum similarity of a name to a known one that the user may have meant; 1 is equality."""
+
+
+def expected_one_of(name: str, known: Sequence[str]) -> str:
+    """The end of an error about an unknown name: the known names, with the one that the user may have meant first."""
+    by_lower_case = {other.lower(): other for other in known if _without_digits(other) != _without_digits(name)}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=MIN_SIMILARITY)
+    if not near:
+        return f"expected one of {', '.join(known)}"
+    meant = by_lower_case[near[0]]
+    others = [other for other in known if other != meant]
+    return f"expected `{meant}`" + (f", or else one of {', '.join(others)}" if others else "")
+
+
+def _without_digits(name: str) -> str:
+    return re.sub(r"\d", "", name)

@@ -1349,12 +1349,48 @@ def test_the_error_for_an_unknown_study_lists_the_known_ones(name):
         ("results/mini/table1.csv", "mini"),
         ("results/mini/", "mini"),
         ("results/table1.csv", "paper"),
+        ("config/config.yaml", "paper"),
     ],
 )
 def test_the_error_for_a_file_or_target_in_place_of_a_study_suggests_the_study(name, meant):
     with pytest.raises(ConfigurationError) as caught:
         load_study(name, CONFIGURATION)
     assert str(caught.value) == f"{CONFIGURATION}/studies: no study is called {name!r}, expected `{meant}`."
+
+
+@pytest.mark.parametrize(("name", "meant"), [("mini-sedes", "mini-seeds"), ("Minni", "mini"), ("tinyy", "tiny")])
+def test_the_error_for_a_misspelt_study_names_the_nearest_one_first(name, meant, error_for):
+    with pytest.raises(ConfigurationError, match=f"there is no such study, expected `{meant}`, or else one of paper, "):
+        load_study(name, CONFIGURATION)
+    assert error_for(f"base: {name}").startswith(f": base is {name!r}, expected `{meant}`, or else one of paper, ")
+
+
+def test_a_preset_in_place_of_a_study_is_named(folder):
+    with pytest.raises(ConfigurationError, match="expected a study on it: own is a preset, which is no study but may"):
+        load_study("own", folder)
+
+
+@pytest.mark.parametrize("place", ["config", "config/studies/more", "here", "here/config", "here/studies"])
+@pytest.mark.parametrize("ending", ["yaml", "yml"])
+def test_the_file_of_a_study_in_another_folder_is_named(place, ending, folder, tmp_path, monkeypatch, error_for):
+    (tmp_path / place).mkdir(exist_ok=True, parents=True)
+    (tmp_path / "here").mkdir(exist_ok=True)
+    (tmp_path / place / f"elsewhere.{ending}").write_text("base: mini\n")
+    monkeypatch.chdir(tmp_path / "here")
+    named = (tmp_path / place).relative_to(tmp_path / "here") if "here" in place else tmp_path / place
+    moved = f"but {named / f'elsewhere.{ending}'} exists, expected it to be {folder / 'studies/elsewhere.yaml'}; move"
+    for name in ("elsewhere", "config/elsewhere.yaml", "results/elsewhere/table1.csv"):
+        with pytest.raises(ConfigurationError) as caught:
+            load_study(name, folder)
+        file = folder / "studies/elsewhere.yaml"
+        assert str(caught.value) == f"{file}: there is no such study, {moved} it there."
+    assert error_for("base: elsewhere") == f": base is 'elsewhere', {moved} it there."
+
+
+@pytest.mark.parametrize("name", ["assets", "claims"])
+def test_a_file_of_the_configuration_that_is_no_study_is_not_to_be_moved(name):
+    with pytest.raises(ConfigurationError, match="there is no such study, expected one of paper, "):
+        load_study(name, CONFIGURATION)
 
 
 @pytest.mark.parametrize("name", ["a.b", "my study"])
