@@ -363,11 +363,12 @@ class Catalogue:
         if fault:
             raise ConfigurationError(f"{fault}.")
         _lock_folder(Path.cwd())
-        explain_interruption()
+        handlers = [*logger.handlers, *self._workflow.logger_manager.get_log_handlers()]
+        explain_interruption(tuple(handlers))
         for manifest, run in self._products():
             record_wanted(manifest, run.digest)
         remove_old_requests()
-        install_log_ends([*logger.handlers, *self._workflow.logger_manager.get_log_handlers()])
+        install_log_ends(handlers)
         cancel_waiting_jobs(Path.cwd())
         for orphan in find_active_jobs({job.number for job in queued_jobs(Path.cwd()) if not job.waits}):
             if orphan.lives:
@@ -380,7 +381,6 @@ class Catalogue:
                 stop(f"{fault}.")
         found = {kind: forecast(products, kind, self._assessment) for kind, products in self._requested.items()}
         forecasts = list(found.values())
-        handlers = [*logger.handlers, *self._workflow.logger_manager.get_log_handlers()]
         make_brief(dict.fromkeys(handlers), found, None if self._workflow.non_local_exec else self._workflow.cores)
         self._check_assets(forecasts)
         self._check_cluster()
