@@ -44,7 +44,7 @@ from corelib.study.schema import (
     UnlearnCanvasWorld,
     WordingProbe,
 )
-from corelib.study.wording import to_yaml
+from corelib.study.wording import nearest_first, to_yaml
 
 MAX_IMAGES = 100_000
 """Maximum number of images per model; the paper's original model has 1,140. A specification lists them, and must stay
@@ -749,9 +749,7 @@ def _unknown(key: str, names: list[str], known: list[str], kind: str) -> Iterato
     article = "an" if kind[0] in "aeiou" else "a"
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            nearest_first = [*near, *(other for other in known if other not in near)]
-            yield Inconsistency(key, name, f"{article} {kind}: {listed(nearest_first, 8)}")
+            yield Inconsistency(key, name, f"{article} {kind}: {listed(nearest_first(name, known), 8)}")
 
 
 def _repeated(key: str, values: Sequence[object]) -> Iterator[Inconsistency]:

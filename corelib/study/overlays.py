@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_origin
@@ -21,7 +20,7 @@ from corelib.study.study_files import (
     study_file,
     study_names,
 )
-from corelib.study.wording import error_in, expected_one_of, suggest_name, to_yaml
+from corelib.study.wording import error_in, expected_one_of, nearest_first, suggest_name, to_yaml
 
 NAMED_SECTIONS = [name for name, field in Study.model_fields.items() if get_origin(field.annotation) is dict]
 """The sections of a study whose entries have names that the study chooses, such as `tasks`."""
@@ -100,16 +99,16 @@ def _no_such_study(name: str, folder: Path, expected: str) -> ConfigurationError
         return error_in(folder / "studies", f"no study is called {name!r}, expected `{meant}`")
     if not NAME.fullmatch(name) and name in [file.stem for file in (folder / "studies").glob("*.yaml")]:
         expected = "expected a name of letters, digits, `_` and `-` only, since it becomes part of paths"
-    if misplaced := _where_misplaced(meant, folder):
+    if misplaced := _where_misplaced(meant, folder, path):
         return error_in(study_file(meant, folder), f"there is no such study, {misplaced}")
     if meant in preset_names(folder):
         expected = f"expected a study on it: {meant} is a preset, which is no study but may be the `base:` of one"
     return error_in(study_file(name, folder), f"there is no such study, {expected}")
 
 
-def _where_misplaced(name: str, folder: Path) -> str | None:
+def _where_misplaced(name: str, folder: Path, given: Path = Path()) -> str | None:
     """The continuation of an error about an unknown study whose file is in another folder."""
-    found = misplaced_study_file(name, folder)
+    found = misplaced_study_file(name, folder, given)
     if found is None:
         return None
     file, place = found
@@ -158,9 +157,7 @@ def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Pa
         key, like = (section, name), entry[LIKE]
         others = [other for other in entries if other not in (*seen, name)]
         if like not in others:
-            near = difflib.get_close_matches(str(like), others, n=1)
-            nearest_first = [*near, *(other for other in others if other not in near)]
-            expected = f"expected another {section.removesuffix('s')}: {', '.join(nearest_first)}"
+            expected = f"expected another {section.removesuffix('s')}: {', '.join(nearest_first(str(like), others))}"
             fault = f"{'.'.join((*key, LIKE))} is {to_yaml(like)}, {expected}"
             raise error_for_key((*key, LIKE), fault, origins, study)
         overrides = {leaf: value for leaf, value in entry.items() if leaf != LIKE}

@@ -74,17 +74,17 @@ def misnamed_study_file(name: str, folder: Path) -> Path | None:
     return next((file for file in (folder / "studies").glob("*.yml") if file.stem == name), None)
 
 
-def misplaced_study_file(name: str, folder: Path) -> tuple[Path, Path] | None:
+def misplaced_study_file(name: str, folder: Path, given: Path = Path()) -> tuple[Path, Path] | None:
     """The file of a study that is not in the folder of studies, and the path that it should have.
 
-    The file may be beside that folder or below it, or in the working directory.
+    The file may be beside that folder or below it, in the working directory, or beside the path `given`.
     """
     if not NAME.fullmatch(name) or name in (*study_names(folder), "config"):  # config.yaml is the paper's study
         return None
-    folders = [folder, *sorted((folder / "studies").glob("*/")), OWN, Path(), Path("studies")]
+    folders = [folder, *sorted((folder / "studies").glob("*/")), OWN, Path(), Path("studies"), given.parent]
     for place in folders:
         for file in (place / f"{name}.yaml", place / f"{name}.yml"):
-            if file.is_file() and _is_overlay(file):
+            if os.path.isfile(file) and _is_overlay(file):  # a name may be too long for a path
                 own = OWN if folder in (OWN, SHIPPED) and folder not in file.parents else folder
                 return file, own / "studies" / f"{name}.yaml"
     return None

@@ -73,7 +73,7 @@ def _outside_error(target: str, configuration: Path) -> ConfigurationError:
     name = path.stem if path.suffix in (".yaml", ".yml") else path.name
     if (misnamed := misnamed_study_file(name, configuration)) is not None:
         return ConfigurationError(f"{misnamed}: the file of a study ends in .yaml; rename it to {name}.yaml.")
-    if (misplaced := misplaced_study_file(name, configuration)) is not None:
+    if (misplaced := misplaced_study_file(name, configuration, path)) is not None:
         return ConfigurationError(f"{misplaced[0]}: the file of a study, expected it to be {misplaced[1]}; move it.")
     by_lower_case = {study.lower(): study for study in studies}
     similar = difflib.get_close_matches(name.lower(), by_lower_case, n=1)

@@ -901,13 +901,13 @@ INCONSISTENCIES = {
         "tables: {table1: {rows: [core, salum]}}",
         "tables.table1.rows",
         "'salum'",
-        "a method: original, core",
+        "a method: salun, original, core",
     ),
     "row of an unknown method": (
         "tables: {table1: {rows: [{name: a, method: salum}]}}",
         "tables.table1.rows",
         "'salum'",
-        "a method: original, core",
+        "a method: salun, original, core",
     ),
     "original with anchors": (
         "tables: {table1: {rows: [{name: a, method: original, anchors: one_to_one}]}}",
@@ -1011,7 +1011,7 @@ INCONSISTENCIES = {
         "figures: {figure2: {columns: [salum]}}",
         "figures.figure2.columns",
         "'salum'",
-        "a method: original",
+        "a method: salun, original",
     ),
     "figure of an unsampled seed": (
         "figures: {figure2: {seed: 1}}",
@@ -1061,7 +1061,7 @@ INCONSISTENCIES = {
         "base: tiny\nworld: {styles: [Amber_Zigzags, Seed_Images]}",
         "world.styles",
         "'Amber_Zigzags'",
-        "a style that can be drawn: Amber_Checks",
+        "a style that can be drawn: Amber_",
     ),
     "object that cannot be drawn": (
         "base: tiny\nworld: {objects: [Unicorns]}",
@@ -1385,6 +1385,16 @@ def test_the_file_of_a_study_in_another_folder_is_named(place, ending, folder, t
         file = folder / "studies/elsewhere.yaml"
         assert str(caught.value) == f"{file}: there is no such study, {moved} it there."
     assert error_for("base: elsewhere") == f": base is 'elsewhere', {moved} it there."
+
+
+def test_the_file_of_a_study_that_is_given_by_its_path_is_named(folder, tmp_path):
+    file = tmp_path / "far/away/elsewhere.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("base: mini\n")
+    with pytest.raises(ConfigurationError, match=re.escape(f"there is no such study, but {file} exists, expected it")):
+        load_study(str(file), folder)
+    with pytest.raises(ConfigurationError, match="there is no such study"):
+        load_study("x" * 300, folder)
 
 
 @pytest.mark.parametrize("name", ["assets", "claims"])
