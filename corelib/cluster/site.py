@@ -14,6 +14,7 @@ from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, read_yaml
 from corelib.runs.stage_registry import STAGES
 from corelib.settings.section import Section
+from corelib.study.wording import expected_one_of
 
 SITE_FILE = "slurm/site.yaml"
 
@@ -86,7 +87,7 @@ class Site(Section):
             key = ".".join(map(str, fault["loc"]))
             if fault["type"] == "extra_forbidden":
                 raise ConfigurationError(
-                    f"{SITE_FILE} or --config: unknown key {key}, expected one of {', '.join(cls.model_fields)}; "
+                    f"{SITE_FILE} or --config: unknown key {key}, {expected_one_of(key, list(cls.model_fields))}; "
                     "set hyperparameters in a study, in config/studies/."
                 ) from None
             if key in TEXT_KEYS and isinstance(fault["input"], int | float) and not isinstance(fault["input"], bool):

@@ -126,6 +126,13 @@ def wall_times(found: Forecast, counts: list[int], start: float, rates: Mapping[
     )
 
 
+OTHER_BASE_MODELS = (
+    "Work, GPU-hours, memory and disk are those of Stable Diffusion v1.5's networks, whatever the base model is; a "
+    "smaller one needs less."
+)
+"""The warning before the costs of a base model of the user's, whose size is not known before it is loaded."""
+
+
 def as_text(found: Forecast, kind: str) -> str:
     """The forecast as text: a table of the stages, and the total time.
 
@@ -141,9 +148,8 @@ def as_text(found: Forecast, kind: str) -> str:
         f"{counted(found.jobs.total(), 'job')}."
     )
     costs = [*_on_gpus(found), *_memory(found)] if kind != "miniature" else _on_cores(found)
-    if kind == "image_folder":
-        costs.append("work, memory and disk are those of Stable Diffusion v1.5's networks, whatever the base model is")
-    return "\n".join([", ".join(found.asked), summary, "", *_stages(found), "", *costs])
+    warning = [OTHER_BASE_MODELS] if kind == "image_folder" else []
+    return "\n".join([*warning, ", ".join(found.asked), summary, "", *_stages(found), "", *costs])
 
 
 def _stages(found: Forecast) -> list[str]:

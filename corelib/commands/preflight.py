@@ -27,10 +27,11 @@ from corelib.costs.forecast import forecast
 from corelib.costs.gpu_memory import fits, largest_gpu_memory
 from corelib.costs.job_requests import requested_memory_mb, requested_minutes
 from corelib.errors import ConfigurationError, listed
-from corelib.files.paths import nearest_existing, why_not_writable
+from corelib.files.paths import nearest_existing, resolve_links, why_not_writable
 from corelib.files.shell_paths import path_faults
 from corelib.files.text import counted, format_bytes
 from corelib.files.yaml_files import read_yaml
+from corelib.maintenance.missing_places import downloaded_places, missing_places
 from corelib.models.model_inspection import trained_resolution
 from corelib.runs.active_jobs import LOG_FOLDER
 from corelib.runs.fingerprint import NUMERICAL_PACKAGES
@@ -126,10 +127,16 @@ def _assets(plan: Plan, repository: Path) -> Iterator[Finding]:
             faults.extend(asset_faults(settings, Path(links), values=False, compvis_weights=world.compvis_weights))
         except OSError as error:
             faults.append(read_error_message(error, Path(links)))
+    absent = dict(missing_places(plan.asset_places(), downloaded_places(repository / "config")))
+    yield from (Finding("assets", f"{fault}; correct the path", kind="FAULT") for fault in absent.values())
+    roots = [str(resolve_links(Path(place).absolute())) for place in absent]
+    faults = [
+        fault for fault in faults if not fault.startswith(tuple(f"{root}{end}" for root in roots for end in " /"))
+    ]
     yield from (Finding("assets", fault.removesuffix(MAKE_ASSETS_ADVICE), kind="FAULT") for fault in faults)
     if any(fault.endswith(MAKE_ASSETS_ADVICE) for fault in faults):
         yield Finding("assets", _provision(plan, repository / "config"), kind="note")
-    if faults:
+    if faults or absent:
         return
     summary = (
         f"all {len(settings.sha256)} are present, intact and as locked, and the weights fit their networks; "

@@ -80,15 +80,21 @@ LINE_BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
 class UnreadableYaml(ValueError):
-    """A YAML file cannot be read. The message is a clause without a full stop; `line` is None if it is not known."""
+    """A YAML file cannot be read. The message is a clause without a full stop.
 
-    def __init__(self, reason: str, line: int | None = None) -> None:
+    Attributes:
+        line: number of the line; None if it is not known.
+        is_after: whether the fault may also be in the line before.
+    """
+
+    def __init__(self, reason: str, line: int | None = None, is_after: bool = False) -> None:
         super().__init__(reason)
-        self.line = line
+        self.line, self.is_after = line, is_after
 
     def location_in(self, path: Path | str) -> str:
         """The file with the line number, for the beginning of a sentence."""
-        return f"{path}, line {self.line}" if self.line else str(path)
+        before = ", or the one before it" if self.is_after else ""
+        return f"{path}, line {self.line}{before}" if self.line else str(path)
 
 
 def read_yaml(path: Path) -> Any:
@@ -240,11 +246,31 @@ def _events(text: str) -> Iterator[Any]:
         reason = f"unacceptable character U+{ord(text[error.position]):04X}"
         raise UnreadableYaml(reason, _line_at(text, error.position)) from None
     except MarkedYAMLError as error:
-        problem = ", ".join(part for part in (error.context, error.problem) if part)
-        raise UnreadableYaml(problem, error.problem_mark.line + 1 if error.problem_mark else None) from None
+        raise _syntax_error(error, text) from None
     except (YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError, AssertionError) as error:
         # the parser's own faults on unusual input, such as an escape that stands for no character
         raise UnreadableYaml(f"the parser failed ({error})") from None
+
+
+NO_COLON = "could not find expected ':'"
+
+UNEXPECTED_COLON = "mapping values are not allowed here"
+
+
+def _syntax_error(error: MarkedYAMLError, text: str) -> UnreadableYaml:
+    """The error for a fault of the syntax, at the line that the user has to change."""
+    problem_line, context_line = (
+        mark.line + 1 if mark is not None else None for mark in (error.problem_mark, error.context_mark)
+    )
+    begin = f" that begins in line {context_line}" if context_line and context_line != problem_line else ""
+    if begin and error.problem == NO_COLON:  # the parser notices it only at the next colon
+        return UnreadableYaml(f"{error.context}, {error.problem}", context_line)
+    reason = ", ".join(part for part in (error.context and f"{error.context}{begin}", error.problem) if part)
+    is_after = False
+    if error.problem == UNEXPECTED_COLON and error.problem_mark is not None and error.problem_mark.line > 0:
+        before = text.splitlines()[error.problem_mark.line][: error.problem_mark.column]
+        is_after = ": " not in before  # the line before lacks its colon, or has another indentation
+    return UnreadableYaml(reason, problem_line, is_after)
 
 
 def _is_plain(event: Any) -> bool:

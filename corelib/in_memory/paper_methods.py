@@ -10,6 +10,7 @@ from corelib.source_import import PACKAGE_FOLDER
 from corelib.study.loading import load_study
 from corelib.study.schema import Method, Study
 from corelib.study.study_files import PAPER
+from corelib.study.wording import expected_one_of
 
 PACKAGED = PACKAGE_FOLDER / "configuration"
 """Folder of the configuration in an installed package; `setup.py` copies it. A clone has none."""
@@ -41,5 +42,5 @@ def find_method(method: str | Method) -> Method:
         return method
     known = methods()
     if method not in known:
-        raise ConfigurationError(f"method is {method!r}, expected one of {', '.join(known)}.")
+        raise ConfigurationError(f"method is {method!r}, {expected_one_of(method, list(known))}.")
     return known[method]

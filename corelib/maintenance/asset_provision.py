@@ -16,6 +16,7 @@ from corelib.errors import AssetError
 from corelib.files.paths import nearest_existing
 from corelib.files.placeholders import check_no_placeholders
 from corelib.files.text import format_bytes
+from corelib.maintenance.missing_places import missing_place
 from corelib.settings.assets import AdoptionStage
 from corelib.study.study_files import workflow_folder
 from corelib.worlds.assets.asset_inspection import AssetInspection, read_error_message
@@ -151,19 +152,20 @@ class Provision:
 
     def _reason_unavailable(self, name: str) -> str:
         place = self.places[name]
-        if name not in self.sources:
-            folder = workflow_folder(self.configuration)
-            return f"world.assets.{name} is {place}, which is missing, and {folder} has no source for it"
         if place.startswith("~"):
             return f"world.assets.{name} is {place}, and ~ is not expanded; write the full path of the folder"
+        if name not in self.sources:
+            folder = workflow_folder(self.configuration)
+            return f"{missing_place(f'world.assets.{name}', place)}, and {folder} has no source for it"
         if self.photo_style is None and name in (IMAGES, PIPELINE):  # the sources are those of the paper's world
             lacking = [part for part in self.names if part.startswith(f"{name}/") and Path(place).is_dir()]
             parts = [part.split("/")[1] for part in lacking if not Path(asset_path(part, self.places)).exists()]
-            return f"world.assets.{name} is {place}, which " + (f"lacks {', '.join(parts)}" if parts else "is missing")
-        return (
-            f"world.assets.{name} is {place}, which is missing or lacks a part; put your own copy there, or use "
-            f"{self.sources[name].place}, where `make assets` stores its downloads"
-        )
+            lacks = f"world.assets.{name} is {place}, which lacks {', '.join(parts)}"
+            return lacks if parts else missing_place(f"world.assets.{name}", place)
+        fault = f"world.assets.{name} is {place}, which lacks a part; put your own copy there"
+        if not Path(place).exists():
+            fault = f"{missing_place(f'world.assets.{name}', place)}; correct the path, or put your own copy there"
+        return f"{fault}, or use {self.sources[name].place}, where `make assets` stores its downloads"
 
     def _check_room(self, missing: Iterable[str], listed: Mapping[str, tuple[str, list[RemoteFile]]]) -> None:
         """Raise `AssetError` if the disk has too little space for the missing assets."""

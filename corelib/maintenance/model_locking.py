@@ -8,6 +8,7 @@ from pathlib import Path
 from corelib.errors import ArtefactError, AssetError
 from corelib.files.placeholders import check_no_placeholders
 from corelib.files.text import counted, format_bytes
+from corelib.maintenance.missing_places import missing_place
 from corelib.unlearning.given_model import check_given_model
 from corelib.worlds.assets.asset_inspection import read_error_message
 from corelib.worlds.assets.asset_lock import (
@@ -71,7 +72,7 @@ def _inspect(
     """The present lock entry of a model, and its fault, without final period; one of them is None."""
     path = Path(place)
     if not path.exists():
-        return None, f"{key} is {place}, which is missing"
+        return None, missing_place(key, place)
     try:
         check_no_placeholders(path)
         current = lock_entry(path, "the user's own model")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from corelib.errors import listed
 from corelib.settings.given_models import GivenModel
@@ -43,7 +44,7 @@ from corelib.study.schema import (
     UnlearnCanvasWorld,
     WordingProbe,
 )
-from corelib.study.wording import to_yaml
+from corelib.study.wording import nearest_first, to_yaml
 
 MAX_IMAGES = 100_000
 """Maximum number of images per model; the paper's original model has 1,140. A specification lists them, and must stay
@@ -60,8 +61,19 @@ class Inconsistency(Exception):
     """A leaf that is valid by itself but contradicts others: its key, its value, and what was expected."""
 
     def __init__(self, key: str, value: object, expected: str) -> None:
-        super().__init__(f"{key} is {to_yaml(value)}, expected {expected}")
+        super().__init__(f"{key} {self._in_words(value)}, expected {expected}")
         self.key, self.value, self.expected = key, value, expected
+
+    def _in_words(self, value: object) -> str:
+        return f"is {to_yaml(value)}"
+
+
+class MissingEntry(Inconsistency):
+    """A section without an entry that another part of the study needs; its value is the names of its entries."""
+
+    def _in_words(self, value: object) -> str:
+        names = [str(name) for name in value] if isinstance(value, Iterable) else []
+        return f"has entries for {listed(names, 8)}" if names else "has no entries"
 
 
 def find_inconsistencies(study: Study) -> list[Inconsistency]:
@@ -79,7 +91,7 @@ def find_inconsistencies(study: Study) -> list[Inconsistency]:
 def _about_concepts(inconsistency: Inconsistency) -> Inconsistency:
     """An inconsistency in the words of a world of the user's images, which has concepts instead of styles."""
     expected = re.sub(r"(?<![\w.])style(s?)(?!\w)", r"concept\1", inconsistency.expected)
-    return Inconsistency(inconsistency.key, inconsistency.value, expected)
+    return type(inconsistency)(inconsistency.key, inconsistency.value, expected)
 
 
 def _sections(study: Study) -> Iterator[list[Iterator[Inconsistency]]]:
@@ -150,7 +162,7 @@ def _check_prompts(study: Study) -> Iterator[Inconsistency]:
     if isinstance(prompts.evaluation, dict):
         yield from _unknown("prompts.evaluation", list(lists), world.styles, "concept of the world")
         if missing := [name for name in world.styles if name not in lists]:
-            yield Inconsistency("prompts.evaluation", sorted(lists), f"a list of prompts for {missing[0]} as well")
+            yield MissingEntry("prompts.evaluation", sorted(lists), f"a list of prompts for {missing[0]} as well")
         lengths = {name: len(templates) for name, templates in lists.items()}
         if len(set(lengths.values())) > 1:
             yield Inconsistency("prompts.evaluation", lengths, "as many prompts for each concept")
@@ -429,7 +441,8 @@ def _check_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[I
         yield Inconsistency(key, row.name, expected)
     for task in tasks:
         if row.method in study.models and task not in (weights := study.models[row.method].weights):
-            yield Inconsistency(f"models.{row.method}.weights", sorted(weights), f"a path for {task} ({key})")
+            expected = f"a path for {task}, which {key} needs"
+            yield MissingEntry(f"models.{row.method}.weights", sorted(weights), expected)
         if isinstance(row.anchors, AnchorPairs) and (before := study.tasks[task].after) is not None:
             entries = f"{study.section_of(row.method)}.{row.method}.anchors"
             expected = f"a scheme by its name, since {task} is after {before}; {entries} may have pairs for each task"
@@ -437,7 +450,8 @@ def _check_row(study: Study, key: str, row: Row, tasks: list[str]) -> Iterator[I
     for task in dict.fromkeys(name for last in tasks for name in study.sequence_to(last)):
         if row.method in study.methods and study.length_of(row.method, task) is None:
             lengths = sorted(study.methods[row.method].length)
-            yield Inconsistency(f"methods.{row.method}.length", lengths, f"an entry for {task} ({key})")
+            expected = f"an entry for {task}, which {key} needs, or for `{DEFAULT}`"
+            yield MissingEntry(f"methods.{row.method}.length", lengths, expected)
         if study.has_anchors(row.method):
             yield from _check_anchors_of_row(study, key, row, task)
 
@@ -447,7 +461,7 @@ def _check_anchors_of_row(study: Study, key: str, row: Row, task: str) -> Iterat
     entries = f"{study.section_of(row.method)}.{row.method}.anchors"
     if scheme is None:
         known = sorted(study.anchor_entries(row.method))
-        yield Inconsistency(entries, known, f"an entry for {task} ({key})")
+        yield MissingEntry(entries, known, f"an entry for {task}, which {key} needs, or for `{DEFAULT}`")
         return
     if isinstance(study.baselines.get(row.method), Relabelled) and scheme in ("one_to_all", "one_to_five"):
         expected = f"a scheme with one anchor for each style, whose prompt takes the style's place ({used_by})"
@@ -530,7 +544,7 @@ def _check_anchors(study: Study, scheme: Scheme, name: str, task: str, used_by: 
             yield Inconsistency(key, scheme, f"a scheme whose anchor is {expected}")
     if scheme == "one_to_one" and pairs != "in_order":
         if missing := [style for style in forget if style not in pairs]:
-            yield Inconsistency("anchoring.one_to_one", sorted(pairs), f"an anchor for {missing[0]} ({used_by})")
+            yield MissingEntry("anchoring.one_to_one", sorted(pairs), f"an anchor for {missing[0]} ({used_by})")
         anchors = [pairs[style] for style in forget]
         if lost := [style for style in forget if pairs[style] in forgotten]:
             expected = f"a style that no task before {task} forgets ({used_by})"
@@ -553,9 +567,12 @@ def _reason_for_a_style(study: Study, name: str) -> str | None:
 def _check_pairs(study: Study, scheme: AnchorPairs, name: str, task: str, used_by: str) -> Iterator[Inconsistency]:
     """Check an explicit mapping from forget style to anchor style."""
     key, reason = f"{study.section_of(name)}.{name}.anchors.{task}", _reason_for_a_style(study, name)
+    superfluous = [style for style in scheme if style not in study.tasks[task].forget]
     if missing := [style for style in study.tasks[task].forget if style not in scheme]:
-        yield Inconsistency(key, dict(scheme), f"an anchor for {missing[0]} ({used_by})")
-    if superfluous := [style for style in scheme if style not in study.tasks[task].forget]:
+        near = difflib.get_close_matches(missing[0], superfluous, n=1)
+        instead = f" instead of `{near[0]}`, which is no forget style of {task}" if near else ""
+        yield MissingEntry(key, scheme, f"an anchor for {missing[0]}{instead} ({used_by})")
+    if superfluous:
         yield Inconsistency(key, superfluous[0], f"forget styles of {task} only ({used_by})")
     yield from _unknown(
         key, [anchor for anchor in scheme.values() if anchor != EMPTY_CONCEPT], study.world.styles, "style"
@@ -737,7 +754,7 @@ def _unknown(key: str, names: list[str], known: list[str], kind: str) -> Iterato
     article = "an" if kind[0] in "aeiou" else "a"
     for name in names:
         if name not in known:
-            yield Inconsistency(key, name, f"{article} {kind}: {listed(known, 8)}")
+            yield Inconsistency(key, name, f"{article} {kind}: {listed(nearest_first(name, known), 8)}")
 
 
 def _repeated(key: str, values: Sequence[object]) -> Iterator[Inconsistency]:

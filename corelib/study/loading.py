@@ -22,7 +22,7 @@ from corelib.study.consistency import find_inconsistencies
 from corelib.study.overlays import LIKE, error_for_key, error_for_keys, merge_study, read_study_file, resolve_likes
 from corelib.study.plan import Plan
 from corelib.study.published import load_published
-from corelib.study.ranges import find_beyond_range
+from corelib.study.ranges import find_beyond_range, find_impossible_numbers
 from corelib.study.schema import Study
 from corelib.study.shipped_world import check_against_shipped, load_shipped
 from corelib.study.study_files import PAPER, study_file, workflow_folder
@@ -42,10 +42,15 @@ def load_study(name: str, folder: Path, text: str | None = None) -> Study:
     try:
         study = Study.model_validate(merged)
     except ValidationError as error:
-        raise error_for_keys(describe_errors(error, merged, origins), origins, file) from None
-    if inconsistencies := find_inconsistencies(study) or list(find_beyond_range(study)):
-        faults = [(tuple(one.key.split(".")), str(one)) for one in inconsistencies]
-        raise error_for_keys(faults, origins, file)
+        faults = describe_errors(
+            error, merged, origins, lambda one: read_study_file(one, text if one == file else None)
+        )
+        raise error_for_keys(faults, origins, file) from None
+    if inconsistencies := find_inconsistencies(study):
+        keys = {one.key for one in inconsistencies}
+        inconsistencies += [one for one in find_impossible_numbers(study) if one.key not in keys]
+    if contradictions := inconsistencies or list(find_beyond_range(study)):
+        raise error_for_keys([(tuple(one.key.split(".")), str(one)) for one in contradictions], origins, file)
     known = dict.fromkeys(table for table, *_ in load_published(workflow_folder(folder)))
     for title, table in study.tables.items():
         if table.published is not None and table.published not in known:

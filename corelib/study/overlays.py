@@ -8,17 +8,19 @@ from typing import Any, get_origin
 
 from corelib.errors import ConfigurationError
 from corelib.files.yaml_files import UnreadableYaml, parse_yaml, read_yaml
+from corelib.study.indentation import Key, indentation_advice, keys_beside
 from corelib.study.schema import NAME, Study
 from corelib.study.study_files import (
     PAPER,
     PRESETS,
     misnamed_study_file,
+    misplaced_study_file,
     preset_file,
     preset_names,
     study_file,
     study_names,
 )
-from corelib.study.wording import error_in, suggest_name, to_yaml
+from corelib.study.wording import error_in, expected_one_of, nearest_first, suggest_name, to_yaml
 
 NAMED_SECTIONS = [name for name, field in Study.model_fields.items() if get_origin(field.annotation) is dict]
 """The sections of a study whose entries have names that the study chooses, such as `tasks`."""
@@ -40,8 +42,6 @@ LIKE = "like"
 REMOVED_MARK = "(removed)"
 """Appended to a key in the origins: the file that removed the key."""
 
-Key = tuple[str, ...]
-
 
 def merge_study(
     name: str, folder: Path, seen: tuple[str, ...], text: str | None = None
@@ -59,9 +59,10 @@ def merge_study(
             study_file(seen[-1], folder), f"base is {name!r}, expected a study that is not built on this one"
         )
     if text is None and name not in study_names(folder) and not is_preset:
-        known = f"expected one of {', '.join([*study_names(folder), *(preset_names(folder) if seen else [])])}"
+        known = expected_one_of(name, [*study_names(folder), *(preset_names(folder) if seen else [])])
         if seen:
-            raise error_in(study_file(seen[-1], folder), f"base is {name!r}, {known}")
+            misplaced = _where_misplaced(name, folder)
+            raise error_in(study_file(seen[-1], folder), f"base is {name!r}, {misplaced or known}")
         raise _no_such_study(name, folder, known)
     content = read_study_file(file, text)
     base: dict[str, Any] = {}
@@ -93,11 +94,25 @@ def _no_such_study(name: str, folder: Path, expected: str) -> ConfigurationError
     if (misnamed := misnamed_study_file(meant, folder)) is not None:
         return error_in(misnamed, f"the file of a study ends in .yaml, expected the name {meant}.yaml; rename it")
     meant = next((known for known in study_names(folder) if known.lower() == meant.lower()), meant)
+    meant = PAPER if meant == study_file(PAPER, folder).stem else meant
     if meant != name and meant in study_names(folder):
         return error_in(folder / "studies", f"no study is called {name!r}, expected `{meant}`")
     if not NAME.fullmatch(name) and name in [file.stem for file in (folder / "studies").glob("*.yaml")]:
         expected = "expected a name of letters, digits, `_` and `-` only, since it becomes part of paths"
+    if misplaced := _where_misplaced(meant, folder, path):
+        return error_in(study_file(meant, folder), f"there is no such study, {misplaced}")
+    if meant in preset_names(folder):
+        expected = f"expected a study on it: {meant} is a preset, which is no study but may be the `base:` of one"
     return error_in(study_file(name, folder), f"there is no such study, {expected}")
+
+
+def _where_misplaced(name: str, folder: Path, given: Path = Path()) -> str | None:
+    """The continuation of an error about an unknown study whose file is in another folder."""
+    found = misplaced_study_file(name, folder, given)
+    if found is None:
+        return None
+    file, place = found
+    return f"but {file} exists, expected it to be {place}; move it there"
 
 
 def _likes(content: Mapping[str, Any]) -> list[str]:
@@ -129,7 +144,7 @@ def resolve_likes(merged: dict[str, Any], origins: dict[Key, Path], study: Path)
                 if other in entries and name not in entries:
                     entries[name] = entries[other]
                     key = (section, method_name, leaf)
-                    origins[(*key, name)] = _origin((*key, other), origins)
+                    origins[(*key, name)] = origin_of((*key, other), origins)
 
 
 def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Path], study: Path) -> None:
@@ -142,7 +157,7 @@ def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Pa
         key, like = (section, name), entry[LIKE]
         others = [other for other in entries if other not in (*seen, name)]
         if like not in others:
-            expected = f"expected another {section.removesuffix('s')}: {', '.join(others)}"
+            expected = f"expected another {section.removesuffix('s')}: {', '.join(nearest_first(str(like), others))}"
             fault = f"{'.'.join((*key, LIKE))} is {to_yaml(like)}, {expected}"
             raise error_for_key((*key, LIKE), fault, origins, study)
         overrides = {leaf: value for leaf, value in entry.items() if leaf != LIKE}
@@ -151,9 +166,9 @@ def _resolve_section(section: str, merged: dict[str, Any], origins: dict[Key, Pa
             return other
         if section == "methods":
             other = {**other, "title": f"{other.get('title')} ({name})"}
-        together = _overlaid(other, overrides, key, _origin((*key, LIKE), origins), origins)
+        together = _overlaid(other, overrides, key, origin_of((*key, LIKE), origins), origins)
         for tail in _leaf_keys(other):
-            origins.setdefault((*key, *tail), _origin((section, like, *tail), origins))
+            origins.setdefault((*key, *tail), origin_of((section, like, *tail), origins))
         return together
 
     for name, entry in {name: resolved(name, ()) for name in entries}.items():
@@ -209,6 +224,9 @@ def _overlaid(
             continue
         removes = value is None and _is_removable(key, likes)
         if removes and name not in merged:
+            if names := keys_beside(overlay, key, name):
+                advice = indentation_advice(name, names)
+                raise error_in(file, f"{'.'.join(full_key)} is null, expected a section of keys; {advice}")
             nearest = suggest_name(name, list(merged))
             raise error_in(file, f"{'.'.join(full_key)} is null, which removes an entry, but there is none{nearest}")
         if isinstance(base_value, dict):
@@ -253,13 +271,13 @@ def error_for_keys(faults: Sequence[tuple[Key, str]], origins: Mapping[Key, Path
     described = []
     faults = list(dict.fromkeys(faults))
     for key, fault in faults[:MAX_FAULTS]:
-        file = _origin(key, origins)
+        file = origin_of(key, origins)
         described.append(fault if file == study or file.parent.name == PRESETS else f"{fault} (set in {file})")
     if len(faults) > MAX_FAULTS:
         described.append(f"and {len(faults) - MAX_FAULTS} more")
     return error_in(study, "; ".join(described))
 
 
-def _origin(key: Key, origins: Mapping[Key, Path]) -> Path:
+def origin_of(key: Key, origins: Mapping[Key, Path]) -> Path:
     """The file that sets a key; for a missing key, the file of the nearest section that contains it."""
     return next(origins[key[:length]] for length in range(len(key), -1, -1) if key[:length] in origins)

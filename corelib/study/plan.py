@@ -488,6 +488,12 @@ class Plan:
         slug = self._slug(task, method, None, seed)
         return self.world.retrained(slug, tuple(forget), self._seed(method, seed))
 
+    def asset_places(self) -> dict[str, str]:
+        """The path of each asset of the user's, by its key in the study; none for the miniature."""
+        if self.study.world.kind == "miniature":
+            return {}
+        return {f"world.assets.{name}": place for name, place in self.asset_world.assets()[1].items()}
+
     def given_models(self) -> dict[str, str]:
         """The path of each model of the user's own, by its key in the study."""
         return {

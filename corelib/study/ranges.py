@@ -5,6 +5,7 @@ The limits are far beyond those of any study that makes sense, so a value outsid
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,7 +99,14 @@ RANGES = (
 
 
 def find_beyond_range(study: Study) -> Iterator[Inconsistency]:
-    """Every number that cannot be right."""
+    """Every number of a consistent study that cannot be right."""
+    yield from find_impossible_numbers(study)
+    for name, method in study.methods.items():
+        yield from _check_lengths(study, name, method)
+
+
+def find_impossible_numbers(study: Study) -> Iterator[Inconsistency]:
+    """Every number that cannot be right whatever the names in the study are, which may be unknown."""
     for key, value in numbers_in(study.model_dump()):
         for limits in RANGES:
             if limits.covers(key) and not limits.low <= value <= limits.high:
@@ -114,7 +122,7 @@ def find_beyond_range(study: Study) -> Iterator[Inconsistency]:
 
 def _check_method(study: Study, name: str, method: Method) -> Iterator[Inconsistency]:
     key, scale = f"methods.{name}", study.training.scale
-    if method.learning_rate * scale.learning_rate >= 1:
+    if 1 <= method.learning_rate * scale.learning_rate < math.inf:
         yield Inconsistency(
             f"{key}.learning_rate",
             method.learning_rate,
@@ -127,6 +135,10 @@ def _check_method(study: Study, name: str, method: Method) -> Iterator[Inconsist
     weight = unlearn.weight if isinstance(unlearn.weight, float) else unlearn.weight.scale
     if weight == 0 and method.objective.retain is None:
         yield Inconsistency(f"{key}.objective.unlearn.weight", 0.0, "another number, since there is no retain term")
+
+
+def _check_lengths(study: Study, name: str, method: Method) -> Iterator[Inconsistency]:
+    key = f"methods.{name}"
     for task in study.tasks:
         length = study.length_of(name, task)
         if length is not None and (steps := _steps(study, method, task, length)) > MAX_STEPS:

@@ -18,7 +18,7 @@ from corelib.study.loading import load_plan
 from corelib.study.plan import Plan
 from corelib.study.schema import NAME, Row
 from corelib.study.targets import charts_name, distances_name, product_of, relative_target, study_at
-from corelib.study.wording import error_in, suggest_name
+from corelib.study.wording import error_in, expected_one_of, suggest_name
 
 ROW_FORM = "PRODUCT TASK ROW [SEED]"
 
@@ -127,8 +127,8 @@ def tasks_and_rows(plan: Plan, path: str, product: str) -> tuple[list[str], list
     if product in study.sequences:
         sequence = study.sequences[product]
         return [*dict.fromkeys([*sequence.tasks, *sequence.at_once])], study.rows_of(sequence.rows)
-    known = ", ".join([*study.tables, *study.figures, *study.probes, *study.sequences])
-    raise error_in(path, f"study {plan.name!r} has no such table or figure, expected one of {known}")
+    known = [*study.tables, *study.figures, *study.probes, *study.sequences]
+    raise error_in(path, f"study {plan.name!r} has no such table or figure, {expected_one_of(product, known)}")
 
 
 def _label(words: Sequence[str], seed: int | None) -> str:

@@ -17,7 +17,8 @@ from corelib.errors import ArtefactError, ConfigurationError
 from corelib.files.json_files import read_json
 from corelib.files.text import printable
 from corelib.runs.fingerprint import digest_of_modules
-from corelib.study.overlays import Key, error_for_key
+from corelib.study.indentation import Key
+from corelib.study.overlays import error_for_key
 from corelib.study.schema import Study
 from corelib.study.wording import to_yaml
 

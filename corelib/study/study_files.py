@@ -12,7 +12,7 @@ from pathlib import Path
 
 from corelib.files.yaml_files import UnreadableYaml, read_yaml
 from corelib.runs.layout import REPOSITORY
-from corelib.study.schema import NAME
+from corelib.study.schema import NAME, Study
 
 PAPER = "paper"
 """The study of `config/config.yaml` itself; its tables are in `results/`, not in `results/paper/`."""
@@ -72,6 +72,31 @@ def misnamed_study_file(name: str, folder: Path) -> Path | None:
     if name in study_names(folder):
         return None
     return next((file for file in (folder / "studies").glob("*.yml") if file.stem == name), None)
+
+
+def misplaced_study_file(name: str, folder: Path, given: Path = Path()) -> tuple[Path, Path] | None:
+    """The file of a study that is not in the folder of studies, and the path that it should have.
+
+    The file may be beside that folder or below it, in the working directory, or beside the path `given`.
+    """
+    if not NAME.fullmatch(name) or name in (*study_names(folder), "config"):  # config.yaml is the paper's study
+        return None
+    folders = [folder, *sorted((folder / "studies").glob("*/")), OWN, Path(), Path("studies"), given.parent]
+    for place in folders:
+        for file in (place / f"{name}.yaml", place / f"{name}.yml"):
+            if os.path.isfile(file) and _is_overlay(file):  # a name may be too long for a path
+                own = OWN if folder in (OWN, SHIPPED) and folder not in file.parents else folder
+                return file, own / "studies" / f"{name}.yaml"
+    return None
+
+
+def _is_overlay(file: Path) -> bool:
+    """Whether a file has sections of a study and nothing else, or is not readable as YAML."""
+    try:
+        content = read_yaml(file)
+    except UnreadableYaml:
+        return True
+    return isinstance(content, Mapping) and {"base", *Study.model_fields} >= content.keys() != set()
 
 
 def is_study(content: object) -> bool:

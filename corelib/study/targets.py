@@ -13,6 +13,7 @@ from corelib.runs.run import Run
 from corelib.runs.stage_registry import PRODUCTS
 from corelib.study.schema import NAME, Study
 from corelib.study.study_files import PAPER
+from corelib.study.wording import expected_one_of
 
 PRODUCT_NAMES = "|".join(product.names for product in PRODUCTS.values())
 """Pattern of the names of products."""
@@ -104,7 +105,8 @@ def product_at(place: Path, product: str, products_of: Callable[[str], Mapping[s
     products = products_of(study_at(place))
     if product not in products:
         raise ConfigurationError(
-            f"{place}/{product}: study {study_at(place)!r} has no such product, expected one of {', '.join(products)}."
+            f"{place}/{product}: study {study_at(place)!r} has no such product, "
+            f"{expected_one_of(product, list(products))}."
         )
     return products[product]
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import ValidationError
 
-from corelib.study.overlays import LIKE, REMOVABLE_SECTIONS, REMOVED_MARK, Key
-from corelib.study.schema import Study
+from corelib.study.indentation import Key, indentation_advice, keys_without_indentation
+from corelib.study.overlays import LIKE, REMOVABLE_SECTIONS, REMOVED_MARK, origin_of
+from corelib.study.schema_types import kinds_of, members_of, type_at
 from corelib.study.wording import suggest_name, to_yaml
 
 EXPECTED_VALUES = {
@@ -39,12 +39,22 @@ Fault = tuple[Key, Mapping[str, Any]]
 
 
 def describe_errors(
-    error: ValidationError, merged: Mapping[str, Any], origins: Mapping[Key, Path]
+    error: ValidationError,
+    merged: Mapping[str, Any],
+    origins: Mapping[Key, Path],
+    read: Callable[[Path], Mapping[str, Any]],
 ) -> list[tuple[Key, str]]:
-    """The keys with errors, and a description of each; a key that is missing since it is misspelled has none."""
-    faults = [(_path_in_file(fault, merged), fault) for fault in error.errors(include_url=False)]
+    """The keys with errors, and a description of each; a key that is missing since it is misspelled has none.
+
+    Args:
+        error: the errors of pydantic.
+        merged: the leaves of the study.
+        origins: for each key, the file that set it.
+        read: function that returns the content of a study's file.
+    """
+    faults: list[Fault] = [(_path_in_file(fault, merged), fault) for fault in error.errors(include_url=False)]
     faults.sort(key=lambda entry: entry[1]["type"] != "extra_forbidden")
-    described = []
+    described, faults = _split_off_unindented(faults, merged, origins, read)
     misspelled: set[Key] = set()
     while faults:
         first, fault = faults[0]
@@ -60,6 +70,31 @@ def describe_errors(
             described.append((key, description))
             faults = [entry for entry in faults if entry[0][: len(first)] != first]
     return described
+
+
+def _split_off_unindented(
+    faults: Sequence[Fault],
+    merged: Mapping[str, Any],
+    origins: Mapping[Key, Path],
+    read: Callable[[Path], Mapping[str, Any]],
+) -> tuple[list[tuple[Key, str]], list[Fault]]:
+    """The descriptions of keys that lack indentation, and the faults that have another reason."""
+    tasks = merged.get("tasks")
+    known = tasks if isinstance(tasks, dict) else {}
+    described: list[tuple[Key, str]] = []
+    explained: set[Key] = set()
+    for key, fault in faults:
+        if not key or fault["type"] == "missing" or key in explained:
+            continue
+        if (found := keys_without_indentation(read(origin_of(key, origins)), key, known)) is None:
+            continue
+        empty, names = found
+        _, description = _describe_first([entry for entry in faults if entry[0] == key], merged, origins)
+        if fault["type"] == "extra_forbidden":
+            description = f"{'.'.join(key)} is not a known key"
+        described.append((key, f"{description}; {indentation_advice(empty, names)}"))
+        explained |= {(*key[:-1], name) for name in (empty, *names)}
+    return described, [(key, fault) for key, fault in faults if not any(key[: len(part)] == part for part in explained)]
 
 
 def _describe_missing(keys: Sequence[Key], merged: Mapping[str, Any], origins: Mapping[Key, Path]) -> str:
@@ -92,7 +127,7 @@ def _describe_first(faults: Sequence[Fault], merged: Mapping[str, Any], origins:
         value, kinds = to_yaml(fault["input"]["kind"]), ", ".join(_kinds_at(fault["loc"]))
         return (*key, "kind"), f"{name}.kind is {value}, expected one of {kinds}"
     expectations = dict.fromkeys(_expectation(fault) for fault in alternatives)
-    if type(None) in _members(_type_at(fault["loc"])):
+    if type(None) in members_of(type_at(fault["loc"])):
         expectations["null"] = None
     return key, f"{name} is {to_yaml(fault['input'])}, expected {' or '.join(expectations)}"
 
@@ -141,44 +176,9 @@ def _path_in_file(fault: Mapping[str, Any], merged: Mapping[str, Any]) -> Key:
 
 def _keys_at(location: Iterable[str | int]) -> list[str]:
     """The keys of the section at a pydantic location."""
-    return list(getattr(_type_at(location), "model_fields", {}))
+    return list(getattr(type_at(location), "model_fields", {}))
 
 
 def _kinds_at(location: Iterable[str | int]) -> list[str]:
     """The allowed values of `kind` in the section at a pydantic location."""
-    return [kind for member in _members(_type_at(location)) for kind in _kinds(member)]
-
-
-def _type_at(location: Iterable[str | int]) -> Any:
-    """The type that the configuration expects at a pydantic location."""
-    annotation: Any = Study
-    for part in location:
-        annotation = _type_below(annotation, part)
-    return annotation
-
-
-def _type_below(annotation: Any, part: str | int) -> Any:
-    for member in _members(annotation):
-        if part in _kinds(member) or part == getattr(member, "__name__", None):
-            return member
-        if part in getattr(member, "model_fields", {}):
-            return member.model_fields[part].annotation
-        if get_origin(member) in (list, dict):
-            return get_args(member)[-1]
-    return annotation
-
-
-def _members(annotation: Any) -> Iterator[Any]:
-    """The members of a union, or the type itself."""
-    if get_origin(annotation) in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _members(member)
-    elif get_origin(annotation) is Annotated:
-        yield from _members(get_args(annotation)[0])
-    else:
-        yield annotation
-
-
-def _kinds(member: Any) -> tuple[str, ...]:
-    kind = getattr(member, "model_fields", {}).get("kind")
-    return get_args(kind.annotation) if kind else ()
+    return [kind for member in members_of(type_at(location)) for kind in kinds_of(member)]

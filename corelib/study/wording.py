@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from corelib.errors import ConfigurationError
@@ -52,3 +54,33 @@ def suggest_name(name: str, known: list[str]) -> str:
     if near := difflib.get_close_matches(name, known, n=1):
         return f", expected `{near[0]}`"
     return f", expected one of {', '.join(known)}" if known else ""
+
+
+MIN_SIMILARITY = 0.75
+"""Minimum similarity of a name to a known one that the user may have meant; 1 is equality."""
+
+
+def expected_one_of(name: str, known: Sequence[str]) -> str:
+    """The end of an error about an unknown name: the known names, with the one that the user may have meant first."""
+    meant = nearest_name(name, known)
+    if meant is None:
+        return f"expected one of {', '.join(known)}"
+    others = [other for other in known if other != meant]
+    return f"expected `{meant}`" + (f", or else one of {', '.join(others)}" if others else "")
+
+
+def nearest_first(name: str, known: Sequence[str]) -> list[str]:
+    """Known names, of which the first is the most similar one to an unknown name, if any is similar."""
+    near = nearest_name(name, known)
+    return [*([near] if near is not None else []), *(other for other in known if other != near)]
+
+
+def nearest_name(name: str, known: Sequence[str]) -> str | None:
+    """The known name that the user may have meant; names that differ in their numbers alone are as different as any."""
+    by_lower_case = {other.lower(): other for other in known if _without_digits(other) != _without_digits(name)}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=MIN_SIMILARITY)
+    return by_lower_case[near[0]] if near else None
+
+
+def _without_digits(name: str) -> str:
+    return re.sub(r"\d", "", name)

@@ -31,6 +31,7 @@ from corelib.errors import ArtefactError, ConfigurationError, UserError
 from corelib.files.paths import why_not_writable
 from corelib.files.sealed_json import read_or_none, write_record
 from corelib.files.shell_paths import cluster_path_fault, path_faults
+from corelib.maintenance.missing_places import downloaded_places, missing_places
 from corelib.runs.active_jobs import LOG_FOLDER, find_active_jobs
 from corelib.runs.environment import prepare_environment, remove_user_packages
 from corelib.runs.gpu import max_jobs_on_gpus
@@ -57,7 +58,7 @@ from corelib.study.loading import load_plan, load_study
 from corelib.study.plan import Plan
 from corelib.study.schema import Study
 from corelib.study.staleness import Assessment, assess, product_fault
-from corelib.study.study_files import OWN, PAPER, configuration_folder, is_study, study_file
+from corelib.study.study_files import OWN, PAPER, configuration_folder, is_study, study_file, workflow_folder
 from corelib.study.targets import assets_command, is_summary, product_at, study_at, targets_of
 from corelib.workflow import warm_server
 from corelib.workflow.brief_progress import make_brief
@@ -362,11 +363,12 @@ class Catalogue:
         if fault:
             raise ConfigurationError(f"{fault}.")
         _lock_folder(Path.cwd())
-        explain_interruption()
+        handlers = [*logger.handlers, *self._workflow.logger_manager.get_log_handlers()]
+        explain_interruption(tuple(handlers))
         for manifest, run in self._products():
             record_wanted(manifest, run.digest)
         remove_old_requests()
-        install_log_ends([*logger.handlers, *self._workflow.logger_manager.get_log_handlers()])
+        install_log_ends(handlers)
         cancel_waiting_jobs(Path.cwd())
         for orphan in find_active_jobs({job.number for job in queued_jobs(Path.cwd()) if not job.waits}):
             if orphan.lives:
@@ -379,7 +381,6 @@ class Catalogue:
                 stop(f"{fault}.")
         found = {kind: forecast(products, kind, self._assessment) for kind, products in self._requested.items()}
         forecasts = list(found.values())
-        handlers = [*logger.handlers, *self._workflow.logger_manager.get_log_handlers()]
         make_brief(dict.fromkeys(handlers), found, None if self._workflow.non_local_exec else self._workflow.cores)
         self._check_assets(forecasts)
         self._check_cluster()
@@ -436,17 +437,37 @@ class Catalogue:
         missing = [item.run for cost in forecasts for item in cost.items.values() if not item.run.manifest.exists()]
         needed = {run.name: run for missing_run in missing for run in (missing_run, *missing_run.inputs.values())}
         absent = {name: list(_absences(run)) for name, run in needed.items()}
-        faults = [fault for found in absent.values() for fault in found]
-        if faults:
+        if any(absent.values()):
             is_world = any(absent[name] and isinstance(run.settings, AdoptionStage) for name, run in needed.items())
-            reasons = "; ".join(fault.removesuffix(MAKE_ASSETS_ADVICE) for fault in faults)
-            others = sorted({study_at(path.parent) for path, _ in self._products()} - {PAPER})
-            command = assets_command(others[0] if others else PAPER)
-            what = "assets of the study" if is_world else "models of the study"
-            stop(
-                f"{what}: {reasons}; {command} downloads missing assets that have a source, and locks those that are "
-                "present (see `world.assets` and `models` of the study)."
-            )
+            studies = {study_at(path.parent) for path, _ in self._products()}
+            nowhere = self._paths_to_nothing(studies)
+            misspelt = {
+                name: [nowhere[place] for place in needed[name].places.values() if place in nowhere] for name in absent
+            }
+            faults = [
+                fault.removesuffix(MAKE_ASSETS_ADVICE)
+                for name in absent
+                if not misspelt[name]
+                for fault in absent[name]
+            ]
+            reasons = [*dict.fromkeys(clause for clauses in misspelt.values() for clause in clauses)]
+            if reasons:
+                reasons.append("correct the path in the study, or put the files there")
+            if faults:
+                others = sorted(studies - {PAPER})
+                reasons += [
+                    *faults,
+                    f"{assets_command(others[0] if others else PAPER)} downloads missing assets that have a source, "
+                    "and locks those that are present (see `world.assets` and `models` of the study)",
+                ]
+            stop(f"{'assets' if is_world else 'models'} of the study: {'; '.join(reasons)}.")
+
+    def _paths_to_nothing(self, studies: Iterable[str]) -> dict[str, str]:
+        """A clause about each path of some studies at which there is nothing, and to which nothing is downloaded."""
+        places: dict[str, str] = {}
+        for study in studies:
+            places |= self._plan(study).asset_places() | self._plan(study).given_models()
+        return dict(missing_places(places, downloaded_places(workflow_folder(self.configuration))))
 
     def _check_cluster(self) -> None:
         """Stop if Slurm would never start a job; otherwise make Slurm's commands survive outages from now on."""

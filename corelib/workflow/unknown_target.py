@@ -10,7 +10,7 @@ from corelib.errors import ConfigurationError
 from corelib.runs.layout import RESULTS, RUNS
 from corelib.runs.stage_registry import PRODUCTS
 from corelib.study.loading import load_study
-from corelib.study.study_files import PAPER, misnamed_study_file, study_names
+from corelib.study.study_files import PAPER, misnamed_study_file, misplaced_study_file, study_names
 from corelib.study.targets import (
     PRODUCT_NAMES,
     files_of,
@@ -73,6 +73,8 @@ def _outside_error(target: str, configuration: Path) -> ConfigurationError:
     name = path.stem if path.suffix in (".yaml", ".yml") else path.name
     if (misnamed := misnamed_study_file(name, configuration)) is not None:
         return ConfigurationError(f"{misnamed}: the file of a study ends in .yaml; rename it to {name}.yaml.")
+    if (misplaced := misplaced_study_file(name, configuration, path)) is not None:
+        return ConfigurationError(f"{misplaced[0]}: the file of a study, expected it to be {misplaced[1]}; move it.")
     by_lower_case = {study.lower(): study for study in studies}
     similar = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
     if name not in studies and not similar:

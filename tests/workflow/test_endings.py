@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from snakemake_interface_logger_plugins.common import LogEvent
 from support.checkout import Checkout
 
-from corelib.workflow.endings import explain_forcing
+from corelib.workflow.endings import InterruptedJobsHidden, command_of, explain_forcing
 
 TABLE = "results/tiny/table1.csv"
 
@@ -36,6 +38,7 @@ def test_ctrl_c_ends_with_how_to_go_on_and_a_forced_job_with_what_it_did_not_do(
         "Interrupted: complete results and saved states are kept; to continue, repeat the command: "
     )
     assert lines[-1].endswith(f"snakemake {TABLE} --cores 1")
+    assert not any(text in line for line in lines for text in ("CalledProcessError", "WorkflowError", "Error in rule"))
     (images,) = clone.folder.glob("runs/images/*/manifest.json")
     target = str(images.relative_to(clone.folder))
     unforced = clone.snakemake(target, "--cores", "1").stdout
@@ -50,10 +53,67 @@ def test_ctrl_c_ends_with_how_to_go_on_and_a_forced_job_with_what_it_did_not_do(
     assert not any(text in brief.stdout for text in ("rule render_images:", "Finished jobid", "Execute 1 jobs"))
 
 
+def record(message: str, event: LogEvent | None = None, log: Path | None = None) -> logging.LogRecord:
+    made = logging.LogRecord("snakemake", logging.ERROR, "", 0, message, None, None)
+    vars(made).update({"event": event} | ({"log": [str(log)]} if log else {}))
+    return made
+
+
+FAILED = "RuleException:\nCalledProcessError in file \"x.smk\", line 1:\nCommand 'set -euo pipefail; python' "
+
+
+def test_after_ctrl_c_only_the_jobs_that_it_has_ended_are_not_reported(tmp_path: Path) -> None:
+    interrupted, failed, empty = (tmp_path / name for name in ("interrupted.log", "failed.log", "empty.log"))
+    interrupted.write_text("on vm\n2026-12-01 17:04:15 received SIGINT; complete files are kept\n")
+    failed.write_text("on vm\nError: assets/x is missing.\n")
+    empty.touch()
+    hidden = [
+        record(f"{FAILED}returned non-zero exit status 75.", LogEvent.ERROR),
+        record(f"{FAILED}returned non-zero exit status 130.", LogEvent.ERROR),
+        record(f"{FAILED}died with <Signals.SIGINT: 2>.", LogEvent.ERROR),
+        record("", LogEvent.JOB_ERROR, interrupted),
+        record("", LogEvent.JOB_ERROR, empty),
+    ]
+    consequences = [
+        record("Exiting because a job execution failed. Look above for error messages"),
+        record("WorkflowError:\nAt least one job did not complete successfully.", LogEvent.ERROR),
+    ]
+    messages = InterruptedJobsHidden()
+    assert not any(map(messages.filter, [*hidden, *consequences]))
+    shown = [
+        record(f"{FAILED}returned non-zero exit status 1.", LogEvent.ERROR),
+        record("WorkflowError:\nNo space left on device", LogEvent.ERROR),
+        record("", LogEvent.JOB_ERROR, failed),
+        record("Shutting down, this might take some time."),
+    ]
+    for one in shown[:3]:
+        messages = InterruptedJobsHidden()
+        assert messages.filter(one) and all(map(messages.filter, consequences))
+        assert not any(map(messages.filter, hidden))
+    assert messages.filter(shown[3])
+
+
+def test_the_command_to_go_on_is_one_that_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / ".venv/bin/snakemake"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert command_of([".venv/bin/snakemake", "a b", "-c1"]) == ".venv/bin/snakemake 'a b' -c1"
+    assert command_of([str(program), "-c1"]) == ".venv/bin/snakemake -c1"
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    assert command_of(["/lib/snakemake/__main__.py", "-c1"]) == ".venv/bin/python -m snakemake -c1"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert command_of([str(program), "-c1"]) == "snakemake -c1"
+    monkeypatch.chdir(tmp_path / ".venv")
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert command_of([str(tmp_path / "elsewhere/snakemake")]) == str(tmp_path / "elsewhere/snakemake")
+
+
 @pytest.mark.parametrize("option", ["forcerun", "forcetargets", "forceall"])
 def test_every_way_to_force_jobs_is_explained(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"forcerun": set(), "forcetargets": False, "forceall": False}
     explain_forcing(SimpleNamespace(**settings))
     assert capsys.readouterr().err == ""
     explain_forcing(SimpleNamespace(**settings | {option: {"unlearn"}}))
-    assert "To compute a run anew, remove it first: python -m corelib clean" in capsys.readouterr().err
+    assert "To compute a run again, remove it first: python -m corelib clean" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def test_the_same_model_under_another_name_has_the_same_numbers(own: Checkout) -
         (
             "Forget01: mine/unet",
             "Forget02: mine/unet",
-            "models.mine.weights is ['Forget02'], expected a path for Forget01",
+            "models.mine.weights has entries for Forget02, expected a path for Forget01",
         ),
         ("Forget01: mine/unet", "Nowhere: mine/unet", "expected a task: Forget01, Forget02"),
         ("Forget01: mine/unet", "Forget01: ~/unet", "expected the full path of a folder or file, without `~`"),

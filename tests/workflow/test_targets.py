@@ -47,6 +47,21 @@ def test_the_error_for_a_target_of_an_unknown_study_lists_the_studies() -> None:
         unknown_target_error("results/nosuch/x", CONFIGURATION)
 
 
+def test_the_error_for_a_target_of_a_misspelt_study_names_the_nearest_study_first() -> None:
+    with pytest.raises(ConfigurationError, match="there is no such study, expected `mini-seeds`, or else one of paper"):
+        unknown_target_error("results/mini-seedss/table1.csv", CONFIGURATION)
+
+
+def test_the_error_for_the_file_of_a_study_in_another_folder_says_where_it_belongs(tmp_path: Path) -> None:
+    shutil.copytree(CONFIGURATION, tmp_path / "config")
+    file = tmp_path / "config/elsewhere.yaml"
+    file.write_text("base: mini\n")
+    for target in ("elsewhere", "config/elsewhere.yaml"):
+        assert str(unknown_target_error(target, tmp_path / "config")) == (
+            f"{file}: the file of a study, expected it to be {tmp_path / 'config/studies/elsewhere.yaml'}; move it."
+        )
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [

@@ -7,6 +7,7 @@ this module affects no number and is part of no digest. torch, diffusers and tim
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +50,18 @@ class AssetInspection:
             check_no_placeholders(path)
             self._inspect(name, path)
         except AssetError as error:
-            return str(error).removesuffix(".")
+            return f"{str(error).removesuffix('.')}{self._advice_on_classes(name, str(error))}"
         except OSError as error:
             return read_error_message(error, path)
         return None
+
+    def _advice_on_classes(self, name: str, error: str) -> str:
+        """The key that lists the classes of a classifier of the user's own, if it has another number of classes."""
+        found = re.search(r"the classifier has (\d+) classes, expected", error)
+        if found is None or name not in CLASSIFIERS:
+            return ""
+        key = f"world.classes.{'concept' if CLASSIFIERS[name] == 'style' else 'object'}"
+        return f"; in a study of your own images, list all {found[1]} of them, in their order, under `{key}`"
 
     def pipeline_faults(self) -> Iterator[str]:
         """Descriptions of mismatches between the parts of the pipeline, although each part is valid on its own."""

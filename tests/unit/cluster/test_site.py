@@ -51,7 +51,7 @@ def test_jobs_without_a_gpu_request_no_model_and_their_own_partition() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"acount": "x"}, "unknown key acount, expected one of account, partition, cpu_partition, gpu_model"),
+        ({"acount": "x"}, "unknown key acount, expected `account`, or else one of partition, cpu_partition, gpu_model"),
         ({"learning_rate": 1e-5}, "set hyperparameters in a study, in config/studies/."),
         ({"account": ["a"]}, "account is ['a'], expected a name."),
         ({"seconds": 3}, "seconds is 3, expected a section with train, denoise, encode."),

@@ -15,7 +15,7 @@ from support.checkout import REPOSITORY, TINY, Checkout
 from support.full_format import FULL, build_autoencoder, build_unet
 from torch.utils.flop_counter import FlopCounterMode
 
-from corelib.commands.plan import as_text
+from corelib.commands.plan import OTHER_BASE_MODELS, as_text
 from corelib.costs.device_time import GPUS
 from corelib.costs.forecast import Forecast, forecast, forecast_of
 from corelib.costs.workload import FLOP_COSTS, FORWARD_FLOP, NETWORKS, Workload
@@ -177,8 +177,25 @@ def test_a_wrong_target_is_reported_in_one_sentence(targets: list[str], expected
 def test_the_text_names_hours_disk_and_chain() -> None:
     text = as_text(*forecast_of(["results/table1.csv"], CONFIGURATION))
     assert "EFLOP" in text and "A100" in text and "H100" in text and "longest chain" in text
+    assert OTHER_BASE_MODELS not in text
     text = as_text(*forecast_of(["results/mini/table1.csv"], CONFIGURATION))
+    assert OTHER_BASE_MODELS not in text
     assert "minutes of one CPU core" in text and "EFLOP" not in text
+
+
+def test_the_costs_of_a_base_model_of_the_users_begin_with_the_model_that_was_counted(tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    for name in ("config.yaml", "presets", "published.csv", "claims.yaml"):
+        (tmp_path / name).symlink_to(CONFIGURATION / name)
+    (tmp_path / "studies/pets.yaml").write_text(
+        "base: own\n"
+        "world: {concepts: [cat, dog], assets: {images: photos, pipeline: base, clip: clip}}\n"
+        "prompts: {template: 'a {concept}', evaluation: ['a {concept}', '{concept}']}\n"
+        "tasks: {NoCat: {forget: [cat], evaluation: {retain: [dog], seeds: [0, 1]}}}\n"
+        "tables: {table1: {tasks: [NoCat], rows: [original, core]}}\n"
+    )
+    lines = as_text(*forecast_of(["results/pets/table1.csv"], tmp_path)).splitlines()
+    assert lines[:2] == [OTHER_BASE_MODELS, "results/pets/table1"] and lines.count(OTHER_BASE_MODELS) == 1
 
 
 # The costs themselves

@@ -273,7 +273,7 @@ def test_the_progress_bar_of_the_pipeline_shows_the_steps(
 
 
 WRONG_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
-    "method": ({"method": "corr"}, "method is 'corr', expected one of core, esd, salun"),
+    "method": ({"method": "corr"}, "method is 'corr', expected `core`, or else one of esd, salun"),
     "no images": ({"forget_images": []}, "forget_images is empty, expected at least one image"),
     "one image": ({"forget_images": Image.new("RGB", (9, 9))}, "forget_images is one image, expected a list"),
     "no image": ({"retain_images": [3]}, r"retain_images\[0\] is int, expected an image of Pillow or a path"),

@@ -863,7 +863,7 @@ INCONSISTENCIES = {
     "style without an anchor": (
         "anchoring: {one_to_one: {Van_Gogh: Monet}}",
         "anchoring.one_to_one",
-        "['Van_Gogh']",
+        "Van_Gogh",
         "an anchor for Abstractionism",
     ),
     "anchor of two styles": (
@@ -901,13 +901,13 @@ INCONSISTENCIES = {
         "tables: {table1: {rows: [core, salum]}}",
         "tables.table1.rows",
         "'salum'",
-        "a method: original, core",
+        "a method: salun, original, core",
     ),
     "row of an unknown method": (
         "tables: {table1: {rows: [{name: a, method: salum}]}}",
         "tables.table1.rows",
         "'salum'",
-        "a method: original, core",
+        "a method: salun, original, core",
     ),
     "original with anchors": (
         "tables: {table1: {rows: [{name: a, method: original, anchors: one_to_one}]}}",
@@ -986,8 +986,8 @@ INCONSISTENCIES = {
     "method without anchors": (
         "methods: {core: {anchors: {Forget01: null}}}",
         "methods.core.anchors",
-        "['Forget06'",
-        "an entry for Forget01 (tables.table1.rows)",
+        "Forget06",
+        "an entry for Forget01, which tables.table1.rows needs, or for `default`",
     ),
     "length for an unknown task": (
         "methods: {core: {length: {Forget02: {steps: 1}}}}",
@@ -1011,7 +1011,7 @@ INCONSISTENCIES = {
         "figures: {figure2: {columns: [salum]}}",
         "figures.figure2.columns",
         "'salum'",
-        "a method: original",
+        "a method: salun, original",
     ),
     "figure of an unsampled seed": (
         "figures: {figure2: {seed: 1}}",
@@ -1061,7 +1061,7 @@ INCONSISTENCIES = {
         "base: tiny\nworld: {styles: [Amber_Zigzags, Seed_Images]}",
         "world.styles",
         "'Amber_Zigzags'",
-        "a style that can be drawn: Amber_Checks",
+        "a style that can be drawn: Amber_",
     ),
     "object that cannot be drawn": (
         "base: tiny\nworld: {objects: [Unicorns]}",
@@ -1116,8 +1116,8 @@ INCONSISTENCIES = {
 )
 def test_the_error_for_a_bad_leaf_names_file_key_value_and_expectation(error_for, overlay, key, value, expectation):
     found, _, expected = error_for(overlay).partition(", expected ")
-    assert found.startswith(f": {key} is ")
-    assert value in found.removeprefix(f": {key} is ")
+    assert found.startswith((f": {key} is ", f": {key} has entries for "))
+    assert value in found.removeprefix(f": {key} ")
     assert expectation in expected
 
 
@@ -1139,8 +1139,8 @@ def test_a_name_that_becomes_part_of_a_path_has_no_separators(section, like, nam
 def test_the_error_for_a_method_without_a_length_for_a_task_of_its_table_names_both(error_for, folder):
     text = error_for("tables: {table3: {tasks: [Forget25]}}")
     assert text == (
-        ": methods.core_live_target.length is ['Forget06'], expected an entry for Forget25 (tables.table3.rows) "
-        f"(set in {folder / 'config.yaml'})."
+        ": methods.core_live_target.length has entries for Forget06, expected an entry for Forget25, which "
+        f"tables.table3.rows needs, or for `default` (set in {folder / 'config.yaml'})."
     )
 
 
@@ -1349,12 +1349,58 @@ def test_the_error_for_an_unknown_study_lists_the_known_ones(name):
         ("results/mini/table1.csv", "mini"),
         ("results/mini/", "mini"),
         ("results/table1.csv", "paper"),
+        ("config/config.yaml", "paper"),
     ],
 )
 def test_the_error_for_a_file_or_target_in_place_of_a_study_suggests_the_study(name, meant):
     with pytest.raises(ConfigurationError) as caught:
         load_study(name, CONFIGURATION)
     assert str(caught.value) == f"{CONFIGURATION}/studies: no study is called {name!r}, expected `{meant}`."
+
+
+@pytest.mark.parametrize(("name", "meant"), [("mini-sedes", "mini-seeds"), ("Minni", "mini"), ("tinyy", "tiny")])
+def test_the_error_for_a_misspelt_study_names_the_nearest_one_first(name, meant, error_for):
+    with pytest.raises(ConfigurationError, match=f"there is no such study, expected `{meant}`, or else one of paper, "):
+        load_study(name, CONFIGURATION)
+    assert error_for(f"base: {name}").startswith(f": base is {name!r}, expected `{meant}`, or else one of paper, ")
+
+
+def test_a_preset_in_place_of_a_study_is_named(folder):
+    with pytest.raises(ConfigurationError, match="expected a study on it: own is a preset, which is no study but may"):
+        load_study("own", folder)
+
+
+@pytest.mark.parametrize("place", ["config", "config/studies/more", "here", "here/config", "here/studies"])
+@pytest.mark.parametrize("ending", ["yaml", "yml"])
+def test_the_file_of_a_study_in_another_folder_is_named(place, ending, folder, tmp_path, monkeypatch, error_for):
+    (tmp_path / place).mkdir(exist_ok=True, parents=True)
+    (tmp_path / "here").mkdir(exist_ok=True)
+    (tmp_path / place / f"elsewhere.{ending}").write_text("base: mini\n")
+    monkeypatch.chdir(tmp_path / "here")
+    named = (tmp_path / place).relative_to(tmp_path / "here") if "here" in place else tmp_path / place
+    moved = f"but {named / f'elsewhere.{ending}'} exists, expected it to be {folder / 'studies/elsewhere.yaml'}; move"
+    for name in ("elsewhere", "config/elsewhere.yaml", "results/elsewhere/table1.csv"):
+        with pytest.raises(ConfigurationError) as caught:
+            load_study(name, folder)
+        file = folder / "studies/elsewhere.yaml"
+        assert str(caught.value) == f"{file}: there is no such study, {moved} it there."
+    assert error_for("base: elsewhere") == f": base is 'elsewhere', {moved} it there."
+
+
+def test_the_file_of_a_study_that_is_given_by_its_path_is_named(folder, tmp_path):
+    file = tmp_path / "far/away/elsewhere.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("base: mini\n")
+    with pytest.raises(ConfigurationError, match=re.escape(f"there is no such study, but {file} exists, expected it")):
+        load_study(str(file), folder)
+    with pytest.raises(ConfigurationError, match="there is no such study"):
+        load_study("x" * 300, folder)
+
+
+@pytest.mark.parametrize("name", ["assets", "claims"])
+def test_a_file_of_the_configuration_that_is_no_study_is_not_to_be_moved(name):
+    with pytest.raises(ConfigurationError, match="there is no such study, expected one of paper, "):
+        load_study(name, CONFIGURATION)
 
 
 @pytest.mark.parametrize("name", ["a.b", "my study"])

@@ -217,5 +217,5 @@ def test_the_same_keys_on_another_base_are_explained(load: Load) -> None:
 
 
 def test_a_preset_is_a_base_but_no_study() -> None:
-    with pytest.raises(ConfigurationError, match=r"there is no such study, expected one of paper, "):
+    with pytest.raises(ConfigurationError, match=r"there is no such study, expected a study on it: own is a preset"):
         load_study("own", REPOSITORY / "config")

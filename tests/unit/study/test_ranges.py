@@ -158,3 +158,19 @@ def test_every_range_is_that_of_a_leaf_that_a_study_can_have() -> None:
     known |= {"methods.x.objective.unlearn.weight.scale", "methods.x.objective.unlearn.weight.gamma"}
     known |= {f"probes.x.{leaf}" for leaf in ("steps.0", "learning_rate", "tokens", "batch")}
     assert [limits.keys for limits in RANGES if not any(map(limits.covers, known))] == []
+
+
+def test_a_number_out_of_range_and_an_unknown_name_are_reported_together() -> None:
+    text = (
+        "base: mini\ntasks: {Forget06: {evaluation: {retain: [Teal_Dotz]}}}\n"
+        "methods: {core: {learning_rate: 2e5, batch: 20000}}\nsampling: {guidance_scale: 1000}\n"
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load_study("mine", CONFIGURATION, text)
+    parts = str(caught.value).removeprefix(f"{CONFIGURATION}/studies/mine.yaml: ").split("; ")
+    assert [part.partition(" is ")[0] for part in parts] == [
+        "tasks.Forget06.evaluation.retain",
+        "methods.core.batch",
+        "sampling.guidance_scale",
+        "methods.core.learning_rate",
+    ], parts

@@ -84,7 +84,7 @@ def test_the_beginning_of_a_name_for_export_ends_at_a_hyphen(configuration: Path
         ([ROW[0], "Forget2", "core"], "results/mini/table1.csv: it has no task 'Forget2', expected `Forget25`."),
         ([*ROW, "7"], "the training seed of Forget25 core is '7', expected one of 0."),
         ([*ROW[:2], "original"], "it is the original model; choose the row of an unlearned model."),
-        (["results/mini/tabel1.csv", *ROW[1:]], "no such table or figure, expected one of table1, table2"),
+        (["results/mini/tabel1.csv", *ROW[1:]], "no such table or figure, expected `table1`, or else one of table2"),
         (ROW[:2], "results/mini/table1.csv Forget25: expected PRODUCT TASK ROW [SEED], such as"),
         (["results/mini/x/table1.csv", *ROW[1:]], "expected a table or figure, such as results/mini/table1.csv."),
         (["results/seeds/table1.csv", *ROW[1:]], "the row has several training seeds; add one of 0, 1."),

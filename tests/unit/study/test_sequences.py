@@ -254,7 +254,7 @@ MISTAKES = {
     ),
     "no length for the earlier task": (
         {"methods.core.length": {"default": None, "Two": {"steps": 1}, "Three": {"steps": 1}}},
-        "methods.core.length.default|an entry for One",
+        "methods.core.length.default|an entry for One, which",
     ),
     "pairs of a row": (
         {"tables.table1.rows": [{"method": "core", "anchors": {"Lilac_Rings": "Rose_Dots"}}]},

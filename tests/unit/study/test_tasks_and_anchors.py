@@ -118,7 +118,16 @@ def test_explicit_anchors_that_equal_a_scheme_use_its_run(configuration: Path) -
 @pytest.mark.parametrize(
     ("method", "pairs", "message"),
     [
-        ("core", "{Amber_Checks: Rose_Dots}", "expected an anchor for Amber_Waves ("),
+        (
+            "core",
+            "{Amber_Checks: Rose_Dots}",
+            "methods.core.anchors.Forget06 has entries for Amber_Checks, expected an anchor for Amber_Waves (",
+        ),
+        (
+            "core",
+            f"{PAIRS}Sky_Stripes: Rose_Dots, Sky_Wave: Rose_Dots}}",
+            "expected an anchor for Sky_Waves instead of `Sky_Wave`, which is no forget style of Forget06 (",
+        ),
         (
             "core",
             f"{PAIRS}Sky_Stripes: Rose_Dots, Sky_Waves: Sky_Waves}}",
@@ -145,6 +154,20 @@ def test_explicit_anchors_that_do_not_fit_the_task_are_refused(
     with pytest.raises(ConfigurationError) as caught:
         plan(configuration, f"methods: {{{method}: {{anchors: {{Forget06: {pairs}}}}}}}")
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("leaf", ["length", "anchors"])
+def test_a_task_without_an_entry_needs_one_or_the_default(leaf: str, configuration: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        plan(configuration, f"methods: {{core: {{{leaf}: {{Forget06: null}}}}}}")
+    found, _, expected = str(caught.value).partition(", expected ")
+    assert f": methods.core.{leaf} has entries for Forget01, Forget" in found
+    assert expected.startswith("an entry for Forget06, which tables.table1.rows needs, or for `default`")
+
+
+def test_the_nearest_name_is_the_first_of_those_that_exist(configuration: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"is 'Teal_Dotz', expected a style of the world: Teal_Dots, Amber_"):
+        plan(configuration, "tasks: {Forget06: {evaluation: {retain: [Teal_Dotz]}}}")
 
 
 def test_rows_and_figures_have_defaults(configuration: Path) -> None:

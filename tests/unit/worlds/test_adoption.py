@@ -208,6 +208,15 @@ def test_a_classifier_that_cannot_be_loaded_is_not_adopted(how: str, tmp_path: P
     assert linked_assets.faults(values=False) == ([] if "not finite" in message else [fault])
 
 
+def test_the_fault_of_a_classifier_with_other_classes_names_the_key_that_lists_them(tmp_path: Path) -> None:
+    linked_assets = style_classifier(REFUSED["another number of classes"][0](), tmp_path)
+    (fault,) = linked_assets.faults(values=False)
+    assert fault.endswith(
+        "(the classifier has 4 classes, expected 3); in a study of your own images, list all 4 of them, in their "
+        "order, under `world.classes.concept`"
+    )
+
+
 @pytest.mark.parametrize("how", REFUSED)
 def test_the_loader_rejects_a_classifier_that_does_not_fit(how: str, tmp_path: Path) -> None:
     """A manifest may be older than the check, or come from another user."""
