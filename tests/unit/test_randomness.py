@@ -9,6 +9,7 @@ import torch
 from support.checkout import REPOSITORY
 from support.small_world import make_small_world, unlearning_settings
 
+from corelib.data import shuffled_passes
 from corelib.models.base_model import BaseModel
 from corelib.randomness import generator, seed_of
 from corelib.study.loading import load_study
@@ -54,9 +55,10 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Addre
     of_any_objective = [unlearning_settings(paper.methods[name].objective) for name in ("salun_released", "ediff")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "generator", record_address)
+        patch.setattr(shuffled_passes, "generator", record_address)
         patch.setattr(training_data, "generator", record_address)
         for settings in of_any_objective:
-            batches._order.cache_clear()
+            shuffled_passes._order.cache_clear()
             Batches(settings, TrainingData.of_runs(small_world, settings.wording, alphas)).at(7)
     of_a_step = list(dict.fromkeys(address for address in recorded if 7 in address))
     assert len(of_a_step) == 9, "two draws of the posterior, noise, t, uniform noise, anchors; three of retain pairs"

@@ -51,8 +51,8 @@ def test_an_edit_of_the_same_size_and_time_stamp_runs_in_snakemake(clone: Checko
 def test_an_edit_of_the_same_size_and_time_stamp_runs_in_the_commands(clone: Checkout) -> None:
     command = ("-m", "corelib", "--help")
     assert "list the running and the queued jobs" in clone.python(*command, **WRITES_BYTECODE).stdout
-    edit_unnoticed(clone.folder / "corelib/commands/jobs.py", "list the jobs that run", "LIST THE JOBS THAT RUN")
-    assert "LIST THE JOBS THAT RUN" in clone.python(*command, **WRITES_BYTECODE).stdout
+    edit_unnoticed(clone.folder / "corelib/commands/jobs.py", "list the running", "LIST THE RUNNING")
+    assert "LIST THE RUNNING" in clone.python(*command, **WRITES_BYTECODE).stdout
 
 
 def test_a_module_without_its_source_cannot_be_imported(clone: Checkout) -> None:

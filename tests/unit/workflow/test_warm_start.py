@@ -38,6 +38,13 @@ class Server:
         assert job.stdout is not None and job.stdout.readline()
         return job
 
+    def wait_until_ready(self, script: Path) -> None:
+        """Wait until a script starts in the server; on a loaded machine, its imports take long."""
+        script.write_text(IS_WARM)
+        deadline = time.monotonic() + 120
+        while self.run(script).stdout != "True\n":
+            assert time.monotonic() < deadline, "the server accepts no job"
+
     def run(self, script: Path, **options: object) -> subprocess.CompletedProcess[str]:
         defaults = {"env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 60}
         return subprocess.run(self.command(script), **{**defaults, **options})  # type: ignore[call-overload, no-any-return]
@@ -164,6 +171,7 @@ def test_the_job_of_a_killed_client_is_killed(server: Server, script: Path) -> N
 
 def test_if_the_server_is_killed_its_job_goes_on_and_others_start_as_usual(script: Path) -> None:
     own = Server()
+    own.wait_until_ready(script)
     script.write_text(f"{IS_WARM}import time; time.sleep(2)\n")
     job = own.start(script)
     own.process.kill()
@@ -175,6 +183,7 @@ def test_if_the_server_is_killed_its_job_goes_on_and_others_start_as_usual(scrip
 
 def test_the_server_ends_after_snakemake_and_the_last_job(script: Path) -> None:
     own = Server()
+    own.wait_until_ready(script)
     script.write_text(f"{IS_WARM}import sys, time; time.sleep(2); sys.exit(3)\n")
     job = own.start(script)
     os.close(own.life)
