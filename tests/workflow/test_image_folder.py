@@ -93,6 +93,21 @@ def test_assets_preflight_and_plan(checkout: Checkout) -> None:
 
 
 @pytest.mark.slow
+def test_the_way_that_the_page_shows_for_a_cpu(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs/your-own.md").read_text()
+    (study,) = re.findall(r"```yaml\n# config/studies/styles.yaml\n(.*?)```", page, re.DOTALL)
+    clone = Checkout.at(tmp_path / "clone")
+    (clone.folder / "config/studies/styles.yaml").write_text(study)
+    for command in (("examples/draw_images.py", "photos"), ("-m", "corelib", "assets", "styles")):
+        done = clone.python(*command, timeout=300)
+        assert done.returncode == 0, done.stdout
+    built = clone.snakemake("--cores", "2", "results/styles/table1.csv")
+    assert built.returncode == 0, built.stdout
+    table = pd.read_csv(clone.folder / "results/styles/table1.csv").set_index("Algorithm")
+    assert table.loc["Original", "IRA"] > 90 and table.loc["CORE (ours)", "UA"] > 90
+
+
+@pytest.mark.slow
 def test_from_a_folder_of_images_to_every_product(checkout: Checkout) -> None:
     locked = checkout.python("-m", "corelib", "assets", "mine", timeout=300)
     assert locked.returncode == 0, locked.stdout

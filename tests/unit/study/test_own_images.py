@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -79,6 +80,18 @@ def test_the_study_of_the_page_has_a_table_with_everything_behind_it(load: Load)
     assert isinstance(samples, SamplesStage) and samples.grid == grid
     assert plan.slice("NoCat").settings.model_dump()["images"] == list(range(1, 11))
     assert plan.candidates(plan.study.tasks["NoCat"], "one_to_one") == {"cat": ["dog"]}
+
+
+def test_the_classes_of_the_preset_with_the_models_of_the_miniature_are_those_of_its_classifier(load: Load) -> None:
+    (text,) = re.findall(r"```yaml\n# config/studies/styles.yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    plan = load(yaml.safe_load(text))
+    facts = json.loads((REPOSITORY / "config/pretrained/world.json").read_text())["facts"]["classifiers"]["style"]
+    classifier = plan.world.classifier("style")
+    assert classifier is not None
+    settings = classifier.settings.model_dump()["classifiers"]["style"]
+    assert {key: settings[key] for key in ("classes", "architecture", "resolution")} == {
+        key: facts[key] for key in ("classes", "architecture", "resolution")
+    }
 
 
 def test_every_prompt_that_is_sampled_or_trained_on_is_embedded(load: Load) -> None:
