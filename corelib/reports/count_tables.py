@@ -14,13 +14,21 @@ class CountCell:
     """A count of all styles and seeds together as text, with a footnote if there is a warning about it.
 
     Attributes:
+        share: the count, and the share in percent; empty if there is no such count.
+        interval: the 95 % interval of the share.
         number: number of the footnote; None without one.
         note: the warning; empty without one.
     """
 
-    text: str
-    number: int | None
-    note: str
+    share: str = ""
+    interval: str = ""
+    number: int | None = None
+    note: str = ""
+
+    @property
+    def text(self) -> str:
+        """The share with its interval."""
+        return f"{self.share} ({self.interval})" if self.share else ""
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,10 @@ class CellWriter:
     def cell(self, line: CountLine | None) -> CountCell:
         """The cell of a line; an empty one if there is no such line."""
         if line is None:
-            return CountCell("", None, "")
+            return CountCell()
         count, (low, high), note = pooled(line.counts()), line.interval(), line.remark
         number = self._numbers.setdefault(note, len(self._numbers) + 1) if note else None
-        return CountCell(f"{count.k} of {count.n}: {count.percent:.1f} ({low:.1f} to {high:.1f})", number, note)
+        return CountCell(f"{count.k} of {count.n}: {count.percent:.1f}", f"{low:.1f} to {high:.1f}", number, note)
 
 
 def tables_as_markdown(tables: Sequence[CountTable], first: str) -> list[str]:

@@ -24,7 +24,8 @@ TEMPLATE = """\
 {% for entries, cells in table.rows %}
 <tr>{% for entry in entries %}<td>{{ entry }}</td>{% endfor %}
 {% for cell in cells %}
-<td class="number">{{ cell.text }}{% if cell.number %}<sup>{{ cell.number }}</sup>{% endif %}</td>
+<td class="number">{{ cell.share }}{% if cell.number %}<sup>{{ cell.number }}</sup>{% endif %}
+<small>{{ cell.interval }}</small></td>
 {% endfor %}
 </tr>
 {% endfor %}
@@ -52,7 +53,7 @@ p, li { max-width: 46rem; }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: .75rem 0; }
 a { color: #0b5cad; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; }
+table { border-collapse: collapse; font-size: .9rem; margin-bottom: .75rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { background: var(--tint); white-space: nowrap; }
 td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }

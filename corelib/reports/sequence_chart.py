@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from corelib.evaluation.seed_statistics import pooled
 from corelib.reports.chart_style import PAGE_WIDTH, add_legend, marks_of, panels
@@ -37,6 +38,7 @@ def sequence_chart(lines: Sequence[SequenceLine]) -> Figure:
                 _draw(axis, found, f"{title}, {way}", marks[title], LINES[way])
     for axis in grid[-1]:
         axis.set_xlabel("styles forgotten")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     add_legend(figure, 3)
     return figure
 

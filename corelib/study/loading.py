@@ -12,6 +12,7 @@ the leaves of the other task, and the methods' entries for that task unless they
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -42,9 +43,8 @@ def load_study(name: str, folder: Path, text: str | None = None) -> Study:
     try:
         study = Study.model_validate(merged)
     except ValidationError as error:
-        faults = describe_errors(
-            error, merged, origins, lambda one: read_study_file(one, text if one == file else None)
-        )
+        read = functools.cache(lambda one: read_study_file(one, text if one == file else None))
+        faults = describe_errors(error, merged, origins, read)
         raise error_for_keys(faults, origins, file) from None
     if inconsistencies := find_inconsistencies(study):
         keys = {one.key for one in inconsistencies}

@@ -20,7 +20,7 @@ from support.checkout import REPOSITORY
 from corelib.errors import ConfigurationError
 from corelib.runs.run import Run
 from corelib.settings.unlearning import Length
-from corelib.study import overlays
+from corelib.study import loading, overlays
 from corelib.study.loading import load_study
 from corelib.study.plan import Plan
 from corelib.study.schema import Study
@@ -1478,7 +1478,8 @@ def shipped() -> dict[str, Any]:
 def load_as_paper(content: dict[str, Any]) -> Study:
     """The paper's study as if `config.yaml` held `content`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overlays, "read_study_file", lambda file, text=None: content)
+        for module in (overlays, loading):
+            patch.setattr(module, "read_study_file", lambda file, text=None: content)
         return load_study("paper", CONFIGURATION)
 
 
