@@ -1144,6 +1144,16 @@ def test_the_error_for_a_method_without_a_length_for_a_task_of_its_table_names_b
     )
 
 
+def test_a_study_with_many_faults_is_read_once_to_load_it_and_once_to_explain_them(
+    error_for: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    plainly = overlays.read_yaml
+    monkeypatch.setattr(overlays, "read_yaml", lambda file: read.append(file) or plainly(file))
+    error_for("methods: {core: {" + ", ".join(f"learning_rate{number}: 1" for number in range(20)) + "}}")
+    assert max(read.count(file) for file in read) == 2
+
+
 @pytest.mark.parametrize(
     ("overlay", "message"),
     [
