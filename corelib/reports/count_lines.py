@@ -11,6 +11,7 @@ from corelib.evaluation.metrics import Count
 from corelib.evaluation.seed_statistics import pooled
 from corelib.reports.count_intervals import interval_name, share_interval
 from corelib.reports.jobs_behind import JobProvenance
+from corelib.reports.remarks import remark_on
 
 COUNT_COLUMNS = ("seed", "style", "k", "n", "value", "low", "high", "interval", "flagged", "diverged_at")
 """The columns of a CSV file that contain a count."""
@@ -45,15 +46,8 @@ class SeedCounts:
     @property
     def remark(self) -> str:
         """Warnings about the counts; empty if there are none."""
-        remarks = []
-        if self.diverged_at is not None:
-            remarks.append(f"the training of the model diverged at step {self.diverged_at}")
-        if self.search_diverged_at is not None:
-            remarks.append(f"the search diverged at step {self.search_diverged_at}")
-        if self.flagged:
-            images = "1 image" if self.flagged == 1 else f"{self.flagged} images"
-            remarks.append(f"{images} constant or not finite")
-        return "; ".join(remarks)
+        steps = {"the training of the model": self.diverged_at, "the search": self.search_diverged_at}
+        return remark_on(steps, self.flagged)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from corelib.files.atomic import write_text
 from corelib.files.csv_files import as_csv
-from corelib.reports.chart_style import chart_style, save_chart
 from corelib.reports.count_lines import COUNT_COLUMNS, count_entries, in_one_entry
+from corelib.reports.count_report import write_count_report
 from corelib.reports.count_tables import CellWriter, CountCell, CountTable, notes_as_markdown, tables_as_markdown
 from corelib.reports.jobs_behind import jobs_csv
 from corelib.reports.probe_charts import probe_chart
@@ -53,13 +52,8 @@ def report_probe(settings: ProbeStage, context: StageContext) -> StageResult:
     Raises as `probe_lines` does.
     """
     lines = list(probe_lines(settings, context.inputs))
-    write_text(context.folder / f"{settings.name}.csv", to_csv(lines))
-    write_text(context.folder / f"{settings.name}.md", to_markdown(settings, lines))
-    with chart_style():
-        charts = save_chart(probe_chart(settings.kind, lines), context.folder, settings.name)
-    origins = f"{settings.name}.provenance.csv"  # a record, like that of a table: it names places and times
-    write_text(context.folder / origins, provenance_csv(lines))
-    return StageResult(sorted([f"{settings.name}.csv", f"{settings.name}.md", *charts]), records=[origins])
+    page, draw = to_markdown(settings, lines), lambda: probe_chart(settings.kind, lines)
+    return write_count_report(settings.name, context, to_csv(lines), page, draw, provenance_csv(lines))
 
 
 def to_csv(lines: Sequence[ProbeLine]) -> str:

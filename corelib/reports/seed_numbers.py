@@ -13,6 +13,7 @@ from corelib.evaluation.metrics import ACCURACIES, CELLS, Count, correct_images,
 from corelib.evaluation.predictions import read_predictions
 from corelib.files.json_files import read_json
 from corelib.reports.jobs_behind import FID, FID_OF_ORIGINAL, PREDICTIONS, JobProvenance, provenance_of_cells
+from corelib.reports.remarks import remark_on
 from corelib.runs.manifest import Manifest
 
 METRICS = (*ACCURACIES, "SFID", "Total")
@@ -67,13 +68,7 @@ class SeedNumbers:
     @property
     def remark(self) -> str:
         """Warnings about the numbers; empty if there are none."""
-        remarks = []
-        if self.diverged_at is not None:
-            remarks.append(f"diverged at step {self.diverged_at}")
-        if self.flagged:
-            images = "1 image" if self.flagged == 1 else f"{self.flagged} images"
-            remarks.append(f"{images} constant or not finite")
-        return "; ".join(remarks)
+        return remark_on({"": self.diverged_at}, self.flagged)
 
     def jobs_behind(self, metric: str) -> list[JobProvenance]:
         """The jobs that contributed to the value of a metric, without repetition."""
